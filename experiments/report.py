@@ -1,0 +1,66 @@
+"""Rows -> tables and figures. Imports no torch.
+
+    python -m experiments.report gather NAME   from the runs of results/runs/NAME, as a sweep does at its end
+    python -m experiments.report draw          everything below results/ again, from its tracked rows
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from extrap.errors import UserError
+from extrap.figures import draw
+from extrap.results import collect, load_rows, save_table, write_atomic
+from extrap.tables import csv_table, latex_table, markdown_table, text_table
+
+
+def gather(results: Path, name: str) -> None:
+    """Writes results/<name>/ from the evaluated runs and prints the table."""
+    rows = collect(results / "runs" / name)
+    folder = results / name
+    folder.mkdir(exist_ok=True)
+    save_table(folder / "rows.csv", rows)
+    written = [folder / "rows.csv", *write_report(load_rows(folder / "rows.csv"), folder)]
+    print(f"\n{text_table(rows)}\n\n* better than every other scheme beyond the noise of seeds\n")
+    print("written:", *(f"  {path}" for path in written), sep="\n")
+
+
+def write_report(rows: pd.DataFrame, folder: Path) -> list[Path]:
+    """Tables and figures, functions of the rows alone; returns what was written."""
+    save_table(folder / "table.csv", csv_table(rows))
+    write_atomic(folder / "table.md", markdown_table(rows))
+    write_atomic(folder / "table.tex", latex_table(rows))
+    return [*(folder / f"table.{suffix}" for suffix in ("csv", "md", "tex")), *draw(rows, folder)]
+
+
+def draw_all(results: Path) -> None:
+    """Every report below results/ again."""
+    found = sorted(results.glob("*/rows.csv"))
+    if not found:
+        raise UserError(f"{results} holds no */rows.csv; `make sweep` writes them")
+    for path in found:
+        for written in write_report(load_rows(path), path.parent):
+            print(written)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Tables and figures from rows.")
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("gather").add_argument("name")
+    verbs.add_parser("draw")
+    arguments = parser.parse_args()
+    if arguments.verb == "gather":
+        gather(arguments.results, arguments.name)
+    else:
+        draw_all(arguments.results)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,137 @@
+"""Branches of a scheme -> attend(q, k, v). This file alone decides how a scheme's scores are computed.
+
+    score_ij = bias(q_i . k_j / sqrt(K)),  weights = softmax over the allowed j,  output_i = sum_j weights_ij v_j
+
+`attend_reference` says what that means. The fast paths give the same answers: short inputs build one additive bias
+that all layers share; long ones go through the queries in chunks, so that memory grows linearly with the length, and
+look only at keys that causality and the window leave.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from extrap.positions.base import Branch, ScoreMod
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v, each (B, H, T, K) -> (B, H, T, K)
+
+DENSE_MAX = 512  # up to here one (H, T, T) bias for all layers beats building it chunk by chunk
+CHUNK = 256  # queries at a time beyond it
+
+
+def prepare(branches: Sequence[Branch], *, seq_len: int, n_heads: int, causal: bool, device: torch.device) -> Attend:
+    """Once per forward: the attention function that every layer uses."""
+    if seq_len > DENSE_MAX:
+        return lambda q, k, v: _attend_chunked(branches, q, k, v, causal)
+    idx = torch.arange(seq_len, device=device)
+    biases = [None if b.content else additive_bias(b, b.score_mod, idx, idx, n_heads, causal) for b in branches]
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        scores = []
+        for branch, bias in zip(branches, biases, strict=True):
+            qr, kr = branch.rotate(q, k) if branch.rotate else (q, k)
+            if branch.content:
+                bias = _content_bias(branch, branch.content(qr, kr), qr, idx, idx, causal)
+            scores.append(_scores(qr, kr, bias))
+        return _mix(scores, v)
+
+    return attend
+
+
+def attend_reference(branches: Sequence[Branch], q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor:
+    """The definition, on the whole (T, S) grid: every score through score_mod, every pair through mask_mod."""
+    n_batch, n_heads, seq_len, head_dim = q.shape
+    b = torch.arange(n_batch, device=q.device).view(-1, 1, 1, 1)
+    h = torch.arange(n_heads, device=q.device).view(-1, 1, 1)
+    i = torch.arange(seq_len, device=q.device).view(-1, 1)
+    j = torch.arange(seq_len, device=q.device)
+    total = q.new_full((n_batch, n_heads, seq_len, seq_len), -math.inf)
+    for branch in branches:
+        qr, kr = branch.rotate(q, k) if branch.rotate else (q, k)
+        score = qr @ kr.mT / math.sqrt(head_dim)
+        for mod in (branch.score_mod, branch.content and branch.content(qr, kr)):
+            score = mod(score, b, h, i, j) if mod else score
+        allowed = j <= i if causal else torch.ones_like(j <= i)
+        allowed = allowed & branch.mask_mod(b, h, i, j) if branch.mask_mod else allowed
+        total = torch.where(allowed, score, total)
+    return total.softmax(dim=-1) @ v
+
+
+def additive_bias(
+    branch: Branch, mod: ScoreMod | None, q_idx: Tensor, kv_idx: Tensor, n_heads: int, causal: bool, n_batch: int = 1
+) -> Tensor | None:
+    """What is added to the scores of q_idx against kv_idx: float32, broadcastable to (B, H, T, S), None for nothing."""
+    device = q_idx.device
+    b = torch.arange(n_batch, device=device).view(-1, 1, 1, 1)
+    h = torch.arange(n_heads, device=device).view(1, -1, 1, 1)
+    i, j = q_idx.view(1, 1, -1, 1), kv_idx.view(1, 1, 1, -1)
+    bias = mod(torch.zeros(1, 1, 1, 1, device=device), b, h, i, j) if mod else None
+    allowed = j <= i if causal else None
+    if branch.mask_mod:
+        near = branch.mask_mod(b, h, i, j)
+        allowed = near if allowed is None else allowed & near
+    if allowed is None:
+        return bias
+    bias = torch.zeros((), device=device) if bias is None else bias
+    return torch.where(allowed, bias, -math.inf)
+
+
+def _content_bias(branch: Branch, content: ScoreMod, q: Tensor, q_idx: Tensor, kv_idx: Tensor, causal: bool) -> Tensor:
+    def mod(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        score = branch.score_mod(score, b, h, i, j) if branch.score_mod else score
+        return content(score, b, h, i, j)
+
+    bias = additive_bias(branch, mod, q_idx, kv_idx, q.shape[1], causal, n_batch=q.shape[0])
+    assert bias is not None
+    return bias
+
+
+def _scores(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
+    """(B, H, T, S). The bias is added in float32, whatever the precision of q and k."""
+    score = (q * q.shape[-1] ** -0.5) @ k.mT
+    return score if bias is None else score.to(bias.dtype) + bias
+
+
+def _mix(scores: list[Tensor], v: Tensor) -> Tensor:
+    """One softmax over all branches: they are disjoint, so at each pair at most one score is above -inf."""
+    total = scores[0]
+    for score in scores[1:]:
+        total = torch.maximum(total, score)
+    return total.softmax(dim=-1).to(v.dtype) @ v
+
+
+def _attend_chunked(branches: Sequence[Branch], q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
+    n_heads, seq_len = q.shape[1:3]
+    idx = torch.arange(seq_len, device=q.device)
+    turned = [branch.rotate(q, k) if branch.rotate else (q, k) for branch in branches]
+    contents = [b.content(*qk) if b.content else None for b, qk in zip(branches, turned, strict=True)]
+    if len(branches) == 1 and not (branches[0].score_mod or branches[0].mask_mod or contents[0]):
+        return F.scaled_dot_product_attention(*turned[0], v, is_causal=causal)
+    outputs = []
+    for start in range(0, seq_len, CHUNK):
+        stop = min(start + CHUNK, seq_len)
+        first, last = _key_range(branches, start, stop, seq_len, causal)
+        rows, keys = idx[start:stop], idx[first:last]
+        parts = []
+        for branch, content, (qr, kr) in zip(branches, contents, turned, strict=True):
+            if content:
+                bias = _content_bias(branch, content, qr, rows, keys, causal)
+            else:
+                bias = additive_bias(branch, branch.score_mod, rows, keys, n_heads, causal)
+            parts.append((qr[:, :, start:stop], kr[:, :, first:last], bias))
+        values = v[:, :, first:last]
+        if len(parts) == 1:
+            query, key, bias = parts[0]
+            outputs.append(F.scaled_dot_product_attention(query, key, values, attn_mask=bias))
+        else:
+            outputs.append(_mix([_scores(*part) for part in parts], values))
+    return torch.cat(outputs, dim=2)
+
+
+def _key_range(branches: Sequence[Branch], start: int, stop: int, seq_len: int, causal: bool) -> tuple[int, int]:
+    """The keys [first, last) that queries [start, stop) can see in any branch."""
+    reach = max(seq_len if b.window is None else b.window - 1 for b in branches)
+    return max(0, start - reach), stop if causal else min(seq_len, stop + reach)

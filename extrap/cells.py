@@ -1,0 +1,96 @@
+"""Cells of a sweep, each with all that its config names, checked before anything is trained."""
+
+import os
+from typing import Any, NamedTuple
+
+import torch
+
+from extrap.config import Config, Device, build, nearest
+from extrap.data.base import Source
+from extrap.errors import UserError
+from extrap.objectives import Objective
+from extrap.positions.base import Geometry, PositionScheme
+from extrap.protocols import PROTOCOLS
+from extrap.results import refuse_other_config
+
+
+class Cell(NamedTuple):
+    """A config, the objects that it names, and all that the answers depend on, the digest of the data included."""
+
+    config: Config
+    source: Source
+    objective: Objective
+    identity: dict[str, Any]
+
+    @property
+    def is_finished(self) -> bool:
+        return (self.config.folder / "eval.csv").exists()
+
+
+def prepare(config: Config) -> Cell:
+    """The objects that a config names. Raises UserError for what they refuse."""
+    source: Source = build(config.data, "data", "extrap.data")
+    objective: Objective = build(config.objective, "objective", "extrap.objectives")
+    identity = config.identity()
+    identity["data"] = identity["data"] | source.describe()
+    return Cell(config, source, objective, identity)
+
+
+def prepare_grid(configs: list[Config]) -> list[Cell]:
+    """All cells, each of them checked. Raises UserError for the first thing that is wrong anywhere."""
+    cells: list[Cell] = []
+    prepared: dict[str, Cell] = {}  # data are read once
+    for config in configs:
+        key = repr((config.data, config.objective))
+        known = prepared.setdefault(key, prepare(config))
+        identity = config.identity() | {"data": known.identity["data"]}
+        cells.append(Cell(config, known.source, known.objective, identity))
+    _check_names(configs)
+    for cell in cells:
+        _check(cell)
+    _check_writable(configs[0])
+    return cells
+
+
+def _check_names(configs: list[Config]) -> None:
+    seen: dict[str, Config] = {}
+    for config in configs:
+        other = seen.setdefault(config.run, config)
+        if other is not config:
+            raise UserError(
+                f"two cells of this sweep would share the run folder {config.folder}: a sweep varies position and seed; "
+                "for anything else give each value a sweep of its own, with another name=..."
+            )
+
+
+def _check(cell: Cell) -> None:
+    config = cell.config
+    for protocol in config.eval.protocols:
+        if protocol not in PROTOCOLS:
+            raise UserError(f"eval.protocols: no protocol {protocol}; {nearest(protocol, PROTOCOLS)}")
+    extra = cell.objective.extra_tokens
+    cell.source.check(config.train.train_len + extra, max(config.eval.lengths) + extra, config.eval.n_segments)
+    build_scheme(config, cell.objective.causal)
+    if config.runtime.device is Device.cuda and not torch.cuda.is_available():
+        raise UserError("runtime.device=cuda: no CUDA device was found here; take runtime.device=cpu or auto")
+    refuse_other_config(config.folder, cell.identity)
+
+
+def _check_writable(config: Config) -> None:
+    for folder in (config.results, config.folder.parent):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / f".writable-{os.getpid()}"
+            probe.write_bytes(b"x")
+            probe.unlink()
+        except OSError as error:
+            raise UserError(f"runtime.results_dir: cannot write to {folder} ({error.strerror})") from error
+
+
+def build_scheme(config: Config, causal: bool) -> PositionScheme:
+    """Raises UserError for sizes or arguments that the scheme refuses."""
+    geometry = Geometry(config.model.d_model, config.model.n_heads, config.train.train_len, causal)
+    scheme = build(config.position, "position", "extrap.positions", geometry=geometry)
+    if not isinstance(scheme, PositionScheme):
+        raise UserError(f"position._target_: expected a position scheme, found {config.position['_target_']}")
+    return scheme

@@ -1,0 +1,42 @@
+"""What a source of tokens offers."""
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+
+class HeldOut(NamedTuple):
+    """Segments of held-out documents, the same for every scheme and seed."""
+
+    tokens: np.ndarray  # (N, S) int64
+    documents: list[str]  # (N,) the document that each segment is from
+    segments: list[int]  # (N,) its number within the document
+
+
+class Reference(NamedTuple):
+    """A predictor known in closed form."""
+
+    label: str
+    nll: np.ndarray  # (S,) nats, for the prediction of each token from the context before it
+
+
+class Source(Protocol):
+    """Documents of tokens 0 .. vocab_size - 1. One token is one byte of text, or one symbol."""
+
+    name: str
+    vocab_size: int
+
+    def check(self, train_len: int, seg_len: int, n_segments: int) -> None:
+        """Raises UserError, with the numbers, if training or held-out segments of these sizes cannot be had."""
+
+    def batch(self, rng: np.random.Generator, batch_size: int, length: int) -> np.ndarray:
+        """(batch_size, length) int64, each row from a single training document."""
+
+    def held_out(self, seg_len: int, n_segments: int) -> HeldOut:
+        """The held-out segments, each from a single document, spread over as many documents as there are."""
+
+    def describe(self) -> dict[str, Any]:
+        """What is recorded with every result: sizes and a digest of all that was read."""
+
+    def references(self, tokens: np.ndarray, context: np.ndarray, train_len: int) -> dict[str, Reference]:
+        """kind -> predictor of tokens[t + 1] from the context[t] tokens up to t; tokens (S + 1,), context (S,)."""

@@ -1,0 +1,92 @@
+"""A source with a known floor: every document is a Markov chain of its own."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from extrap.errors import UserError
+from extrap.data.base import HeldOut, Reference
+
+
+class Markov:
+    """Each document draws a transition matrix, every row from Dirichlet(alpha, .., alpha), and a uniform first symbol.
+
+    The best predictor of the next symbol y after x is the posterior mean p(y | x) = (n_xy + alpha) / (n_x + alpha * V),
+    with n_xy the transitions x -> y seen so far: more context always helps, by a known amount (`posterior_nll`).
+    Training documents are drawn afresh for every batch; held-out document number d depends on (alpha, V, d) alone.
+    Raises UserError for fewer than 2 or more than 256 symbols and for alpha that is not positive.
+    """
+
+    name = "markov"
+
+    def __init__(self, vocab_size: int, alpha: float) -> None:
+        if not 2 <= vocab_size <= 256:
+            raise UserError(f"data.vocab_size: expected 2 to 256 symbols, found {vocab_size}")
+        if alpha <= 0:
+            raise UserError(f"data.alpha: expected a positive concentration, found {alpha}")
+        self.vocab_size, self.alpha = vocab_size, alpha
+
+    def check(self, train_len: int, seg_len: int, n_segments: int) -> None:
+        """Nothing to refuse: documents are as many and as long as asked for."""
+
+    def batch(self, rng: np.random.Generator, batch_size: int, length: int) -> np.ndarray:
+        rows = rng.dirichlet(np.full(self.vocab_size, self.alpha), size=(batch_size, self.vocab_size))
+        upper = rows.cumsum(axis=-1)  # (B, V, V)
+        upper[..., -1] = 1.0  # rounding must not leave a draw above the last symbol
+        draws = rng.random((length, batch_size))
+        tokens = np.empty((batch_size, length), dtype=np.int64)
+        tokens[:, 0] = draws[0] * self.vocab_size
+        documents = np.arange(batch_size)
+        for t in range(1, length):
+            tokens[:, t] = (draws[t][:, None] >= upper[documents, tokens[:, t - 1]]).sum(axis=-1)
+        return tokens
+
+    def held_out(self, seg_len: int, n_segments: int) -> HeldOut:
+        documents = [self.batch(np.random.default_rng((0, d)), 1, seg_len)[0] for d in range(n_segments)]
+        return HeldOut(np.stack(documents), [f"document-{d:04d}" for d in range(n_segments)], [0] * n_segments)
+
+    def describe(self) -> dict[str, Any]:
+        settings = f"markov V={self.vocab_size} alpha={self.alpha!r}"
+        return {"sha256": hashlib.sha256(settings.encode()).hexdigest(), "settings": settings}
+
+    def references(self, tokens: np.ndarray, context: np.ndarray, train_len: int) -> dict[str, Reference]:
+        """The floor, the floor for one who looks back train_len tokens at most, and the plateau."""
+        near = np.minimum(context, train_len)
+        return {
+            "floor": Reference("floor", self.posterior_nll(tokens, context)),
+            "window_floor": Reference(f"floor, last {train_len}", self.posterior_nll(tokens, near)),
+            "plateau": Reference("symbol counts", self.symbol_nll(tokens, context)),
+        }
+
+    def posterior_nll(self, tokens: np.ndarray, context: np.ndarray) -> np.ndarray:
+        """The floor: -log of the best prediction of tokens[t+1] from tokens[t - context[t] + 1 .. t], in nats.
+
+        tokens (S + 1,), context (S,) >= 1 in tokens -> (S,). Exact for a context that reaches back to the document's
+        first token. For one that starts inside, its first symbol x also tells a little through the chain's stationary
+        probability of x, which has no closed form and is left out: see the test for how little that is.
+        """
+        now, following = tokens[:-1], tokens[1:]
+        pair = counts_before(now * self.vocab_size + following, self.vocab_size**2)  # transitions with following < t
+        state = counts_before(now, self.vocab_size)
+        t = np.arange(len(now))
+        since = t - context + 1  # the transitions that lie inside the context: since .. t - 1
+        code = now * self.vocab_size + following
+        n_xy = pair[t, code] - pair[since, code]
+        n_x = state[t, now] - state[since, now]
+        return -np.log((n_xy + self.alpha) / (n_x + self.alpha * self.vocab_size))
+
+    def symbol_nll(self, tokens: np.ndarray, context: np.ndarray) -> np.ndarray:
+        """The plateau: the same from counts of symbols alone, p(y) = (n_y + 1) / (n + V), blind to their order."""
+        following = tokens[1:]
+        count = counts_before(tokens, self.vocab_size)
+        t = np.arange(len(following))
+        n_y = count[t + 1, following] - count[t - context + 1, following]
+        return -np.log((n_y + 1) / (context + self.vocab_size))
+
+
+def counts_before(codes: np.ndarray, n_codes: int) -> np.ndarray:
+    """(S,) codes -> (S + 1, n_codes): row t counts each code among codes[:t]."""
+    seen = np.zeros((len(codes) + 1, n_codes), dtype=np.int32)
+    seen[np.arange(1, len(codes) + 1), codes] = 1
+    return seen.cumsum(axis=0, dtype=np.int32)

@@ -1,0 +1,55 @@
+"""Absolute positions: a vector per position, added to the input vectors."""
+
+import torch
+from torch import Tensor, nn
+
+from extrap.positions.base import Geometry, PositionScheme
+
+# Tables of vectors, for tokens and positions, are stored small and read large. Their entries have a standard deviation
+# of 0.5 where they are added up, near the 0.71 of a sinusoid, so that nothing drowns anything else; and under Adam,
+# whose steps do not know a table's size, they move 25 times faster than if they were stored at that size.
+TABLE_STD = 0.02
+TABLE_SCALE = 25.0
+
+
+class Learned(PositionScheme):
+    """A trained table of train_len rows: x_t + TABLE_SCALE * table[t]. Undefined beyond its last row.
+
+    Shapes: table (train_len, D). Raises ValueError for a position outside the table.
+    Source: BERT (Devlin et al. 2019, arXiv:1810.04805). As there it starts as large as the token embeddings, N(0, 0.02^2);
+    the scale stands in for BERT's layer norm over their sum.
+    """
+
+    def __init__(self, geometry: Geometry) -> None:
+        super().__init__(geometry)
+        self.max_len = geometry.train_len
+        self.table = nn.Parameter(TABLE_STD * torch.randn(geometry.train_len, geometry.d_model))
+
+    def embed(self, x: Tensor, pos: Tensor) -> Tensor:
+        if pos[-1] >= len(self.table):
+            raise ValueError(f"learned positions end at {len(self.table)}, the input reaches {int(pos[-1]) + 1}")
+        return x + TABLE_SCALE * self.table[pos]
+
+
+class Sinusoidal(PositionScheme):
+    """x_t + p_t with p[t, 2k] = sin(t * base^(-2k/D)) and p[t, 2k+1] = cos(t * base^(-2k/D)).
+
+    Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.5; interleaved as printed there.
+    Raises ValueError for an odd d_model.
+    """
+
+    def __init__(self, geometry: Geometry, base: float = 10_000.0) -> None:
+        super().__init__(geometry)
+        if geometry.d_model % 2:
+            raise ValueError(f"sinusoidal positions need an even d_model, found {geometry.d_model}")
+        self.base = base
+
+    def embed(self, x: Tensor, pos: Tensor) -> Tensor:
+        return x + sinusoids(pos, x.shape[-1], self.base).to(torch.float32)
+
+
+def sinusoids(pos: Tensor, d_model: int, base: float) -> Tensor:
+    """(T,) int64 -> (T, D) float64, sine and cosine interleaved."""
+    exponent = torch.arange(0, d_model, 2, dtype=torch.float64, device=pos.device) / d_model
+    angle = pos.to(torch.float64)[:, None] * base**-exponent  # (T, D/2)
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)

@@ -1,0 +1,53 @@
+"""The relative bias of T5."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from extrap.positions.base import Geometry, PositionScheme, ScoreMod
+
+
+class T5(PositionScheme):
+    """score_ij = q_i . k_j / sqrt(K) + bias[h, bucket(j - i)], one trained table for all layers.
+
+    Near distances have a bucket each, far ones share log-spaced buckets up to max_distance, and beyond it the last.
+    Deviation: T5 leaves out the 1/sqrt(K); here queries are scaled as for every other scheme. The table starts at zero.
+    Source: Raffel et al. 2020 (arXiv:1910.10683), section 2.1, and its released code.
+    Raises ValueError where the buckets do not reach.
+    """
+
+    def __init__(self, geometry: Geometry, n_buckets: int = 32, max_distance: int = 128) -> None:
+        super().__init__(geometry)
+        if n_buckets < 4 or n_buckets % 4:
+            raise ValueError(f"T5 bias: expected n_buckets to be a multiple of 4, found {n_buckets}")
+        if max_distance <= n_buckets // 2:
+            raise ValueError(f"T5 bias: expected max_distance above n_buckets / 2 = {n_buckets // 2}, found {max_distance}")
+        self.n_buckets = n_buckets
+        self.max_distance = max_distance
+        self.bias = nn.Parameter(torch.zeros(geometry.n_heads, n_buckets))
+
+    def score_mod(self, pos: Tensor) -> ScoreMod:
+        def add_bias(score: Tensor, b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
+            offset = pos[kv_idx] - pos[q_idx]
+            return score + self.bias[h, t5_bucket(offset, self.geometry.causal, self.n_buckets, self.max_distance)]
+
+        return add_bias
+
+
+def t5_bucket(offset: Tensor, causal: bool, n_buckets: int = 32, max_distance: int = 128) -> Tensor:
+    """The bucket, 0 .. n_buckets - 1, of offset = j - i (any shape, int64).
+
+    Causal: all buckets for the past. Bidirectional: the lower half for j <= i, the upper half for j > i.
+    On each side of size n: distance d < n/2 has bucket d, beyond it n/2 + floor(log(2d/n) / log(2 * max_distance/n) * n/2).
+    """
+    if causal:
+        side, distance, size = 0, (-offset).clamp(min=0), n_buckets
+    else:
+        size = n_buckets // 2
+        side, distance = (offset > 0) * size, offset.abs()
+    exact = size // 2
+    # float64: in float32 a distance that is exactly a bucket's edge can fall on its wrong side
+    ratio = (distance.clamp(min=1).to(torch.float64) / exact).log() / math.log(max_distance / exact)
+    far = (exact + (ratio * (size - exact)).to(torch.int64)).clamp(max=size - 1)
+    return side + torch.where(distance < exact, distance, far)

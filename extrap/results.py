@@ -1,0 +1,116 @@
+"""Results on disk: run folders, atomic writes, rows. Imports no torch.
+
+results/runs/<experiment>/<run>/
+  config.yaml    what the answers depend on, written first; another config in the same folder is refused
+  train.csv      step, tokens, lr, loss, grad_norm, seconds
+  checkpoint.pt  model, optimizer, step, precision; replaced atomically
+  model.pt       its existence means: trained
+  meta.json      versions, machine, sizes, seconds, memory, digest of the data
+  eval.csv       one row per (protocol, eval_len, segment); its existence means: evaluated
+  error.log      the traceback, if the last try failed
+"""
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from extrap.errors import UserError
+
+COLUMNS = [
+    "experiment", "run", "kind", "scheme", "extension", "objective", "data", "protocol", "train_len", "eval_len",
+    "seed", "document", "segment", "nll_sum", "n_tokens", "n_bytes",
+]  # fmt: skip
+# one segment scored once: two rows that agree in all of these are an error
+KEY = ["scheme", "extension", "objective", "data", "protocol", "train_len", "eval_len", "seed", "document", "segment"]
+# in these the runs of one experiment may differ: they are columns of their rows, so nothing is averaged over them unseen
+MAY_DIFFER = ("seed", "position")
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """The file is there whole or not at all, whenever the process is killed."""
+    temporary = path.with_name(path.name + ".partial")
+    with temporary.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def claim(folder: Path, config: dict[str, Any]) -> None:
+    """Makes the folder this config's own. Raises UserError, with the differences, if it holds another config."""
+    refuse_other_config(folder, config)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "config.yaml").exists():
+        write_atomic(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+
+
+def refuse_other_config(folder: Path, config: dict[str, Any]) -> None:
+    path = folder / "config.yaml"
+    if path.exists() and (changes := differences(yaml.safe_load(path.read_text()), config)):
+        raise UserError(
+            f"{folder} holds a run with another config: {'; '.join(changes)} (found there -> asked for now). "
+            "Choose another name=..., or move the folder away"
+        )
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """'train.lr: 0.001 -> 0.002' for every value that differs."""
+    before, after = dict(_flat(old)), dict(_flat(new))
+    keys = dict.fromkeys([*before, *after])
+    return [f"{k}: {before.get(k, 'nothing')} -> {after.get(k, 'nothing')}" for k in keys if before.get(k) != after.get(k)]
+
+
+def _flat(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def collect(runs: Path) -> pd.DataFrame:
+    """The rows of every evaluated run below results/runs/<experiment>, in the order of their names.
+
+    Raises UserError if there is none, or if runs differ in what their rows would not show.
+    """
+    folders = sorted(path.parent for path in runs.glob("*/eval.csv"))
+    if not folders:
+        raise UserError(f"{runs} holds no evaluated run; `make sweep` makes them")
+    configs = [yaml.safe_load((folder / "config.yaml").read_text()) for folder in folders]
+    comparable = [{key: value for key, value in config.items() if key not in MAY_DIFFER} for config in configs]
+    for folder, config in zip(folders, comparable, strict=True):
+        if changes := differences(comparable[0], config):
+            raise UserError(
+                f"the runs of one experiment may differ in seed and position only, but between {folders[0].name} "
+                f"and {folder.name} in {runs} also differ {'; '.join(changes)}: use another name=... for one of them"
+            )
+    return pd.concat([load_rows(folder / "eval.csv") for folder in folders], ignore_index=True)
+
+
+def load_rows(path: Path) -> pd.DataFrame:
+    """Rows from CSV, checked: all columns, no segment twice, nothing that is not a number where one must be."""
+    if not path.exists():
+        raise UserError(f"{path} does not exist; `make sweep` writes it")
+    text = {column: str for column in COLUMNS[:8] + ["document"]}
+    try:
+        rows = pd.read_csv(path, dtype=text, float_precision="round_trip", keep_default_na=False)  # type: ignore[arg-type]
+        rows = rows[COLUMNS].astype({"nll_sum": np.float64, "n_tokens": np.int64, "n_bytes": np.int64})
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path} is no table of rows with the columns {', '.join(COLUMNS)}: {error}") from error
+    if rows.duplicated(KEY).any():
+        twice = rows[rows.duplicated(KEY)].iloc[0]
+        raise UserError(f"{path} scores a segment twice: {', '.join(f'{k}={twice[k]}' for k in KEY)}")
+    return rows
+
+
+def save_table(path: Path, table: pd.DataFrame) -> None:
+    """CSV with every digit of a float, the same bytes for the same table."""
+    buffer = io.StringIO()
+    table.to_csv(buffer, index=False, lineterminator="\n")
+    write_atomic(path, buffer.getvalue())

@@ -1,0 +1,133 @@
+"""One run from its config to its rows: build, train, evaluate, and what is written when."""
+
+import json
+import platform
+import resource
+import subprocess
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from extrap import __version__
+from extrap.cells import Cell, build_scheme
+from extrap.config import Device, Precision
+from extrap.evaluate import evaluate
+from extrap.floor import label_rows
+from extrap.model import Encoder
+from extrap.results import claim, save_table, write_atomic
+from extrap.train import save_tensors, train
+
+SCHEME_SEED = 2**32  # a scheme's own weights are drawn apart, so that the other weights do not depend on it
+
+
+def execute(cell: Cell) -> None:
+    """Trains and evaluates whatever of this run is not done yet; an error leaves its traceback in error.log."""
+    folder = cell.config.folder
+    claim(folder, cell.identity)
+    if cell.is_finished:
+        return
+    try:
+        _train_and_evaluate(cell)
+    except Exception:
+        write_atomic(folder / "error.log", traceback.format_exc())
+        raise
+    (folder / "error.log").unlink(missing_ok=True)
+
+
+def _train_and_evaluate(cell: Cell) -> None:
+    config, source, objective, _ = cell
+    folder, device = config.folder, pick_device(config.runtime.device)
+    torch.set_num_threads(config.runtime.threads)
+    encoder = build_encoder(cell).to(device)
+    if (folder / "model.pt").exists():
+        trained = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
+        encoder.load_state_dict(trained["model"])
+    else:
+        precision = pick_precision(config.train.precision, device)
+        began = time.monotonic()
+        train(
+            encoder,
+            source,
+            objective,
+            config.train,
+            seed=config.seed,
+            precision=precision,
+            folder=folder,
+            checkpoint_every=config.runtime.checkpoint_every,
+        )
+        trained = {"model": encoder.state_dict(), "precision": precision.value, "seconds": time.monotonic() - began}
+        save_tensors(folder / "model.pt", trained)
+        (folder / "checkpoint.pt").unlink(missing_ok=True)
+    precision = Precision(trained["precision"])
+    began = time.monotonic()
+    rows = evaluate(encoder, source, objective, config.eval, precision)
+    seconds = {"train": trained["seconds"], "evaluate": time.monotonic() - began}
+    meta = describe(cell, encoder, device, precision, seconds)
+    write_atomic(folder / "meta.json", json.dumps(meta, indent=2) + "\n")
+    labelled = label_rows(rows, config, run=config.run, kind="scheme", scheme=config.scheme, seed=config.seed)
+    save_table(folder / "eval.csv", labelled)
+
+
+def build_encoder(cell: Cell) -> Encoder:
+    """The model at step 0. Weights other than the scheme's depend on the seed and on sizes alone."""
+    config, source, objective, _ = cell
+    torch.manual_seed(SCHEME_SEED + config.seed)
+    scheme = build_scheme(config, objective.causal)
+    torch.manual_seed(config.seed)
+    return Encoder(config.model, scheme, objective.n_inputs(source.vocab_size), source.vocab_size)
+
+
+def pick_device(wanted: Device) -> torch.device:
+    name = wanted.value if wanted is not Device.auto else "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def pick_precision(wanted: Precision, device: torch.device) -> Precision:
+    """bf16 where the machine has units for it; elsewhere it would be emulated and slower than fp32."""
+    if wanted is not Precision.auto:
+        return wanted
+    if device.type == "cuda":
+        has_units = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        capabilities = torch.cpu.get_capabilities()
+        has_units = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return Precision.bf16 if has_units else Precision.fp32
+
+
+def describe(
+    cell: Cell, encoder: Encoder, device: torch.device, precision: Precision, seconds: dict[str, float]
+) -> dict[str, Any]:
+    """What is recorded of a finished run beside its config."""
+    config = cell.config
+    cuda = device.type == "cuda"
+    memory = torch.cuda.max_memory_allocated(device) if cuda else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "version": __version__,
+        **git_state(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name(device) if cuda else torch.cpu.get_capabilities().get("cpu_name", "cpu"),
+        "precision": precision.value,
+        "threads": config.runtime.threads,
+        "n_params": sum(parameter.numel() for parameter in encoder.parameters()),
+        "tokens_seen": config.train.max_steps * config.train.batch_size * config.train.train_len,
+        "data": cell.identity["data"],
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "peak_memory_bytes": memory,
+    }
+
+
+def git_state() -> dict[str, Any]:
+    """The commit that ran and whether files differed from it; nothing where this is no checkout."""
+
+    def git(*arguments: str) -> str:
+        root = Path(__file__).parents[1]
+        return subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"git_commit": git("rev-parse", "HEAD"), "git_dirty": bool(git("status", "--porcelain", "extrap", "conf"))}
+    except (OSError, subprocess.CalledProcessError):
+        return {"git_commit": None, "git_dirty": None}

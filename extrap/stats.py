@@ -1,0 +1,173 @@
+"""Perplexities with their uncertainty, from rows. Imports no torch."""
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit
+
+from extrap.errors import UserError
+
+CONFIDENCE = 0.95
+ONSET = 1.05  # a blow-up begins where perplexity exceeds that at the training length by this factor
+
+# what a scheme's numbers are for; perplexities are compared within, never across
+SETTING = ["objective", "data", "train_len", "protocol"]
+SCHEME = ["kind", "scheme", "extension"]
+
+
+def perplexity(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """log_ppl = sum(nll_sum) / sum(n_tokens) in nats, and bpb = sum(nll_sum) / (ln 2 * sum(n_bytes)), for each group.
+
+    The one place where a perplexity is made: sums over whole groups, never a mean of means. ppl = exp(log_ppl).
+    """
+    sums = rows.groupby(by, sort=False)[["nll_sum", "n_tokens", "n_bytes"]].sum().reset_index()
+    sums["log_ppl"] = sums["nll_sum"] / sums["n_tokens"]
+    sums["bpb"] = sums["nll_sum"] / (np.log(2) * sums["n_bytes"])
+    return sums
+
+
+def t_half_width(values: np.ndarray) -> float:
+    """Half of the 95 % t interval of the mean over seeds: t_{0.975, n-1} * s / sqrt(n); nan for a single seed."""
+    n = len(values)
+    if n < 2:
+        return float("nan")
+    return float(stdtrit(n - 1, 0.5 + CONFIDENCE / 2) * np.std(values, ddof=1) / np.sqrt(n))
+
+
+def summarise(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line a (setting, scheme, eval_len): means over seeds with 95 % t intervals.
+
+    log_ppl, log_ppl_half   mean over seeds of log-perplexity, half width of its interval (nats)
+    ppl, ppl_low, ppl_high  exp of the mean and of its bounds
+    ratio, _low, _high      to the perplexity at the training length, paired by seed
+    bpb                     bits per byte
+    n_seeds, n_tokens       seeds, and tokens scored for each of them
+    best                    better than every other scheme at this length, each difference paired by seed, beyond its interval
+    onset_low, onset_high   blow-up bracket, the same on all lines of a scheme (see onset)
+
+    Raises UserError if seeds scored different tokens, or the training length was not scored.
+    """
+    by_seed = perplexity(rows, [*SETTING, *SCHEME, "eval_len", "seed"])
+    at_train_len = by_seed[by_seed["eval_len"] == by_seed["train_len"]]
+    per_seed = by_seed.merge(at_train_len[[*SETTING, *SCHEME, "seed", "log_ppl"]], on=[*SETTING, *SCHEME, "seed"],
+                             how="left", suffixes=("", "_at_train_len"))  # fmt: skip
+    if per_seed["log_ppl_at_train_len"].isna().any():
+        raise UserError("rows: perplexity at the training length is missing for some scheme; eval.lengths must hold it")
+    lines = []
+    for key, group in per_seed.groupby([*SETTING, *SCHEME, "eval_len"], sort=False):
+        if group["n_tokens"].nunique() > 1:
+            raise UserError(f"rows: seeds of {key} scored different numbers of tokens: {sorted(group['n_tokens'])}")
+        log_ppl, half = group["log_ppl"].mean(), t_half_width(group["log_ppl"].to_numpy())
+        log_ratio = group["log_ppl"] - group["log_ppl_at_train_len"]
+        ratio_half = t_half_width(log_ratio.to_numpy())
+        lines.append(
+            dict(zip([*SETTING, *SCHEME, "eval_len"], key, strict=True))
+            | {"n_seeds": len(group), "n_tokens": group["n_tokens"].iloc[0], "bpb": group["bpb"].mean()}
+            | {"log_ppl": log_ppl, "log_ppl_half": half}
+            | {"ppl": np.exp(log_ppl), "ppl_low": np.exp(log_ppl - half), "ppl_high": np.exp(log_ppl + half)}
+            | {"ratio": np.exp(log_ratio.mean())}
+            | {"ratio_low": np.exp(log_ratio.mean() - ratio_half), "ratio_high": np.exp(log_ratio.mean() + ratio_half)}
+        )
+    summary = pd.DataFrame(lines)
+    summary["best"] = _best(by_seed, summary)
+    brackets = {key: onset(group) for key, group in summary.groupby([*SETTING, *SCHEME], sort=False)}
+    keys = list(summary[[*SETTING, *SCHEME]].itertuples(index=False, name=None))
+    summary["onset_low"] = pd.array([brackets[key][0] for key in keys], dtype="Int64")
+    summary["onset_high"] = pd.array([brackets[key][1] for key in keys], dtype="Int64")
+    return summary
+
+
+def onset(scheme: pd.DataFrame) -> tuple[int, int | None]:
+    """(last length, first length) around the point where log_ppl exceeds that at the training length by log 1.05.
+
+    The second is None if it never does; only lengths from the training length on count.
+    """
+    beyond = scheme[scheme["eval_len"] >= scheme["train_len"]].sort_values("eval_len")
+    above = beyond["log_ppl"].to_numpy() > beyond["log_ppl"].iloc[0] + np.log(ONSET)
+    lengths = beyond["eval_len"].to_list()
+    if not above.any():
+        return lengths[-1], None
+    first = int(above.argmax())
+    return lengths[first - 1], lengths[first]
+
+
+def _best(by_seed: pd.DataFrame, summary: pd.DataFrame) -> list[bool]:
+    verdicts: dict[tuple[object, ...], bool] = {}
+    schemes = by_seed[by_seed["kind"] == "scheme"]
+    for key, cell in schemes.groupby([*SETTING, "eval_len"], sort=False):
+        by_scheme = cell.pivot(index="seed", columns=["scheme", "extension"], values="log_ppl")
+        leader = by_scheme.mean().idxmin()
+        leads = [by_scheme[other] - by_scheme[leader] for other in by_scheme if other != leader]
+        # a single seed, or seeds that are not paired, has an interval of nan and is never 'beyond'
+        clear = bool(leads) and all(lead.mean() > t_half_width(lead.to_numpy()) for lead in leads)
+        verdicts[(*key, *leader)] = clear
+    columns = [*SETTING, "eval_len", "scheme", "extension"]
+    return [
+        kind == "scheme" and verdicts.get(key, False)
+        for kind, key in zip(summary["kind"], summary[columns].itertuples(index=False, name=None), strict=True)
+    ]
+
+
+def against_floor(rows: pd.DataFrame) -> pd.DataFrame:
+    """How far each scheme is from the best possible predictor, and what it makes of more context; empty without a floor.
+
+    One line a (setting, scheme, eval_len):
+    excess, excess_half  log_ppl minus that of the floor, which sees the same tokens (nats); t interval over seeds
+    learned              at this length, the share of the way from symbol counts to the floor
+    gained               share of what the floor gains from the training length to this length (nan at or below it)
+    verdict              of the scheme, the same on all its lines (see verdict)
+    """
+    references = perplexity(rows[rows["kind"] != "scheme"], [*SETTING, "kind", "eval_len"])
+    if references.empty:
+        return pd.DataFrame()
+    known = references.pivot(index=[*SETTING, "eval_len"], columns="kind", values="log_ppl").reset_index()
+    by_seed = perplexity(rows[rows["kind"] == "scheme"], [*SETTING, "scheme", "extension", "eval_len", "seed"])
+    joined = by_seed.merge(known, on=[*SETTING, "eval_len"])
+    start = joined[joined["eval_len"] == joined["train_len"]]
+    joined = joined.merge(start[[*SETTING, "scheme", "extension", "seed", "log_ppl", "floor"]],
+                          on=[*SETTING, "scheme", "extension", "seed"], suffixes=("", "_start"))  # fmt: skip
+    lines = []
+    for key, group in joined.groupby([*SETTING, "scheme", "extension", "eval_len"], sort=False):
+        excess = (group["log_ppl"] - group["floor"]).to_numpy()
+        learned = (group["plateau"] - group["log_ppl"]) / (group["plateau"] - group["floor"])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            gained = ((group["log_ppl_start"] - group["log_ppl"]) / (group["floor_start"] - group["floor"])).to_numpy()
+        longer = group["eval_len"].iloc[0] > group["train_len"].iloc[0]
+        lines.append(
+            dict(zip([*SETTING, "scheme", "extension", "eval_len"], key, strict=True))
+            | {"excess": excess.mean(), "excess_half": t_half_width(excess), "learned": learned.mean()}
+            | {"gained": gained.mean() if longer else np.nan}
+            | {"gained_half": t_half_width(gained) if longer else np.nan}
+            | {"ratio": np.exp((group["log_ppl"] - group["log_ppl_start"]).mean()), "log_ppl": group["log_ppl"].mean()}
+        )
+    table = pd.DataFrame(lines)
+    scheme = [*SETTING, "scheme", "extension"]
+    verdicts = {key: verdict(group) for key, group in table.groupby(scheme, sort=False)}
+    table["verdict"] = [verdicts[key] for key in table[scheme].itertuples(index=False, name=None)]
+    return table
+
+
+LEARNED = 0.5  # of the way from symbol counts to the floor: below it a scheme has not learned to count transitions
+GAINED = 0.05  # of the floor's gain: what is less is no use of context
+
+
+def verdict(scheme: pd.DataFrame) -> str:
+    """What a scheme does with more context than it was trained on; the lines of one scheme, all lengths.
+
+    still on the plateau   at the training length not half of the way from symbol counts to the floor
+    ends                   not defined beyond the training length
+    breaks                 perplexity exceeds that at the training length by 5 % at some longer length
+    uses more context      at the longest length it gained, beyond the interval over seeds, more than 5 % of what the
+                           floor gains
+    survives               none of these
+    """
+    at_train_len = scheme[scheme["eval_len"] == scheme["train_len"]].iloc[0]
+    if at_train_len["learned"] < LEARNED:
+        return "still on the plateau"
+    longer = scheme[scheme["eval_len"] > scheme["train_len"]].sort_values("eval_len")
+    if longer.empty:
+        return "ends"
+    if (longer["ratio"] > ONSET).any():
+        return "breaks"
+    longest = longer.iloc[-1]
+    # a single seed has an interval of nan: nothing is beyond it
+    return "uses more context" if longest["gained"] - longest["gained_half"] > GAINED else "survives"

@@ -1,0 +1,161 @@
+"""Rows -> tables for people (terminal, Markdown, LaTeX) and for machines (CSV). Imports no torch."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from extrap.stats import SCHEME, SETTING, against_floor, summarise
+
+NONE = "–"
+
+
+def csv_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Everything that the other tables show, one line a (setting, scheme, eval_len), unrounded."""
+    summary, floor = summarise(rows), against_floor(rows)
+    if floor.empty:
+        return summary
+    keys = [*SETTING, "scheme", "extension", "eval_len"]
+    return summary.merge(floor.drop(columns=["ratio", "log_ppl"]), on=keys, how="left")
+
+
+def text_table(rows: pd.DataFrame) -> str:
+    """For a terminal: perplexity and its interval."""
+    parts = []
+    for title, table in _blocks(rows, _cell_text):
+        parts += [title, table.to_markdown(index=False, tablefmt="simple", disable_numparse=True, colalign=_align(table))]
+    return "\n\n".join(parts)
+
+
+def markdown_table(rows: pd.DataFrame) -> str:
+    """For a page: perplexity, its interval and its ratio to the training length; the best in bold."""
+    parts = [NOTE]
+    for title, table in _blocks(rows, _cell_markdown):
+        parts += [f"**{title}**", table.map(_escape_markdown).to_markdown(index=False, disable_numparse=True,
+                                                                          colalign=_align(table))]  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+def latex_table(rows: pd.DataFrame) -> str:
+    """booktabs tables, one a protocol; needs \\usepackage{booktabs}."""
+    parts = []
+    for title, table in _blocks(rows, _cell_latex):
+        styled = table.rename(columns=_escape_latex).style.hide(axis="index")
+        body = styled.to_latex(hrules=True, column_format="l" + "r" * (table.shape[1] - 1))
+        parts.append(
+            "\\begin{table}\n\\centering\\footnotesize\n" + f"\\caption{{{_escape_latex(title)}.}}\n{body}" + "\\end{table}\n"
+        )
+    return "% " + NOTE.replace("**", "").replace("\n", "\n% ") + "\n" + "\n".join(parts)
+
+
+NOTE = (
+    "Perplexity: mean over seeds; ± is the 95 % t interval over seeds in log-perplexity, as a percentage; in "
+    "parentheses the ratio to the\nperplexity at the training length. **Bold**: better than every other scheme beyond "
+    "the interval of their differences, paired by seed.\nBlow-up: between which lengths perplexity first exceeds that "
+    "at the training length by 5 %. bpb: bits per byte at the training length.\nTokens: scored for each seed and length."
+)
+
+
+def _blocks(rows: pd.DataFrame, cell: Callable[[pd.Series], str]) -> list[tuple[str, pd.DataFrame]]:
+    """(title, table) for every setting, and one more against the floor where there is one."""
+    blocks = []
+    floor = against_floor(rows)
+    for setting, lines in summarise(rows).groupby(SETTING, sort=False):
+        objective, data, train_len, protocol = setting
+        n_seeds = lines.loc[lines["kind"] == "scheme", "n_seeds"].max()
+        seeds = f"{n_seeds} seed{'s' if n_seeds != 1 else ''}"
+        title = f"{protocol}: perplexity by length, {objective} on {data}, trained on {train_len}, {seeds}"
+        blocks.append((title, _perplexity_block(lines, train_len, cell)))
+        if not floor.empty:
+            chosen = floor[(floor[SETTING] == list(setting)).all(axis=1)]
+            title = f"{protocol}: nats per token above the floor by length, {objective} on {data}, trained on {train_len}"
+            blocks.append((title, _floor_block(chosen, train_len)))
+    return blocks
+
+
+def _perplexity_block(lines: pd.DataFrame, train_len: int, cell: Callable[[pd.Series], str]) -> pd.DataFrame:
+    lengths = sorted(lines["eval_len"].unique())
+    table = []
+    for (kind, scheme, extension), group in lines.groupby(SCHEME, sort=False):
+        by_length = group.set_index("eval_len")
+        line = {"scheme": _name(scheme, extension)}
+        for length in lengths:
+            line[_length(length)] = cell(by_length.loc[length]) if length in by_length.index else NONE
+        first = by_length.iloc[0]
+        line["blow-up"] = _bracket(first, max(by_length.index), lengths) if kind == "scheme" else ""
+        line["bpb"] = f"{by_length.loc[train_len, 'bpb']:.3f}"
+        line["tokens"] = f"{first['n_tokens']:,}"
+        table.append(line)
+    return pd.DataFrame(table)
+
+
+def _floor_block(lines: pd.DataFrame, train_len: int) -> pd.DataFrame:
+    lengths = sorted(lines["eval_len"].unique())
+    table = []
+    for (scheme, extension), group in lines.groupby(["scheme", "extension"], sort=False):
+        by_length = group.set_index("eval_len")
+        line = {"scheme": _name(scheme, extension)}
+        for length in lengths:
+            known = length in by_length.index
+            line[_length(length)] = f"{by_length.loc[length, 'excess']:.3f}" if known else NONE
+            if known and np.isfinite(half := by_length.loc[length, "excess_half"]):
+                line[_length(length)] += f" ±{half:.3f}"
+        line["learned at L"] = f"{100 * by_length.loc[train_len, 'learned']:.0f} %"
+        gained = by_length.iloc[-1]["gained"]
+        line["gained"] = f"{100 * gained:.0f} %" if np.isfinite(gained) else NONE
+        line["verdict"] = by_length.iloc[0]["verdict"]
+        table.append(line)
+    return pd.DataFrame(table)
+
+
+def _name(scheme: str, extension: str) -> str:
+    return scheme if extension == "none" else f"{scheme} + {extension}"
+
+
+def _length(length: int) -> str:
+    return f"{length:,}"
+
+
+def _bracket(line: pd.Series, longest: int, lengths: list[int]) -> str:
+    if pd.notna(line["onset_high"]):
+        return f"{line['onset_low']:,} to {line['onset_high']:,}"
+    return f"ends at {longest:,}" if longest < max(lengths) else "none"
+
+
+def number(value: float) -> str:
+    """Three significant digits, and no fewer than the integer has: 6.15, 33.9, 147, 12,345."""
+    return f"{value:,.{max(0, 2 - int(np.floor(np.log10(abs(value)))))}f}" if value else "0"
+
+
+def _interval(line: pd.Series) -> str:
+    if not np.isfinite(line["log_ppl_half"]):
+        return ""
+    percent = 100 * np.expm1(line["log_ppl_half"])
+    return f" ±{percent:.1f}%" if percent < 10 else f" ±{percent:,.0f}%"
+
+
+def _cell_text(line: pd.Series) -> str:
+    return f"{'*' if line['best'] else ''}{number(line['ppl'])}{_interval(line)}"
+
+
+def _cell_markdown(line: pd.Series) -> str:
+    value = f"**{number(line['ppl'])}**" if line["best"] else number(line["ppl"])
+    return f"{value}{_interval(line)} ({line['ratio']:.2f})"
+
+
+def _cell_latex(line: pd.Series) -> str:
+    value = rf"\textbf{{{number(line['ppl'])}}}" if line["best"] else number(line["ppl"])
+    return value + _interval(line).replace("±", r"$\pm$").replace("%", r"\%") + f" ({line['ratio']:.2f})"
+
+
+def _align(table: pd.DataFrame) -> list[str]:
+    return ["left"] + ["right"] * (table.shape[1] - 1)
+
+
+def _escape_markdown(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _escape_latex(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "\n": " ", "–": "--", "±": r"$\pm$"} | {c: f"\\{c}" for c in "&%$#_{}"}
+    return "".join(special.get(character, character) for character in text)

@@ -1,0 +1,151 @@
+"""The training loop: schedule, checkpoint, resume. The state after step n depends on the config alone."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from extrap.config import Precision, TrainConfig
+from extrap.data.base import Source
+from extrap.model import Encoder
+from extrap.objectives import Objective
+from extrap.results import write_atomic
+
+LOG_EVERY = 10  # steps
+
+
+class Diverged(Exception):
+    """The loss or the gradient is no longer a number."""
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Linear warm-up to lr, then a cosine down to zero at max_steps."""
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    done = (step - config.warmup_steps) / (config.max_steps - config.warmup_steps)
+    return config.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def make_optimizer(encoder: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW with weight decay on the matrices of linear maps: not on tables, biases, norms or a scheme's parameters."""
+    matrices = [module.weight for module in encoder.modules() if isinstance(module, nn.Linear)]
+    chosen = {id(weight) for weight in matrices}
+    others = [parameter for parameter in encoder.parameters() if id(parameter) not in chosen]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.95), fused=True)
+
+
+def training_batch(
+    source: Source, objective: Objective, config: TrainConfig, seed: int, step: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs (B, T), the flat indices of the scored positions (N,), and their targets (N,): a function of (seed, step)."""
+    rng = np.random.default_rng((seed, step))
+    tokens = source.batch(rng, config.batch_size, config.train_len + objective.extra_tokens)
+    batch = objective.batch(tokens, source.vocab_size, rng)
+    index = np.flatnonzero(batch.scored)
+    inputs = np.ascontiguousarray(batch.inputs)
+    return torch.from_numpy(inputs), torch.from_numpy(index), torch.from_numpy(batch.targets.ravel()[index])
+
+
+def mean_nll(encoder: Encoder, inputs: Tensor, index: Tensor, targets: Tensor, precision: Precision) -> Tensor:
+    """The loss in nats per scored token; logits are computed where they are scored only."""
+    with autocast(inputs.device, precision):
+        hidden = encoder(inputs).flatten(0, 1)
+        logits = encoder.logits(hidden if len(index) == len(hidden) else hidden[index])
+    return F.cross_entropy(logits.to(torch.float32), targets)
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision is Precision.bf16)
+
+
+def train(
+    encoder: Encoder,
+    source: Source,
+    objective: Objective,
+    config: TrainConfig,
+    *,
+    seed: int,
+    precision: Precision,
+    folder: Path,
+    checkpoint_every: int,
+) -> None:
+    """Trains in place, from the checkpoint in `folder` if there is one; leaves train.csv and checkpoints there.
+
+    Raises Diverged, with the step.
+    """
+    device = next(encoder.parameters()).device
+    optimizer = make_optimizer(encoder, config)
+    log = TrainLog(folder / "train.csv")
+    first, seconds = 0, 0.0
+    if (folder / "checkpoint.pt").exists():
+        first, seconds = load_checkpoint(folder / "checkpoint.pt", encoder, optimizer)
+    log.rewind(first)
+    began = time.monotonic() - seconds
+    encoder.train()
+    for step in range(first, config.max_steps):
+        torch.manual_seed(hash((seed, step)) % 2**63)  # dropout and randomized positions, after a resume too
+        lr = learning_rate(step, config)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        batch = (part.to(device) for part in training_batch(source, objective, config, seed, step))
+        loss = mean_nll(encoder, *batch, precision)
+        loss.backward()
+        grad_norm = nn.utils.clip_grad_norm_(encoder.parameters(), config.grad_clip)
+        if not math.isfinite(grad_norm):
+            raise Diverged(f"training diverged at step {step}: loss {loss.item()}, gradient norm {grad_norm.item()}")
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        done = step + 1
+        if done % LOG_EVERY == 0 or done == config.max_steps:
+            tokens = done * config.batch_size * config.train_len
+            log.append(done, tokens, lr, loss.item(), grad_norm.item(), time.monotonic() - began)
+        if done % checkpoint_every == 0 and done < config.max_steps:
+            save_checkpoint(folder / "checkpoint.pt", encoder, optimizer, done, time.monotonic() - began)
+    encoder.eval()
+
+
+class TrainLog:
+    """train.csv: appended to while training, cut back to the checkpoint on a resume."""
+
+    header = "step,tokens,lr,loss,grad_norm,seconds\n"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def rewind(self, step: int) -> None:
+        lines = self.path.read_text().splitlines(keepends=True)[1:] if self.path.exists() else []
+        kept = [line for line in lines if line.endswith("\n") and int(line.split(",")[0]) <= step]
+        write_atomic(self.path, self.header + "".join(kept))
+
+    def append(self, step: int, tokens: int, lr: float, loss: float, grad_norm: float, seconds: float) -> None:
+        with self.path.open("a") as file:
+            file.write(f"{step},{tokens},{lr:.6g},{loss:.6f},{grad_norm:.4f},{seconds:.2f}\n")
+
+
+def save_checkpoint(
+    path: Path, encoder: nn.Module, optimizer: torch.optim.Optimizer, step: int, seconds: float
+) -> None:
+    save_tensors(
+        path, {"model": encoder.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "seconds": seconds}
+    )
+
+
+def load_checkpoint(path: Path, encoder: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
+    """Restores in place; returns the number of steps done and the seconds they took."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    encoder.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"], state["seconds"]
+
+
+def save_tensors(path: Path, state: dict[str, Any]) -> None:
+    temporary = path.with_name(path.name + ".partial")
+    with temporary.open("wb") as file:
+        torch.save(state, file)
+    temporary.replace(path)
