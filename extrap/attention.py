@@ -2,9 +2,10 @@
 
     score_ij = bias(q_i . k_j / sqrt(K)),  weights = softmax over the allowed j,  output_i = sum_j weights_ij v_j
 
-`attend_reference` says what that means. The fast paths give the same answers: short inputs build one additive bias
-that all layers share; long ones go through the queries in chunks, so that memory grows linearly with the length, and
-look only at keys that causality and the window leave.
+`attend_reference` says what that means. The fast paths give the same answers: training on short inputs builds one
+additive bias that all layers share, and multiplies in the precision of the model; everything else goes through the
+queries in chunks, so that memory grows linearly with the length, looks only at keys that causality and the window
+leave, and is computed in float32 whatever the precision of the model.
 """
 
 import math
@@ -18,13 +19,15 @@ from extrap.positions.base import Branch, ScoreMod
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v, each (B, H, T, K) -> (B, H, T, K)
 
-DENSE_MAX = 512  # up to here one (H, T, T) bias for all layers beats building it chunk by chunk
-CHUNK = 256  # queries at a time beyond it
+DENSE_MAX = 512  # up to here training with one (H, T, T) bias for all layers beats SDPA
+CHUNK = 256  # queries at a time otherwise
 
 
-def prepare(branches: Sequence[Branch], *, seq_len: int, n_heads: int, causal: bool, device: torch.device) -> Attend:
+def prepare(
+    branches: Sequence[Branch], *, seq_len: int, n_heads: int, causal: bool, training: bool, device: torch.device
+) -> Attend:
     """Once per forward: the attention function that every layer uses."""
-    if seq_len > DENSE_MAX:
+    if not training or seq_len > DENSE_MAX:
         return lambda q, k, v: _attend_chunked(branches, q, k, v, causal)
     idx = torch.arange(seq_len, device=device)
     biases = [None if b.content else additive_bias(b, b.score_mod, idx, idx, n_heads, causal) for b in branches]
@@ -104,6 +107,12 @@ def _mix(scores: list[Tensor], v: Tensor) -> Tensor:
 
 
 def _attend_chunked(branches: Sequence[Branch], q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
+    with torch.autocast(q.device.type, enabled=False):
+        at_least = torch.promote_types(q.dtype, torch.float32)
+        return _chunks(branches, q.to(at_least), k.to(at_least), v.to(at_least), causal)
+
+
+def _chunks(branches: Sequence[Branch], q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
     n_heads, seq_len = q.shape[1:3]
     idx = torch.arange(seq_len, device=q.device)
     turned = [branch.rotate(q, k) if branch.rotate else (q, k) for branch in branches]

@@ -5,23 +5,20 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from extrap.config import EvalConfig, Precision
+from extrap.config import EvalConfig
 from extrap.data.base import Source
 from extrap.model import Encoder
 from extrap.objectives import Batch, Objective
 from extrap.protocols import held_out_batch, rows_of, windows
-from extrap.train import autocast
 
 FORWARD_TOKENS = 16_384  # in one forward pass
 
 
 @torch.no_grad()
-def evaluate(
-    encoder: Encoder, source: Source, objective: Objective, config: EvalConfig, precision: Precision
-) -> pd.DataFrame:
+def evaluate(encoder: Encoder, source: Source, objective: Objective, config: EvalConfig) -> pd.DataFrame:
     """Rows of (protocol, eval_len, segment); none for lengths that the scheme does not reach.
 
-    Sums are float64 over float32 losses. Raises FloatingPointError for a loss that is not a number.
+    Computed in float32, whatever the precision of training; sums are float64. Raises FloatingPointError for a loss that is not a number.
     """
     encoder.eval()
     held_out, batch = held_out_batch(source, objective, config)
@@ -37,7 +34,7 @@ def evaluate(
             for first in range(0, config.n_segments, rows):
                 these = slice(first, first + rows)
                 part = Batch(*(array[these, start:stop] for array in batch))
-                nll, scored = token_nll(encoder, part, [columns for _, columns in scorings], precision)
+                nll, scored = token_nll(encoder, part, [columns for _, columns in scorings])
                 for protocol, columns in scorings:
                     nll_sum[protocol][these] += nll[:, columns].sum(axis=1)
                     n_tokens[protocol][these] += scored[:, columns].sum(axis=1)
@@ -57,20 +54,17 @@ def reads(config: EvalConfig, eval_len: int, causal: bool) -> dict[tuple[int, in
     return found
 
 
-def token_nll(
-    encoder: Encoder, batch: Batch, columns: list[slice], precision: Precision
-) -> tuple[np.ndarray, np.ndarray]:
+def token_nll(encoder: Encoder, batch: Batch, columns: list[slice]) -> tuple[np.ndarray, np.ndarray]:
     """(B, T) float64 losses and (B, T) bool: the scored positions in any of these columns; 0 elsewhere."""
     device = next(encoder.parameters()).device
     wanted = np.zeros_like(batch.scored)
     for part in columns:
         wanted[:, part] = batch.scored[:, part]
     index = np.flatnonzero(wanted)
-    with autocast(device, precision):
-        hidden = encoder(torch.from_numpy(np.ascontiguousarray(batch.inputs)).to(device)).flatten(0, 1)
-        logits = encoder.logits(hidden[torch.from_numpy(index).to(device)])
+    hidden = encoder(torch.from_numpy(np.ascontiguousarray(batch.inputs)).to(device)).flatten(0, 1)
+    logits = encoder.logits(hidden[torch.from_numpy(index).to(device)])
     targets = torch.from_numpy(batch.targets.ravel()[index]).to(device)
-    losses = F.cross_entropy(logits.to(torch.float32), targets, reduction="none")
+    losses = F.cross_entropy(logits, targets, reduction="none")
     nll = np.zeros(wanted.shape)
     nll.ravel()[index] = losses.to(torch.float64).cpu().numpy()
     return nll, wanted

@@ -71,7 +71,12 @@ class Encoder(nn.Module):
         x = self.scheme.embed(TABLE_SCALE * self.embedding(tokens), pos)
         x = F.dropout(x, self.dropout, self.training)
         attend = prepare(
-            self.scheme.branches(pos), seq_len=seq_len, n_heads=self.n_heads, causal=self.causal, device=tokens.device
+            self.scheme.branches(pos),
+            seq_len=seq_len,
+            n_heads=self.n_heads,
+            causal=self.causal,
+            training=self.training,
+            device=tokens.device,
         )
         for block in self.blocks:
             x = block(x, attend)

@@ -61,11 +61,10 @@ def _train_and_evaluate(cell: Cell) -> None:
         trained = {"model": encoder.state_dict(), "precision": precision.value, "seconds": time.monotonic() - began}
         save_tensors(folder / "model.pt", trained)
         (folder / "checkpoint.pt").unlink(missing_ok=True)
-    precision = Precision(trained["precision"])
     began = time.monotonic()
-    rows = evaluate(encoder, source, objective, config.eval, precision)
+    rows = evaluate(encoder, source, objective, config.eval)
     seconds = {"train": trained["seconds"], "evaluate": time.monotonic() - began}
-    meta = describe(cell, encoder, device, precision, seconds)
+    meta = describe(cell, encoder, device, trained["precision"], seconds)
     write_atomic(folder / "meta.json", json.dumps(meta, indent=2) + "\n")
     labelled = label_rows(rows, config, run=config.run, kind="scheme", scheme=config.scheme, seed=config.seed)
     save_table(folder / "eval.csv", labelled)
@@ -98,7 +97,7 @@ def pick_precision(wanted: Precision, device: torch.device) -> Precision:
 
 
 def describe(
-    cell: Cell, encoder: Encoder, device: torch.device, precision: Precision, seconds: dict[str, float]
+    cell: Cell, encoder: Encoder, device: torch.device, precision: str, seconds: dict[str, float]
 ) -> dict[str, Any]:
     """What is recorded of a finished run beside its config."""
     config = cell.config
@@ -110,7 +109,7 @@ def describe(
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(device) if cuda else torch.cpu.get_capabilities().get("cpu_name", "cpu"),
-        "precision": precision.value,
+        "precision": precision,
         "threads": config.runtime.threads,
         "n_params": sum(parameter.numel() for parameter in encoder.parameters()),
         "tokens_seen": config.train.max_steps * config.train.batch_size * config.train.train_len,
