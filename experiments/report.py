@@ -1,7 +1,7 @@
 """Rows -> tables and figures. Imports no torch.
 
-    python -m experiments.report gather NAME   from the runs of results/runs/NAME, as a sweep does at its end
-    python -m experiments.report draw          everything below results/ again, from its tracked rows
+python -m experiments.report gather NAME   from the runs of results/runs/NAME, as a sweep does at its end
+python -m experiments.report draw          everything below results/ again, from its tracked rows
 """
 
 import argparse

@@ -60,7 +60,8 @@ def attend_reference(branches: Sequence[Branch], q: Tensor, k: Tensor, v: Tensor
         allowed = j <= i if causal else torch.ones_like(j <= i)
         allowed = allowed & branch.mask_mod(b, h, i, j) if branch.mask_mod else allowed
         total = torch.where(allowed, score, total)
-    return total.softmax(dim=-1) @ v
+    output: Tensor = total.softmax(dim=-1) @ v
+    return output
 
 
 def additive_bias(
@@ -94,8 +95,8 @@ def _content_bias(branch: Branch, content: ScoreMod, q: Tensor, q_idx: Tensor, k
 
 def _scores(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
     """(B, H, T, S). The bias is added in float32, whatever the precision of q and k."""
-    score = (q * q.shape[-1] ** -0.5) @ k.mT
-    return score if bias is None else score.to(bias.dtype) + bias
+    score: Tensor = (q * q.shape[-1] ** -0.5) @ k.mT
+    return score if bias is None else score + bias
 
 
 def _mix(scores: list[Tensor], v: Tensor) -> Tensor:
@@ -126,15 +127,17 @@ def _chunks(branches: Sequence[Branch], q: Tensor, k: Tensor, v: Tensor, causal:
         rows, keys = idx[start:stop], idx[first:last]
         parts = []
         for branch, content, (qr, kr) in zip(branches, contents, turned, strict=True):
-            if content:
-                bias = _content_bias(branch, content, qr, rows, keys, causal)
-            else:
-                bias = additive_bias(branch, branch.score_mod, rows, keys, n_heads, causal)
+            bias = (
+                _content_bias(branch, content, qr, rows, keys, causal)
+                if content
+                else additive_bias(branch, branch.score_mod, rows, keys, n_heads, causal)
+            )
             parts.append((qr[:, :, start:stop], kr[:, :, first:last], bias))
         values = v[:, :, first:last]
         if len(parts) == 1:
             query, key, bias = parts[0]
-            outputs.append(F.scaled_dot_product_attention(query, key, values, attn_mask=bias))
+            mask = None if bias is None else bias.to(query.dtype)
+            outputs.append(F.scaled_dot_product_attention(query, key, values, attn_mask=mask))
         else:
             outputs.append(_mix([_scores(*part) for part in parts], values))
     return torch.cat(outputs, dim=2)

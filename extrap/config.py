@@ -129,7 +129,8 @@ class Config:
     runtime: RuntimeConfig
 
     def __post_init__(self) -> None:
-        _at_least(0, "the config", self, "seed")
+        if not 0 <= self.seed < 2**31:
+            raise UserError(f"seed: expected 0 to 2**31 - 1, found {self.seed}")
         if not re.fullmatch(r"[\w.-]{1,100}", self.name, re.ASCII) or not self.name.strip(".") or self.name == "runs":
             raise UserError(f"name: expected letters, digits, '_', '.' or '-' (and not 'runs'), found {self.name!r}")
         if self.train.train_len not in self.eval.lengths:
@@ -190,7 +191,7 @@ def compose_grid(overrides: list[str]) -> list[Config]:
     try:
         with initialize_config_dir(config_dir=str(CONF.resolve()), version_base="1.3"):
             parser = OverridesParser.create()
-            fixed = [o.input_line for o in parser.parse_overrides(overrides) if not o.is_sweep_override()]
+            fixed = [str(o.input_line) for o in parser.parse_overrides(overrides) if not o.is_sweep_override()]
             hydra = compose("config", overrides=fixed, return_hydra_config=True).hydra
             swept = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
             cells = BasicSweeper.split_arguments(parser.parse_overrides(swept + overrides), None)[0]

@@ -18,7 +18,8 @@ FORWARD_TOKENS = 16_384  # in one forward pass
 def evaluate(encoder: Encoder, source: Source, objective: Objective, config: EvalConfig) -> pd.DataFrame:
     """Rows of (protocol, eval_len, segment); none for lengths that the scheme does not reach.
 
-    Computed in float32, whatever the precision of training; sums are float64. Raises FloatingPointError for a loss that is not a number.
+    Computed in float32, whatever the precision of training; sums are float64.
+    Raises FloatingPointError for a loss that is not a number.
     """
     encoder.eval()
     held_out, batch = held_out_batch(source, objective, config)

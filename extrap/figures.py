@@ -13,17 +13,16 @@ from matplotlib.figure import Figure
 from extrap.results import save_table, write_atomic
 from extrap.stats import against_floor, summarise
 
-STYLE = {
-    "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6, "axes.titlelocation": "left",
-    "lines.linewidth": 1.3, "lines.markersize": 4, "grid.linewidth": 0.4, "grid.color": "0.9",
-    "figure.dpi": 100, "savefig.dpi": 200, "pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "extrap",
-}  # fmt: skip
+STYLE = Path(__file__).with_name("figures.mplstyle")
 # Okabe and Ito's colours (safe for the colour-blind) in an order of alternating lightness; markers carry them in grey
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#B2A400"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 REFERENCE_STYLES = {"floor": "-", "window_floor": "--", "plateau": ":"}
-NO_DATE = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": None}, "svg": {"Date": None}}
+NO_DATE = {
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
+    "svg": {"Date": None},
+}
 PANEL_TITLES = {
     "nonoverlap": "nonoverlap: all tokens, text cut into pieces",
     "same_targets": "same_targets: same tokens, growing context",
@@ -49,7 +48,9 @@ def perplexity_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
 def floor_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Distance to the best possible predictor by length, in nats per token; bands as above."""
     floor = against_floor(rows)
-    floor = floor.assign(kind="scheme", low=floor["excess"] - floor["excess_half"], high=floor["excess"] + floor["excess_half"])
+    floor = floor.assign(
+        kind="scheme", low=floor["excess"] - floor["excess_half"], high=floor["excess"] + floor["excess_half"]
+    )
     columns = ["objective", "data", "train_len", "protocol", "kind", "scheme", "extension", "eval_len"]
     points = floor[[*columns, "excess", "low", "high"]]
     return _panels(points, ("excess", "low", "high"), "nats per token above the floor", log=False), points
@@ -57,7 +58,7 @@ def floor_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
 
 def _panels(points: pd.DataFrame, values: tuple[str, str, str], ylabel: str, log: bool) -> Figure:
     protocols = list(points["protocol"].unique())
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(fname=STYLE):
         figure = Figure(figsize=(3.5 * len(protocols), 3.0), layout="constrained")
         FigureCanvasAgg(figure)
         panels = figure.subplots(1, len(protocols), sharey=True, squeeze=False)[0]
@@ -74,7 +75,12 @@ def _panels(points: pd.DataFrame, values: tuple[str, str, str], ylabel: str, log
             axes.set_ylim(low, high)
             _labels(axes, points[points["protocol"] == protocol], values[0], styles, log)
         first = points.iloc[0]
-        figure.suptitle(f"{first['objective']} on {first['data']}, trained on {first['train_len']:,} tokens", x=0.01, ha="left", fontsize=8)
+        figure.suptitle(
+            f"{first['objective']} on {first['data']}, trained on {first['train_len']:,} tokens",
+            x=0.01,
+            ha="left",
+            fontsize=8,
+        )
     return figure
 
 
@@ -137,7 +143,9 @@ def _labels(axes: Axes, points: pd.DataFrame, value: str, styles: dict[tuple[str
         name = scheme if extension == "none" else f"{scheme} + {extension}"
         color = styles[scheme, extension]["color"]
         if last["eval_len"] < longest:  # it ends here
-            axes.annotate(f"{name} (ends)", (x, y), xytext=(5, 0), textcoords="offset points", color=color, fontsize=7, va="center")
+            axes.annotate(
+                f"{name} (ends)", (x, y), xytext=(5, 0), textcoords="offset points", color=color, fontsize=7, va="center"
+            )
         else:
             right.append(to_pixels((x, y))[1])
             names.append((name, color, x))
@@ -167,7 +175,7 @@ def spread(wanted: list[float], gap: float, low: float, high: float) -> list[flo
 def _save(figure: Figure, points: pd.DataFrame, path: Path) -> list[Path]:
     """The figure in three formats and its points, the same bytes for the same rows."""
     written = []
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(fname=STYLE):
         for suffix, metadata in NO_DATE.items():
             buffer = io.BytesIO()
             figure.savefig(buffer, format=suffix, metadata=metadata)

@@ -1,13 +1,12 @@
 """The encoder: pre-norm Transformer blocks that know nothing of positions beyond the attend function they are given."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from extrap.attention import Attend, prepare
 from extrap.config import ModelConfig
-from extrap.positions.base import PositionScheme
 from extrap.positions.absolute import TABLE_SCALE, TABLE_STD
+from extrap.positions.base import PositionScheme
 
 
 class Block(nn.Module):
@@ -80,10 +79,12 @@ class Encoder(nn.Module):
         )
         for block in self.blocks:
             x = block(x, attend)
-        return self.norm(x)
+        hidden: Tensor = self.norm(x)
+        return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
         if self.unembedding is None:
             return self.tied_scale * F.linear(hidden, self.embedding.weight[: self.n_outputs])
-        return self.unembedding(hidden)
+        logits: Tensor = self.unembedding(hidden)
+        return logits

@@ -60,9 +60,7 @@ def windows(config: EvalConfig, protocol: str, eval_len: int, causal: bool) -> l
     return PROTOCOLS[protocol](max(config.lengths), eval_len, config.n_targets, causal)
 
 
-def rows_of(
-    held_out: HeldOut, protocol: str, eval_len: int, nll_sum: np.ndarray, n_tokens: np.ndarray
-) -> pd.DataFrame:
+def rows_of(held_out: HeldOut, protocol: str, eval_len: int, nll_sum: np.ndarray, n_tokens: np.ndarray) -> pd.DataFrame:
     """One row a segment: nll_sum in nats, and what it is a sum over."""
     columns: dict[str, Any] = {
         "protocol": protocol,

@@ -97,7 +97,7 @@ def load_rows(path: Path) -> pd.DataFrame:
     """Rows from CSV, checked: all columns, no segment twice, nothing that is not a number where one must be."""
     if not path.exists():
         raise UserError(f"{path} does not exist; `make sweep` writes it")
-    text = {column: str for column in COLUMNS[:8] + ["document"]}
+    text = dict.fromkeys([*COLUMNS[:8], "document"], str)
     try:
         rows = pd.read_csv(path, dtype=text, float_precision="round_trip", keep_default_na=False)  # type: ignore[arg-type]
         rows = rows[COLUMNS].astype({"nll_sum": np.float64, "n_tokens": np.int64, "n_bytes": np.int64})

@@ -41,7 +41,7 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     ratio, _low, _high      to the perplexity at the training length, paired by seed
     bpb                     bits per byte
     n_seeds, n_tokens       seeds, and tokens scored for each of them
-    best                    better than every other scheme at this length, each difference paired by seed, beyond its interval
+    best                    better than every other scheme at this length, beyond the interval of the paired difference
     onset_low, onset_high   blow-up bracket, the same on all lines of a scheme (see onset)
 
     Raises UserError if seeds scored different tokens, or the training length was not scored.
@@ -54,7 +54,7 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
         raise UserError("rows: perplexity at the training length is missing for some scheme; eval.lengths must hold it")
     lines = []
     for key, group in per_seed.groupby([*SETTING, *SCHEME, "eval_len"], sort=False):
-        if group["n_tokens"].nunique() > 1:
+        if group["n_tokens"].min() < group["n_tokens"].max():
             raise UserError(f"rows: seeds of {key} scored different numbers of tokens: {sorted(group['n_tokens'])}")
         log_ppl, half = group["log_ppl"].mean(), t_half_width(group["log_ppl"].to_numpy())
         log_ratio = group["log_ppl"] - group["log_ppl_at_train_len"]

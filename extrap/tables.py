@@ -43,7 +43,9 @@ def latex_table(rows: pd.DataFrame) -> str:
         styled = table.rename(columns=_escape_latex).style.hide(axis="index")
         body = styled.to_latex(hrules=True, column_format="l" + "r" * (table.shape[1] - 1))
         parts.append(
-            "\\begin{table}\n\\centering\\footnotesize\n" + f"\\caption{{{_escape_latex(title)}.}}\n{body}" + "\\end{table}\n"
+            "\\begin{table}\n\\centering\\footnotesize\n"
+            + f"\\caption{{{_escape_latex(title)}.}}\n{body}"
+            + "\\end{table}\n"
         )
     return "% " + NOTE.replace("**", "").replace("\n", "\n% ") + "\n" + "\n".join(parts)
 

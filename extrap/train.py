@@ -89,13 +89,13 @@ def train(
     began = time.monotonic() - seconds
     encoder.train()
     for step in range(first, config.max_steps):
-        torch.manual_seed(hash((seed, step)) % 2**63)  # dropout and randomized positions, after a resume too
+        torch.manual_seed(seed * 2**32 + step)  # dropout and randomized positions, after a resume too
         lr = learning_rate(step, config)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        batch = (part.to(device) for part in training_batch(source, objective, config, seed, step))
-        loss = mean_nll(encoder, *batch, precision)
-        loss.backward()
+        inputs, index, targets = (part.to(device) for part in training_batch(source, objective, config, seed, step))
+        loss = mean_nll(encoder, inputs, index, targets, precision)
+        loss.backward()  # type: ignore[no-untyped-call]
         grad_norm = nn.utils.clip_grad_norm_(encoder.parameters(), config.grad_clip)
         if not math.isfinite(grad_norm):
             raise Diverged(f"training diverged at step {step}: loss {loss.item()}, gradient norm {grad_norm.item()}")
@@ -128,9 +128,7 @@ class TrainLog:
             file.write(f"{step},{tokens},{lr:.6g},{loss:.6f},{grad_norm:.4f},{seconds:.2f}\n")
 
 
-def save_checkpoint(
-    path: Path, encoder: nn.Module, optimizer: torch.optim.Optimizer, step: int, seconds: float
-) -> None:
+def save_checkpoint(path: Path, encoder: nn.Module, optimizer: torch.optim.Optimizer, step: int, seconds: float) -> None:
     save_tensors(
         path, {"model": encoder.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "seconds": seconds}
     )

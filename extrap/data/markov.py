@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from extrap.errors import UserError
 from extrap.data.base import HeldOut, Reference
+from extrap.errors import UserError
 
 
 class Markov:
@@ -74,7 +74,8 @@ class Markov:
         code = now * self.vocab_size + following
         n_xy = pair[t, code] - pair[since, code]
         n_x = state[t, now] - state[since, now]
-        return -np.log((n_xy + self.alpha) / (n_x + self.alpha * self.vocab_size))
+        nll: np.ndarray = -np.log((n_xy + self.alpha) / (n_x + self.alpha * self.vocab_size))
+        return nll
 
     def symbol_nll(self, tokens: np.ndarray, context: np.ndarray) -> np.ndarray:
         """The plateau: the same from counts of symbols alone, p(y) = (n_y + 1) / (n + V), blind to their order."""
@@ -82,7 +83,8 @@ class Markov:
         count = counts_before(tokens, self.vocab_size)
         t = np.arange(len(following))
         n_y = count[t + 1, following] - count[t - context + 1, following]
-        return -np.log((n_y + 1) / (context + self.vocab_size))
+        nll: np.ndarray = -np.log((n_y + 1) / (context + self.vocab_size))
+        return nll
 
 
 def counts_before(codes: np.ndarray, n_codes: int) -> np.ndarray:

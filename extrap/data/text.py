@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from extrap.errors import UserError
 from extrap.data.base import HeldOut, Reference
+from extrap.errors import UserError
 
 VOCAB_SIZE = 256
 
@@ -49,7 +49,8 @@ class Documents:
         draw = rng.integers(last[-1], size=batch_size)
         document = np.searchsorted(last, draw, side="right")
         start = self._train_starts[document] + draw - (last - n_starts)[document]
-        return self._stream[start[:, None] + np.arange(length)].astype(np.int64)
+        tokens: np.ndarray = self._stream[start[:, None] + np.arange(length)].astype(np.int64)
+        return tokens
 
     def held_out(self, seg_len: int, n_segments: int) -> HeldOut:
         capacity = {name: len(text) // seg_len for name, text in self.valid.items()}
@@ -129,15 +130,12 @@ class Stdlib(Documents):
         return {"python": platform.python_version(), **super().describe()}
 
 
-EXCLUDED = frozenset(
-    # third-party packages, tests
-    ["site-packages", "dist-packages", "test", "tests"]
-    # left out, packaged apart or patched by some distribution, or gone from newer versions
-    + ["idlelib", "tkinter", "turtledemo", "turtle.py", "lib2to3", "distutils", "ensurepip", "venv", "site.py"]
-    + ["sitecustomize.py", "lib-dynload", "__phello__"]
-    # generated tables
-    + ["encodings", "pydoc_data"]
-)
+EXCLUDED = {
+    "site-packages", "dist-packages", "test", "tests",  # third-party packages, tests
+    "idlelib", "tkinter", "turtledemo", "turtle.py", "lib2to3", "distutils", "ensurepip", "venv",  # apart, or gone
+    "site.py", "sitecustomize.py", "lib-dynload", "__phello__",  # patched by distributions, or not text
+    "encodings", "pydoc_data",  # generated
+}  # fmt: skip
 
 
 def stdlib_files(root: Path) -> list[Path]:
@@ -158,7 +156,11 @@ def files_below(paths: list[str], option: str) -> list[Path]:
     for path in map(Path, paths):
         if not path.exists():
             raise UserError(f"{option}: {path} does not exist (looked from {Path.cwd()})")
-        below = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and not is_hidden(p.relative_to(path)))
+        below = (
+            [path]
+            if path.is_file()
+            else sorted(p for p in path.rglob("*") if p.is_file() and not is_hidden(p.relative_to(path)))
+        )
         if not below:
             raise UserError(f"{option}: the folder {path} holds no files")
         files += [p.resolve() for p in below]

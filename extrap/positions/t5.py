@@ -42,10 +42,11 @@ def t5_bucket(offset: Tensor, causal: bool, n_buckets: int = 32, max_distance: i
     On each side of size n: distance d < n/2 has bucket d, beyond it n/2 + floor(log(2d/n) / log(2 * max_distance/n) * n/2).
     """
     if causal:
-        side, distance, size = 0, (-offset).clamp(min=0), n_buckets
+        size, distance = n_buckets, (-offset).clamp(min=0)
+        side = torch.zeros_like(offset)
     else:
-        size = n_buckets // 2
-        side, distance = (offset > 0) * size, offset.abs()
+        size, distance = n_buckets // 2, offset.abs()
+        side = (offset > 0) * size
     exact = size // 2
     # float64: in float32 a distance that is exactly a bucket's edge can fall on its wrong side
     ratio = (distance.clamp(min=1).to(torch.float64) / exact).log() / math.log(max_distance / exact)

@@ -1,0 +1,57 @@
+# Every target first brings the virtual environment up to date, and does nothing about it when it is.
+PYTHON ?= python3
+EXPERIMENT ?= main
+JOBS ?= -1
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup sweep report figures test test-all check smoke clean
+
+help:  ## this help
+	@echo "make TARGET [EXPERIMENT=$(EXPERIMENT)] [JOBS=runs side by side, all cores if not given] [ARGS=\"option=value ...\"]"
+	@echo
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1@\2/p' $(MAKEFILE_LIST) | while IFS=@ read -r name text; do printf '  %-10s %s\n' "$$name" "$$text"; done
+	@echo
+	@echo "experiments: $(patsubst conf/experiment/%.yaml,%,$(wildcard conf/experiment/*.yaml))"
+
+READY := .venv/ready
+
+setup: $(READY)  ## only set up the virtual environment in .venv
+
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON) found: install Python 3.11 or later, or name one with make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is $$($(PYTHON) -V 2>&1): extrap needs Python 3.11 or later; name one with make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "error: $(PYTHON) has no venv module: install it (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@echo "setting up .venv (once, a few minutes)"
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+sweep: $(READY)  ## train and evaluate all runs of EXPERIMENT that are not finished, then its report
+	@.venv/bin/python -m experiments.run experiment=$(EXPERIMENT) hydra.launcher.n_jobs=$(JOBS) $(ARGS)
+
+report: $(READY)  ## tables and figures of EXPERIMENT from its finished runs
+	@.venv/bin/python -m experiments.report gather $(EXPERIMENT)
+
+figures: $(READY)  ## all tables and figures again from the tracked rows, without training
+	@.venv/bin/python -m experiments.report draw
+
+test: $(READY)  ## the quick tests, about two minutes
+	@.venv/bin/python -m pytest -q -m "not slow and not gpu"
+
+test-all: $(READY)  ## all tests; those for a GPU are skipped where there is none
+	@.venv/bin/python -m pytest -q
+
+check: $(READY)  ## lint and types
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+
+smoke: $(READY)  ## the whole path in about a minute, with models too small to mean anything
+	@rm -rf results/runs/smoke
+	@.venv/bin/python -m experiments.run experiment=smoke hydra.launcher.n_jobs=$(JOBS) $(ARGS)
+
+clean:  ## remove the virtual environment and caches, never results
+	@rm -rf .venv *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
