@@ -54,15 +54,17 @@ class Encoder(nn.Module):
         self.scheme = scheme  # after the draws above: the other weights do not depend on the scheme
 
     def _initialise(self) -> None:
+        d_model = self.embedding.embedding_dim
         nn.init.normal_(self.embedding.weight, std=TABLE_STD)
-        self.tied_scale = min(1.0, 2.0 / (self.embedding.embedding_dim * TABLE_STD))
+        self.tied_scale = min(1.0, 2.0 / (d_model * TABLE_STD))
         for name, module in self.blocks.named_modules():
             if isinstance(module, nn.Linear):
                 residual = name.endswith((".out", ".down"))
                 std = module.in_features**-0.5
                 nn.init.normal_(module.weight, std=std / (2 * len(self.blocks)) ** 0.5 if residual else std)
         if self.unembedding is not None:
-            nn.init.normal_(self.unembedding.weight, std=0.02)
+            # the standard deviation of a logit, std * sqrt(D), adds half its square to the loss at the start
+            nn.init.normal_(self.unembedding.weight, std=min(0.02, 0.3 * d_model**-0.5))
 
     def forward(self, tokens: Tensor) -> Tensor:
         seq_len = tokens.shape[1]

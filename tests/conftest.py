@@ -1,0 +1,104 @@
+"""Schemes built as the configs name them, each with the formula that it is checked against."""
+
+import functools
+from dataclasses import replace
+
+import pytest
+import torch
+import yaml
+from reference import REFERENCES
+
+from extrap.cells import build_scheme
+from extrap.config import CONF, ModelConfig, compose_grid
+from extrap.model import Encoder
+
+torch.set_num_threads(1)
+
+FILES = sorted((CONF / "position").glob("*.yaml"))
+NAMES = {yaml.safe_load(file.read_text())["_target_"]: file.stem for file in FILES}
+# a scheme with other arguments can be wrong where its defaults are right
+VARIANTS = [
+    "rope position.base=500.0",
+    "sinusoidal position.base=100.0",
+    "t5 position.n_buckets=8 position.max_distance=20",
+    "local position.window=5",
+    "local position.window=3 position@position.inner=alibi",
+    "local position.window=9 position@position.inner=t5",
+    "local position.window=5 position@position.inner=sinusoidal",
+]
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(params=[file.stem for file in FILES] + VARIANTS)
+def case(request):
+    """Every file of conf/position, and some of them with other arguments: a choice and Hydra overrides."""
+    return request.param
+
+
+@pytest.fixture(params=[True, False], ids=["causal", "encoder"])
+def causal(request):
+    return request.param
+
+
+@functools.cache
+def composed(case):
+    choice, *overrides = case.split()
+    return compose_grid(["experiment=smoke", "seed=0", f"position={choice}", *overrides])[0]
+
+
+@pytest.fixture(scope="session")
+def scheme_of():
+    """(case, causal, sizes) -> the scheme, with tables that are not zero."""
+
+    def build(case, causal, n_heads=4, head_dim=8, train_len=16):
+        config = composed(case)
+        config = replace(
+            config,
+            model=replace(config.model, d_model=n_heads * head_dim, n_heads=n_heads),
+            train=replace(config.train, train_len=train_len),
+            eval=replace(config.eval, lengths=[train_len], n_targets=1),
+        )
+        scheme = build_scheme(config, causal)
+        for parameter in scheme.parameters():
+            if not parameter.any():  # zeros would hide whatever is done with them
+                torch.nn.init.normal_(parameter)
+        return scheme
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def reference_of():
+    """(case, scheme) -> the formula, with the scheme's arguments and tables."""
+
+    def formula(name, spec, scheme):
+        if name not in REFERENCES:
+            pytest.fail(
+                f"conf/position/{name}.yaml has no reference: write {name}(geometry, ...) in tests/reference.py, in loops and "
+                "from the paper, with the arguments of that file and the scheme's parameters by name, and add it to REFERENCES"
+            )
+        arguments = {key: value for key, value in spec.items() if key != "_target_"}
+        for key, value in arguments.items():
+            if isinstance(value, dict):
+                arguments[key] = formula(NAMES[value["_target_"]], value, getattr(scheme, key))
+        tables = {key: parameter.tolist() for key, parameter in scheme.named_parameters(recurse=False)}
+        return REFERENCES[name](scheme.geometry, **arguments, **tables)
+
+    return lambda case, scheme: formula(case.split()[0], composed(case).position, scheme)
+
+
+@pytest.fixture(scope="session")
+def encoder_of():
+    """scheme -> a small encoder, its other weights the same for every scheme."""
+
+    def build(scheme, vocab_size=11):
+        geometry = scheme.geometry
+        config = ModelConfig(geometry.d_model, n_layers=2, n_heads=geometry.n_heads, d_ff=32, dropout=0.0, tie=False)
+        torch.manual_seed(0)
+        return Encoder(config, scheme, vocab_size, vocab_size)
+
+    return build

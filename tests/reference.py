@@ -1,0 +1,147 @@
+"""The formulas of the papers, pair by pair in float64: what every scheme of conf/position is checked against.
+
+Nothing here comes from extrap and nothing is vectorised. A reference takes the sizes of the model, the arguments of the
+scheme's file in conf/position and the scheme's trained tables as nested lists, and returns what the paper says about one
+query at position i and one key at position j. To add one: write the function, and name it in REFERENCES.
+"""
+
+import cmath
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+def dot(a, b):
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def scaled(q, k, i, j, h):
+    return dot(q, k) / math.sqrt(len(q))
+
+
+class Reference(NamedTuple):
+    """Vectors are lists of floats, heads are counted from 0."""
+
+    score: Callable = scaled  # (q_i, k_j, i, j, h) -> float
+    keep: Callable = lambda i, j: True  # may i attend to j, causality aside
+    add: Callable | None = None  # t -> the vector that joins the input at t, None for nothing
+
+
+def attend(reference, q, k, v, positions, causal):
+    """softmax over the allowed keys, times v: lists (B, H, T, K), positions (T,) -> list (B, H, T, K)."""
+    return [
+        [attend_head(reference, queries, keys, values, positions, causal, h) for h, (queries, keys, values) in enumerate(heads)]
+        for heads in (zip(*batch, strict=True) for batch in zip(q, k, v, strict=True))
+    ]
+
+
+def attend_head(reference, queries, keys, values, positions, causal, h):
+    rows = []
+    for query, i in zip(queries, positions, strict=True):
+        seen = [
+            (reference.score(query, key, i, j, h), value)
+            for key, value, j in zip(keys, values, positions, strict=True)
+            if (j <= i or not causal) and reference.keep(i, j)
+        ]
+        rows.append(mix(seen))
+    return rows
+
+
+def mix(seen):
+    """[(score, value vector)] -> the average of the values under the softmax of the scores."""
+    highest = max(score for score, _ in seen)
+    weights = [math.exp(score - highest) for score, _ in seen]
+    columns = zip(*(value for _, value in seen), strict=True)
+    return [dot(weights, column) / sum(weights) for column in columns]
+
+
+def nope(geometry):
+    return Reference()
+
+
+def learned(geometry, table):
+    """Devlin et al. 2019: x_t + table[t], the table read 25 times larger than it is stored."""
+    return Reference(add=lambda t: [25.0 * entry for entry in table[t]])
+
+
+def sinusoidal(geometry, base):
+    """Vaswani et al. 2017, section 3.5: PE(t, 2k) = sin(t / base^(2k/D)), PE(t, 2k+1) = cos(t / base^(2k/D))."""
+
+    def add(t):
+        vector = []
+        for k in range(geometry.d_model // 2):
+            angle = t / base ** (2 * k / geometry.d_model)
+            vector += [math.sin(angle), math.cos(angle)]
+        return vector
+
+    return Reference(add=add)
+
+
+def rope(geometry, base):
+    """Su et al. 2021, equation 12 for each pair: Re[q * conj(k) * exp(1i * (i - j) * theta_c)], theta_c = base^(-2c/K).
+
+    The relative form, which never rotates anything. Pair c is (x_c, x_{c + K/2}).
+    """
+
+    def score(q, k, i, j, h):
+        half = len(q) // 2
+        total = 0.0
+        for c in range(half):
+            turn = cmath.exp(1j * (i - j) * base ** (-2 * c / len(q)))
+            total += (complex(q[c], q[c + half]) * complex(k[c], k[c + half]).conjugate() * turn).real
+        return total / math.sqrt(len(q))
+
+    return Reference(score=score)
+
+
+def alibi(geometry):
+    """Press et al. 2022, section 3: q.k / sqrt(K) - m_h * |i - j|, slopes as in the released code."""
+
+    def slopes(n):
+        if math.log2(n).is_integer():
+            ratio = 2 ** (-(2 ** -(math.log2(n) - 3)))
+            return [ratio ** (h + 1) for h in range(n)]
+        power = 2 ** math.floor(math.log2(n))
+        return slopes(power) + slopes(2 * power)[0::2][: n - power]
+
+    m = slopes(geometry.n_heads)
+    return Reference(score=lambda q, k, i, j, h: scaled(q, k, i, j, h) - m[h] * abs(i - j))
+
+
+def local(geometry, inner, window):
+    """Keys with |i - j| < window, scored as the inner scheme scores them."""
+    return inner._replace(keep=lambda i, j: abs(i - j) < window and inner.keep(i, j))
+
+
+def t5(geometry, bias, n_buckets, max_distance):
+    """Raffel et al. 2020, section 2.1: q.k / sqrt(K) + bias[h][bucket(i, j)]."""
+
+    def log_spaced(distance, size):
+        """exact + the largest c with distance / exact >= (max_distance / exact)^(c / rest): in whole numbers, nothing rounds."""
+        exact = size // 2
+        rest = size - exact
+        if distance < exact:
+            return distance
+        c = 0
+        while c < rest - 1 and distance**rest * exact ** (c + 1) >= max_distance ** (c + 1) * exact**rest:
+            c += 1
+        return exact + c
+
+    def bucket(i, j):
+        if geometry.causal:
+            return log_spaced(i - j, n_buckets)
+        side = n_buckets // 2
+        return log_spaced(i - j, side) if j <= i else side + log_spaced(j - i, side)
+
+    return Reference(score=lambda q, k, i, j, h: scaled(q, k, i, j, h) + bias[h][bucket(i, j)])
+
+
+REFERENCES = {  # by the name of the file in conf/position
+    "nope": nope,
+    "learned": learned,
+    "sinusoidal": sinusoidal,
+    "rope": rope,
+    "alibi": alibi,
+    "local": local,
+    "t5": t5,
+}

@@ -1,0 +1,178 @@
+"""The fast paths of attention against its definition: the same answers and the same gradients, whatever the sizes."""
+
+import math
+
+import pytest
+import torch
+from test_positions import DECODER, ENCODER, FAR, inputs
+from torch.testing import assert_close
+
+from extrap import attention
+from extrap.attention import additive_bias, attend_reference, prepare
+from extrap.positions.alibi import Alibi
+from extrap.positions.base import Branch, PositionScheme
+from extrap.positions.local import Local
+from extrap.positions.nope import Nope
+from extrap.positions.rope import Rope, rotary_angles, rotate_by
+from extrap.positions.t5 import T5
+
+FLOAT32 = 1e-5  # a path in float32 against the definition in float64
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Several chunks, and both sides of the longest dense input, at lengths that a test can afford."""
+    monkeypatch.setattr(attention, "CHUNK", 8)
+    monkeypatch.setattr(attention, "DENSE_MAX", 16)
+
+
+def run(path, scheme, q, k, v, training):
+    """`path` has the signature of prepare."""
+    geometry, seq_len = scheme.geometry, q.shape[2]
+    branches = scheme.branches(scheme.positions(seq_len))
+    attend = path(
+        branches, seq_len=seq_len, n_heads=geometry.n_heads, causal=geometry.causal, training=training, device=q.device
+    )
+    return attend(q, k, v)
+
+
+def define(branches, *, seq_len, n_heads, causal, training, device):
+    return lambda q, k, v: attend_reference(branches, q, k, v, causal=causal)
+
+
+def answers(path, scheme, tensors, weight, training):
+    """The output, and the gradient of a weighted sum of it with respect to q, k, v and the scheme's parameters."""
+    leaves = [x.detach().clone().requires_grad_() for x in tensors]
+    output = run(path, scheme, *leaves, training)
+    loss = (output * weight.to(output.dtype)).sum()
+    wanted = leaves + list(scheme.parameters())
+    return [output.detach(), *torch.autograd.grad(loss, wanted, materialize_grads=True)]
+
+
+def check_path(scheme, seq_len, training, path=prepare):
+    """A path in float32 gives the output and the gradients of the definition in float64."""
+    exact = inputs(scheme.geometry, seq_len, n_batch=2)
+    weight = torch.randn_like(exact[0])
+    expected = answers(define, scheme, exact, weight, training)
+    found = answers(path, scheme, [x.float() for x in exact], weight, training)
+    names = ["output", "q", "k", "v", *(name for name, _ in scheme.named_parameters())]
+    for name, a, b in zip(names, found, expected, strict=True):
+        assert a.dtype == torch.float32
+        assert_close(a.double(), b.double(), rtol=FLOAT32, atol=FLOAT32, msg=lambda text, name=name: f"{name}: {text}")
+
+
+class Everything(PositionScheme):
+    """One branch with all that a branch can have, the content bias different for every batch, head, query and key."""
+
+    def branches(self, pos):
+        def content(q, k):
+            def add(score, b, h, i, j):
+                return score + torch.sin(q[b, h, i, 0] + 2 * k[b, h, j, 1])
+
+            return add
+
+        def bias(score, b, h, i, j):
+            return score + torch.cos(h + pos[i] - 2 * pos[j])
+
+        angles = rotary_angles(pos, self.geometry.head_dim, 100.0)
+        return (Branch(rotate_by(angles), bias, lambda b, h, i, j: (i - j).abs() < 11, content, window=11),)
+
+
+class Halves(PositionScheme):
+    """Three branches, each with a bias or a rotation of its own, disjoint and together everything."""
+
+    def branches(self, pos):
+        near = Branch(mask_mod=lambda b, h, i, j: (i - j).abs() < 4, window=4)
+        past = Branch(
+            rotate=lambda q, k: (q.flip(-1), k),
+            mask_mod=lambda b, h, i, j: i - j >= 4,
+            content=lambda q, k: lambda score, b, h, i, j: score + q[b, h, i, 0] * k[b, h, j, 2],
+        )
+        future = Branch(
+            score_mod=lambda score, b, h, i, j: score - (0.1 * h + 0.3) * (i - j).abs(), mask_mod=lambda b, h, i, j: j - i >= 4
+        )
+        return near, past, future
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("seq_len", [1, 7, 8, 9, 16, 17, 45])
+def test_every_scheme_on_every_path(case, causal, training, seq_len, scheme_of, small):
+    check_path(scheme_of(case, causal, train_len=64), seq_len, training)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("seq_len", [1, 9, 16, 45])
+@pytest.mark.parametrize("scheme", [Everything, Halves])
+def test_every_field_of_a_branch_on_every_path(scheme, causal, training, seq_len, small):
+    check_path(scheme(DECODER if causal else ENCODER), seq_len, training)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("seq_len", [257, 515])
+def test_the_real_sizes_of_chunks(causal, training, seq_len, scheme_of):
+    assert attention.CHUNK < 257 <= attention.DENSE_MAX < 515
+    for case in ("nope", "local position.window=100 position@position.inner=t5"):
+        check_path(scheme_of(case, causal, n_heads=2), seq_len, training)
+
+
+@pytest.mark.parametrize("scheme", [Nope, Rope, Alibi])
+def test_later_tokens_do_not_change_earlier_outputs_when_causal(scheme, small):
+    q, k, v = inputs(DECODER, 45, dtype=torch.float32)
+    for training in (True, False):
+        whole = run(prepare, scheme(DECODER), q, k, v, training)
+        for seq_len in (1, 8, 16, 17, 44):
+            part = run(prepare, scheme(DECODER), *(x[:, :, :seq_len] for x in (q, k, v)), training)
+            assert_close(part, whole[:, :, :seq_len], rtol=0, atol=1e-6)
+    changed = run(prepare, scheme(ENCODER), q, k, v, training=False)
+    assert (changed[:, :, :40] - whole[:, :, :40]).abs().max() > 0.1
+
+
+def test_nothing_outside_the_window_is_looked_at(causal, small):
+    """Keys that are not numbers spoil every chunk that reads them, masked or not."""
+    scheme = Local(DECODER if causal else ENCODER, Rope(DECODER if causal else ENCODER), window=5)
+    q, k, v = inputs(scheme.geometry, 45, dtype=torch.float32)
+    clean = run(prepare, scheme, q, k, v, training=False)
+    for chunk in range(0, 45, 8):
+        seen = slice(max(0, chunk - 4), chunk + 8 if causal else chunk + 12)
+        spoiled = [torch.full_like(x, math.nan) for x in (k, v)]
+        for there, here in zip(spoiled, (k, v), strict=True):
+            there[:, :, seen] = here[:, :, seen]
+        rows = slice(chunk, chunk + 8)
+        assert torch.equal(run(prepare, scheme, q, *spoiled, training=False)[:, :, rows], clean[:, :, rows])
+
+
+def test_bfloat16_leaves_biases_alone():
+    with torch.autocast("cpu", torch.bfloat16):
+        branch = Alibi(DECODER).branches(torch.arange(4001))[0]
+        last = additive_bias(branch, branch.score_mod, torch.tensor([4000]), torch.arange(4001), 4, causal=True)
+        assert last.dtype == torch.float32
+        for h, slope in enumerate([0.25, 0.0625, 0.015625, 0.00390625]):
+            assert torch.equal(last[0, h, 0], -slope * torch.arange(4000, -1, -1))
+        scheme = T5(ENCODER)
+        torch.nn.init.normal_(scheme.bias)
+        branch = scheme.branches(torch.arange(45))[0]
+        bias = additive_bias(branch, branch.score_mod, torch.arange(45), torch.arange(45), 4, causal=False)
+        assert torch.equal(bias[0, :, 20, 20], scheme.bias[:, 0])
+
+
+def test_bfloat16_leaves_rotations_alone():
+    ones = torch.ones(1, 4, 1, 8, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        turned, _ = Rope(ENCODER).branches(torch.tensor([FAR + 1]))[0].rotate(ones, ones)
+    assert turned.dtype == torch.float32
+    for c in range(4):
+        angle = (FAR + 1) * 10_000 ** (-2 * c / 8)
+        assert math.isclose(turned[0, 0, 0, c], math.cos(angle) - math.sin(angle), abs_tol=1e-6)
+        assert math.isclose(turned[0, 0, 0, c + 4], math.cos(angle) + math.sin(angle), abs_tol=1e-6)
+
+
+def test_bfloat16_changes_training_a_little_and_evaluation_not_at_all(case, causal, scheme_of, small):
+    scheme = scheme_of(case, causal, train_len=64)
+    q, k, v = (x.bfloat16() for x in inputs(scheme.geometry, 16, dtype=torch.float32))
+    plain = run(prepare, scheme, q.float(), k.float(), v.float(), training=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        evaluated = run(prepare, scheme, q, k, v, training=False)
+        trained = run(prepare, scheme, q, k, v, training=True)
+    assert torch.equal(evaluated, plain)
+    assert trained.dtype == torch.bfloat16
+    assert_close(trained.float(), plain, rtol=0, atol=0.02)  # weights and values have 8 bits

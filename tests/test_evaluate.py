@@ -1,0 +1,115 @@
+"""Evaluation: rows against a loop over windows, batching, gaps, a blind model."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from extrap import evaluate as evaluation
+from extrap.cells import prepare_grid
+from extrap.config import compose_grid
+from extrap.protocols import held_out_batch, windows
+from extrap.runs import build_encoder
+
+SMALL = [
+    "experiment=smoke", "seed=0", "train.train_len=16", "eval.lengths=[8,16,21,48]", "eval.n_segments=5", "eval.n_targets=8",
+]  # fmt: skip
+
+
+def make(tmp_path, *overrides):
+    c = prepare_grid(compose_grid([*SMALL, f"runtime.results_dir={tmp_path}", "position=rope", *overrides]))[0]
+    encoder = build_encoder(c)
+    with torch.no_grad():  # far from uniform, so that a wrong target or position would show
+        encoder.unembedding.weight.mul_(40)
+    return c, encoder.eval()
+
+
+def rows(c, encoder):
+    return evaluation.evaluate(encoder, c.source, c.objective, c.config.eval)
+
+
+@pytest.mark.parametrize("objective", ["mlm", "causal"])
+@pytest.mark.parametrize("position", ["rope", "local", "alibi"])
+def test_rows_equal_a_loop_over_windows(tmp_path, objective, position):
+    c, encoder = make(tmp_path, f"objective={objective}", f"position={position}")
+    found = rows(c, encoder).set_index(["protocol", "eval_len", "document", "segment"])
+    held_out, batch = held_out_batch(c.source, c.objective, c.config.eval)
+    for protocol in c.config.eval.protocols:
+        for eval_len in c.config.eval.lengths:
+            for s in range(5):
+                nll, count = 0.0, 0
+                for window in windows(c.config.eval, protocol, eval_len, c.objective.causal):
+                    inputs = torch.from_numpy(batch.inputs[s, window.start : window.stop])[None]
+                    with torch.no_grad():
+                        logits = encoder.logits(encoder(inputs))[0].double().log_softmax(-1)
+                    for t in range(window.score_start, window.score_stop):
+                        if batch.scored[s, t]:
+                            nll -= logits[t - window.start, batch.targets[s, t]].item()
+                            count += 1
+                row = found.loc[(protocol, eval_len, held_out.documents[s], held_out.segments[s])]
+                assert row["n_tokens"] == count
+                assert row["n_bytes"] == count
+                assert row["nll_sum"] == pytest.approx(nll, rel=1e-5)
+
+
+def test_rows_do_not_depend_on_how_windows_are_batched(tmp_path, monkeypatch):
+    c, encoder = make(tmp_path)
+    together = rows(c, encoder)
+    monkeypatch.setattr(evaluation, "FORWARD_TOKENS", 1)
+    alone = rows(c, encoder)
+    assert together.drop(columns="nll_sum").equals(alone.drop(columns="nll_sum"))
+    np.testing.assert_allclose(together["nll_sum"], alone["nll_sum"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["mlm", "causal"])
+def test_a_uniform_model_has_perplexity_v(tmp_path, objective):
+    c, encoder = make(tmp_path, f"objective={objective}")
+    with torch.no_grad():
+        encoder.unembedding.weight.zero_()
+    for _, cell in rows(c, encoder).groupby(["protocol", "eval_len"]):
+        assert math.exp(cell["nll_sum"].sum() / cell["n_tokens"].sum()) == pytest.approx(256, rel=1e-6)
+
+
+def test_the_same_tokens_are_scored_at_every_length(tmp_path):
+    c, encoder = make(tmp_path)
+    for _, cell in rows(c, encoder).groupby(["protocol", "document", "segment"]):
+        assert cell["n_tokens"].nunique() == 1
+        assert len(cell) == 4
+
+
+def test_a_scheme_that_ends_has_no_rows_beyond_its_end(tmp_path):
+    c, encoder = make(tmp_path, "position=learned")
+    assert set(rows(c, encoder)["eval_len"]) == {8, 16}
+
+
+@pytest.mark.parametrize("objective", ["mlm", "causal"])
+def test_context_that_a_model_cannot_see_changes_nothing(tmp_path, objective):
+    # one layer and a window of 5 see 4 tokens away; every target has that much at 16 and beyond
+    c, encoder = make(tmp_path, f"objective={objective}", "position=local", "position.window=5")
+    same = rows(c, encoder).query("protocol == 'same_targets' and eval_len >= 16")
+    for _, cell in same.groupby(["document", "segment"]):
+        np.testing.assert_allclose(cell["nll_sum"], cell["nll_sum"].iloc[0], rtol=1e-5)
+
+
+def test_windows_that_two_protocols_share_are_read_once(tmp_path):
+    c, _ = make(tmp_path)
+    shared = evaluation.reads(c.config.eval, 48, causal=False)
+    assert list(shared) == [(0, 48)]
+    assert [protocol for protocol, _ in shared[0, 48]] == ["nonoverlap", "same_targets"]
+
+
+def test_a_loss_that_is_no_number_is_an_error_and_no_row(tmp_path):
+    c, encoder = make(tmp_path)
+    with torch.no_grad():
+        encoder.norm.weight.fill_(math.nan)
+    with pytest.raises(FloatingPointError, match="not a number"):
+        rows(c, encoder)
+
+
+def test_weights_are_float32_in_evaluation_whatever_training_was(tmp_path):
+    c, encoder = make(tmp_path)
+    seen = []
+    encoder.blocks[0].qkv.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
+    rows(c, encoder)
+    assert set(seen) == {torch.float32}

@@ -1,0 +1,427 @@
+"""Schemes against their papers' formulas, and the properties that make each of them what it is."""
+
+import math
+
+import pytest
+import torch
+from reference import REFERENCES, attend
+from torch.testing import assert_close
+
+from extrap.attention import attend_reference
+from extrap.config import compose_grid
+from extrap.errors import UserError
+from extrap.positions.absolute import Learned, Sinusoidal, sinusoids
+from extrap.positions.alibi import Alibi, alibi_slopes
+from extrap.positions.base import Geometry
+from extrap.positions.local import Local
+from extrap.positions.nope import Nope
+from extrap.positions.rope import Rope
+from extrap.positions.t5 import T5, t5_bucket
+
+ROUNDING = 1e-6  # float64 inputs, tables that were rounded to float32 once
+FAR = 100_000  # where float32 angles are wrong by 0.006 and bfloat16 positions by up to 256
+
+ENCODER = Geometry(d_model=32, n_heads=4, train_len=16, causal=False)
+DECODER = Geometry(d_model=32, n_heads=4, train_len=16, causal=True)
+
+
+def inputs(geometry, seq_len, n_batch=1, dtype=torch.float64):
+    return torch.randn(3, n_batch, geometry.n_heads, seq_len, geometry.head_dim, dtype=dtype).unbind()
+
+
+def positions(scheme, seq_len, first=0):
+    return scheme.positions(first + seq_len)[first:]
+
+
+def check_against_reference(scheme, reference, seq_len, first=0):
+    """What the scheme does at positions first, first + 1, ... is what the paper's formula says."""
+    geometry = scheme.geometry
+    q, k, v = inputs(geometry, seq_len)
+    pos, truth = positions(scheme, seq_len, first), range(first, first + seq_len)
+    output = attend_reference(scheme.branches(pos), q, k, v, causal=geometry.causal)
+    expected = attend(reference, q.tolist(), k.tolist(), v.tolist(), truth, geometry.causal)
+    assert_close(output, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=ROUNDING)
+    x = torch.randn(1, seq_len, geometry.d_model, dtype=torch.float64)
+    embedded = scheme.embed(x, pos)
+    added = torch.tensor([reference.add(t) for t in truth], dtype=torch.float64) if reference.add else 0
+    assert_close(embedded, x + added, rtol=0, atol=ROUNDING)
+
+
+def check_positions(scheme):
+    for seq_len in (1, 7, 1000):
+        pos = scheme.positions(seq_len)
+        assert pos.dtype == torch.int64
+        assert pos.tolist() == list(range(seq_len))
+
+
+def grid(scheme, seq_len):
+    """Index tensors b, h, i, j that broadcast to (1, H, T, T)."""
+    i = torch.arange(seq_len)
+    return torch.zeros(1, 1, 1, 1, dtype=torch.int64), torch.arange(scheme.geometry.n_heads).view(-1, 1, 1), i[:, None], i
+
+
+def check_window_fact(scheme, seq_len=45):
+    """A stated window promises that nothing beyond it is attended to; attention skips those keys."""
+    b, h, i, j = grid(scheme, seq_len)
+    for branch in scheme.branches(scheme.positions(seq_len)):
+        if branch.window is not None:
+            assert branch.mask_mod is not None
+            assert not (branch.mask_mod(b, h, i, j) & ((i - j).abs() >= branch.window)).any()
+
+
+def check_bias_is_additive(scheme, seq_len=45):
+    """score_mod(s) - s does not depend on s: attention computes the bias once, from zeros."""
+    b, h, i, j = grid(scheme, seq_len)
+    score = 10 * torch.randn(1, scheme.geometry.n_heads, seq_len, seq_len, dtype=torch.float64)
+    for branch in scheme.branches(scheme.positions(seq_len)):
+        if branch.score_mod:
+            bias = branch.score_mod(torch.zeros_like(score), b, h, i, j)
+            assert_close(branch.score_mod(score, b, h, i, j) - score, bias, rtol=0, atol=ROUNDING)
+
+
+def attention_weights(scheme, seq_len):
+    """(H, T, T) of queries that are all zero: only the scheme speaks."""
+    zero = torch.zeros(1, scheme.geometry.n_heads, seq_len, scheme.geometry.head_dim)
+    branches = scheme.branches(scheme.positions(seq_len))
+    return attend_reference(branches, zero, zero, torch.eye(seq_len).expand(1, 1, -1, -1), causal=scheme.geometry.causal)[0]
+
+
+# ---- every scheme
+
+
+@pytest.mark.parametrize(("n_heads", "seq_len"), [(4, 1), (6, 7), (4, 45), (12, 20), (1, 135)])
+def test_a_scheme_computes_what_its_paper_says(case, causal, n_heads, seq_len, scheme_of, reference_of):
+    scheme = scheme_of(case, causal, n_heads, head_dim=4)
+    if scheme.max_len is not None and scheme.max_len < seq_len:
+        scheme = scheme_of(case, causal, n_heads, head_dim=4, train_len=seq_len)
+    check_against_reference(scheme, reference_of(case, scheme), seq_len)
+
+
+def test_a_scheme_is_exact_at_far_positions(case, causal, scheme_of, reference_of):
+    scheme = scheme_of(case, causal)
+    if scheme.max_len is None:
+        check_against_reference(scheme, reference_of(case, scheme), 9, first=FAR)
+    else:
+        with pytest.raises(ValueError, match=f"end at {scheme.max_len}"):
+            check_against_reference(scheme, reference_of(case, scheme), 9, first=FAR)
+
+
+def test_facts_about_a_scheme_hold(case, causal, scheme_of):
+    scheme = scheme_of(case, causal)
+    check_positions(scheme)
+    check_window_fact(scheme)
+    check_bias_is_additive(scheme)
+
+
+def test_a_call_leaves_nothing_behind(case, causal, scheme_of):
+    scheme, other = scheme_of(case, causal, train_len=64), scheme_of(case, causal, n_heads=6, train_len=64)
+    q, k, v = inputs(scheme.geometry, 7)
+    x = torch.randn(1, 7, scheme.geometry.d_model)
+
+    def outputs():
+        pos = scheme.positions(7)
+        return attend_reference(scheme.branches(pos), q, k, v, causal=causal), scheme.embed(x, pos)
+
+    before = outputs()
+    for used in (scheme, other):
+        pos = used.positions(45)
+        attend_reference(used.branches(pos), *inputs(used.geometry, 45), causal=causal)
+        used.embed(torch.randn(1, 45, used.geometry.d_model), pos)
+    assert all(torch.equal(a, b) for a, b in zip(before, outputs(), strict=True))
+
+
+@torch.no_grad()
+def test_only_without_positions_does_the_order_of_the_input_not_matter(case, scheme_of, encoder_of):
+    encoder = encoder_of(scheme_of(case, causal=False, train_len=21)).eval()
+    tokens, order = torch.randint(11, (2, 21)), torch.randperm(21)
+    difference = (encoder(tokens[:, order]) - encoder(tokens)[:, order]).abs().max()
+    if case == "nope":
+        assert difference < 1e-5
+    else:
+        assert difference > 0.05
+
+
+def test_trained_tables_receive_a_gradient(case, causal, scheme_of, encoder_of):
+    encoder = encoder_of(scheme_of(case, causal)).train()
+    hidden = encoder(torch.randint(11, (2, 16)))
+    (hidden * torch.randn_like(hidden)).sum().backward()
+    for name, parameter in encoder.scheme.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 1e-4, name
+
+
+def test_a_scheme_without_a_reference_is_named(scheme_of, reference_of, monkeypatch):
+    monkeypatch.delitem(REFERENCES, "alibi")
+    with pytest.raises(pytest.fail.Exception, match=r"alibi.yaml has no reference: write alibi\(geometry, ...\)"):
+        reference_of("local position@position.inner=alibi", scheme_of("local position@position.inner=alibi", causal=True))
+
+
+# ---- sinusoidal and learned
+
+
+def test_sinusoids_are_interleaved_and_start_with_sine():
+    table = sinusoids(torch.arange(3), 6, 10_000.0)
+    assert table[0].tolist() == [0, 1, 0, 1, 0, 1]
+    slow, slowest = 10_000 ** (-1 / 3), 10_000 ** (-2 / 3)
+    row = [math.sin(2), math.cos(2), math.sin(2 * slow), math.cos(2 * slow), math.sin(2 * slowest), math.cos(2 * slowest)]
+    assert_close(table[2], torch.tensor(row, dtype=torch.float64), rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("shift", [1, 64, FAR])
+def test_a_sinusoid_further_on_is_a_fixed_rotation_of_this_one(shift):
+    here, there = (sinusoids(torch.arange(9) + first, 8, 10_000.0).view(9, 4, 2) for first in (0, shift))
+    for k in range(4):
+        angle = shift * 10_000 ** (-2 * k / 8)
+        turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]], dtype=torch.float64)
+        assert_close(there[:, k], here[:, k] @ turn, rtol=0, atol=1e-10)
+
+
+def test_a_learned_table_ends_where_training_did():
+    scheme = Learned(ENCODER)
+    assert scheme.max_len == len(scheme.table) == 16
+    scheme.embed(torch.zeros(1, 16, 32), scheme.positions(16))
+    with pytest.raises(ValueError, match="learned positions end at 16, the input reaches 17"):
+        scheme.embed(torch.zeros(1, 17, 32), scheme.positions(17))
+    assert Local(ENCODER, scheme, window=4).max_len == 16
+    assert Local(ENCODER, Rope(ENCODER), window=4).max_len is None
+
+
+# ---- RoPE
+
+
+def rotated(scheme, q, k, pos):
+    (branch,) = scheme.branches(pos)
+    return branch.rotate(q, k)
+
+
+def check_rotates_every_pair(scheme):
+    """One step turns pair c by base^(-2c/K): a unit vector of that pair moves by 2 sin(angle / 2)."""
+    head_dim = scheme.geometry.head_dim
+    ones = torch.ones(1, 1, 1, head_dim, dtype=torch.float64)
+    for turned in rotated(scheme, ones, ones, positions(scheme, 1, first=1)):
+        for c in range(head_dim // 2):
+            pair = [c, c + head_dim // 2]
+            moved = (turned - ones)[0, 0, 0, pair].norm() / math.sqrt(2)
+            assert moved > 0
+            assert_close(moved.item(), 2 * math.sin(scheme.base ** (-2 * c / head_dim) / 2), rtol=0, atol=1e-7)
+
+
+def check_scores_shift(scheme, first):
+    """The same text further on has the same scores."""
+    q, k = (torch.nn.functional.normalize(x, dim=-1) for x in inputs(scheme.geometry, 9)[:2])
+    here, there = (rotated(scheme, q, k, positions(scheme, 9, start)) for start in (0, first))
+    assert_close(there[0] @ there[1].mT, here[0] @ here[1].mT, rtol=0, atol=5e-7)
+
+
+@pytest.mark.parametrize("base", [10_000.0, 500_000.0, 2.0])
+@pytest.mark.parametrize("head_dim", [2, 6, 16])
+def test_rope_rotates(base, head_dim):
+    scheme = Rope(Geometry(d_model=4 * head_dim, n_heads=4, train_len=16, causal=False), base)
+    check_rotates_every_pair(scheme)
+    for first in (1, 999, FAR):
+        check_scores_shift(scheme, first)
+    q, k, _ = inputs(scheme.geometry, 9)
+    for before, after in zip((q, k), rotated(scheme, q, k, positions(scheme, 9, FAR)), strict=True):
+        assert_close(after.norm(dim=-1), before.norm(dim=-1), rtol=1e-6, atol=0)
+        assert not torch.equal(after, before)
+    for before, after in zip((q, k), rotated(scheme, q, k, torch.zeros(9, dtype=torch.int64)), strict=True):
+        assert torch.equal(after, before)
+
+
+def test_a_larger_base_turns_all_but_the_first_pair_slower():
+    q, k, _ = inputs(ENCODER, 45)
+    slow, _ = rotated(Rope(ENCODER, base=1e30), q, k, torch.arange(45))
+    pairs = [1, 2, 3, 5, 6, 7]
+    assert_close(slow[..., pairs], q[..., pairs], rtol=0, atol=1e-5)
+    assert (slow[..., [0, 4]] - q[..., [0, 4]]).abs().max() > 1
+    even, _ = rotated(Rope(ENCODER, base=1.0), q, k, torch.arange(45))
+    turn = torch.polar(torch.ones(45, dtype=torch.float64), torch.arange(45.0, dtype=torch.float64))[:, None]
+    expected = torch.complex(q[..., :4], q[..., 4:]) * turn
+    assert_close(even, torch.cat([expected.real, expected.imag], dim=-1), rtol=0, atol=ROUNDING)
+
+
+# ---- ALiBi
+
+SLOPES = {  # exponents of 1/2: the powers of two from section 3, the others from the released code
+    1: [8],
+    2: [4, 8],
+    4: [2, 4, 6, 8],
+    8: [1, 2, 3, 4, 5, 6, 7, 8],
+    6: [2, 4, 6, 8, 1, 3],
+    12: [1, 2, 3, 4, 5, 6, 7, 8, 0.5, 1.5, 2.5, 3.5],
+}
+
+
+def check_slopes(slopes, n_heads):
+    assert_close(torch.as_tensor(slopes).double(), 0.5 ** torch.tensor(SLOPES[n_heads]).double(), rtol=1e-7, atol=0)
+
+
+@pytest.mark.parametrize("n_heads", SLOPES)
+def test_alibi_slopes(n_heads):
+    check_slopes(alibi_slopes(n_heads), n_heads)
+    check_slopes(Alibi(Geometry(12 * n_heads, n_heads, 16, causal=False)).slopes, n_heads)
+
+
+def check_mirror(scheme):
+    """A symmetric bias cannot tell a text from its mirror image: f(reverse x) = reverse f(x)."""
+    q, k, v = inputs(scheme.geometry, 45)
+    branches = scheme.branches(scheme.positions(45))
+    forward = attend_reference(branches, q, k, v, causal=False)
+    backward = attend_reference(branches, q.flip(2), k.flip(2), v.flip(2), causal=False)
+    assert_close(backward.flip(2), forward, rtol=0, atol=1e-12)
+
+
+def test_alibi_is_symmetric_in_an_encoder_and_rope_is_not():
+    check_mirror(Alibi(ENCODER))
+    check_mirror(Local(ENCODER, Alibi(ENCODER), window=5))
+    with pytest.raises(AssertionError):
+        check_mirror(Rope(ENCODER))
+
+
+def test_alibi_decays_with_distance_to_both_sides():
+    weights = attention_weights(Alibi(ENCODER), 45)
+    for h, exponent in enumerate(SLOPES[4]):
+        ratio = math.exp(-(0.5**exponent))
+        assert_close(weights[h, 20, 20:23] / weights[h, 20, 20], torch.tensor([1, ratio, ratio**2]))
+        assert_close(weights[h, 20, 18:21] / weights[h, 20, 20], torch.tensor([ratio**2, ratio, 1]))
+
+
+# ---- local attention
+
+
+def check_window(scheme, window, seq_len=45):
+    """A query attends to exactly the keys with |i - j| < window."""
+    seen = attention_weights(scheme, seq_len)[0] > 0
+    counts = seen.sum(dim=-1)
+    middle = slice(window, seq_len - window)
+    assert (counts[middle] == (window if scheme.geometry.causal else 2 * window - 1)).all()
+    for i in range(seq_len):
+        last = i if scheme.geometry.causal else min(i + window - 1, seq_len - 1)
+        assert seen[i].nonzero().flatten().tolist() == list(range(max(0, i - window + 1), last + 1))
+
+
+@pytest.mark.parametrize("window", [1, 2, 5, 20])
+@pytest.mark.parametrize("inner", [Nope, Rope, Alibi, T5])
+def test_a_window_of_w_holds_w_keys_or_to_both_sides_two_w_minus_one(inner, window, causal):
+    geometry = DECODER if causal else ENCODER
+    check_window(Local(geometry, inner(geometry), window), window)
+
+
+def test_a_window_of_one_attends_to_itself(causal):
+    geometry = DECODER if causal else ENCODER
+    scheme = Local(geometry, Rope(geometry), window=1)
+    q, k, v = inputs(geometry, 45)
+    assert torch.equal(attend_reference(scheme.branches(scheme.positions(45)), q, k, v, causal=causal), v)
+
+
+def test_a_window_over_everything_is_the_inner_scheme(causal, scheme_of):
+    for inner in ("nope", "rope", "alibi", "t5"):
+        scheme = scheme_of(f"local position.window=45 position@position.inner={inner}", causal)
+        q, k, v = inputs(scheme.geometry, 45)
+        wide, alone = (attend_reference(s.branches(s.positions(45)), q, k, v, causal=causal) for s in (scheme, scheme.inner))
+        assert torch.equal(wide, alone)
+
+
+def test_the_narrower_of_two_windows_holds(causal):
+    geometry = DECODER if causal else ENCODER
+    for outer, inner in ((3, 9), (9, 3)):
+        scheme = Local(geometry, Local(geometry, Nope(geometry), inner), outer)
+        assert [branch.window for branch in scheme.branches(scheme.positions(45))] == [3]
+        check_window(scheme, 3)
+
+
+# ---- T5
+
+
+def buckets(offsets, causal, **sizes):
+    return t5_bucket(torch.tensor(offsets), causal, **sizes).tolist()
+
+
+def test_t5_buckets_of_an_encoder():
+    """16 a side: 0 .. 7 exact, then 8 * 2^(c/2) is the first distance of bucket 8 + c."""
+    first = [8, 12, 16, 23, 32, 46, 64, 91]
+    for side, sign in ((0, -1), (16, 1)):
+        assert buckets([sign * d for d in range(1, 8)], causal=False) == [side + d for d in range(1, 8)]
+        assert buckets([sign * d for d in first], causal=False) == [side + 8 + c for c in range(8)]
+        assert buckets([sign * (d - 1) for d in first[1:]], causal=False) == [side + 8 + c for c in range(7)]
+        assert buckets([sign * d for d in (127, 128, 129, 5000)], causal=False) == [side + 15] * 4
+    assert buckets([0], causal=False) == [0]
+
+
+def test_t5_buckets_of_a_causal_model():
+    """All 32 for the past: 0 .. 15 exact, then 16 * 2^(3c/16) is the first distance of bucket 16 + c."""
+    first = [16, 19, 21, 24, 27, 31, 35, 40, 46, 52, 59, 67, 77, 87, 99, 113]
+    assert buckets([-d for d in range(16)], causal=True) == list(range(16))
+    assert buckets([-d for d in first], causal=True) == [16 + c for c in range(16)]
+    assert buckets([1 - d for d in first], causal=True) == [15 + c for c in range(16)]
+    assert buckets([-127, -128, -129, -5000], causal=True) == [31] * 4
+    assert buckets([1, 7, 200], causal=True) == [0] * 3
+
+
+@pytest.mark.parametrize(("n_buckets", "max_distance"), [(32, 128), (8, 20), (4, 3), (64, 4096)])
+def test_t5_buckets_grow_with_distance_and_none_is_left_out(n_buckets, max_distance, causal):
+    past = buckets([-d for d in range(2 * max_distance)], causal, n_buckets=n_buckets, max_distance=max_distance)
+    last = n_buckets - 1 if causal else n_buckets // 2 - 1
+    assert past == sorted(past)
+    assert past[0] == 0
+    assert past[max_distance] == last
+    if not causal:
+        future = buckets(list(range(1, 2 * max_distance)), causal, n_buckets=n_buckets, max_distance=max_distance)
+        assert future == [n_buckets // 2 + bucket for bucket in past[1:]]
+
+
+def test_t5_starts_as_nope_and_its_bias_is_trained(causal):
+    geometry = DECODER if causal else ENCODER
+    scheme = T5(geometry)
+    assert torch.equal(attention_weights(scheme, 9), attention_weights(Nope(geometry), 9))
+    assert scheme.bias.requires_grad
+
+
+# ---- refusals and labels
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Rope(Geometry(20, 4, 16, causal=False)), "even head_dim, found 5"),
+        (lambda: Sinusoidal(Geometry(15, 3, 16, causal=False)), "even d_model, found 15"),
+        (lambda: Local(ENCODER, Nope(ENCODER), window=0), "window >= 1, found 0"),
+        (lambda: T5(ENCODER, n_buckets=30), "multiple of 4, found 30"),
+        (lambda: T5(ENCODER, n_buckets=0), "multiple of 4, found 0"),
+        (lambda: T5(ENCODER, n_buckets=32, max_distance=16), "above n_buckets / 2 = 16, found 16"),
+    ],
+)
+def test_sizes_that_a_scheme_cannot_serve_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+@pytest.mark.parametrize(
+    ("case", "sizes", "message"),
+    [
+        ("rope", {"head_dim": 5}, "^position: RoPE rotates pairs and needs an even head_dim, found 5$"),
+        ("local position.window=0", {}, "^position: .*expected window >= 1, found 0$"),
+        ("t5 position.n_buckets=6", {}, "^position: .*expected n_buckets to be a multiple of 4, found 6$"),
+        ("local position@position.inner=t5 position.inner.n_buckets=6", {}, "^position.inner: .*multiple of 4, found 6$"),
+        ("rope position.base=two", {}, "^position.base: expected float, found 'two'$"),
+    ],
+)
+def test_a_config_that_a_scheme_cannot_serve_is_refused_in_one_line(case, sizes, message, scheme_of):
+    with pytest.raises(UserError, match=message):
+        scheme_of(case, causal=False, **sizes)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "label"),
+    [
+        ("position=nope", "nope"),
+        ("position=rope", "rope"),
+        ("position=rope position.base=500000.0", "rope(base=500000.0)"),
+        ("position=local", "local(rope)"),
+        ("position=local position@position.inner=alibi position.window=32", "local(alibi, window=32)"),
+        ("position=local position.inner.base=500000.0", "local(rope(base=500000.0))"),
+        ("position=t5 position.n_buckets=8", "t5(n_buckets=8)"),
+    ],
+)
+def test_a_label_names_all_that_is_not_the_default(overrides, label):
+    assert compose_grid(["experiment=smoke", "seed=0", *overrides.split()])[0].scheme == label

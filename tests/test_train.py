@@ -1,0 +1,201 @@
+"""Training: the start, the same bits twice, resuming, pairing by seed."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from extrap import train as training
+from extrap.cells import Cell, prepare_grid
+from extrap.config import Precision, compose_grid
+from extrap.model import Encoder
+from extrap.positions.absolute import Learned
+from extrap.runs import build_encoder, execute
+
+TINY = [
+    "experiment=smoke", "seed=0", "data=stdlib", "model.d_model=32", "train.train_len=16", "train.max_steps=12", "train.batch_size=2",
+    "eval.lengths=[16,48]", "eval.n_segments=3", "eval.n_targets=8", "runtime.checkpoint_every=5",
+]  # fmt: skip
+
+
+def cell(results: Path, *overrides: str) -> Cell:
+    return prepare_grid(compose_grid([*TINY, f"runtime.results_dir={results}", "position=rope", *overrides]))[0]
+
+
+def loss_on_random_tokens(c: Cell, encoder: Encoder) -> float:
+    """Text repeats itself, which favours the token that was read; random tokens do not."""
+    rng = np.random.default_rng(0)
+    batch = c.objective.batch(rng.integers(256, size=(64, 17)), 256, rng)
+    index = np.flatnonzero(batch.scored)
+    parts = (np.ascontiguousarray(batch.inputs), index, batch.targets.ravel()[index])
+    return training.mean_nll(encoder, *map(torch.from_numpy, parts), Precision.fp32).item()
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "model.pt", weights_only=True)["model"]
+
+
+def same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("objective", ["mlm", "causal"])
+@pytest.mark.parametrize("tie", [True, False])
+@pytest.mark.parametrize("d_model", [32, 128, 1024])
+def test_loss_at_the_start_is_log_v(tmp_path, objective, tie, d_model):
+    c = cell(tmp_path, f"objective={objective}", f"model.tie={tie}", f"model.d_model={d_model}")
+    assert loss_on_random_tokens(c, build_encoder(c)) == pytest.approx(math.log(256), abs=0.12)
+
+
+def test_a_tied_table_that_is_not_scaled_down_would_start_far_above_log_v(tmp_path):
+    # the mutant of the test above: standard deviation 0.02 whatever the width
+    c = cell(tmp_path, "objective=causal", "model.tie=true", "model.d_model=1024", "train.batch_size=8")
+    encoder = build_encoder(c)
+    encoder.tied_scale = 1.0
+    # the logit of the token that was read is D * s; it is seldom the one to predict
+    assert loss_on_random_tokens(c, encoder) > math.log(256) + 1
+
+
+def test_learning_rate_warms_up_and_decays_to_zero(tmp_path):
+    config = cell(tmp_path).config.train
+    config.max_steps, config.warmup_steps, config.lr = 100, 10, 1.0
+    rates = [training.learning_rate(step, config) for step in range(101)]
+    assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert rates[10] == 1.0
+    assert rates[55] == pytest.approx(0.5)
+    assert rates[100] == pytest.approx(0.0)
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+
+
+def test_weight_decay_is_for_linear_matrices_alone(tmp_path):
+    c = cell(tmp_path, "position=learned", "train.weight_decay=0.3")
+    encoder = build_encoder(c)
+    decayed, others = training.make_optimizer(encoder, c.config.train).param_groups
+    names = {id(p): name for name, p in encoder.named_parameters()}
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.3, 0.0)
+    assert {names[id(p)].split(".")[-2] for p in decayed["params"]} == {"qkv", "out", "up", "down", "unembedding"}
+    assert {names[id(p)] for p in others["params"]} >= {"embedding.weight", "scheme.table", "norm.weight"}
+    assert len(decayed["params"]) + len(others["params"]) == len(names)
+
+
+def test_schemes_of_a_seed_share_batches_and_all_weights_but_their_own(tmp_path):
+    cells = prepare_grid(compose_grid([*TINY, f"runtime.results_dir={tmp_path}", "position=nope,learned,t5,rope"]))
+    encoders = [build_encoder(c) for c in cells]
+    plain = encoders[0].state_dict()
+    for encoder in encoders[1:]:
+        shared = {k: v for k, v in encoder.state_dict().items() if not k.startswith("scheme.")}
+        assert same_bits(plain, shared)
+    first, second = (training.training_batch(c.source, c.objective, c.config.train, 3, 7) for c in cells[:2])
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_seeds_and_steps_differ(tmp_path):
+    c = cell(tmp_path)
+    inputs = {
+        (seed, step): training.training_batch(c.source, c.objective, c.config.train, seed, step)[0]
+        for seed in (0, 1) for step in (0, 1)
+    }  # fmt: skip
+    assert len({x.numpy().tobytes() for x in inputs.values()}) == 4
+    other = cell(tmp_path, "seed=1")
+    assert not torch.equal(build_encoder(c).embedding.weight, build_encoder(other).embedding.weight)
+
+
+@pytest.mark.parametrize("overrides", [[], ["train.precision=fp32"], ["model.dropout=0.2"], ["position=learned"]])
+def test_the_same_run_twice_has_the_same_bits(tmp_path, one_thread, overrides):
+    a, b = cell(tmp_path / "a", *overrides), cell(tmp_path / "b", *overrides)
+    execute(a)
+    torch.rand(5)  # what ran before in the process must not matter
+    execute(cell(tmp_path / "c", "position=t5", "seed=4"))
+    execute(b)
+    assert same_bits(weights(a.config.folder), weights(b.config.folder))
+    assert (a.config.folder / "eval.csv").read_bytes() == (b.config.folder / "eval.csv").read_bytes()
+
+
+@pytest.mark.parametrize("stop_at", [3, 5, 6, 11])
+def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path, one_thread, monkeypatch, stop_at):
+    whole, broken = cell(tmp_path / "whole", "model.dropout=0.1"), cell(tmp_path / "broken", "model.dropout=0.1")
+    execute(whole)
+    real = training.training_batch
+
+    def until(source, objective, config, seed, step):
+        if step == stop_at:
+            raise KeyboardInterrupt
+        return real(source, objective, config, seed, step)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(training, "training_batch", until)
+        execute(broken)
+    assert not (broken.config.folder / "model.pt").exists()
+    steps = []
+    monkeypatch.setattr(training, "training_batch", lambda *a: steps.append(a[-1]) or real(*a))
+    execute(broken)
+    assert steps[0] == 5 * (stop_at // 5), "it goes on from the last checkpoint"
+    assert same_bits(weights(whole.config.folder), weights(broken.config.folder))
+    assert (whole.config.folder / "eval.csv").read_bytes() == (broken.config.folder / "eval.csv").read_bytes()
+    without_seconds = [
+        [line.rpartition(",")[0] for line in (c.config.folder / "train.csv").read_text().splitlines()] for c in (whole, broken)
+    ]
+    assert without_seconds[0] == without_seconds[1]
+
+
+def test_a_run_killed_while_evaluating_does_not_train_again(tmp_path, one_thread, monkeypatch):
+    c = cell(tmp_path)
+    execute(c)
+    rows = (c.config.folder / "eval.csv").read_bytes()
+    (c.config.folder / "eval.csv").unlink()
+    monkeypatch.setattr("extrap.runs.train", None)
+    execute(c)
+    assert (c.config.folder / "eval.csv").read_bytes() == rows
+
+
+def test_divergence_is_told_with_its_step(tmp_path, monkeypatch):
+    c = cell(tmp_path)
+    real = training.mean_nll
+    calls = []
+
+    def explode(*arguments):
+        calls.append(1)
+        return real(*arguments) * (math.inf if len(calls) == 8 else 1.0)
+
+    monkeypatch.setattr(training, "mean_nll", explode)
+    with pytest.raises(training.Diverged, match="at step 7"):
+        execute(c)
+    assert "Diverged" in (c.config.folder / "error.log").read_text()
+    assert not c.is_finished
+
+
+def test_learned_biases_train(tmp_path, one_thread):
+    c = cell(tmp_path, "position=t5", "train.max_steps=12")
+    execute(c)
+    assert weights(c.config.folder)["scheme.bias"].abs().max() > 0
+
+
+def test_positions_are_not_rounded_by_bf16(tmp_path):
+    c = cell(tmp_path, "position=sinusoidal")
+    encoder = build_encoder(c)
+    seen = []
+    encoder.blocks[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    with torch.autocast("cpu", torch.bfloat16):
+        encoder(torch.zeros(1, 16, dtype=torch.int64))
+    assert seen[0].dtype == torch.float32
+    assert isinstance(encoder.norm, nn.LayerNorm)
+
+
+def test_the_data_do_not_depend_on_the_scheme_module(tmp_path):
+    # drawing a scheme's own weights must not move any other draw
+    c = cell(tmp_path, "position=learned")
+    state = build_encoder(c).embedding.weight
+    torch.manual_seed(0)
+    Learned(build_encoder(c).scheme.geometry)
+    assert torch.equal(state, build_encoder(c).embedding.weight)
