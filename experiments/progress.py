@@ -35,7 +35,7 @@ class Progress:
         total = len(self.cells)
         already = sum(map(done_share, self.cells))
         layout = "{desc} {percentage:3.0f}% |{bar}| {elapsed} gone, {remaining} left"
-        with tqdm(total=total, initial=already, disable=None, bar_format=layout, leave=False) as bar:
+        with tqdm(total=total, initial=already, disable=None, bar_format=layout, smoothing=0, leave=False) as bar:
             while True:
                 stopped = self.stop.wait(SECONDS)
                 finished = sum(cell.is_finished for cell in self.cells)

@@ -37,7 +37,9 @@ def prepare(
         for branch, bias in zip(branches, biases, strict=True):
             qr, kr = branch.rotate(q, k) if branch.rotate else (q, k)
             if branch.content:
-                bias = _content_bias(branch, branch.content(qr, kr), qr, idx, idx, causal)
+                with torch.autocast(q.device.type, enabled=False):  # positions made of content are positions too
+                    content = branch.content(_at_least_float32(qr), _at_least_float32(kr))
+                bias = _content_bias(branch, content, qr, idx, idx, causal)
             scores.append(_scores(qr, kr, bias))
         return _mix(scores, v)
 
@@ -109,8 +111,11 @@ def _mix(scores: list[Tensor], v: Tensor) -> Tensor:
 
 def _attend_chunked(branches: Sequence[Branch], q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
     with torch.autocast(q.device.type, enabled=False):
-        at_least = torch.promote_types(q.dtype, torch.float32)
-        return _chunks(branches, q.to(at_least), k.to(at_least), v.to(at_least), causal)
+        return _chunks(branches, _at_least_float32(q), _at_least_float32(k), _at_least_float32(v), causal)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _chunks(branches: Sequence[Branch], q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:

@@ -301,5 +301,6 @@ def label(spec: dict[str, Any]) -> str:
     shown = [label(value) for value in spec.values() if isinstance(value, dict)]
     for key, value in spec.items():
         if key in parameters and not isinstance(value, dict) and value != parameters[key].default:
-            shown.append(f"{key}={value}")
+            # 500000 and 500000.0 are one base
+            shown.append(f"{key}={float(value) if parameters[key].annotation is float and type(value) is int else value}")
     return cls.__name__.lower() + (f"({', '.join(shown)})" if shown else "")

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from extrap.results import save_table, write_atomic
-from extrap.stats import against_floor, summarise
+from extrap.stats import SCHEME, SETTING, against_floor, summarise
 
 STYLE = Path(__file__).with_name("figures.mplstyle")
 # Okabe and Ito's colours (safe for the colour-blind) in an order of alternating lightness; markers carry them in grey
@@ -23,6 +23,7 @@ NO_DATE = {
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
     "svg": {"Date": None},
 }
+POINT = [*SETTING, *SCHEME, "eval_len", "n_seeds"]
 PANEL_TITLES = {
     "nonoverlap": "nonoverlap: all tokens, text cut into pieces",
     "same_targets": "same_targets: same tokens, growing context",
@@ -40,8 +41,7 @@ def draw(rows: pd.DataFrame, folder: Path) -> list[Path]:
 def perplexity_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Perplexity by length, a panel a protocol, on log axes; bands are 95 % t intervals over seeds."""
     summary = summarise(rows)
-    columns = ["objective", "data", "train_len", "protocol", "kind", "scheme", "extension", "eval_len", "n_seeds"]
-    points = summary[[*columns, "ppl", "ppl_low", "ppl_high"]]
+    points = summary[[*POINT, "ppl", "ppl_low", "ppl_high"]]
     return _panels(points, ("ppl", "ppl_low", "ppl_high"), "perplexity", log=True), points
 
 
@@ -51,12 +51,15 @@ def floor_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     floor = floor.assign(
         kind="scheme", low=floor["excess"] - floor["excess_half"], high=floor["excess"] + floor["excess_half"]
     )
-    columns = ["objective", "data", "train_len", "protocol", "kind", "scheme", "extension", "eval_len"]
-    points = floor[[*columns, "excess", "low", "high"]]
+    points = floor[[*POINT, "excess", "low", "high"]]
     return _panels(points, ("excess", "low", "high"), "nats per token above the floor", log=False), points
 
 
 def _panels(points: pd.DataFrame, values: tuple[str, str, str], ylabel: str, log: bool) -> Figure:
+    objective, data, train_len = points.iloc[0][["objective", "data", "train_len"]]
+    n_seeds = points["n_seeds"].max()
+    title = f"{objective} on {data}, trained on {train_len:,} tokens, "
+    title += f"{n_seeds} seeds; bands are 95 % t intervals" if n_seeds > 1 else "1 seed"
     protocols = list(points["protocol"].unique())
     with mpl.rc_context(fname=STYLE):
         figure = Figure(figsize=(3.5 * len(protocols), 3.0), layout="constrained")
@@ -74,13 +77,7 @@ def _panels(points: pd.DataFrame, values: tuple[str, str, str], ylabel: str, log
         for axes, protocol in zip(panels, protocols, strict=True):
             axes.set_ylim(low, high)
             _labels(axes, points[points["protocol"] == protocol], values[0], styles, log)
-        first = points.iloc[0]
-        figure.suptitle(
-            f"{first['objective']} on {first['data']}, trained on {first['train_len']:,} tokens",
-            x=0.01,
-            ha="left",
-            fontsize=8,
-        )
+        figure.suptitle(title, x=0.01, ha="left", fontsize=8)
     return figure
 
 
@@ -124,7 +121,7 @@ def _axes(axes: Axes, points: pd.DataFrame, log: bool) -> None:
     multiples = sorted((points["eval_len"] / points["train_len"]).unique())
     axes.set_xticks(multiples, [f"{m:g}" for m in multiples])
     axes.minorticks_off()
-    axes.set_xlim(multiples[0], multiples[-1])
+    axes.set_xlim(multiples[0] / 1.2, multiples[-1])  # room on the left: the training length is no axis
     axes.grid(axis="y")
     axes.axvline(1, color="0.3", linewidth=0.8, linestyle=(0, (4, 2)), zorder=0)
     axes.annotate("training length", (1, 1), xycoords=("data", "axes fraction"), xytext=(3, -2), textcoords="offset points",
@@ -144,7 +141,14 @@ def _labels(axes: Axes, points: pd.DataFrame, value: str, styles: dict[tuple[str
         color = styles[scheme, extension]["color"]
         if last["eval_len"] < longest:  # it ends here
             axes.annotate(
-                f"{name} (ends)", (x, y), xytext=(5, 0), textcoords="offset points", color=color, fontsize=7, va="center"
+                f"{name} (ends)",
+                (x, y),
+                xytext=(5, 0),
+                textcoords="offset points",
+                color=color,
+                fontsize=7,
+                va="center",
+                bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5},
             )
         else:
             right.append(to_pixels((x, y))[1])

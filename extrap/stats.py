@@ -113,7 +113,10 @@ def against_floor(rows: pd.DataFrame) -> pd.DataFrame:
     One line a (setting, scheme, eval_len):
     excess, excess_half  log_ppl minus that of the floor, which sees the same tokens (nats); t interval over seeds
     learned              at this length, the share of the way from symbol counts to the floor
-    gained               share of what the floor gains from the training length to this length (nan at or below it)
+    gained, gained_half  of what context beyond the training length L is worth at this length, the share that a scheme
+                         has (nan at L and below): (null - log_ppl) / (window_floor - floor), where window_floor is the
+                         floor for who looks back L tokens at most, and null = log_ppl(L) + window_floor - floor(L) is
+                         the scheme if it did so too, as far above that floor as it is at L
     verdict              of the scheme, the same on all its lines (see verdict)
     """
     references = perplexity(rows[rows["kind"] != "scheme"], [*SETTING, "kind", "eval_len"])
@@ -130,11 +133,17 @@ def against_floor(rows: pd.DataFrame) -> pd.DataFrame:
         excess = (group["log_ppl"] - group["floor"]).to_numpy()
         learned = (group["plateau"] - group["log_ppl"]) / (group["plateau"] - group["floor"])
         with np.errstate(divide="ignore", invalid="ignore"):
-            gained = ((group["log_ppl_start"] - group["log_ppl"]) / (group["floor_start"] - group["floor"])).to_numpy()
+            null = group["log_ppl_start"] + group["window_floor"] - group["floor_start"]
+            gained = ((null - group["log_ppl"]) / (group["window_floor"] - group["floor"])).to_numpy()
         longer = group["eval_len"].iloc[0] > group["train_len"].iloc[0]
         lines.append(
             dict(zip([*SETTING, "scheme", "extension", "eval_len"], key, strict=True))
-            | {"excess": excess.mean(), "excess_half": t_half_width(excess), "learned": learned.mean()}
+            | {
+                "n_seeds": len(group),
+                "excess": excess.mean(),
+                "excess_half": t_half_width(excess),
+                "learned": learned.mean(),
+            }
             | {"gained": gained.mean() if longer else np.nan}
             | {"gained_half": t_half_width(gained) if longer else np.nan}
             | {"ratio": np.exp((group["log_ppl"] - group["log_ppl_start"]).mean()), "log_ppl": group["log_ppl"].mean()}
@@ -147,7 +156,7 @@ def against_floor(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 LEARNED = 0.5  # of the way from symbol counts to the floor: below it a scheme has not learned to count transitions
-GAINED = 0.05  # of the floor's gain: what is less is no use of context
+GAINED = 0.05  # of what context beyond the training length is worth: what is less is no use of it
 
 
 def verdict(scheme: pd.DataFrame) -> str:
@@ -156,8 +165,8 @@ def verdict(scheme: pd.DataFrame) -> str:
     still on the plateau   at the training length not half of the way from symbol counts to the floor
     ends                   not defined beyond the training length
     breaks                 perplexity exceeds that at the training length by 5 % at some longer length
-    uses more context      at the longest length it gained, beyond the interval over seeds, more than 5 % of what the
-                           floor gains
+    uses more context      at the longest length it gained, beyond the interval over seeds, more than 5 % of what context
+                           beyond the training length is worth
     survives               none of these
     """
     at_train_len = scheme[scheme["eval_len"] == scheme["train_len"]].iloc[0]

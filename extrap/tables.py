@@ -1,5 +1,6 @@
 """Rows -> tables for people (terminal, Markdown, LaTeX) and for machines (CSV). Imports no torch."""
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -16,7 +17,7 @@ def csv_table(rows: pd.DataFrame) -> pd.DataFrame:
     if floor.empty:
         return summary
     keys = [*SETTING, "scheme", "extension", "eval_len"]
-    return summary.merge(floor.drop(columns=["ratio", "log_ppl"]), on=keys, how="left")
+    return summary.merge(floor.drop(columns=["ratio", "log_ppl", "n_seeds"]), on=keys, how="left")
 
 
 def text_table(rows: pd.DataFrame) -> str:
@@ -29,7 +30,7 @@ def text_table(rows: pd.DataFrame) -> str:
 
 def markdown_table(rows: pd.DataFrame) -> str:
     """For a page: perplexity, its interval and its ratio to the training length; the best in bold."""
-    parts = [NOTE]
+    parts = [_notes(rows)]
     for title, table in _blocks(rows, _cell_markdown):
         parts += [f"**{title}**", table.map(_escape_markdown).to_markdown(index=False, disable_numparse=True,
                                                                           colalign=_align(table))]  # fmt: skip
@@ -37,25 +38,29 @@ def markdown_table(rows: pd.DataFrame) -> str:
 
 
 def latex_table(rows: pd.DataFrame) -> str:
-    """booktabs tables, one a protocol; needs \\usepackage{booktabs}."""
-    parts = []
-    for title, table in _blocks(rows, _cell_latex):
-        styled = table.rename(columns=_escape_latex).style.hide(axis="index")
+    """booktabs tables, one a protocol, otherwise the Markdown ones; needs \\usepackage{booktabs}."""
+    parts = ["% " + _notes(rows).replace("**", "").replace("\n", "\n% ") + "\n"]
+    for title, table in _blocks(rows, _cell_markdown):
+        styled = table.map(_latex_cell).rename(columns=_escape_latex).style.hide(axis="index")
         body = styled.to_latex(hrules=True, column_format="l" + "r" * (table.shape[1] - 1))
-        parts.append(
-            "\\begin{table}\n\\centering\\footnotesize\n"
-            + f"\\caption{{{_escape_latex(title)}.}}\n{body}"
-            + "\\end{table}\n"
-        )
-    return "% " + NOTE.replace("**", "").replace("\n", "\n% ") + "\n" + "\n".join(parts)
+        caption = f"\\caption{{{_escape_latex(title)}.}}"
+        parts.append(f"\\begin{{table}}\n\\centering\\footnotesize\n{caption}\n{body}\\end{{table}}\n")
+    return "\n".join(parts)
 
 
-NOTE = (
-    "Perplexity: mean over seeds; ± is the 95 % t interval over seeds in log-perplexity, as a percentage; in "
-    "parentheses the ratio to the\nperplexity at the training length. **Bold**: better than every other scheme beyond "
-    "the interval of their differences, paired by seed.\nBlow-up: between which lengths perplexity first exceeds that "
-    "at the training length by 5 %. bpb: bits per byte at the training length.\nTokens: scored for each seed and length."
-)
+NOTE = """\
+Perplexity: mean over seeds; ± is the 95 % t interval over seeds in log-perplexity, as a percentage; in parentheses the
+ratio to the perplexity at the training length L. **Bold**: better than every other scheme by more than the interval of
+the difference, paired by seed. Blow-up: between which lengths perplexity first exceeds that at L by 5 %. bpb: bits per
+byte at L. Tokens: scored for each seed and length."""
+FLOOR_NOTE = """\
+Floor: the best possible prediction from the tokens that a model sees; "floor, last L" looks back L tokens at most. Learned
+at L: the share of the way from counting symbols to the floor. Gained: at the longest length, the share of what context
+beyond L is worth, negative where longer inputs do harm."""
+
+
+def _notes(rows: pd.DataFrame) -> str:
+    return NOTE if (rows["kind"] == "scheme").all() else f"{NOTE}\n{FLOOR_NOTE}"
 
 
 def _blocks(rows: pd.DataFrame, cell: Callable[[pd.Series], str]) -> list[tuple[str, pd.DataFrame]]:
@@ -145,17 +150,16 @@ def _cell_markdown(line: pd.Series) -> str:
     return f"{value}{_interval(line)} ({line['ratio']:.2f})"
 
 
-def _cell_latex(line: pd.Series) -> str:
-    value = rf"\textbf{{{number(line['ppl'])}}}" if line["best"] else number(line["ppl"])
-    return value + _interval(line).replace("±", r"$\pm$").replace("%", r"\%") + f" ({line['ratio']:.2f})"
-
-
 def _align(table: pd.DataFrame) -> list[str]:
     return ["left"] + ["right"] * (table.shape[1] - 1)
 
 
 def _escape_markdown(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _latex_cell(text: str) -> str:
+    return re.sub(r"^\*\*([\d.,]+)\*\*", r"\\textbf{\1}", _escape_latex(text))
 
 
 def _escape_latex(text: str) -> str:

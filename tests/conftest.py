@@ -8,6 +8,7 @@ import torch
 import yaml
 from reference import REFERENCES
 
+from extrap import attention
 from extrap.cells import build_scheme
 from extrap.config import CONF, ModelConfig, compose_grid
 from extrap.model import Encoder
@@ -44,6 +45,13 @@ def causal(request):
     return request.param
 
 
+@pytest.fixture
+def small(monkeypatch):
+    """Several chunks, and both sides of the longest dense input, at lengths that a test can afford."""
+    monkeypatch.setattr(attention, "CHUNK", 8)
+    monkeypatch.setattr(attention, "DENSE_MAX", 16)
+
+
 @functools.cache
 def composed(case):
     choice, *overrides = case.split()
@@ -78,8 +86,8 @@ def reference_of():
     def formula(name, spec, scheme):
         if name not in REFERENCES:
             pytest.fail(
-                f"conf/position/{name}.yaml has no reference: write {name}(geometry, ...) in tests/reference.py, in loops and "
-                "from the paper, with the arguments of that file and the scheme's parameters by name, and add it to REFERENCES"
+                f"conf/position/{name}.yaml has no reference: write {name}(geometry, ...) in tests/reference.py, in loops, "
+                "from the paper, with the file's arguments and the scheme's parameters by name, and add it to REFERENCES"
             )
         arguments = {key: value for key, value in spec.items() if key != "_target_"}
         for key, value in arguments.items():

@@ -29,10 +29,12 @@ class Reference(NamedTuple):
 
 def attend(reference, q, k, v, positions, causal):
     """softmax over the allowed keys, times v: lists (B, H, T, K), positions (T,) -> list (B, H, T, K)."""
-    return [
-        [attend_head(reference, queries, keys, values, positions, causal, h) for h, (queries, keys, values) in enumerate(heads)]
-        for heads in (zip(*batch, strict=True) for batch in zip(q, k, v, strict=True))
-    ]
+    output = []
+    for heads in zip(q, k, v, strict=True):
+        output.append(
+            [attend_head(reference, *head, positions, causal, h) for h, head in enumerate(zip(*heads, strict=True))]
+        )
+    return output
 
 
 def attend_head(reference, queries, keys, values, positions, causal, h):
@@ -117,7 +119,7 @@ def t5(geometry, bias, n_buckets, max_distance):
     """Raffel et al. 2020, section 2.1: q.k / sqrt(K) + bias[h][bucket(i, j)]."""
 
     def log_spaced(distance, size):
-        """exact + the largest c with distance / exact >= (max_distance / exact)^(c / rest): in whole numbers, nothing rounds."""
+        """exact + the largest c with distance / exact >= (max_distance / exact)^(c / rest), in whole numbers."""
         exact = size // 2
         rest = size - exact
         if distance < exact:

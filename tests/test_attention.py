@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from test_positions import DECODER, ENCODER, FAR, inputs
+from torch import nn
 from torch.testing import assert_close
 
 from extrap import attention
@@ -17,13 +18,6 @@ from extrap.positions.rope import Rope, rotary_angles, rotate_by
 from extrap.positions.t5 import T5
 
 FLOAT32 = 1e-5  # a path in float32 against the definition in float64
-
-
-@pytest.fixture
-def small(monkeypatch):
-    """Several chunks, and both sides of the longest dense input, at lengths that a test can afford."""
-    monkeypatch.setattr(attention, "CHUNK", 8)
-    monkeypatch.setattr(attention, "DENSE_MAX", 16)
 
 
 def run(path, scheme, q, k, v, training):
@@ -89,7 +83,8 @@ class Halves(PositionScheme):
             content=lambda q, k: lambda score, b, h, i, j: score + q[b, h, i, 0] * k[b, h, j, 2],
         )
         future = Branch(
-            score_mod=lambda score, b, h, i, j: score - (0.1 * h + 0.3) * (i - j).abs(), mask_mod=lambda b, h, i, j: j - i >= 4
+            score_mod=lambda score, b, h, i, j: score - (0.1 * h + 0.3) * (i - j).abs(),
+            mask_mod=lambda b, h, i, j: j - i >= 4,
         )
         return near, past, future
 
@@ -149,10 +144,21 @@ def test_bfloat16_leaves_biases_alone():
         for h, slope in enumerate([0.25, 0.0625, 0.015625, 0.00390625]):
             assert torch.equal(last[0, h, 0], -slope * torch.arange(4000, -1, -1))
         scheme = T5(ENCODER)
-        torch.nn.init.normal_(scheme.bias)
+        nn.init.normal_(scheme.bias)
         branch = scheme.branches(torch.arange(45))[0]
         bias = additive_bias(branch, branch.score_mod, torch.arange(45), torch.arange(45), 4, causal=False)
         assert torch.equal(bias[0, :, 20, 20], scheme.bias[:, 0])
+
+
+def test_bfloat16_leaves_the_softmax_alone():
+    """Biases of about 60 that differ by less than the 0.25 between neighbours in bfloat16."""
+    scheme = T5(ENCODER)
+    nn.init.uniform_(scheme.bias, 60.0, 60.2)
+    zero, v = torch.zeros(1, 4, 45, 8), torch.eye(45).expand(1, 4, -1, -1)
+    exact = run(prepare, scheme, zero, zero, v, training=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = run(prepare, scheme, zero.bfloat16(), zero.bfloat16(), v.bfloat16(), training=True)
+    assert_close(found.float(), exact, rtol=2**-8, atol=0)  # each weight is rounded once
 
 
 def test_bfloat16_leaves_rotations_alone():

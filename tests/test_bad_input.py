@@ -136,7 +136,13 @@ def test_changed_data_under_an_old_run_are_refused(tmp_path):
     train, valid = tmp_path / "train.txt", tmp_path / "valid.txt"
     train.write_text("All happy families are alike. " * 20)
     valid.write_text("Call me Ishmael. Some years ago. " * 200)
-    overrides = [*TINY, "data=text", f"data.train=[{train}]", f"data.valid=[{valid}]", f"runtime.results_dir={tmp_path / 'r'}"]
+    overrides = [
+        *TINY,
+        "data=text",
+        f"data.train=[{train}]",
+        f"data.valid=[{valid}]",
+        f"runtime.results_dir={tmp_path / 'r'}",
+    ]
     cell = prepare_grid(compose_grid(overrides))[0]
     claim(cell.config.folder, cell.identity)
     train.write_text("All happy families are alikE. " * 20)

@@ -144,7 +144,8 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path, one_thread
     assert same_bits(weights(whole.config.folder), weights(broken.config.folder))
     assert (whole.config.folder / "eval.csv").read_bytes() == (broken.config.folder / "eval.csv").read_bytes()
     without_seconds = [
-        [line.rpartition(",")[0] for line in (c.config.folder / "train.csv").read_text().splitlines()] for c in (whole, broken)
+        [line.rpartition(",")[0] for line in (c.config.folder / "train.csv").read_text().splitlines()]
+        for c in (whole, broken)
     ]
     assert without_seconds[0] == without_seconds[1]
 

@@ -35,13 +35,15 @@ class Sinusoidal(PositionScheme):
     """x_t + p_t with p[t, 2k] = sin(t * base^(-2k/D)) and p[t, 2k+1] = cos(t * base^(-2k/D)).
 
     Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.5; interleaved as printed there.
-    Raises ValueError for an odd d_model.
+    Raises ValueError for an odd d_model and a base that is not positive.
     """
 
     def __init__(self, geometry: Geometry, base: float = 10_000.0) -> None:
         super().__init__(geometry)
         if geometry.d_model % 2:
             raise ValueError(f"sinusoidal positions need an even d_model, found {geometry.d_model}")
+        if not base > 0:
+            raise ValueError(f"sinusoidal positions need a positive base, found {base}")
         self.base = base
 
     def embed(self, x: Tensor, pos: Tensor) -> Tensor:

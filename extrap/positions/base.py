@@ -36,9 +36,10 @@ class Geometry:
 class Branch(NamedTuple):
     """One attention pass. Branches of a scheme cover disjoint (query, key) pairs and share one softmax.
 
-    A score_mod is additive: score_mod(s) = s + bias(b, h, q_idx, kv_idx). `content` yields one that depends on
-    the queries and keys. `window` is a fact about mask_mod, stated as data so that attention can skip work:
-    mask_mod is False wherever abs(q_idx - kv_idx) >= window.
+    A score_mod is additive: score_mod(s) = s + bias(h, q_idx, kv_idx). `content` yields one that depends on the queries
+    and keys, and only there b is the index in the batch; score_mod and mask_mod may be called with b = 0 alone.
+    `window` is a fact about mask_mod, stated as data so that attention can skip work: mask_mod is False wherever
+    abs(q_idx - kv_idx) >= window.
     """
 
     rotate: Rotation | None = None

@@ -12,13 +12,15 @@ class Rope(PositionScheme):
     Pairs are half-split, (x_k, x_{k + K/2}), as in GPT-NeoX and Llama; the paper pairs neighbours (x_2k, x_2k+1),
     which is the same up to a permutation of the head dimensions.
     Source: Su et al. 2021 (arXiv:2104.09864), equations 14 and 15.
-    Raises ValueError for an odd head dim.
+    Raises ValueError for an odd head dim and a base that is not positive.
     """
 
     def __init__(self, geometry: Geometry, base: float = 10_000.0) -> None:
         super().__init__(geometry)
         if geometry.head_dim % 2:
             raise ValueError(f"RoPE rotates pairs and needs an even head_dim, found {geometry.head_dim}")
+        if not base > 0:
+            raise ValueError(f"RoPE needs a positive base, found {base}")
         self.base = base
 
     def rotation(self, pos: Tensor) -> Rotation:

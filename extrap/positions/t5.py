@@ -1,6 +1,6 @@
 """The relative bias of T5."""
 
-import math
+import itertools
 
 import torch
 from torch import Tensor, nn
@@ -47,8 +47,19 @@ def t5_bucket(offset: Tensor, causal: bool, n_buckets: int = 32, max_distance: i
     else:
         size, distance = n_buckets // 2, offset.abs()
         side = (offset > 0) * size
+    edges = torch.tensor(bucket_edges(size, max_distance), device=offset.device)
+    return side + torch.bucketize(distance, edges, right=True)
+
+
+def bucket_edges(size: int, max_distance: int) -> list[int]:
+    """The first distance of each bucket of one side but the first.
+
+    In whole numbers: a logarithm can put a distance that is exactly an edge on its wrong side. Bucket n/2 + c begins at the
+    first d with (2d/n)^(n/2) >= (2 * max_distance/n)^c.
+    """
     exact = size // 2
-    # float64: in float32 a distance that is exactly a bucket's edge can fall on its wrong side
-    ratio = (distance.clamp(min=1).to(torch.float64) / exact).log() / math.log(max_distance / exact)
-    far = (exact + (ratio * (size - exact)).to(torch.int64)).clamp(max=size - 1)
-    return side + torch.where(distance < exact, distance, far)
+    edges = list(range(1, exact + 1))
+    for c in range(1, size - exact):
+        bound = max_distance**c * exact ** (size - exact - c)
+        edges.append(next(d for d in itertools.count(edges[-1]) if d ** (size - exact) >= bound))
+    return edges

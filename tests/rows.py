@@ -1,0 +1,55 @@
+"""Small tables of rows whose perplexities are known."""
+
+import numpy as np
+import pandas as pd
+
+from extrap.results import COLUMNS
+
+SEGMENTS = ((30, 0.5), (70, 1.5))  # tokens and a share of the loss: unequal, so that a mean of means is another number
+N_TOKENS = sum(n for n, _ in SEGMENTS)
+
+
+def scheme_rows(scheme: str, nll: dict[int, list[float]], /, **changes: object) -> pd.DataFrame:
+    """Rows of one scheme whose sum(nll_sum) / sum(n_tokens) is nll[eval_len][seed]; columns as changed by name."""
+    weights = sum(n * share for n, share in SEGMENTS)
+    lines = [
+        {
+            "experiment": "made", "run": f"{scheme}-seed{seed}", "kind": "scheme", "scheme": scheme, "extension": "none",
+            "objective": "mlm", "data": "stdlib", "protocol": "nonoverlap", "train_len": 128, "eval_len": eval_len,
+            "seed": seed, "document": f"document-{segment}", "segment": 0,
+            "nll_sum": value * N_TOKENS * n * share / weights, "n_tokens": n, "n_bytes": n,
+        }
+        | changes
+        for eval_len, by_seed in nll.items()
+        for seed, value in enumerate(by_seed)
+        for segment, (n, share) in enumerate(SEGMENTS)
+    ]  # fmt: skip
+    return pd.DataFrame(lines)[COLUMNS]
+
+
+def many(nll: dict[str, dict[int, list[float]]], **changes: object) -> pd.DataFrame:
+    """The same for several schemes."""
+    return pd.concat([scheme_rows(name, by_length, **changes) for name, by_length in nll.items()], ignore_index=True)
+
+
+def both_protocols(nll: dict[str, dict[int, list[float]]], **changes: object) -> pd.DataFrame:
+    return pd.concat([many(nll, protocol=p, **changes) for p in ("nonoverlap", "same_targets")], ignore_index=True)
+
+
+# a floor that gains 0.2 nats from 128 to 512, and a plateau 0.5 nats above it at 128
+FLOOR = {128: [1.4], 256: [1.3], 512: [1.2]}
+PLATEAU = {128: [1.9], 256: [1.9], 512: [1.9]}
+
+
+def with_floor(nll: dict[str, dict[int, list[float]]], **changes: object) -> pd.DataFrame:
+    """Schemes beside a floor, a window's floor and a plateau."""
+    references = [
+        scheme_rows("floor", FLOOR, kind="floor"),
+        scheme_rows("floor, last 128", dict.fromkeys(FLOOR, FLOOR[128]), kind="window_floor"),
+        scheme_rows("symbol counts", PLATEAU, kind="plateau"),
+    ]
+    return pd.concat([many(nll), *references], ignore_index=True).assign(data="markov", objective="causal", **changes)
+
+
+def shuffled(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    return rows.iloc[np.random.default_rng(seed).permutation(len(rows))].reset_index(drop=True)

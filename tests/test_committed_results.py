@@ -1,0 +1,83 @@
+"""The committed results: complete, what their tables and figures show, and the picture that they are known for."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments.report import write_report
+from extrap.results import load_rows
+from extrap.stats import perplexity
+
+RESULTS = Path(__file__).parents[1] / "results"
+SCHEMES = {"alibi", "learned", "local(rope)", "nope", "rope", "sinusoidal"}
+PROTOCOLS = ["nonoverlap", "same_targets"]
+
+
+def log_ppl(name: str, protocol: str) -> pd.DataFrame:
+    """eval_len x (scheme, seed)."""
+    rows = load_rows(RESULTS / name / "rows.csv")
+    rows = rows[(rows["kind"] == "scheme") & (rows["protocol"] == protocol)]
+    return perplexity(rows, ["scheme", "seed", "eval_len"]).pivot(
+        index="eval_len", columns=["scheme", "seed"], values="log_ppl"
+    )
+
+
+@pytest.mark.parametrize("name", ["main", "causal", "markov"])
+def test_all_runs_are_there(name):
+    rows = load_rows(RESULTS / name / "rows.csv")
+    schemes = rows[rows["kind"] == "scheme"]
+    assert set(schemes["scheme"]) == SCHEMES
+    assert set(rows["experiment"]) == {name}
+    for scheme, group in schemes.groupby("scheme"):
+        assert set(group["seed"]) == {0, 1, 2}
+        assert sorted(group["eval_len"].unique()) == ([128] if scheme == "learned" else [128, 256, 512, 1024, 2048, 4096])
+    segments = rows.groupby(["scheme", "seed", "protocol", "eval_len"])[["document", "segment"]].apply(
+        lambda cell: tuple(zip(cell["document"], cell["segment"], strict=True))
+    )
+    assert segments.nunique() == 1, "the same segments for every scheme, seed and length"
+
+
+@pytest.mark.parametrize("name", ["main", "causal", "markov"])
+def test_tables_and_figures_show_the_rows(name, tmp_path):
+    written = write_report(load_rows(RESULTS / name / "rows.csv"), tmp_path)
+    assert {p.name for p in written} == {p.name for p in (RESULTS / name).iterdir()} - {"rows.csv"}
+    for path in written:
+        assert path.read_bytes() == (RESULTS / name / path.name).read_bytes(), f"make figures changes {path.name}"
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("name", ["main", "causal"])
+def test_who_breaks_and_who_does_not(name, protocol):
+    table = log_ppl(name, protocol)
+    at, far = table.loc[128], table.loc[2048]
+    for scheme in ("sinusoidal", "rope"):
+        assert (far[scheme] - at[scheme] > np.log(1.5)).all(), f"{scheme} at 16 L, in every seed"
+    for scheme in ("alibi", "local(rope)"):
+        assert (table[scheme] - at[scheme] < np.log(1.03)).all(axis=None), f"{scheme} at any length, in every seed"
+    assert table["learned"].loc[256:].isna().all(axis=None)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_without_positions_an_encoder_is_far_behind_and_a_causal_model_is_not(protocol):
+    mlm, causal = (log_ppl(name, protocol).loc[128] for name in ("main", "causal"))
+    for scheme in SCHEMES - {"nope"}:
+        assert (mlm["nope"] - mlm[scheme] > np.log(1.3)).all(), f"behind {scheme} in every seed"
+    assert abs(causal["nope"].mean() - causal["sinusoidal"].mean()) < np.log(1.3)
+
+
+def test_no_scheme_is_below_the_floor_beyond_the_noise_of_documents():
+    rows = load_rows(RESULTS / "markov" / "rows.csv")
+    by_document = rows.groupby(["kind", "scheme", "protocol", "eval_len", "document", "seed"])[["nll_sum", "n_tokens"]].sum()
+    nll = (by_document["nll_sum"] / by_document["n_tokens"]).rename("nll").reset_index()
+    floor = nll[nll["kind"] == "floor"].set_index(["protocol", "eval_len", "document"])["nll"].rename("floor")
+    schemes = nll[nll["kind"] == "scheme"].join(floor, on=["protocol", "eval_len", "document"])
+    for key, cell in schemes.groupby(["scheme", "protocol", "eval_len", "seed"]):
+        excess = cell["nll"] - cell["floor"]
+        assert excess.mean() > -3 * excess.std() / np.sqrt(len(excess)), key
+
+
+def test_every_scheme_with_positions_has_left_the_plateau():
+    table = pd.read_csv(RESULTS / "markov" / "table.csv").query("kind == 'scheme' and eval_len == 128")
+    assert (table[table["scheme"] != "nope"]["learned"] > 0.9).all()

@@ -1,0 +1,258 @@
+"""Figures: the same bytes for the same rows, the points that they show, labels that can be read."""
+
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
+from rows import both_protocols, many, shuffled, with_floor
+
+from extrap.figures import draw, floor_figure, perplexity_figure, spread
+from extrap.results import save_table
+
+ROOT = Path(__file__).parents[1]
+THREE = {
+    "rope": {128: [1.6, 1.61], 256: [1.7, 1.75], 512: [2.5, 2.7]},
+    "alibi": {128: [1.7, 1.72], 256: [1.69, 1.71], 512: [1.69, 1.7]},
+    "learned": {128: [2.0, 2.1]},
+}
+
+
+def flat(n_schemes: int) -> dict[str, dict[int, list[float]]]:
+    """Schemes that all end at the same place."""
+    return {f"scheme-{i}": {128: [1.5, 1.5], 256: [1.5, 1.5], 512: [1.5, 1.5]} for i in range(n_schemes)}
+
+
+# bytes
+
+
+def test_the_same_rows_give_the_same_bytes_in_another_process_and_under_other_settings(tmp_path):
+    rows = with_floor(THREE)
+    save_table(tmp_path / "rows.csv", rows)
+    fresh = (
+        "import sys; from pathlib import Path; from extrap.figures import draw; from extrap.results import load_rows;"
+        "draw(load_rows(Path(sys.argv[1])), Path(sys.argv[2])); assert 'torch' not in sys.modules"
+    )
+    for folder in ("here", "there", "again"):
+        (tmp_path / folder).mkdir()
+    command = [sys.executable, "-W", "error", "-c", fresh, str(tmp_path / "rows.csv"), str(tmp_path / "there")]
+    there = subprocess.Popen(command, cwd=ROOT)
+    written = draw(rows, tmp_path / "here")
+    with mpl.rc_context(
+        {"axes.facecolor": "red", "font.size": 20, "xtick.direction": "in", "axes.prop_cycle": "cycler(color='k')"}
+    ):
+        draw(rows, tmp_path / "again")  # somebody's own matplotlibrc
+    assert there.wait(timeout=60) == 0
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "here" / "floor.csv"), floor_figure(rows)[1], check_dtype=False)
+    assert {path.name for path in written} == {
+        f"{n}.{s}" for n in ("perplexity", "floor") for s in ("png", "pdf", "svg", "csv")
+    }
+    for path in written:
+        content = path.read_bytes()
+        assert content == (tmp_path / "there" / path.name).read_bytes(), path.name
+        assert content == (tmp_path / "again" / path.name).read_bytes(), path.name
+        for trace in (b"CreationDate", b"dc:date", str(tmp_path).encode()):
+            assert trace not in content, (path.name, trace)
+
+
+def test_without_a_floor_no_figure_of_it_is_drawn(tmp_path):
+    assert {path.stem for path in draw(many(flat(1)), tmp_path)} == {"perplexity"}
+
+
+# points
+
+
+def panels(figure: Figure) -> list[Axes]:
+    figure.canvas.draw()
+    return figure.axes
+
+
+def curve_points(axes: Axes) -> list[list[tuple[float, float]]]:
+    """Every curve as points; the line at the training length and error bars have no more than their two ends."""
+    curves = [line for line in axes.lines if line.get_linestyle() != "None" and set(line.get_ydata()) != {0.0, 1.0}]
+    return [list(zip(map(float, line.get_xdata()), map(float, line.get_ydata()), strict=True)) for line in curves]
+
+
+@pytest.mark.parametrize(("figure_of", "middle"), [(perplexity_figure, "ppl"), (floor_figure, "excess")])
+def test_the_points_are_what_is_plotted(figure_of, middle):
+    figure, points = figure_of(shuffled(with_floor(THREE)))
+    (axes,) = panels(figure)
+    plotted = curve_points(axes)
+    bands = [band.get_paths()[0].vertices for band in axes.collections if isinstance(band, PolyCollection)]
+    n_bands = 0
+    for name, line in points.groupby("scheme"):
+        line = line.sort_values("eval_len")
+        x = (line["eval_len"] / line["train_len"]).to_list()
+        assert list(zip(x, line[middle].to_list(), strict=True)) in plotted, name
+        if len(line) > 1 and (line["kind"] == "scheme").all():
+            n_bands += 1
+            edges = {(a, b) for c in points.columns[-2:] for a, b in zip(x, line[c].to_list(), strict=True)}
+            assert any(edges <= set(map(tuple, band)) for band in bands), name
+    assert n_bands == len(bands) == 2
+    if middle == "ppl":
+        a = points[(points["scheme"] == "rope") & (points["eval_len"] == 128)].iloc[0]
+        assert a["ppl"] == pytest.approx(np.exp(1.605))
+        assert (
+            a["ppl_high"] / a["ppl"] == pytest.approx(a["ppl"] / a["ppl_low"]) == pytest.approx(np.exp(12.7062047 * 0.005))
+        )
+    else:
+        a = points[(points["scheme"] == "rope") & (points["eval_len"] == 512)].iloc[0]
+        assert a["excess"] == pytest.approx(1.4)
+        assert (a["high"] - a["low"]) / 2 == pytest.approx(12.7062047 * 0.1)
+
+
+def test_every_panel_shows_its_own_protocol_on_one_scale():
+    rows = both_protocols(THREE)
+    rows.loc[rows["protocol"] == "same_targets", "nll_sum"] *= 1.1
+    figure, points = perplexity_figure(rows)
+    axes = panels(figure)
+    assert [a.get_title(loc="left").split(":")[0] for a in axes] == ["nonoverlap", "same_targets"]
+    assert axes[0].get_ylim() == axes[1].get_ylim()
+    for a, protocol in zip(axes, ("nonoverlap", "same_targets"), strict=True):
+        rope = points[(points["protocol"] == protocol) & (points["scheme"] == "rope")]
+        assert rope["ppl"].to_list() in [[y for _, y in curve] for curve in curve_points(a)]
+
+
+def test_a_scheme_looks_the_same_in_every_panel_and_unlike_any_other():
+    figure, _ = perplexity_figure(both_protocols({**THREE, **flat(17)}))
+    looks = []
+    for axes in panels(figure):
+        lines = [line for line in axes.lines if line.get_marker() not in ("None", "", "_")]  # "_" ends an error bar
+        looks.append([(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines])
+    assert looks[0] == looks[1]
+    assert len(set(looks[0])) == len(looks[0]) == 20
+
+
+def test_axes_can_be_read():
+    for nll in (THREE, flat(2)):  # over decades, and all but flat
+        for axes in panels(perplexity_figure(many(nll))[0]):
+            low, high = axes.get_ylim()
+            ticks = [t for t in axes.get_yticklabels() if t.get_text() and low <= t.get_position()[1] <= high]
+            assert len(ticks) >= 2
+            assert [t.get_text() for t in axes.get_xticklabels()] == ["1", "2", "4"]
+
+
+# labels
+
+
+def annotations(axes: Axes) -> dict[str, Bbox]:
+    texts = [text for text in axes.texts if isinstance(text, Annotation) and text.get_text() != "training length"]
+    return {text.get_text(): Bbox(text.get_window_extent()) for text in texts}
+
+
+@pytest.mark.parametrize("n_schemes", [2, 6, 9, 12])
+def test_labels_do_not_overlap(n_schemes):
+    figure, _ = perplexity_figure(both_protocols(flat(n_schemes)))
+    for axes in panels(figure):
+        boxes = annotations(axes)
+        assert boxes.keys() == flat(n_schemes).keys()
+        edges = sorted((box.y0, box.y1) for box in boxes.values())
+        assert all(below[1] <= above[0] + 0.5 for below, above in pairwise(edges))
+        for box in boxes.values():
+            assert box.x0 >= axes.get_window_extent().x1
+            assert box.x1 <= figure.bbox.x1
+            assert 0 <= box.y0 <= box.y1 <= figure.bbox.y1
+
+
+def test_labels_stand_in_the_order_of_their_lines():
+    nll = {f"s{i}": {128: [1.0], 256: [1.0], 512: [1.0 + 0.3 * v]} for i, v in enumerate([3, 0, 4, 1, 2])}
+    (axes,) = panels(perplexity_figure(many(nll))[0])
+    heights = {name: box.y0 for name, box in annotations(axes).items()}
+    assert sorted(heights, key=heights.get) == ["s1", "s3", "s4", "s0", "s2"]
+
+
+def test_a_scheme_that_ends_says_so():
+    (axes,) = panels(perplexity_figure(many(THREE))[0])
+    assert set(annotations(axes)) == {"rope", "alibi", "learned (ends)"}
+
+
+# as many labels as there are schemes at most, at heights of any spread, on an axis that may be too short for them
+HEIGHTS = st.lists(st.floats(-50, 300), min_size=1, max_size=25) | st.tuples(st.floats(0, 200), st.integers(1, 25)).map(
+    lambda pair: [pair[0]] * pair[1]
+)
+
+
+@settings(deadline=None, derandomize=True)
+@given(wanted=HEIGHTS, room=st.floats(1.0, 3.0))
+def test_spread_keeps_gap_order_and_bounds(wanted, room):
+    gap, low = 9.0, 10.0
+    high = low + room * gap * (len(wanted) - 1)
+    places = spread(wanted, gap, low, high)
+    order = np.argsort(wanted, kind="stable")
+    assert len(places) == len(wanted)
+    assert (np.diff(np.array(places)[order]) >= gap - 0.01).all()
+    assert min(places) >= low - 0.01
+    assert max(places) <= high + 0.01
+
+
+@settings(deadline=None, derandomize=True)
+@given(wanted=HEIGHTS)
+def test_spread_leaves_alone_what_has_room(wanted):
+    apart = sorted(wanted)
+    apart = [value + 20 * i for i, value in enumerate(apart)]
+    assert spread(apart, 9.0, -1000.0, 2000.0) == pytest.approx(apart)
+
+
+@settings(deadline=None, derandomize=True)
+@given(wanted=HEIGHTS)
+def test_spread_without_room_keeps_the_order(wanted):
+    order = np.argsort(wanted, kind="stable")
+    assert (np.diff(np.array(spread(wanted, 9.0, 0.0, 20.0))[order]) >= -1e-9).all()
+
+
+# what else may come; warnings are errors
+
+
+ODD = {
+    "one seed": many({"a": {128: [1.0], 256: [2.0]}, "b": {128: [1.0], 256: [1.0]}}),
+    "only what ends": many({"learned": {128: [1.0, 1.1]}}),
+    "only what ends, one seed": many({"learned": {128: [1.0]}}),
+    "one scheme beside one that ends": many({"learned": {128: [1.0, 1.1]}, "a": {128: [1.0, 1.1], 256: [1.0, 1.2]}}),
+    "lengths below the training length": many({"a": {32: [2.0, 2.1], 128: [1.0, 1.1], 256: [1.0, 1.2]}}),
+    "twenty schemes": many(flat(20)),
+    "huge": many({"a": {128: [1.0, 1.1], 256: [90.0, 91.0]}, "b": {128: [1.0, 1.1], 256: [1.0, 1.2]}}),
+    "no difference at all": many(flat(1)),
+    "a name as long as they come": many(
+        {"local(randomized(rope(base=500000.0), max_len=2048), window=64)": {128: [1.0, 1.1], 256: [1.0, 1.1]}}
+    ),
+    "signs": many(
+        {name: {128: [1.0, 1.1], 256: [1.0, 1.1]} for name in ("$x^", r"$\foo$", "a_b", "{}", "50%", "<b>", "é – ±")}
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_odd_rows_are_drawn_without_a_warning(case):
+    figure, points = perplexity_figure(ODD[case])
+    (axes,) = panels(figure)
+    assert np.isfinite(axes.get_ylim()).all()
+    assert len(points) == len(ODD[case].drop_duplicates(["scheme", "eval_len"]))
+    assert axes.get_window_extent().width > 0.3 * figure.bbox.width  # names do not push the curves aside
+    shown = {"".join(name.removesuffix(" (ends)").split()) for name in annotations(axes)}  # on more lines than one, maybe
+    assert shown == {"".join(name.split()) for name in ODD[case]["scheme"]}
+
+
+def test_one_seed_has_no_band():
+    figure, points = perplexity_figure(ODD["one seed"])
+    assert points[["ppl_low", "ppl_high"]].isna().all(axis=None)
+    for axes in panels(figure):
+        for band in (c for c in axes.collections if isinstance(c, PolyCollection)):
+            assert not any(np.isfinite(path.vertices).all() and len(path.vertices) > 3 for path in band.get_paths())
+
+
+def test_one_seed_has_a_floor_without_a_band():
+    figure, points = floor_figure(with_floor({"a": {128: [1.5], 256: [1.5]}}))
+    panels(figure)
+    assert points["excess"].to_list() == pytest.approx([0.1, 0.2])
+    assert points[["low", "high"]].isna().all(axis=None)

@@ -1,0 +1,418 @@
+"""Bugs that were found in released code, written down on purpose: the check that a scheme passes rejects each of them."""
+
+import math
+
+import pytest
+import torch
+from reference import REFERENCES
+from test_attention import check_path
+from test_interface import Cope, check_content, cope
+from test_positions import (
+    DECODER,
+    ENCODER,
+    FAR,
+    SCATTERED,
+    check_against_reference,
+    check_bias_is_additive,
+    check_positions,
+    check_rotates_every_pair,
+    check_scores_shift,
+    check_slopes,
+    check_window,
+    check_window_fact,
+)
+from torch import nn
+
+from extrap.attention import prepare
+from extrap.positions.absolute import Sinusoidal, sinusoids
+from extrap.positions.alibi import Alibi, alibi_slopes
+from extrap.positions.base import Geometry
+from extrap.positions.local import Local
+from extrap.positions.nope import Nope
+from extrap.positions.rope import Rope, rotary_angles, rotate_by
+from extrap.positions.t5 import T5, t5_bucket
+
+# ---- checks of a class: each builds the scheme and asks
+
+
+def formula(name, causal=False, n_heads=4, at=range(20), **arguments):
+    def check(cls):
+        geometry = Geometry(8 * n_heads, n_heads, train_len=16, causal=causal)
+        scheme = cls(geometry, **arguments)
+        for parameter in scheme.parameters():
+            nn.init.normal_(parameter)
+        tables = {key: parameter.tolist() for key, parameter in scheme.named_parameters()}
+        check_against_reference(scheme, REFERENCES[name](geometry, **arguments, **tables), at)
+
+    return check
+
+
+def rope_formula(base=10_000.0, **sizes):
+    return formula("rope", base=base, **sizes)
+
+
+def every_base(cls):
+    for base in (10_000.0, 500.0):
+        rope_formula(base)(cls)
+
+
+def t5_formula(causal, at=range(20)):
+    return formula("t5", causal, at=at, n_buckets=32, max_distance=128)
+
+
+def rotates(cls):
+    check_rotates_every_pair(cls(ENCODER))
+
+
+def shifts(first):
+    return lambda cls: check_scores_shift(cls(ENCODER), first)
+
+
+def slopes(n_heads):
+    return lambda cls: check_slopes(cls(Geometry(8 * n_heads, n_heads, 16, causal=False)).slopes, n_heads)
+
+
+def window(causal, width=5):
+    geometry = DECODER if causal else ENCODER
+    return lambda cls: check_window(cls(geometry, Nope(geometry), width), width)
+
+
+def window_fact(cls):
+    check_window_fact(cls(ENCODER, Rope(ENCODER), 5))
+
+
+def numbered(cls):
+    check_positions(cls(ENCODER))
+
+
+def additive(cls):
+    check_bias_is_additive(cls(ENCODER))
+
+
+def content(cls):
+    check_content(cls(DECODER), cope)
+
+
+# ---- the bugs
+
+
+class RopeUnrotated(Rope):
+    """cramming: computes the tables and returns what it was given."""
+
+    def rotation(self, pos):
+        super().rotation(pos)
+        return lambda q, k: (q, k)
+
+
+class RopeOfAQuarter(Rope):
+    """McGill: the config's rotary dimension overwritten by 25 %."""
+
+    def rotation(self, pos):
+        angles = rotary_angles(pos, self.geometry.head_dim, self.base)
+        angles[:, angles.shape[1] // 4 :] = 0
+        return rotate_by(angles)
+
+
+class RopeOfQueriesOnly(Rope):
+    def rotation(self, pos):
+        turn = super().rotation(pos)
+        return lambda q, k: (turn(q, k)[0], k)
+
+
+class RopeCachedWithoutBase(Rope):
+    """equinox: the table that was made first serves every base."""
+
+    tables = {}  # noqa: RUF012  the bug itself
+
+    def rotation(self, pos):
+        key = (len(pos), self.geometry.head_dim)
+        return self.tables.setdefault(key, super().rotation(pos))
+
+
+class RopeInFloat32(Rope):
+    def rotation(self, pos):
+        exponent = torch.arange(0, self.geometry.head_dim, 2, dtype=torch.float32) / self.geometry.head_dim
+        return rotate_by(pos.float()[:, None] * self.base**-exponent)
+
+
+class RopeInBfloat16(Rope):
+    """gpt-neox, transformers: positions take the precision of the model."""
+
+    def positions(self, seq_len, device=None):
+        return super().positions(seq_len, device).to(torch.bfloat16)
+
+
+class RopeOfNeighbours(Rope):
+    """Pairs (x_2k, x_2k+1): as good for training, wrong for weights of half-split pairs."""
+
+    def rotation(self, pos):
+        turn = super().rotation(pos)
+        k = self.geometry.head_dim
+        order = torch.arange(k).view(-1, 2).T.flatten()
+        back = order.argsort()
+
+        def rotate(q, k):
+            return tuple(x[..., back] for x in turn(q[..., order], k[..., order]))
+
+        return rotate
+
+
+class SinusoidalInFloat32(Sinusoidal):
+    def embed(self, x, pos):
+        exponent = torch.arange(0, x.shape[-1], 2, dtype=torch.float32) / x.shape[-1]
+        angle = pos.float()[:, None] * self.base**-exponent
+        return x + torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
+
+
+class SinusoidalConcatenated(Sinusoidal):
+    """fairseq: all sines, then all cosines."""
+
+    def embed(self, x, pos):
+        table = sinusoids(pos, x.shape[-1], self.base)
+        return x + torch.cat([table[:, 0::2], table[:, 1::2]], dim=-1)
+
+
+class AlibiWithoutAbs(Alibi):
+    """attention-gym: in an encoder the far future gets the largest bonus."""
+
+    def score_mod(self, pos):
+        return lambda score, b, h, i, j: score - self.slopes[h] * (pos[i] - pos[j])
+
+
+class AlibiByKey(Alibi):
+    """The released code's m * j: equal to ALiBi up to a constant of the row, as long as j <= i."""
+
+    def score_mod(self, pos):
+        return lambda score, b, h, i, j: score + self.slopes[h] * pos[j]
+
+
+class AlibiOverSqrt(Alibi):
+    """The bias divided by sqrt(K) like q . k."""
+
+    def score_mod(self, pos):
+        scale = math.sqrt(self.geometry.head_dim)
+        return lambda score, b, h, i, j: score - self.slopes[h] * (pos[i] - pos[j]).abs() / scale
+
+
+class AlibiInBfloat16(Alibi):
+    def score_mod(self, pos):
+        low = pos.to(torch.bfloat16)
+        return lambda score, b, h, i, j: score - self.slopes[h] * (low[i] - low[j]).abs()
+
+
+class AlibiOneFormula(Alibi):
+    """2^(-8h/H) for every H."""
+
+    def __init__(self, geometry):
+        super().__init__(geometry)
+        self.slopes = 2.0 ** (-8 * torch.arange(1, geometry.n_heads + 1) / geometry.n_heads)
+
+
+class AlibiFromTheSecond(Alibi):
+    """Every other slope of twice the heads, starting with the second."""
+
+    def __init__(self, geometry):
+        super().__init__(geometry)
+        power = 1 << (geometry.n_heads.bit_length() - 1)
+        rest = alibi_slopes(2 * power)[1::2][: geometry.n_heads - power]
+        self.slopes = torch.cat([alibi_slopes(power), rest]).float()
+
+
+class AlibiThatScales(Alibi):
+    """Not a bias: it also changes q . k."""
+
+    def score_mod(self, pos):
+        return lambda score, b, h, i, j: 2 * score - self.slopes[h] * (pos[i] - pos[j]).abs()
+
+
+class LocalOneMore(Local):
+    def mask_mod(self, pos):
+        return lambda b, h, i, j: (pos[i] - pos[j]).abs() <= self.window
+
+
+class LocalOneLess(Local):
+    def mask_mod(self, pos):
+        return lambda b, h, i, j: (pos[i] - pos[j]).abs() < self.window - 1
+
+
+class LocalHalves(Local):
+    """ModernBERT's convention: the window counts both sides."""
+
+    def mask_mod(self, pos):
+        return lambda b, h, i, j: (pos[i] - pos[j]).abs() <= self.window // 2
+
+
+class LocalOneSided(Local):
+    def mask_mod(self, pos):
+        return lambda b, h, i, j: pos[i] - pos[j] < self.window
+
+
+class LocalWithAWrongFact(Local):
+    """Right in its mask, but attention is told to skip a key that the mask keeps."""
+
+    def branches(self, pos):
+        return tuple(branch._replace(window=branch.window - 1) for branch in super().branches(pos))
+
+
+class T5OfTheOtherKind(T5):
+    """The buckets of an encoder in a causal model and the other way round."""
+
+    def score_mod(self, pos):
+        other = not self.geometry.causal
+        return lambda score, b, h, i, j: score + self.bias[h, t5_bucket(pos[j] - pos[i], other)]
+
+
+class T5Swapped(T5):
+    """i - j where j - i is meant."""
+
+    def score_mod(self, pos):
+        return lambda score, b, h, i, j: score + self.bias[h, t5_bucket(pos[i] - pos[j], self.geometry.causal)]
+
+
+class T5TimesSqrt(T5):
+    """GPT-NeoX, x-transformers: the bias multiplied by sqrt(K)."""
+
+    def score_mod(self, pos):
+        inner = super().score_mod(pos)
+        return lambda score, b, h, i, j: score + math.sqrt(self.geometry.head_dim) * inner(0, b, h, i, j)
+
+
+class CopeThatCountsTheFuture(Cope):
+    """The cumulative sum before the mask."""
+
+    def gates(self, q, k):
+        return torch.sigmoid(q @ k.mT)
+
+
+REJECTED = [
+    (Rope, RopeUnrotated, rotates),
+    (Rope, RopeUnrotated, rope_formula()),
+    (Rope, RopeOfAQuarter, rotates),
+    (Rope, RopeOfAQuarter, rope_formula()),
+    (Rope, RopeOfQueriesOnly, rotates),
+    (Rope, RopeOfQueriesOnly, shifts(1)),
+    (Rope, RopeCachedWithoutBase, every_base),
+    (Rope, RopeInFloat32, rope_formula(at=SCATTERED)),
+    (Rope, RopeInFloat32, shifts(FAR)),
+    (Rope, RopeInBfloat16, numbered),
+    (Rope, RopeInBfloat16, rope_formula(at=range(300, 320))),
+    (Rope, RopeOfNeighbours, rope_formula()),
+    (Sinusoidal, SinusoidalInFloat32, formula("sinusoidal", base=10_000.0, at=SCATTERED)),
+    (Sinusoidal, SinusoidalConcatenated, formula("sinusoidal", base=10_000.0)),
+    (Alibi, AlibiWithoutAbs, formula("alibi")),
+    (Alibi, AlibiByKey, formula("alibi")),
+    (Alibi, AlibiOverSqrt, formula("alibi")),
+    (Alibi, AlibiOverSqrt, formula("alibi", causal=True)),
+    (Alibi, AlibiInBfloat16, formula("alibi", at=range(300, 320))),
+    (Alibi, AlibiOneFormula, slopes(6)),
+    (Alibi, AlibiOneFormula, slopes(12)),
+    (Alibi, AlibiOneFormula, formula("alibi", n_heads=6)),
+    (Alibi, AlibiOneFormula, formula("alibi", n_heads=12)),
+    (Alibi, AlibiFromTheSecond, slopes(6)),
+    (Alibi, AlibiFromTheSecond, slopes(12)),
+    (Alibi, AlibiThatScales, additive),
+    *((Local, mutant, window(causal)) for mutant in (LocalOneMore, LocalOneLess, LocalHalves) for causal in (True, False)),
+    (Local, LocalOneSided, window(causal=False)),
+    (Local, LocalOneMore, window_fact),
+    (Local, LocalWithAWrongFact, window_fact),
+    (T5, T5OfTheOtherKind, t5_formula(causal=True)),
+    (T5, T5OfTheOtherKind, t5_formula(causal=False)),
+    (T5, T5Swapped, t5_formula(causal=True)),
+    (T5, T5Swapped, t5_formula(causal=False)),
+    (T5, T5TimesSqrt, t5_formula(causal=True)),
+    (Cope, CopeThatCountsTheFuture, content),
+]
+
+
+@pytest.mark.parametrize(("real", "mutant", "check"), REJECTED, ids=[mutant.__name__ for _, mutant, _ in REJECTED])
+def test_a_bug_is_rejected_by_a_check_that_the_scheme_passes(real, mutant, check):
+    check(real)
+    with pytest.raises(AssertionError) as rejected:
+        check(mutant)
+    assert "attribute" not in str(rejected.value)  # for what it computes, not for the type of the result
+
+
+UNSEEN = [  # why the checks ask for more than one direction, length, head count and position
+    (RopeUnrotated, shifts(1)),
+    (RopeInFloat32, rope_formula()),
+    (RopeInBfloat16, rope_formula()),
+    (SinusoidalInFloat32, formula("sinusoidal", base=10_000.0, at=range(5))),
+    (AlibiWithoutAbs, formula("alibi", causal=True)),
+    (AlibiByKey, formula("alibi", causal=True)),
+    (AlibiInBfloat16, formula("alibi")),
+    (AlibiOneFormula, formula("alibi", n_heads=8)),
+    (AlibiFromTheSecond, formula("alibi", n_heads=4)),
+    (LocalOneSided, window(causal=True)),
+    (LocalWithAWrongFact, window(causal=True)),
+    (T5OfTheOtherKind, t5_formula(causal=True, at=range(8))),
+]
+
+
+@pytest.mark.parametrize(("mutant", "check"), UNSEEN, ids=[mutant.__name__ for mutant, _ in UNSEEN])
+def test_the_same_bug_goes_unseen_where_it_does_no_harm(mutant, check):
+    check(mutant)
+
+
+# ---- bugs between a scheme and its scores: what goes around prepare
+
+
+def rescaled_training(branches, *, training, **sizes):
+    """Cable: q . k is scaled in evaluation only."""
+    attend = prepare(branches, training=training, **sizes)
+    return (lambda q, k, v: attend(q * math.sqrt(q.shape[-1]), k, v)) if training else attend
+
+
+def changed_bias(change):
+    """Attention whose biases go through `change`."""
+
+    def path(branches, **sizes):
+        def changed(branch):
+            def add(score, b, h, i, j):
+                return score + change(branch.score_mod(torch.zeros_like(score), b, h, i, j))
+
+            return branch._replace(score_mod=add) if branch.score_mod else branch
+
+        return prepare([changed(branch) for branch in branches], **sizes)
+
+    return path
+
+
+def rotation_while_training_only(branches, *, training, **sizes):
+    return prepare([b if training else b._replace(rotate=None) for b in branches], training=training, **sizes)
+
+
+def one_key_short(branches, **sizes):
+    """The chunk's keys end one too early: the mask is right, the range is not."""
+    return prepare([branch._replace(window=branch.window - 1) for branch in branches], **sizes)
+
+
+def causal_chunks(branches, *, causal, training, **sizes):
+    """Forgets in evaluation that an encoder looks ahead."""
+    return prepare(branches, causal=causal or not training, training=training, **sizes)
+
+
+PATHS = {
+    "q.k scaled differently in training": (Rope, rescaled_training),
+    "bias over sqrt(K)": (Alibi, changed_bias(lambda bias: bias / math.sqrt(8))),
+    "bias without a gradient": (T5, changed_bias(torch.detach)),
+    "bias in bfloat16": (T5, changed_bias(lambda bias: bias.bfloat16())),
+    "no rotation in evaluation": (Rope, rotation_while_training_only),
+    "window one key short": (lambda geometry: Local(geometry, Rope(geometry), 5), one_key_short),
+    "causal in evaluation": (Alibi, causal_chunks),
+}
+
+
+@pytest.mark.parametrize("bug", PATHS)
+def test_a_path_that_computes_something_else_is_rejected(bug, small):
+    build, path = PATHS[bug]
+    scheme = build(ENCODER)
+    for parameter in scheme.parameters():
+        nn.init.normal_(parameter)
+
+    def check(path):
+        for training in (True, False):
+            check_path(scheme, 16, training, path)
+
+    check(prepare)
+    with pytest.raises(AssertionError):
+        check(path)

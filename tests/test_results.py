@@ -1,0 +1,299 @@
+"""Results on disk: whole files or none, one config a folder, rows that come back bit for bit."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rows import both_protocols, many, scheme_rows
+
+from experiments.report import draw_all, gather
+from extrap.errors import UserError
+from extrap.results import COLUMNS, claim, collect, differences, load_rows, refuse_other_config, save_table, write_atomic
+
+CONFIG = {
+    "seed": 0,
+    "position": {"_target_": "rope", "base": 10000.0},
+    "train": {"lr": 0.002, "max_steps": 20},
+    "name": None,
+}
+
+
+def refusal(function, *arguments) -> str:
+    with pytest.raises(UserError) as error:
+        function(*arguments)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+# writing
+
+
+@pytest.mark.parametrize("content", ["", "text – ±\n", b"\0\xff", "x" * 1_000_000])
+def test_write_atomic_writes_what_it_is_given(tmp_path, content):
+    path = tmp_path / "file.csv"
+    path.write_text("old")
+    write_atomic(path, content)
+    assert path.read_bytes() == (content.encode() if isinstance(content, str) else content)
+    assert [p.name for p in tmp_path.iterdir()] == ["file.csv"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_content(tmp_path, monkeypatch, step):
+    path = tmp_path / "file.csv"
+    path.write_text("old and whole")
+
+    def fails(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(*((os, "fsync") if step == "fsync" else (Path, "replace")), fails)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomic(path, "new and torn")
+    assert path.read_text() == "old and whole"
+
+
+def test_a_file_left_over_from_a_killed_write_is_no_obstacle(tmp_path):
+    (tmp_path / "file.csv.partial").write_text("left over from last time, and longer than what comes now")
+    write_atomic(tmp_path / "file.csv", "new")
+    assert (tmp_path / "file.csv").read_text() == "new"
+
+
+# run folders
+
+
+def test_a_folder_belongs_to_one_config(tmp_path):
+    folder = tmp_path / "deep" / "run"
+    claim(folder, CONFIG)
+    assert yaml.safe_load((folder / "config.yaml").read_text()) == CONFIG
+    before = (folder / "config.yaml").stat().st_mtime_ns
+    claim(folder, dict(reversed(CONFIG.items())))  # the order of keys is no difference
+    assert (folder / "config.yaml").stat().st_mtime_ns == before
+    other = CONFIG | {"train": {"lr": 0.1, "max_steps": 20}, "position": {"_target_": "alibi"}}
+    message = refusal(claim, folder, other)
+    assert str(folder) in message
+    for change in ("train.lr: 0.002 -> 0.1", "position._target_: rope -> alibi", "position.base: 10000.0 -> nothing"):
+        assert change in message
+    assert "max_steps" not in message
+    assert yaml.safe_load((folder / "config.yaml").read_text()) == CONFIG
+    refuse_other_config(tmp_path / "not there", other)
+
+
+@pytest.mark.parametrize(
+    "value", [1e-3, 1e-05, 2.0e-3, 1e22, 0.1 + 0.2, 2**31 - 1, True, None, "null", "1e-3", "a: b # c", [1, 2]]
+)
+def test_no_value_differs_from_itself_after_a_round_trip(tmp_path, value):
+    claim(tmp_path / "run", {"a": {"b": value}})
+    claim(tmp_path / "run", {"a": {"b": value}})
+    assert "a.b" in refusal(claim, tmp_path / "run", {"a": {"b": "another"}})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ({"a": 1}, {"a": 1}, []),
+        ({"a": 1}, {"a": 2}, ["a: 1 -> 2"]),
+        ({"a": 1}, {"b": 1}, ["a: 1 -> nothing", "b: nothing -> 1"]),
+        ({"a": {"b": {"c": 1}}}, {"a": {"b": {"c": 2}}}, ["a.b.c: 1 -> 2"]),
+        ({"a": {"b": 1}}, {"a": 1}, ["a.b: 1 -> nothing", "a: nothing -> 1"]),
+        ({"a": [1, 2]}, {"a": [2, 1]}, ["a: [1, 2] -> [2, 1]"]),
+        ({"a": "1"}, {"a": 1}, ["a: 1 -> 1"]),
+        ({"a": 1}, {"a": 1.0}, []),
+    ],
+)
+def test_differences(old, new, expected):
+    assert differences(old, new) == expected
+
+
+# collecting
+
+
+def finished(runs: Path, scheme: str, seed: int, **config: object) -> None:
+    """A run folder as a sweep leaves it."""
+    folder = runs / f"{scheme}-seed{seed}"
+    claim(folder, CONFIG | {"seed": seed, "position": {"_target_": scheme}} | config)
+    rows = both_protocols({scheme: {128: [1.0 + seed], 256: [2.0 + seed]}})
+    save_table(folder / "eval.csv", rows.assign(seed=seed, run=folder.name))
+
+
+def test_collect_takes_runs_that_differ_in_seed_and_position(tmp_path):
+    for scheme in ("rope", "alibi"):
+        for seed in (0, 1):
+            finished(tmp_path, scheme, seed)
+    claim(tmp_path / "unfinished", CONFIG)
+    rows = collect(tmp_path)
+    assert list(rows["run"].unique()) == ["alibi-seed0", "alibi-seed1", "rope-seed0", "rope-seed1"]
+    assert len(rows) == 4 * 8
+
+
+def test_collect_refuses_runs_that_differ_in_more(tmp_path):
+    finished(tmp_path, "rope", 0)
+    finished(tmp_path, "rope", 1, train={"lr": 0.1, "max_steps": 20})
+    message = refusal(collect, tmp_path)
+    for part in ("rope-seed0", "rope-seed1", "train.lr: 0.002 -> 0.1", str(tmp_path)):
+        assert part in message
+    assert "position" not in message.replace("seed and position", "")
+
+
+def test_collect_refuses_where_nothing_is_finished(tmp_path):
+    claim(tmp_path / "run", CONFIG)
+    for runs in (tmp_path, tmp_path / "nowhere"):
+        assert f"{runs} holds no evaluated run" in refusal(collect, runs)
+
+
+def copied_run(results: Path) -> None:
+    """The same rows in two folders, as after a folder was copied."""
+    for name in ("rope", "copy"):
+        finished(results / "runs" / "made", name, 0)
+    rows = (results / "runs" / "made" / "rope-seed0" / "eval.csv").read_bytes()
+    (results / "runs" / "made" / "copy-seed0" / "eval.csv").write_bytes(rows)
+
+
+def test_collect_refuses_the_same_rows_twice(tmp_path):
+    copied_run(tmp_path)
+    assert "twice" in refusal(collect, tmp_path / "runs" / "made")
+
+
+def test_a_report_that_is_refused_leaves_the_last_one_as_it_was(tmp_path):
+    copied_run(tmp_path)
+    rows = tmp_path / "made" / "rows.csv"
+    rows.parent.mkdir()
+    rows.write_text("of the last good report")
+    assert "twice" in refusal(gather, tmp_path, "made")
+    assert rows.read_text() == "of the last good report"
+
+
+def test_a_report_can_be_made_again_from_its_rows_byte_for_byte(tmp_path, capsys):
+    for scheme in ("rope", "alibi"):
+        for seed in (0, 1):
+            finished(tmp_path / "runs" / "made", scheme, seed)
+    gather(tmp_path, "made")
+    printed = capsys.readouterr().out
+    files = {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()}
+    assert files.keys() == {
+        "rows.csv", "table.csv", "table.md", "table.tex",
+        "perplexity.csv", "perplexity.png", "perplexity.pdf", "perplexity.svg",
+    }  # fmt: skip
+    assert all(str(tmp_path / "made" / name) in printed for name in files)
+    for name in files.keys() - {"rows.csv"}:
+        (tmp_path / "made" / name).unlink()
+    draw_all(tmp_path)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()} == files
+
+
+def test_nothing_to_draw_is_refused(tmp_path):
+    assert f"{tmp_path} holds no */rows.csv" in refusal(draw_all, tmp_path)
+
+
+# rows
+
+
+NAMES = ["a,b", '"quoted"', "it's", "位置 ±", "nan", "NaN", "None", "NA", "null", "", " spaced ", "007", "1e5", "True", "-",
+         "two\nlines", "a\tb", "local(rope, window=32)", "\\n", "#x"]  # fmt: skip
+
+
+def there_and_back(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
+    save_table(path, rows)
+    first = path.read_bytes()
+    loaded = load_rows(path)
+    save_table(path, loaded)
+    assert path.read_bytes() == first
+    return loaded
+
+
+@pytest.mark.parametrize("column", ["scheme", "document", "run", "extension"])
+def test_any_name_comes_back(tmp_path, column):
+    rows = pd.concat([scheme_rows("a", {128: [1.0]}, **{column: name}) for name in NAMES], ignore_index=True)
+    if column == "document":
+        rows = rows.drop_duplicates("document")
+    elif column == "run":
+        rows["seed"] = np.arange(len(rows))
+    loaded = there_and_back(tmp_path / "rows.csv", rows)
+    assert loaded[column].to_list() == rows[column].to_list()
+    assert len(loaded) == len(rows)
+
+
+@given(
+    losses=st.lists(st.floats(min_value=0, allow_infinity=False, allow_nan=False), min_size=1, max_size=20),
+    name=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20),
+)
+@settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+def test_every_bit_comes_back(tmp_path, losses, name):
+    rows = scheme_rows(name, {128: [1.0] * len(losses)}).iloc[::2]
+    rows = rows.assign(nll_sum=losses).reset_index(drop=True)
+    loaded = there_and_back(tmp_path / "rows.csv", rows)
+    assert loaded["nll_sum"].to_numpy().tobytes() == rows["nll_sum"].to_numpy().tobytes()
+    assert loaded["scheme"].to_list() == rows["scheme"].to_list()
+
+
+def test_many_random_floats_come_back(tmp_path):
+    bits = np.random.default_rng(0).integers(0, 0x7FF0000000000000, size=5000, dtype=np.int64)  # every positive finite float
+    rows = pd.concat([scheme_rows("a", {128: [1.0] * 2500})], ignore_index=True).assign(nll_sum=bits.view(np.float64))
+    loaded = there_and_back(tmp_path / "rows.csv", rows)
+    np.testing.assert_array_equal(loaded["nll_sum"].to_numpy().view(np.int64), bits)
+
+
+def test_columns_have_their_types(tmp_path):
+    loaded = there_and_back(tmp_path / "rows.csv", many({"a": {128: [1.0, 2.0], 256: [1.0, 2.0]}}))
+    assert list(loaded.columns) == COLUMNS
+    for column in ("train_len", "eval_len", "seed", "segment", "n_tokens", "n_bytes"):
+        assert loaded[column].dtype == np.int64
+    assert loaded["nll_sum"].dtype == np.float64
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_a_missing_column_is_refused(tmp_path, column):
+    save_table(tmp_path / "rows.csv", scheme_rows("a", {128: [1.0]}).drop(columns=column))
+    message = refusal(load_rows, tmp_path / "rows.csv")
+    assert str(tmp_path / "rows.csv") in message
+    assert column in message
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"a,b\n1,2\n", b"\xff\xfe\0\0", b"\x89PNG\r\n\x1a\n", b"a,b\n1,2,3\n4\n"])
+def test_what_is_no_table_of_rows_is_refused(tmp_path, content):
+    (tmp_path / "rows.csv").write_bytes(content)
+    assert "is no table of rows" in refusal(load_rows, tmp_path / "rows.csv")
+
+
+def test_missing_files_are_refused(tmp_path):
+    assert f"{tmp_path / 'rows.csv'} does not exist" in refusal(load_rows, tmp_path / "rows.csv")
+
+
+def test_a_table_without_rows_is_refused(tmp_path):
+    save_table(tmp_path / "rows.csv", pd.DataFrame(columns=COLUMNS))
+    assert str(tmp_path / "rows.csv") in refusal(load_rows, tmp_path / "rows.csv")
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("nll_sum", ""), ("nll_sum", "nan"), ("nll_sum", "inf"), ("nll_sum", "1,5"), ("nll_sum", "lots"),
+        ("n_tokens", "19.5"), ("n_tokens", ""), ("n_tokens", "0"), ("n_tokens", "-3"), ("n_bytes", "many"),
+        ("eval_len", "abc"), ("train_len", ""), ("seed", "x"), ("segment", "0.5"),
+    ],
+)  # fmt: skip
+def test_what_is_no_number_is_refused(tmp_path, column, value):
+    rows = scheme_rows("a", {128: [1.0]}).astype({column: object})
+    rows.loc[1, column] = value
+    save_table(tmp_path / "rows.csv", rows)
+    assert str(tmp_path / "rows.csv") in refusal(load_rows, tmp_path / "rows.csv")
+
+
+def test_a_file_cut_short_is_refused(tmp_path):
+    save_table(tmp_path / "rows.csv", scheme_rows("a", {128: [1.0]}))
+    content = (tmp_path / "rows.csv").read_text()
+    (tmp_path / "rows.csv").write_text(content[: content.rindex(",")])
+    refusal(load_rows, tmp_path / "rows.csv")
+
+
+def test_a_segment_scored_twice_is_refused(tmp_path):
+    rows = many({"a": {128: [1.0, 2.0]}, "b": {128: [1.0]}})
+    twice = pd.concat([rows, rows.iloc[[1]].assign(nll_sum=9.9, run="another")])
+    save_table(tmp_path / "rows.csv", twice)
+    message = refusal(load_rows, tmp_path / "rows.csv")
+    for part in ("twice", "scheme=a", "seed=0", "document=document-1"):
+        assert part in message

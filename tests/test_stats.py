@@ -1,0 +1,432 @@
+"""Numbers from rows: sums before quotients, intervals that cover, claims only beyond the noise."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from rows import FLOOR, PLATEAU, many, scheme_rows, shuffled, with_floor
+from scipy import stats as scipy_stats
+
+from extrap.errors import UserError
+from extrap.stats import (
+    CONFIDENCE,
+    SCHEME,
+    SETTING,
+    against_floor,
+    onset,
+    perplexity,
+    summarise,
+    t_half_width,
+    verdict,
+)
+
+BY = [*SETTING, *SCHEME, "eval_len", "seed"]
+
+
+def cell(summary: pd.DataFrame, scheme: str, eval_len: int) -> pd.Series:
+    (line,) = (line for _, line in summary.iterrows() if line["scheme"] == scheme and line["eval_len"] == eval_len)
+    return line
+
+
+def is_best(rows: pd.DataFrame) -> set[tuple[str, int]]:
+    summary = summarise(rows)
+    return set(summary[summary["best"]][["scheme", "eval_len"]].itertuples(index=False, name=None))
+
+
+# one perplexity
+
+
+def uneven() -> pd.DataFrame:
+    """Two segments: 10 tokens of 3 nats, 990 tokens of 1 nat; a mean of means would be 2 nats."""
+    rows = scheme_rows("a", {128: [1.0]})
+    return rows.assign(n_tokens=[10, 990], n_bytes=[20, 990], nll_sum=[30.0, 990.0])
+
+
+def assert_sums_come_first(by_group) -> None:
+    (line,) = by_group(uneven(), BY).itertuples()
+    assert line.log_ppl == pytest.approx(1020 / 1000, rel=1e-14)
+    assert line.bpb == pytest.approx(1020 / 1010 / np.log(2), rel=1e-14)
+    assert line.n_tokens == 1000
+
+
+def mean_of_segment_means(rows, by):
+    means = rows.assign(log_ppl=rows["nll_sum"] / rows["n_tokens"], bpb=rows["nll_sum"] / rows["n_bytes"] / np.log(2))
+    sums = means.groupby(by, as_index=False)[["n_tokens"]].sum()
+    return sums.assign(**means.groupby(by)[["log_ppl", "bpb"]].mean().reset_index(drop=True))
+
+
+def mean_of_perplexities(rows, by):
+    sums = mean_of_segment_means(rows, by)
+    return sums.assign(log_ppl=np.log(np.mean(np.exp(rows["nll_sum"] / rows["n_tokens"]))))
+
+
+def test_perplexity_is_a_quotient_of_sums():
+    assert_sums_come_first(perplexity)
+
+
+@pytest.mark.parametrize("mutant", [mean_of_segment_means, mean_of_perplexities])
+def test_a_mean_of_means_is_noticed(mutant):
+    with pytest.raises(AssertionError):
+        assert_sums_come_first(mutant)
+
+
+def assert_uniform_guess_has_perplexity_v(summary) -> None:
+    """Over 50 symbols; ten bytes a token."""
+    rows = scheme_rows("uniform", {128: [np.log(50)], 256: [np.log(50)]})
+    found = summary(rows.assign(n_bytes=10 * rows["n_tokens"]))
+    assert found["ppl"].to_numpy() == pytest.approx(50, rel=1e-12)
+    assert found["bpb"].to_numpy() == pytest.approx(np.log2(50) / 10, rel=1e-12)
+    assert found["ratio"].to_numpy() == pytest.approx(1, rel=1e-12)
+
+
+def never_exponentiated(rows):
+    summary = summarise(rows)
+    return summary.assign(ppl=summary["log_ppl"])
+
+
+def in_bits(rows):
+    summary = summarise(rows)
+    return summary.assign(ppl=2 ** summary["log_ppl"])
+
+
+def test_a_uniform_guess_has_perplexity_v():
+    assert_uniform_guess_has_perplexity_v(summarise)
+
+
+@pytest.mark.parametrize("mutant", [never_exponentiated, in_bits])
+def test_a_perplexity_in_other_units_is_noticed(mutant):
+    with pytest.raises(AssertionError):
+        assert_uniform_guess_has_perplexity_v(mutant)
+
+
+def test_groups_are_kept_apart():
+    rows = many({"a": {128: [1.0, 2.0], 256: [3.0, 4.0]}, "b": {128: [5.0, 6.0]}})
+    rows = pd.concat([rows, scheme_rows("a", {128: [7.0]}, protocol="same_targets")])
+    found = perplexity(shuffled(rows), BY).set_index(["protocol", "scheme", "eval_len", "seed"])["log_ppl"]
+    expected = {
+        ("nonoverlap", "a", 128, 0): 1, ("nonoverlap", "a", 128, 1): 2, ("nonoverlap", "a", 256, 0): 3,
+        ("nonoverlap", "a", 256, 1): 4, ("nonoverlap", "b", 128, 0): 5, ("nonoverlap", "b", 128, 1): 6,
+        ("same_targets", "a", 128, 0): 7,
+    }  # fmt: skip
+    assert found.to_dict() == pytest.approx(expected, rel=1e-14)
+
+
+# intervals
+
+
+@pytest.mark.parametrize("values", [[1.0, 2.0], [1.5, 1.6, 1.4], [0.1, 5.0, 2.0, 2.0, -3.0], [2.0, 2.0, 2.0]])
+def test_half_width_is_that_of_the_t_interval(values):
+    sem = scipy_stats.sem(values)
+    expected = (
+        scipy_stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=sem)[1] - np.mean(values) if sem else 0
+    )
+    assert CONFIDENCE == 0.95
+    assert t_half_width(np.array(values)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_one_seed_has_no_interval():
+    assert np.isnan(t_half_width(np.array([1.0])))
+    line = cell(summarise(scheme_rows("a", {128: [1.0]})), "a", 128)
+    assert line["ppl"] == pytest.approx(np.e)
+    assert np.isnan([line["ppl_low"], line["ppl_high"], line["log_ppl_half"]]).all()
+
+
+def assert_covers(half_width) -> None:
+    """Of 2,000 intervals from 3 seeds 95 % hold the truth, within four standard errors (0.93 to 0.97)."""
+    draws = np.random.default_rng(0).normal(size=(2000, 3))
+    covered = np.mean([abs(draw.mean()) <= half_width(draw) for draw in draws])
+    assert abs(covered - 0.95) < 4 * (0.95 * 0.05 / 2000) ** 0.5
+
+
+def test_intervals_over_three_seeds_cover():
+    assert_covers(t_half_width)
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [
+        lambda draw: 1.96 * draw.std(ddof=1) / 3**0.5,  # as if 3 seeds were many
+        lambda draw: scipy_stats.t.ppf(0.975, 2) * draw.std() / 3**0.5,  # divided by n
+        lambda draw: scipy_stats.t.ppf(0.975, 2) * draw.std(ddof=1),  # of a single value
+        lambda draw: scipy_stats.t.ppf(0.95, 2) * draw.std(ddof=1) / 3**0.5,  # one side
+    ],
+)
+def test_intervals_that_do_not_cover_are_noticed(mutant):
+    with pytest.raises(AssertionError):
+        assert_covers(mutant)
+
+
+def test_summary_by_hand():
+    at_l, beyond = np.array([1.0, 1.2, 1.4]), np.array([1.5, 1.8, 1.8])
+    line = cell(summarise(shuffled(scheme_rows("a", {128: list(at_l), 256: list(beyond)}))), "a", 256)
+    half = 4.302652729911275 * beyond.std(ddof=1) / 3**0.5  # t(0.975, 2)
+    assert line["log_ppl"] == pytest.approx(1.7)
+    assert line["ppl"] == pytest.approx(np.exp(1.7))  # not the mean of perplexities
+    assert (line["ppl_low"], line["ppl_high"]) == pytest.approx((np.exp(1.7 - half), np.exp(1.7 + half)))
+    assert line["n_seeds"] == 3
+    assert line["n_tokens"] == 100  # of one seed
+    # the ratio is paired by seed: its interval is that of the differences
+    difference = beyond - at_l
+    half = 4.302652729911275 * difference.std(ddof=1) / 3**0.5
+    assert line["ratio"] == pytest.approx(np.exp(0.5))
+    assert (line["ratio_low"], line["ratio_high"]) == pytest.approx((np.exp(0.5 - half), np.exp(0.5 + half)))
+    at_train_len = cell(summarise(scheme_rows("a", {128: list(at_l)})), "a", 128)
+    assert (at_train_len["ratio"], at_train_len["ratio_low"], at_train_len["ratio_high"]) == (1, 1, 1)
+
+
+def test_the_order_of_rows_changes_no_number():
+    rows = with_floor({"a": {128: [1.5, 1.6], 256: [1.4, 1.5], 512: [1.35, 1.45]}, "b": {128: [1.7, 1.5]}})
+    key = [*SETTING, *SCHEME, "eval_len"]
+    for function, by in ((summarise, key), (against_floor, [*SETTING, "scheme", "extension", "eval_len"])):
+        first, second = (function(r).sort_values(by).reset_index(drop=True) for r in (rows, shuffled(rows)))
+        pd.testing.assert_frame_equal(first, second, check_exact=False, rtol=1e-13)
+
+
+# best
+
+
+def test_best_is_beyond_the_interval_of_the_paired_differences():
+    # seeds differ by far more than schemes, but each time a is 0.1 better
+    paired = {"a": {128: [1.0, 2.0, 3.0]}, "b": {128: [1.1, 2.11, 3.09]}}
+    assert is_best(many(paired)) == {("a", 128)}
+    # the same means with other partners: the difference drowns
+    assert is_best(many(paired | {"b": {128: [3.09, 1.1, 2.11]}})) == set()
+
+
+def test_best_must_beat_every_other():
+    clear = {"a": {128: [1.0, 1.01, 1.02]}, "b": {128: [1.5, 1.51, 1.53]}, "c": {128: [1.9, 1.93, 1.95]}}
+    assert is_best(many(clear)) == {("a", 128)}
+    close = clear | {"b": {128: [1.01, 1.0, 1.03]}}
+    assert is_best(many(close)) == set()
+
+
+def test_best_turns_where_the_difference_equals_its_interval():
+    half = t_half_width(np.array([0.1, 0.2, 0.3]) - 0.2)  # noise around the mean difference
+
+    def at(lead: float) -> set[tuple[str, int]]:
+        noise = np.array([-0.1, 0.0, 0.1])
+        return is_best(many({"a": {128: [1.0, 1.0, 1.0]}, "b": {128: list(1 + lead + noise)}}))
+
+    assert at(half * 1.001) == {("a", 128)}
+    assert at(half * 0.999) == set()
+
+
+@pytest.mark.parametrize(
+    "nll",
+    [
+        {"a": {128: [1.0]}, "b": {128: [9.0]}},  # a single seed
+        {"a": {128: [1.0, 1.0]}, "b": {128: [1.0, 1.0]}},  # a tie
+        {"a": {128: [1.0, 1.1]}},  # nobody to beat
+        {"a": {128: [1.0, 1.1]}, "b": {128: [9.0]}},  # seed 1 has no partner
+    ],
+)
+def test_nobody_is_best_without_evidence(nll):
+    assert is_best(many(nll)) == set()
+
+
+def test_seeds_without_partners_are_never_best():
+    rows = pd.concat([many({"a": {128: [1.0, 1.01]}}), many({"b": {128: [9.0, 9.01]}}).assign(seed=lambda r: r["seed"] + 2)])
+    assert is_best(rows) == set()
+
+
+def test_best_is_judged_at_each_length_among_those_that_reach_it():
+    rows = many(
+        {"a": {128: [1.0, 1.01], 256: [3.0, 3.01]}, "b": {128: [2.0, 2.02], 256: [2.0, 2.02]}, "ends": {128: [0.5, 0.52]}}
+    )
+    assert is_best(rows) == {("ends", 128), ("b", 256)}
+
+
+def test_a_floor_is_never_best_and_stands_in_nobody_s_way():
+    rows = with_floor({"a": {128: [1.5, 1.51]}, "b": {128: [1.8, 1.82]}})
+    assert is_best(rows) == {("a", 128)}
+
+
+def test_settings_are_never_compared():
+    rows = pd.concat([many({"a": {128: [1.0, 1.01]}, "b": {128: [1.5, 1.52]}}, objective="causal"),
+                      many({"a": {128: [5.0, 5.01]}, "b": {128: [2.0, 2.02]}}, objective="mlm")])  # fmt: skip
+    summary = summarise(rows)
+    assert set(summary[summary["best"]][["objective", "scheme"]].itertuples(index=False, name=None)) == {
+        ("causal", "a"), ("mlm", "b"),
+    }  # fmt: skip
+
+
+def test_one_scheme_with_two_extensions_is_two_competitors():
+    rows = pd.concat([scheme_rows("a", {128: [1.0, 1.01]}), scheme_rows("a", {128: [2.0, 2.03]}, extension="ntk")])
+    summary = summarise(rows)
+    assert summary.set_index("extension")["best"].to_dict() == {"none": True, "ntk": False}
+
+
+# onset
+
+
+def bracket(by_length: dict[int, float]) -> tuple[int, int | None]:
+    return onset(summarise(scheme_rows("a", {n: [value] for n, value in by_length.items()})))
+
+
+STEP = np.log(1.05)
+
+
+@pytest.mark.parametrize(
+    ("by_length", "expected"),
+    [
+        ({128: 1.0, 256: 1.0, 512: 0.9}, (512, None)),
+        ({128: 1.0, 256: 1 + 0.99 * STEP, 512: 1 + 1.01 * STEP}, (256, 512)),
+        ({128: 1.0, 256: 1 + 1.01 * STEP, 512: 9.0}, (128, 256)),  # at once
+        ({128: 1.0, 256: 1.5, 512: 1.0, 1024: 1.5}, (128, 256)),  # and back
+        ({128: 1.0, 256: 0.5, 512: 1.0, 1024: 2.0}, (512, 1024)),  # measured from the training length, not the best
+        ({128: 1.0}, (128, None)),  # ends
+        ({128: 1.0, 256: 2.0}, (128, 256)),  # ends above
+        ({32: 0.1, 64: 3.0, 128: 1.0, 256: 1.0}, (256, None)),  # what is shorter does not count
+        ({512: 2.0, 128: 1.0, 256: 1.0}, (256, 512)),  # in any order
+    ],
+)
+def test_onset_is_a_bracket(by_length, expected):
+    assert bracket(by_length) == expected
+
+
+def test_every_line_of_a_scheme_has_its_own_bracket():
+    summary = summarise(many({"a": {128: [1.0], 256: [2.0]}, "b": {128: [1.0], 256: [1.0]}}))
+    lines = summary[["scheme", "onset_low", "onset_high"]].astype(object).where(lambda v: v.notna(), None)
+    assert lines.to_numpy().tolist() == [["a", 128, 256], ["a", 128, 256], ["b", 256, None], ["b", 256, None]]
+
+
+# what is refused
+
+
+def test_seeds_that_scored_different_tokens_are_refused():
+    rows = scheme_rows("a", {128: [1.0, 1.0]})
+    rows.loc[0, "n_tokens"] += 1
+    with pytest.raises(UserError) as error:
+        summarise(rows)
+    assert all(part in str(error.value) for part in ("'a'", "100", "101"))
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_training_length_is_refused():
+    for rows in (scheme_rows("a", {256: [1.0]}), many({"a": {128: [1.0], 256: [1.0]}, "b": {256: [1.0]}})):
+        with pytest.raises(UserError, match=r"training length is missing.*eval\.lengths must hold it$"):
+            summarise(rows)
+
+
+def one_seed_without_it() -> pd.DataFrame:
+    rows = scheme_rows("a", {128: [1.0, 1.0], 256: [1.0, 1.0]})
+    return rows[(rows["seed"] == 0) | (rows["eval_len"] == 256)]
+
+
+def test_a_training_length_missing_for_one_seed_is_refused():
+    with pytest.raises(UserError, match="training length is missing"):
+        summarise(one_seed_without_it())
+
+
+def another_text_at_256() -> pd.DataFrame:
+    rows = scheme_rows("a", {128: [1.0], 256: [0.5]})
+    rows.loc[rows["eval_len"] == 256, "document"] += "-other"
+    return rows
+
+
+def fewer_tokens_at_256() -> pd.DataFrame:
+    rows = scheme_rows("a", {128: [1.0], 256: [0.5]})
+    return rows.drop(rows.index[-1])
+
+
+def a_scheme_that_scored_less() -> pd.DataFrame:
+    rows = many({"a": {128: [1.0, 1.1]}, "b": {128: [0.5, 0.6]}})
+    return rows[(rows["scheme"] == "a") | (rows["document"] == "document-0")]
+
+
+def seeds_with_different_texts() -> pd.DataFrame:
+    rows = scheme_rows("a", {128: [1.0, 1.1]})
+    rows.loc[rows["seed"] == 1, "document"] += "-other"
+    return rows
+
+
+@pytest.mark.parametrize(
+    "made", [another_text_at_256, fewer_tokens_at_256, a_scheme_that_scored_less, seeds_with_different_texts]
+)
+def test_numbers_of_different_texts_are_never_compared(made):
+    with pytest.raises(UserError):
+        summarise(made())
+
+
+# against the floor
+
+
+def test_without_a_floor_there_is_no_distance_to_it():
+    assert against_floor(many({"a": {128: [1.0]}})).empty
+
+
+def test_distance_to_the_floor_by_hand():
+    # at 128 floor 1.4 and plateau 1.9, at 512 floor 1.2
+    rows = with_floor({"a": {128: [1.5, 1.6], 256: [1.45, 1.55], 512: [1.4, 1.48]}})
+    found = against_floor(shuffled(rows)).set_index("eval_len")
+    assert found["excess"].to_dict() == pytest.approx({128: 0.15, 256: 0.2, 512: 0.24})
+    assert found.loc[128, "excess_half"] == pytest.approx(12.706204736 * 0.1 / 2)  # t(0.975, 1) s / sqrt(2), s = 0.1/sqrt(2)
+    assert found.loc[128, "learned"] == pytest.approx(np.mean([0.4, 0.3]) / 0.5)
+    assert np.isnan(found.loc[128, "gained"])
+    assert found.loc[512, "gained"] == pytest.approx(np.mean([0.1, 0.12]) / 0.2)
+    assert found.loc[512, "gained_half"] == pytest.approx(t_half_width(np.array([0.5, 0.6])))
+    assert found.loc[256, "gained"] == pytest.approx(0.05 / 0.1)
+
+
+def test_protocols_have_floors_of_their_own():
+    rows = with_floor({"a": {128: [1.5], 512: [1.4]}})
+    higher = rows.assign(
+        protocol="same_targets", nll_sum=rows["nll_sum"] + (rows["kind"] == "floor") * 0.1 * rows["n_tokens"]
+    )
+    found = against_floor(pd.concat([rows, higher])).set_index(["protocol", "eval_len"])["excess"]
+    assert found.to_dict() == pytest.approx({
+        ("nonoverlap", 128): 0.1, ("nonoverlap", 512): 0.2, ("same_targets", 128): 0.0, ("same_targets", 512): 0.1,
+    })  # fmt: skip
+
+
+VERDICTS = {
+    "still on the plateau": {128: [1.66, 1.66, 1.66], 256: [1.5, 1.5, 1.5], 512: [1.2, 1.2, 1.2]},
+    "ends": {128: [1.5, 1.5, 1.5]},
+    "breaks": {128: [1.5, 1.5, 1.5], 256: [1.56, 1.56, 1.56], 512: [1.4, 1.4, 1.4]},
+    "uses more context": {128: [1.5, 1.51, 1.49], 256: [1.4, 1.42, 1.39], 512: [1.3, 1.31, 1.3]},
+    "survives": {128: [1.5, 1.51, 1.49], 256: [1.5, 1.51, 1.49], 512: [1.5, 1.51, 1.49]},
+}
+
+
+@pytest.mark.parametrize("expected", VERDICTS)
+def test_verdicts(expected):
+    found = against_floor(with_floor({"a": VERDICTS[expected]}))
+    assert set(found["verdict"]) == {expected}
+    assert set(against_floor(shuffled(with_floor({"a": VERDICTS[expected]}), seed=3))["verdict"]) == {expected}
+
+
+def test_each_scheme_has_its_own_verdict():
+    found = against_floor(with_floor(VERDICTS))
+    assert (found["scheme"] == found["verdict"]).all()
+    assert len(found) == 13
+
+
+def verdict_of(nll: dict[int, list[float]]) -> str:
+    (found,) = set(against_floor(with_floor({"a": nll}))["verdict"])
+    return str(found)
+
+
+def test_verdicts_turn_where_they_say():
+    half_way = (FLOOR[128][0] + PLATEAU[128][0]) / 2
+    assert verdict_of({128: [half_way + 0.001], 512: [1.2]}) == "still on the plateau"
+    assert verdict_of({128: [half_way - 0.001], 512: [half_way]}) == "survives"
+    assert verdict_of({128: [1.5], 256: [1.5 + 1.001 * STEP], 512: [1.5]}) == "breaks"
+    assert verdict_of({128: [1.5], 256: [1.5 + 0.999 * STEP], 512: [1.5]}) == "survives"
+    # the floor gains 0.2: five per cent of it is 0.01
+    assert verdict_of({128: [1.5] * 3, 512: [1.4899] * 3}) == "uses more context"
+    assert verdict_of({128: [1.5] * 3, 512: [1.4901] * 3}) == "survives"
+
+
+def test_a_gain_within_the_noise_or_of_one_seed_is_no_use_of_context():
+    assert verdict_of({128: [1.5], 512: [1.3]}) == "survives"
+    assert verdict_of({128: [1.5, 1.5, 1.5], 512: [1.3, 1.5, 1.45]}) == "survives"
+    # seeds differ, but each of them gains the same
+    assert verdict_of({128: [1.4, 1.5, 1.6], 512: [1.3, 1.4, 1.5]}) == "uses more context"
+
+
+def test_what_is_used_counts_at_the_longest_length():
+    assert verdict_of({128: [1.5] * 3, 256: [1.3] * 3, 512: [1.5] * 3}) == "survives"
+
+
+def test_a_verdict_reads_lengths_not_the_order_of_lines():
+    lines = against_floor(with_floor({"a": VERDICTS["uses more context"]}))
+    assert verdict(lines.iloc[::-1]) == "uses more context"

@@ -1,0 +1,271 @@
+"""Tables show the numbers that their rows hold, whatever the schemes are called."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from rows import both_protocols, many, scheme_rows, shuffled, with_floor
+
+from extrap.tables import NONE, csv_table, latex_table, markdown_table, number, text_table
+
+# log-perplexities over two seeds; t(0.975, 1) = 12.7062, so a difference of 0.02 between seeds is a half width of 0.127062
+HALF = 12.706204736 * 0.01
+TWO_SEEDS = {
+    "rope": {128: [np.log(5) - 0.01, np.log(5) + 0.01], 256: [np.log(6) - 0.01, np.log(6) + 0.01]},
+    "alibi": {128: [np.log(8)] * 2, 256: [np.log(7.9)] * 2},
+    "learned": {128: [np.log(1234.5)] * 2},
+}
+
+Table = list[list[str]]
+
+
+def markdown_blocks(text: str) -> list[Table]:
+    """Every table as cells, split as GitHub splits them: at pipes without a backslash before them, one row a line."""
+    lines = re.split(r"\r\n|\r|\n", text)
+    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines if line.startswith("|")]
+    blocks: list[Table] = []
+    for i, row in enumerate(rows):
+        if i + 1 < len(rows) and all(re.fullmatch(":?-+:?", cell) for cell in rows[i + 1]):
+            blocks.append([row])
+        elif not all(re.fullmatch(":?-+:?", cell) for cell in row):
+            blocks[-1].append(row)
+    return blocks
+
+
+def latex_blocks(text: str) -> list[Table]:
+    blocks = []
+    for body in re.findall(r"\\begin{tabular}{l(?:r*)}\n(.*?)\\end{tabular}", text, flags=re.DOTALL):
+        lines = [line for line in body.splitlines() if line not in (r"\toprule", r"\midrule", r"\bottomrule")]
+        assert all(line.endswith(r" \\") for line in lines)
+        blocks.append([[cell.strip() for cell in re.split(r"(?<!\\)&", line.removesuffix(r"\\"))] for line in lines])
+    return blocks
+
+
+# numbers
+
+
+def test_markdown_numbers_by_hand():
+    (table,) = markdown_blocks(markdown_table(many(TWO_SEEDS)))
+    percent = f"{100 * (np.exp(HALF) - 1):.0f}"
+    assert percent == "14"
+    bits = [f"{np.log2(ppl):.3f}" for ppl in (5, 8, 1234.5)]
+    assert table == [
+        ["scheme", "128", "256", "blow-up", "bpb", "tokens"],
+        ["rope", "**5.00** ±14% (1.00)", "**6.00** ±14% (1.20)", "128 to 256", bits[0], "100"],
+        ["alibi", "8.00 ±0.0% (1.00)", "7.90 ±0.0% (0.99)", "none", bits[1], "100"],
+        ["learned", "1,234 ±0.0% (1.00)", NONE, "ends at 128", bits[2], "100"],
+    ]
+    assert NONE == "–"
+
+
+def test_latex_has_the_numbers_of_markdown():
+    (markdown,), (latex,) = markdown_blocks(markdown_table(many(TWO_SEEDS))), latex_blocks(latex_table(many(TWO_SEEDS)))
+
+    def plain(cell: str) -> str:
+        cell = re.sub(r"\\textbf{([^}]*)}", r"**\1**", cell)
+        return cell.replace(r"$\pm$", "±").replace(r"\%", "%").replace("--", NONE)
+
+    assert [[plain(cell) for cell in row] for row in latex] == markdown
+
+
+def test_the_terminal_shows_the_same_with_a_star_for_the_best():
+    text = text_table(many(TWO_SEEDS))
+    lines = {line.split()[0]: line for line in text.splitlines() if line.strip()}
+    assert re.split(r" {2,}", lines["rope"]) == ["rope", "*5.00 ±14%", "*6.00 ±14%", "128 to 256", "2.322", "100"]
+    assert re.split(r" {2,}", lines["learned"].strip())[1:4] == ["1,234 ±0.0%", NONE, "ends at 128"]
+    assert "2 seeds" in text
+
+
+def test_csv_holds_everything_unrounded():
+    rows = with_floor({"rope": {128: [1.5, 1.6], 512: [1.4, 1.6]}})
+    table = csv_table(rows).set_index(["scheme", "eval_len"])
+    assert table.loc[("rope", 128), "ppl"] == np.exp(table.loc[("rope", 128), "log_ppl"])
+    assert table.loc[("rope", 128), "log_ppl"] == pytest.approx(1.55, rel=1e-14)
+    assert table.loc[("rope", 512), "ratio"] == pytest.approx(np.exp(-0.05), rel=1e-13)
+    assert table.loc[("rope", 512), "excess"] == pytest.approx(0.3, rel=1e-13)
+    assert table.loc[("rope", 512), "gained"] == pytest.approx(0.25, rel=1e-12)
+    assert table.loc[("floor", 512), "log_ppl"] == pytest.approx(1.2)
+    assert np.isnan(table.loc[("floor", 512), "excess"])
+    assert len(table) == 2 + 9
+    assert not table.index.has_duplicates
+
+
+def test_the_floor_table_by_hand():
+    rows = with_floor({"uses": {128: [1.5] * 2, 256: [1.4] * 2, 512: [1.3, 1.32]}, "ends": {128: [1.5, 1.6]}})
+    for made in (rows, shuffled(rows, seed=1), shuffled(rows, seed=2)):  # the order of rows is no matter
+        for table in (markdown_blocks(markdown_table(made))[1], latex_blocks(latex_table(made))[1]):
+            plain = [[cell.replace(r"\%", "%").replace(r"$\pm$", "±").replace("--", NONE) for cell in row] for row in table]
+            assert plain[0] == ["scheme", "128", "256", "512", "learned at L", "gained", "verdict"]
+            half = f"{12.706204736 * 0.01:.3f}"
+            lines = {row[0]: row[1:] for row in plain[1:]}
+            assert lines["uses"] == ["0.100 ±0.000", "0.100 ±0.000", f"0.110 ±{half}", "80 %", "95 %", "uses more context"]
+            assert lines["ends"] == [f"0.150 ±{5 * 12.706204736 * 0.01:.3f}", NONE, NONE, "70 %", NONE, "ends"]
+            assert lines.keys() == {"uses", "ends"}
+
+
+def test_references_have_no_blow_up_and_no_interval():
+    table = markdown_blocks(markdown_table(with_floor({"a": {128: [1.5, 1.6], 256: [1.4, 1.5], 512: [1.4, 1.5]}})))[0]
+    lines = {row[0]: row[1:] for row in table}
+    assert lines["floor"] == ["4.06 (1.00)", "3.67 (0.90)", "3.32 (0.82)", "", "2.020", "100"]
+    assert lines["floor, last 128"][0] == "4.06 (1.00)"
+
+
+def test_one_seed_shows_no_interval():
+    (table,) = markdown_blocks(markdown_table(many({"a": {128: [1.0], 256: [2.0]}, "b": {128: [3.0], 256: [3.0]}})))
+    assert table[1][1:4] == ["2.72 (1.00)", "7.39 (2.72)", "128 to 256"]
+    assert "**" not in "".join(cell for row in table for cell in row)
+    assert "1 seed" in markdown_table(many({"a": {128: [1.0]}})).splitlines()[5]
+
+
+def test_bold_stands_where_a_scheme_is_best_and_nowhere_else():
+    rows = both_protocols({"a": {128: [1.0, 1.01], 256: [3.0, 3.02]}, "b": {128: [2.0, 2.03], 256: [2.0, 2.01]}})
+    best = csv_table(rows).set_index(["protocol", "scheme", "eval_len"])["best"]
+    for blocks, bold in ((markdown_blocks(markdown_table(rows)), "**"), (latex_blocks(latex_table(rows)), r"\textbf")):
+        assert len(blocks) == 2
+        for protocol, table in zip(("nonoverlap", "same_targets"), blocks, strict=True):
+            for scheme, at_128, at_256, *_ in table[1:]:
+                assert (bold in at_128, bold in at_256) == (best[protocol, scheme, 128], best[protocol, scheme, 256])
+    assert best.sum() == 4
+
+
+def test_objectives_and_protocols_never_share_a_table():
+    rows = pd.concat([both_protocols(TWO_SEEDS), both_protocols(TWO_SEEDS, objective="causal", data="markov")])
+    text = markdown_table(rows)
+    assert len(markdown_blocks(text)) == 4
+    titles = re.findall(r"^\*\*(.*)\*\*$", text, flags=re.MULTILINE)
+    assert titles == [
+        f"{protocol}: perplexity by length, {objective} on {data}, trained on 128, 2 seeds"
+        for objective, data in (("mlm", "stdlib"), ("causal", "markov"))
+        for protocol in ("nonoverlap", "same_targets")
+    ]
+
+
+def test_an_extension_is_part_of_the_name():
+    rows = pd.concat([scheme_rows("rope", {128: [1.0]}), scheme_rows("rope", {128: [2.0]}, extension="ntk")])
+    (table,) = markdown_blocks(markdown_table(rows))
+    assert [row[:2] for row in table[1:]] == [["rope", "2.72 (1.00)"], ["rope + ntk", "7.39 (1.00)"]]
+
+
+def test_lengths_stand_in_order():
+    rows = many({"a": {1024: [3.0], 128: [1.0], 4096: [4.0], 256: [2.0]}})
+    (table,) = markdown_blocks(markdown_table(rows))
+    assert table[0][1:5] == ["128", "256", "1,024", "4,096"]
+    assert [cell.split()[0] for cell in table[1][1:5]] == ["2.72", "7.39", "20.1", "54.6"]
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.floats(1e-4, 999.4))
+@example(9.996)
+@example(99.96)
+@example(0.9996)
+@example(1.0)
+@example(100.0)
+def test_numbers_have_three_significant_digits(value):
+    assert number(value) == f"{value:#.3g}".rstrip(".")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (999.6, "1,000"), (1234.4, "1,234"), (12345.6, "12,346"), (147.2, "147"), (33.94, "33.9")],
+)
+def test_large_numbers_keep_their_digits(value, text):
+    assert number(value) == text
+
+
+# names
+
+
+NAMES = [
+    "local(rope, window=32)", "t5(max_distance=256)", "a|b", r"a\|b", "ends in \\", "two\nlines", "two\r\nlines",
+    "carriage\rreturn", "$x^2$", "$", "50%", "a_b_c", "{}", "{", "}", "<b>bold</b>", "**bold**", "**12**",
+    "`code`", "位置", "x" * 300, "&", "#1", "~", "^", r"\textbf{x}", r"\end{tabular}", "%s {0}", "- x", "nan", "None", "12", "5.00", "[link](x)", "<", "a — b",
+    ":--",
+]  # fmt: skip
+
+
+def shown(name: str) -> str:
+    """On one line; nothing else about a name may change."""
+    return " ".join(name.split())
+
+
+def rows_named(*names: str) -> pd.DataFrame:
+    return with_floor({name: {128: [1.5, 1.51], 256: [1.4, 1.42], 512: [1.3, 1.32]} for name in names})
+
+
+def assert_only_names_differ(blocks: list[Table], plain: list[Table]) -> None:
+    """`plain` shows the same numbers for a single scheme of an innocent name, in the first line of every table."""
+    for table, (head, expected, *references) in zip(blocks, plain, strict=True):
+        assert table[0] == head
+        assert len(table) == 1 + len(NAMES) + len(references)
+        for row, name in zip(table[1:], NAMES, strict=False):
+            assert row[1:] == expected[1:], name
+
+
+def test_no_name_breaks_markdown():
+    blocks = markdown_blocks(markdown_table(rows_named(*NAMES)))
+    assert_only_names_differ(blocks, markdown_blocks(markdown_table(rows_named("plain"))))
+    for table in blocks:
+        for (cell, *_), name in zip(table[1:], NAMES, strict=False):
+            assert re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", cell) == shown(name)  # a backslash hides what a sign would do
+            assert not re.search(r"(?<!\\)(\\\\)*[*<`\[]", cell), name
+
+
+def test_no_name_breaks_latex():
+    text = latex_table(rows_named(*NAMES))
+    assert_balanced(text)
+    blocks = latex_blocks(text)
+    assert_only_names_differ(blocks, latex_blocks(latex_table(rows_named("plain"))))
+    for table in blocks:
+        for (cell, *_), name in zip(table[1:], NAMES, strict=False):
+            assert without_latex(cell) == shown(name)
+
+
+SPECIAL = {r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^", r"\textless{}": "<",
+           r"\textgreater{}": ">", r"\textbar{}": "|", r"\textasciigrave{}": "`"}  # fmt: skip
+SPECIAL |= {f"\\{c}": c for c in "&%$#_{}"}
+
+
+def without_latex(cell: str) -> str:
+    """What a cell shows; whatever is not escaped must be a character that LaTeX sets as it is."""
+    parts = re.split("(" + "|".join(map(re.escape, SPECIAL)) + ")", cell)
+    for part in parts[::2]:
+        assert not re.search(r"[\\{}$&#^_~%]", part), cell
+    return "".join(SPECIAL.get(part, part) for part in parts)
+
+
+def assert_balanced(text: str) -> None:
+    """No comment within a line, braces and environments closed in order, dollars in pairs."""
+    open_environments = []
+    for line in text.splitlines():
+        if line.startswith("%"):
+            continue
+        assert not re.search(r"(?<!\\)%", line), line
+        bare = re.sub(r"\\[&%$#_{}]", "", line)
+        assert bare.count("$") % 2 == 0, line
+        assert bare.count("{") == bare.count("}"), line
+        assert not re.search(r"[_^~#]", re.sub(r"\$\\pm\$", "", bare)), line
+        for verb, name in re.findall(r"\\(begin|end){(\w+)}", bare):
+            if verb == "begin":
+                open_environments.append(name)
+            else:
+                assert open_environments.pop() == name
+    assert not open_environments
+
+
+def test_latex_of_a_whole_experiment_is_balanced():
+    text = latex_table(with_floor(TWO_SEEDS | {"t5(max_distance=64)": {128: [1.5, 1.6], 256: [1.5, 1.6], 512: [2.0, 2.1]}}))
+    assert_balanced(text)
+    assert text.count(r"\begin{tabular}") == 2
+    assert {len(row) for row in latex_blocks(text)[0]} == {1 + 3 + 3}
+    assert {len(row) for row in latex_blocks(text)[1]} == {1 + 3 + 3}
+
+
+@pytest.mark.parametrize(
+    "broken", [r"a & b \\ % c", "a_b", r"\textbf{a", r"\begin{table}", r"\begin{a}\begin{b}\end{a}\end{b}", "$x"]
+)
+def test_unbalanced_latex_is_noticed(broken):
+    with pytest.raises(AssertionError):
+        assert_balanced(broken)
