@@ -138,6 +138,15 @@ def t5(geometry, bias, n_buckets, max_distance):
     return Reference(score=lambda q, k, i, j, h: scaled(q, k, i, j, h) + bias[h][bucket(i, j)])
 
 
+def kerple(geometry, r1, r2):
+    """Chi et al. 2022, equation 6: q.k / sqrt(K) - r1_h * log(1 + r2_h * |i - j|), r1 and r2 not below 0.01."""
+
+    def score(q, k, i, j, h):
+        return scaled(q, k, i, j, h) - max(r1[h], 0.01) * math.log(1 + max(r2[h], 0.01) * abs(i - j))
+
+    return Reference(score=score)
+
+
 REFERENCES = {  # by the name of the file in conf/position
     "nope": nope,
     "learned": learned,
@@ -146,4 +155,5 @@ REFERENCES = {  # by the name of the file in conf/position
     "alibi": alibi,
     "local": local,
     "t5": t5,
+    "kerple": kerple,
 }
