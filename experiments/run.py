@@ -39,7 +39,7 @@ def sweep(overrides: list[str]) -> int:
     from experiments.progress import Progress
     from experiments.report import gather
     from extrap.cells import prepare_grid
-    from extrap.floor import write_references
+    from extrap.runs import write_references
 
     cells = prepare_grid(configs)
     write_references(cells[0])

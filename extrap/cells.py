@@ -3,10 +3,9 @@
 import os
 from typing import Any, NamedTuple
 
-import torch
-
-from extrap.config import Config, Device, build, nearest
+from extrap.config import Config, build, nearest
 from extrap.data.base import Source
+from extrap.device import pick_device, pick_precision
 from extrap.errors import UserError
 from extrap.objectives import Objective
 from extrap.positions.base import Geometry, PositionScheme
@@ -31,9 +30,15 @@ def prepare(config: Config) -> Cell:
     """The objects that a config names. Raises UserError for what they refuse."""
     source: Source = build(config.data, "data", "extrap.data")
     objective: Objective = build(config.objective, "objective", "extrap.objectives")
+    return Cell(config, source, objective, _identity(config, source.describe()))
+
+
+def _identity(config: Config, data: dict[str, Any]) -> dict[str, Any]:
+    """All that answers depend on: the digest of the data and the precision of this machine included."""
     identity = config.identity()
-    identity["data"] = identity["data"] | source.describe()
-    return Cell(config, source, objective, identity)
+    identity["data"] |= data
+    identity["train"]["precision"] = pick_precision(config.train.precision, pick_device(config.runtime.device)).value
+    return identity
 
 
 def prepare_grid(configs: list[Config]) -> list[Cell]:
@@ -43,7 +48,7 @@ def prepare_grid(configs: list[Config]) -> list[Cell]:
     for config in configs:
         key = repr((config.data, config.objective))
         known = prepared.setdefault(key, prepare(config))
-        identity = config.identity() | {"data": known.identity["data"]}
+        identity = _identity(config, known.identity["data"])
         cells.append(Cell(config, known.source, known.objective, identity))
     _check_names(configs)
     for cell in cells:
@@ -68,11 +73,15 @@ def _check(cell: Cell) -> None:
     for protocol in config.eval.protocols:
         if protocol not in PROTOCOLS:
             raise UserError(f"eval.protocols: no protocol {protocol}; {nearest(protocol, PROTOCOLS)}")
+    n_scored = cell.objective.scored_share * config.eval.n_targets * config.eval.n_segments
+    if "same_targets" in config.eval.protocols and n_scored < 10:
+        raise UserError(
+            f"eval.n_targets: {config.eval.n_targets} targets in each of {config.eval.n_segments} segments come to about "
+            f"{n_scored:.0f} scored tokens, expected at least 10: raise eval.n_targets or eval.n_segments"
+        )
     extra = cell.objective.extra_tokens
     cell.source.check(config.train.train_len + extra, max(config.eval.lengths) + extra, config.eval.n_segments)
     build_scheme(config, cell.objective.causal)
-    if config.runtime.device is Device.cuda and not torch.cuda.is_available():
-        raise UserError("runtime.device=cuda: no CUDA device was found here; take runtime.device=cpu or auto")
     refuse_other_config(config.folder, cell.identity)
 
 

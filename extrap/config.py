@@ -158,9 +158,8 @@ class Config:
         return Path(self.runtime.results_dir) / "runs" / self.name / self.run
 
     def identity(self) -> dict[str, Any]:
-        """All that answers depend on, as plain data."""
+        """All of the config that answers depend on."""
         plain = asdict(self)
-        plain["train"]["precision"] = self.train.precision.value
         return {key: plain[key] for key in ("seed", "model", "position", "data", "objective", "train", "eval")}
 
 

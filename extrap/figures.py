@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from scipy.optimize import isotonic_regression
 
 from extrap.results import save_table, write_atomic
 from extrap.stats import SCHEME, SETTING, against_floor, summarise
@@ -62,7 +63,8 @@ def _panels(points: pd.DataFrame, values: tuple[str, str, str], ylabel: str, log
     title += f"{n_seeds} seeds; bands are 95 % t intervals" if n_seeds > 1 else "1 seed"
     protocols = list(points["protocol"].unique())
     with mpl.rc_context(fname=STYLE):
-        figure = Figure(figsize=(3.5 * len(protocols), 3.0), layout="constrained")
+        names = points["scheme"].str.len().max()
+        figure = Figure(figsize=((3.5 + 0.06 * max(0, names - 16)) * len(protocols), 3.0), layout="constrained")
         FigureCanvasAgg(figure)
         panels = figure.subplots(1, len(protocols), sharey=True, squeeze=False)[0]
         styles = _styles(points)
@@ -73,6 +75,8 @@ def _panels(points: pd.DataFrame, values: tuple[str, str, str], ylabel: str, log
             axes.set_title(PANEL_TITLES.get(protocol, protocol))
         panels[0].set_ylabel(ylabel)
         low, high = panels[0].get_ylim()
+        if log:  # bands of seeds that disagree may leave the panel, curves may not
+            low, high = max(low, points[values[0]].min() / 3), min(high, points[values[0]].max() * 3)
         figure.canvas.draw()
         for axes, protocol in zip(panels, protocols, strict=True):
             axes.set_ylim(low, high)
@@ -93,7 +97,7 @@ def _styles(points: pd.DataFrame) -> dict[tuple[str, str], Style]:
             continue
         i = sum("marker" in style for style in styles.values())
         styles[scheme, extension] = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
-        styles[scheme, extension]["linestyle"] = "-" if i < len(COLOURS) else "--"
+        styles[scheme, extension]["linestyle"] = ["-", "--", ":", "-."][i // len(COLOURS) % 4]
     return styles
 
 
@@ -157,20 +161,15 @@ def _labels(axes: Axes, points: pd.DataFrame, value: str, styles: dict[tuple[str
     bottom, top = axes.get_window_extent().y0, axes.get_window_extent().y1
     for (name, color, x), y in zip(names, spread(right, gap, bottom, top), strict=True):
         axes.annotate(name, (x, axes.transData.inverted().transform((0, y))[1]), xytext=(6, 0), textcoords="offset points",
-                      color=color, fontsize=7, va="center", annotation_clip=False)  # fmt: skip
+                      color=color, fontsize=7, va="center", annotation_clip=False, parse_math=False)  # fmt: skip
 
 
 def spread(wanted: list[float], gap: float, low: float, high: float) -> list[float]:
-    """Places near the wanted ones, in the same order, at least `gap` apart and, if they fit, within [low, high]."""
+    """Places nearest to the wanted ones, in the same order, within [low, high] and `gap` apart, or less if they do not fit."""
     order = np.argsort(wanted, kind="stable")
-    place = np.array(wanted, dtype=float)[order]
-    for _ in range(200):  # push neighbours apart by half of what is missing; converges fast for a dozen labels
-        place = np.clip(place, low, high)
-        missing = np.clip(gap - np.diff(place), 0, None)
-        if not (missing > 1e-3).any():
-            break
-        place[:-1] -= missing / 2
-        place[1:] += missing / 2
+    steps = min(gap, (high - low) / max(1, len(wanted) - 1)) * np.arange(len(wanted))
+    # less their steps, places need only not decrease
+    place = np.clip(isotonic_regression(np.asarray(wanted)[order] - steps).x, low, high - steps[-1]) + steps
     result = np.empty_like(place)
     result[order] = place
     return list(result)

@@ -3,12 +3,11 @@
 import numpy as np
 import pandas as pd
 
-from extrap.cells import Cell
 from extrap.config import Config
 from extrap.data.base import Source
 from extrap.objectives import Objective
 from extrap.protocols import held_out_batch, rows_of, windows
-from extrap.results import COLUMNS, MAY_DIFFER, claim, save_table
+from extrap.results import COLUMNS
 
 
 def reference_rows(config: Config, source: Source, objective: Objective) -> pd.DataFrame:
@@ -48,12 +47,3 @@ def label_rows(rows: pd.DataFrame, config: Config, **columns: object) -> pd.Data
         "train_len": config.train.train_len,
     }
     return rows.assign(**(labels | columns))[COLUMNS]
-
-
-def write_references(cell: Cell) -> None:
-    """The rows of the references as a run of their own beside the others, once; nothing where there are none."""
-    folder = cell.config.folder.parent / "reference"
-    rows = reference_rows(cell.config, cell.source, cell.objective)
-    if not rows.empty:
-        claim(folder, {key: value for key, value in cell.identity.items() if key not in MAY_DIFFER})
-        save_table(folder / "eval.csv", rows)

@@ -24,7 +24,6 @@ class Mlm:
     column with a causal one. Source: Devlin et al. 2019 (arXiv:1810.04805).
     """
 
-    name = "mlm"
     causal = False
     extra_tokens = 0
 
@@ -32,6 +31,10 @@ class Mlm:
         if not 0 < mask_rate < 1:
             raise UserError(f"objective.mask_rate: expected a share between 0 and 1, found {mask_rate}")
         self.mask_rate = mask_rate
+
+    @property
+    def scored_share(self) -> float:
+        return self.mask_rate
 
     def n_inputs(self, vocab_size: int) -> int:
         return vocab_size + 1  # [MASK] is the last token
@@ -47,9 +50,9 @@ class Mlm:
 class Causal:
     """Next-token prediction: nll = mean over t of -log p(x_{t+1} | x_1 .. x_t)."""
 
-    name = "causal"
     causal = True
     extra_tokens = 1  # T inputs need T + 1 tokens
+    scored_share = 1.0
 
     def n_inputs(self, vocab_size: int) -> int:
         return vocab_size

@@ -26,6 +26,7 @@ COLUMNS = [
     "experiment", "run", "kind", "scheme", "extension", "objective", "data", "protocol", "train_len", "eval_len",
     "seed", "document", "segment", "nll_sum", "n_tokens", "n_bytes",
 ]  # fmt: skip
+COUNTS = ["train_len", "eval_len", "seed", "segment", "n_tokens", "n_bytes"]
 # one segment scored once: two rows that agree in all of these are an error
 KEY = ["scheme", "extension", "objective", "data", "protocol", "train_len", "eval_len", "seed", "document", "segment"]
 # in these the runs of one experiment may differ: they are columns of their rows, so nothing is averaged over them unseen
@@ -90,23 +91,37 @@ def collect(runs: Path) -> pd.DataFrame:
                 f"the runs of one experiment may differ in seed and position only, but between {folders[0].name} "
                 f"and {folder.name} in {runs} also differ {'; '.join(changes)}: use another name=... for one of them"
             )
-    return pd.concat([load_rows(folder / "eval.csv") for folder in folders], ignore_index=True)
+    rows = pd.concat([load_rows(folder / "eval.csv") for folder in folders], ignore_index=True)
+    refuse_duplicates(rows, runs)
+    return rows
 
 
 def load_rows(path: Path) -> pd.DataFrame:
     """Rows from CSV, checked: all columns, no segment twice, nothing that is not a number where one must be."""
     if not path.exists():
         raise UserError(f"{path} does not exist; `make sweep` writes it")
-    text = dict.fromkeys([*COLUMNS[:8], "document"], str)
     try:
-        rows = pd.read_csv(path, dtype=text, float_precision="round_trip", keep_default_na=False)  # type: ignore[arg-type]
-        rows = rows[COLUMNS].astype({"nll_sum": np.float64, "n_tokens": np.int64, "n_bytes": np.int64})
+        # numbers are read as text first: a column that is not what it must be is then an error, not another type
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+        rows = rows[COLUMNS].astype(dict.fromkeys(COUNTS, np.int64) | {"nll_sum": np.float64})
     except (ValueError, KeyError) as error:
-        raise UserError(f"{path} is no table of rows with the columns {', '.join(COLUMNS)}: {error}") from error
+        raise UserError(_one_line(f"{path} is no table of rows with the columns {', '.join(COLUMNS)}: {error}")) from error
+    possible = np.isfinite(rows["nll_sum"]) & (rows["n_tokens"] >= 0) & (rows["n_bytes"] >= 0)
+    if rows.empty or not possible.all():
+        found = "no rows" if rows.empty else f"nll_sum, n_tokens, n_bytes = {tuple(rows[~possible].iloc[0, -3:])}"
+        raise UserError(f"{path}: expected rows with a finite nll_sum and counts from 0 on, found {found}")
+    refuse_duplicates(rows, path)
+    return rows
+
+
+def refuse_duplicates(rows: pd.DataFrame, place: Path) -> None:
     if rows.duplicated(KEY).any():
         twice = rows[rows.duplicated(KEY)].iloc[0]
-        raise UserError(f"{path} scores a segment twice: {', '.join(f'{k}={twice[k]}' for k in KEY)}")
-    return rows
+        raise UserError(f"{place} scores a segment twice: {', '.join(f'{k}={twice[k]}' for k in KEY)}")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def save_table(path: Path, table: pd.DataFrame) -> None:

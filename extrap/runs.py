@@ -13,11 +13,12 @@ import torch
 
 from extrap import __version__
 from extrap.cells import Cell, build_scheme
-from extrap.config import Device, Precision
+from extrap.config import Precision
+from extrap.device import pick_device
 from extrap.evaluate import evaluate
-from extrap.floor import label_rows
+from extrap.floor import label_rows, reference_rows
 from extrap.model import Encoder
-from extrap.results import claim, save_table, write_atomic
+from extrap.results import MAY_DIFFER, claim, save_table, write_atomic
 from extrap.train import save_tensors, train
 
 SCHEME_SEED = 2**32  # a scheme's own weights are drawn apart, so that the other weights do not depend on it
@@ -46,7 +47,7 @@ def _train_and_evaluate(cell: Cell) -> None:
         trained = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
         encoder.load_state_dict(trained["model"])
     else:
-        precision = pick_precision(config.train.precision, device)
+        precision = Precision(cell.identity["train"]["precision"])
         began = time.monotonic()
         train(
             encoder,
@@ -70,6 +71,15 @@ def _train_and_evaluate(cell: Cell) -> None:
     save_table(folder / "eval.csv", labelled)
 
 
+def write_references(cell: Cell) -> None:
+    """The rows of the references as a run of their own beside the others, once; nothing where there are none."""
+    folder = cell.config.folder.parent / "reference"
+    rows = reference_rows(cell.config, cell.source, cell.objective)
+    if not rows.empty:
+        claim(folder, {key: value for key, value in cell.identity.items() if key not in MAY_DIFFER})
+        save_table(folder / "eval.csv", rows)
+
+
 def build_encoder(cell: Cell) -> Encoder:
     """The model at step 0. Weights other than the scheme's depend on the seed and on sizes alone."""
     config, source, objective, _ = cell
@@ -77,23 +87,6 @@ def build_encoder(cell: Cell) -> Encoder:
     scheme = build_scheme(config, objective.causal)
     torch.manual_seed(config.seed)
     return Encoder(config.model, scheme, objective.n_inputs(source.vocab_size), source.vocab_size)
-
-
-def pick_device(wanted: Device) -> torch.device:
-    name = wanted.value if wanted is not Device.auto else "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
-def pick_precision(wanted: Precision, device: torch.device) -> Precision:
-    """bf16 where the machine has units for it; elsewhere it would be emulated and slower than fp32."""
-    if wanted is not Precision.auto:
-        return wanted
-    if device.type == "cuda":
-        has_units = torch.cuda.get_device_capability(device) >= (8, 0)
-    else:
-        capabilities = torch.cpu.get_capabilities()
-        has_units = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return Precision.bf16 if has_units else Precision.fp32
 
 
 def describe(

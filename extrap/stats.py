@@ -44,8 +44,9 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     best                    better than every other scheme at this length, beyond the interval of the paired difference
     onset_low, onset_high   blow-up bracket, the same on all lines of a scheme (see onset)
 
-    Raises UserError if seeds scored different tokens, or the training length was not scored.
+    Raises UserError if not all scored the same tokens, or the training length was not scored.
     """
+    refuse_other_targets(rows)
     by_seed = perplexity(rows, [*SETTING, *SCHEME, "eval_len", "seed"])
     at_train_len = by_seed[by_seed["eval_len"] == by_seed["train_len"]]
     per_seed = by_seed.merge(at_train_len[[*SETTING, *SCHEME, "seed", "log_ppl"]], on=[*SETTING, *SCHEME, "seed"],
@@ -54,8 +55,6 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
         raise UserError("rows: perplexity at the training length is missing for some scheme; eval.lengths must hold it")
     lines = []
     for key, group in per_seed.groupby([*SETTING, *SCHEME, "eval_len"], sort=False):
-        if group["n_tokens"].min() < group["n_tokens"].max():
-            raise UserError(f"rows: seeds of {key} scored different numbers of tokens: {sorted(group['n_tokens'])}")
         log_ppl, half = group["log_ppl"].mean(), t_half_width(group["log_ppl"].to_numpy())
         log_ratio = group["log_ppl"] - group["log_ppl_at_train_len"]
         ratio_half = t_half_width(log_ratio.to_numpy())
@@ -74,6 +73,18 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     summary["onset_low"] = pd.array([brackets[key][0] for key in keys], dtype="Int64")
     summary["onset_high"] = pd.array([brackets[key][1] for key in keys], dtype="Int64")
     return summary
+
+
+def refuse_other_targets(rows: pd.DataFrame) -> None:
+    """Raises UserError unless, within a setting, all schemes, lengths and seeds scored the same tokens."""
+    for setting, part in rows.groupby(SETTING, sort=False):
+        scored = part.pivot(index=["document", "segment"], columns=[*SCHEME, "eval_len", "seed"], values="n_tokens")
+        if (differs := scored.ne(scored.iloc[:, 0], axis=0).any()).any():
+            raise UserError(
+                f"rows: in {setting} {differs.idxmax()} scored other tokens than {scored.columns[0]} "
+                f"({scored.loc[:, differs].iloc[:, 0].sum():.0f} and {scored.iloc[:, 0].sum():.0f}); "
+                "numbers of different texts are not compared"
+            )
 
 
 def onset(scheme: pd.DataFrame) -> tuple[int, int | None]:

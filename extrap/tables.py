@@ -32,7 +32,8 @@ def markdown_table(rows: pd.DataFrame) -> str:
     """For a page: perplexity, its interval and its ratio to the training length; the best in bold."""
     parts = [_notes(rows)]
     for title, table in _blocks(rows, _cell_markdown):
-        parts += [f"**{title}**", table.map(_escape_markdown).to_markdown(index=False, disable_numparse=True,
+        table["scheme"] = table["scheme"].map(_escape_markdown)
+        parts += [f"**{title}**", table.to_markdown(index=False, disable_numparse=True,
                                                                           colalign=_align(table))]  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
@@ -41,7 +42,8 @@ def latex_table(rows: pd.DataFrame) -> str:
     """booktabs tables, one a protocol, otherwise the Markdown ones; needs \\usepackage{booktabs}."""
     parts = ["% " + _notes(rows).replace("**", "").replace("\n", "\n% ") + "\n"]
     for title, table in _blocks(rows, _cell_markdown):
-        styled = table.map(_latex_cell).rename(columns=_escape_latex).style.hide(axis="index")
+        cells = table.map(_latex_cell).assign(scheme=table["scheme"].map(_escape_latex))
+        styled = cells.rename(columns=_escape_latex).style.hide(axis="index")
         body = styled.to_latex(hrules=True, column_format="l" + "r" * (table.shape[1] - 1))
         caption = f"\\caption{{{_escape_latex(title)}.}}"
         parts.append(f"\\begin{{table}}\n\\centering\\footnotesize\n{caption}\n{body}\\end{{table}}\n")
@@ -100,7 +102,7 @@ def _floor_block(lines: pd.DataFrame, train_len: int) -> pd.DataFrame:
     lengths = sorted(lines["eval_len"].unique())
     table = []
     for (scheme, extension), group in lines.groupby(["scheme", "extension"], sort=False):
-        by_length = group.set_index("eval_len")
+        by_length = group.set_index("eval_len").sort_index()
         line = {"scheme": _name(scheme, extension)}
         for length in lengths:
             known = length in by_length.index
@@ -131,12 +133,17 @@ def _bracket(line: pd.Series, longest: int, lengths: list[int]) -> str:
 
 def number(value: float) -> str:
     """Three significant digits, and no fewer than the integer has: 6.15, 33.9, 147, 12,345."""
-    return f"{value:,.{max(0, 2 - int(np.floor(np.log10(abs(value)))))}f}" if value else "0"
+    if not value:
+        return "0"
+    digits = int(f"{value:.2e}".partition("e")[2])  # after rounding: 9.996 has two before the point
+    return f"{value:,.{max(0, 2 - digits)}f}"
 
 
 def _interval(line: pd.Series) -> str:
     if not np.isfinite(line["log_ppl_half"]):
         return ""
+    if line["log_ppl_half"] > np.log(11):
+        return " ±>1,000%"
     percent = 100 * np.expm1(line["log_ppl_half"])
     return f" ±{percent:.1f}%" if percent < 10 else f" ±{percent:,.0f}%"
 
@@ -155,7 +162,7 @@ def _align(table: pd.DataFrame) -> list[str]:
 
 
 def _escape_markdown(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", " ".join(text.split()))
 
 
 def _latex_cell(text: str) -> str:
@@ -163,5 +170,11 @@ def _latex_cell(text: str) -> str:
 
 
 def _escape_latex(text: str) -> str:
-    special = {"\\": r"\textbackslash{}", "\n": " ", "–": "--", "±": r"$\pm$"} | {c: f"\\{c}" for c in "&%$#_{}"}
-    return "".join(special.get(character, character) for character in text)
+    special = {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "–": "--",
+        "±": r"$\pm$",
+    } | {c: f"\\{c}" for c in "&%$#_{}"}
+    return "".join(special.get(character, character) for character in " ".join(text.split()))

@@ -102,6 +102,7 @@ def test_the_digest_sees_every_byte_name_and_boundary():
         digest({"b": b"def", "a": b"abc"}, {"v": b"xyz"}),
         digest(texts, {"v": b"xyz", "w": b"!"}),
         digest({"a": b"abc"}, {"b": b"def", "v": b"xyz"}),  # a document moves to the other part
+        digest({"a": b"abctrain\0b\0def"}, {"v": b"xyz"}),  # one document that looks like two
     ]
     assert len({first, *others}) == 1 + len(others)
 
@@ -304,6 +305,12 @@ def test_a_batch_depends_on_its_generator_alone():
 
 
 # held-out segments
+
+
+def test_segments_of_a_long_document_come_from_all_of_it():
+    found = documents([b"train"], [bytes(range(250))]).held_out(10, 5)
+    assert found.tokens[:, 0].tolist() == [20, 70, 120, 170, 220]
+    assert found.segments == [0, 1, 2, 3, 4]
 
 
 @settings(deadline=None, derandomize=True)

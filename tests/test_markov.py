@@ -293,6 +293,7 @@ def test_held_out_documents_do_not_depend_on_what_is_asked_for():
     few, many = source.held_out(100, 3), source.held_out(140, 10)
     np.testing.assert_array_equal(few.tokens, many.tokens[:3, :100])
     assert few.documents == many.documents[:3]
+    assert many.segments == [0] * 10
     assert len(set(many.documents)) == 10
     assert len({tuple(tokens) for tokens in many.tokens}) == 10
     np.testing.assert_array_equal(Markov(8, 0.3).held_out(100, 3).tokens, few.tokens)

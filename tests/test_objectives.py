@@ -113,7 +113,7 @@ def test_causal_predicts_the_next_token_everywhere():
 @pytest.mark.parametrize("objective", ["mlm", "causal"])
 def test_a_uniform_model_has_a_perplexity_of_exactly_v(tmp_path, objective):
     overrides = ["experiment=smoke", "position=alibi", "seed=0", "data=markov", f"objective={objective}",
-                 "data.vocab_size=8", "train.train_len=16", "eval.lengths=[16,40]", "eval.n_segments=4",
+                 "data.vocab_size=8", "train.train_len=16", "eval.lengths=[16,40]", "eval.n_segments=8",
                  "eval.n_targets=10"]  # fmt: skip
     cell = prepare_grid(compose_grid([*overrides, f"runtime.results_dir={tmp_path}"]))[0]
     encoder = build_encoder(cell)

@@ -41,8 +41,3 @@ def test_the_map_names_every_module():
         name = module.relative_to(ROOT).as_posix()
         if module.name != "__init__.py" and module.parent.name == "extrap" and module.name != "errors.py":
             assert name in README, name
-
-
-def test_every_scheme_is_listed():
-    for path in (ROOT / "conf" / "position").glob("*.yaml"):
-        assert f"| `{path.stem}` |" in README

@@ -272,7 +272,7 @@ def test_a_table_without_rows_is_refused(tmp_path):
     ("column", "value"),
     [
         ("nll_sum", ""), ("nll_sum", "nan"), ("nll_sum", "inf"), ("nll_sum", "1,5"), ("nll_sum", "lots"),
-        ("n_tokens", "19.5"), ("n_tokens", ""), ("n_tokens", "0"), ("n_tokens", "-3"), ("n_bytes", "many"),
+        ("n_tokens", "19.5"), ("n_tokens", ""), ("n_tokens", "-3"), ("n_bytes", "many"),
         ("eval_len", "abc"), ("train_len", ""), ("seed", "x"), ("segment", "0.5"),
     ],
 )  # fmt: skip
@@ -281,6 +281,12 @@ def test_what_is_no_number_is_refused(tmp_path, column, value):
     rows.loc[1, column] = value
     save_table(tmp_path / "rows.csv", rows)
     assert str(tmp_path / "rows.csv") in refusal(load_rows, tmp_path / "rows.csv")
+
+
+def test_a_segment_in_which_nothing_was_hidden_is_a_row_like_any_other(tmp_path):
+    rows = scheme_rows("a", {128: [1.0]})
+    rows.loc[0, ["nll_sum", "n_tokens", "n_bytes"]] = 0
+    assert there_and_back(tmp_path / "rows.csv", rows)["n_tokens"].to_list() == [0, 70]
 
 
 def test_a_file_cut_short_is_refused(tmp_path):

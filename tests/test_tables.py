@@ -143,6 +143,11 @@ def test_objectives_and_protocols_never_share_a_table():
     ]
 
 
+def test_bits_per_byte_are_those_at_the_training_length():
+    (table,) = markdown_blocks(markdown_table(many({"a": {32: [3.0], 128: [1.0], 256: [2.0]}})))
+    assert table[1][-2] == f"{1 / np.log(2):.3f}"
+
+
 def test_an_extension_is_part_of_the_name():
     rows = pd.concat([scheme_rows("rope", {128: [1.0]}), scheme_rows("rope", {128: [2.0]}, extension="ntk")])
     (table,) = markdown_blocks(markdown_table(rows))
@@ -180,9 +185,9 @@ def test_large_numbers_keep_their_digits(value, text):
 
 NAMES = [
     "local(rope, window=32)", "t5(max_distance=256)", "a|b", r"a\|b", "ends in \\", "two\nlines", "two\r\nlines",
-    "carriage\rreturn", "$x^2$", "$", "50%", "a_b_c", "{}", "{", "}", "<b>bold</b>", "**bold**", "**12**",
-    "`code`", "位置", "x" * 300, "&", "#1", "~", "^", r"\textbf{x}", r"\end{tabular}", "%s {0}", "- x", "nan", "None", "12", "5.00", "[link](x)", "<", "a — b",
-    ":--",
+    "carriage\rreturn", "$x^2$", "$", "50%", "a_b_c", "{}", "{", "}", "<b>bold</b>", "**bold**", "**12**", "`code`",
+    "位置", "x" * 300, "&", "#1", "~", "^", r"\textbf{x}", r"\end{tabular}", "%s {0}", "- x", "nan", "None", "12", "5.00",
+    "[link](x)", "<", "a — b", ":--",
 ]  # fmt: skip
 
 

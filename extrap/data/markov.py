@@ -23,7 +23,7 @@ class Markov:
     def __init__(self, vocab_size: int, alpha: float) -> None:
         if not 2 <= vocab_size <= 256:
             raise UserError(f"data.vocab_size: expected 2 to 256 symbols, found {vocab_size}")
-        if alpha <= 0:
+        if not 0 < alpha < float("inf"):
             raise UserError(f"data.alpha: expected a positive concentration, found {alpha}")
         self.vocab_size, self.alpha = vocab_size, alpha
 
@@ -64,31 +64,30 @@ class Markov:
 
         tokens (S + 1,), context (S,) >= 1 in tokens -> (S,). Exact for a context that reaches back to the document's
         first token. For one that starts inside, its first symbol x also tells a little through the chain's stationary
-        probability of x, which has no closed form and is left out: see the test for how little that is.
+        probability of x, which has no closed form and is left out. A test measures how little, for V = 8 and alpha = 0.3:
+        0.0002 nats a token at a context of 128, 0.0014 averaged over contexts of 1 to 128.
         """
         now, following = tokens[:-1], tokens[1:]
-        pair = counts_before(now * self.vocab_size + following, self.vocab_size**2)  # transitions with following < t
-        state = counts_before(now, self.vocab_size)
+        transition = now * self.vocab_size + following
         t = np.arange(len(now))
         since = t - context + 1  # the transitions that lie inside the context: since .. t - 1
-        code = now * self.vocab_size + following
-        n_xy = pair[t, code] - pair[since, code]
-        n_x = state[t, now] - state[since, now]
+        n_xy = count_before(transition, transition, t) - count_before(transition, transition, since)
+        n_x = count_before(now, now, t) - count_before(now, now, since)
         nll: np.ndarray = -np.log((n_xy + self.alpha) / (n_x + self.alpha * self.vocab_size))
         return nll
 
     def symbol_nll(self, tokens: np.ndarray, context: np.ndarray) -> np.ndarray:
         """The plateau: the same from counts of symbols alone, p(y) = (n_y + 1) / (n + V), blind to their order."""
         following = tokens[1:]
-        count = counts_before(tokens, self.vocab_size)
         t = np.arange(len(following))
-        n_y = count[t + 1, following] - count[t - context + 1, following]
+        n_y = count_before(tokens, following, t + 1) - count_before(tokens, following, t - context + 1)
         nll: np.ndarray = -np.log((n_y + 1) / (context + self.vocab_size))
         return nll
 
 
-def counts_before(codes: np.ndarray, n_codes: int) -> np.ndarray:
-    """(S,) codes -> (S + 1, n_codes): row t counts each code among codes[:t]."""
-    seen = np.zeros((len(codes) + 1, n_codes), dtype=np.int32)
-    seen[np.arange(1, len(codes) + 1), codes] = 1
-    return seen.cumsum(axis=0, dtype=np.int32)
+def count_before(codes: np.ndarray, code: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """How often each of `code` is among codes[:end], for arrays of code and end; codes (S,), all int64."""
+    span = len(codes) + 1
+    places = np.sort(codes * span + np.arange(len(codes)))
+    counts: np.ndarray = np.searchsorted(places, code * span + end) - np.searchsorted(places, code * span)
+    return counts

@@ -1,6 +1,7 @@
 """Real text as bytes, each document kept whole: any files, or the standard library of the running Python."""
 
 import hashlib
+import os
 import platform
 import sysconfig
 from pathlib import Path
@@ -64,7 +65,8 @@ class Documents:
             text = np.frombuffer(self.valid[name], dtype=np.uint8)
             stride = len(text) // count if count else 0
             for segment in range(count):
-                tokens.append(text[segment * stride :][:seg_len])
+                start = segment * stride + (stride - seg_len) // 2  # not the head of a file: heads are alike
+                tokens.append(text[start : start + seg_len])
                 documents.append(name)
                 segments.append(segment)
         return HeldOut(np.stack(tokens).astype(np.int64), documents, segments)
@@ -96,11 +98,11 @@ class Text(Documents):
 
     def __init__(self, train: list[str], valid: list[str]) -> None:
         train_files, valid_files = files_below(train, "data.train"), files_below(valid, "data.valid")
-        for path in train_files:
-            if path in valid_files:
-                raise UserError(f"data.valid: {path} is in data.train too; a document belongs to one part only")
+        if both := {path.resolve() for path in train_files.values()} & {path.resolve() for path in valid_files.values()}:
+            raise UserError(f"data.valid: {min(both)} is in data.train too; a document belongs to one part only")
         super().__init__(
-            {str(path): read_text(path) for path in train_files}, {str(path): read_text(path) for path in valid_files}
+            {name: read_text(path) for name, path in train_files.items()},
+            {name: read_text(path) for name, path in valid_files.items()},
         )
 
 
@@ -148,23 +150,29 @@ def stdlib_files(root: Path) -> list[Path]:
     return sorted(path for path in root.rglob("*.py") if chosen(path))
 
 
-def files_below(paths: list[str], option: str) -> list[Path]:
-    """The files named by paths, folders replaced by all the files below them; hidden ones are left out."""
+def files_below(paths: list[str], option: str) -> dict[str, Path]:
+    """The files named by paths, folders replaced by all the files below them; hidden ones are left out.
+
+    A document's name begins with the last part of the path that was given: wherever a corpus lies, its names are the same.
+    """
     if not paths:
         raise UserError(f"{option}: no files given; expected a list of UTF-8 text files or folders, {option}=[PATH,...]")
-    files = []
+    files: dict[str, Path] = {}
     for path in map(Path, paths):
-        if not path.exists():
+        if not os.path.exists(path):  # unlike Path.exists, False for a name that cannot be one
             raise UserError(f"{option}: {path} does not exist (looked from {Path.cwd()})")
         below = (
-            [path]
-            if path.is_file()
-            else sorted(p for p in path.rglob("*") if p.is_file() and not is_hidden(p.relative_to(path)))
+            [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file() and not is_hidden(p.relative_to(path))]
         )
         if not below:
             raise UserError(f"{option}: the folder {path} holds no files")
-        files += [p.resolve() for p in below]
-    return sorted(set(files))
+        for file in below:
+            name = Path(path.resolve().name, file.relative_to(path)).as_posix()
+            if files.setdefault(name, file).resolve() != file.resolve():
+                raise UserError(
+                    f"{option}: {files[name]} and {file} would both be named {name}; give the folder that holds both"
+                )
+    return dict(sorted(files.items()))
 
 
 def is_hidden(path: Path) -> bool:
@@ -173,6 +181,8 @@ def is_hidden(path: Path) -> bool:
 
 def read_text(path: Path) -> bytes:
     """The bytes of a UTF-8 text file."""
+    if not str(path).isprintable() and any("\ud800" <= c <= "\udfff" for c in str(path)):
+        raise UserError(f"{str(path)!a}: the name of the file is not UTF-8; rename it")
     try:
         text = path.read_bytes()
     except OSError as error:

@@ -10,7 +10,8 @@ class Kerple(PositionScheme):
     """score_ij = q_i . k_j / sqrt(K) - r1_h * log(1 + r2_h * abs(i - j)), the logarithmic kernel, r1 and r2 trained.
 
     The bias is added after the division by sqrt(K), as in the paper's code; its equation has it inside. r1, r2 are
-    kept at 0.01 or more and start uniform in (0, 2) and (0, 1), as there. One pair a head for all layers; the code has one a layer.
+    kept at 0.01 or more and start uniform in (0, 2) and (0, 1), as there. One pair a head serves all layers; the code has
+    one a head and layer.
     Source: Chi et al. 2022 (arXiv:2205.09921), equation 6 and its released code.
     """
 
