@@ -12,17 +12,18 @@ import pandas as pd
 
 from extrap.errors import UserError
 from extrap.figures import draw
-from extrap.results import collect, load_rows, save_table, write_atomic
+from extrap.results import collect, load_rows, provenance, save_table, write_atomic
 from extrap.tables import csv_table, latex_table, markdown_table, text_table
 
 
-def gather(results: Path, name: str) -> None:
-    """Writes results/<name>/ from the evaluated runs and prints the table."""
+def gather(results: Path, name: str, command: str) -> None:
+    """Writes results/<name>/ from the evaluated runs and prints the table; `command` is recorded as what made them."""
     rows = collect(results / "runs" / name)
     folder = results / name
     folder.mkdir(exist_ok=True)
     save_table(folder / "rows.csv", rows)
-    written = [folder / "rows.csv", *write_report(load_rows(folder / "rows.csv"), folder)]
+    write_atomic(folder / "provenance.yaml", provenance(results / "runs" / name, command))
+    written = [folder / "rows.csv", folder / "provenance.yaml", *write_report(load_rows(folder / "rows.csv"), folder)]
     print(f"\n{text_table(rows)}\n\n* better than every other scheme beyond the noise of seeds\n")
     print("written:", *(f"  {path}" for path in written), sep="\n")
 
@@ -53,7 +54,7 @@ def main() -> None:
     verbs.add_parser("draw")
     arguments = parser.parse_args()
     if arguments.verb == "gather":
-        gather(arguments.results, arguments.name)
+        gather(arguments.results, arguments.name, f"python -m experiments.report gather {arguments.name}")
     else:
         draw_all(arguments.results)
 

@@ -7,13 +7,14 @@ the others; they are listed at the end, with exit code 1. A run that is finished
 """
 
 import os
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig
 
-from extrap.config import CONF, compose_grid, parse
+from extrap.compose import CONF, compose_grid, parse
 from extrap.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def sweep(overrides: list[str]) -> int:
         for cell in failed:
             print(f"  {cell.config.run}: {_reason(cell)}", file=sys.stderr)
         return 1
-    gather(configs[0].results.parent, configs[0].name)
+    gather(configs[0].results.parent, configs[0].name, shlex.join(["python", "-m", "experiments.run", *overrides]))
     return 0
 
 

@@ -3,14 +3,15 @@
 import os
 from typing import Any, NamedTuple
 
-from extrap.config import Config, build, nearest
+from extrap.config import Config
 from extrap.data.base import Source
 from extrap.device import pick_device, pick_precision
-from extrap.errors import UserError
+from extrap.errors import UserError, nearest
 from extrap.objectives import Objective
 from extrap.positions.base import Geometry, PositionScheme
 from extrap.protocols import PROTOCOLS
 from extrap.results import refuse_other_config
+from extrap.specs import build
 
 
 class Cell(NamedTuple):

@@ -1,27 +1,13 @@
-"""The door: Hydra composes, dataclasses travel. The one place that touches OmegaConf and turns names into objects."""
+"""The config of one cell as dataclasses, which check what can be checked without the data."""
 
-import difflib
-import importlib
-import inspect
 import re
-import typing
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from extrap.errors import UserError
-
-CONF = Path(__file__).parents[1] / "conf"
+from extrap.specs import label
 
 
 class Precision(Enum):
@@ -167,139 +153,3 @@ def _at_least(bound: int, group: str, config: object, *fields: str) -> None:
     for field in fields:
         if not getattr(config, field) >= bound:
             raise UserError(f"{group}.{field}: expected at least {bound}, found {getattr(config, field)}")
-
-
-ConfigStore.instance().store(name="schema", node=Config)
-
-
-def parse(composed: DictConfig) -> Config:
-    """A composed config as dataclasses. Raises UserError for a value of the wrong type or size."""
-    try:
-        config = OmegaConf.to_object(composed)
-    except OmegaConfBaseException as error:
-        raise UserError(_one_line(error)) from error
-    assert isinstance(config, Config)
-    for prefix, part in (("", config), *((f"{f.name}.", getattr(config, f.name)) for f in fields(config))):
-        if is_dataclass(part) and (extra := set(vars(part)) - {f.name for f in fields(part)}):
-            raise UserError(f"{prefix}{min(extra)}: no such option; {nearest(min(extra), [f.name for f in fields(part)])}")
-    return config
-
-
-def compose_grid(overrides: list[str]) -> list[Config]:
-    """Every cell of the sweep that these Hydra overrides ask for, in Hydra's order. Raises UserError."""
-    try:
-        with initialize_config_dir(config_dir=str(CONF.resolve()), version_base="1.3"):
-            parser = OverridesParser.create()
-            fixed = [str(o.input_line) for o in parser.parse_overrides(overrides) if not o.is_sweep_override()]
-            hydra = compose("config", overrides=fixed, return_hydra_config=True).hydra
-            swept = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
-            cells = BasicSweeper.split_arguments(parser.parse_overrides(swept + overrides), None)[0]
-            return [parse(compose("config", overrides=list(cell))) for cell in cells]
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_explain(error, overrides)) from error
-
-
-def _explain(error: Exception, overrides: list[str]) -> str:
-    text = _one_line(error)
-    if found := re.search(r"Could not find '([\w/]+)/([^'/]+)'", text):
-        group, option = found.groups()
-        names = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-        return f"{group}={option}: no such {group}; {nearest(option, names)}"
-    if found := re.search(r"Could not override '([^']+)'", text):
-        return f"{found[1]}: no such option; {nearest(found[1], _options())}"
-    if error.__cause__ and "rror merging" in text:
-        text = f"{_one_line(error).removeprefix('Error merging override ')}: {_one_line(error.__cause__)}"
-    return text
-
-
-def _options() -> list[str]:
-    """Every option of the default config, dotted, and the groups."""
-
-    def dotted(node: dict[str, Any], prefix: str = "") -> Iterable[str]:
-        for key, value in node.items():
-            yield from dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
-
-    with initialize_config_dir(config_dir=str(CONF.resolve()), version_base="1.3"):
-        composed = OmegaConf.to_container(compose("config"))
-    assert isinstance(composed, dict)
-    return [*dotted(typing.cast(dict[str, Any], composed)), *(path.name for path in CONF.iterdir() if path.is_dir())]
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """'did you mean ...?' or the whole choice, whichever helps."""
-    names = list(names)
-    if close := difflib.get_close_matches(name, names, n=3):
-        return f"did you mean {' or '.join(close)}?"
-    return f"expected one of {', '.join(names)}"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split("full_key")[0].split())
-
-
-def target(spec: dict[str, Any], option: str, package: str) -> type:
-    """The class that a spec names, which must be one of this package: a config cannot name any other code."""
-    path = spec.get("_target_")
-    module, _, name = str(path).rpartition(".")
-    if not re.fullmatch(rf"{re.escape(package)}(\.[a-z]\w*)*", module, re.ASCII):
-        raise UserError(f"{option}._target_: expected a class of {package}, found {path}")
-    try:
-        cls = getattr(importlib.import_module(module), name)
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise UserError(f"{option}._target_: there is no {path}") from error
-    if not inspect.isclass(cls):
-        raise UserError(f"{option}._target_: expected a class, found {path}")
-    return cls
-
-
-def build(spec: dict[str, Any], option: str, package: str, **facts: Any) -> Any:
-    """The object that a spec names; specs within it are built too, and `facts` go wherever a class asks for them.
-
-    Raises UserError for an argument that the class does not have or of another type than its signature says.
-    """
-    cls = target(spec, option, package)
-    parameters = inspect.signature(cls).parameters
-    arguments = {key: value for key, value in facts.items() if key in parameters}
-    for key, value in spec.items():
-        if key == "_target_":
-            continue
-        if key not in parameters or key in facts:
-            raise UserError(f"{option}.{key}: no such option; {nearest(key, set(parameters) - set(facts))}")
-        if isinstance(value, dict):
-            arguments[key] = build(value, f"{option}.{key}", package, **facts)
-        else:
-            arguments[key] = _typed(value, parameters[key].annotation, f"{option}.{key}")
-    for key, parameter in parameters.items():
-        if key not in arguments and parameter.default is parameter.empty:
-            raise UserError(f"{option}.{key}: is missing; {cls.__name__} needs it")
-    try:
-        return cls(**arguments)
-    except ValueError as error:
-        raise UserError(f"{option}: {error}") from error
-
-
-def _typed(value: Any, annotation: Any, option: str) -> Any:
-    if annotation is float and type(value) is int:
-        value = float(value)
-    wanted = typing.get_origin(annotation) or annotation
-    items = typing.get_args(annotation)
-    fits = type(value) is wanted and (wanted is not list or all(type(item) is items[0] for item in value))
-    if not fits:
-        name = wanted.__name__ if not items else str(annotation)
-        raise UserError(f"{option}: expected {name}, found {value!r}")
-    return value
-
-
-def label(spec: dict[str, Any]) -> str:
-    """How rows name a scheme: the class, the schemes within it, and every argument that is not its default.
-
-    For example rope, rope(base=500000.0), local(rope), local(alibi, window=32).
-    """
-    cls = target(spec, "position", "extrap.positions")
-    parameters = inspect.signature(cls).parameters
-    shown = [label(value) for value in spec.values() if isinstance(value, dict)]
-    for key, value in spec.items():
-        if key in parameters and not isinstance(value, dict) and value != parameters[key].default:
-            # 500000 and 500000.0 are one base
-            shown.append(f"{key}={float(value) if parameters[key].annotation is float and type(value) is int else value}")
-    return cls.__name__.lower() + (f"({', '.join(shown)})" if shown else "")

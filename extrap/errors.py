@@ -1,5 +1,16 @@
 """Errors for people."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """Something the user can mend: one line that says what was found, what was expected and what to do."""
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """'did you mean ...?' or the whole choice, whichever helps."""
+    names = list(names)
+    if close := difflib.get_close_matches(name, names, n=3):
+        return f"did you mean {' or '.join(close)}?"
+    return f"expected one of {', '.join(names)}"

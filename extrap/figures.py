@@ -165,7 +165,7 @@ def _labels(axes: Axes, points: pd.DataFrame, value: str, styles: dict[tuple[str
 
 
 def spread(wanted: list[float], gap: float, low: float, high: float) -> list[float]:
-    """Places nearest to the wanted ones, in the same order, within [low, high] and `gap` apart, or less if they do not fit."""
+    """Places nearest to the wanted ones, in the same order, within [low, high] and `gap` apart: less if they do not fit."""
     order = np.argsort(wanted, kind="stable")
     steps = min(gap, (high - low) / max(1, len(wanted) - 1)) * np.arange(len(wanted))
     # less their steps, places need only not decrease

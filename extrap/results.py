@@ -11,6 +11,7 @@ results/runs/<experiment>/<run>/
 """
 
 import io
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,7 @@ COUNTS = ["train_len", "eval_len", "seed", "segment", "n_tokens", "n_bytes"]
 KEY = ["scheme", "extension", "objective", "data", "protocol", "train_len", "eval_len", "seed", "document", "segment"]
 # in these the runs of one experiment may differ: they are columns of their rows, so nothing is averaged over them unseen
 MAY_DIFFER = ("seed", "position")
+MADE_BY = ("version", "git_commit", "git_dirty", "python", "torch", "device", "precision", "threads")
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -80,9 +82,7 @@ def collect(runs: Path) -> pd.DataFrame:
 
     Raises UserError if there is none, or if runs differ in what their rows would not show.
     """
-    folders = sorted(path.parent for path in runs.glob("*/eval.csv"))
-    if not folders:
-        raise UserError(f"{runs} holds no evaluated run; `make sweep` makes them")
+    folders = evaluated(runs)
     configs = [yaml.safe_load((folder / "config.yaml").read_text()) for folder in folders]
     comparable = [{key: value for key, value in config.items() if key not in MAY_DIFFER} for config in configs]
     for folder, config in zip(folders, comparable, strict=True):
@@ -94,6 +94,34 @@ def collect(runs: Path) -> pd.DataFrame:
     rows = pd.concat([load_rows(folder / "eval.csv") for folder in folders], ignore_index=True)
     refuse_duplicates(rows, runs)
     return rows
+
+
+def evaluated(runs: Path) -> list[Path]:
+    """The folders of all evaluated runs, in the order of their names."""
+    folders = sorted(path.parent for path in runs.glob("*/eval.csv"))
+    if not folders:
+        raise UserError(f"{runs} holds no evaluated run; `make sweep` makes them")
+    return folders
+
+
+def provenance(runs: Path, command: str) -> str:
+    """YAML: the command that made the rows, what its runs share, and the machines and versions they ran on."""
+    folders = evaluated(runs)
+    config = yaml.safe_load((folders[0] / "config.yaml").read_text())
+    metas = [json.loads((folder / "meta.json").read_text()) for folder in folders if (folder / "meta.json").exists()]
+    made_by = [{key: meta[key] for key in MADE_BY} for meta in metas]
+    text: str = yaml.safe_dump(
+        {
+            "command": command,
+            "runs": len(metas),
+            "seconds_of_all_runs": round(sum(sum(meta["seconds"].values()) for meta in metas)),
+            "made_by": [one for i, one in enumerate(made_by) if one not in made_by[:i]],
+            "config": {key: value for key, value in config.items() if key not in MAY_DIFFER},
+        },
+        sort_keys=False,
+        width=125,
+    )
+    return text
 
 
 def load_rows(path: Path) -> pd.DataFrame:

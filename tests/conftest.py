@@ -10,7 +10,8 @@ from reference import REFERENCES
 
 from extrap import attention
 from extrap.cells import build_scheme
-from extrap.config import CONF, ModelConfig, compose_grid
+from extrap.compose import CONF, compose_grid
+from extrap.config import ModelConfig
 from extrap.model import Encoder
 
 torch.set_num_threads(1)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from extrap.cells import prepare_grid
-from extrap.config import compose_grid
+from extrap.compose import compose_grid
 from extrap.errors import UserError
 
 ROOT = Path(__file__).parents[1]

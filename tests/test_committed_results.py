@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from experiments.report import write_report
 from extrap.results import load_rows
@@ -42,9 +43,17 @@ def test_all_runs_are_there(name):
 @pytest.mark.parametrize("name", ["main", "causal", "markov"])
 def test_tables_and_figures_show_the_rows(name, tmp_path):
     written = write_report(load_rows(RESULTS / name / "rows.csv"), tmp_path)
-    assert {p.name for p in written} == {p.name for p in (RESULTS / name).iterdir()} - {"rows.csv"}
+    assert {p.name for p in written} == {p.name for p in (RESULTS / name).iterdir()} - {"rows.csv", "provenance.yaml"}
     for path in written:
         assert path.read_bytes() == (RESULTS / name / path.name).read_bytes(), f"make figures changes {path.name}"
+
+
+@pytest.mark.parametrize("name", ["main", "causal", "markov"])
+def test_it_is_told_what_made_them(name):
+    told = yaml.safe_load((RESULTS / name / "provenance.yaml").read_text())
+    assert told["command"].startswith(f"python -m experiments.run experiment={name} ")
+    assert told["runs"] == 18
+    assert all(machine["git_commit"] and not machine["git_dirty"] for machine in told["made_by"])
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

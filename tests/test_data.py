@@ -143,9 +143,29 @@ def test_text_reads_files_and_folders(tmp_path):
     single = tmp_path / "valid.txt"
     single.write_text("V")
     source = Text([str(folder), str(folder / "b.txt")], [str(single)])  # b.txt is named twice, read once
-    assert [Path(name).relative_to(folder).as_posix() for name in source.train] == ["a.txt", "b.txt", "deep/c"]
+    assert list(source.train) == ["folder/a.txt", "folder/b.txt", "folder/deep/c"]
     assert list(source.train.values()) == ["Ä".encode(), b"B", b"C"]
-    assert source.valid == {str(single): b"V"}
+    assert source.valid == {"valid.txt": b"V"}
+
+
+def test_a_corpus_has_the_same_names_and_digest_wherever_it_lies(tmp_path, monkeypatch):
+    for place in ("here", "there"):
+        for part in ("train", "valid"):
+            (tmp_path / place / part).mkdir(parents=True)
+            (tmp_path / place / part / "a.txt").write_text(part)
+    here, there = (Text([str(tmp_path / p / "train")], [str(tmp_path / p / "valid")]) for p in ("here", "there"))
+    monkeypatch.chdir(tmp_path / "here" / "train")
+    relative = Text(["."], ["../valid"])
+    assert list(here.train) == list(relative.train) == ["train/a.txt"]
+    assert here.describe() == there.describe() == relative.describe()
+
+
+def test_two_documents_of_one_name_are_refused(tmp_path):
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "a.txt").write_text(place)
+    with pytest.raises(UserError, match=r"would both be named a\.txt; give the folder"):
+        Text([str(tmp_path / "here" / "a.txt"), str(tmp_path / "there" / "a.txt")], [str(tmp_path)])
 
 
 @pytest.mark.parametrize(

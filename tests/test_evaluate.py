@@ -8,7 +8,7 @@ import torch
 
 from extrap import evaluate as evaluation
 from extrap.cells import prepare_grid
-from extrap.config import compose_grid
+from extrap.compose import compose_grid
 from extrap.protocols import held_out_batch, windows
 from extrap.runs import build_encoder
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import chi2, chisquare
 
 from extrap.cells import build
-from extrap.config import compose_grid
+from extrap.compose import compose_grid
 from extrap.data.markov import Markov
 from extrap.errors import UserError
 from extrap.floor import reference_rows

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from extrap.cells import prepare_grid
-from extrap.config import compose_grid
+from extrap.compose import compose_grid
 from extrap.errors import UserError
 from extrap.evaluate import evaluate
 from extrap.objectives import Batch, Causal, Mlm

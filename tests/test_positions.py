@@ -8,7 +8,7 @@ from reference import REFERENCES, attend
 from torch.testing import assert_close
 
 from extrap.attention import attend_reference
-from extrap.config import compose_grid
+from extrap.compose import compose_grid
 from extrap.errors import UserError
 from extrap.positions.absolute import Learned, Sinusoidal, sinusoids
 from extrap.positions.alibi import Alibi, alibi_slopes

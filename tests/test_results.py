@@ -171,7 +171,7 @@ def test_a_report_can_be_made_again_from_its_rows_byte_for_byte(tmp_path, capsys
     for scheme in ("rope", "alibi"):
         for seed in (0, 1):
             finished(tmp_path / "runs" / "made", scheme, seed)
-    gather(tmp_path, "made")
+    gather(tmp_path, "made", "a test")
     printed = capsys.readouterr().out
     files = {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()}
     assert files.keys() == {

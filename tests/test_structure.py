@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from extrap.config import CONF, compose_grid
+from extrap.compose import CONF, compose_grid
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted([*(ROOT / "extrap").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")])
@@ -67,8 +67,8 @@ def test_imports_run_one_way():
 
 
 # from the door to the rows; nobody imports what stands to the right of him
-ORDER = ["extrap.errors", "extrap.config", "extrap.data.base", "extrap.objectives", "extrap.protocols", "extrap.cells",
-         "extrap.train", "extrap.evaluate", "extrap.runs", "experiments.run"]  # fmt: skip
+ORDER = ["extrap.errors", "extrap.specs", "extrap.config", "extrap.data.base", "extrap.objectives", "extrap.protocols",
+         "extrap.cells", "extrap.train", "extrap.evaluate", "extrap.runs", "experiments.run"]  # fmt: skip
 
 
 def test_imports_follow_the_order_of_data():
@@ -107,7 +107,7 @@ def test_who_says_to_import_no_torch_imports_none():
         "extrap.protocols",
         "experiments.report",
     }
-    for name in [*said, *(name for name in TREES if name.startswith("extrap.data")), "extrap.config"]:
+    for name in [*said, *(name for name in TREES if name.startswith("extrap.data")), "extrap.compose"]:
         assert not any(other.split(".")[0] == "torch" for other in reached_from(name)), name
 
 
@@ -131,7 +131,7 @@ def test_every_file_is_about_one_thing(path):
 
 def test_hydra_and_omegaconf_stay_at_the_door():
     for name, found in IMPORTS.items():
-        if name not in ("extrap.config", "experiments.run"):
+        if name not in ("extrap.compose", "experiments.run"):
             assert not any(other.split(".")[0] in ("hydra", "omegaconf") for other in found), name
 
 

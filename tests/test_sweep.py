@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -54,10 +55,21 @@ def state(folder: Path) -> dict[Path, tuple[int, bytes]]:
 def test_a_sweep_writes_and_prints_everything(swept):
     folder = swept / "smoke"
     expected = {f"{name}.{suffix}" for name in ("perplexity", "floor") for suffix in ("png", "pdf", "svg", "csv")}
-    assert {p.name for p in folder.iterdir()} == expected | {"rows.csv", "table.csv", "table.md", "table.tex"}
+    assert {p.name for p in folder.iterdir()} == expected | {
+        "rows.csv",
+        "provenance.yaml",
+        "table.csv",
+        "table.md",
+        "table.tex",
+    }
     runs = swept / "runs" / "smoke"
     for run_folder in (runs / "rope-seed0", runs / "learned-seed0"):
         assert {p.name for p in run_folder.iterdir()} == {"config.yaml", "train.csv", "model.pt", "meta.json", "eval.csv"}
+    told = yaml.safe_load((folder / "provenance.yaml").read_text())
+    assert told["command"].startswith("python -m experiments.run experiment=smoke data=markov")
+    assert told["runs"] == 2
+    assert len(told["made_by"]) == 1
+    assert told["config"]["train"]["max_steps"] == 300
     rows = pd.read_csv(folder / "rows.csv")
     assert set(rows["scheme"]) == {"rope", "learned", "floor", "floor, last 32", "symbol counts"}
     stdout = (swept / "stdout.txt").read_text()
@@ -78,7 +90,7 @@ def test_tables_and_figures_come_back_byte_for_byte(swept):
     folder = swept / "smoke"
     before = {p: content for p, (_, content) in state(folder).items()}
     for path in before:
-        if path.name != "rows.csv":
+        if path.name not in ("rows.csv", "provenance.yaml"):
             path.unlink()
     done = report("--results", swept, "draw")
     assert (done.returncode, done.stderr) == (0, "")

@@ -11,7 +11,8 @@ from torch import nn
 
 from extrap import train as training
 from extrap.cells import Cell, prepare_grid
-from extrap.config import Precision, compose_grid
+from extrap.compose import compose_grid
+from extrap.config import Precision
 from extrap.model import Encoder
 from extrap.positions.absolute import Learned
 from extrap.runs import build_encoder, execute

@@ -158,6 +158,7 @@ def files_below(paths: list[str], option: str) -> dict[str, Path]:
     if not paths:
         raise UserError(f"{option}: no files given; expected a list of UTF-8 text files or folders, {option}=[PATH,...]")
     files: dict[str, Path] = {}
+    read = set()
     for path in map(Path, paths):
         if not os.path.exists(path):  # unlike Path.exists, False for a name that cannot be one
             raise UserError(f"{option}: {path} does not exist (looked from {Path.cwd()})")
@@ -167,8 +168,11 @@ def files_below(paths: list[str], option: str) -> dict[str, Path]:
         if not below:
             raise UserError(f"{option}: the folder {path} holds no files")
         for file in below:
+            if file.resolve() in read:
+                continue
+            read.add(file.resolve())
             name = Path(path.resolve().name, file.relative_to(path)).as_posix()
-            if files.setdefault(name, file).resolve() != file.resolve():
+            if files.setdefault(name, file) is not file:
                 raise UserError(
                     f"{option}: {files[name]} and {file} would both be named {name}; give the folder that holds both"
                 )
