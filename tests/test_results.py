@@ -163,7 +163,7 @@ def test_a_report_that_is_refused_leaves_the_last_one_as_it_was(tmp_path):
     rows = tmp_path / "made" / "rows.csv"
     rows.parent.mkdir()
     rows.write_text("of the last good report")
-    assert "twice" in refusal(gather, tmp_path, "made")
+    assert "twice" in refusal(gather, tmp_path, "made", "a test")
     assert rows.read_text() == "of the last good report"
 
 
@@ -175,11 +175,11 @@ def test_a_report_can_be_made_again_from_its_rows_byte_for_byte(tmp_path, capsys
     printed = capsys.readouterr().out
     files = {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()}
     assert files.keys() == {
-        "rows.csv", "table.csv", "table.md", "table.tex",
+        "rows.csv", "provenance.yaml", "table.csv", "table.md", "table.tex",
         "perplexity.csv", "perplexity.png", "perplexity.pdf", "perplexity.svg",
     }  # fmt: skip
     assert all(str(tmp_path / "made" / name) in printed for name in files)
-    for name in files.keys() - {"rows.csv"}:
+    for name in files.keys() - {"rows.csv", "provenance.yaml"}:
         (tmp_path / "made" / name).unlink()
     draw_all(tmp_path)
     assert {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()} == files
