@@ -12,7 +12,7 @@ import pandas as pd
 
 from extrap.errors import UserError
 from extrap.figures import draw
-from extrap.results import collect, load_rows, provenance, save_table, write_atomic
+from extrap.results import collect, load_rows, provenance, save_rows, save_table, write_atomic
 from extrap.tables import csv_table, latex_table, markdown_table, text_table
 
 
@@ -21,7 +21,7 @@ def gather(results: Path, name: str, command: str) -> None:
     rows = collect(results / "runs" / name)
     folder = results / name
     folder.mkdir(exist_ok=True)
-    save_table(folder / "rows.csv", rows)
+    save_rows(folder / "rows.csv", rows)
     write_atomic(folder / "provenance.yaml", provenance(results / "runs" / name, command))
     written = [folder / "rows.csv", folder / "provenance.yaml", *write_report(load_rows(folder / "rows.csv"), folder)]
     print(f"\n{text_table(rows)}\n\n* better than every other scheme beyond the noise of seeds\n")

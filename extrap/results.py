@@ -152,8 +152,17 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def save_rows(path: Path, rows: pd.DataFrame) -> None:
+    """CSV with every digit: what is read again is what was written, bit for bit."""
+    _save_csv(path, rows, None)
+
+
 def save_table(path: Path, table: pd.DataFrame) -> None:
-    """CSV with every digit of a float, the same bytes for the same table."""
+    """CSV with ten digits: logarithms and exponentials may differ from processor to processor in the sixteenth."""
+    _save_csv(path, table, "%.10g")
+
+
+def _save_csv(path: Path, table: pd.DataFrame, float_format: str | None) -> None:
     buffer = io.StringIO()
-    table.to_csv(buffer, index=False, lineterminator="\n")
+    table.to_csv(buffer, index=False, lineterminator="\n", float_format=float_format)
     write_atomic(path, buffer.getvalue())

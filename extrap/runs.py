@@ -18,7 +18,7 @@ from extrap.device import pick_device
 from extrap.evaluate import evaluate
 from extrap.floor import label_rows, reference_rows
 from extrap.model import Encoder
-from extrap.results import MAY_DIFFER, claim, save_table, write_atomic
+from extrap.results import MAY_DIFFER, claim, save_rows, write_atomic
 from extrap.train import save_tensors, train
 
 SCHEME_SEED = 2**32  # a scheme's own weights are drawn apart, so that the other weights do not depend on it
@@ -68,7 +68,7 @@ def _train_and_evaluate(cell: Cell) -> None:
     meta = describe(cell, encoder, device, trained["precision"], seconds)
     write_atomic(folder / "meta.json", json.dumps(meta, indent=2) + "\n")
     labelled = label_rows(rows, config, run=config.run, kind="scheme", scheme=config.scheme, seed=config.seed)
-    save_table(folder / "eval.csv", labelled)
+    save_rows(folder / "eval.csv", labelled)
 
 
 def write_references(cell: Cell) -> None:
@@ -77,7 +77,7 @@ def write_references(cell: Cell) -> None:
     rows = reference_rows(cell.config, cell.source, cell.objective)
     if not rows.empty:
         claim(folder, {key: value for key, value in cell.identity.items() if key not in MAY_DIFFER})
-        save_table(folder / "eval.csv", rows)
+        save_rows(folder / "eval.csv", rows)
 
 
 def build_encoder(cell: Cell) -> Encoder:

@@ -12,7 +12,7 @@ NONE = "–"
 
 
 def csv_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Everything that the other tables show, one line a (setting, scheme, eval_len), unrounded."""
+    """Everything that the other tables show, one line a (setting, scheme, eval_len)."""
     summary, floor = summarise(rows), against_floor(rows)
     if floor.empty:
         return summary

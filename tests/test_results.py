@@ -13,7 +13,7 @@ from rows import both_protocols, many, scheme_rows
 
 from experiments.report import draw_all, gather
 from extrap.errors import UserError
-from extrap.results import COLUMNS, claim, collect, differences, load_rows, refuse_other_config, save_table, write_atomic
+from extrap.results import COLUMNS, claim, collect, differences, load_rows, refuse_other_config, save_rows, write_atomic
 
 CONFIG = {
     "seed": 0,
@@ -117,7 +117,7 @@ def finished(runs: Path, scheme: str, seed: int, **config: object) -> None:
     folder = runs / f"{scheme}-seed{seed}"
     claim(folder, CONFIG | {"seed": seed, "position": {"_target_": scheme}} | config)
     rows = both_protocols({scheme: {128: [1.0 + seed], 256: [2.0 + seed]}})
-    save_table(folder / "eval.csv", rows.assign(seed=seed, run=folder.name))
+    save_rows(folder / "eval.csv", rows.assign(seed=seed, run=folder.name))
 
 
 def test_collect_takes_runs_that_differ_in_seed_and_position(tmp_path):
@@ -197,10 +197,10 @@ NAMES = ["a,b", '"quoted"', "it's", "位置 ±", "nan", "NaN", "None", "NA", "nu
 
 
 def there_and_back(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
-    save_table(path, rows)
+    save_rows(path, rows)
     first = path.read_bytes()
     loaded = load_rows(path)
-    save_table(path, loaded)
+    save_rows(path, loaded)
     assert path.read_bytes() == first
     return loaded
 
@@ -247,7 +247,7 @@ def test_columns_have_their_types(tmp_path):
 
 @pytest.mark.parametrize("column", COLUMNS)
 def test_a_missing_column_is_refused(tmp_path, column):
-    save_table(tmp_path / "rows.csv", scheme_rows("a", {128: [1.0]}).drop(columns=column))
+    save_rows(tmp_path / "rows.csv", scheme_rows("a", {128: [1.0]}).drop(columns=column))
     message = refusal(load_rows, tmp_path / "rows.csv")
     assert str(tmp_path / "rows.csv") in message
     assert column in message
@@ -264,7 +264,7 @@ def test_missing_files_are_refused(tmp_path):
 
 
 def test_a_table_without_rows_is_refused(tmp_path):
-    save_table(tmp_path / "rows.csv", pd.DataFrame(columns=COLUMNS))
+    save_rows(tmp_path / "rows.csv", pd.DataFrame(columns=COLUMNS))
     assert str(tmp_path / "rows.csv") in refusal(load_rows, tmp_path / "rows.csv")
 
 
@@ -279,7 +279,7 @@ def test_a_table_without_rows_is_refused(tmp_path):
 def test_what_is_no_number_is_refused(tmp_path, column, value):
     rows = scheme_rows("a", {128: [1.0]}).astype({column: object})
     rows.loc[1, column] = value
-    save_table(tmp_path / "rows.csv", rows)
+    save_rows(tmp_path / "rows.csv", rows)
     assert str(tmp_path / "rows.csv") in refusal(load_rows, tmp_path / "rows.csv")
 
 
@@ -290,7 +290,7 @@ def test_a_segment_in_which_nothing_was_hidden_is_a_row_like_any_other(tmp_path)
 
 
 def test_a_file_cut_short_is_refused(tmp_path):
-    save_table(tmp_path / "rows.csv", scheme_rows("a", {128: [1.0]}))
+    save_rows(tmp_path / "rows.csv", scheme_rows("a", {128: [1.0]}))
     content = (tmp_path / "rows.csv").read_text()
     (tmp_path / "rows.csv").write_text(content[: content.rindex(",")])
     refusal(load_rows, tmp_path / "rows.csv")
@@ -299,7 +299,7 @@ def test_a_file_cut_short_is_refused(tmp_path):
 def test_a_segment_scored_twice_is_refused(tmp_path):
     rows = many({"a": {128: [1.0, 2.0]}, "b": {128: [1.0]}})
     twice = pd.concat([rows, rows.iloc[[1]].assign(nll_sum=9.9, run="another")])
-    save_table(tmp_path / "rows.csv", twice)
+    save_rows(tmp_path / "rows.csv", twice)
     message = refusal(load_rows, tmp_path / "rows.csv")
     for part in ("twice", "scheme=a", "seed=0", "document=document-1"):
         assert part in message
