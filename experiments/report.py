@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
 from extrap.errors import UserError
 from extrap.figures import draw
@@ -54,7 +55,9 @@ def main() -> None:
     verbs.add_parser("draw")
     arguments = parser.parse_args()
     if arguments.verb == "gather":
-        gather(arguments.results, arguments.name, f"python -m experiments.report gather {arguments.name}")
+        told = arguments.results / arguments.name / "provenance.yaml"
+        known = yaml.safe_load(told.read_text())["command"] if told.exists() else None
+        gather(arguments.results, arguments.name, known or f"python -m experiments.report gather {arguments.name}")
     else:
         draw_all(arguments.results)
 

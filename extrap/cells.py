@@ -10,7 +10,7 @@ from extrap.errors import UserError, nearest
 from extrap.objectives import Objective
 from extrap.positions.base import Geometry, PositionScheme
 from extrap.protocols import PROTOCOLS
-from extrap.results import refuse_other_config
+from extrap.results import refuse_other_config, refuse_to_lose
 from extrap.specs import build
 
 
@@ -48,12 +48,15 @@ def prepare_grid(configs: list[Config]) -> list[Cell]:
     prepared: dict[str, Cell] = {}  # data are read once
     for config in configs:
         key = repr((config.data, config.objective))
-        known = prepared.setdefault(key, prepare(config))
+        if key not in prepared:
+            prepared[key] = prepare(config)
+        known = prepared[key]
         identity = _identity(config, known.identity["data"])
         cells.append(Cell(config, known.source, known.objective, identity))
     _check_names(configs)
     for cell in cells:
         _check(cell)
+    refuse_to_lose(configs[0].results, cells[0].identity, {(config.scheme, config.seed) for config in configs})
     _check_writable(configs[0])
     return cells
 

@@ -123,7 +123,7 @@ def _axes(axes: Axes, points: pd.DataFrame, log: bool) -> None:
         axes.yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
         axes.yaxis.set_minor_locator(mpl.ticker.NullLocator())
     multiples = sorted((points["eval_len"] / points["train_len"]).unique())
-    axes.set_xticks(multiples, [f"{m:g}" for m in multiples])
+    axes.set_xticks(multiples, [f"{m:.3g}" for m in multiples])
     axes.minorticks_off()
     axes.set_xlim(multiples[0] / 1.2, multiples[-1])  # room on the left: the training length is no axis
     axes.grid(axis="y")

@@ -77,6 +77,33 @@ def _flat(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + key, value
 
 
+def refuse_to_lose(results: Path, config: dict[str, Any], planned: set[tuple[str, int]]) -> None:
+    """Raises UserError if a report of these (scheme, seed) would replace one of another config, or one that holds more.
+
+    Another machine may have other data and another precision: there the same experiment is made anew.
+    """
+    if not (results / "provenance.yaml").exists() or not (results / "rows.csv").exists():
+        return
+    old = yaml.safe_load((results / "provenance.yaml").read_text())["config"]
+    if changes := differences(*({"data": c["data"]["_target_"], **_comparable(c)} for c in (old, config))):
+        raise UserError(f"{results} holds results of another config: {'; '.join(changes)}. Choose another name=...")
+    rows = load_rows(results / "rows.csv")
+    made = rows.loc[rows["kind"] == "scheme", ["scheme", "seed"]].drop_duplicates()
+    runs = results.parent / "runs" / results.name
+    finished = {tuple(run) for path in runs.glob("*/eval.csv") for run in load_rows(path)[["scheme", "seed"]][:1].to_numpy()}
+    if lost := sorted(set(made.itertuples(index=False, name=None)) - planned - finished):
+        named = ", ".join(f"{scheme} seed {seed}" for scheme, seed in lost[:3])
+        raise UserError(
+            f"{results} holds {len(lost)} runs that this sweep neither plans nor finds finished, and would drop: {named}"
+            f"{', ...' if len(lost) > 3 else ''}. Choose another name=..."
+        )
+
+
+def _comparable(config: dict[str, Any]) -> dict[str, Any]:
+    shown = {key: config[key] for key in ("model", "objective", "train", "eval")}
+    return shown | {"train": {key: value for key, value in config["train"].items() if key != "precision"}}
+
+
 def collect(runs: Path) -> pd.DataFrame:
     """The rows of every evaluated run below results/runs/<experiment>, in the order of their names.
 

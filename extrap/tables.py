@@ -54,7 +54,7 @@ NOTE = """\
 Perplexity: mean over seeds; ± is the 95 % t interval over seeds in log-perplexity, as a percentage; in parentheses the
 ratio to the perplexity at the training length L. **Bold**: better than every other scheme by more than the interval of
 the difference, paired by seed. Blow-up: between which lengths perplexity first exceeds that at L by 5 %. bpb: bits per
-byte at L. Tokens: scored for each seed and length."""
+byte at L. Tokens: scored for each seed and length. Intervals hold the noise of seeds, not of which text was scored."""
 FLOOR_NOTE = """\
 Floor: the best possible prediction from the tokens that a model sees; "floor, last L" looks back L tokens at most. Learned
 at L: the share of the way from counting symbols to the floor. Gained: at the longest length, the share of what context
@@ -71,8 +71,9 @@ def _blocks(rows: pd.DataFrame, cell: Callable[[pd.Series], str]) -> list[tuple[
     floor = against_floor(rows)
     for setting, lines in summarise(rows).groupby(SETTING, sort=False):
         objective, data, train_len, protocol = setting
-        n_seeds = lines.loc[lines["kind"] == "scheme", "n_seeds"].max()
-        seeds = f"{n_seeds} seed{'s' if n_seeds != 1 else ''}"
+        counts = lines.loc[lines["kind"] == "scheme", "n_seeds"]
+        fewest, most = counts.min(), counts.max()
+        seeds = f"{fewest} to {most} seeds" if fewest < most else f"{most} seed{'s' if most > 1 else ''}"
         title = f"{protocol}: perplexity by length, {objective} on {data}, trained on {train_len}, {seeds}"
         blocks.append((title, _perplexity_block(lines, train_len, cell)))
         if not floor.empty:
@@ -133,8 +134,10 @@ def _bracket(line: pd.Series, longest: int, lengths: list[int]) -> str:
 
 def number(value: float) -> str:
     """Three significant digits, and no fewer than the integer has: 6.15, 33.9, 147, 12,345."""
-    if not value:
-        return "0"
+    if not value or not np.isfinite(value):
+        return f"{value:.0f}"
+    if value >= 1e6:
+        return f"{value:.2e}"
     digits = int(f"{value:.2e}".partition("e")[2])  # after rounding: 9.996 has two before the point
     return f"{value:,.{max(0, 2 - digits)}f}"
 

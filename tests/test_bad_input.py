@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
+import yaml
 
 from extrap.cells import prepare_grid
 from extrap.compose import compose_grid
@@ -148,6 +150,28 @@ def test_changed_data_under_an_old_run_are_refused(tmp_path):
     train.write_text("All happy families are alikE. " * 20)
     with pytest.raises(UserError, match=r"data\.sha256"):
         prepare_grid(compose_grid(overrides))
+
+
+def test_a_report_that_would_lose_results_is_refused(tmp_path):
+    from extrap.results import refuse_to_lose
+
+    told, rows = ((ROOT / "results" / "main" / name).read_text() for name in ("provenance.yaml", "rows.csv"))
+    results = tmp_path / "main"
+    results.mkdir()
+    (results / "provenance.yaml").write_text(told)
+    (results / "rows.csv").write_text(rows)
+    refusals = [
+        (["experiment=smoke", "name=main"], r"holds results of another config: .*train\.max_steps: 1200 -> 20"),
+        (["experiment=main", "position=rope"], r"would drop: alibi seed 0.*name="),
+        (["experiment=main", "seed=0"], r"holds 12 runs .* would drop: alibi seed 1"),
+    ]
+    for overrides, message in refusals:
+        with pytest.raises(UserError, match=message):
+            prepare_grid(compose_grid([*overrides, f"runtime.results_dir={tmp_path}"]))
+    prepare_grid(compose_grid(["experiment=main", f"runtime.results_dir={tmp_path}"]))
+    other_machine = yaml.safe_load(told)["config"]
+    other_machine["data"]["sha256"], other_machine["train"]["precision"] = "other", "fp32"
+    refuse_to_lose(results, other_machine, {(s, n) for s in pd.read_csv(results / "rows.csv")["scheme"] for n in range(3)})
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/version").exists(), reason="needs a place that nobody can write")

@@ -100,10 +100,11 @@ class Text(Documents):
         train_files, valid_files = files_below(train, "data.train"), files_below(valid, "data.valid")
         if both := {path.resolve() for path in train_files.values()} & {path.resolve() for path in valid_files.values()}:
             raise UserError(f"data.valid: {min(both)} is in data.train too; a document belongs to one part only")
-        super().__init__(
-            {name: read_text(path) for name, path in train_files.items()},
-            {name: read_text(path) for name, path in valid_files.items()},
-        )
+        parts = [{name: read_text(path) for name, path in files.items()} for files in (train_files, valid_files)]
+        for name, text in parts[1].items():
+            if text in parts[0].values():
+                raise UserError(f"data.valid: {name} is a copy of a document of data.train")
+        super().__init__(*parts)
 
 
 class Stdlib(Documents):
