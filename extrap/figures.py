@@ -107,7 +107,9 @@ def _curves(axes: Axes, points: pd.DataFrame, values: tuple[str, str, str], styl
         line = line.sort_values("eval_len")
         x = line["eval_len"] / line["train_len"]
         style = styles[scheme, extension]
-        axes.plot(x, line[middle], clip_on=False, **style)  # type: ignore[arg-type]
+        # a scheme that ends is one point among others: hollow and large, it shows around what lies on it
+        ends = {"markersize": 8, "markerfacecolor": "none"} if "marker" in style and len(line) == 1 else {}
+        axes.plot(x, line[middle], clip_on=False, **style, **ends)  # type: ignore[arg-type]
         if "marker" in style and len(line) > 1:
             axes.fill_between(x, line[low], line[high], color=style["color"], alpha=0.2, linewidth=0)
         elif "marker" in style:  # a scheme that ends: its one point needs a bar in place of a band
