@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from extrap.config import Config
-from extrap.errors import UserError, nearest
+from extrap.errors import UserError, nearest, one_line
 
 CONF = Path(__file__).parents[1] / "conf"
 ConfigStore.instance().store(name="schema", node=Config)
@@ -76,4 +76,4 @@ def _options() -> list[str]:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split("full_key")[0].split())
+    return one_line(str(error).split("full_key")[0])

@@ -14,3 +14,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
     if close := difflib.get_close_matches(name, names, n=3):
         return f"did you mean {' or '.join(close)}?"
     return f"expected one of {', '.join(names)}"
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -3,7 +3,7 @@
 results/runs/<experiment>/<run>/
   config.yaml    what the answers depend on, written first; another config in the same folder is refused
   train.csv      step, tokens, lr, loss, grad_norm, seconds
-  checkpoint.pt  model, optimizer, step, precision; replaced atomically
+  checkpoint.pt  model, optimizer, step, seconds; replaced atomically
   model.pt       its existence means: trained
   meta.json      versions, machine, sizes, seconds, memory, digest of the data
   eval.csv       one row per (protocol, eval_len, segment); its existence means: evaluated
@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from extrap.errors import UserError
+from extrap.errors import UserError, one_line
 
 COLUMNS = [
     "experiment", "run", "kind", "scheme", "extension", "objective", "data", "protocol", "train_len", "eval_len",
@@ -160,7 +160,7 @@ def load_rows(path: Path) -> pd.DataFrame:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)
         rows = rows[COLUMNS].astype(dict.fromkeys(COUNTS, np.int64) | {"nll_sum": np.float64})
     except (ValueError, KeyError) as error:
-        raise UserError(_one_line(f"{path} is no table of rows with the columns {', '.join(COLUMNS)}: {error}")) from error
+        raise UserError(one_line(f"{path} is no table of rows with the columns {', '.join(COLUMNS)}: {error}")) from error
     possible = np.isfinite(rows["nll_sum"]) & (rows["n_tokens"] >= 0) & (rows["n_bytes"] >= 0)
     if rows.empty or not possible.all():
         found = "no rows" if rows.empty else f"nll_sum, n_tokens, n_bytes = {tuple(rows[~possible].iloc[0, -3:])}"
@@ -173,10 +173,6 @@ def refuse_duplicates(rows: pd.DataFrame, place: Path) -> None:
     if rows.duplicated(KEY).any():
         twice = rows[rows.duplicated(KEY)].iloc[0]
         raise UserError(f"{place} scores a segment twice: {', '.join(f'{k}={twice[k]}' for k in KEY)}")
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def save_rows(path: Path, rows: pd.DataFrame) -> None:

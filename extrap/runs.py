@@ -18,7 +18,7 @@ from extrap.device import pick_device
 from extrap.evaluate import evaluate
 from extrap.floor import label_rows, reference_rows
 from extrap.model import Encoder
-from extrap.results import MAY_DIFFER, claim, save_rows, write_atomic
+from extrap.results import MAY_DIFFER, claim, refuse_other_config, save_rows, write_atomic
 from extrap.train import save_tensors, train
 
 SCHEME_SEED = 2**32  # a scheme's own weights are drawn apart, so that the other weights do not depend on it
@@ -48,8 +48,7 @@ def _train_and_evaluate(cell: Cell) -> None:
         encoder.load_state_dict(trained["model"])
     else:
         precision = Precision(cell.identity["train"]["precision"])
-        began = time.monotonic()
-        train(
+        seconds = train(
             encoder,
             source,
             objective,
@@ -59,13 +58,13 @@ def _train_and_evaluate(cell: Cell) -> None:
             folder=folder,
             checkpoint_every=config.runtime.checkpoint_every,
         )
-        trained = {"model": encoder.state_dict(), "precision": precision.value, "seconds": time.monotonic() - began}
+        trained = {"model": encoder.state_dict(), "precision": precision.value, "seconds": seconds}
         save_tensors(folder / "model.pt", trained)
         (folder / "checkpoint.pt").unlink(missing_ok=True)
     began = time.monotonic()
     rows = evaluate(encoder, source, objective, config.eval)
-    seconds = {"train": trained["seconds"], "evaluate": time.monotonic() - began}
-    meta = describe(cell, encoder, device, trained["precision"], seconds)
+    took = {"train": trained["seconds"], "evaluate": time.monotonic() - began}
+    meta = describe(cell, encoder, device, trained["precision"], took)
     write_atomic(folder / "meta.json", json.dumps(meta, indent=2) + "\n")
     labelled = label_rows(rows, config, run=config.run, kind="scheme", scheme=config.scheme, seed=config.seed)
     save_rows(folder / "eval.csv", labelled)
@@ -74,9 +73,13 @@ def _train_and_evaluate(cell: Cell) -> None:
 def write_references(cell: Cell) -> None:
     """The rows of the references as a run of their own beside the others, once; nothing where there are none."""
     folder = cell.config.folder.parent / "reference"
+    identity = {key: value for key, value in cell.identity.items() if key not in MAY_DIFFER}
+    if (folder / "eval.csv").exists():
+        refuse_other_config(folder, identity)
+        return
     rows = reference_rows(cell.config, cell.source, cell.objective)
     if not rows.empty:
-        claim(folder, {key: value for key, value in cell.identity.items() if key not in MAY_DIFFER})
+        claim(folder, identity)
         save_rows(folder / "eval.csv", rows)
 
 

@@ -74,8 +74,10 @@ def train(
     precision: Precision,
     folder: Path,
     checkpoint_every: int,
-) -> None:
+) -> float:
     """Trains in place, from the checkpoint in `folder` if there is one; leaves train.csv and checkpoints there.
+
+    Returns the seconds that training took, those before an interruption included.
 
     Raises Diverged, with the step.
     """
@@ -108,6 +110,7 @@ def train(
         if done % checkpoint_every == 0 and done < config.max_steps:
             save_checkpoint(folder / "checkpoint.pt", encoder, optimizer, done, time.monotonic() - began)
     encoder.eval()
+    return time.monotonic() - began
 
 
 class TrainLog:
