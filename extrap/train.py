@@ -60,6 +60,26 @@ def mean_nll(encoder: Encoder, inputs: Tensor, index: Tensor, targets: Tensor, p
     return F.cross_entropy(logits.to(torch.float32), targets)
 
 
+def train_step(
+    encoder: Encoder,
+    optimizer: torch.optim.Optimizer,
+    batch: tuple[Tensor, Tensor, Tensor],
+    precision: Precision,
+    grad_clip: float,
+) -> tuple[Tensor, Tensor]:
+    """One step of the optimizer on (inputs, index, targets); returns the loss and the norm of the gradient, each ().
+
+    Nothing is updated where the norm is not finite.
+    """
+    loss = mean_nll(encoder, *batch, precision)
+    loss.backward()  # type: ignore[no-untyped-call]
+    grad_norm = nn.utils.clip_grad_norm_(encoder.parameters(), grad_clip)
+    if math.isfinite(grad_norm):
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss.detach(), grad_norm
+
+
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision is Precision.bf16)
 
@@ -96,13 +116,9 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = lr
         inputs, index, targets = (part.to(device) for part in training_batch(source, objective, config, seed, step))
-        loss = mean_nll(encoder, inputs, index, targets, precision)
-        loss.backward()  # type: ignore[no-untyped-call]
-        grad_norm = nn.utils.clip_grad_norm_(encoder.parameters(), config.grad_clip)
+        loss, grad_norm = train_step(encoder, optimizer, (inputs, index, targets), precision, config.grad_clip)
         if not math.isfinite(grad_norm):
             raise Diverged(f"training diverged at step {step}: loss {loss.item()}, gradient norm {grad_norm.item()}")
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
         done = step + 1
         if done % LOG_EVERY == 0 or done == config.max_steps:
             tokens = done * config.batch_size * config.train_len
