@@ -3,9 +3,10 @@
     score_ij = bias(q_i . k_j / sqrt(K)),  weights = softmax over the allowed j,  output_i = sum_j weights_ij v_j
 
 `attend_reference` says what that means. The fast paths give the same answers: training on short inputs builds one
-additive bias that all layers share, and multiplies in the precision of the model; everything else goes through the
-queries in chunks, so that memory grows linearly with the length, looks only at keys that causality and the window
-leave, and is computed in float32 whatever the precision of the model.
+additive bias that all layers share, and multiplies in the precision of the model. Everything else is computed in
+float32 whatever the precision of the model, with memory that grows linearly with the length: by PyTorch's own kernel
+where nothing but causality applies, by relative.py where the bias depends on the distance alone, and otherwise through
+the queries in chunks, looking only at keys that causality and the window leave.
 """
 
 import math
@@ -16,34 +17,29 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from extrap.positions.base import Branch, ScoreMod
+from extrap.relative import attend_relative
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v, each (B, H, T, K) -> (B, H, T, K)
 
 DENSE_MAX = 512  # up to here training with one (H, T, T) bias for all layers beats SDPA
-CHUNK = 256  # queries at a time otherwise
+CHUNK = 256  # queries at a time otherwise, fewer where
+CHUNK_SCORES = 2**23  # they would have more scores than this
 
 
 def prepare(
     branches: Sequence[Branch], *, seq_len: int, n_heads: int, causal: bool, training: bool, device: torch.device
 ) -> Attend:
     """Once per forward: the attention function that every layer uses."""
-    if not training or seq_len > DENSE_MAX:
-        return lambda q, k, v: _attend_chunked(branches, q, k, v, causal)
-    idx = torch.arange(seq_len, device=device)
-    biases = [None if b.content else additive_bias(b, b.score_mod, idx, idx, n_heads, causal) for b in branches]
-
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        scores = []
-        for branch, bias in zip(branches, biases, strict=True):
-            qr, kr = branch.rotate(q, k) if branch.rotate else (q, k)
-            if branch.content:
-                with torch.autocast(q.device.type, enabled=False):  # positions made of content are positions too
-                    content = branch.content(_at_least_float32(qr), _at_least_float32(kr))
-                bias = _content_bias(branch, content, qr, idx, idx, causal)
-            scores.append(_scores(qr, kr, bias))
-        return _mix(scores, v)
-
-    return attend
+    if training and seq_len <= DENSE_MAX:
+        return _dense(branches, seq_len, n_heads, causal, device)
+    branch = branches[0]
+    if len(branches) == 1 and not branch.content:
+        if not (branch.score_mod or branch.mask_mod):
+            return _in_float32(_rotated(branch, lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=causal)))
+        if branch.relative and not training:
+            bias = distance_bias(branch, seq_len, n_heads, causal, device)
+            return _in_float32(_rotated(branch, lambda q, k, v: attend_relative(bias, q, k, v)))
+    return _in_float32(lambda q, k, v: _chunked(branches, q, k, v, causal))
 
 
 def attend_reference(branches: Sequence[Branch], q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor:
@@ -69,11 +65,15 @@ def attend_reference(branches: Sequence[Branch], q: Tensor, k: Tensor, v: Tensor
 def additive_bias(
     branch: Branch, mod: ScoreMod | None, q_idx: Tensor, kv_idx: Tensor, n_heads: int, causal: bool, n_batch: int = 1
 ) -> Tensor | None:
-    """What is added to the scores of q_idx against kv_idx: float32, broadcastable to (B, H, T, S), None for nothing."""
+    """What is added to the scores of q_idx against kv_idx: float32, broadcastable to (B, H, T, S), None for nothing.
+
+    q_idx and kv_idx are vectors, of which every pair is meant, or indices that broadcast to (B, H, T, S) themselves.
+    """
     device = q_idx.device
     b = torch.arange(n_batch, device=device).view(-1, 1, 1, 1)
     h = torch.arange(n_heads, device=device).view(1, -1, 1, 1)
-    i, j = q_idx.view(1, 1, -1, 1), kv_idx.view(1, 1, 1, -1)
+    i = q_idx.view(1, 1, -1, 1) if q_idx.ndim == 1 else q_idx
+    j = kv_idx.view(1, 1, 1, -1) if kv_idx.ndim == 1 else kv_idx
     bias = mod(torch.zeros(1, 1, 1, 1, device=device), b, h, i, j) if mod else None
     allowed = j <= i if causal else None
     if branch.mask_mod:
@@ -83,6 +83,32 @@ def additive_bias(
         return bias
     bias = torch.zeros((), device=device) if bias is None else bias
     return torch.where(allowed, bias, -math.inf)
+
+
+def distance_bias(branch: Branch, seq_len: int, n_heads: int, causal: bool, device: torch.device) -> Tensor:
+    """The bias of a relative branch by distance: (H, 2T - 1), for i - j from T - 1 down to 1 - T."""
+    distance = torch.arange(seq_len - 1, -seq_len, -1, device=device).view(1, 1, 1, -1)
+    bias = additive_bias(branch, branch.score_mod, distance.clamp(min=0), (-distance).clamp(min=0), n_heads, causal)
+    assert bias is not None
+    return bias.expand(1, n_heads, 1, -1)[0, :, 0]
+
+
+def _dense(branches: Sequence[Branch], seq_len: int, n_heads: int, causal: bool, device: torch.device) -> Attend:
+    idx = torch.arange(seq_len, device=device)
+    biases = [None if b.content else additive_bias(b, b.score_mod, idx, idx, n_heads, causal) for b in branches]
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        scores = []
+        for branch, bias in zip(branches, biases, strict=True):
+            qr, kr = branch.rotate(q, k) if branch.rotate else (q, k)
+            if branch.content:
+                with torch.autocast(q.device.type, enabled=False):  # positions made of content are positions too
+                    content = branch.content(_at_least_float32(qr), _at_least_float32(kr))
+                bias = _content_bias(branch, content, qr, idx, idx, causal)
+            scores.append(_scores(qr, kr, bias))
+        return _mix(scores, v)
+
+    return attend
 
 
 def _content_bias(branch: Branch, content: ScoreMod, q: Tensor, q_idx: Tensor, kv_idx: Tensor, causal: bool) -> Tensor:
@@ -109,42 +135,43 @@ def _mix(scores: list[Tensor], v: Tensor) -> Tensor:
     return total.softmax(dim=-1).to(v.dtype) @ v
 
 
-def _attend_chunked(branches: Sequence[Branch], q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
-    with torch.autocast(q.device.type, enabled=False):
-        return _chunks(branches, _at_least_float32(q), _at_least_float32(k), _at_least_float32(v), causal)
+def _in_float32(attend: Attend) -> Attend:
+    def exact(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        with torch.autocast(q.device.type, enabled=False):
+            return attend(_at_least_float32(q), _at_least_float32(k), _at_least_float32(v))
+
+    return exact
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _chunks(branches: Sequence[Branch], q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
-    n_heads, seq_len = q.shape[1:3]
+def _rotated(branch: Branch, attend: Attend) -> Attend:
+    rotate = branch.rotate
+    return attend if rotate is None else lambda q, k, v: attend(*rotate(q, k), v)
+
+
+def _chunked(branches: Sequence[Branch], q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
+    n_batch, n_heads, seq_len = q.shape[:3]
     idx = torch.arange(seq_len, device=q.device)
     turned = [branch.rotate(q, k) if branch.rotate else (q, k) for branch in branches]
     contents = [b.content(*qk) if b.content else None for b, qk in zip(branches, turned, strict=True)]
-    if len(branches) == 1 and not (branches[0].score_mod or branches[0].mask_mod or contents[0]):
-        return F.scaled_dot_product_attention(*turned[0], v, is_causal=causal)
+    chunk = max(1, min(CHUNK, CHUNK_SCORES // (n_batch * n_heads * seq_len)))
     outputs = []
-    for start in range(0, seq_len, CHUNK):
-        stop = min(start + CHUNK, seq_len)
+    for start in range(0, seq_len, chunk):
+        stop = min(start + chunk, seq_len)
         first, last = _key_range(branches, start, stop, seq_len, causal)
         rows, keys = idx[start:stop], idx[first:last]
-        parts = []
+        scores = []
         for branch, content, (qr, kr) in zip(branches, contents, turned, strict=True):
             bias = (
                 _content_bias(branch, content, qr, rows, keys, causal)
                 if content
                 else additive_bias(branch, branch.score_mod, rows, keys, n_heads, causal)
             )
-            parts.append((qr[:, :, start:stop], kr[:, :, first:last], bias))
-        values = v[:, :, first:last]
-        if len(parts) == 1:
-            query, key, bias = parts[0]
-            mask = None if bias is None else bias.to(query.dtype)
-            outputs.append(F.scaled_dot_product_attention(query, key, values, attn_mask=mask))
-        else:
-            outputs.append(_mix([_scores(*part) for part in parts], values))
+            scores.append(_scores(qr[:, :, start:stop], kr[:, :, first:last], bias))
+        outputs.append(_mix(scores, v[:, :, first:last]))
     return torch.cat(outputs, dim=2)
 
 

@@ -8,7 +8,7 @@ import torch
 import yaml
 from reference import REFERENCES
 
-from extrap import attention
+from extrap import attention, relative
 from extrap.cells import build_scheme
 from extrap.compose import CONF, compose_grid
 from extrap.config import ModelConfig
@@ -51,6 +51,8 @@ def small(monkeypatch):
     """Several chunks, and both sides of the longest dense input, at lengths that a test can afford."""
     monkeypatch.setattr(attention, "CHUNK", 8)
     monkeypatch.setattr(attention, "DENSE_MAX", 16)
+    monkeypatch.setattr(relative, "BLOCK", 8)
+    monkeypatch.setattr(relative, "WHOLE", 16)
 
 
 @functools.cache

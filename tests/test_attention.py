@@ -8,7 +8,7 @@ from test_positions import DECODER, ENCODER, FAR, inputs
 from torch import nn
 from torch.testing import assert_close
 
-from extrap import attention
+from extrap import attention, relative
 from extrap.attention import additive_bias, attend_reference, prepare
 from extrap.positions.alibi import Alibi
 from extrap.positions.base import Branch, PositionScheme
@@ -134,6 +134,41 @@ def test_nothing_outside_the_window_is_looked_at(causal, small):
             there[:, :, seen] = here[:, :, seen]
         rows = slice(chunk, chunk + 8)
         assert torch.equal(run(prepare, scheme, q, *spoiled, training=False)[:, :, rows], clean[:, :, rows])
+
+
+def banded(scheme, q, k, v):
+    """What evaluation gives, what the definition in float64 gives, and the width of every head's band."""
+    bias = attention.distance_bias(scheme.branches(scheme.positions(len(q[0, 0])))[0], len(q[0, 0]), 4, False, q.device)
+    past, future = relative.reaches(bias, q, k)
+    exact = run(define, scheme, *(x.double() for x in (q, k, v)), training=False)
+    return run(prepare, scheme, q, k, v, training=False), exact, [1 + a + b for a, b in zip(past, future, strict=True)]
+
+
+def test_what_a_slope_makes_negligible_is_not_read(small):
+    q, k, v = inputs(ENCODER, 400, dtype=torch.float32)
+    found, exact, widths = banded(Alibi(ENCODER), q, k, v)
+    assert widths[0] < 399 < widths[3] == 799  # slopes 1/4 and 1/256
+    assert_close(found.double(), exact, rtol=0, atol=FLOAT32)
+    v[:, 0, 300:] = torch.nan  # spoils whatever reads it
+    beyond = 300 - widths[0] // 2 - 8
+    spoiled, _, _ = banded(Alibi(ENCODER), q, k, v)
+    assert torch.equal(spoiled[:, 0, :beyond], found[:, 0, :beyond])
+
+
+def test_numbers_that_are_not_numbers_leave_nothing_out(small):
+    q, k, _ = inputs(ENCODER, 45, dtype=torch.float32)
+    k[0, 0, 40] = torch.nan
+    bias = attention.distance_bias(Alibi(ENCODER).branches(torch.arange(45))[0], 45, 4, False, q.device)
+    assert [side[0] for side in relative.reaches(bias, q, k)] == [44, 44]
+
+
+def test_one_large_key_far_away_widens_the_band(small):
+    """What counts is the largest score that any pair could have, not that of most."""
+    q, k, v = inputs(ENCODER, 400, dtype=torch.float32)
+    k[0, 0, 390] = 30 * q[0, 0, 3] / q[0, 0, 3].square().sum().sqrt()  # 30 |q| / sqrt(8) beats a distance of 387 / 4
+    found, exact, widths = banded(Alibi(ENCODER), q, k, v)
+    assert widths[0] > 387
+    assert_close(found.double(), exact, rtol=0, atol=FLOAT32)
 
 
 def test_bfloat16_leaves_biases_alone():

@@ -1,6 +1,7 @@
 """Bugs that were found in released code, written down on purpose: the check that a scheme passes rejects each of them."""
 
 import math
+from unittest import mock
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from test_positions import (
     check_against_reference,
     check_bias_is_additive,
     check_positions,
+    check_relative_fact,
     check_rotates_every_pair,
     check_scores_shift,
     check_slopes,
@@ -23,6 +25,7 @@ from test_positions import (
 )
 from torch import nn
 
+from extrap import relative
 from extrap.attention import prepare
 from extrap.positions.absolute import Sinusoidal, sinusoids
 from extrap.positions.alibi import Alibi, alibi_slopes
@@ -31,6 +34,7 @@ from extrap.positions.local import Local
 from extrap.positions.nope import Nope
 from extrap.positions.rope import Rope, rotary_angles, rotate_by
 from extrap.positions.t5 import T5, t5_bucket
+from extrap.relative import reaches
 
 # ---- checks of a class: each builds the scheme and asks
 
@@ -79,6 +83,10 @@ def window(causal, width=5):
 
 def window_fact(cls):
     check_window_fact(cls(ENCODER, Rope(ENCODER), 5))
+
+
+def relative_fact(cls):
+    check_relative_fact(cls(ENCODER))
 
 
 def numbered(cls):
@@ -301,6 +309,7 @@ REJECTED = [
     (Sinusoidal, SinusoidalConcatenated, formula("sinusoidal", base=10_000.0)),
     (Alibi, AlibiWithoutAbs, formula("alibi")),
     (Alibi, AlibiByKey, formula("alibi")),
+    (Alibi, AlibiByKey, relative_fact),
     (Alibi, AlibiOverSqrt, formula("alibi")),
     (Alibi, AlibiOverSqrt, formula("alibi", causal=True)),
     (Alibi, AlibiInBfloat16, formula("alibi", at=range(300, 320))),
@@ -383,12 +392,29 @@ def rotation_while_training_only(branches, *, training, **sizes):
 
 def one_key_short(branches, **sizes):
     """The chunk's keys end one too early: the mask is right, the range is not."""
-    return prepare([branch._replace(window=branch.window - 1) for branch in branches], **sizes)
+    return prepare([branch._replace(window=branch.window - 1, relative=False) for branch in branches], **sizes)
+
+
+def changed_reaches(change):
+    def path(branches, **sizes):
+        attend = prepare(branches, **sizes)
+
+        def attend_changed(q, k, v):
+            with mock.patch.object(relative, "reaches", lambda *given: change(*reaches(*given))):
+                return attend(q, k, v)
+
+        return attend_changed
+
+    return path
 
 
 def causal_chunks(branches, *, causal, training, **sizes):
     """Forgets in evaluation that an encoder looks ahead."""
     return prepare(branches, causal=causal or not training, training=training, **sizes)
+
+
+def windowed(geometry):
+    return Local(geometry, Rope(geometry), 5)
 
 
 PATHS = {
@@ -397,7 +423,9 @@ PATHS = {
     "bias without a gradient": (T5, changed_bias(torch.detach)),
     "bias in bfloat16": (T5, changed_bias(lambda bias: bias.bfloat16())),
     "no rotation in evaluation": (Rope, rotation_while_training_only),
-    "window one key short": (lambda geometry: Local(geometry, Rope(geometry), 5), one_key_short),
+    "window one key short": (windowed, one_key_short),
+    "band one key short in the past": (windowed, changed_reaches(lambda past, future: ([p - 1 for p in past], future))),
+    "band one key short in the future": (windowed, changed_reaches(lambda past, future: (past, [f - 1 for f in future]))),
     "causal in evaluation": (Alibi, causal_chunks),
 }
 
@@ -410,8 +438,8 @@ def test_a_path_that_computes_something_else_is_rejected(bug, small):
         nn.init.normal_(parameter)
 
     def check(path):
-        for training in (True, False):
-            check_path(scheme, 16, training, path)
+        for seq_len, training in ((16, True), (16, False), (45, False)):
+            check_path(scheme, seq_len, training, path)
 
     check(prepare)
     with pytest.raises(AssertionError):

@@ -66,6 +66,20 @@ def check_window_fact(scheme, seq_len=45):
             assert not (branch.mask_mod(b, h, i, j) & ((i - j).abs() >= branch.window)).any()
 
 
+def check_relative_fact(scheme, seq_len=45):
+    """A branch that says so depends on q_idx - kv_idx alone; attention computes one bias for each distance."""
+    b, h, i, j = grid(scheme, seq_len)
+    i, j = i[:-1], j[:-1]
+    for branch in scheme.branches(scheme.positions(seq_len)):
+        if branch.relative:
+            if branch.score_mod:
+                zero = torch.zeros(1, 1, 1, 1)
+                here, there = (branch.score_mod(zero, b, h, i + step, j + step) for step in (0, 1))
+                assert_close(here, there, rtol=0, atol=ROUNDING)
+            if branch.mask_mod:
+                assert torch.equal(branch.mask_mod(b, h, i, j), branch.mask_mod(b, h, i + 1, j + 1))
+
+
 def check_bias_is_additive(scheme, seq_len=45):
     """score_mod(s) - s does not depend on s: attention computes the bias once, from zeros."""
     b, h, i, j = grid(scheme, seq_len)
@@ -107,7 +121,14 @@ def test_facts_about_a_scheme_hold(case, causal, scheme_of):
     scheme = scheme_of(case, causal)
     check_positions(scheme)
     check_window_fact(scheme)
+    check_relative_fact(scheme)
     check_bias_is_additive(scheme)
+
+
+def test_no_scheme_of_ours_hides_that_it_is_relative(case, causal, scheme_of):
+    scheme = scheme_of(case, causal)
+    assert all(branch.relative for branch in scheme.branches(scheme.positions(16)))
+    assert not any(branch.relative for branch in scheme.branches(2 * scheme.positions(8)))
 
 
 def test_a_call_leaves_nothing_behind(case, causal, scheme_of):

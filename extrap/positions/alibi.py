@@ -14,6 +14,8 @@ class Alibi(PositionScheme):
     Source: Press et al. 2022 (arXiv:2108.12409), section 3.
     """
 
+    relative = True
+
     slopes: Tensor  # (H,)
 
     def __init__(self, geometry: Geometry) -> None:

@@ -38,8 +38,8 @@ class Branch(NamedTuple):
 
     A score_mod is additive: score_mod(s) = s + bias(h, q_idx, kv_idx). `content` yields one that depends on the queries
     and keys, and only there b is the index in the batch; score_mod and mask_mod may be called with b = 0 alone.
-    `window` is a fact about mask_mod, stated as data so that attention can skip work: mask_mod is False wherever
-    abs(q_idx - kv_idx) >= window.
+    Two facts are stated as data so that attention can skip work. `window`: mask_mod is False wherever
+    abs(q_idx - kv_idx) >= window. `relative`: score_mod and mask_mod depend on h and q_idx - kv_idx alone.
     """
 
     rotate: Rotation | None = None
@@ -47,15 +47,18 @@ class Branch(NamedTuple):
     mask_mod: MaskMod | None = None
     content: ContentBias | None = None
     window: int | None = None
+    relative: bool = False
 
 
 class PositionScheme(nn.Module):
     """Tells a model where a token is; this base class tells it nothing.
 
-    `max_len` is the longest input that the scheme is defined for, None if there is no end.
+    `max_len` is the longest input that the scheme is defined for, None if there is no end. `relative` states that
+    score_mod and mask_mod depend on the head and on pos[q_idx] - pos[kv_idx] alone.
     """
 
     max_len: int | None = None
+    relative: bool = False
 
     def __init__(self, geometry: Geometry) -> None:
         super().__init__()
@@ -83,4 +86,11 @@ class PositionScheme(nn.Module):
 
     def branches(self, pos: Tensor) -> tuple[Branch, ...]:
         """The attention passes; override it for several passes, a content-dependent bias or a wrapper."""
-        return (Branch(self.rotation(pos), self.score_mod(pos), self.mask_mod(pos)),)
+        score_mod, mask_mod = self.score_mod(pos), self.mask_mod(pos)
+        relative = (self.relative or not (score_mod or mask_mod)) and consecutive(pos)
+        return (Branch(self.rotation(pos), score_mod, mask_mod, relative=relative),)
+
+
+def consecutive(pos: Tensor) -> bool:
+    """Whether differences of positions are differences of indices."""
+    return bool((pos.diff() == 1).all())

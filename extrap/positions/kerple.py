@@ -15,6 +15,8 @@ class Kerple(PositionScheme):
     Source: Chi et al. 2022 (arXiv:2205.09921), equation 6 and its released code.
     """
 
+    relative = True
+
     def __init__(self, geometry: Geometry) -> None:
         super().__init__(geometry)
         self.r1 = nn.Parameter(2 * torch.rand(geometry.n_heads))

@@ -17,6 +17,8 @@ class T5(PositionScheme):
     Raises ValueError where the buckets do not reach.
     """
 
+    relative = True
+
     def __init__(self, geometry: Geometry, n_buckets: int = 32, max_distance: int = 128) -> None:
         super().__init__(geometry)
         if n_buckets < 4 or n_buckets % 4:

@@ -1,0 +1,73 @@
+"""Attention whose bias depends on the distance alone, without ever holding a bias for every pair.
+
+The bias of a head is one vector over the distances d = i - j from T - 1 down to 1 - T. Row i of the matrix of pairs is that
+vector from T - 1 - i on, so the rows of a block in reverse order are a view of it (a Hankel matrix) that costs no memory.
+
+What is too far to matter is not read. With s_ij = q_i . k_j / sqrt(K) and a bias f, key j weighs at most
+
+    exp(s_ij + f(i - j)) / exp(s_ii + f(0))  <=  exp(top + f(i - j) - f(0)),
+    top = max_i (|q_i| max_j |k_j| / sqrt(K) - s_ii),
+
+relative to the token's own key. Each side of a head ends where all that lies beyond weighs less than OMITTED together: a
+steep slope makes a narrow band, a window ends where its mask does, and where nothing can be left out nothing is.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+OMITTED = 2.0**-24  # of the weight of a row, on either side: less than float32 resolves
+BLOCK = 256  # queries that share one range of keys
+WHOLE = 512  # up to here one call for all heads and pairs is faster
+
+
+def attend_relative(bias: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax_j(q_i . k_j / sqrt(K) + f_h(i - j)) v_j; q, k, v (B, H, T, K), bias (H, 2T - 1) for d = T - 1 .. 1 - T.
+
+    Differentiable like the definition, but for what is left out. Memory O(T), time O(T * width of the band).
+    """
+    n_heads, seq_len = q.shape[1:3]
+    if seq_len <= WHOLE:
+        rows = bias.unfold(1, seq_len, 1)  # (H, T, T), the last query first
+        return F.scaled_dot_product_attention(q.flip(2), k, v, attn_mask=rows.expand(1, -1, -1, -1)).flip(2)
+    past, future = reaches(bias, q, k)
+    heads = [_band(bias[h], q[:, h], k[:, h], v[:, h], past[h], future[h]) for h in range(n_heads)]
+    return torch.stack(heads, dim=1)
+
+
+@torch.no_grad()
+def reaches(bias: Tensor, q: Tensor, k: Tensor) -> tuple[list[int], list[int]]:
+    """For each head how many keys before and after its own position a query has to read."""
+    seq_len = q.shape[2]
+    q, k = q.to(torch.float64), k.to(torch.float64)
+    longest = k.norm(dim=-1).amax(dim=-1, keepdim=True)
+    top = (q.norm(dim=-1) * longest - (q * k).sum(dim=-1)).amax(dim=(0, 2)) * q.shape[-1] ** -0.5
+    f = bias.to(torch.float64)
+    bound = torch.where(f == -torch.inf, 0.0, (f - f[:, seq_len - 1 : seq_len] + top[:, None]).exp())
+    sides = bound[:, : seq_len - 1], bound[:, seq_len:].flip(1)  # both from the furthest key to the nearest
+    # a bound that is not a number leaves nothing out
+    past, future = ((~(side.cumsum(dim=1) <= OMITTED)).sum(dim=1).tolist() for side in sides)
+    return past, future
+
+
+def _band(bias: Tensor, q: Tensor, k: Tensor, v: Tensor, past: int, future: int) -> Tensor:
+    """One head, (B, T, K): query i reads the keys from i - past to i + future."""
+    seq_len = q.shape[1]
+
+    def blocks(first: int, stop: int, rows: int) -> Tensor:
+        """The queries [first, stop) in blocks of `rows`, all with equally many keys."""
+        low, high = max(0, first - past), min(seq_len, stop + future)
+        width = high - low - (stop - first) + rows
+        query = q[:, first:stop].reshape(len(q), -1, rows, q.shape[-1]).flip(2)
+        key, value = (x[:, low:high].unfold(1, width, rows).mT for x in (k, v))  # overlapping views
+        mask = bias[seq_len - (first + rows) + low :][: rows + width - 1].unfold(0, width, 1)
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask[None, None]).flip(2).flatten(1, 2)
+
+    # in the middle every block has the same range around it, so that one call does them all
+    begin = min(seq_len, -(-past // BLOCK) * BLOCK)
+    end = max(begin, (seq_len - future) // BLOCK * BLOCK)
+    pieces = [blocks(a, min(a + BLOCK, begin), min(BLOCK, begin - a)) for a in range(0, begin, BLOCK)]
+    if end > begin:
+        pieces.append(blocks(begin, end, BLOCK))
+    pieces += [blocks(a, min(a + BLOCK, seq_len), min(BLOCK, seq_len - a)) for a in range(end, seq_len, BLOCK)]
+    return torch.cat(pieces, dim=1)
