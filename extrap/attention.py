@@ -11,6 +11,7 @@ the queries in chunks, looking only at keys that causality and the window leave.
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -108,7 +109,38 @@ def _dense(branches: Sequence[Branch], seq_len: int, n_heads: int, causal: bool,
             scores.append(_scores(qr, kr, bias))
         return _mix(scores, v)
 
-    return attend
+    def attend_one(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        qr, kr = branches[0].rotate(q, k) if branches[0].rotate else (q, k)
+        weights: Tensor = _Weights.apply(  # type: ignore[no-untyped-call]
+            qr @ kr.mT, biases[0], q.shape[-1] ** -0.5
+        )
+        return weights.to(v.dtype) @ v
+
+    return attend_one if len(branches) == 1 and not branches[0].content else attend
+
+
+class _Weights(torch.autograd.Function):
+    """softmax(scale * score + bias), as PyTorch would compute it, with fewer passes over the (B, H, T, T) scores.
+
+    Computed in float32 and kept in the precision of the scores alone; the bias is (1, 1 or H, T, T) or None.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, score: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+        total = _at_least_float32(score) * scale if bias is None else torch.add(bias, score, alpha=scale)
+        weights = total.softmax(dim=-1).to(score.dtype)
+        ctx.save_for_backward(weights)
+        ctx.scale, ctx.bias_shape = scale, None if bias is None else bias.shape
+        return weights
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        (weights,) = ctx.saved_tensors
+        grad_total: Tensor = torch.ops.aten._softmax_backward_data(grad, weights, -1, weights.dtype)
+        grad_bias = None
+        if ctx.needs_input_grad[1]:
+            grad_bias = grad_total.sum(0, keepdim=True, dtype=torch.float32).sum_to_size(ctx.bias_shape)
+        return grad_total * ctx.scale, grad_bias, None
 
 
 def _content_bias(branch: Branch, content: ScoreMod, q: Tensor, q_idx: Tensor, kv_idx: Tensor, causal: bool) -> Tensor:
