@@ -25,7 +25,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
         n_batch, seq_len, d_model = x.shape
         qkv = self.qkv(self.attn_norm(x)).view(n_batch, seq_len, 3, self.n_heads, d_model // self.n_heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, T, K)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).contiguous()  # each (B, H, T, K)
         mixed = attend(q, k, v).transpose(1, 2).reshape(n_batch, seq_len, d_model)
         x = x + F.dropout(self.out(mixed), self.dropout, self.training)
         return x + F.dropout(self.down(F.gelu(self.up(self.mlp_norm(x)))), self.dropout, self.training)

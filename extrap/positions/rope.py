@@ -36,9 +36,9 @@ def rotary_angles(pos: Tensor, head_dim: int, base: float) -> Tensor:
 def rotate_by(angles: Tensor) -> Rotation:
     """The rotation of queries and keys by the same angles (T, K/2); the tables are rounded to float32 once."""
     cos, sin = angles.cos().to(torch.float32), angles.sin().to(torch.float32)
+    cos, sin = torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)  # (T, K)
 
     def turn(x: Tensor) -> Tensor:
-        a, b = x.chunk(2, dim=-1)
-        return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+        return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
     return lambda q, k: (turn(q), turn(k))
