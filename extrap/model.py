@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from extrap.attention import Attend, prepare
 from extrap.config import ModelConfig
-from extrap.positions.absolute import TABLE_SCALE, TABLE_STD
+from extrap.positions.absolute import TABLE_STD
 from extrap.positions.base import PositionScheme
 
 
@@ -35,9 +35,9 @@ class Encoder(nn.Module):
     """Tokens (B, T) -> hidden states (B, T, D); `logits` turns hidden states into scores over the vocabulary.
 
     Linear weights start at N(0, 1/fan_in), those that write into the residual stream divided by sqrt(2 * n_layers) (GPT-2).
-    Token embeddings start at N(0, 0.02^2) and are read 25 times larger, see positions/absolute.py. A tied table of standard
-    deviation s gives the token that was read a logit of D * s at the start and a loss of log(exp(D * s) + V - 1)
-    (kexue.fm 9698), so its logits are scaled down to s = 2 / D where D > 100: the loss stays near log V at any width.
+    Token embeddings start at N(0, 0.5^2), see positions/absolute.py. A tied table of standard deviation s gives the token
+    that was read a logit of D * s at the start and a loss of log(exp(D * s) + V - 1) (kexue.fm 9698), so its logits are
+    scaled down by 2 / (D * s): the loss stays near log V at any width.
     """
 
     def __init__(self, config: ModelConfig, scheme: PositionScheme, n_inputs: int, n_outputs: int) -> None:
@@ -56,7 +56,7 @@ class Encoder(nn.Module):
     def _initialise(self) -> None:
         d_model = self.embedding.embedding_dim
         nn.init.normal_(self.embedding.weight, std=TABLE_STD)
-        self.tied_scale = min(1.0, 2.0 / (d_model * TABLE_STD))
+        self.tied_scale = 2.0 / (d_model * TABLE_STD)
         for name, module in self.blocks.named_modules():
             if isinstance(module, nn.Linear):
                 residual = name.endswith((".out", ".down"))
@@ -69,7 +69,7 @@ class Encoder(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         seq_len = tokens.shape[1]
         pos = self.scheme.positions(seq_len, tokens.device)
-        x = self.scheme.embed(TABLE_SCALE * self.embedding(tokens), pos)
+        x = self.scheme.embed(self.embedding(tokens), pos)
         x = F.dropout(x, self.dropout, self.training)
         attend = prepare(
             self.scheme.branches(pos),

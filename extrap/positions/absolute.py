@@ -5,19 +5,18 @@ from torch import Tensor, nn
 
 from extrap.positions.base import Geometry, PositionScheme
 
-# Tables of vectors, for tokens and positions, are stored small and read large. Their entries have a standard deviation
-# of 0.5 where they are added up, near the 0.71 of a sinusoid, so that nothing drowns anything else; and under Adam,
-# whose steps do not know a table's size, they move 25 times faster than if they were stored at that size.
-TABLE_STD = 0.02
-TABLE_SCALE = 25.0
+# The standard deviation of tables of vectors, for tokens and positions, at the start: near the 0.71 of a sinusoid, so that
+# nothing drowns anything else where they are added up. Much smaller tables, as GPT-2's 0.02, move too fast under Adam,
+# whose steps do not know a table's size: an encoder then takes far longer to learn what positions mean.
+TABLE_STD = 0.5
 
 
 class Learned(PositionScheme):
-    """A trained table of train_len rows: x_t + TABLE_SCALE * table[t]. Undefined beyond its last row.
+    """A trained table of train_len rows: x_t + table[t]. Undefined beyond its last row.
 
     Shapes: table (train_len, D). Raises ValueError for a position outside the table.
-    Source: BERT (Devlin et al. 2019, arXiv:1810.04805). As there it starts as large as the token embeddings, N(0, 0.02^2);
-    the scale stands in for BERT's layer norm over their sum.
+    Source: BERT (Devlin et al. 2019, arXiv:1810.04805). As there it starts as large as the token embeddings, here
+    N(0, 0.5^2) instead of N(0, 0.02^2) and a layer norm over their sum.
     """
 
     def __init__(self, geometry: Geometry) -> None:
@@ -28,7 +27,7 @@ class Learned(PositionScheme):
     def embed(self, x: Tensor, pos: Tensor) -> Tensor:
         if pos[-1] >= len(self.table):
             raise ValueError(f"learned positions end at {len(self.table)}, the input reaches {int(pos[-1]) + 1}")
-        return x + TABLE_SCALE * self.table[pos]
+        return x + self.table[pos]
 
 
 class Sinusoidal(PositionScheme):
