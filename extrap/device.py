@@ -1,9 +1,14 @@
 """What this machine has, and what it does well."""
 
+import ctypes
+import sys
+
 import torch
 
 from extrap.config import Device, Precision
 from extrap.errors import UserError
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
 
 
 def pick_device(wanted: Device) -> torch.device:
@@ -24,3 +29,14 @@ def pick_precision(wanted: Precision, device: torch.device) -> Precision:
         capabilities = torch.cpu.get_capabilities()
         has_units = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return Precision.bf16 if has_units else Precision.fp32
+
+
+def keep_freed_memory() -> None:
+    """Lets this process reuse the memory of large tensors instead of handing it back and fetching it page by page.
+
+    The C library of Linux does the latter by default; a training step on small batches takes a sixth longer for it.
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda option, value: None)  # not every C library has it
+        for option, size in ((M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**26), (M_MMAP_THRESHOLD, 2**25)):
+            mallopt(option, size)

@@ -14,7 +14,7 @@ import torch
 from extrap import __version__
 from extrap.cells import Cell, build_scheme
 from extrap.config import Precision
-from extrap.device import pick_device
+from extrap.device import keep_freed_memory, pick_device
 from extrap.evaluate import evaluate
 from extrap.floor import label_rows, reference_rows
 from extrap.model import Encoder
@@ -41,6 +41,7 @@ def execute(cell: Cell) -> None:
 def _train_and_evaluate(cell: Cell) -> None:
     config, source, objective, _ = cell
     folder, device = config.folder, pick_device(config.runtime.device)
+    keep_freed_memory()
     torch.set_num_threads(config.runtime.threads)
     encoder = build_encoder(cell).to(device)
     if (folder / "model.pt").exists():

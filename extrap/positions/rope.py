@@ -39,6 +39,7 @@ def rotate_by(angles: Tensor) -> Rotation:
     cos, sin = torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)  # (T, K)
 
     def turn(x: Tensor) -> Tensor:
-        return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
+        x = x.to(torch.promote_types(x.dtype, torch.float32))  # once, not in each product
+        return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, dims=-1), sin)
 
     return lambda q, k: (turn(q), turn(k))
