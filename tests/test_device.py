@@ -1,0 +1,53 @@
+"""What is decided from what a machine has."""
+
+import resource
+import sys
+
+import pytest
+import torch
+
+from extrap.config import Device, Precision
+from extrap.device import keep_freed_memory, pick_device, pick_precision
+from extrap.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [({}, "fp32"), ({"avx512_bf16": False}, "fp32"), ({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16")],
+)
+def test_bfloat16_where_a_processor_has_units_for_it(capabilities, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert pick_precision(Precision.auto, CPU).value == expected
+    for wanted in (Precision.fp32, Precision.bf16):
+        assert pick_precision(wanted, CPU) is wanted
+
+
+def test_a_gpu_is_taken_where_there_is_one_and_missed_where_it_was_asked_for(monkeypatch):
+    for there, name in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        assert pick_device(Device.auto).type == name
+    with pytest.raises(UserError, match=r"no CUDA device was found here; take runtime\.device=cpu or auto"):
+        pick_device(Device.cuda)
+
+
+def test_freed_memory_is_not_fetched_again_page_by_page():
+    keep_freed_memory()
+    if not sys.platform.startswith("linux"):
+        return
+    torch.zeros(2**20)
+
+    def page_faults():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+    before = page_faults()
+    for _ in range(50):
+        torch.zeros(2**20)  # 1,024 pages each
+    assert page_faults() - before < 5 * 1024
+
+
+def test_memory_is_left_alone_where_the_system_is_another(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr("ctypes.CDLL", lambda name: pytest.fail("looked for a C library"))
+    keep_freed_memory()
