@@ -23,6 +23,7 @@ from extrap.relative import attend_relative
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v, each (B, H, T, K) -> (B, H, T, K)
 
 DENSE_MAX = 512  # up to here training with one (H, T, T) bias for all layers beats SDPA
+CACHED_SCORES = 2**18  # whose float32 sums with a bias stay in a core's cache
 CHUNK = 256  # queries at a time otherwise, fewer where
 CHUNK_SCORES = 2**23  # they would have more scores than this
 
@@ -111,36 +112,41 @@ def _dense(branches: Sequence[Branch], seq_len: int, n_heads: int, causal: bool,
 
     def attend_one(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         qr, kr = branches[0].rotate(q, k) if branches[0].rotate else (q, k)
-        weights: Tensor = _Weights.apply(  # type: ignore[no-untyped-call]
-            qr @ kr.mT, biases[0], q.shape[-1] ** -0.5
-        )
+        scores = (qr * q.shape[-1] ** -0.5) @ kr.mT
+        weights: Tensor = _Softmax.apply(scores, biases[0])  # type: ignore[no-untyped-call]
         return weights.to(v.dtype) @ v
 
     return attend_one if len(branches) == 1 and not branches[0].content else attend
 
 
-class _Weights(torch.autograd.Function):
-    """softmax(scale * score + bias), as PyTorch would compute it, with fewer passes over the (B, H, T, T) scores.
+class _Softmax(torch.autograd.Function):
+    """softmax(score + bias) as PyTorch would compute it, with fewer passes over the (B, H, T, T) scores.
 
     Computed in float32 and kept in the precision of the scores alone; the bias is (1, 1 or H, T, T) or None.
     """
 
     @staticmethod
-    def forward(ctx: Any, score: Tensor, bias: Tensor | None, scale: float) -> Tensor:
-        total = _at_least_float32(score) * scale if bias is None else torch.add(bias, score, alpha=scale)
-        weights = total.softmax(dim=-1).to(score.dtype)
+    def forward(ctx: Any, score: Tensor, bias: Tensor | None) -> Tensor:
+        # aten's own softmax: that of torch.nn.functional makes a float32 copy of what autocast has made bfloat16
+        if bias is None:
+            weights: Tensor = torch.ops.aten._softmax(score, -1, False)
+        else:
+            weights = torch.empty_like(score)
+            rows = max(1, CACHED_SCORES // score[0].numel())
+            for part, into in zip(torch.split(score, rows), torch.split(weights, rows), strict=True):
+                into.copy_(torch.ops.aten._softmax(part + bias, -1, False))
         ctx.save_for_backward(weights)
-        ctx.scale, ctx.bias_shape = scale, None if bias is None else bias.shape
+        ctx.bias_shape = None if bias is None else bias.shape
         return weights
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
         (weights,) = ctx.saved_tensors
-        grad_total: Tensor = torch.ops.aten._softmax_backward_data(grad, weights, -1, weights.dtype)
+        grad_score: Tensor = torch.ops.aten._softmax_backward_data(grad, weights, -1, weights.dtype)
         grad_bias = None
         if ctx.needs_input_grad[1]:
-            grad_bias = grad_total.sum(0, keepdim=True, dtype=torch.float32).sum_to_size(ctx.bias_shape)
-        return grad_total * ctx.scale, grad_bias, None
+            grad_bias = grad_score.sum(0, keepdim=True, dtype=torch.float32).sum_to_size(ctx.bias_shape)
+        return grad_score, grad_bias
 
 
 def _content_bias(branch: Branch, content: ScoreMod, q: Tensor, q_idx: Tensor, kv_idx: Tensor, causal: bool) -> Tensor:

@@ -82,15 +82,14 @@ def sinusoidal(geometry, base):
 def rope(geometry, base):
     """Su et al. 2021, equation 12 for each pair: Re[q * conj(k) * exp(1i * (i - j) * theta_c)], theta_c = base^(-2c/K).
 
-    The relative form, which never rotates anything. Pair c is (x_c, x_{c + K/2}).
+    The relative form, which never rotates anything. Pair c is (x_2c, x_2c+1).
     """
 
     def score(q, k, i, j, h):
-        half = len(q) // 2
         total = 0.0
-        for c in range(half):
+        for c in range(len(q) // 2):
             turn = cmath.exp(1j * (i - j) * base ** (-2 * c / len(q)))
-            total += (complex(q[c], q[c + half]) * complex(k[c], k[c + half]).conjugate() * turn).real
+            total += (complex(q[2 * c], q[2 * c + 1]) * complex(k[2 * c], k[2 * c + 1]).conjugate() * turn).real
         return total / math.sqrt(len(q))
 
     return Reference(score=score)

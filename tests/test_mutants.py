@@ -150,13 +150,13 @@ class RopeInBfloat16(Rope):
         return super().positions(seq_len, device).to(torch.bfloat16)
 
 
-class RopeOfNeighbours(Rope):
-    """Pairs (x_2k, x_2k+1): as good for training, wrong for weights of half-split pairs."""
+class RopeOfHalves(Rope):
+    """Pairs (x_k, x_{k + K/2}): as good for training, wrong for weights of neighbouring pairs."""
 
     def rotation(self, pos):
         turn = super().rotation(pos)
         k = self.geometry.head_dim
-        order = torch.arange(k).view(-1, 2).T.flatten()
+        order = torch.arange(k).view(2, -1).T.flatten()
         back = order.argsort()
 
         def rotate(q, k):
@@ -304,7 +304,7 @@ REJECTED = [
     (Rope, RopeInFloat32, shifts(FAR)),
     (Rope, RopeInBfloat16, numbered),
     (Rope, RopeInBfloat16, rope_formula(at=range(300, 320))),
-    (Rope, RopeOfNeighbours, rope_formula()),
+    (Rope, RopeOfHalves, rope_formula()),
     (Sinusoidal, SinusoidalInFloat32, formula("sinusoidal", base=10_000.0, at=SCATTERED)),
     (Sinusoidal, SinusoidalConcatenated, formula("sinusoidal", base=10_000.0)),
     (Alibi, AlibiWithoutAbs, formula("alibi")),

@@ -218,7 +218,7 @@ def check_rotates_every_pair(scheme):
     ones = torch.ones(1, 1, 1, head_dim, dtype=torch.float64)
     for turned in rotated(scheme, ones, ones, scheme.positions(2)[1:]):
         for c in range(head_dim // 2):
-            pair = [c, c + head_dim // 2]
+            pair = [2 * c, 2 * c + 1]
             moved = (turned - ones)[0, 0, 0, pair].norm() / math.sqrt(2)
             assert moved > 0
             assert_close(moved.item(), 2 * math.sin(scheme.base ** (-2 * c / head_dim) / 2), rtol=0, atol=1e-7)
@@ -249,13 +249,12 @@ def test_rope_rotates(base, head_dim):
 def test_a_larger_base_turns_all_but_the_first_pair_slower():
     q, k, _ = inputs(ENCODER, 45)
     slow, _ = rotated(Rope(ENCODER, base=1e30), q, k, torch.arange(45))
-    pairs = [1, 2, 3, 5, 6, 7]
-    assert_close(slow[..., pairs], q[..., pairs], rtol=0, atol=1e-5)
-    assert (slow[..., [0, 4]] - q[..., [0, 4]]).abs().max() > 1
+    assert_close(slow[..., 2:], q[..., 2:], rtol=0, atol=1e-5)
+    assert (slow[..., :2] - q[..., :2]).abs().max() > 1
     even, _ = rotated(Rope(ENCODER, base=1.0), q, k, torch.arange(45))
     turn = torch.polar(torch.ones(45, dtype=torch.float64), torch.arange(45.0, dtype=torch.float64))[:, None]
-    expected = torch.complex(q[..., :4], q[..., 4:]) * turn
-    assert_close(even, torch.cat([expected.real, expected.imag], dim=-1), rtol=0, atol=ROUNDING)
+    expected = torch.complex(q[..., 0::2], q[..., 1::2]) * turn
+    assert_close(even, torch.stack([expected.real, expected.imag], dim=-1).flatten(-2), rtol=0, atol=ROUNDING)
 
 
 # ---- ALiBi

@@ -9,8 +9,8 @@ from extrap.positions.base import Geometry, PositionScheme, Rotation
 class Rope(PositionScheme):
     """Rotates pair k of each query and key by the angle pos * base^(-2k/K), so that scores depend on i - j only.
 
-    Pairs are half-split, (x_k, x_{k + K/2}), as in GPT-NeoX and Llama; the paper pairs neighbours (x_2k, x_2k+1),
-    which is the same up to a permutation of the head dimensions.
+    Pairs are neighbours, (x_2k, x_2k+1), as in the paper. GPT-NeoX and Llama pair x_k with x_{k + K/2}: the same up to a
+    permutation of the head dimensions, so their checkpoints cannot be read as they are.
     Source: Su et al. 2021 (arXiv:2104.09864), equations 14 and 15.
     Raises ValueError for an odd head dim and a base that is not positive.
     """
@@ -34,12 +34,14 @@ def rotary_angles(pos: Tensor, head_dim: int, base: float) -> Tensor:
 
 
 def rotate_by(angles: Tensor) -> Rotation:
-    """The rotation of queries and keys by the same angles (T, K/2); the tables are rounded to float32 once."""
-    cos, sin = angles.cos().to(torch.float32), angles.sin().to(torch.float32)
-    cos, sin = torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)  # (T, K)
+    """The rotation of queries and keys by the same angles (T, K/2): pairs are complex numbers, times exp(i * angle).
+
+    The factors are rounded to float32 once.
+    """
+    factors = torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
 
     def turn(x: Tensor) -> Tensor:
-        x = x.to(torch.promote_types(x.dtype, torch.float32))  # once, not in each product
-        return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, dims=-1), sin)
+        x = x.to(torch.promote_types(x.dtype, torch.float32)).contiguous()
+        return torch.view_as_real(torch.view_as_complex(x.view(*x.shape[:-1], -1, 2)) * factors).flatten(-2)
 
     return lambda q, k: (turn(q), turn(k))
