@@ -1,0 +1,101 @@
+"""Every path of our attention against the definition in float64, on trained weights: a difference is an error."""
+
+import math
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from experiments.speed.long import Layer, Qkv, attention_of, layers_of
+from experiments.speed.ours import Trained
+from experiments.speed.rounds import Row
+from experiments.speed.timings import OURS
+from extrap.attention import attend_reference
+from extrap.errors import UserError
+from extrap.positions.base import Branch
+
+TOLERANCE = 1e-5  # of the largest number in the reference
+LENGTHS = (251, 1_237)  # no multiple of anything
+LONG = 16_411
+N_ROWS = 64  # queries looked at where the whole grid does not fit
+
+
+def check(trained: list[Trained], tokens: Tensor, long: bool = True) -> list[Row]:
+    """The largest relative difference of each path. Raises UserError for one above TOLERANCE."""
+    rows: list[Row] = []
+    for one in tqdm(trained, desc="comparing with the definition", disable=None, leave=False):
+        for n in (*LENGTHS, LONG) if long else LENGTHS:
+            layers = layers_of(one.encoder, tokens[:, :n])
+            found = {"forward": max(forward_error(one, layer) for layer in layers)}
+            if n in LENGTHS:
+                found["training path, gradient"] = max(gradient_error(one, layer.qkv) for layer in layers)
+            for path, error in found.items():
+                if not error <= TOLERANCE:
+                    raise UserError(
+                        f"attention of {one.scheme}, {one.objective}, {n:,} tokens, {path}: differs from the float64 "
+                        f"reference by {error:.1e} of its largest number, expected at most {TOLERANCE:.0e}"
+                    )
+                columns: Row = {"case": "equality", "name": OURS, "setting": path, "scheme": one.scheme}
+                columns |= {"objective": one.objective, "n": n, "tokens": n, "precision": "fp32"}
+                rows.append(columns | {"value": error, "unit": "relative"})
+    return rows
+
+
+def difference(found: Tensor, expected: Tensor) -> float:
+    """The largest difference over the largest number."""
+    found, expected = found.detach().to(expected.dtype), expected.detach()
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+@torch.no_grad()
+def forward_error(one: Trained, layer: Layer) -> float:
+    """Evaluation against the definition, over all queries where n is small, over a sample of them where it is not."""
+    n, device = layer.mixed.shape[2], layer.mixed.device
+    branches = one.encoder.scheme.branches(one.encoder.scheme.positions(n, device))
+    q, k, v = (part.to(torch.float64) for part in layer.qkv)
+    if n <= max(LENGTHS):
+        return difference(layer.mixed, attend_reference(branches, q, k, v, causal=one.encoder.causal))
+    # both ends, where chunks and windows are cut, and places between them
+    inner = torch.randint(n, (N_ROWS - 2,), generator=torch.Generator().manual_seed(0))
+    rows = torch.cat([torch.tensor([0, n - 1]), inner]).to(device)
+    return difference(layer.mixed[:, :, rows], reference_rows(branches, (q, k, v), rows, causal=one.encoder.causal))
+
+
+def gradient_error(one: Trained, heads: Qkv) -> float:
+    """Training: what flows back to queries, keys, values and the parameters of the scheme, of a random loss."""
+    n, device = heads[0].shape[2], heads[0].device
+    scheme = one.encoder.scheme
+    weight = torch.randn(heads[0].shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(device)
+    wide = [part.detach().to(torch.float64).requires_grad_() for part in heads]
+    narrow = [part.detach().clone().requires_grad_() for part in heads]
+    parameters = list(scheme.parameters())
+    expected = attend_reference(scheme.branches(scheme.positions(n, device)), *wide, causal=one.encoder.causal)
+    found = attention_of(one, n, device, training=True)(*narrow)
+    worst = difference(found, expected)
+    truth = torch.autograd.grad((expected * weight).sum(), [*wide, *parameters], allow_unused=True)
+    ours = torch.autograd.grad((found * weight).sum(), [*narrow, *parameters], allow_unused=True)
+    for got, true in zip(ours, truth, strict=True):
+        assert (got is None) == (true is None)  # learned tables are added before attention
+        if got is not None and true is not None:
+            worst = max(worst, difference(got, true))
+    return worst
+
+
+def reference_rows(branches: tuple[Branch, ...], qkv: Qkv, rows: Tensor, *, causal: bool) -> Tensor:
+    """The definition for some of the queries: the rows (R,) of `attend_reference`, (B, H, R, K)."""
+    q, k, v = qkv
+    n_batch, n_heads, seq_len, head_dim = q.shape
+    b = torch.arange(n_batch, device=q.device).view(-1, 1, 1, 1)
+    h = torch.arange(n_heads, device=q.device).view(-1, 1, 1)
+    i, j = rows.view(-1, 1), torch.arange(seq_len, device=q.device)
+    total = q.new_full((n_batch, n_heads, len(rows), seq_len), -math.inf)
+    for branch in branches:
+        qr, kr = branch.rotate(q, k) if branch.rotate else (q, k)
+        score = qr[:, :, rows] @ kr.mT / math.sqrt(head_dim)
+        for mod in (branch.score_mod, branch.content and branch.content(qr, kr)):
+            score = mod(score, b, h, i, j) if mod else score
+        allowed = j <= i if causal else torch.ones_like(j <= i)
+        allowed = allowed & branch.mask_mod(b, h, i, j) if branch.mask_mod else allowed
+        total = torch.where(allowed, score, total)
+    output: Tensor = total.softmax(dim=-1) @ v
+    return output
