@@ -37,6 +37,7 @@ def main(overrides: list[str]) -> None:
             batch = (inputs.to(device), index.to(device), targets.to(device))
             train_step(encoder, optimizer, batch, precision, config.train.grad_clip)
 
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler tells of its own beginning and end
     steps(0, WARMUP)
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
     with profile(activities=activities) as profiled:

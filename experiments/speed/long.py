@@ -53,9 +53,9 @@ def attention_of(trained: Trained, n: int, device: torch.device, training: bool 
     return prepare(branches, seq_len=n, n_heads=encoder.n_heads, causal=encoder.causal, training=training, device=device)
 
 
-def contestants(trained: list[Trained], n: int, tokens: Tensor, flex: bool) -> list[Contestant]:
-    """One call goes through every layer, what is told is the mean of a layer; plain attention has one layer, its time
-    does not depend on the weights."""
+def contestants(trained: list[Trained], n: int, tokens: Tensor, flex: tuple[str, ...]) -> list[Contestant]:
+    """Ours goes through every layer and tells the mean of a layer, the yardstick through one: its time does not
+    depend on the weights."""
     found = []
     device = tokens.device
     for one in trained:
@@ -74,7 +74,7 @@ def contestants(trained: list[Trained], n: int, tokens: Tensor, flex: bool) -> l
         if one.objective not in (other.columns["objective"] for other in found if other.columns["name"] == YARDSTICK):
             plain = partial(F.scaled_dot_product_attention, *heads[-1], is_causal=one.objective == "causal")
             found.append(Contestant(columns | {"name": YARDSTICK, "scheme": "nope"}, plain))
-        if flex and (run := compiled_flex(one, heads[-1])):
+        if one.scheme.startswith(flex) and (run := compiled_flex(one, heads[-1])):
             found.append(Contestant(columns | {"name": "FlexAttention", "setting": "compiled"}, run))
     return found
 
@@ -93,7 +93,7 @@ def compiled_flex(one: Trained, heads: Qkv) -> Callable[[], object] | None:
         seen = i >= j if causal else i >= 0
         return seen & near(b, h, i, j) if near else seen
 
-    compiled: Any = torch.compile(flex_attention)
+    compiled: Any = torch.compile(flex_attention, dynamic=False)
 
     @torch.no_grad()
     def run() -> object:

@@ -9,7 +9,6 @@ once used memory may keep it, so lengths grow. Where there is no /proc, it is ru
 
 import json
 import resource
-import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,12 +18,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from experiments.speed.ours import Trained, encoder_of
-from experiments.speed.rounds import Row, seconds_of
+from experiments.speed.rounds import Row, in_a_process, seconds_of
 from experiments.speed.timings import OURS
 from extrap.compose import compose_grid
 from extrap.model import Encoder
 
-ROOT = Path(__file__).parents[2]
 SHORT = 64  # tokens of the first forward pass
 SCORED = 64  # the last tokens get logits, as under `same_targets`
 
@@ -37,9 +35,8 @@ def measure(trained: list[Trained], tokens: Tensor, lengths: list[int], limit: f
         for one in tqdm(trained, desc="evaluation", disable=None, leave=False):
             state = {"overrides": one.overrides, "causal": one.encoder.causal, "tokens": tokens.cpu()}
             torch.save(state | {"weights": one.encoder.state_dict()}, path)
-            command = [sys.executable, "-m", "experiments.speed.memory", path, limit, torch.get_num_threads(), *lengths]
-            done = subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True, check=True)
-            for line in done.stdout.splitlines():
+            told = in_a_process("experiments.speed.memory", path, limit, torch.get_num_threads(), *lengths)
+            for line in told.splitlines():
                 n, seconds, peak = json.loads(line)
                 columns: Row = {"name": OURS, "scheme": one.scheme, "objective": one.objective, "n": n, "tokens": n}
                 columns |= {"precision": "fp32", "logits": SCORED}

@@ -1,13 +1,19 @@
 """Rounds: every contestant once a round, so that whatever slows the machine meets all of them alike."""
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from tqdm import tqdm
 
+from extrap.errors import UserError, one_line
+
+ROOT = Path(__file__).parents[2]
 Row = dict[str, object]  # column of timings.csv -> value
 
 
@@ -47,6 +53,16 @@ def _wait() -> None:
     """A GPU works on after a call returns."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def in_a_process(*arguments: object) -> str:
+    """What a module of this project prints, `python -m ...` in a process of its own. Raises UserError where it fails."""
+    command = [sys.executable, "-m", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["nothing"]
+        raise UserError(one_line(f"{arguments[0]} ended with {done.returncode} and said: {said[-1]}"))
+    return done.stdout
 
 
 def machine() -> str:

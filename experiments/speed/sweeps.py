@@ -2,18 +2,14 @@
 
 import os
 import resource
-import subprocess
-import sys
 import time
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tqdm import tqdm
 
-from experiments.speed.rounds import Row
+from experiments.speed.rounds import Row, in_a_process
 from experiments.speed.timings import OURS
 
-ROOT = Path(__file__).parents[2]
 RUNS, STEPS = 4, 150
 # the sizes of main, fewer steps, and little to evaluate
 SWEEP = [
@@ -44,9 +40,8 @@ def measure(rounds: int) -> list[Row]:
 def sweep(overrides: list[str]) -> tuple[float, float]:
     """Seconds, and the mean number of busy cores."""
     with TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "experiments.run", *SWEEP, *overrides, f"runtime.results_dir={folder}"]
         worked, began = _processor_seconds(), time.perf_counter()
-        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        in_a_process("experiments.run", *SWEEP, *overrides, f"runtime.results_dir={folder}")
         seconds = time.perf_counter() - began
     return seconds, (_processor_seconds() - worked) / seconds
 
