@@ -6,7 +6,6 @@ python -m experiments.bench --all   longer inputs, more rounds, compiled peers: 
 
 import argparse
 import importlib.metadata
-import os
 import platform
 import shlex
 import sys
@@ -20,7 +19,7 @@ import yaml
 
 from experiments.speed import equality, long, memory, ours, peers, sweeps
 from experiments.speed.report import write_speed_report
-from experiments.speed.rounds import Contestant, Row, interleave, machine, peak_of_products
+from experiments.speed.rounds import Contestant, Row, cores, interleave, machine, peak_of_products
 from experiments.speed.timings import save_timings
 from extrap import __version__
 from extrap.config import Device, Precision
@@ -103,7 +102,7 @@ def main() -> None:
     peers.libraries()  # missing ones are told before anything is measured
     plan, began = WHOLE if arguments.all else SHORT, time.monotonic()
     device = pick_device(Device.auto)
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(cores())
     source = Stdlib()
     cases: list[Callable[[], list[Row]]] = [
         lambda: training(plan, source, device),

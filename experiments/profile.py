@@ -10,6 +10,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from experiments.speed.ours import TRAINING
+from experiments.speed.rounds import cores
 from extrap.cells import prepare
 from extrap.compose import compose_grid
 from extrap.device import pick_device, pick_precision
@@ -27,7 +28,7 @@ def main(overrides: list[str]) -> None:
     config, source, objective, _ = cell
     device = pick_device(config.runtime.device)
     precision = pick_precision(config.train.precision, device)
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(cores())
     encoder = build_encoder(cell).to(device).train()
     optimizer = make_optimizer(encoder, config.train)
 

@@ -45,7 +45,9 @@ def speed_figure(timings: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
         panels[0, 0].invert_yaxis()
         panels[1, 0].set_ylabel("seconds")
         panels[2, 0].set_ylabel("MB above the model")
-        figure.suptitle(f"{rows['machine'].iloc[0]}", x=0.01, ha="left", fontsize=8)
+        title = f"{rows['machine'].iloc[0]}, {rows['threads'].max()} threads. "
+        title += "Ours in colour; peers in grey, filled at their best, hollow at their default"
+        figure.suptitle(title, x=0.01, ha="left", fontsize=8)
         figure.canvas.draw()
         for axes in panels[1:].flat:
             label_ends(axes)
@@ -88,9 +90,6 @@ def draw_training(axes: Axes, points: pd.DataFrame, styles: dict[str, Style]) ->
             style = styles[str(label).partition("(")[0]] if ours else {"color": "0.35", "marker": "o"}
             face = "none" if setting.startswith("default") else style["color"]
             axes.plot([value], [str(label)], linestyle="none", markersize=5, markerfacecolor=face, clip_on=False, **style)
-    for face, name in (("0.35", "a peer at its best"), ("none", "at its default")):
-        axes.plot([], [], "o", color="0.35", markerfacecolor=face, label=name)
-    axes.legend(loc="lower right", fontsize=6.5, frameon=True, framealpha=0.9, edgecolor="none", handletextpad=0.1)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:,.0f}"))
     axes.grid(axis="both")
@@ -103,6 +102,8 @@ def draw_lengths(axes: Axes, points: pd.DataFrame, styles: dict[str, Style]) -> 
         axes.plot(line["n"], line["value"], label=str(label), **style)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 3)))
+    axes.yaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:,g}"))
     lengths = sorted(points["n"].unique())
     axes.set_xticks(lengths, [f"{n:,}" for n in lengths])
     axes.minorticks_off()
@@ -119,5 +120,6 @@ def label_ends(axes: Axes) -> None:
         wanted = [axes.transData.transform((x, np.asarray(line.get_ydata())[-1]))[1] for line in lines]
         for line, place in zip(lines, spread(wanted, gap, box.y0, box.y1), strict=True):
             y = axes.transData.inverted().transform((0, place))[1]
-            axes.annotate(str(line.get_label()), (x, y), xytext=(6, 0), textcoords="offset points", color=line.get_color(),
+            name = str(line.get_label()).replace(", ", ",\n")
+            axes.annotate(name, (x, y), xytext=(6, 0), textcoords="offset points", color=line.get_color(),
                           fontsize=7, va="center", annotation_clip=False, parse_math=False)  # fmt: skip

@@ -10,7 +10,7 @@ from extrap.figures import save_figure
 from extrap.results import save_table, write_atomic
 from extrap.tables import number
 
-NAMES = {"scheme", "peer", "objective", "setting", "attention", "path", "runs", ""}  # columns of words
+NAMES = {"scheme", "precision", "peer", "objective", "setting", "attention", "path", "runs", ""}  # columns of words
 NOTE = """\
 Measured in one process, everybody once a round; numbers are medians over rounds. A ratio is ours / theirs, the median over
 rounds of the ratio within a round, so it may differ a little from that of the medians. tokens/s: more is better; seconds
@@ -90,7 +90,8 @@ def found(compared: pd.DataFrame, case: str, peer: str, setting: str | None = No
 
 
 def ratio_text(ratio: float | None) -> str:
-    return "–" if ratio is None else f"{ratio:.2f}"
+    """Two digits behind the point, or two that are not zero."""
+    return "–" if ratio is None else f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2g}"
 
 
 def by_scheme(rows: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
@@ -135,7 +136,7 @@ def by_length(rows: pd.DataFrame, compared: pd.DataFrame, case: str, against: st
             title = f"{case} {ATTENTION[objective]} {scheme} {n:,}"
             peer = f"{OURS} at {n // 2:,}" if against == OURS else against
             ratio = found(compared, title, peer) if peer and name == OURS else None
-            line[f"{n:,}"] = number(value) + ("" if ratio is None else f" ({ratio:.2f})")
+            line[f"{n:,}"] = number(value) + ("" if ratio is None else f" ({ratio_text(ratio)})")
         lines.append(line)
     order = ["", "attention", *(f"{n:,}" for n in lengths)]
     return pd.DataFrame(lines, columns=order).fillna("–") if lines else pd.DataFrame()

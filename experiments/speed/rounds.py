@@ -65,11 +65,16 @@ def in_a_process(*arguments: object) -> str:
     return done.stdout
 
 
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def machine() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     capabilities: Mapping[str, Any] = torch.cpu.get_capabilities()
-    return f"{capabilities.get('cpu_name', 'CPU')}, {len(os.sched_getaffinity(0))} cores"
+    return f"{capabilities.get('cpu_name', 'CPU')}, {cores()} cores"
 
 
 def peak_of_products(device: torch.device, size: int = 2048, repeats: int = 5) -> list[Contestant]:

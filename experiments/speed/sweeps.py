@@ -1,13 +1,12 @@
 """A whole sweep as people run it: one-thread runs side by side against runs one after the other with all threads."""
 
-import os
 import resource
 import time
 from tempfile import TemporaryDirectory
 
 from tqdm import tqdm
 
-from experiments.speed.rounds import Row, in_a_process
+from experiments.speed.rounds import Row, cores, in_a_process
 from experiments.speed.timings import OURS
 
 RUNS, STEPS = 4, 150
@@ -21,17 +20,17 @@ TOKENS = RUNS * STEPS * 1_024
 
 def measure(rounds: int) -> list[Row]:
     """Seconds of the whole command, start-up included, and how many cores it kept busy."""
-    cores = len(os.sched_getaffinity(0))
+    count = cores()
     settings = {
-        "side by side": [f"hydra.launcher.n_jobs={cores}", "runtime.threads=1"],
-        "one after the other": ["hydra.launcher.n_jobs=1", f"runtime.threads={cores}"],
+        "side by side": [f"hydra.launcher.n_jobs={count}", "runtime.threads=1"],
+        "one after the other": ["hydra.launcher.n_jobs=1", f"runtime.threads={count}"],
     }
     rows: list[Row] = []
     for number in tqdm(range(rounds), desc="sweeps", disable=None, leave=False):
         for setting, overrides in settings.items():
             seconds, busy = sweep(overrides)
             columns: Row = {"name": OURS, "setting": setting, "round": number, "n": 128, "tokens": TOKENS}
-            columns |= {"objective": "mlm", "threads": 1 if setting == "side by side" else cores}
+            columns |= {"objective": "mlm", "threads": 1 if setting == "side by side" else count}
             rows.append(columns | {"case": "sweep", "value": seconds, "unit": "s"})
             rows.append(columns | {"case": "busy", "value": busy, "unit": "cores"})
     return rows
