@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from experiments.report import draw_all
-from experiments.speed import equality, long, peers
+from experiments.speed import equality, long, steps
 from experiments.speed.ours import Trained, flops_of, in_turn
 from experiments.speed.report import markdown, write_speed_report
 from experiments.speed.rounds import Contestant, interleave
@@ -277,15 +277,15 @@ def test_peers_are_imported_where_they_are_needed_alone():
 def test_the_baseline_learns_and_its_logits_are_counted():
     from experiments.speed.nano import Nano
 
-    network = Nano(peers.VOCAB, 8, 16, 2, 2, causal=True)
+    network = Nano(steps.VOCAB, 8, 16, 2, 2, causal=True)
     inputs = torch.randint(256, (4, 8))
     batch = (inputs, torch.arange(0, 32, 2), inputs.flatten()[::2])
-    assert peers.count_logits(network, peers.scored_loss, batch) == 32  # all of them, whatever is scored
-    step = peers.stepper(network, peers.scored_loss, peers.Setting(flash=True, tuned=True))
-    before = peers.scored_loss(network, batch).item()
+    assert steps.count_logits(network, steps.scored_loss, batch) == 32  # all of them, whatever is scored
+    step = steps.stepper(network, steps.scored_loss, steps.Setting(flash=True, tuned=True))
+    before = steps.scored_loss(network, batch).item()
     for _ in range(20):
         step(batch)
-    assert peers.scored_loss(network, batch).item() < before
+    assert steps.scored_loss(network, batch).item() < before
 
 
 def test_the_baseline_looks_back_only_when_causal():
@@ -295,7 +295,7 @@ def test_the_baseline_looks_back_only_when_causal():
     changed = tokens.clone()
     changed[0, -1] = 1
     for causal in (True, False):
-        network = Nano(peers.VOCAB, 8, 16, 2, 2, causal)
+        network = Nano(steps.VOCAB, 8, 16, 2, 2, causal)
         assert torch.equal(network(tokens)[0, 0], network(changed)[0, 0]) is causal
 
 
