@@ -16,7 +16,7 @@ from extrap.figures import COLOURS, MARKERS, STYLE, spread
 OBJECTIVES = ("mlm", "causal")
 YARDSTICK_STYLE: dict[str, Any] = {"color": "0.35", "linestyle": "--", "linewidth": 1.0}
 Style = dict[str, Any]  # of a line
-POINTS = ["case", "objective", "label", "setting", "n", "value", "unit"]
+POINTS = ["case", "objective", "label", "setting", "n", "value", "low", "high", "unit"]  # low, high: over rounds
 
 
 def speed_figure(timings: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
@@ -43,10 +43,12 @@ def speed_figure(timings: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
             panels[0, column].set_xlabel("tokens/s")
             panels[2, column].set_xlabel("tokens of one sequence")
         panels[0, 0].invert_yaxis()
+        panels[0, 0].sharex(panels[0, 1])
+        panels[0, 1].set_xlim(0, 1.05 * max(points.loc[points["case"] == "training", "high"], default=1))
         panels[1, 0].set_ylabel("seconds")
         panels[2, 0].set_ylabel("MB above the model")
         title = f"{rows['machine'].iloc[0]}, {rows['threads'].max()} threads. "
-        title += "Ours in colour; peers in grey, filled at their best, hollow at their default"
+        title += "Ours in colour; peers in grey, filled at their best, hollow at their default; lines: all rounds"
         figure.suptitle(title, x=0.01, ha="left", fontsize=8)
         figure.canvas.draw()
         for axes in panels[1:].flat:
@@ -59,12 +61,12 @@ def training_points(rows: pd.DataFrame) -> pd.DataFrame:
     points = []
     rows = rows[rows["case"] == "training"].assign(rate=lambda steps: steps["tokens"] / steps["value"])
     for (objective, name, scheme), group in rows.groupby(["objective", "name", "scheme"], sort=False):
-        median = group.groupby("setting", sort=False)["rate"].median()
-        default = median[median.index.str.startswith("default")]
-        best = median.drop(default.index).nlargest(1)
+        rates = group.groupby("setting", sort=False)["rate"].agg(["median", "min", "max"])
+        default = rates[rates.index.str.startswith("default")]
+        best = rates.drop(default.index).nlargest(1, "median")
         label = scheme if name == OURS else f"{name}, {scheme}"
-        for setting, value in pd.concat([default, best]).items():
-            points.append(("training", objective, label, setting or OURS, rows["n"].max(), value, "tokens/s"))
+        for setting, *rate in pd.concat([default, best]).itertuples():
+            points.append(("training", objective, label, setting or OURS, rows["n"].max(), *rate, "tokens/s"))
     return pd.DataFrame(points, columns=POINTS)
 
 
@@ -72,25 +74,21 @@ def length_points(rows: pd.DataFrame) -> pd.DataFrame:
     """Seconds of attention, of ours and of the yardstick, and megabytes of evaluation, by length."""
     chosen = rows[rows["case"].isin(["attention", "memory"]) & rows["name"].isin([OURS, YARDSTICK])]
     chosen = chosen.assign(label=chosen["scheme"].where(chosen["name"] == OURS, YARDSTICK))
-    median = (
-        chosen.groupby(["case", "objective", "label", "setting", "n", "unit"], sort=False)["value"].median().reset_index()
-    )
-    is_memory = median["case"] == "memory"
-    scaled = median.assign(
-        value=median["value"].where(~is_memory, median["value"] / 1e6), unit=median["unit"].where(~is_memory, "MB")
-    )
-    return scaled[POINTS]
+    chosen = chosen.assign(value=chosen["value"].where(chosen["unit"] != "bytes", chosen["value"] / 1e6))
+    rounds = chosen.groupby(["case", "objective", "label", "setting", "n", "unit"], sort=False)["value"]
+    found = rounds.agg(value="median", low="min", high="max").reset_index()
+    return found.assign(unit=found["unit"].replace("bytes", "MB"))[POINTS]
 
 
 def draw_training(axes: Axes, points: pd.DataFrame, styles: dict[str, Style]) -> None:
     """A dot an entry: ours in the colour of the scheme, peers in grey, hollow at their default."""
     for label, group in points.groupby("label", sort=False):
-        for setting, value in group[["setting", "value"]].itertuples(index=False):
+        for setting, value, low, high in group[["setting", "value", "low", "high"]].itertuples(index=False):
             ours = setting == OURS
             style = styles[str(label).partition("(")[0]] if ours else {"color": "0.35", "marker": "o"}
             face = "none" if setting.startswith("default") else style["color"]
+            axes.plot([low, high], [str(label)] * 2, color=style["color"], linewidth=0.8, alpha=0.6)
             axes.plot([value], [str(label)], linestyle="none", markersize=5, markerfacecolor=face, clip_on=False, **style)
-    axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:,.0f}"))
     axes.grid(axis="both")
 
