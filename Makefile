@@ -6,7 +6,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup sweep report figures test test-all check smoke clean
+.PHONY: help setup sweep report figures bench bench-all profile test test-all check smoke clean
 
 help:  ## this help
 	@echo "make TARGET [EXPERIMENT=$(EXPERIMENT)] [JOBS=runs side by side, all cores if not given] [ARGS=\"option=value ...\"]"
@@ -28,6 +28,13 @@ $(READY): pyproject.toml constraints.txt
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
+PEERS := .venv/peers
+
+$(PEERS): $(READY)
+	@echo "installing what is measured against (once)"
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@touch $@
+
 sweep: $(READY)  ## train and evaluate all runs of EXPERIMENT that are not finished, then its report
 	@.venv/bin/python -m experiments.run experiment=$(EXPERIMENT) hydra.launcher.n_jobs=$(JOBS) $(ARGS)
 
@@ -36,6 +43,15 @@ report: $(READY)  ## tables and figures of EXPERIMENT from its finished runs
 
 figures: $(READY)  ## all tables and figures again from the tracked rows, without training
 	@.venv/bin/python -m experiments.report draw
+
+bench: $(PEERS)  ## how fast it is against the peers, a few minutes; leave the machine alone meanwhile
+	@.venv/bin/python -m experiments.bench $(ARGS)
+
+bench-all: $(PEERS)  ## the same with longer inputs, more rounds and compiled peers, up to 25 minutes
+	@.venv/bin/python -m experiments.bench --all $(ARGS)
+
+profile: $(READY)  ## where a training step goes; ARGS="position=rope objective=mlm ..."
+	@.venv/bin/python -m experiments.profile $(ARGS)
 
 test: $(READY)  ## the quick tests, about two minutes
 	@.venv/bin/python -m pytest -q -m "not slow and not gpu"

@@ -6,11 +6,13 @@ python -m experiments.report draw          everything below results/ again, from
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import yaml
 
+from experiments.speed.report import write_speed_report
 from extrap.errors import UserError
 from extrap.figures import draw
 from extrap.results import collect, load_rows, provenance, save_rows, save_table, write_atomic
@@ -37,13 +39,20 @@ def write_report(rows: pd.DataFrame, folder: Path) -> list[Path]:
     return [*(folder / f"table.{suffix}" for suffix in ("csv", "md", "tex")), *draw(rows, folder)]
 
 
+# what the measurements of a folder are named -> how its report is written
+REPORTS: dict[str, Callable[[Path], list[Path]]] = {
+    "rows.csv": lambda folder: write_report(load_rows(folder / "rows.csv"), folder),
+    "timings.csv": write_speed_report,
+}
+
+
 def draw_all(results: Path) -> None:
     """Every report below results/ again."""
-    found = sorted(results.glob("*/rows.csv"))
+    found = sorted(path for name in REPORTS for path in results.glob(f"*/{name}"))
     if not found:
-        raise UserError(f"{results} holds no */rows.csv; `make sweep` writes them")
+        raise UserError(f"{results} holds no */{' and no */'.join(REPORTS)}; `make sweep` and `make bench` write them")
     for path in found:
-        for written in write_report(load_rows(path), path.parent):
+        for written in REPORTS[path.name](path.parent):
             print(written)
 
 

@@ -33,9 +33,9 @@ PANEL_TITLES = {
 
 def draw(rows: pd.DataFrame, folder: Path) -> list[Path]:
     """perplexity.{png,pdf,svg,csv}, and floor.* where a floor is known, into the folder; returns what was written."""
-    written = _save(*perplexity_figure(rows), folder / "perplexity")
+    written = save_figure(*perplexity_figure(rows), folder / "perplexity")
     if not against_floor(rows).empty:
-        written += _save(*floor_figure(rows), folder / "floor")
+        written += save_figure(*floor_figure(rows), folder / "floor")
     return written
 
 
@@ -177,7 +177,7 @@ def spread(wanted: list[float], gap: float, low: float, high: float) -> list[flo
     return list(result)
 
 
-def _save(figure: Figure, points: pd.DataFrame, path: Path) -> list[Path]:
+def save_figure(figure: Figure, points: pd.DataFrame, path: Path) -> list[Path]:
     """The figure in three formats and its points, the same bytes for the same rows."""
     written = []
     with mpl.rc_context(fname=STYLE):

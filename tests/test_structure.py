@@ -14,7 +14,8 @@ from extrap.compose import CONF, compose_grid
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted([*(ROOT / "extrap").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")])
-REPORT = {"extrap.errors", "extrap.results", "extrap.stats", "extrap.tables", "extrap.figures"}
+REPORT = {"extrap.errors", "extrap.results", "extrap.stats", "extrap.tables", "extrap.figures", "experiments.speed.timings",
+          "experiments.speed.figure", "experiments.speed.report"}  # fmt: skip
 
 
 def module_name(path: Path) -> str:

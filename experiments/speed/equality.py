@@ -1,0 +1,114 @@
+"""Every path of our attention against the definition in float64, on trained weights: a difference is an error."""
+
+import copy
+import math
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from experiments.speed.long import Layer, Qkv, attention_of, layers_of
+from experiments.speed.ours import Trained
+from experiments.speed.rounds import Row
+from experiments.speed.timings import OURS
+from extrap.attention import attend_reference
+from extrap.errors import UserError
+from extrap.positions.base import Branch
+
+# of the largest number in the reference; the gradient of a table is a float32 sum of as many terms as there are pairs, which
+# nearly cancel: it is held to less
+TOLERANCE = {"forward": 1e-5, "training": 1e-5, "training, parameters": 1e-4}
+LENGTHS = (251, 1_237)  # no multiple of anything
+LONG = 16_411
+N_ROWS = 64  # queries looked at where the whole grid does not fit
+
+
+def check(trained: list[Trained], tokens: Tensor, long: bool = True) -> list[Row]:
+    """The largest relative difference of each path. Raises UserError for one above its TOLERANCE."""
+    rows: list[Row] = []
+    for one in tqdm(trained, desc="comparing with the definition", disable=None, leave=False):
+        for n in (*LENGTHS, LONG) if long else LENGTHS:
+            layers = layers_of(one.encoder, tokens[:, :n])
+            found = [forward_error(one, layer) for layer in layers]
+            if n in LENGTHS:
+                found += [training_error(one, layer.qkv) for layer in layers]
+            for path in TOLERANCE:
+                error = max((errors[path] for errors in found if path in errors), default=None)
+                if error is None:
+                    continue
+                if not error <= TOLERANCE[path]:
+                    raise UserError(
+                        f"attention of {one.scheme}, {one.objective}, {n:,} tokens, {path}: differs from the float64 "
+                        f"reference by {error:.1e} of its largest number, expected at most {TOLERANCE[path]:.0e}"
+                    )
+                columns: Row = {"case": "equality", "name": OURS, "setting": path, "scheme": one.scheme}
+                columns |= {"objective": one.objective, "n": n, "tokens": n, "precision": "fp32"}
+                rows.append(columns | {"value": error, "unit": "relative"})
+    return rows
+
+
+def difference(found: Tensor, expected: Tensor) -> float:
+    """The largest difference over the largest number."""
+    found, expected = found.detach().to(expected.dtype), expected.detach()
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+@torch.no_grad()
+def forward_error(one: Trained, layer: Layer) -> dict[str, float]:
+    """Evaluation against the definition, over all queries where n is small, over a sample of them where it is not."""
+    n, device = layer.mixed.shape[2], layer.mixed.device
+    branches = wide_branches(one, n, device)[0]
+    q, k, v = (part.to(torch.float64) for part in layer.qkv)
+    if n <= max(LENGTHS):
+        return {"forward": difference(layer.mixed, attend_reference(branches, q, k, v, causal=one.encoder.causal))}
+    # both ends, where chunks and windows are cut, and places between them
+    inner = torch.randint(n, (N_ROWS - 2,), generator=torch.Generator().manual_seed(0))
+    rows = torch.cat([torch.tensor([0, n - 1]), inner]).to(device)
+    expected = reference_rows(branches, (q, k, v), rows, causal=one.encoder.causal)
+    return {"forward": difference(layer.mixed[:, :, rows], expected)}
+
+
+def training_error(one: Trained, heads: Qkv) -> dict[str, float]:
+    """Training: what comes out, and what flows back to queries, keys, values and parameters from a random loss."""
+    n, device = heads[0].shape[2], heads[0].device
+    weight = torch.randn(heads[0].shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(device)
+    wide = [part.to(torch.float64).requires_grad_() for part in heads]
+    narrow = [part.clone().requires_grad_() for part in heads]
+    branches, parameters = wide_branches(one, n, device)
+    expected = attend_reference(branches, *wide, causal=one.encoder.causal)
+    found = attention_of(one, n, device, training=True)(*narrow)
+    truth = torch.autograd.grad((expected * weight).sum(), [*wide, *parameters], allow_unused=True)
+    ours = torch.autograd.grad((found * weight).sum(), [*narrow, *one.encoder.scheme.parameters()], allow_unused=True)
+    errors = {"training": difference(found, expected)}
+    for i, (got, true) in enumerate(zip(ours, truth, strict=True)):
+        path = "training" if i < len(heads) else "training, parameters"
+        assert (got is None) == (true is None)  # learned tables are added before attention
+        if got is not None and true is not None:
+            errors[path] = max(errors.get(path, 0.0), difference(got, true))
+    return errors
+
+
+def wide_branches(one: Trained, n: int, device: torch.device) -> tuple[tuple[Branch, ...], list[Tensor]]:
+    """The branches of the scheme in float64, and its parameters: gradients are summed up in the type of these."""
+    scheme = copy.deepcopy(one.encoder.scheme).to(torch.float64)
+    return scheme.branches(scheme.positions(n, device)), list(scheme.parameters())
+
+
+def reference_rows(branches: tuple[Branch, ...], qkv: Qkv, rows: Tensor, *, causal: bool) -> Tensor:
+    """The definition for some of the queries: the rows (R,) of `attend_reference`, (B, H, R, K)."""
+    q, k, v = qkv
+    n_batch, n_heads, seq_len, head_dim = q.shape
+    b = torch.arange(n_batch, device=q.device).view(-1, 1, 1, 1)
+    h = torch.arange(n_heads, device=q.device).view(-1, 1, 1)
+    i, j = rows.view(-1, 1), torch.arange(seq_len, device=q.device)
+    total = q.new_full((n_batch, n_heads, len(rows), seq_len), -math.inf)
+    for branch in branches:
+        qr, kr = branch.rotate(q, k) if branch.rotate else (q, k)
+        score = qr[:, :, rows] @ kr.mT / math.sqrt(head_dim)
+        for mod in (branch.score_mod, branch.content and branch.content(qr, kr)):
+            score = mod(score, b, h, i, j) if mod else score
+        allowed = j <= i if causal else torch.ones_like(j <= i)
+        allowed = allowed & branch.mask_mod(b, h, i, j) if branch.mask_mod else allowed
+        total = torch.where(allowed, score, total)
+    output: Tensor = total.softmax(dim=-1) @ v
+    return output

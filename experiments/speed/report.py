@@ -1,0 +1,159 @@
+"""Timings -> ratios, tables and a figure: functions of timings.csv alone. Imports no torch."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from experiments.speed.figure import speed_figure
+from experiments.speed.timings import ATTENTION, COMPARED, OURS, YARDSTICK, load_timings, ratios, where
+from extrap.figures import save_figure
+from extrap.results import save_table, write_atomic
+from extrap.tables import number
+
+NAMES = {"scheme", "precision", "peer", "objective", "setting", "attention", "path", "runs", ""}  # columns of words
+NOTE = """\
+Measured in one process, everybody once a round; numbers are medians over rounds. A ratio is ours / theirs, the median over
+rounds of the ratio within a round, so it may differ a little from that of the medians. tokens/s: more is better; seconds
+and bytes: less is better."""
+TRAINING_NOTE = """\
+A step: {tokens:,} tokens in sequences of {n}, forward, backward, clipping, AdamW. Of peak: the matrix products of ours (a
+gradient costs twice the forward) over the fastest that this machine multiplies in the same precision, {peaks}."""
+PEERS_NOTE = """\
+Everybody trains on the same tokens. Default: as the library comes; best: fused AdamW, bf16 where the machine has units for
+it, and what the model offers. Logits: rows of logits computed in a step. rope, alibi: tokens/s of ours over theirs."""
+ATTENTION_NOTE = """\
+Seconds of a layer, forward, float32, one sequence; in parentheses ours over torch SDPA of the same run. Queries, keys and
+values are those of encoders trained for a moment on real text: no fast path can live on what random numbers are like."""
+EVALUATION_NOTE = """\
+Seconds of one sequence through an encoder of two layers, once, in a process of its own. –: would have taken too long."""
+MEMORY_NOTE = """\
+Megabytes (10^6 bytes) at the peak above the model and its libraries, in the same process; in parentheses over that of half
+the length."""
+SWEEP_NOTE = """\
+The same runs by `python -m experiments.run`, start-up included. Busy cores: processor time over time."""
+EQUALITY_NOTE = """\
+The largest difference to the definition in float64, relative to its largest number, over all layers of the trained
+encoders and both objectives; training: what comes out and the gradients. A difference above 1e-5 (1e-4 for parameters, whose
+gradients are float32 sums over all pairs) would have ended the benchmark with an error."""
+
+
+def write_speed_report(folder: Path) -> list[Path]:
+    """Everything in results/speed/ that follows from its timings; returns what was written."""
+    timings = load_timings(folder / "timings.csv")
+    compared = ratios(timings)
+    save_table(folder / "ratios.csv", compared)
+    write_atomic(folder / "table.md", markdown(timings, compared))
+    return [folder / "ratios.csv", folder / "table.md", *save_figure(*speed_figure(timings), folder / "speed")]
+
+
+def markdown(timings: pd.DataFrame, compared: pd.DataFrame) -> str:
+    """For a page: a table a case, each with what its numbers mean; one page a machine."""
+    parts = [NOTE]
+    for machine, rows in timings.groupby("machine", sort=False):
+        mine = compared[compared["machine"] == machine]
+        parts.append(f"# {machine}, {rows['threads'].max()} threads")
+        for title, note, lines in (
+            ("Training by scheme", training_note(rows), by_scheme(rows, mine)),
+            ("Training against the peers", PEERS_NOTE, by_peer(rows, mine)),
+            ("Attention by length", ATTENTION_NOTE, by_length(rows, mine, "attention", YARDSTICK)),
+            ("Evaluation by length", EVALUATION_NOTE, by_length(rows, mine, "evaluation")),
+            ("Peak memory by length", MEMORY_NOTE, by_length(rows, mine, "memory", OURS)),
+            ("A sweep", SWEEP_NOTE, by_sweep(rows)),
+            ("Equality", EQUALITY_NOTE, by_path(rows)),
+        ):
+            if len(lines):
+                align = ["left" if column in NAMES else "right" for column in lines.columns]
+                table = lines.to_markdown(index=False, disable_numparse=True, colalign=align)
+                parts += [f"**{title}**", note, table]
+    return "\n\n".join(parts) + "\n"
+
+
+def training_note(rows: pd.DataFrame) -> str:
+    steps = where(rows, case="training")
+    peaks = where(rows, case="peak").assign(rate=lambda peak: peak["flops"] / peak["value"] / 1e9)
+    told = [f"{rate:,.0f} GFLOP/s in {precision}" for precision, rate in peaks.groupby("precision")["rate"].median().items()]
+    return (
+        TRAINING_NOTE.format(tokens=steps["tokens"].max(), n=steps["n"].max(), peaks=" and ".join(told))
+        if len(steps)
+        else ""
+    )
+
+
+def rate_of(rows: pd.DataFrame) -> float:
+    return float((rows["tokens"] / rows["value"]).median())
+
+
+def found(compared: pd.DataFrame, case: str, peer: str, setting: str | None = None) -> float | None:
+    """The ratio of a comparison, None where it was not made."""
+    lines = compared[(compared["case"] == case) & (compared["peer"] == peer)]
+    lines = lines if setting is None else lines[lines["setting"] == setting]
+    return None if lines.empty else float(lines["ratio"].iloc[0])
+
+
+def ratio_text(ratio: float | None) -> str:
+    """Two digits behind the point, or two that are not zero."""
+    return "–" if ratio is None else f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2g}"
+
+
+def by_scheme(rows: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
+    lines = []
+    for scheme, group in where(rows, case="training", name=OURS).groupby("scheme", sort=False):
+        line = {"scheme": scheme, "precision": group["precision"].iloc[0], "parameters": f"{group['params'].iloc[0]:,}"}
+        for objective, part in group.groupby("objective", sort=False):
+            case = f"training {objective} {scheme}"
+            line[f"{objective}: tokens/s"] = number(rate_of(part))
+            line[f"{objective}: over NoPE"] = ratio_text(found(compared, case, f"{OURS} nope"))
+            line[f"{objective}: of peak"] = ratio_text(found(compared, case, "matrix product"))
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def by_peer(rows: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
+    lines = []
+    peers = where(rows, case="training")
+    peers = peers[peers["name"] != OURS]
+    for (objective, name, scheme, setting), group in peers.groupby(["objective", "name", "scheme", "setting"], sort=False):
+        line = {"peer": f"{name} ({scheme})", "objective": objective, "setting": setting}
+        line |= {"parameters": f"{group['params'].iloc[0]:,}", "logits": f"{group['logits'].iloc[0]:,}"}
+        line["tokens/s"] = number(rate_of(group))
+        alone = set(where(peers, name=name)["scheme"]) == {scheme}
+        for ours in COMPARED:
+            ratio = found(compared, f"training {objective} {ours}", name, setting) if alone or ours == scheme else None
+            line[ours] = ratio_text(ratio)
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def by_length(rows: pd.DataFrame, compared: pd.DataFrame, case: str, against: str | None = None) -> pd.DataFrame:
+    """A line a (scheme, objective), a column a length; `against` a peer, or against half the length of our own."""
+    lines = []
+    chosen = where(rows, case=case)
+    lengths = sorted(chosen["n"].unique())
+    for (objective, name, scheme), group in chosen.groupby(["objective", "name", "scheme"], sort=False):
+        whose = scheme if name == OURS else f"{name} ({scheme})" if scheme != "nope" else name
+        line = {"": whose, "attention": ATTENTION[objective]}
+        for n, part in group.groupby("n"):
+            value = part["value"].median() / (1e6 if case == "memory" else 1)
+            title = f"{case} {ATTENTION[objective]} {scheme} {n:,}"
+            peer = f"{OURS} at {n // 2:,}" if against == OURS else against
+            ratio = found(compared, title, peer) if peer and name == OURS else None
+            line[f"{n:,}"] = number(value) + ("" if ratio is None else f" ({ratio_text(ratio)})")
+        lines.append(line)
+    order = ["", "attention", *(f"{n:,}" for n in lengths)]
+    return pd.DataFrame(lines, columns=order).fillna("–") if lines else pd.DataFrame()
+
+
+def by_sweep(rows: pd.DataFrame) -> pd.DataFrame:
+    busy = where(rows, case="busy").groupby("setting")["value"].median()
+    return pd.DataFrame(
+        {"runs": setting, "tokens/s": number(rate_of(group)), "busy cores": f"{busy[setting]:.2f}"}
+        for setting, group in where(rows, case="sweep").groupby("setting", sort=False)
+    )
+
+
+def by_path(rows: pd.DataFrame) -> pd.DataFrame:
+    lines = []
+    for (setting, scheme), group in where(rows, case="equality").groupby(["setting", "scheme"], sort=False):
+        line = {"scheme": scheme, "path": setting}
+        lines.append(line | {f"{n:,}": f"{part['value'].max():.1e}" for n, part in group.groupby("n")})
+    return pd.DataFrame(lines).fillna("–")

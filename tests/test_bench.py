@@ -1,0 +1,334 @@
+"""The benchmark: ratios from timings, errors that are errors, reports that are functions of the timings."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from experiments.report import draw_all
+from experiments.speed import equality, long, steps
+from experiments.speed.ours import Trained, flops_of, in_turn
+from experiments.speed.report import markdown, write_speed_report
+from experiments.speed.rounds import Contestant, interleave
+from experiments.speed.timings import COLUMNS, RATIOS, load_timings, ratios, save_timings
+from extrap.attention import attend_reference
+from extrap.compose import compose_grid
+from extrap.errors import UserError
+from extrap.objectives import Causal, Mlm
+
+ROOT = Path(__file__).parents[1]
+LOAD = (1.0, 1.0, 50.0, 1.0, 2.0)  # by round, on a machine that others use: the same for all within a round
+
+
+def row(case: str, name: str, number: int, value: float, **columns: object) -> dict[str, object]:
+    told = {"unit": "s", "objective": "mlm", "machine": "a machine", "threads": 2, "precision": "bf16"}
+    return told | {"case": case, "name": name, "round": number, "value": value} | columns
+
+
+def timings() -> list[dict[str, object]]:
+    """Known ratios: ALiBi takes 1.25 times NoPE's time, the peer 2 (best) and 4 (default) times RoPE's, and so on."""
+    rows = []
+    for number, load in enumerate(LOAD):
+        rows.append(row("peak", "matrix product", number, 0.5 * load, setting="bf16", flops=4e9))
+        rows.append(row("peak", "matrix product", number, 1.0 * load, setting="fp32", flops=4e9, precision="fp32"))
+        for objective in ("mlm", "causal"):
+            step = {"tokens": 4096, "flops": 1e9, "params": 3_000_000, "logits": 608, "n": 256, "objective": objective}
+            for scheme, seconds in (("nope", 0.8), ("rope", 1.0), ("alibi", 1.0), ("local(rope)", 1.6)):
+                rows.append(row("training", "extrap", number, seconds * load, scheme=scheme, **step))
+            for setting, seconds in (("default: fp32", 4.0), ("best: bf16", 2.0), ("best: bf16, other", 3.0)):
+                rows.append(row("training", "plain", number, seconds * load, scheme="learned", setting=setting, **step))
+                for scheme, times in (("rope", 1), ("alibi", 2)):
+                    both = {"scheme": scheme, "setting": setting}
+                    rows.append(row("training", "both", number, times * seconds * load, **both, **step))
+            for n in (4096, 8192, 16384):
+                here = {"n": n, "tokens": n, "objective": objective, "precision": "fp32"}
+                rows.append(row("attention", "torch SDPA", number, (n / 4096) ** 2 * load, scheme="nope", **here))
+                for scheme, seconds in (("alibi", 0.5 * (n / 4096) ** 2), ("local(rope, window=256)", 0.01 * n / 4096)):
+                    rows.append(row("attention", "extrap", number, seconds * load, scheme=scheme, **here))
+                    memory = here | {"scheme": scheme, "unit": "bytes"}
+                    rows.append(row("memory", "extrap", number, 1000.0 * n, **memory))
+        for setting, seconds in (("side by side", 4.0), ("one after the other", 5.0)):
+            rows.append(row("sweep", "extrap", number, seconds * load, setting=setting, tokens=1000))
+            rows.append(row("busy", "extrap", number, 1.9, setting=setting, unit="cores"))
+        rows.append(row("equality", "extrap", number, 1e-7, setting="forward", scheme="alibi", n=1237, unit="relative"))
+    return rows
+
+
+@pytest.fixture
+def folder(tmp_path):
+    save_timings(tmp_path / "speed" / "timings.csv", timings()) if (tmp_path / "speed").mkdir() is None else None
+    return tmp_path / "speed"
+
+
+# ratios
+
+
+@pytest.mark.parametrize(
+    ("case", "peer", "setting", "ratio", "unit"),
+    [
+        ("training mlm alibi", "extrap nope", "", 0.8, "tokens/s"),
+        ("training causal local(rope)", "extrap nope", "", 0.5, "tokens/s"),
+        ("training mlm rope", "plain", "default: fp32", 4.0, "tokens/s"),
+        ("training mlm alibi", "plain", "best: bf16", 2.0, "tokens/s"),
+        ("training causal rope", "both", "best: bf16, other", 3.0, "tokens/s"),
+        ("training causal alibi", "both", "best: bf16", 4.0, "tokens/s"),
+        ("training mlm rope", "matrix product", "bf16", 0.125, "FLOP/s"),
+        ("attention causal alibi 16,384", "torch SDPA", "", 0.5, "s"),
+        ("attention bidirectional alibi 4,096", "torch SDPA", "", 0.5, "s"),
+        ("attention causal local(rope, window=256) 16,384", "torch SDPA", "", 0.01 / 4, "s"),
+        ("attention causal local(rope, window=256) 16,384", "extrap at 8,192", "", 2.0, "s"),
+        ("attention causal alibi 8,192", "extrap at 4,096", "", 4.0, "s"),
+        ("memory causal alibi 8,192", "extrap at 4,096", "", 2.0, "bytes"),
+        ("sweep", "extrap", "one after the other", 1.25, "tokens/s"),
+    ],
+)
+def test_ratios_are_what_was_put_in(folder, case, peer, setting, ratio, unit):
+    found = ratios(load_timings(folder / "timings.csv"))
+    (line,) = found[(found["case"] == case) & (found["peer"] == peer) & (found["setting"] == setting)].to_dict("records")
+    assert line["ratio"] == pytest.approx(ratio)
+    assert line["ours"] / line["theirs"] == pytest.approx(ratio)  # the load met both alike
+    assert (line["unit"], line["machine"]) == (unit, "a machine")
+
+
+def test_a_peer_with_the_same_schemes_is_compared_with_the_same_one(folder):
+    found = ratios(load_timings(folder / "timings.csv"))
+    assert list(found.columns) == RATIOS
+    assert not found.duplicated(["case", "peer", "setting", "machine"]).any()
+    assert len(found[found["peer"] == "both"]) == 2 * 2 * 3  # objectives, schemes, settings
+    assert len(found[found["peer"] == "plain"]) == 2 * 2 * 3  # stands against both of ours
+
+
+def test_ratios_are_of_rounds_and_not_of_medians():
+    """Theirs is always twice ours, but which round is in the middle is not the same for both."""
+    rows = []
+    for number, (ours, theirs) in enumerate([(1.0, 2.0), (4.0, 8.0), (9.0, 3.0)]):
+        rows.append(row("sweep", "extrap", number, ours, setting="side by side", tokens=1))
+        rows.append(row("sweep", "extrap", number, theirs, setting="one after the other", tokens=1))
+    (line,) = ratios(pd.DataFrame([dict.fromkeys(COLUMNS, 0) | r for r in rows])).to_dict("records")
+    assert line["ratio"] == pytest.approx(2.0)
+    assert (line["ours"], line["theirs"]) == pytest.approx((1 / 4, 1 / 3))
+
+
+def test_machines_are_never_compared_with_each_other(tmp_path):
+    other = [line | {"machine": "another", "value": 1000 * line["value"]} for line in timings()]
+    save_timings(tmp_path / "timings.csv", timings() + other)
+    found = ratios(load_timings(tmp_path / "timings.csv"))
+    assert set(found["machine"]) == {"a machine", "another"}
+    one, two = (found[found["machine"] == name]["ratio"].to_numpy() for name in ("a machine", "another"))
+    np.testing.assert_allclose(one, two, rtol=1e-12)
+
+
+@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"\xff"])
+def test_what_is_no_table_of_timings_is_refused(tmp_path, content):
+    (tmp_path / "timings.csv").write_bytes(content)
+    with pytest.raises(UserError, match=r"timings\.csv is no table") as refused:
+        load_timings(tmp_path / "timings.csv")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_measurement_that_is_there_twice_is_refused(tmp_path):
+    save_timings(tmp_path / "timings.csv", [*timings(), timings()[0]])
+    with pytest.raises(UserError, match="twice"):
+        load_timings(tmp_path / "timings.csv")
+
+
+# rounds
+
+
+def test_everybody_runs_once_a_round_and_warm_up_is_forgotten():
+    ran: list[str] = []
+    contestants = [Contestant({"name": name}, lambda name=name: ran.append(name)) for name in "abc"]
+    rows = interleave(contestants, rounds=2, title="", warmup=1)
+    assert "".join(ran) == "cba" + "abc" + "cba"
+    assert sorted((line["name"], line["round"]) for line in rows) == [(name, n) for name in "abc" for n in (0, 1)]
+    assert all(line["value"] >= 0 for line in rows)
+
+
+def test_repeats_divide(monkeypatch):
+    monkeypatch.setattr("experiments.speed.rounds.seconds_of", lambda run: 6.0)
+    assert interleave([Contestant({}, lambda: None, repeats=3)], 1, "")[0]["value"] == 2.0
+
+
+def test_batches_are_taken_in_turn():
+    seen: list[object] = []
+    run = in_turn(seen.append, ["a", "b"])  # type: ignore[list-item]
+    for _ in range(3):
+        run()
+    assert seen == ["a", "b", "a"]
+
+
+def test_flops_are_those_that_torch_counts(encoder_of, scheme_of):
+    """Forward and backward of the encoder; attention as plain products, as the count has it."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    (config,) = compose_grid(["experiment=smoke", "seed=0", "position=nope"])
+    model, train = config.model, config.train
+    from extrap.cells import build_scheme
+    from extrap.model import Encoder
+
+    encoder = Encoder(model, build_scheme(config, False), 257, 256).train()
+    with FlopCounterMode(display=False) as counter:
+        hidden = encoder(torch.zeros(train.batch_size, train.train_len, dtype=torch.long))
+        encoder.logits(hidden[:, :5]).sum().backward()
+    assert flops_of(config, 5 * train.batch_size) == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+# equality
+
+
+@pytest.fixture(params=[Mlm(), Causal()], ids=["mlm", "causal"])
+def trained(request, scheme_of, encoder_of):
+    causal = request.param.causal
+    return [
+        Trained(case, "causal" if causal else "mlm", [], encoder_of(scheme_of(case, causal)).eval())
+        for case in ("alibi", "local position.window=5", "t5")
+    ]
+
+
+@pytest.fixture
+def short(monkeypatch):
+    monkeypatch.setattr(equality, "LENGTHS", (13, 37))
+    monkeypatch.setattr(equality, "LONG", 83)
+    return torch.randint(11, (1, 83))
+
+
+def test_paths_that_are_right_pass(trained, short, small):
+    rows = equality.check(trained, short)
+    paths = [(line["setting"], line["n"]) for line in rows]
+    assert paths.count(("forward", 83)) == paths.count(("forward", 37)) == paths.count(("training", 13)) == 3
+    assert paths.count(("training, parameters", 37)) == 1  # of T5
+    assert all(line["value"] <= 1e-5 for line in rows)
+
+
+@pytest.mark.parametrize("wrong", ["forward", "long", "gradient", "table"])
+def test_a_path_that_is_wrong_is_an_error(trained, short, small, monkeypatch, wrong):
+    right, forward = long.attention_of, long.layers_of
+
+    def wrong_gradient(one, n, device, training):
+        attend = right(one, n, device, training)
+        if wrong == "gradient":
+            return lambda q, k, v: attend(q.detach(), k, v) + 0 * q
+        tables = sum(table.sum() for table in one.encoder.scheme.parameters())  # the forward stays as it is
+        return lambda q, k, v: attend(q, k, v) + 1e-3 * (tables - tables.detach()) if one.scheme == "t5" else attend(q, k, v)
+
+    def wrong_forward(encoder, tokens):
+        layers = forward(encoder, tokens)
+        n = tokens.shape[1]
+        if n == (37 if wrong == "forward" else 83):
+            layers[-1].mixed[:, :, n - 1] += 1e-3  # the last query of the last layer alone
+        return layers
+
+    if wrong in ("gradient", "table"):
+        monkeypatch.setattr(equality, "attention_of", wrong_gradient)
+    else:
+        monkeypatch.setattr(equality, "layers_of", wrong_forward)
+    with pytest.raises(UserError, match="differs from the float64 reference") as refused:
+        equality.check(trained, short)
+    assert "\n" not in str(refused.value)
+
+
+def test_rows_of_the_definition_are_its_rows(trained):
+    q, k, v = torch.randn(3, 1, 4, 29, 8, dtype=torch.float64)
+    for one in trained:
+        branches = one.encoder.scheme.branches(torch.arange(29))
+        rows = torch.tensor([28, 0, 7])
+        whole = attend_reference(branches, q, k, v, causal=one.encoder.causal)
+        found = equality.reference_rows(branches, (q, k, v), rows, causal=one.encoder.causal)
+        torch.testing.assert_close(found, whole[:, :, rows])
+
+
+def test_layers_are_what_attention_gets_and_gives(trained):
+    tokens = torch.randint(11, (1, 17))
+    for one in trained:
+        before = one.encoder(tokens)
+        layers = long.layers_of(one.encoder, tokens)
+        assert [part.shape for part in (*layers[0].qkv, layers[0].mixed)] == [(1, 4, 17, 8)] * 4
+        again = long.attention_of(one, 17, tokens.device)(*layers[0].qkv)
+        torch.testing.assert_close(again, layers[0].mixed)
+        assert len(layers) == len(one.encoder.blocks)
+        torch.testing.assert_close(one.encoder(tokens), before)  # the hooks are gone
+
+
+# peers
+
+
+def test_a_missing_extra_is_told_in_one_line():
+    code = "import sys; sys.modules['x_transformers'] = sys.modules['transformers'] = None; sys.argv = ['bench']; "
+    code += "import runpy; runpy.run_module('experiments.bench', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the benchmark needs transformers")
+    assert "make bench" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_peers_are_imported_where_they_are_needed_alone():
+    for path in (ROOT / "experiments").rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                assert "transformers" not in ast.unparse(node)
+
+
+def test_the_baseline_learns_and_its_logits_are_counted():
+    from experiments.speed.nano import Nano
+
+    network = Nano(steps.VOCAB, 8, 16, 2, 2, causal=True)
+    inputs = torch.randint(256, (4, 8))
+    batch = (inputs, torch.arange(0, 32, 2), inputs.flatten()[::2])
+    assert steps.count_logits(network, steps.scored_loss, batch) == 32  # all of them, whatever is scored
+    step = steps.stepper(network, steps.scored_loss, steps.Setting(flash=True, tuned=True))
+    before = steps.scored_loss(network, batch).item()
+    for _ in range(20):
+        step(batch)
+    assert steps.scored_loss(network, batch).item() < before
+
+
+def test_the_baseline_looks_back_only_when_causal():
+    from experiments.speed.nano import Nano
+
+    tokens = torch.zeros(1, 8, dtype=torch.long)
+    changed = tokens.clone()
+    changed[0, -1] = 1
+    for causal in (True, False):
+        network = Nano(steps.VOCAB, 8, 16, 2, 2, causal)
+        assert torch.equal(network(tokens)[0, 0], network(changed)[0, 0]) is causal
+
+
+# reports
+
+
+def test_the_report_is_a_function_of_the_timings_byte_for_byte(folder, capsys):
+    written = write_speed_report(folder)
+    assert {path.name for path in written} == {
+        "ratios.csv",
+        "table.md",
+        *(f"speed.{s}" for s in ("png", "pdf", "svg", "csv")),
+    }
+    before = {path: path.read_bytes() for path in written}
+    for path in written:
+        path.unlink()
+    draw_all(folder.parent)
+    assert {path: path.read_bytes() for path in written} == before
+    assert str(folder / "speed.png") in capsys.readouterr().out
+
+
+def test_the_table_shows_what_was_measured(folder):
+    rows = load_timings(folder / "timings.csv")
+    table = markdown(rows, ratios(rows))
+    assert "nan" not in table
+    for part in ("3,000,000", " 608 ", "both (rope)", "plain (learned)", "8 GFLOP/s in bf16", "1.90", "1.0e-07"):
+        assert part in table, part
+    (line,) = (one for one in table.splitlines() if "plain (learned)" in one and "best: bf16 " in one and "causal" in one)
+    assert [cell.strip() for cell in line.split("|")[5:-1]] == ["608", "2,048", "2.00", "2.00"]
+
+
+@pytest.mark.parametrize(("case", "tables"), [("training", 2), ("attention", 1), ("sweep", 1)])
+def test_a_part_of_the_cases_can_be_reported(folder, case, tables):
+    rows = load_timings(folder / "timings.csv")
+    some = rows[rows["case"].isin([case, "busy"])]
+    assert markdown(some, ratios(some)).count("\n**") == tables
