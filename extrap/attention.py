@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from extrap.positions.base import Branch, ScoreMod
-from extrap.relative import attend_relative
+from extrap.relative import attend_relative, rows_from_last
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v, each (B, H, T, K) -> (B, H, T, K)
 
@@ -40,7 +40,7 @@ def prepare(
             return _in_float32(_rotated(branch, lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=causal)))
         if branch.relative and not training:
             bias = distance_bias(branch, seq_len, n_heads, causal, device)
-            return _in_float32(_rotated(branch, lambda q, k, v: attend_relative(bias, q, k, v)))
+            return _in_float32(_rotated(branch, lambda q, k, v: attend_relative(bias.expand(n_heads, -1), q, k, v)))
     return _in_float32(lambda q, k, v: _chunked(branches, q, k, v, causal))
 
 
@@ -88,16 +88,33 @@ def additive_bias(
 
 
 def distance_bias(branch: Branch, seq_len: int, n_heads: int, causal: bool, device: torch.device) -> Tensor:
-    """The bias of a relative branch by distance: (H, 2T - 1), for i - j from T - 1 down to 1 - T."""
+    """The bias of a relative branch by distance: (1 or H, 2T - 1), for i - j from T - 1 down to 1 - T."""
     distance = torch.arange(seq_len - 1, -seq_len, -1, device=device).view(1, 1, 1, -1)
     bias = additive_bias(branch, branch.score_mod, distance.clamp(min=0), (-distance).clamp(min=0), n_heads, causal)
-    assert bias is not None
-    return bias.expand(1, n_heads, 1, -1)[0, :, 0]
+    return torch.zeros(1, 2 * seq_len - 1, device=device) if bias is None else bias[0, :, 0]
+
+
+def _bias_of_pairs(
+    branch: Branch, seq_len: int, n_heads: int, causal: bool, device: torch.device
+) -> Callable[[int, int, int, int], Tensor | None]:
+    """(start, stop, first, last) -> the bias of queries [start, stop) against keys [first, last), (1, 1 or H, rows, keys).
+
+    A relative bias is computed once a distance. Gradients are summed by distance first: faster, and more exact.
+    """
+    if branch.relative and (causal or branch.score_mod or branch.mask_mod):
+        by_distance = distance_bias(branch, seq_len, n_heads, causal, device)
+        return lambda start, stop, first, last: rows_from_last(by_distance, start, stop, first, last).flip(1)[None]
+    idx = torch.arange(seq_len, device=device)
+    return lambda start, stop, first, last: additive_bias(
+        branch, branch.score_mod, idx[start:stop], idx[first:last], n_heads, causal
+    )
 
 
 def _dense(branches: Sequence[Branch], seq_len: int, n_heads: int, causal: bool, device: torch.device) -> Attend:
     idx = torch.arange(seq_len, device=device)
-    biases = [None if b.content else additive_bias(b, b.score_mod, idx, idx, n_heads, causal) for b in branches]
+    biases = [
+        None if b.content else _bias_of_pairs(b, seq_len, n_heads, causal, device)(0, seq_len, 0, seq_len) for b in branches
+    ]
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         scores = []
@@ -195,6 +212,7 @@ def _chunked(branches: Sequence[Branch], q: Tensor, k: Tensor, v: Tensor, causal
     idx = torch.arange(seq_len, device=q.device)
     turned = [branch.rotate(q, k) if branch.rotate else (q, k) for branch in branches]
     contents = [b.content(*qk) if b.content else None for b, qk in zip(branches, turned, strict=True)]
+    biases = [_bias_of_pairs(b, seq_len, n_heads, causal, q.device) for b in branches]
     chunk = max(1, min(CHUNK, CHUNK_SCORES // (n_batch * n_heads * seq_len)))
     outputs = []
     for start in range(0, seq_len, chunk):
@@ -202,12 +220,8 @@ def _chunked(branches: Sequence[Branch], q: Tensor, k: Tensor, v: Tensor, causal
         first, last = _key_range(branches, start, stop, seq_len, causal)
         rows, keys = idx[start:stop], idx[first:last]
         scores = []
-        for branch, content, (qr, kr) in zip(branches, contents, turned, strict=True):
-            bias = (
-                _content_bias(branch, content, qr, rows, keys, causal)
-                if content
-                else additive_bias(branch, branch.score_mod, rows, keys, n_heads, causal)
-            )
+        for branch, content, bias_of, (qr, kr) in zip(branches, contents, biases, turned, strict=True):
+            bias = _content_bias(branch, content, qr, rows, keys, causal) if content else bias_of(start, stop, first, last)
             scores.append(_scores(qr[:, :, start:stop], kr[:, :, first:last], bias))
         outputs.append(_mix(scores, v[:, :, first:last]))
     return torch.cat(outputs, dim=2)

@@ -28,11 +28,17 @@ def attend_relative(bias: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     n_heads, seq_len = q.shape[1:3]
     if seq_len <= WHOLE:
-        rows = bias.unfold(1, seq_len, 1)  # (H, T, T), the last query first
-        return F.scaled_dot_product_attention(q.flip(2), k, v, attn_mask=rows.expand(1, -1, -1, -1)).flip(2)
+        pairs = rows_from_last(bias, 0, seq_len, 0, seq_len)[None]
+        return F.scaled_dot_product_attention(q.flip(2), k, v, attn_mask=pairs).flip(2)
     past, future = reaches(bias, q, k)
-    heads = [_band(bias[h], q[:, h], k[:, h], v[:, h], past[h], future[h]) for h in range(n_heads)]
+    heads = [_band(bias[h : h + 1], q[:, h], k[:, h], v[:, h], past[h], future[h]) for h in range(n_heads)]
     return torch.stack(heads, dim=1)
+
+
+def rows_from_last(bias: Tensor, start: int, stop: int, first: int, last: int) -> Tensor:
+    """(H, stop - start, last - first), a view: the bias of queries stop - 1 down to start against keys first to last - 1."""
+    rows, width, seq_len = stop - start, last - first, (bias.shape[1] + 1) // 2
+    return bias[:, seq_len - stop + first :][:, : rows + width - 1].unfold(1, width, 1)
 
 
 @torch.no_grad()
@@ -60,8 +66,8 @@ def _band(bias: Tensor, q: Tensor, k: Tensor, v: Tensor, past: int, future: int)
         width = high - low - (stop - first) + rows
         query = q[:, first:stop].reshape(len(q), -1, rows, q.shape[-1]).flip(2)
         key, value = (x[:, low:high].unfold(1, width, rows).mT for x in (k, v))  # overlapping views
-        mask = bias[seq_len - (first + rows) + low :][: rows + width - 1].unfold(0, width, 1)
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask[None, None]).flip(2).flatten(1, 2)
+        pairs = rows_from_last(bias, first, first + rows, low, low + width)[None]
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=pairs).flip(2).flatten(1, 2)
 
     # in the middle every block has the same range around it, so that one call does them all
     begin = min(seq_len, -(-past // BLOCK) * BLOCK)

@@ -139,7 +139,7 @@ def test_nothing_outside_the_window_is_looked_at(causal, small):
 def banded(scheme, q, k, v):
     """What evaluation gives, what the definition in float64 gives, and the width of every head's band."""
     bias = attention.distance_bias(scheme.branches(scheme.positions(len(q[0, 0])))[0], len(q[0, 0]), 4, False, q.device)
-    past, future = relative.reaches(bias, q, k)
+    past, future = relative.reaches(bias.expand(4, -1), q, k)
     exact = run(define, scheme, *(x.double() for x in (q, k, v)), training=False)
     return run(prepare, scheme, q, k, v, training=False), exact, [1 + a + b for a, b in zip(past, future, strict=True)]
 
