@@ -24,7 +24,7 @@ from experiments.speed.timings import save_timings
 from extrap import __version__
 from extrap.config import Device, Precision
 from extrap.data.text import Stdlib
-from extrap.device import pick_device, pick_precision
+from extrap.device import keep_freed_memory, pick_device, pick_precision
 from extrap.errors import UserError
 from extrap.results import write_atomic
 from extrap.runs import git_state
@@ -103,6 +103,7 @@ def main() -> None:
     plan, began = WHOLE if arguments.all else SHORT, time.monotonic()
     device = pick_device(Device.auto)
     torch.set_num_threads(cores())
+    keep_freed_memory()  # as every run of a sweep does; the peers gain by it too
     source = Stdlib()
     cases: list[Callable[[], list[Row]]] = [
         lambda: training(plan, source, device),

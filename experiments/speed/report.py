@@ -33,8 +33,8 @@ SWEEP_NOTE = """\
 The same runs by `python -m experiments.run`, start-up included. Busy cores: processor time over time."""
 EQUALITY_NOTE = """\
 The largest difference to the definition in float64, relative to its largest number, over all layers of the trained
-encoders and both objectives; training: what comes out and the gradients. A difference above 1e-5 (1e-4 for parameters, whose
-gradients are float32 sums over all pairs) would have ended the benchmark with an error."""
+encoders and both objectives; training: what comes out and the gradients. A difference above 1e-5 would have
+ended the benchmark with an error."""
 
 
 def write_speed_report(folder: Path) -> list[Path]:
