@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 OMITTED = 2.0**-24  # of the weight of a row, on either side: less than float32 resolves
-BLOCK = 256  # queries that share one range of keys
+BLOCK = 256  # queries that share one range of keys: half as many in a narrow band, where the corners are most of it
 WHOLE = 512  # up to here one call for all heads and pairs is faster
 
 
@@ -45,9 +45,9 @@ def rows_from_last(bias: Tensor, start: int, stop: int, first: int, last: int) -
 def reaches(bias: Tensor, q: Tensor, k: Tensor) -> tuple[list[int], list[int]]:
     """For each head how many keys before and after its own position a query has to read."""
     seq_len = q.shape[2]
-    q, k = q.to(torch.float64), k.to(torch.float64)
-    longest = k.norm(dim=-1).amax(dim=-1, keepdim=True)
-    top = (q.norm(dim=-1) * longest - (q * k).sum(dim=-1)).amax(dim=(0, 2)) * q.shape[-1] ** -0.5
+    own = (q * k).sum(dim=-1)
+    longest = torch.linalg.vector_norm(k, dim=-1).amax(dim=-1, keepdim=True)
+    top = (torch.linalg.vector_norm(q, dim=-1) * longest - own).amax(dim=(0, 2)) * q.shape[-1] ** -0.5
     f = bias.to(torch.float64)
     bound = torch.where(f == -torch.inf, 0.0, (f - f[:, seq_len - 1 : seq_len] + top[:, None]).exp())
     sides = bound[:, : seq_len - 1], bound[:, seq_len:].flip(1)  # both from the furthest key to the nearest
@@ -70,10 +70,11 @@ def _band(bias: Tensor, q: Tensor, k: Tensor, v: Tensor, past: int, future: int)
         return F.scaled_dot_product_attention(query, key, value, attn_mask=pairs).flip(2).flatten(1, 2)
 
     # in the middle every block has the same range around it, so that one call does them all
-    begin = min(seq_len, -(-past // BLOCK) * BLOCK)
-    end = max(begin, (seq_len - future) // BLOCK * BLOCK)
-    pieces = [blocks(a, min(a + BLOCK, begin), min(BLOCK, begin - a)) for a in range(0, begin, BLOCK)]
+    size = BLOCK if past + future > 2 * BLOCK else BLOCK // 2
+    begin = min(seq_len, -(-past // size) * size)
+    end = max(begin, (seq_len - future) // size * size)
+    pieces = [blocks(a, min(a + size, begin), min(size, begin - a)) for a in range(0, begin, size)]
     if end > begin:
-        pieces.append(blocks(begin, end, BLOCK))
-    pieces += [blocks(a, min(a + BLOCK, seq_len), min(BLOCK, seq_len - a)) for a in range(end, seq_len, BLOCK)]
+        pieces.append(blocks(begin, end, size))
+    pieces += [blocks(a, min(a + size, seq_len), min(size, seq_len - a)) for a in range(end, seq_len, size)]
     return torch.cat(pieces, dim=1)
