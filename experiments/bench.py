@@ -45,7 +45,7 @@ class Plan(NamedTuple):
 # a learned table ends with its last row
 WHOLE_SCHEMES = tuple(scheme for scheme in ours.SCHEMES if scheme != "learned")
 SHORT = Plan(4, ("rope", "alibi", "local", "t5"), [4_096, 8_192, 16_384], 4_096, 5.0, 1, False)
-WHOLE = Plan(8, WHOLE_SCHEMES, [4_096, 8_192, 16_384, 32_768, 65_536], 16_384, 80.0, 2, True)
+WHOLE = Plan(6, WHOLE_SCHEMES, [4_096, 8_192, 16_384, 32_768, 65_536], 16_384, 80.0, 2, True)
 FAST_WHEN_LONG = ("alibi", "local")
 
 
