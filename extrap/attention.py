@@ -2,11 +2,11 @@
 
     score_ij = bias(q_i . k_j / sqrt(K)),  weights = softmax over the allowed j,  output_i = sum_j weights_ij v_j
 
-`attend_reference` says what that means. The fast paths give the same answers: training on short inputs builds one
-additive bias that all layers share, and multiplies in the precision of the model. Everything else is computed in
-float32 whatever the precision of the model, with memory that grows linearly with the length: by PyTorch's own kernel
-where nothing but causality applies, by relative.py where the bias depends on the distance alone, and otherwise through
-the queries in chunks, looking only at keys that causality and the window leave.
+`attend_reference` says what that means. The fast paths give the same answers for numbers that are finite: training on
+short inputs builds one additive bias that all layers share, and multiplies in the precision of the model. Everything else
+is computed in float32 whatever the precision of the model, and without gradients in memory that grows linearly with the
+length: by PyTorch's own kernel where nothing but causality applies, by relative.py where the bias depends on the distance
+alone, and otherwise through the queries in chunks, looking only at keys that causality and the window leave.
 """
 
 import math
@@ -91,7 +91,7 @@ def distance_bias(branch: Branch, seq_len: int, n_heads: int, causal: bool, devi
     """The bias of a relative branch by distance: (1 or H, 2T - 1), for i - j from T - 1 down to 1 - T."""
     distance = torch.arange(seq_len - 1, -seq_len, -1, device=device).view(1, 1, 1, -1)
     bias = additive_bias(branch, branch.score_mod, distance.clamp(min=0), (-distance).clamp(min=0), n_heads, causal)
-    return torch.zeros(1, 2 * seq_len - 1, device=device) if bias is None else bias[0, :, 0]
+    return torch.zeros(1, 2 * seq_len - 1, device=device) if bias is None else bias[0, :, 0].expand(-1, 2 * seq_len - 1)
 
 
 def _bias_of_pairs(
@@ -162,7 +162,7 @@ class _Softmax(torch.autograd.Function):
         grad_score: Tensor = torch.ops.aten._softmax_backward_data(grad, weights, -1, weights.dtype)
         grad_bias = None
         if ctx.needs_input_grad[1]:
-            grad_bias = grad_score.sum(0, keepdim=True, dtype=torch.float32).sum_to_size(ctx.bias_shape)
+            grad_bias = grad_score.sum(0, keepdim=True, dtype=_wide(grad_score)).sum_to_size(ctx.bias_shape)
         return grad_score, grad_bias
 
 
@@ -199,7 +199,11 @@ def _in_float32(attend: Attend) -> Attend:
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x.to(_wide(x))
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def _rotated(branch: Branch, attend: Attend) -> Attend:

@@ -8,15 +8,16 @@ What is too far to matter is not read. With s_ij = q_i . k_j / sqrt(K) and a bia
     exp(s_ij + f(i - j)) / exp(s_ii + f(0))  <=  exp(top + f(i - j) - f(0)),
     top = max_i (|q_i| max_j |k_j| / sqrt(K) - s_ii),
 
-relative to the token's own key. Each side of a head ends where all that lies beyond weighs less than OMITTED together: a
-steep slope makes a narrow band, a window ends where its mask does, and where nothing can be left out nothing is.
+relative to the token's own key. Each side of a head ends where all that lies beyond weighs at most OMITTED together, so an
+output changes by less than 2 * OMITTED times the largest difference between it and a value left out: a steep slope makes
+a narrow band, a window ends where its mask does, and where nothing can be left out nothing is.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-OMITTED = 2.0**-24  # of the weight of a row, on either side: less than float32 resolves
+OMITTED = 2.0**-24  # of the weight of a row, on either side: half of what float32 resolves next to 1
 BLOCK = 256  # queries that share one range of keys: half as many in a narrow band, where the corners are most of it
 WHOLE = 512  # up to here one call for all heads and pairs is faster
 
@@ -24,8 +25,10 @@ WHOLE = 512  # up to here one call for all heads and pairs is faster
 def attend_relative(bias: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax_j(q_i . k_j / sqrt(K) + f_h(i - j)) v_j; q, k, v (B, H, T, K), bias (H, 2T - 1) for d = T - 1 .. 1 - T.
 
-    Differentiable like the definition, but for what is left out. Memory O(T), time O(T * width of the band).
+    Differentiable like the definition, but for what is left out. Without gradients memory is O(T); time is O(T * width of
+    the band).
     """
+    bias = bias.to(q.dtype)  # SDPA would misread one of another type
     n_heads, seq_len = q.shape[1:3]
     if seq_len <= WHOLE:
         pairs = rows_from_last(bias, 0, seq_len, 0, seq_len)[None]

@@ -1,5 +1,6 @@
 """The fast paths of attention against its definition: the same answers and the same gradients, whatever the sizes."""
 
+import copy
 import math
 
 import pytest
@@ -23,7 +24,7 @@ FLOAT32 = 1e-5  # a path in float32 against the definition in float64
 def run(path, scheme, q, k, v, training):
     """`path` has the signature of prepare."""
     geometry, seq_len = scheme.geometry, q.shape[2]
-    branches = scheme.branches(scheme.positions(seq_len))
+    branches = scheme.branches(scheme.positions(seq_len, q.device))
     attend = path(
         branches, seq_len=seq_len, n_heads=geometry.n_heads, causal=geometry.causal, training=training, device=q.device
     )
@@ -43,16 +44,39 @@ def answers(path, scheme, tensors, weight, training):
     return [output.detach(), *torch.autograd.grad(loss, wanted, materialize_grads=True)]
 
 
-def check_path(scheme, seq_len, training, path=prepare):
+def check_path(scheme, seq_len, training, path=prepare, device="cpu"):
     """A path in float32 gives the output and the gradients of the definition in float64."""
-    exact = inputs(scheme.geometry, seq_len, n_batch=2)
+    scheme = scheme.to(device)
+    exact = [x.to(device) for x in inputs(scheme.geometry, seq_len, n_batch=2)]
     weight = torch.randn_like(exact[0])
-    expected = answers(define, scheme, exact, weight, training)
+    wide = copy.deepcopy(scheme).double()  # or gradients of its parameters would be summed in float32
+    expected = answers(define, wide, exact, weight, training)
     found = answers(path, scheme, [x.float() for x in exact], weight, training)
     names = ["output", "q", "k", "v", *(name for name, _ in scheme.named_parameters())]
     for name, a, b in zip(names, found, expected, strict=True):
         assert a.dtype == torch.float32
         assert_close(a.double(), b.double(), rtol=FLOAT32, atol=FLOAT32, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("seq_len", [16, 45])
+def test_float64_stays_float64(case, causal, seq_len, scheme_of, small):
+    scheme = scheme_of(case, causal, train_len=64)
+    q, k, v = inputs(scheme.geometry, seq_len)
+    for training in (True, False):
+        found = run(prepare, scheme, q, k, v, training)
+        assert_close(found, run(define, scheme, q, k, v, training), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("seq_len", [16, 45])
+def test_a_bias_that_is_the_same_at_every_distance(seq_len, small):
+    class ByHead(PositionScheme):
+        relative = True
+
+        def score_mod(self, pos):
+            return lambda score, b, h, i, j: score + 0.5 * h
+
+    check_path(ByHead(ENCODER), seq_len, training=True)
+    check_path(ByHead(ENCODER), seq_len, training=False)
 
 
 class Everything(PositionScheme):

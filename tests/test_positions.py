@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from reference import REFERENCES, attend
+from torch import nn
 from torch.testing import assert_close
 
 from extrap.attention import attend_reference
@@ -13,6 +14,7 @@ from extrap.errors import UserError
 from extrap.positions.absolute import Learned, Sinusoidal, sinusoids
 from extrap.positions.alibi import Alibi, alibi_slopes
 from extrap.positions.base import Geometry
+from extrap.positions.kerple import Kerple
 from extrap.positions.local import Local
 from extrap.positions.nope import Nope
 from extrap.positions.rope import Rope
@@ -459,3 +461,14 @@ def test_a_config_that_a_scheme_cannot_serve_is_refused_in_one_line(case, sizes,
 )
 def test_a_label_names_all_that_is_not_the_default(overrides, label):
     assert compose_grid(["experiment=smoke", "seed=0", *overrides.split()])[0].scheme == label
+
+
+# ---- KERPLE
+
+
+def test_a_parameter_of_kerple_can_leave_its_floor():
+    scheme = Kerple(ENCODER)
+    nn.init.constant_(scheme.r1, -1.0)
+    attention_weights(scheme, 7)[..., 0].sum().backward()
+    assert (scheme.r1 == 0.01).all()
+    assert scheme.r1.grad.abs().min() > 0

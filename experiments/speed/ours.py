@@ -22,7 +22,13 @@ SCHEMES = ("nope", "learned", "sinusoidal", "rope", "alibi", "local", "t5", "ker
 OBJECTIVES: dict[str, Objective] = {"mlm": Mlm(), "causal": Causal()}
 # 4 heads of 64, bytes of the standard library
 SHAPE = ["experiment=main", "name=bench", "seed=0", "model.d_model=256", "model.d_ff=1024"]
-TRAINING = [*SHAPE, "model.n_layers=4", "train.train_len=256", "train.batch_size=16", "eval.lengths=[256]"]  # 4 layers, 4,096 tokens a step
+TRAINING = [
+    *SHAPE,
+    "model.n_layers=4",
+    "train.train_len=256",
+    "train.batch_size=16",
+    "eval.lengths=[256]",
+]  # 4 layers, 4,096 tokens a step
 # long inputs: two layers, so that plain attention over 65,536 tokens can be waited for; trained for 200,000 tokens
 LONG = [*SHAPE, "train.max_steps=200", "train.warmup_steps=20"]
 WINDOW = 256  # of local attention over long inputs

@@ -40,6 +40,7 @@ class Branch(NamedTuple):
     and keys, and only there b is the index in the batch; score_mod and mask_mod may be called with b = 0 alone.
     Two facts are stated as data so that attention can skip work. `window`: mask_mod is False wherever
     abs(q_idx - kv_idx) >= window. `relative`: score_mod and mask_mod depend on h and q_idx - kv_idx alone.
+    Every query must keep a key that it may attend to.
     """
 
     rotate: Rotation | None = None
@@ -54,7 +55,8 @@ class PositionScheme(nn.Module):
     """Tells a model where a token is; this base class tells it nothing.
 
     `max_len` is the longest input that the scheme is defined for, None if there is no end. `relative` states that
-    score_mod and mask_mod depend on the head and on pos[q_idx] - pos[kv_idx] alone.
+    score_mod and mask_mod depend on the head and on pos[q_idx] - pos[kv_idx] alone; a subclass that adds a mask or bias
+    of another kind to a relative scheme has to take it back.
     """
 
     max_len: int | None = None

@@ -23,5 +23,6 @@ class Kerple(PositionScheme):
         self.r2 = nn.Parameter(torch.rand(geometry.n_heads))
 
     def score_mod(self, pos: Tensor) -> ScoreMod:
-        r1, r2 = self.r1.clamp(min=0.01), self.r2.clamp(min=0.01)
-        return lambda score, b, h, q, kv: score - r1[h] * torch.log1p(r2[h] * (pos[q] - pos[kv]).abs())
+        for r in (self.r1, self.r2):
+            r.data.clamp_(min=0.01)  # the numbers themselves, so that a gradient can lift them off the floor again
+        return lambda score, b, h, q, kv: score - self.r1[h] * torch.log1p(self.r2[h] * (pos[q] - pos[kv]).abs())
