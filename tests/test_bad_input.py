@@ -161,7 +161,7 @@ def test_a_report_that_would_lose_results_is_refused(tmp_path):
     (results / "provenance.yaml").write_text(told)
     (results / "rows.csv").write_text(rows)
     refusals = [
-        (["experiment=smoke", "name=main"], r"holds results of another config: .*train\.max_steps: 1200 -> 20"),
+        (["experiment=smoke", "name=main"], r"holds results of another config: .*train\.max_steps: 2400 -> 20"),
         (["experiment=main", "position=rope"], r"would drop: alibi seed 0.*name="),
         (["experiment=main", "seed=0"], r"holds 12 runs .* would drop: alibi seed 1"),
     ]
