@@ -42,7 +42,7 @@ class Plan(NamedTuple):
 
 
 SHORT = Plan(4, ("rope", "alibi", "local", "t5"), [4_096, 8_192, 16_384], 4_096, 5.0, 1)
-WHOLE = Plan(6, ("nope", "rope", "alibi", "local", "t5"), [4_096, 8_192, 16_384, 32_768, 65_536], 16_384, 130.0, 2)
+WHOLE = Plan(6, ("rope", "alibi", "local", "t5"), [4_096, 8_192, 16_384, 32_768, 65_536], 16_384, 130.0, 2)
 FAST_WHEN_LONG = ("alibi", "local")
 
 

@@ -16,7 +16,11 @@ from extrap.errors import UserError
 from extrap.positions.base import Branch
 
 TOLERANCE = 1e-5  # of the largest number in the reference
-PATHS = ("forward", "training", "training, parameters")
+# A gradient whose terms nearly cancel is not known to TOLERANCE in float32 at all: the definition itself, computed in
+# float32, is further off. No path may be more than this many times as far.
+OVER_ROUNDING = 2.0
+FLOAT32 = "the definition in float32"
+PATHS = ("forward", "training", "training, parameters", FLOAT32)
 LENGTHS = (251, 1_237)  # no multiple of anything
 LONG = 16_411
 N_ROWS = 64  # queries looked at where the whole grid does not fit
@@ -35,10 +39,12 @@ def check(trained: list[Trained], tokens: Tensor, long: bool = True) -> list[Row
                 error = max((errors[path] for errors in found if path in errors), default=None)
                 if error is None:
                     continue
-                if not error <= TOLERANCE:
+                rounding = max((errors[FLOAT32] for errors in found if FLOAT32 in errors), default=0.0)
+                allowed = max(TOLERANCE, OVER_ROUNDING * rounding) if path.startswith("training") else TOLERANCE
+                if path != FLOAT32 and not error <= allowed:
                     raise UserError(
                         f"attention of {one.scheme}, {one.objective}, {n:,} tokens, {path}: differs from the float64 "
-                        f"reference by {error:.1e} of its largest number, expected at most {TOLERANCE:.0e}"
+                        f"reference by {error:.1e} of its largest number, expected at most {allowed:.0e}"
                     )
                 columns: Row = {"case": "equality", "name": OURS, "setting": path, "scheme": one.scheme}
                 columns |= {"objective": one.objective, "n": n, "tokens": n, "precision": "fp32"}
@@ -77,8 +83,13 @@ def training_error(one: Trained, heads: Qkv) -> dict[str, float]:
     expected = attend_reference(branches, *wide, causal=one.encoder.causal)
     found = attention_of(one, n, device, training=True)(*narrow)
     truth = torch.autograd.grad((expected * weight).sum(), [*wide, *parameters], allow_unused=True)
+    rounded = [part.clone().requires_grad_() for part in heads]
+    scheme = one.encoder.scheme
+    in_float32 = attend_reference(scheme.branches(scheme.positions(n, device)), *rounded, causal=one.encoder.causal)
+    theirs = torch.autograd.grad((in_float32 * weight).sum(), rounded)
     ours = torch.autograd.grad((found * weight).sum(), [*narrow, *one.encoder.scheme.parameters()], allow_unused=True)
-    errors = {"training": difference(found, expected)}
+    rounding = max(difference(some, true) for some, true in zip(theirs, truth[: len(heads)], strict=True))
+    errors = {"training": difference(found, expected), FLOAT32: rounding}
     for i, (got, true) in enumerate(zip(ours, truth, strict=True)):
         path = "training" if i < len(heads) else "training, parameters"
         assert (got is None) == (true is None)  # learned tables are added before attention
