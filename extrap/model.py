@@ -1,5 +1,6 @@
 """The encoder: pre-norm Transformer blocks that know nothing of positions beyond the attend function they are given."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -7,6 +8,8 @@ from extrap.attention import Attend, prepare
 from extrap.config import ModelConfig
 from extrap.positions.absolute import TABLE_STD
 from extrap.positions.base import PositionScheme
+
+MLP_TOKENS = 8_192  # of a sequence at a time
 
 
 class Block(nn.Module):
@@ -23,12 +26,17 @@ class Block(nn.Module):
         self.down = nn.Linear(config.d_ff, d_model, bias=False)
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
-        n_batch, seq_len, d_model = x.shape
-        qkv = self.qkv(self.attn_norm(x)).view(n_batch, seq_len, 3, self.n_heads, d_model // self.n_heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).contiguous()  # each (B, H, T, K)
-        mixed = attend(q, k, v).transpose(1, 2).reshape(n_batch, seq_len, d_model)
+        mixed = attend(*self._heads(x).unbind()).transpose(1, 2).reshape(x.shape)
         x = x + F.dropout(self.out(mixed), self.dropout, self.training)
-        return x + F.dropout(self.down(F.gelu(self.up(self.mlp_norm(x)))), self.dropout, self.training)
+        # long inputs in parts: their hidden features would take more memory than all the rest
+        parts = [self.down(F.gelu(self.up(self.mlp_norm(part)))) for part in torch.split(x, MLP_TOKENS, dim=1)]
+        return x + F.dropout(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1), self.dropout, self.training)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """Queries, keys and values, (3, B, H, T, K)."""
+        n_batch, seq_len, d_model = x.shape
+        qkv: Tensor = self.qkv(self.attn_norm(x)).view(n_batch, seq_len, 3, self.n_heads, d_model // self.n_heads)
+        return qkv.permute(2, 0, 3, 1, 4).contiguous()
 
 
 class Encoder(nn.Module):

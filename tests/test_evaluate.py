@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from extrap import evaluate as evaluation
+from extrap import model
 from extrap.cells import prepare_grid
 from extrap.compose import compose_grid
 from extrap.protocols import held_out_batch, windows
@@ -113,3 +114,11 @@ def test_weights_are_float32_in_evaluation_whatever_training_was(tmp_path):
     encoder.blocks[0].qkv.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
     rows(c, encoder)
     assert set(seen) == {torch.float32}
+
+
+def test_long_inputs_go_through_the_mlp_in_parts(tmp_path, monkeypatch):
+    c, encoder = make(tmp_path)
+    tokens = torch.randint(256, (2, 45))
+    whole = encoder(tokens)
+    monkeypatch.setattr(model, "MLP_TOKENS", 8)
+    torch.testing.assert_close(encoder(tokens), whole, rtol=0, atol=1e-5)

@@ -9,8 +9,8 @@ from tqdm import tqdm
 from experiments.speed.rounds import Row, cores, in_a_process
 from experiments.speed.timings import OURS
 
-RUNS, STEPS = 4, 150
-# the sizes of main, fewer steps, and little to evaluate
+RUNS, STEPS = 4, 600
+# the sizes of main, a quarter of its steps, and little to evaluate
 SWEEP = [
     "experiment=main", "name=bench", "position=rope,alibi", "seed=0,1", f"train.max_steps={STEPS}", "eval.lengths=[128,512]",
     "eval.n_segments=8",
