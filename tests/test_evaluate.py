@@ -117,7 +117,7 @@ def test_weights_are_float32_in_evaluation_whatever_training_was(tmp_path):
 
 
 def test_long_inputs_go_through_the_mlp_in_parts(tmp_path, monkeypatch):
-    c, encoder = make(tmp_path)
+    _, encoder = make(tmp_path)
     tokens = torch.randint(256, (2, 45))
     whole = encoder(tokens)
     monkeypatch.setattr(model, "MLP_TOKENS", 8)
