@@ -44,17 +44,22 @@ def prepare(
     return _in_float32(lambda q, k, v: _chunked(branches, q, k, v, causal))
 
 
-def attend_reference(branches: Sequence[Branch], q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor:
-    """The definition, on the whole (T, S) grid: every score through score_mod, every pair through mask_mod."""
+def attend_reference(
+    branches: Sequence[Branch], q: Tensor, k: Tensor, v: Tensor, *, causal: bool, q_idx: Tensor | None = None
+) -> Tensor:
+    """The definition, on the whole (T, S) grid: every score through score_mod, every pair through mask_mod.
+
+    With q_idx (R,) only the rows of these queries, (B, H, R, K).
+    """
     n_batch, n_heads, seq_len, head_dim = q.shape
+    rows = torch.arange(seq_len, device=q.device) if q_idx is None else q_idx
     b = torch.arange(n_batch, device=q.device).view(-1, 1, 1, 1)
     h = torch.arange(n_heads, device=q.device).view(-1, 1, 1)
-    i = torch.arange(seq_len, device=q.device).view(-1, 1)
-    j = torch.arange(seq_len, device=q.device)
-    total = q.new_full((n_batch, n_heads, seq_len, seq_len), -math.inf)
+    i, j = rows.view(-1, 1), torch.arange(seq_len, device=q.device)
+    total = q.new_full((n_batch, n_heads, len(rows), seq_len), -math.inf)
     for branch in branches:
         qr, kr = branch.rotate(q, k) if branch.rotate else (q, k)
-        score = qr @ kr.mT / math.sqrt(head_dim)
+        score = qr[:, :, rows] @ kr.mT / math.sqrt(head_dim)
         for mod in (branch.score_mod, branch.content and branch.content(qr, kr)):
             score = mod(score, b, h, i, j) if mod else score
         allowed = j <= i if causal else torch.ones_like(j <= i)

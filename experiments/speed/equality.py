@@ -1,7 +1,6 @@
 """Every path of our attention against the definition in float64, on trained weights: a difference is an error."""
 
 import copy
-import math
 
 import torch
 from torch import Tensor
@@ -69,7 +68,7 @@ def forward_error(one: Trained, layer: Layer) -> dict[str, float]:
     # both ends, where chunks and windows are cut, and places between them
     inner = torch.randint(n, (N_ROWS - 2,), generator=torch.Generator().manual_seed(0))
     rows = torch.cat([torch.tensor([0, n - 1]), inner]).to(device)
-    expected = reference_rows(branches, (q, k, v), rows, causal=one.encoder.causal)
+    expected = attend_reference(branches, q, k, v, causal=one.encoder.causal, q_idx=rows)
     return {"forward": difference(layer.mixed[:, :, rows], expected)}
 
 
@@ -102,23 +101,3 @@ def wide_branches(one: Trained, n: int, device: torch.device) -> tuple[tuple[Bra
     """The branches of the scheme in float64, and its parameters: gradients are summed up in the type of these."""
     scheme = copy.deepcopy(one.encoder.scheme).to(torch.float64)
     return scheme.branches(scheme.positions(n, device)), list(scheme.parameters())
-
-
-def reference_rows(branches: tuple[Branch, ...], qkv: Qkv, rows: Tensor, *, causal: bool) -> Tensor:
-    """The definition for some of the queries: the rows (R,) of `attend_reference`, (B, H, R, K)."""
-    q, k, v = qkv
-    n_batch, n_heads, seq_len, head_dim = q.shape
-    b = torch.arange(n_batch, device=q.device).view(-1, 1, 1, 1)
-    h = torch.arange(n_heads, device=q.device).view(-1, 1, 1)
-    i, j = rows.view(-1, 1), torch.arange(seq_len, device=q.device)
-    total = q.new_full((n_batch, n_heads, len(rows), seq_len), -math.inf)
-    for branch in branches:
-        qr, kr = branch.rotate(q, k) if branch.rotate else (q, k)
-        score = qr[:, :, rows] @ kr.mT / math.sqrt(head_dim)
-        for mod in (branch.score_mod, branch.content and branch.content(qr, kr)):
-            score = mod(score, b, h, i, j) if mod else score
-        allowed = j <= i if causal else torch.ones_like(j <= i)
-        allowed = allowed & branch.mask_mod(b, h, i, j) if branch.mask_mod else allowed
-        total = torch.where(allowed, score, total)
-    output: Tensor = total.softmax(dim=-1) @ v
-    return output
