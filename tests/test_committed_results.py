@@ -9,6 +9,7 @@ import yaml
 from matplotlib.image import imread
 
 from experiments.report import write_report
+from experiments.speed.report import write_speed_report
 from extrap.results import load_rows
 from extrap.stats import LEARNED, perplexity
 
@@ -44,7 +45,17 @@ def test_all_runs_are_there(name):
 @pytest.mark.parametrize("name", ["main", "causal", "markov"])
 def test_tables_and_figures_show_the_rows(name, tmp_path):
     written = write_report(load_rows(RESULTS / name / "rows.csv"), tmp_path)
-    assert {p.name for p in written} == {p.name for p in (RESULTS / name).iterdir()} - {"rows.csv", "provenance.yaml"}
+    check_committed(name, written, {"rows.csv", "provenance.yaml"})
+
+
+def test_the_speed_report_shows_its_timings(tmp_path):
+    (tmp_path / "timings.csv").write_bytes((RESULTS / "speed" / "timings.csv").read_bytes())
+    check_committed("speed", write_speed_report(tmp_path), {"timings.csv", "provenance.yaml"})
+
+
+def check_committed(name, written, sources):
+    """What follows from the sources is what stands there."""
+    assert {p.name for p in written} == {p.name for p in (RESULTS / name).iterdir()} - sources
     for path in written:
         committed = RESULTS / name / path.name
         if path.suffix == ".png":  # compression differs between processors, pictures do not
