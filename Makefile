@@ -47,7 +47,7 @@ figures: $(READY)  ## all tables and figures again from the tracked rows, withou
 bench: $(PEERS)  ## how fast it is against the peers, a few minutes; leave the machine alone meanwhile
 	@.venv/bin/python -m experiments.bench $(ARGS)
 
-bench-all: $(PEERS)  ## the same with longer inputs and more rounds, up to 25 minutes; ARGS=--compiled: compiled peers too
+bench-all: $(PEERS)  ## the same with longer inputs and more rounds, a quarter of an hour; ARGS=--compiled: compiled peers too
 	@.venv/bin/python -m experiments.bench --all $(ARGS)
 
 profile: $(READY)  ## where a training step goes; ARGS="position=rope objective=mlm ..."

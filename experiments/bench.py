@@ -1,7 +1,7 @@
 """How fast it is, against everything a person would use instead; the results stand in results/speed/.
 
 python -m experiments.bench         a few minutes
-python -m experiments.bench --all   longer inputs and more rounds: up to 25 minutes
+python -m experiments.bench --all   longer inputs and more rounds: a quarter of an hour
 """
 
 import argparse
@@ -95,7 +95,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Training, long inputs and sweeps: ours against the peers.")
     parser.add_argument("--all", action="store_true", help="longer inputs and more rounds")
     parser.add_argument(
-        "--compiled", action="store_true", help="peers by torch.compile and FlexAttention too: ten minutes more"
+        "--compiled",
+        action="store_true",
+        help="peers by torch.compile and FlexAttention too, which takes most of a minute each",
     )
     parser.add_argument("--results", type=Path, default=Path("results"))
     arguments = parser.parse_args()
