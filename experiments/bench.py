@@ -42,7 +42,7 @@ class Plan(NamedTuple):
 
 
 SHORT = Plan(4, ("rope", "alibi", "local", "t5"), [4_096, 8_192, 16_384], 4_096, 5.0, 1)
-WHOLE = Plan(6, ("rope", "alibi", "local", "t5"), [4_096, 8_192, 16_384, 32_768, 65_536], 16_384, 130.0, 2)
+WHOLE = Plan(6, ("nope", "rope", "alibi", "local", "t5", "kerple"), [4_096, 8_192, 16_384, 32_768, 65_536], 16_384, 130.0, 2)
 FAST_WHEN_LONG = ("alibi", "local")
 
 
@@ -70,7 +70,7 @@ def long_inputs(plan: Plan, compiled: bool, source: Stdlib, device: torch.device
     rows = equality.check(trained, tokens)
     for n in plan.lengths:
         chosen = [one for one in trained if n <= plan.all_schemes_to or one.scheme.startswith(FAST_WHEN_LONG)]
-        chosen = [one for one in chosen if one.scheme != "sinusoidal"]  # its attention is that of NoPE
+        chosen = [one for one in chosen if one.scheme != "nope"]  # its attention is the yardstick
         flex = FAST_WHEN_LONG if compiled and n == plan.all_schemes_to else ()  # half a minute of compiling each
         contestants = long.contestants(chosen, n, tokens, flex)
         rounds = max(1, min(5, 40_000 // n))  # what takes longer is measured less often

@@ -23,7 +23,7 @@ from extrap.relative import attend_relative, rows_from_last
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v, each (B, H, T, K) -> (B, H, T, K)
 
 DENSE_MAX = 512  # up to here training with one (H, T, T) bias for all layers beats SDPA
-CACHED_SCORES = 2**18  # whose float32 sums with a bias stay in a core's cache
+CACHED_SCORES = 2**18  # scores in half precision whose float32 sums with a bias stay in a core's cache
 CHUNK = 256  # queries at a time otherwise, fewer where
 CHUNK_SCORES = 2**23  # they would have more scores than this
 
@@ -117,9 +117,13 @@ def _bias_of_pairs(
 
 def _dense(branches: Sequence[Branch], seq_len: int, n_heads: int, causal: bool, device: torch.device) -> Attend:
     idx = torch.arange(seq_len, device=device)
-    biases = [
-        None if b.content else _bias_of_pairs(b, seq_len, n_heads, causal, device)(0, seq_len, 0, seq_len) for b in branches
-    ]
+
+    def whole_bias(branch: Branch) -> Tensor | None:
+        bias = None if branch.content else _bias_of_pairs(branch, seq_len, n_heads, causal, device)(0, seq_len, 0, seq_len)
+        # a mask is 0 and -inf, which are exact in any precision: scores then need not become float32
+        return bias if bias is None or branch.score_mod else bias.to(torch.bfloat16)
+
+    biases = [whole_bias(branch) for branch in branches]
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         scores = []
@@ -150,8 +154,8 @@ class _Softmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, score: Tensor, bias: Tensor | None) -> Tensor:
         # aten's own softmax: that of torch.nn.functional makes a float32 copy of what autocast has made bfloat16
-        if bias is None:
-            weights: Tensor = torch.ops.aten._softmax(score, -1, False)
+        if bias is None or torch.result_type(score, bias) == score.dtype:
+            weights: Tensor = torch.ops.aten._softmax(score if bias is None else score + bias, -1, False)
         else:
             weights = torch.empty_like(score)
             rows = max(1, CACHED_SCORES // score[0].numel())
@@ -182,7 +186,7 @@ def _content_bias(branch: Branch, content: ScoreMod, q: Tensor, q_idx: Tensor, k
 
 
 def _scores(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
-    """(B, H, T, S). The bias is added in float32, whatever the precision of q and k."""
+    """(B, H, T, S). A bias in float32 is added in float32, whatever the precision of q and k."""
     score: Tensor = (q * q.shape[-1] ** -0.5) @ k.mT
     return score if bias is None else score + bias
 

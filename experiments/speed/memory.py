@@ -3,8 +3,9 @@
 python -m experiments.speed.memory ENCODER LIMIT THREADS LENGTH ...    prints a line of JSON for each length
 
 The peak is what the system counts as resident (VmHWM of /proc/self/status, set back before each length), less what the
-process held after its first forward pass over a short text: the model, libraries, and their buffers. A process that has
-once used memory may keep it, so lengths grow. Where there is no /proc, it is ru_maxrss, which never falls.
+process held after its first forward pass over a short text: the model, libraries, and their buffers. The C library is told to
+give large blocks back at once (GIVE_BACK): what is counted is what evaluation needs, not what was kept of it. Where there is
+no /proc, it is ru_maxrss, which never falls; so lengths grow.
 """
 
 import json
@@ -23,6 +24,7 @@ from experiments.speed.timings import OURS
 from extrap.compose import compose_grid
 from extrap.model import Encoder
 
+GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": str(2**18)}  # bytes, mallopt(3)
 SHORT = 64  # tokens of the first forward pass
 SCORED = 64  # the last tokens get logits, as under `same_targets`
 
@@ -35,7 +37,7 @@ def measure(trained: list[Trained], tokens: Tensor, lengths: list[int], limit: f
         for one in tqdm(trained, desc="evaluation", disable=None, leave=False):
             state = {"overrides": one.overrides, "causal": one.encoder.causal, "tokens": tokens.cpu()}
             torch.save(state | {"weights": one.encoder.state_dict()}, path)
-            told = in_a_process("experiments.speed.memory", path, limit, torch.get_num_threads(), *lengths)
+            told = in_a_process("experiments.speed.memory", path, limit, torch.get_num_threads(), *lengths, **GIVE_BACK)
             for line in told.splitlines():
                 n, seconds, peak = json.loads(line)
                 columns: Row = {"name": OURS, "scheme": one.scheme, "objective": one.objective, "n": n, "tokens": n}

@@ -55,10 +55,13 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
-def in_a_process(*arguments: object) -> str:
-    """What a module of this project prints, `python -m ...` in a process of its own. Raises UserError where it fails."""
+def in_a_process(*arguments: object, **variables: str) -> str:
+    """What a module of this project prints, `python -m ...` in a process of its own with these environment variables.
+
+    Raises UserError where it fails.
+    """
     command = [sys.executable, "-m", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True)
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["nothing"]
         raise UserError(one_line(f"{arguments[0]} ended with {done.returncode} and said: {said[-1]}"))
