@@ -3,9 +3,9 @@
 python -m experiments.speed.memory ENCODER LIMIT THREADS LENGTH ...    prints a line of JSON for each length
 
 The peak is what the system counts as resident (VmHWM of /proc/self/status, set back before each length), less what the
-process held after its first forward pass over a short text: the model, libraries, and their buffers. The C library is told to
-give large blocks back at once (GIVE_BACK): what is counted is what evaluation needs, not what was kept of it. Where there is
-no /proc, it is ru_maxrss, which never falls; so lengths grow.
+process held after its first forward pass over a short text: the model, libraries, and their buffers. The C library is told
+to give large blocks back at once (GIVE_BACK): what is counted is what evaluation needs, not what was kept of it. Where there
+is no /proc, it is ru_maxrss, which never falls; so lengths grow.
 """
 
 import json
