@@ -15,7 +15,7 @@ import yaml
 from experiments.speed.report import write_speed_report
 from extrap.errors import UserError
 from extrap.figures import draw
-from extrap.results import collect, load_rows, provenance, save_rows, save_table, write_atomic
+from extrap.results import collect, collect_training, load_rows, provenance, save_rows, save_table, write_atomic
 from extrap.tables import csv_table, latex_table, markdown_table, text_table
 
 
@@ -25,8 +25,14 @@ def gather(results: Path, name: str, command: str) -> None:
     folder = results / name
     folder.mkdir(exist_ok=True)
     save_rows(folder / "rows.csv", rows)
+    save_rows(folder / "training.csv", collect_training(results / "runs" / name))
     write_atomic(folder / "provenance.yaml", provenance(results / "runs" / name, command))
-    written = [folder / "rows.csv", folder / "provenance.yaml", *write_report(load_rows(folder / "rows.csv"), folder)]
+    written = [
+        folder / "rows.csv",
+        folder / "training.csv",
+        folder / "provenance.yaml",
+        *write_report(load_rows(folder / "rows.csv"), folder),
+    ]
     print(f"\n{text_table(rows)}\n\n* better than every other scheme beyond the noise of seeds\n")
     print("written:", *(f"  {path}" for path in written), sep="\n")
 

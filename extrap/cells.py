@@ -7,6 +7,7 @@ from extrap.config import Config
 from extrap.data.base import Source
 from extrap.device import pick_device, pick_precision
 from extrap.errors import UserError, nearest
+from extrap.extensions import EXTENSIONS
 from extrap.objectives import Objective
 from extrap.positions.base import Geometry, PositionScheme
 from extrap.protocols import PROTOCOLS
@@ -77,6 +78,11 @@ def _check(cell: Cell) -> None:
     for protocol in config.eval.protocols:
         if protocol not in PROTOCOLS:
             raise UserError(f"eval.protocols: no protocol {protocol}; {nearest(protocol, PROTOCOLS)}")
+    if "pseudo" in config.eval.protocols and cell.objective.causal:
+        raise UserError("eval.protocols: pseudo masks tokens one at a time; expected objective=mlm, found a causal one")
+    for extension in config.eval.extensions:
+        if extension not in EXTENSIONS:
+            raise UserError(f"eval.extensions: no extension {extension}; {nearest(extension, EXTENSIONS)}")
     n_scored = cell.objective.scored_share * config.eval.n_targets * config.eval.n_segments
     if "same_targets" in config.eval.protocols and n_scored < 10:
         raise UserError(

@@ -27,6 +27,11 @@ def parse(composed: DictConfig) -> Config:
     try:
         config = OmegaConf.to_object(composed)
     except OmegaConfBaseException as error:
+        if found := re.search(r"Environment variable '(\w+)' not found", str(error)):
+            raise UserError(
+                f"{found[1]} is not set, and this experiment needs it: {found[1]}=... make ...; what it is says the head "
+                "of the experiment's file in conf/experiment"
+            ) from error
         raise UserError(_one_line(error)) from error
     assert isinstance(config, Config)
     for prefix, part in (("", config), *((f"{f.name}.", getattr(config, f.name)) for f in fields(config))):

@@ -71,19 +71,32 @@ class TrainConfig:
 @dataclass
 class EvalConfig:
     protocols: list[str]
+    extensions: list[str]
     lengths: list[int]  # tokens
+    windows: list[int]  # tokens: the lengths of `sliding`
+    stride: int  # tokens, of `sliding`
     n_segments: int
     n_targets: int  # scored by same_targets in each segment
+    n_pseudo: int  # of them, masked one at a time by `pseudo`
 
     def __post_init__(self) -> None:
-        _at_least(1, "eval", self, "n_segments", "n_targets")
-        if not self.protocols or not self.lengths:
-            raise UserError("eval: expected at least one of eval.protocols and one of eval.lengths")
-        if len(set(self.lengths)) < len(self.lengths) or len(set(self.protocols)) < len(self.protocols):
-            raise UserError("eval: expected every one of eval.protocols and eval.lengths once, found one twice")
+        _at_least(1, "eval", self, "n_segments", "n_targets", "stride", "n_pseudo")
+        for name in ("protocols", "extensions", "lengths", "windows"):
+            given = getattr(self, name)
+            if not given or len(set(given)) < len(given):
+                raise UserError(f"eval.{name}: expected at least one, and each of them once, found {given}")
+        if "none" not in self.extensions:
+            raise UserError(f"eval.extensions: expected none among them, to compare with; found {self.extensions}")
         if min(self.lengths) < self.n_targets:
             raise UserError(
                 f"eval.n_targets: {self.n_targets} targets do not fit into the shortest of eval.lengths, {min(self.lengths)}"
+            )
+        if "pseudo" in self.protocols and self.n_pseudo > self.n_targets:
+            raise UserError(f"eval.n_pseudo: expected at most eval.n_targets={self.n_targets}, found {self.n_pseudo}")
+        if "sliding" in self.protocols and not self.stride <= min(self.windows) <= max(self.windows) <= max(self.lengths):
+            raise UserError(
+                f"eval.windows: expected each from eval.stride={self.stride} to the longest of eval.lengths, "
+                f"{max(self.lengths)}; found {self.windows}"
             )
 
 

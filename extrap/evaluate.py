@@ -1,4 +1,6 @@
-"""Held-out text under every protocol and length -> rows of sums and counts per segment."""
+"""Held-out text under every extension, protocol and length -> rows of sums and counts per segment."""
+
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -7,52 +9,96 @@ import torch.nn.functional as F
 
 from extrap.config import EvalConfig
 from extrap.data.base import Source
+from extrap.extensions import EXTENSIONS
 from extrap.model import Encoder
 from extrap.objectives import Batch, Objective
-from extrap.protocols import held_out_batch, rows_of, windows
+from extrap.protocols import PROTOCOLS, held_out_batch, label, masked_alone, rows_of
 
 FORWARD_TOKENS = 4_096  # in one forward pass: more would leave the caches of a processor
 
 
+class Read(NamedTuple):
+    """What the model is given: positions [start, stop) of every segment."""
+
+    start: int
+    stop: int
+    eval_len: int  # what an extension is asked for: the longest window of the same protocol and length
+    alone: bool  # one masked position at a time
+
+
+class Scoring(NamedTuple):
+    """What is scored of a read, in columns of the read."""
+
+    protocol: str
+    eval_len: int
+    columns: slice
+
+
 @torch.no_grad()
 def evaluate(encoder: Encoder, source: Source, objective: Objective, config: EvalConfig) -> pd.DataFrame:
-    """Rows of (protocol, eval_len, segment); none for lengths that the scheme does not reach.
+    """Rows of (extension, protocol, eval_len, segment); none for lengths that the scheme, so extended, does not reach.
 
+    Up to the training length extensions change nothing: their rows are copies of those of `none`.
     Computed in float32, whatever the precision of training; sums are float64.
     Raises FloatingPointError for a loss that is not a number.
     """
     encoder.eval()
-    held_out, batch = held_out_batch(source, objective, config)
-    max_len = encoder.scheme.max_len
+    held_out, hidden = held_out_batch(source, objective, config)
+    batches = {False: hidden}
+    if "pseudo" in config.protocols:
+        batches[True] = masked_alone(held_out, source.vocab_size, config)
+    scheme, train_len = encoder.scheme, encoder.scheme.geometry.train_len
+    plan = reads(config, train_len, objective.causal)
+    unextended: dict[Read, list[np.ndarray]] = {}
     frames = []
-    for eval_len in sorted(config.lengths):
-        if max_len is not None and eval_len > max_len:
-            continue
-        nll_sum = {protocol: np.zeros(config.n_segments) for protocol in config.protocols}
-        n_tokens = {protocol: np.zeros(config.n_segments, dtype=np.int64) for protocol in config.protocols}
-        for (start, stop), scorings in reads(config, eval_len, objective.causal).items():
-            rows = max(1, FORWARD_TOKENS // (stop - start))
-            for first in range(0, config.n_segments, rows):
-                these = slice(first, first + rows)
-                part = Batch(*(array[these, start:stop] for array in batch))
-                nll, scored = token_nll(encoder, part, [columns for _, columns in scorings])
-                for protocol, columns in scorings:
-                    nll_sum[protocol][these] += nll[:, columns].sum(axis=1)
-                    n_tokens[protocol][these] += scored[:, columns].sum(axis=1)
-        for protocol in config.protocols:
-            if not np.isfinite(nll_sum[protocol]).all():
-                raise FloatingPointError(f"the loss at eval_len {eval_len} ({protocol}) is not a number")
-            frames.append(rows_of(held_out, protocol, eval_len, nll_sum[protocol], n_tokens[protocol]))
+    for extension in sorted(config.extensions, key=lambda name: name != "none"):
+        found: dict[tuple[str, int], np.ndarray] = {}  # (protocol, eval_len) -> (2, N): nll_sum and n_tokens
+        for read, scorings in plan.items():
+            extended = EXTENSIONS[extension](scheme, train_len=train_len, eval_len=read.eval_len)
+            if extended is None or (extended.max_len is not None and read.eval_len > extended.max_len):
+                continue
+            if extension != "none" and read.eval_len <= train_len:
+                sums = unextended[read]
+            else:
+                encoder.scheme = extended
+                sums = score(encoder, batches[read.alone], config.n_segments, read, scorings)
+                encoder.scheme = scheme
+            if extension == "none":
+                unextended[read] = sums
+            for (protocol, eval_len, _), part in zip(scorings, sums, strict=True):
+                found[protocol, eval_len] = found.get((protocol, eval_len), 0.0) + part
+        for (protocol, eval_len), (nll_sum, n_tokens) in found.items():
+            if not np.isfinite(nll_sum).all():
+                raise FloatingPointError(f"the loss at eval_len {eval_len} ({protocol}, {extension}) is not a number")
+            rows = rows_of(held_out, protocol, eval_len, nll_sum, n_tokens.astype(np.int64))
+            frames.append(rows.assign(extension=extension))
     return pd.concat(frames, ignore_index=True)
 
 
-def reads(config: EvalConfig, eval_len: int, causal: bool) -> dict[tuple[int, int], list[tuple[str, slice]]]:
-    """What to read, [start, stop), each only once, and which protocols score which of its positions."""
-    found: dict[tuple[int, int], list[tuple[str, slice]]] = {}
+def reads(config: EvalConfig, train_len: int, causal: bool) -> dict[Read, list[Scoring]]:
+    """What to read, each only once, and what is scored of it: one long pass serves every protocol that it can."""
+    found: dict[Read, list[Scoring]] = {}
     for protocol in config.protocols:
-        for start, stop, score_start, score_stop in windows(config, protocol, eval_len, causal):
-            found.setdefault((start, stop), []).append((protocol, slice(score_start - start, score_stop - start)))
+        for eval_len, windows in PROTOCOLS[protocol](config, train_len, causal).items():
+            longest = max(stop - start for start, stop, _, _ in windows)
+            for start, stop, score_start, score_stop in windows:
+                scoring = Scoring(label(config, protocol), eval_len, slice(score_start - start, score_stop - start))
+                found.setdefault(Read(start, stop, longest, protocol == "pseudo"), []).append(scoring)
     return found
+
+
+def score(encoder: Encoder, batch: Batch, n_segments: int, read: Read, scorings: list[Scoring]) -> list[np.ndarray]:
+    """For each scoring (2, N) float64: the sum of the losses in nats and the number of scored tokens of every segment."""
+    rows = max(1, FORWARD_TOKENS // (read.stop - read.start))
+    n_inputs = len(batch.inputs)
+    found = [np.zeros((2, n_inputs)) for _ in scorings]
+    for first in range(0, n_inputs, rows):
+        these = slice(first, first + rows)
+        part = Batch(*(array[these, read.start : read.stop] for array in batch))
+        nll, scored = token_nll(encoder, part, [scoring.columns for scoring in scorings])
+        for sums, (_, _, columns) in zip(found, scorings, strict=True):
+            sums[:, these] = nll[:, columns].sum(axis=1), scored[:, columns].sum(axis=1)
+    return [sums.reshape(2, n_segments, -1).sum(axis=2) for sums in found]
 
 
 def token_nll(encoder: Encoder, batch: Batch, columns: list[slice]) -> tuple[np.ndarray, np.ndarray]:

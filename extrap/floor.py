@@ -6,34 +6,38 @@ import pandas as pd
 from extrap.config import Config
 from extrap.data.base import Source
 from extrap.objectives import Objective
-from extrap.protocols import held_out_batch, rows_of, windows
+from extrap.protocols import PROTOCOLS, held_out_batch, label, rows_of
 from extrap.results import COLUMNS
 
 
 def reference_rows(config: Config, source: Source, objective: Objective) -> pd.DataFrame:
-    """One row a (reference, protocol, eval_len, segment), as for a scheme; no rows where nothing is known.
+    """One row a (reference, protocol, eval_len, segment), as for a scheme.
 
-    A reference sees exactly what a model sees: the tokens from the start of its window up to the one before the
-    target. Only causal prediction has references: what two-sided context is worth has no closed form here.
+    `unigram` predicts every token from the frequencies in the training text. The others see exactly what a model sees: the
+    tokens from the start of its window up to the one before the target. Only causal prediction has those: what two-sided
+    context is worth has no closed form here.
     """
     frames: list[pd.DataFrame] = []
-    held_out, _ = held_out_batch(source, objective, config.eval)
-    seg_len = max(config.eval.lengths)
-    for protocol in config.eval.protocols if objective.causal else []:
-        for eval_len in sorted(config.eval.lengths):
-            context = np.ones(seg_len, dtype=np.int64)
-            scored = np.zeros(seg_len, dtype=bool)
-            for start, stop, score_start, score_stop in windows(config.eval, protocol, eval_len, objective.causal):
-                context[start:stop] = np.arange(1, stop - start + 1)
-                scored[score_start:score_stop] = True
-            n_tokens = np.full(config.eval.n_segments, scored.sum())
-            known = [source.references(tokens, context, config.train.train_len) for tokens in held_out.tokens]
-            for kind in known[0]:
-                nll_sum = np.array([references[kind].nll[scored].sum() for references in known])
-                rows = rows_of(held_out, protocol, eval_len, nll_sum, n_tokens)
-                frames.append(rows.assign(kind=kind, scheme=known[0][kind].label))
-    if not frames:
-        return pd.DataFrame(columns=COLUMNS)
+    held_out, batch = held_out_batch(source, objective, config.eval)
+    train_len, causal = config.train.train_len, objective.causal
+    unigram_nll = source.unigram_nll()[batch.targets]
+    for protocol in config.eval.protocols:
+        if protocol == "pseudo":  # hides other tokens, for whose sake alone nobody needs a reference
+            continue
+        for eval_len, windows in PROTOCOLS[protocol](config.eval, train_len, causal).items():
+            context = np.ones(batch.targets.shape[1], dtype=np.int64)
+            scored = np.zeros_like(batch.scored)
+            for start, _, score_start, score_stop in windows:
+                context[score_start:score_stop] = np.arange(score_start, score_stop) - start + 1
+                scored[:, score_start:score_stop] = batch.scored[:, score_start:score_stop]
+            known = {("unigram", "unigram"): unigram_nll}
+            if causal:
+                seen = [source.references(tokens, context, train_len) for tokens in held_out.tokens]
+                known |= {(kind, seen[0][kind].label): np.stack([one[kind].nll for one in seen]) for kind in seen[0]}
+            for (kind, name), nll in known.items():
+                sums = np.where(scored, nll, 0.0).sum(axis=1)
+                rows = rows_of(held_out, label(config.eval, protocol), eval_len, sums, scored.sum(axis=1))
+                frames.append(rows.assign(kind=kind, scheme=name))
     return label_rows(pd.concat(frames, ignore_index=True), config, run="reference", seed=0)
 
 
@@ -41,7 +45,6 @@ def label_rows(rows: pd.DataFrame, config: Config, **columns: object) -> pd.Data
     """The rows with every column of rows.csv; `columns` holds what the config does not say."""
     labels = {
         "experiment": config.name,
-        "extension": "none",
         "objective": config.objective["_target_"].rpartition(".")[2].lower(),
         "data": config.data["_target_"].rpartition(".")[2].lower(),
         "train_len": config.train.train_len,

@@ -123,6 +123,18 @@ def collect(runs: Path) -> pd.DataFrame:
     return rows
 
 
+def collect_training(runs: Path) -> pd.DataFrame:
+    """The training losses of every evaluated run, named as its rows are; loss in nats per scored token of a batch."""
+    tables = []
+    for folder in evaluated(runs):
+        if (folder / "train.csv").exists():  # references are not trained
+            run = load_rows(folder / "eval.csv").iloc[0]
+            losses = pd.read_csv(folder / "train.csv")[["step", "tokens", "loss"]]
+            named = run[["experiment", "run", "scheme", "objective", "data", "train_len", "seed"]]
+            tables.append(pd.DataFrame([named] * len(losses)).reset_index(drop=True).join(losses))
+    return pd.concat(tables, ignore_index=True)
+
+
 def evaluated(runs: Path) -> list[Path]:
     """The folders of all evaluated runs, in the order of their names."""
     folders = sorted(path.parent for path in runs.glob("*/eval.csv"))

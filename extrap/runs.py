@@ -72,16 +72,15 @@ def _train_and_evaluate(cell: Cell) -> None:
 
 
 def write_references(cell: Cell) -> None:
-    """The rows of the references as a run of their own beside the others, once; nothing where there are none."""
+    """The rows of the references as a run of their own beside the others, once."""
     folder = cell.config.folder.parent / "reference"
     identity = {key: value for key, value in cell.identity.items() if key not in MAY_DIFFER}
     if (folder / "eval.csv").exists():
         refuse_other_config(folder, identity)
         return
     rows = reference_rows(cell.config, cell.source, cell.objective)
-    if not rows.empty:
-        claim(folder, identity)
-        save_rows(folder / "eval.csv", rows)
+    claim(folder, identity)
+    save_rows(folder / "eval.csv", rows)
 
 
 def build_encoder(cell: Cell) -> Encoder:

@@ -71,7 +71,7 @@ def scheme_of():
             config,
             model=replace(config.model, d_model=n_heads * head_dim, n_heads=n_heads),
             train=replace(config.train, train_len=train_len),
-            eval=replace(config.eval, lengths=[train_len], n_targets=1),
+            eval=replace(config.eval, protocols=["nonoverlap"], lengths=[train_len], n_targets=1),
         )
         scheme = build_scheme(config, causal)
         for parameter in scheme.parameters():

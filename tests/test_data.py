@@ -365,7 +365,7 @@ def test_held_out_segments_are_whole_disjoint_and_spread(lengths, seg_len, n_seg
 @pytest.mark.parametrize(("objective", "seg_len"), [(Mlm(), 40), (Causal(), 41)])
 def test_held_out_segments_are_as_long_as_the_longest_length_needs(objective, seg_len):
     source = documents([b"train"], [bytes(range(100)), bytes(range(100))])
-    config = EvalConfig(protocols=["nonoverlap"], lengths=[10, 40, 20], n_segments=3, n_targets=5)
+    config = EvalConfig(["nonoverlap"], ["none"], [10, 40, 20], [10], 5, n_segments=3, n_targets=5, n_pseudo=5)
     held_out, batch = held_out_batch(source, objective, config)
     assert held_out.tokens.shape == (3, seg_len)
     assert batch.inputs.shape == batch.targets.shape == batch.scored.shape == (3, 40)

@@ -1,5 +1,6 @@
 """Evaluation: rows against a loop over windows, batching, gaps, a blind model."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -10,11 +11,13 @@ from extrap import evaluate as evaluation
 from extrap import model
 from extrap.cells import prepare_grid
 from extrap.compose import compose_grid
-from extrap.protocols import held_out_batch, windows
+from extrap.protocols import PROTOCOLS, held_out_batch, label
 from extrap.runs import build_encoder
 
 SMALL = [
     "experiment=smoke", "seed=0", "train.train_len=16", "eval.lengths=[8,16,21,48]", "eval.n_segments=9", "eval.n_targets=8",
+    "eval.stride=3", "eval.windows=[8,21]", "eval.protocols=[nonoverlap,same_targets,sliding,position]",
+    "eval.extensions=[none]",
 ]  # fmt: skip
 
 
@@ -36,11 +39,12 @@ def test_rows_equal_a_loop_over_windows(tmp_path, objective, position):
     c, encoder = make(tmp_path, f"objective={objective}", f"position={position}")
     found = rows(c, encoder).set_index(["protocol", "eval_len", "document", "segment"])
     held_out, batch = held_out_batch(c.source, c.objective, c.config.eval)
+    assert set(found.index.get_level_values("protocol")) == {"nonoverlap", "same_targets", "sliding(stride=3)", "position"}
     for protocol in c.config.eval.protocols:
-        for eval_len in c.config.eval.lengths:
+        for eval_len, windows in PROTOCOLS[protocol](c.config.eval, 16, c.objective.causal).items():
             for s in range(9):
                 nll, count = 0.0, 0
-                for window in windows(c.config.eval, protocol, eval_len, c.objective.causal):
+                for window in windows:
                     inputs = torch.from_numpy(batch.inputs[s, window.start : window.stop])[None]
                     with torch.no_grad():
                         logits = encoder.logits(encoder(inputs))[0].double().log_softmax(-1)
@@ -48,7 +52,7 @@ def test_rows_equal_a_loop_over_windows(tmp_path, objective, position):
                         if batch.scored[s, t]:
                             nll -= logits[t - window.start, batch.targets[s, t]].item()
                             count += 1
-                row = found.loc[(protocol, eval_len, held_out.documents[s], held_out.segments[s])]
+                row = found.loc[(label(c.config.eval, protocol), eval_len, held_out.documents[s], held_out.segments[s])]
                 assert row["n_tokens"] == count
                 assert row["n_bytes"] == count
                 assert row["nll_sum"] == pytest.approx(nll, rel=1e-5)
@@ -74,14 +78,17 @@ def test_a_uniform_model_has_perplexity_v(tmp_path, objective):
 
 def test_the_same_tokens_are_scored_at_every_length(tmp_path):
     c, encoder = make(tmp_path)
-    for _, cell in rows(c, encoder).groupby(["protocol", "document", "segment"]):
+    found = rows(c, encoder).query("protocol != 'position'")
+    for (protocol, *_), cell in found.groupby(["protocol", "document", "segment"]):
         assert cell["n_tokens"].nunique() == 1
-        assert len(cell) == 4
+        assert len(cell) == (2 if "sliding" in protocol else 4)
 
 
 def test_a_scheme_that_ends_has_no_rows_beyond_its_end(tmp_path):
     c, encoder = make(tmp_path, "position=learned")
-    assert set(rows(c, encoder)["eval_len"]) == {8, 16}
+    found = rows(c, encoder)
+    assert set(found["eval_len"]) == {8, 16}
+    assert "position" not in set(found["protocol"])  # its one pass is longer than that
 
 
 @pytest.mark.parametrize("objective", ["mlm", "causal"])
@@ -93,11 +100,62 @@ def test_context_that_a_model_cannot_see_changes_nothing(tmp_path, objective):
         np.testing.assert_allclose(cell["nll_sum"], cell["nll_sum"].iloc[0], rtol=1e-5)
 
 
-def test_windows_that_two_protocols_share_are_read_once(tmp_path):
+@pytest.mark.parametrize("causal", [True, False])
+def test_one_long_pass_serves_every_protocol(tmp_path, causal):
     c, _ = make(tmp_path)
-    shared = evaluation.reads(c.config.eval, 48, causal=False)
-    assert list(shared) == [(0, 48)]
-    assert [protocol for protocol, _ in shared[0, 48]] == ["nonoverlap", "same_targets"]
+    whole = [
+        (read, what) for read, what in evaluation.reads(c.config.eval, 16, causal).items() if read.stop - read.start == 48
+    ]
+    ((read, scorings),) = whole
+    assert read == (0, 48, 48, False)
+    assert {"nonoverlap", "same_targets", "position"} == {scoring.protocol for scoring in scorings}
+
+
+def extended(c, encoder, extension):
+    config = dataclasses.replace(c.config.eval, extensions=["none", extension])
+    found = evaluation.evaluate(encoder, c.source, c.objective, config)
+    columns = ["protocol", "eval_len", "document", "segment"]
+    apart = {name: part.drop(columns="extension").set_index(columns) for name, part in found.groupby("extension")}
+    return apart["none"], apart.get(extension)
+
+
+@pytest.mark.parametrize(("position", "extension"), [("rope", "window"), ("alibi", "lambda"), ("learned", "tile")])
+@pytest.mark.parametrize("objective", ["mlm", "causal"])
+def test_an_extension_changes_what_is_longer_than_training_only(tmp_path, objective, position, extension):
+    c, encoder = make(tmp_path, f"objective={objective}", f"position={position}")
+    scheme = encoder.scheme
+    plain, other = extended(c, encoder, extension)
+    assert encoder.scheme is scheme, "the weights are as they were"
+    short = [key for key in plain.index if key[1] <= 16 and key[0] != "position"]
+    assert plain.loc[short].equals(other.loc[short])
+    longer = [key for key in other.index if key[1] > 16]
+    assert longer
+    if position != "learned":
+        assert (plain.loc[longer, "n_tokens"] == other.loc[longer, "n_tokens"]).all()
+        assert (plain.loc[longer, "nll_sum"] != other.loc[longer, "nll_sum"]).mean() > 0.9
+
+
+def test_extensions_leave_alone_what_they_do_not_apply_to(tmp_path):
+    for position, extension in (("rope", "tile"), ("rope", "clamp"), ("learned", "window"), ("local", "lambda")):
+        assert extended(*make(tmp_path, f"position={position}", "objective=causal"), extension)[1] is None
+
+
+def test_pseudo_masks_one_token_at_a_time(tmp_path):
+    c, encoder = make(tmp_path, "eval.protocols=[pseudo]", "eval.n_pseudo=3")
+    found = rows(c, encoder).set_index(["eval_len", "document", "segment"])
+    held_out, _ = held_out_batch(c.source, c.objective, c.config.eval)
+    for eval_len, start in ((8, 20), (21, 13), (48, 0)):
+        for s in range(9):
+            nll = 0.0
+            for t in (20, 22, 25):  # three of the eight targets in the middle
+                tokens = torch.from_numpy(held_out.tokens[s].copy())
+                tokens[t] = 256
+                with torch.no_grad():
+                    logits = encoder.logits(encoder(tokens[None, start : start + eval_len]))[0].double().log_softmax(-1)
+                nll -= logits[t - start, held_out.tokens[s, t]].item()
+            row = found.loc[(eval_len, held_out.documents[s], held_out.segments[s])]
+            assert row["n_tokens"] == 3
+            assert row["nll_sum"] == pytest.approx(nll, rel=1e-5)
 
 
 def test_a_loss_that_is_no_number_is_an_error_and_no_row(tmp_path):

@@ -8,11 +8,28 @@ from hypothesis import strategies as st
 from extrap.config import EvalConfig
 from extrap.data.markov import Markov
 from extrap.objectives import Causal, Mlm
-from extrap.protocols import PROTOCOLS, Window, held_out_batch, nonoverlap, rows_of, same_targets, windows
+from extrap.protocols import PROTOCOLS, Window, held_out_batch, label, masked_alone, rows_of
 
 SIZES = st.tuples(st.integers(1, 200), st.integers(1, 200), st.integers(1, 200)).map(
     lambda sizes: tuple(sorted(sizes, reverse=True))  # seg_len >= eval_len >= n_targets
 )
+
+
+def config_of(seg_len, eval_len, n_targets=1, stride=1, protocols=tuple(PROTOCOLS)) -> EvalConfig:
+    lengths = sorted({eval_len, seg_len})
+    return EvalConfig(list(protocols), ["none"], lengths, [eval_len], stride, 4, n_targets, min(8, n_targets))
+
+
+def nonoverlap(seg_len, eval_len, n_targets, causal) -> list[Window]:
+    return PROTOCOLS["nonoverlap"](config_of(seg_len, eval_len, n_targets), 1, causal)[eval_len]
+
+
+def same_targets(seg_len, eval_len, n_targets, causal) -> list[Window]:
+    return PROTOCOLS["same_targets"](config_of(seg_len, eval_len, n_targets), 1, causal)[eval_len]
+
+
+def sliding(seg_len, eval_len, stride, causal) -> list[Window]:
+    return PROTOCOLS["sliding"](config_of(seg_len, eval_len, stride=stride), 1, causal)[eval_len]
 
 
 def scored_positions(cut: list[Window]) -> list[int]:
@@ -70,7 +87,25 @@ def assert_whole_context(protocol, seg_len, eval_len, n_targets, causal) -> None
         assert window.stop <= longer.stop
 
 
+def assert_enough_context(protocol, seg_len, eval_len, stride, causal) -> None:
+    """Beyond the first window a token has eval_len - stride before it; in an encoder half of that on either side."""
+    sizes = context_sizes(protocol(seg_len, eval_len, stride, causal), causal)
+    for t, (left, right) in sizes.items():
+        if causal:
+            assert left == t if t < eval_len else eval_len - stride <= left < eval_len
+        else:
+            room = (eval_len - stride) // 2
+            assert left >= min(room, t)
+            assert right >= min(room, seg_len - 1 - t)
+            assert left + right + 1 == min(eval_len, seg_len)
+
+
+def assert_as_few_windows_as_possible(protocol, seg_len, eval_len, stride, causal) -> None:
+    assert len(protocol(seg_len, eval_len, stride, causal)) == 1 + -(-(seg_len - eval_len) // stride)
+
+
 NONOVERLAP = [assert_windows_fit, assert_every_position_once, assert_cut_at_multiples]
+SLIDING = [assert_windows_fit, assert_every_position_once, assert_enough_context, assert_as_few_windows_as_possible]
 SAME_TARGETS = [assert_windows_fit, assert_same_targets_at_every_length, assert_whole_context]
 
 
@@ -85,6 +120,8 @@ def test_protocols_are_what_they_say(sizes, causal):
         check(nonoverlap, *sizes, causal)
     for check in SAME_TARGETS:
         check(same_targets, *sizes, causal)
+    for check in SLIDING:  # the smallest of the three sizes as its stride
+        check(sliding, *sizes, causal)
 
 
 # the same mistakes that were made elsewhere
@@ -100,7 +137,7 @@ def with_half_a_stride(seg_len, eval_len, n_targets, causal):
     return [Window(a, min(a + eval_len, seg_len), a, min(a + eval_len, seg_len)) for a in starts]
 
 
-def sliding(seg_len, eval_len, n_targets, causal):
+def with_half_a_window_before(seg_len, eval_len, n_targets, causal):
     """Every position once, but with at least half a window before it: another protocol under the same name."""
     cut, done = [], 0
     while done < seg_len:
@@ -119,7 +156,7 @@ def beyond_the_end(seg_len, eval_len, n_targets, causal):
 
 
 @pytest.mark.parametrize(
-    "mutant", [without_the_last_piece, with_half_a_stride, sliding, with_half_the_window, beyond_the_end]
+    "mutant", [without_the_last_piece, with_half_a_stride, with_half_a_window_before, with_half_the_window, beyond_the_end]
 )
 @pytest.mark.parametrize("causal", [True, False])
 def test_a_wrong_nonoverlap_is_noticed(mutant, causal):
@@ -157,6 +194,77 @@ def test_a_wrong_same_targets_is_noticed(mutant, causal):
     assert_all_reject(mutant, SAME_TARGETS, causal)
 
 
+def with_the_window_as_stride(seg_len, eval_len, stride, causal):
+    """The stride silently set to the window: nonoverlap under another name."""
+    return nonoverlap(seg_len, eval_len, 1, causal)
+
+
+def without_the_first_window(seg_len, eval_len, stride, causal):
+    return sliding(seg_len, eval_len, stride, causal)[1:]
+
+
+def scoring_whole_windows(seg_len, eval_len, stride, causal):
+    return [Window(w.start, w.stop, w.start, w.stop) for w in sliding(seg_len, eval_len, stride, causal)]
+
+
+def scoring_the_other_end(seg_len, eval_len, stride, causal):
+    return sliding(seg_len, eval_len, stride, not causal)
+
+
+@pytest.mark.parametrize(
+    "mutant", [with_the_window_as_stride, without_the_first_window, scoring_whole_windows, scoring_the_other_end]
+)
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_wrong_sliding_is_noticed(mutant, causal):
+    assert_all_reject(mutant, SLIDING, causal)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(("seg_len", "train_len"), [(4096, 128), (100, 10), (17, 17), (9, 5)])
+def test_position_scores_one_pass_in_bins_that_know_the_training_length(seg_len, train_len, causal):
+    plan = PROTOCOLS["position"](config_of(seg_len, seg_len), train_len, causal)
+    windows = [w for some in plan.values() for w in some]
+    assert {(w.start, w.stop) for w in windows} == {(0, seg_len)}
+    scored = scored_positions(windows)
+    assert len(scored) == len(set(scored))
+    assert set(range(seg_len)) - set(scored) <= ({seg_len // 2} if not causal and seg_len % 2 else set())
+    assert train_len in plan or train_len > seg_len // 2
+    assert list(plan) == sorted(plan)
+    before = 0
+    for eval_len, some in plan.items():
+        for t in scored_positions(some):
+            nearer = t if causal else min(t, seg_len - 1 - t)
+            assert before < nearer + 1 <= eval_len
+        before = eval_len
+
+
+def test_bins_of_position_double_in_two_steps():
+    plan = PROTOCOLS["position"](config_of(4096, 4096), 100, True)
+    assert list(plan)[:8] == [16, 24, 32, 48, 64, 96, 100, 128]
+    assert list(plan)[-3:] == [2048, 3072, 4096]
+
+
+def test_a_protocol_is_labelled_with_what_it_depends_on():
+    config = config_of(100, 50, stride=7)
+    assert [label(config, protocol) for protocol in ("nonoverlap", "sliding")] == ["nonoverlap", "sliding(stride=7)"]
+
+
+def test_pseudo_masks_targets_one_at_a_time():
+    held_out = Markov(8, 0.3).held_out(100, 3)
+    config = config_of(100, 20, n_targets=12)
+    batch = masked_alone(held_out, 8, config)
+    assert batch.inputs.shape == batch.scored.shape == (3 * 8, 100)
+    np.testing.assert_array_equal(batch.targets, np.repeat(held_out.tokens, 8, axis=0))
+    np.testing.assert_array_equal(batch.inputs == 8, batch.scored)
+    np.testing.assert_array_equal(np.where(batch.scored, batch.targets, batch.inputs), batch.targets)
+    assert (batch.scored.sum(axis=1) == 1).all()
+    targets = set(scored_positions(same_targets(100, 20, 12, False)))
+    for segment in batch.scored.reshape(3, 8, 100):
+        places = np.flatnonzero(segment.any(axis=0))
+        assert len(places) == 8
+        assert set(places) <= targets
+
+
 def assert_all_reject(mutant, checks, causal) -> None:
     """At the sizes of a real experiment one of the checks fails, as it does not for the protocol itself."""
 
@@ -175,17 +283,17 @@ def assert_all_reject(mutant, checks, causal) -> None:
 @pytest.mark.parametrize("objective", [Mlm(), Causal()])
 def test_every_length_and_protocol_reads_one_text_with_one_mask(objective):
     source = Markov(8, 0.3)
-    config = EvalConfig(protocols=list(PROTOCOLS), lengths=[16, 40, 100], n_segments=4, n_targets=12)
+    config = EvalConfig(list(PROTOCOLS), ["none"], [16, 40, 100], [16, 40, 100], 8, 4, 12, 8)
     held_out, batch = held_out_batch(source, objective, config)
     again = held_out_batch(source, objective, config)[1]
     for array, other in zip(batch, again, strict=True):
         np.testing.assert_array_equal(array, other)
     np.testing.assert_array_equal(batch.targets, held_out.tokens[:, objective.extra_tokens :])
-    for protocol in PROTOCOLS:
+    for protocol in PROTOCOLS.keys() - {"position"}:
         scored = []
-        for eval_len in config.lengths:
+        for windows in PROTOCOLS[protocol](config, 16, objective.causal).values():
             mask = np.zeros_like(batch.scored)
-            for w in windows(config, protocol, eval_len, objective.causal):
+            for w in windows:
                 mask[:, w.score_start : w.score_stop] |= batch.scored[:, w.score_start : w.score_stop]
             scored.append(mask)
         assert scored[0].any()
@@ -194,11 +302,12 @@ def test_every_length_and_protocol_reads_one_text_with_one_mask(objective):
 
 
 def test_the_order_of_lengths_changes_nothing():
-    cuts = [
-        windows(EvalConfig(list(PROTOCOLS), lengths, 4, 12), "same_targets", 40, True)
-        for lengths in ([16, 40, 100], [100, 40, 16])
-    ]
-    assert cuts[0] == cuts[1]
+    for protocol in PROTOCOLS.values():
+        cuts = [
+            protocol(EvalConfig(list(PROTOCOLS), ["none"], lengths, lengths, 8, 4, 12, 8), 16, True)
+            for lengths in ([16, 40, 100], [100, 40, 16])
+        ]
+        assert cuts[0] == cuts[1]
 
 
 def test_rows_keep_segments_apart():

@@ -50,6 +50,10 @@ class Markov:
         settings = f"markov V={self.vocab_size} alpha={self.alpha!r}"
         return {"sha256": hashlib.sha256(settings.encode()).hexdigest(), "settings": settings}
 
+    def unigram_nll(self) -> np.ndarray:
+        """log V for each: over all documents no symbol is more frequent than another."""
+        return np.full(self.vocab_size, np.log(self.vocab_size))
+
     def references(self, tokens: np.ndarray, context: np.ndarray, train_len: int) -> dict[str, Reference]:
         """The floor, the floor for one who looks back train_len tokens at most, and the plateau."""
         near = np.minimum(context, train_len)

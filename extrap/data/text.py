@@ -71,6 +71,11 @@ class Documents:
                 segments.append(segment)
         return HeldOut(np.stack(tokens).astype(np.int64), documents, segments)
 
+    def unigram_nll(self) -> np.ndarray:
+        counts = np.bincount(self._stream, minlength=VOCAB_SIZE) + 1
+        nll: np.ndarray = -np.log(counts / counts.sum())
+        return nll
+
     def references(self, tokens: np.ndarray, context: np.ndarray, train_len: int) -> dict[str, Reference]:
         return {}  # nobody knows how well text can be predicted
 

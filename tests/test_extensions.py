@@ -1,0 +1,103 @@
+"""Extensions: masks and distances pair by pair, the identity up to the training length, and what they do not apply to."""
+
+import pytest
+import torch
+from reference import attend
+
+from extrap.attention import attend_reference, prepare
+from extrap.extensions import EXTENSIONS, N_FIRST
+from extrap.positions.local import Local
+
+T, L = 40, 12
+ONE_PASS = ["nope", "sinusoidal", "rope", "alibi", "t5", "kerple"]
+
+
+def extend(extension, scheme, eval_len=T):
+    return EXTENSIONS[extension](scheme, train_len=L, eval_len=eval_len)
+
+
+def windowed(reference, causal):
+    width = L if causal else (L + 1) // 2
+    return reference._replace(keep=lambda i, j: abs(i - j) < width)
+
+
+def lambda_shaped(reference, causal):
+    """Beyond the window the first tokens count as L - 1 tokens away."""
+    near = windowed(reference, causal).keep
+
+    def score(q, k, i, j, h):
+        return reference.score(q, k, i, j, h) if near(i, j) else reference.score(q, k, L - 1, 0, h)
+
+    return reference._replace(score=score, keep=lambda i, j: near(i, j) or (j < N_FIRST and j < i))
+
+
+def float64(rows):
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def heads():
+    return torch.randn(3, 2, 4, T, 8, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("extension", "formula"), [("window", windowed), ("lambda", lambda_shaped)])
+@pytest.mark.parametrize("scheme_name", ONE_PASS)
+def test_an_extension_computes_what_it_says(extension, formula, scheme_name, causal, scheme_of, reference_of, small):
+    scheme = scheme_of(scheme_name, causal, train_len=L)
+    extended = extend(extension, scheme)
+    pos = extended.positions(T)
+    q, k, v = heads()
+    expected = float64(
+        attend(formula(reference_of(scheme_name, scheme), causal), q.tolist(), k.tolist(), v.tolist(), pos.tolist(), causal)
+    )
+    found = attend_reference(extended.branches(pos), q, k, v, causal=causal)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)  # tables and biases are float32
+    fast = prepare(extended.branches(pos), seq_len=T, n_heads=4, causal=causal, training=False, device=q.device)
+    torch.testing.assert_close(fast(q, k, v), expected, rtol=0, atol=1e-6)
+    without = float64(attend(reference_of(scheme_name, scheme), q.tolist(), k.tolist(), v.tolist(), pos.tolist(), causal))
+    assert (without - expected).abs().max() > 0.01, "it changes something"
+
+
+def test_a_window_sees_as_many_keys_as_training_did(causal, scheme_of):
+    (branch,) = extend("window", scheme_of("rope", causal, train_len=L)).branches(torch.arange(T))
+    i, j = torch.arange(T)[:, None], torch.arange(T)
+    seen = branch.mask_mod(torch.tensor(0), torch.tensor(0), i, j) & ((j <= i) if causal else True)
+    assert seen.sum(dim=1).max() == (L if causal else L - 1)
+
+
+@pytest.mark.parametrize(("extension", "place"), [("tile", lambda t: t % L), ("clamp", lambda t: min(t, L - 1))])
+@pytest.mark.parametrize("scheme_name", ["learned", "local position.window=5 position@position.inner=learned"])
+def test_a_table_is_read_where_it_says(extension, place, scheme_name, causal, scheme_of):
+    scheme = scheme_of(scheme_name, causal, train_len=L)
+    extended = extend(extension, scheme)
+    assert extended.max_len is None
+    x = torch.randn(2, T, 32)
+    table = dict(scheme.named_parameters())["table" if scheme_name == "learned" else "inner.table"]
+    expected = torch.stack([x[:, t] + table[place(t)] for t in range(T)], dim=1)
+    torch.testing.assert_close(extended.embed(x, extended.positions(T)), expected, rtol=0, atol=0)
+    kept = [branch.mask_mod is None for branch in extended.branches(extended.positions(T))]
+    assert kept == [branch.mask_mod is None for branch in scheme.branches(scheme.positions(T))]
+
+
+def test_within_its_table_nothing_is_moved(causal, scheme_of):
+    scheme = scheme_of("learned", causal, train_len=L)
+    x = torch.randn(2, L, 32)
+    for extension in ("tile", "clamp"):
+        extended = extend(extension, scheme)
+        torch.testing.assert_close(
+            extended.embed(x, extended.positions(L)), scheme.embed(x, scheme.positions(L)), rtol=0, atol=0
+        )
+
+
+@pytest.mark.parametrize(
+    ("extension", "scheme_name"),
+    [("window", "learned"), ("window", "local position.window=5"), ("lambda", "local position.window=20"), ("tile", "rope"),
+     ("clamp", "sinusoidal"), ("lambda", "learned")],
+)  # fmt: skip
+def test_what_an_extension_does_not_apply_to(extension, scheme_name, causal, scheme_of):
+    assert extend(extension, scheme_of(scheme_name, causal, train_len=L)) is None
+
+
+def test_a_wider_window_is_narrowed(causal, scheme_of):
+    extended = extend("window", scheme_of("local position.window=20", causal, train_len=L))
+    assert isinstance(extended, Local)
+    assert {branch.window for branch in extended.branches(torch.arange(T))} == {L if causal else L // 2}
