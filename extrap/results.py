@@ -125,14 +125,13 @@ def collect(runs: Path) -> pd.DataFrame:
 
 def collect_training(runs: Path) -> pd.DataFrame:
     """The training losses of every evaluated run, named as its rows are; loss in nats per scored token of a batch."""
-    tables = []
+    labels = ["experiment", "run", "scheme", "objective", "data", "train_len", "seed"]
+    tables = [pd.DataFrame(columns=[*labels, "step", "tokens", "loss"])]
     for folder in evaluated(runs):
         if (folder / "train.csv").exists():  # references are not trained
-            run = load_rows(folder / "eval.csv").iloc[0]
-            losses = pd.read_csv(folder / "train.csv")[["step", "tokens", "loss"]]
-            named = run[["experiment", "run", "scheme", "objective", "data", "train_len", "seed"]]
-            tables.append(pd.DataFrame([named] * len(losses)).reset_index(drop=True).join(losses))
-    return pd.concat(tables, ignore_index=True)
+            run = load_rows(folder / "eval.csv").loc[:0, labels]
+            tables.append(run.merge(pd.read_csv(folder / "train.csv")[["step", "tokens", "loss"]], how="cross"))
+    return pd.concat(tables[1:] or tables, ignore_index=True)
 
 
 def evaluated(runs: Path) -> list[Path]:

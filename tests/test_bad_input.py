@@ -18,6 +18,11 @@ ROOT = Path(__file__).parents[1]
 TINY = ["experiment=smoke", "position=rope", "seed=0", "data=markov", "objective=causal"]
 
 
+@pytest.fixture(autouse=True)
+def without_corpora(monkeypatch):
+    monkeypatch.delenv("EXTRAP_CORPORA", raising=False)
+
+
 def refusal(results: Path, *overrides: str) -> str:
     with pytest.raises(UserError) as error:
         prepare_grid(compose_grid([*TINY, f"runtime.results_dir={results}", *overrides]))
@@ -58,9 +63,17 @@ def refusal(results: Path, *overrides: str) -> str:
         (["position=local", "position.window=0"], ["position", "window >= 1, found 0"]),
         (["eval.lengths=[64,128]"], ["eval.lengths", "train.train_len=32", "[64, 128]"]),
         (["eval.lengths=[]"], ["eval.lengths"]),
-        (["eval.lengths=[32,32]"], ["eval", "twice"]),
+        (["eval.lengths=[32,32]"], ["eval.lengths", "once", "[32, 32]"]),
+        (["eval.extensions=[none,windw]"], ["no extension windw", "did you mean window?"]),
+        (["eval.extensions=[window]"], ["eval.extensions: expected none among them", "['window']"]),
+        (["eval.windows=[200]"], ["eval.windows", "128", "found [200]"]),
+        (["eval.stride=33"], ["eval.windows", "eval.stride=33", "found [32]"]),
+        (["eval.stride=0"], ["eval.stride: expected at least 1"]),
+        (["eval.protocols=[pseudo]"], ["pseudo", "objective=mlm"]),
+        (["objective=mlm", "eval.protocols=[pseudo]", "eval.n_pseudo=99"], ["eval.n_pseudo", "eval.n_targets=16", "99"]),
+        (["experiment=prose"], ["EXTRAP_CORPORA is not set", "EXTRAP_CORPORA=..."]),
         (["eval.n_targets=33"], ["eval.n_targets: 33 targets do not fit", "32"]),
-        (["eval.protocols=[slidng]"], ["no protocol slidng", "nonoverlap"]),
+        (["eval.protocols=[slidng]"], ["no protocol slidng", "did you mean sliding?"]),
         (["data.vocab_size=1"], ["data.vocab_size", "2 to 256", "found 1"]),
         (["data.alpha=0.0"], ["data.alpha", "positive", "found 0.0"]),
         (["objective=mlm", "objective.mask_rate=1.0"], ["objective.mask_rate", "between 0 and 1", "1.0"]),

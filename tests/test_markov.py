@@ -11,6 +11,7 @@ from extrap.compose import compose_grid
 from extrap.data.markov import Markov
 from extrap.errors import UserError
 from extrap.floor import reference_rows
+from extrap.protocols import held_out_batch
 from extrap.results import COLUMNS
 
 
@@ -319,7 +320,7 @@ def test_impossible_sources_are_refused(n_symbols, alpha):
 
 SMALL = [
     "experiment=markov", "position=rope", "seed=0", "train.train_len=12", "eval.lengths=[8,12,20,30]", "eval.n_segments=3",
-    "eval.n_targets=5",
+    "eval.n_targets=5", "eval.stride=3", "eval.windows=[12]",
 ]  # fmt: skip
 
 
@@ -332,8 +333,8 @@ def rows_of(*overrides):
 def test_reference_rows_equal_a_direct_loop():
     _, source, rows = rows_of()
     assert list(rows.columns) == COLUMNS
-    assert set(rows["scheme"]) == {"floor", "floor, last 12", "symbol counts"}
-    assert len(rows) == 3 * 2 * 4 * 3
+    assert set(rows["scheme"]) == {"unigram", "floor", "floor, last 12", "symbol counts"}
+    assert len(rows) == 4 * (2 * 4 + 1) * 3
     n = source.vocab_size
     for d in range(3):
         tokens = source.held_out(31, 3).tokens[d]
@@ -342,6 +343,9 @@ def test_reference_rows_equal_a_direct_loop():
                 "nonoverlap": [((t - 1) // eval_len * eval_len, t) for t in range(1, 31)],
                 "same_targets": [(30 - eval_len, t) for t in range(26, 31)],
             }
+            if eval_len == 12:  # every 3 tokens a window of 12, the last 3 of which are scored
+                begins = [max(0, -(-t // 3) * 3 - 12) for t in range(1, 31)]
+                windows["sliding(stride=3)"] = list(zip(begins, range(1, 31), strict=True))
             for protocol, scored in windows.items():
                 floor = near = counts = 0.0
                 for begin, t in scored:
@@ -360,7 +364,8 @@ def test_reference_rows_equal_a_direct_loop():
                     & (rows["document"] == f"document-{d:04d}")
                 )
                 cell = rows[chosen].set_index("kind")
-                expected = {"floor": floor, "window_floor": near, "plateau": counts}
+                unigram = len(scored) * np.log(n)
+                expected = {"floor": floor, "window_floor": near, "plateau": counts, "unigram": unigram}
                 for kind, value in expected.items():
                     assert cell.loc[kind, "nll_sum"] == pytest.approx(value, rel=1e-12), (protocol, eval_len, kind)
                     assert cell.loc[kind, "n_tokens"] == cell.loc[kind, "n_bytes"] == len(scored)
@@ -383,11 +388,24 @@ def test_up_to_the_training_length_a_window_of_that_length_is_no_window():
     assert (losses[losses["eval_len"] > 12]["floor"] != losses[losses["eval_len"] > 12]["window_floor"]).any()
 
 
-@pytest.mark.parametrize("overrides", [["objective=mlm"], ["data=stdlib"]])
-def test_where_no_floor_is_known_there_are_no_rows(overrides):
-    _, _, rows = rows_of(*overrides)
-    assert rows.empty
+@pytest.mark.parametrize("overrides", [["objective=mlm"], ["data=stdlib"], ["data=stdlib", "objective=mlm"]])
+def test_where_no_floor_is_known_there_are_frequencies_alone(overrides):
+    config, source, rows = rows_of(*overrides)
+    assert set(rows["kind"]) == {"unigram"}
     assert list(rows.columns) == COLUMNS
+    held_out, batch = held_out_batch(source, build(config.objective, "objective", "extrap.objectives"), config.eval)
+    for s in range(3):
+        targets = batch.targets[s][batch.scored[s]]
+        expected = sum(-np.log((seen(source, x) + 1) / (seen(source, None) + source.vocab_size)) for x in targets)
+        cell = rows[(rows["protocol"] == "nonoverlap") & (rows["document"] == held_out.documents[s])]
+        for nll_sum in cell.loc[cell["segment"] == held_out.segments[s], "nll_sum"]:
+            assert nll_sum == pytest.approx(expected, rel=1e-12)
+
+
+def seen(source, token) -> int:
+    """How often a byte stands in the training text, or any byte; in a chain all symbols are alike."""
+    text = b"".join(getattr(source, "train", {"": b""}).values())
+    return len(text) if token is None else text.count(bytes([token]))
 
 
 def test_the_default_source_is_the_one_that_the_bounds_above_are_stated_for():

@@ -175,7 +175,7 @@ def test_a_report_can_be_made_again_from_its_rows_byte_for_byte(tmp_path, capsys
     printed = capsys.readouterr().out
     files = {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()}
     assert files.keys() == {
-        "rows.csv", "provenance.yaml", "table.csv", "table.md", "table.tex",
+        "rows.csv", "training.csv", "provenance.yaml", "table.csv", "table.md", "table.tex",
         "perplexity.csv", "perplexity.png", "perplexity.pdf", "perplexity.svg",
     }  # fmt: skip
     assert all(str(tmp_path / "made" / name) in printed for name in files)

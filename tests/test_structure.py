@@ -148,12 +148,13 @@ def test_an_experiment_opens_with_what_it_is_and_its_command(path):
     assert first == "# @package _global_"
     header = lines[: next(i for i, line in enumerate(lines) if not line.startswith("# "))]
     assert len(header) >= 2
-    assert re.fullmatch(rf"# make (sweep EXPERIMENT={path.stem}|{path.stem})", header[-1])
+    assert re.fullmatch(rf"# (EXTRAP_CORPORA=PATH )?make (sweep EXPERIMENT={path.stem}|{path.stem})", header[-1])
     assert yaml.safe_load(path.read_text())["name"] == path.stem  # or its results would overwrite another's
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_an_experiment_composes(path):
+def test_an_experiment_composes(path, monkeypatch):
+    monkeypatch.setenv("EXTRAP_CORPORA", "corpora")
     cells = compose_grid([f"experiment={path.stem}", "seed=0,1", "position=rope,learned"])
     assert [(cell.name, cell.seed, cell.scheme) for cell in cells] == [
         (path.stem, seed, scheme) for scheme in ("rope", "learned") for seed in (0, 1)

@@ -57,6 +57,7 @@ def test_a_sweep_writes_and_prints_everything(swept):
     expected = {f"{name}.{suffix}" for name in ("perplexity", "floor") for suffix in ("png", "pdf", "svg", "csv")}
     assert {p.name for p in folder.iterdir()} == expected | {
         "rows.csv",
+        "training.csv",
         "provenance.yaml",
         "table.csv",
         "table.md",
@@ -70,8 +71,11 @@ def test_a_sweep_writes_and_prints_everything(swept):
     assert told["runs"] == 2
     assert len(told["made_by"]) == 1
     assert told["config"]["train"]["max_steps"] == 300
+    losses = pd.read_csv(folder / "training.csv")
+    assert losses.groupby("scheme")["step"].max().to_dict() == {"rope": 300, "learned": 300}
+    assert (losses["loss"] > 0).all()
     rows = pd.read_csv(folder / "rows.csv")
-    assert set(rows["scheme"]) == {"rope", "learned", "floor", "floor, last 32", "symbol counts"}
+    assert set(rows["scheme"]) == {"rope", "learned", "unigram", "floor", "floor, last 32", "symbol counts"}
     stdout = (swept / "stdout.txt").read_text()
     for part in ("rope", "learned", "ends at 32", "written:", "perplexity.png"):
         assert part in stdout
@@ -90,7 +94,7 @@ def test_tables_and_figures_come_back_byte_for_byte(swept):
     folder = swept / "smoke"
     before = {p: content for p, (_, content) in state(folder).items()}
     for path in before:
-        if path.name not in ("rows.csv", "provenance.yaml"):
+        if path.name not in ("rows.csv", "training.csv", "provenance.yaml"):
             path.unlink()
     done = report("--results", swept, "draw")
     assert (done.returncode, done.stderr) == (0, "")
