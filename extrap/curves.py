@@ -17,12 +17,13 @@ STYLE = Path(__file__).with_name("figures.mplstyle")
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#B2A400"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 REFERENCE_STYLES = {"floor": "-", "window_floor": "--", "plateau": ":"}
-EXTENSION_STYLES = {"none": "-", "window": "--", "tile": ":", "clamp": "-."}
+EXTENSION_STYLES = {"window": "--", "tile": ":", "clamp": "-."}
 PANEL_TITLES = {
     "nonoverlap": "nonoverlap: all tokens, text cut into pieces",
     "same_targets": "same_targets: same tokens, growing context",
     "position": "position: one pass, tokens by how much they read",
 }
+NULL_TITLE = "nonoverlap: text cut into pieces; dotted: if blind beyond"
 
 Style = dict[str, object]
 Values = tuple[str, str, str]  # the columns of middle, low and high
@@ -33,7 +34,8 @@ def panels_by_protocol(points: pd.DataFrame, values: Values, ylabel: str, log: b
     protocols = list(points["protocol"].unique())
     with mpl.rc_context(fname=STYLE):
         names = points["scheme"].str.len().max()
-        figure = Figure(figsize=((3.5 + 0.06 * max(0, names - 16)) * len(protocols), 3.0), layout="constrained")
+        width = (3.5 + 0.06 * max(0, names - 16)) * len(protocols)
+        figure = Figure(figsize=(max(width, 4.6), 3.0), layout="constrained")  # no narrower than the title
         FigureCanvasAgg(figure)
         panels = figure.subplots(1, len(protocols), sharey=True, squeeze=False)[0]
         looks = styles(points)
@@ -41,14 +43,13 @@ def panels_by_protocol(points: pd.DataFrame, values: Values, ylabel: str, log: b
             chosen = points[points["protocol"] == protocol]
             curves(axes, chosen, values, looks)
             axes_of_lengths(axes, chosen, log)
-            axes.set_title(PANEL_TITLES.get(protocol, protocol))
+            has_null = "null" in chosen and chosen["null"].notna().any()
+            axes.set_title(NULL_TITLE if has_null else PANEL_TITLES.get(protocol, protocol))
         panels[0].set_ylabel(ylabel)
-        low, high = panels[0].get_ylim()
-        if log:  # bands of seeds that disagree may leave the panel, curves may not
-            low, high = max(low, points[values[0]].min() / 3), min(high, points[values[0]].max() * 3)
+        if log:
+            keep_to_curves(panels[0], points[values[0]])
         figure.canvas.draw()
         for axes, protocol in zip(panels, protocols, strict=True):
-            axes.set_ylim(low, high)
             chosen = points[points["protocol"] == protocol]
             labels(axes, chosen, values[0], looks, {key: name(*key) for key in looks})
         figure.suptitle(f"{setting_title(points)}{_seeds_title(points)}", x=0.01, ha="left", fontsize=8)
@@ -76,7 +77,9 @@ def styles(points: pd.DataFrame) -> dict[tuple[str, str], Style]:
         i = schemes.index(scheme)
         looks[scheme, extension] = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
         dashes = ["-", "--", ":", "-."][i // len(COLOURS) % 4]
-        looks[scheme, extension]["linestyle"] = dashes if extension == "none" else EXTENSION_STYLES.get(extension, ":")
+        looks[scheme, extension]["linestyle"] = dashes
+        if extension != "none":
+            looks[scheme, extension] |= {"linestyle": EXTENSION_STYLES.get(extension, ":"), "markerfacecolor": "white"}
     return looks
 
 
@@ -88,7 +91,7 @@ def curves(axes: Axes, points: pd.DataFrame, values: Values, looks: dict[tuple[s
         style = looks[key]
         # a scheme that ends is one point among others: hollow and large, it shows around what lies on it
         ends = {"markersize": 8, "markerfacecolor": "none"} if "marker" in style and len(line) == 1 else {}
-        axes.plot(x, line[middle], clip_on=False, **style, **ends)  # type: ignore[arg-type]
+        axes.plot(x, line[middle], clip_on=False, **style | ends)  # type: ignore[arg-type]
         if "marker" in style and len(line) > 1:
             axes.fill_between(x, line[low], line[high], color=style["color"], alpha=0.2, linewidth=0)
         elif "marker" in style:  # a scheme that ends: its one point needs a bar in place of a band
@@ -96,6 +99,12 @@ def curves(axes: Axes, points: pd.DataFrame, values: Values, looks: dict[tuple[s
             axes.errorbar(x, line[middle], yerr=np.nan_to_num(error), color=style["color"], capsize=2, linewidth=1)
         if "null" in line and line["null"].notna().any():
             axes.plot(x, line["null"], color=style["color"], linestyle=(0, (1, 1.5)), linewidth=0.9)
+
+
+def keep_to_curves(axes: Axes, middle: pd.Series) -> None:
+    """Bands of seeds that disagree may leave a panel on a log axis, curves may not."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, middle.min() / 3), min(high, middle.max() * 3))
 
 
 def axes_of_lengths(axes: Axes, points: pd.DataFrame, log: bool) -> None:

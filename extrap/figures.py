@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from extrap.curves import STYLE, axes_of_lengths, curves, labels, panels_by_protocol, setting_title, styles
+from extrap.curves import STYLE, axes_of_lengths, curves, keep_to_curves, labels, panels_by_protocol, setting_title, styles
 from extrap.null import early_token_null
 from extrap.results import save_table, write_atomic
 from extrap.stats import SCHEME, SETTING, against_floor, summarise
@@ -95,32 +95,39 @@ def controls_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     Under same_targets, where a change is the value of context alone, or what there is in its place.
     """
     summary = summarise(rows)
-    extended = summary[(summary["extension"] != "none") & (summary["eval_len"] > summary["train_len"])]
-    protocol = "same_targets" if (extended["protocol"] == "same_targets").any() else extended["protocol"].iloc[0]
-    summary = summary[(summary["protocol"] == protocol) & (summary["kind"] == "scheme")]
-    points = summary[[*POINT, "ppl", "ppl_low", "ppl_high"]]
+    longest = summary.groupby([*SETTING, *SCHEME])["eval_len"].transform("max")
+    control = (summary["extension"] != "none") & (longest > summary["train_len"])
+    protocols = summary.loc[control, "protocol"]
+    protocol = "same_targets" if (protocols == "same_targets").any() else protocols.iloc[0]
+    schemes = list(summary.loc[control & (summary["protocol"] == protocol), "scheme"].unique())
+    chosen = (summary["protocol"] == protocol) & summary["scheme"].isin(schemes)
+    points = summary.loc[chosen & ((summary["extension"] == "none") | control), [*POINT, "ppl", "ppl_low", "ppl_high"]]
     looks = styles(points)
-    schemes = [scheme for scheme in points["scheme"].unique() if scheme in set(extended["scheme"])]
-    n_rows = -(-len(schemes) // COLUMNS)
+    names = {key: "as trained" if key[1] == "none" else key[1] for key in looks}
+    columns = min(COLUMNS, len(schemes))
+    n_rows = -(-len(schemes) // columns)
     with mpl.rc_context(fname=STYLE):
-        columns = min(COLUMNS, len(schemes))
-        figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * n_rows + 0.4), layout="constrained")
+        figure = Figure(figsize=(max(PANEL[0] * columns, 4.6), PANEL[1] * n_rows + 0.4), layout="constrained")
         FigureCanvasAgg(figure)
         panels = figure.subplots(n_rows, columns, sharex=True, squeeze=False).ravel()
         for axes, scheme in zip(panels, schemes, strict=False):
-            chosen = points[points["scheme"] == scheme]
-            curves(axes, chosen, ("ppl", "ppl_low", "ppl_high"), looks)
-            axes_of_lengths(axes, chosen, log=True)
+            lines = points[points["scheme"] == scheme]
+            curves(axes, lines, ("ppl", "ppl_low", "ppl_high"), looks)
+            axes_of_lengths(axes, lines, log=True)
+            keep_to_curves(axes, lines["ppl"])
+            if np.divide(*axes.get_ylim()[::-1]) < 5:  # 1, 2, 5, 10 are too far apart for it
+                axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
+            axes.set_xlabel("")
             axes.set_title(scheme, color=looks[scheme, "none"]["color"], parse_math=False)
         for axes in panels[len(schemes) :]:
             axes.set_visible(False)
+        figure.supxlabel("evaluation length / training length", fontsize=8)
+        figure.suptitle(
+            f"{setting_title(points)}{protocol}; perplexity on scales of their own", x=0.01, ha="left", fontsize=8
+        )
         figure.canvas.draw()
         for axes, scheme in zip(panels, schemes, strict=False):
-            chosen = points[points["scheme"] == scheme]
-            names = {key: "as trained" if key[1] == "none" else key[1] for key in looks}
-            labels(axes, chosen, "ppl", looks, names)
-        title = f"{setting_title(points)}{protocol}: perplexity on scales of their own"
-        figure.suptitle(title, x=0.01, ha="left", fontsize=8)
+            labels(axes, points[points["scheme"] == scheme], "ppl", looks, names)
     return figure, points
 
 

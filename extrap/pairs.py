@@ -74,24 +74,20 @@ def _compare_cell(cell: pd.DataFrame, opponents: Opponents) -> list[dict[str, ob
     by_seed = perplexity(cell, ["scheme", "extension", "seed"]).pivot(
         index="seed", columns=["scheme", "extension"], values="log_ppl"
     )
-    met = [(a, b) for a, b in opponents if a in by_seed and b in by_seed]
-    differences = [(by_seed[a] - by_seed[b]).dropna() for a, b in met]
-    met = [pair for pair, difference in zip(met, differences, strict=True) if len(difference)]
-    differences = [difference for difference in differences if len(difference)]
-    if not met:
+    differences = {(a, b): (by_seed[a] - by_seed[b]).dropna() for a, b in opponents if a in by_seed and b in by_seed}
+    differences = {pair: difference for pair, difference in differences.items() if len(difference)}
+    if not differences:
         return []
     by_document = cell.groupby(["scheme", "extension", "seed", "document"])[["nll_sum", "n_tokens"]].sum()
     nll = by_document["nll_sum"].unstack("document")
     n_tokens = by_document["n_tokens"].unstack("document").iloc[0]
     scored = n_tokens[n_tokens > 0]
-    deltas = [
-        (nll.loc[a] - nll.loc[b]).loc[d.index, scored.index].mean() for (a, b), d in zip(met, differences, strict=True)
-    ]
+    deltas = [(nll.loc[a] - nll.loc[b]).loc[d.index, scored.index].mean() for (a, b), d in differences.items()]
     document_low, document_high = document_interval(np.transpose(deltas), scored.to_numpy())
-    p = np.array([paired_p(difference.to_numpy()) for difference in differences])
+    p = np.array([paired_p(difference.to_numpy()) for difference in differences.values()])
     p_holm = holm(p)
     lines: list[dict[str, object]] = []
-    for i, ((a, b), difference) in enumerate(zip(met, differences, strict=True)):
+    for i, ((a, b), difference) in enumerate(differences.items()):
         mean, half = difference.mean(), t_half_width(difference.to_numpy())
         decided = p_holm[i] < 1 - CONFIDENCE and abs(mean) > ROUNDING
         a_wins = decided and mean + half < 0 and document_high[i] < 0  # never where an interval is nan
@@ -100,7 +96,7 @@ def _compare_cell(cell: pd.DataFrame, opponents: Opponents) -> list[dict[str, ob
             {"scheme_a": a[0], "extension_a": a[1], "scheme_b": b[0], "extension_b": b[1]}
             | {"difference": mean, "low": mean - half, "high": mean + half, "p": p[i], "p_holm": p_holm[i]}
             | {"document_low": document_low[i], "document_high": document_high[i]}
-            | {"n_seeds": len(difference), "n_documents": len(scored), "n_pairs": len(met)}
+            | {"n_seeds": len(difference), "n_documents": len(scored), "n_pairs": len(differences)}
             | {"verdict": "a" if a_wins else "b" if b_wins else "undecided"}
             | {"seeds_needed": seeds_needed(difference.to_numpy())}
         )

@@ -15,9 +15,9 @@ from extrap.typesetting import length, markdown
 NOTE = """\
 Differences of log-perplexity (nats per token), paired by seed and on the same tokens. Two intervals, each of 95 %, say two
 things: over seeds (t), how far other seeds of the same training might differ on this text; over documents (bootstrap), how
-far these trained models might differ on other documents like these. p is of the paired t test over seeds, after Holm over all
-pairs that one table compares at one length. Decided: p < 0.05 and both intervals on the same side of 0. Seeds needed: for
-80 % power of a two-sided 5 % t test of a difference as large and as varied as the one seen, Holm left aside. All lengths
+far these trained models might differ on other documents like these. p is of the paired t test over seeds, after Holm over
+all pairs that one table compares at one length. Decided: p < 0.05 and both intervals on the same side of 0. Seeds needed:
+for 80 % power of a two-sided 5 % t test of a difference as large and as varied as the one seen, Holm left aside. All lengths
 stand in pairs.csv."""
 EXTRAPOLATES_NOTE = """\
 A scheme extrapolates if, under same_targets, it beats its own weights with attention cut off at the training length, beyond
@@ -52,7 +52,7 @@ def pairs_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     n_columns = shown.groupby("protocol")["eval_len"].nunique().max()
     n_cells = len(set(shown["scheme_a"]) | set(shown["scheme_b"])) - 1
     longest = max(shown["scheme_a"].str.len().max(), shown["scheme_b"].str.len().max())
-    size = (0.31 * n_cells + 0.3 + 0.06 * longest, 0.2 * n_cells + 0.45 + 0.05 * longest)
+    size = (0.28 * n_cells + 0.3 + 0.06 * longest, 0.2 * n_cells + 0.45 + 0.05 * longest)
     with mpl.rc_context(fname=STYLE):
         figure = Figure(figsize=(size[0] * n_columns, size[1] * len(protocols) + 0.3), layout="constrained")
         FigureCanvasAgg(figure)

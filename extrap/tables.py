@@ -105,9 +105,10 @@ def _blocks(rows: pd.DataFrame, cell: Callable[[pd.Series], str]) -> list[tuple[
         counts = lines.loc[lines["kind"] == "scheme", "n_seeds"]
         fewest, most = counts.min(), counts.max()
         seeds = f"{fewest} to {most} seeds" if fewest < most else f"{most} seed{'s' if most > 1 else ''}"
-        control = lines["extension"] != "none"
-        for what, part in (("perplexity", lines[~control]), ("controls, perplexity", lines[control])):
-            if (part["eval_len"] > train_len).any() or (what == "perplexity" and len(part)):  # up to L controls are copies
+        goes_beyond = lines.groupby(SCHEME)["eval_len"].transform("max") > train_len  # up to there an extension is a copy
+        trained = lines["extension"] == "none"
+        for what, part in (("perplexity", lines[trained]), ("controls, perplexity", lines[~trained & goes_beyond])):
+            if len(part):
                 blocks.append((f"{protocol}: {what} {where}, {seeds}", _perplexity_block(part, train_len, cell)))
         if len(chosen := _of(null, setting)):
             blocks.append((f"{protocol}: excess over the early-token null {where}", _null_block(chosen)))
