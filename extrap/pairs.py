@@ -112,14 +112,16 @@ def document_interval(delta: np.ndarray, n_tokens: np.ndarray) -> tuple[np.ndarr
 
     A percentile bootstrap: documents are drawn with replacement, sums come before the quotient. Its plain percentiles are
     too near each other by sqrt((D - 1) / D) and by normal in place of t quantiles, so those at Phi(+- sqrt(D / (D - 1))
-    t_{0.975, D-1}) are taken: the expanded percentile interval of Hesterberg 2015 (arXiv:1411.5279), section 5.
+    t_{0.975, D-1}) are taken: the expanded percentile interval of Hesterberg 2015 (arXiv:1411.5279). There, D is the
+    effective number of documents, sum(n_tokens)^2 / sum(n_tokens^2) (Kish 1965), D itself if all are as long.
     """
-    n = len(n_tokens)
-    if n < FEWEST_DOCUMENTS:
+    if len(n_tokens) < FEWEST_DOCUMENTS:
         return np.full(delta.shape[1], np.nan), np.full(delta.shape[1], np.nan)
-    drawn = np.random.default_rng(RESAMPLE_SEED).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+    shares = np.full(len(n_tokens), 1 / len(n_tokens))
+    drawn = np.random.default_rng(RESAMPLE_SEED).multinomial(len(n_tokens), shares, size=RESAMPLES)
     resampled = (drawn @ delta) / (drawn @ n_tokens)[:, None]
-    tail = ndtr(np.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 - CONFIDENCE) / 2))
+    effective = max(n_tokens.sum() ** 2 / np.square(n_tokens).sum(), 2.0)  # for two, the whole range is taken anyway
+    tail = ndtr(np.sqrt(effective / (effective - 1)) * stdtrit(effective - 1, (1 - CONFIDENCE) / 2))
     low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
     return low, high
 
