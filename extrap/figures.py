@@ -24,16 +24,13 @@ POINT = [*SETTING, *SCHEME, "eval_len", "n_seeds"]
 
 def draw(rows: pd.DataFrame, folder: Path) -> list[Path]:
     """perplexity.{png,pdf,svg,csv}, and controls.*, floor.*, position.* where rows hold such; returns what was written."""
-    by_length, by_position = rows[rows["protocol"] != "position"], rows[rows["protocol"] == "position"]
-    written = []
-    if not by_length.empty:
-        written += save_figure(*perplexity_figure(by_length), folder / "perplexity")
-        if has_controls(by_length):
-            written += save_figure(*controls_figure(by_length), folder / "controls")
-        if not against_floor(by_length).empty:
-            written += save_figure(*floor_figure(by_length), folder / "floor")
-    if not by_position.empty:
-        written += save_figure(*position_figure(by_position), folder / "position")
+    written = save_figure(*perplexity_figure(rows), folder / "perplexity")
+    if has_controls(rows):
+        written += save_figure(*controls_figure(rows), folder / "controls")
+    if not against_floor(rows).empty:
+        written += save_figure(*floor_figure(rows), folder / "floor")
+    if (rows["protocol"] == "position").any():
+        written += save_figure(*position_figure(rows), folder / "position")
     return written
 
 
@@ -42,7 +39,7 @@ def perplexity_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
 
     Dotted under nonoverlap: the early-token null, where it comes from the same tokens.
     """
-    points = _as_trained(summarise(rows))
+    points = _as_trained(summarise(_by_length(rows)))
     null = early_token_null(rows)
     if not null.empty and (sound := null[null["full_context"] != "same_targets"]).size:
         points = points.merge(sound[[*SETTING, "scheme", "extension", "eval_len", "null"]], how="left")
@@ -54,7 +51,7 @@ def perplexity_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
 
 def floor_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Distance to the best possible predictor by length, in nats per token; bands as above."""
-    floor = _as_trained(against_floor(rows).assign(kind="scheme"))
+    floor = _as_trained(against_floor(_by_length(rows)).assign(kind="scheme"))
     floor = floor.assign(low=floor["excess"] - floor["excess_half"], high=floor["excess"] + floor["excess_half"])
     points = floor[[*POINT, "excess", "low", "high"]]
     return panels_by_protocol(points, ("excess", "low", "high"), "nats per token above the floor", log=False), points
@@ -65,13 +62,17 @@ def position_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
 
     Every place has tokens of its own, the same for all schemes: a curve also shows which of them are harder.
     """
-    summary = _as_trained(summarise(rows))
+    summary = _as_trained(summarise(rows[rows["protocol"] == "position"]))
     summary = summary.assign(low=summary["log_ppl"] - summary["log_ppl_half"],
                              high=summary["log_ppl"] + summary["log_ppl_half"])  # fmt: skip
     points = summary[[*POINT, "log_ppl", "low", "high"]]
     figure = panels_by_protocol(points, ("log_ppl", "low", "high"), "nats per token", log=False)
     figure.axes[0].set_xlabel("tokens read (up to) / training length")
     return figure, points
+
+
+def _by_length(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows["protocol"] != "position"]
 
 
 def _as_trained(lines: pd.DataFrame) -> pd.DataFrame:
@@ -82,6 +83,7 @@ def _as_trained(lines: pd.DataFrame) -> pd.DataFrame:
 
 
 def has_controls(rows: pd.DataFrame) -> bool:
+    rows = _by_length(rows)
     return bool(((rows["extension"] != "none") & (rows["eval_len"] > rows["train_len"])).any())
 
 
@@ -94,7 +96,7 @@ def controls_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
 
     Under same_targets, where a change is the value of context alone, or what there is in its place.
     """
-    summary = summarise(rows)
+    summary = summarise(_by_length(rows))
     longest = summary.groupby([*SETTING, *SCHEME])["eval_len"].transform("max")
     control = (summary["extension"] != "none") & (longest > summary["train_len"])
     protocols = summary.loc[control, "protocol"]

@@ -169,8 +169,10 @@ def _matrix(axes: Axes, cell: pd.DataFrame) -> None:
         axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=6, color=colour)
     axes.set_xlim(0, len(columns))
     axes.set_ylim(len(rows), 0)
-    names = {"rotation": 45, "ha": "right", "rotation_mode": "anchor", "parse_math": False}
-    axes.set_xticks(np.arange(len(columns)) + 0.5, columns, **names)
+    axes.set_xticks(np.arange(len(columns)) + 0.5, columns, parse_math=False)
+    axes.tick_params(axis="x", labelrotation=45)
+    for label in axes.get_xticklabels():
+        label.set(ha="right", rotation_mode="anchor")
     axes.set_yticks(np.arange(len(rows)) + 0.5, rows, parse_math=False)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

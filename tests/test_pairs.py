@@ -140,7 +140,8 @@ EFFECT, SCHEME_BY_SEED, SCHEME_BY_DOCUMENT, TOKEN = 0.03, 0.02, 0.05, 1.0  # nat
 def drawn(rng: np.random.Generator, n_seeds: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Differences of two schemes in nll_sum (seed, document, try), tokens by document, and what intervals are about.
 
-    That is the difference on this text over all seeds, and that of these models over all documents. What a seed or a document does to both schemes alike drops out of the difference.
+    That is the difference on this text over all seeds, and that of these models over all documents. What a
+    seed or a document does to both schemes alike drops out of the difference.
     """
     n_tokens = np.exp(rng.normal(6, 0.6, N_DOCUMENTS)).round()
     by_seed = rng.normal(0, SCHEME_BY_SEED, (n_seeds, 1, TRIES))
