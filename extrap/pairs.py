@@ -79,10 +79,11 @@ def _compare_cell(cell: pd.DataFrame, opponents: Opponents) -> list[dict[str, ob
     if not differences:
         return []
     by_document = cell.groupby(["scheme", "extension", "seed", "document"])[["nll_sum", "n_tokens"]].sum()
-    nll = by_document["nll_sum"].unstack("document")
     n_tokens = by_document["n_tokens"].unstack("document").iloc[0]
     scored = n_tokens[n_tokens > 0]
-    deltas = [(nll.loc[a] - nll.loc[b]).loc[d.index, scored.index].mean() for (a, b), d in differences.items()]
+    nll = by_document["nll_sum"].unstack("document")[scored.index]
+    of = {key: part.droplevel(["scheme", "extension"]) for key, part in nll.groupby(level=["scheme", "extension"])}
+    deltas = [(of[a] - of[b]).loc[difference.index].mean() for (a, b), difference in differences.items()]
     document_low, document_high = document_interval(np.transpose(deltas), scored.to_numpy())
     p = np.array([paired_p(difference.to_numpy()) for difference in differences.values()])
     p_holm = holm(p)

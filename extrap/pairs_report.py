@@ -8,7 +8,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from extrap.curves import STYLE, setting_title
-from extrap.pairs import extrapolates, pairs
 from extrap.stats import SETTING
 from extrap.typesetting import length, markdown
 
@@ -25,29 +24,25 @@ the noise: the difference to that window (negative: better than it), its interva
 rule above, Holm over the schemes at one length. Who does not may survive longer inputs, but makes nothing of them."""
 
 
-def pairs_table(rows: pd.DataFrame) -> str:
-    """Markdown: who extrapolates, where windows were evaluated, and who beats whom at L, 4 L and the longest length."""
+def pairs_table(pairs: pd.DataFrame, against_window: pd.DataFrame) -> str:
+    """Markdown of the lines of `pairs` at L, 4 L and the longest length, and before them those of `extrapolates`."""
     parts = [NOTE]
-    if len(against_window := extrapolates(rows)):
+    if len(against_window):
         parts.append(EXTRAPOLATES_NOTE)
         for setting, lines in against_window.groupby(SETTING, sort=False):
             objective, data, train_len, protocol = setting
             title = f"{protocol}: beyond its own window, {objective} on {data}, trained on {train_len}"
             parts += [f"**{title}**", markdown(_window_block(lines), ["scheme"])]
-    for setting, lines in _shown(pairs(rows)).groupby(SETTING, sort=False):
+    for setting, lines in _shown(pairs).groupby(SETTING, sort=False) if len(pairs) else ():
         objective, data, train_len, protocol = setting
         title = f"{protocol}: who beats whom, {objective} on {data}, trained on {train_len}, {_evidence(lines)}"
         parts += [f"**{title}**", markdown(_pairs_block(lines), ["better", "worse"])]
     return "\n\n".join(parts) + "\n"
 
 
-def pairs_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """At L, 4 L and the longest length, by how many nats a scheme (row) beats another (column); all pairs, in order.
-
-    The points are the lines of `pairs`, all lengths.
-    """
-    points = pairs(rows)
-    shown = _shown(points)
+def pairs_figure(pairs: pd.DataFrame) -> Figure:
+    """At L, 4 L and the longest length, by how many nats a scheme (row) beats another (column): lines of `pairs`."""
+    shown = _shown(pairs)
     protocols = list(shown["protocol"].unique())
     n_columns = shown.groupby("protocol")["eval_len"].nunique().max()
     n_cells = len(set(shown["scheme_a"]) | set(shown["scheme_b"])) - 1
@@ -66,8 +61,8 @@ def pairs_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
             for axes in line[len(cells) :]:
                 axes.set_visible(False)
         what = "by how many nats per token a row beats a column; grey: undecided"
-        figure.suptitle(f"{setting_title(points)}{what}", x=0.01, ha="left", fontsize=8)
-    return figure, points
+        figure.suptitle(f"{setting_title(pairs)}{what}", x=0.01, ha="left", fontsize=8)
+    return figure
 
 
 def _shown(lines: pd.DataFrame) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from rows import both_protocols, many, scheme_rows, shuffled, with_floor
 
 from extrap.curves import spread
 from extrap.figures import controls_figure, draw, floor_figure, perplexity_figure, position_figure
-from extrap.pairs import pairs
+from extrap.pairs import extrapolates, pairs
 from extrap.pairs_report import pairs_figure, pairs_table
 from extrap.results import save_table
 
@@ -349,8 +349,8 @@ def is_grey(colour: tuple[float, ...]) -> bool:
 
 
 def test_the_matrix_shows_who_beats_whom():
-    figure, points = pairs_figure(shuffled(five()))
-    pd.testing.assert_frame_equal(points, pairs(shuffled(five())))
+    points = pairs(shuffled(five()))
+    figure = pairs_figure(points)
     shown = {axes.get_title(loc="left"): matrix(axes) for axes in panels(figure)}
     assert list(shown) == ["nonoverlap, 128 (L)", "nonoverlap, 512 (4 L)", "nonoverlap, 1,024 (8 L)"]
     at_l, at_4, far = shown.values()
@@ -367,7 +367,7 @@ def test_the_matrix_shows_who_beats_whom():
 
 
 def test_the_stronger_is_the_darker_and_can_be_read():
-    figure, _ = pairs_figure(five())
+    figure = pairs_figure(pairs(five()))
     axes = panels(figure)[0]
     cells = sorted((float(text), sum(colour[:3])) for text, colour in matrix(axes).values())
     assert cells[0][1] > cells[-1][1]
@@ -378,13 +378,13 @@ def test_the_stronger_is_the_darker_and_can_be_read():
 
 
 def test_the_table_of_pairs_says_the_same():
-    text = pairs_table(five())
+    points = pairs(five())
+    text = pairs_table(points, extrapolates(five()))
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
     head, *body = lines
     assert head == ["length", "better", "worse", "by", "over seeds", "over documents", "p (Holm)", "verdict", "seeds needed"]
     assert len(body) == 30
     assert body[0][:4] == ["128", "e", "d", "0.100"]
-    points = pairs(five())
     decided = points[points["eval_len"].isin([128, 512, 1024])]["verdict"] != "undecided"
     assert sum(line[7] == "**decided**" for line in body) == decided.sum()
     for line in body:
@@ -397,7 +397,8 @@ def test_the_table_of_pairs_opens_with_who_extrapolates():
     schemes = five().assign(protocol="same_targets")
     window = schemes.assign(extension="window")
     window.loc[window["eval_len"] > 128, "nll_sum"] *= 1 + 0.1 * (1 + 0.01 * window["seed"])
-    text = pairs_table(pd.concat([schemes, window]))
+    rows = pd.concat([schemes, window])
+    text = pairs_table(pairs(rows), extrapolates(rows))
     table = text[text.index("| scheme") :].split("\n\n")[0].splitlines()
     assert [cell.strip() for cell in table[0].split("|")[1:-1]] == ["scheme", "256", "512", "1,024"]
     assert table[2].count("**yes**") == 3
