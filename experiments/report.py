@@ -14,7 +14,9 @@ import yaml
 
 from experiments.speed.report import write_speed_report
 from extrap.errors import UserError
-from extrap.figures import draw
+from extrap.figures import draw, save_figure
+from extrap.pairs import extrapolates, pairs
+from extrap.pairs_report import pairs_figure, pairs_table
 from extrap.results import collect, collect_training, load_rows, provenance, save_rows, save_table, write_atomic
 from extrap.tables import csv_table, latex_table, markdown_table, text_table
 
@@ -42,7 +44,17 @@ def write_report(rows: pd.DataFrame, folder: Path) -> list[Path]:
     save_table(folder / "table.csv", csv_table(rows))
     write_atomic(folder / "table.md", markdown_table(rows))
     write_atomic(folder / "table.tex", latex_table(rows))
-    return [*(folder / f"table.{suffix}" for suffix in ("csv", "md", "tex")), *draw(rows, folder)]
+    written = [*(folder / f"table.{suffix}" for suffix in ("csv", "md", "tex")), *draw(rows, folder)]
+    compared, against_window = pairs(rows), extrapolates(rows)
+    if len(compared):  # a single scheme has nobody to be compared with
+        written += save_figure(pairs_figure(compared), compared, folder / "pairs")
+    if len(against_window):
+        save_table(folder / "extrapolates.csv", against_window)
+        written.append(folder / "extrapolates.csv")
+    if len(compared) or len(against_window):
+        write_atomic(folder / "pairs.md", pairs_table(compared, against_window))
+        written.append(folder / "pairs.md")
+    return written
 
 
 # what the measurements of a folder are named -> how its report is written

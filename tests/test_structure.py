@@ -14,7 +14,8 @@ from extrap.compose import CONF, compose_grid
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted([*(ROOT / "extrap").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")])
-REPORT = {"extrap.errors", "extrap.results", "extrap.stats", "extrap.tables", "extrap.figures", "experiments.speed.timings",
+REPORT = {"extrap.errors", "extrap.results", "extrap.stats", "extrap.null", "extrap.pairs", "extrap.typesetting",
+          "extrap.tables", "extrap.curves", "extrap.figures", "extrap.pairs_report", "experiments.speed.timings",
           "experiments.speed.figure", "experiments.speed.report"}  # fmt: skip
 
 
