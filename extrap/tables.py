@@ -32,7 +32,7 @@ def markdown_table(rows: pd.DataFrame) -> str:
     """For a page: perplexity, its interval and its ratio to the training length; the best in bold."""
     parts = [_notes(rows)]
     for title, table in _blocks(rows, _cell_markdown):
-        table["scheme"] = table["scheme"].map(_escape_markdown)
+        table["scheme"] = table["scheme"].map(escape_markdown)
         parts += [f"**{title}**", table.to_markdown(index=False, disable_numparse=True,
                                                                           colalign=_align(table))]  # fmt: skip
     return "\n\n".join(parts) + "\n"
@@ -164,7 +164,8 @@ def _align(table: pd.DataFrame) -> list[str]:
     return ["left"] + ["right"] * (table.shape[1] - 1)
 
 
-def _escape_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
+    """One line in which nothing is markup."""
     return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", " ".join(text.split()))
 
 

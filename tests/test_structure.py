@@ -15,7 +15,7 @@ from extrap.compose import CONF, compose_grid
 ROOT = Path(__file__).parents[1]
 FILES = sorted([*(ROOT / "extrap").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")])
 REPORT = {"extrap.errors", "extrap.results", "extrap.stats", "extrap.tables", "extrap.figures", "extrap.quantities",
-          "extrap.claims", "experiments.claims", "experiments.claims.places", "experiments.claims.press",
+          "extrap.claims", "experiments.claims.places", "experiments.claims.press",
           "experiments.claims.later", "experiments.claims.registry", "experiments.claims.published",
           "experiments.claims.verdicts", "experiments.claims.words", "experiments.claims.page", "experiments.claims.figure",
           "experiments.claims.report", "experiments.speed.timings", "experiments.speed.figure",

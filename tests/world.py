@@ -1,5 +1,7 @@
 """A made-up world of rows in which every published claim holds, and the means to change one number of it."""
 
+import functools
+
 import numpy as np
 import pandas as pd
 from rows import scheme_rows
@@ -16,16 +18,17 @@ EXPERIMENTS = {
     "stride1": ("causal", "stdlib", 128), "tied": ("causal", "stdlib", 128),
 }  # fmt: skip
 # log-perplexity at L, and what each doubling of the length from 1.4 L on adds
-CAUSAL = {"rope": (1.30, 0.5), "nope": (1.36, 0.2), "sinusoidal": (1.38, 1.2), "alibi": (1.40, -0.01), "t5": (1.40, 0.0)}
+CAUSAL = {"rope": (1.30, 0.5), "nope": (1.36, 0.2), "sinusoidal": (1.38, 1.2), "alibi": (1.40, -0.02), "t5": (1.40, 0.0)}
 MASKED = {"rope": (1.40, 0.5), "nope": (3.00, 0.0), "sinusoidal": (2.00, 1.0), "alibi": (1.90, 0.0), "learned": (2.20, 0.0)}
-T5 = dict(zip(LENGTHS, (1.40, 1.39, 1.39, 1.39, 1.42, 1.43, 1.60, 1.70, 1.90, 2.10), strict=True))
+T5 = dict(zip(LENGTHS, (1.40, 1.395, 1.394, 1.393, 1.42, 1.43, 1.60, 1.70, 1.90, 2.10), strict=True))
 
 Cell = tuple[str, str, str, str, float]  # experiment, protocol, scheme, extension, multiple of L
 World = dict[Cell, list[float]]  # log-perplexity of each seed
 
 
+@functools.cache
 def world() -> World:
-    """Seeds differ together (which pairing takes out) and by 0.0002 alone (which it does not)."""
+    """Not to be changed. Seeds differ together (which pairing takes out) and by 0.0002 alone (which it does not)."""
     cells = {}
     for experiment, (objective, *_) in EXPERIMENTS.items():
         protocol = "sliding(stride=1)" if experiment == "stride1" else "nonoverlap"
@@ -37,7 +40,7 @@ def world() -> World:
             for at in LENGTHS:
                 cells[experiment, protocol, scheme, "none", at] = curve[at]
                 cells[experiment, "same_targets", scheme, "none", at] = curve[at]
-                cells[experiment, "same_targets", scheme, "window", at] = start
+                cells[experiment, "same_targets", scheme, "window", at] = min(start, curve[at])
                 cells[experiment, protocol, scheme, "window", at] = start - 0.01
         for extension, add in (("clamp", 1.0), ("tile", 0.03)) if objective == "mlm" else ():
             for at in LENGTHS:
@@ -85,6 +88,7 @@ def timings(tokens_per_s: dict[str, float], rounds: int = 4) -> pd.DataFrame:
 SPEED = {"sinusoidal": 1000.0, "alibi": 1000.0, "rope": 700.0, "t5": 500.0}
 
 
-def evidence_of(world: World, experiments: tuple[str, ...], training: pd.DataFrame | None = None) -> Evidence:
-    rows = pd.concat([rows_of(world, experiment) for experiment in experiments], ignore_index=True)
-    return Evidence(measures(rows), curves() if training is None else training)
+@functools.cache
+def evidence_of(experiments: tuple[str, ...]) -> Evidence:
+    rows = pd.concat([rows_of(world(), experiment) for experiment in experiments], ignore_index=True)
+    return Evidence(measures(rows), curves())

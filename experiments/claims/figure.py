@@ -55,7 +55,7 @@ def board(table: pd.DataFrame, claims: tuple[Claim, ...]) -> Figure:
                     linewidth=0,
                 )
             top += tall
-        for x, name in ((1.02, "verdict"), (1.30, "effect (claim)")):
+        for x, name in ((1.05, "verdict"), (1.33, "effect (claim)")):
             words(axes, x, -1.4 * LINE, name, color="0.35")
         legend(figure, height)
     return figure
@@ -86,12 +86,12 @@ def draw_block(axes: Axes, claim: Claim, decided: pd.DataFrame, title: list[str]
     for i, line in enumerate(title):
         words(axes, -0.985, first + i * LINE, line)
     if decided.empty:
-        words(axes, 1.02, first, OUT_OF_SCOPE, color=COLOURS[OUT_OF_SCOPE])
+        words(axes, 1.05, first, OUT_OF_SCOPE, color=COLOURS[OUT_OF_SCOPE])
     for i, row in enumerate(decided.itertuples()):
         y, colour = first + i * LINE, COLOURS[row.verdict]
         words(axes, -0.02, y, row.place, ha="right", color="0.35")
-        words(axes, 1.02, y, row.verdict, color=colour, weight="bold" if row.verdict in (CONFIRMED, REFUTED) else "normal")
-        words(axes, 1.30, y, f"{value(row.effect)} ({SIGNS[row.side]} {row.threshold:g})", color="0.35")
+        words(axes, 1.05, y, row.verdict, color=colour, weight="bold" if row.verdict in (CONFIRMED, REFUTED) else "normal")
+        words(axes, 1.33, y, f"{value(row.effect)} ({SIGNS[row.side]} {row.threshold:g})", color="0.35")
         draw_published(axes, row, y, edge)
         if np.isfinite(row.near):
             ends = np.clip([row.near, row.far], -edge, edge)

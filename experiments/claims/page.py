@@ -8,7 +8,7 @@ from experiments.claims.published import cited
 from experiments.claims.registry import CLAIMS, NOT_YET
 from experiments.claims.words import SIGNS, value
 from extrap.claims import CONFIRMED, OUT_OF_SCOPE, REFUTED, Claim
-from extrap.tables import NONE, _escape_markdown
+from extrap.tables import NONE, escape_markdown
 
 HEAD = """\
 # Published claims
@@ -54,7 +54,7 @@ def overview(table: pd.DataFrame, claims: tuple[Claim, ...]) -> str:
     for claim in claims:
         deciding = table[(table["id"] == claim.id) & table["deciding"]].set_index("place")
         decided = deciding[deciding["verdict"] != OUT_OF_SCOPE]
-        line = {"id": f"[{claim.id}](#{anchor(claim)})", "claim": _escape_markdown(claim.title)}
+        line = {"id": f"[{claim.id}](#{anchor(claim)})", "claim": escape_markdown(claim.title)}
         line["published"] = of_papers(decided.iloc[0]) if len(decided) else NONE
         lines.append(line | {text: cell(deciding.loc[text]) for text in TEXTS})
     return markdown(pd.DataFrame(lines))
@@ -94,27 +94,28 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def differences(table: pd.DataFrame, claims: tuple[Claim, ...]) -> str:
-    """Claims with another verdict than on code, or one where code has none."""
-    told = [
-        f"- {claim.id}, {_escape_markdown(claim.title)}: {words}" for claim in claims if (words := differs(table, claim))
-    ]
-    return "\n".join(told) or "Nowhere: wherever a claim is decided on more than one text, it is decided alike."
+    """Claims with opposite verdicts on two texts, then those that are decided on one and undecided on another."""
+    opposite: list[str] = []
+    open_: list[str] = []
+    for claim in claims:
+        if words := differs(table, claim):
+            told = f"- {claim.id}, {escape_markdown(claim.title)}: {words}"
+            (opposite if CONFIRMED in words and REFUTED in words else open_).append(told)
+    parts = ["Opposite verdicts:", "\n".join(opposite)] if opposite else ["No claim has opposite verdicts on two texts."]
+    return "\n\n".join(parts + (["Decided on one text, undecided on another:", "\n".join(open_)] if open_ else []))
 
 
 def differs(table: pd.DataFrame, claim: Claim) -> str:
     """'refuted on code, confirmed on prose', nothing where all in scope agree."""
     mine = table[(table["id"] == claim.id) & table["deciding"]].set_index("place")["verdict"]
     verdicts = {text: mine[text] for text in TEXTS if mine[text] != OUT_OF_SCOPE}
-    if len(set(verdicts.values())) < 2:
-        return ""
-    words = ", ".join(f"{verdict} on {text}" for text, verdict in verdicts.items())
-    return words if {CONFIRMED, REFUTED} <= set(verdicts.values()) else f"{words} (not opposite)"
+    return ", ".join(f"{verdict} on {text}" for text, verdict in verdicts.items()) if len(set(verdicts.values())) > 1 else ""
 
 
 def section(claim: Claim, lines: pd.DataFrame, published: pd.DataFrame) -> list[str]:
     texts = {"Source": claim.source, "Test": claim.test, "Refuted by": claim.refuted_by, "Caveats": claim.caveats}
-    parts = [f"## {claim.id}", f"**{_escape_markdown(claim.title)}.** {_escape_markdown(claim.statement)}"]
-    parts.append("\n".join(f"- {name}: {_escape_markdown(text)}" for name, text in texts.items()))
+    parts = [f"## {claim.id}", f"**{escape_markdown(claim.title)}.** {escape_markdown(claim.statement)}"]
+    parts.append("\n".join(f"- {name}: {escape_markdown(text)}" for name, text in texts.items()))
     inside = lines[lines["verdict"] != OUT_OF_SCOPE]
     if len(inside):
         parts.append(effects(inside))
@@ -123,7 +124,8 @@ def section(claim: Claim, lines: pd.DataFrame, published: pd.DataFrame) -> list[
     outside = lines[lines["verdict"] == OUT_OF_SCOPE]
     if len(outside):
         reasons = (
-            f"{place}, {_escape_markdown(reason)}" for place, reason in zip(outside["place"], outside["reason"], strict=True)
+            f"{escape_markdown(place)}: {escape_markdown(reason)}"
+            for place, reason in zip(outside["place"], outside["reason"], strict=True)
         )
         parts.append(f"Out of scope: {'; '.join(reasons)}.")
     if numbers := cited(claim, published):
@@ -136,9 +138,9 @@ def effects(lines: pd.DataFrame) -> str:
     table = []
     for _, part in lines.groupby("part", sort=True):
         first = part.iloc[0]
-        row = {"quantity": _escape_markdown(first["quantity"]), "claim": threshold(first), "published": of_papers(first)}
+        row = {"quantity": escape_markdown(first["quantity"]), "claim": threshold(first), "published": of_papers(first)}
         for place, line in part.set_index("place").iterrows():
-            row[str(place)] = f"{with_interval(line)} {line['part_verdict']}"
+            row[escape_markdown(str(place))] = f"{with_interval(line)} {line['part_verdict']}"
         table.append(row)
     if len(table) > 1:
         verdicts = lines[lines["deciding"]].set_index("place")["verdict"]
@@ -156,5 +158,6 @@ def figures(rows: pd.DataFrame) -> str:
     for row in rows.itertuples():
         name = row.scheme if row.extension == "none" else f"{row.scheme} + {row.extension}"
         where = "" if row.metric == "ratio" else f" at {row.eval_len:,}"
-        told.append(f"{_escape_markdown(f'{name}{where}')} {row.value:g} {row.metric.replace('_', ' ')}")
-    return ", ".join(told)
+        told.append(f"{escape_markdown(f'{name}{where}')} {row.value:g} {row.metric.replace('_', ' ')}")
+    notes = "; ".join(dict.fromkeys(escape_markdown(note) for note in rows["note"] if note))
+    return ", ".join(told) + (f" ({notes})" if notes else "")

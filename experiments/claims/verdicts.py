@@ -26,6 +26,7 @@ SHOWN = [*COLUMNS[:16], "reason", "statement"]
 def verdicts(results: Path, published: pd.DataFrame, claims: tuple[Claim, ...] = CLAIMS) -> pd.DataFrame:
     """One line a (claim, place, part), in the order of the registry; one without numbers where a claim is out of scope.
 
+    published   the same quantity in the papers' tables: the geometric mean over their series of models, and its range
     near, far   the ends of the interval, counted from the threshold to the claim's side, in logarithms for a ratio
     deciding    whether the verdict hangs on this part
     """
