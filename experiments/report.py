@@ -16,7 +16,9 @@ import yaml
 from experiments.claims.report import write_claims
 from experiments.speed.report import write_speed_report
 from extrap.errors import UserError
-from extrap.figures import draw
+from extrap.figures import draw, save_figure
+from extrap.pairs import pairs
+from extrap.pairs_report import pairs_figure, pairs_table
 from extrap.results import collect, load_rows, provenance, save_rows, save_table, write_atomic
 from extrap.tables import csv_table, latex_table, markdown_table, text_table
 
@@ -38,7 +40,11 @@ def write_report(rows: pd.DataFrame, folder: Path) -> list[Path]:
     save_table(folder / "table.csv", csv_table(rows))
     write_atomic(folder / "table.md", markdown_table(rows))
     write_atomic(folder / "table.tex", latex_table(rows))
-    return [*(folder / f"table.{suffix}" for suffix in ("csv", "md", "tex")), *draw(rows, folder)]
+    written = [*(folder / f"table.{suffix}" for suffix in ("csv", "md", "tex")), *draw(rows, folder)]
+    if not pairs(rows).empty:  # a single scheme has nobody to be compared with
+        write_atomic(folder / "pairs.md", pairs_table(rows))
+        written += [folder / "pairs.md", *save_figure(*pairs_figure(rows), folder / "pairs")]
+    return written
 
 
 # what the measurements of a folder are named -> how its report is written

@@ -9,6 +9,7 @@ import pandas as pd
 
 from extrap.errors import UserError
 from extrap.stats import perplexity
+from extrap.typesetting import name
 
 NEAR = 0.025  # a length stands for a multiple of the training length if it is this near to it, and the nearest
 MEASURE = ["experiment", "objective", "protocol", "scheme", "extension", "train_len", "eval_len", "seed"]
@@ -94,9 +95,8 @@ class Term(Quantity):
     def __str__(self) -> str:
         if self.metric != "perplexity":
             return f"{self.metric} of {self.scheme}"
-        name = self.scheme if self.extension == "none" else f"{self.scheme} + {self.extension}"
         told = f" ({self.objective})" if self.objective != "causal" else ""
-        return f"{name}{told} at {'' if self.at == 1 else f'{self.at:g} '}L"
+        return f"{name(self.scheme, self.extension)}{told} at {'' if self.at == 1 else f'{self.at:g} '}L"
 
 
 @dataclass(frozen=True)

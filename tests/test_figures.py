@@ -18,7 +18,8 @@ from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 from rows import both_protocols, many, shuffled, with_floor
 
-from extrap.figures import draw, floor_figure, perplexity_figure, spread
+from extrap.curves import spread
+from extrap.figures import draw, floor_figure, perplexity_figure
 from extrap.results import save_table
 
 ROOT = Path(__file__).parents[1]

@@ -177,6 +177,7 @@ def test_a_report_can_be_made_again_from_its_rows_byte_for_byte(tmp_path, capsys
     assert files.keys() == {
         "rows.csv", "provenance.yaml", "table.csv", "table.md", "table.tex",
         "perplexity.csv", "perplexity.png", "perplexity.pdf", "perplexity.svg",
+        "pairs.csv", "pairs.md", "pairs.png", "pairs.pdf", "pairs.svg",
     }  # fmt: skip
     assert all(str(tmp_path / "made" / name) in printed for name in files)
     for name in files.keys() - {"rows.csv", "provenance.yaml"}:

@@ -250,9 +250,12 @@ def test_settings_are_never_compared():
 
 
 def test_one_scheme_with_two_extensions_is_two_competitors():
-    rows = pd.concat([scheme_rows("a", {128: [1.0, 1.01]}), scheme_rows("a", {128: [2.0, 2.03]}, extension="ntk")])
-    summary = summarise(rows)
-    assert summary.set_index("extension")["best"].to_dict() == {"none": True, "ntk": False}
+    at_l = {128: [1.5, 1.52]}
+    rows = [scheme_rows("a", at_l | {256: [1.0, 1.01]}), scheme_rows("a", at_l | {256: [2.0, 2.03]}, extension="ntk"),
+            scheme_rows("b", {128: [3.0, 3.01], 256: [3.0, 3.01]})]  # fmt: skip
+    best = summarise(pd.concat(rows)).set_index(["scheme", "extension", "eval_len"])["best"]
+    # at the training length an extension is a copy, and stands in nobody's way
+    assert set(best[best].index) == {("a", "none", 128), ("a", "none", 256)}
 
 
 # onset

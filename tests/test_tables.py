@@ -9,7 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rows import both_protocols, many, scheme_rows, shuffled, with_floor
 
-from extrap.tables import NONE, csv_table, latex_table, markdown_table, number, text_table
+from extrap.tables import csv_table, latex_table, markdown_table, text_table
+from extrap.typesetting import NONE, number
 
 # log-perplexities over two seeds; t(0.975, 1) = 12.7062, so a difference of 0.02 between seeds is a half width of 0.127062
 HALF = 12.706204736 * 0.01
@@ -149,9 +150,12 @@ def test_bits_per_byte_are_those_at_the_training_length():
 
 
 def test_an_extension_is_part_of_the_name():
-    rows = pd.concat([scheme_rows("rope", {128: [1.0]}), scheme_rows("rope", {128: [2.0]}, extension="ntk")])
-    (table,) = markdown_blocks(markdown_table(rows))
-    assert [row[:2] for row in table[1:]] == [["rope", "2.72 (1.00)"], ["rope + ntk", "7.39 (1.00)"]]
+    rows = pd.concat(
+        [scheme_rows("rope", {128: [1.0], 256: [2.0]}), scheme_rows("rope", {128: [1.0], 256: [1.0]}, extension="ntk")]
+    )
+    trained, controls = markdown_blocks(markdown_table(rows))
+    assert [row[:3] for row in trained[1:]] == [["rope", "2.72 (1.00)", "7.39 (2.72)"]]
+    assert [row[:3] for row in controls[1:]] == [["rope + ntk", "2.72 (1.00)", "2.72 (1.00)"]]
 
 
 def test_lengths_stand_in_order():

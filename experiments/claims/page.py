@@ -8,7 +8,7 @@ from experiments.claims.published import cited
 from experiments.claims.registry import CLAIMS, NOT_YET
 from experiments.claims.words import SIGNS, value
 from extrap.claims import CONFIRMED, OUT_OF_SCOPE, REFUTED, Claim
-from extrap.tables import NONE, escape_markdown
+from extrap.typesetting import NONE, escape_markdown, name
 
 HEAD = """\
 # Published claims
@@ -115,7 +115,7 @@ def differs(table: pd.DataFrame, claim: Claim) -> str:
 def section(claim: Claim, lines: pd.DataFrame, published: pd.DataFrame) -> list[str]:
     texts = {"Source": claim.source, "Test": claim.test, "Refuted by": claim.refuted_by, "Caveats": claim.caveats}
     parts = [f"## {claim.id}", f"**{escape_markdown(claim.title)}.** {escape_markdown(claim.statement)}"]
-    parts.append("\n".join(f"- {name}: {escape_markdown(text)}" for name, text in texts.items()))
+    parts.append("\n".join(f"- {word}: {escape_markdown(text)}" for word, text in texts.items()))
     inside = lines[lines["verdict"] != OUT_OF_SCOPE]
     if len(inside):
         parts.append(effects(inside))
@@ -129,7 +129,7 @@ def section(claim: Claim, lines: pd.DataFrame, published: pd.DataFrame) -> list[
         )
         parts.append(f"Out of scope: {'; '.join(reasons)}.")
     if numbers := cited(claim, published):
-        parts.append("Published:\n\n" + "\n".join(f"- {name}: {figures(rows)}" for name, rows in numbers))
+        parts.append("Published:\n\n" + "\n".join(f"- {series}: {figures(rows)}" for series, rows in numbers))
     return parts
 
 
@@ -156,8 +156,9 @@ def figures(rows: pd.DataFrame) -> str:
     """Numbers as they were printed, each with what it is."""
     told = []
     for row in rows.itertuples():
-        name = row.scheme if row.extension == "none" else f"{row.scheme} + {row.extension}"
         where = "" if row.metric == "ratio" else f" at {row.eval_len:,}"
-        told.append(f"{escape_markdown(f'{name}{where}')} {row.value:g} {row.metric.replace('_', ' ')}")
+        told.append(
+            f"{escape_markdown(f'{name(row.scheme, row.extension)}{where}')} {row.value:g} {row.metric.replace('_', ' ')}"
+        )
     notes = "; ".join(dict.fromkeys(escape_markdown(note) for note in rows["note"] if note))
     return ", ".join(told) + (f" ({notes})" if notes else "")
