@@ -6,7 +6,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup sweep report figures bench bench-all profile test test-all check smoke clean
+.PHONY: help setup sweep report figures claims bench bench-all profile test test-all check smoke clean
 
 help:  ## this help
 	@echo "make TARGET [EXPERIMENT=$(EXPERIMENT)] [JOBS=runs side by side, all cores if not given] [ARGS=\"option=value ...\"]"
@@ -43,6 +43,9 @@ report: $(READY)  ## tables and figures of EXPERIMENT from its finished runs
 
 figures: $(READY)  ## all tables and figures again from the tracked rows, without training
 	@.venv/bin/python -m experiments.report draw
+
+claims: $(READY)  ## what the tracked rows say about published claims, without training
+	@.venv/bin/python -m experiments.report claims
 
 bench: $(PEERS)  ## how fast it is against the peers, a few minutes; leave the machine alone meanwhile
 	@.venv/bin/python -m experiments.bench $(ARGS)

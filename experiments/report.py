@@ -2,6 +2,7 @@
 
 python -m experiments.report gather NAME   from the runs of results/runs/NAME, as a sweep does at its end
 python -m experiments.report draw          everything below results/ again, from its tracked rows
+python -m experiments.report claims        results/claims/: what the rows say about published claims
 """
 
 import argparse
@@ -12,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from experiments.claims.report import write_claims
 from experiments.speed.report import write_speed_report
 from extrap.errors import UserError
 from extrap.figures import draw, save_figure
@@ -70,8 +72,8 @@ def draw_all(results: Path) -> None:
     if not found:
         raise UserError(f"{results} holds no */{' and no */'.join(REPORTS)}; `make sweep` and `make bench` write them")
     for path in found:
-        for written in REPORTS[path.name](path.parent):
-            print(written)
+        print(*REPORTS[path.name](path.parent), sep="\n")
+    print(*write_claims(results), sep="\n")
 
 
 def main() -> None:
@@ -80,11 +82,14 @@ def main() -> None:
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("gather").add_argument("name")
     verbs.add_parser("draw")
+    verbs.add_parser("claims")
     arguments = parser.parse_args()
     if arguments.verb == "gather":
         told = arguments.results / arguments.name / "provenance.yaml"
         known = yaml.safe_load(told.read_text())["command"] if told.exists() else None
         gather(arguments.results, arguments.name, known or f"python -m experiments.report gather {arguments.name}")
+    elif arguments.verb == "claims":
+        print(*write_claims(arguments.results), sep="\n")
     else:
         draw_all(arguments.results)
 

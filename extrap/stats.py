@@ -25,12 +25,12 @@ def perplexity(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     return sums
 
 
-def t_half_width(values: np.ndarray) -> float:
-    """Half of the 95 % t interval of the mean over seeds: t_{0.975, n-1} * s / sqrt(n); nan for a single seed."""
+def t_half_width(values: np.ndarray, confidence: float = CONFIDENCE) -> float:
+    """Half of the t interval of the mean over seeds: t_{(1 + confidence) / 2, n-1} * s / sqrt(n); nan for a single seed."""
     n = len(values)
     if n < 2:
         return float("nan")
-    return float(stdtrit(n - 1, 0.5 + CONFIDENCE / 2) * np.std(values, ddof=1) / np.sqrt(n))
+    return float(stdtrit(n - 1, 0.5 + confidence / 2) * np.std(values, ddof=1) / np.sqrt(n))
 
 
 def summarise(rows: pd.DataFrame) -> pd.DataFrame:

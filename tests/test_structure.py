@@ -15,8 +15,11 @@ from extrap.compose import CONF, compose_grid
 ROOT = Path(__file__).parents[1]
 FILES = sorted([*(ROOT / "extrap").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")])
 REPORT = {"extrap.errors", "extrap.results", "extrap.stats", "extrap.null", "extrap.pairs", "extrap.typesetting",
-          "extrap.tables", "extrap.curves", "extrap.figures", "extrap.pairs_report", "experiments.speed.timings",
-          "experiments.speed.figure", "experiments.speed.report"}  # fmt: skip
+          "extrap.tables", "extrap.curves", "extrap.figures", "extrap.pairs_report", "extrap.quantities", "extrap.claims",
+          "experiments.claims.places", "experiments.claims.press", "experiments.claims.later",
+          "experiments.claims.registry", "experiments.claims.published", "experiments.claims.verdicts",
+          "experiments.claims.words", "experiments.claims.page", "experiments.claims.figure", "experiments.claims.report",
+          "experiments.speed.timings", "experiments.speed.figure", "experiments.speed.report"}  # fmt: skip
 
 
 def module_name(path: Path) -> str:
