@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from experiments.remake import draw_papers
 from experiments.speed.report import write_speed_report
 from extrap.errors import UserError
 from extrap.figures import draw
@@ -53,13 +54,15 @@ REPORTS: dict[str, Callable[[Path], list[Path]]] = {
 
 
 def draw_all(results: Path) -> None:
-    """Every report below results/ again."""
+    """Every report below results/ again, and the figures of papers that can be drawn from their rows."""
     found = sorted(path for name in REPORTS for path in results.glob(f"*/{name}"))
     if not found:
         raise UserError(f"{results} holds no */{' and no */'.join(REPORTS)}; `make sweep` and `make bench` write them")
     for path in found:
         for written in REPORTS[path.name](path.parent):
             print(written)
+    for told in draw_papers(results):
+        print(told)
 
 
 def main() -> None:
