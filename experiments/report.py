@@ -14,6 +14,7 @@ import pandas as pd
 import yaml
 
 from experiments.claims.report import write_claims
+from experiments.remake import draw_papers
 from experiments.speed.report import write_speed_report
 from extrap.errors import UserError
 from extrap.figures import draw, save_figure
@@ -67,13 +68,14 @@ REPORTS: dict[str, Callable[[Path], list[Path]]] = {
 
 
 def draw_all(results: Path) -> None:
-    """Every report below results/ again."""
+    """Every report below results/ again, and the figures of papers that can be drawn from their rows."""
     found = sorted(path for name in REPORTS for path in results.glob(f"*/{name}"))
     if not found:
         raise UserError(f"{results} holds no */{' and no */'.join(REPORTS)}; `make sweep` and `make bench` write them")
     for path in found:
         print(*REPORTS[path.name](path.parent), sep="\n")
     print(*write_claims(results), sep="\n")
+    print(*draw_papers(results), sep="\n")
 
 
 def main() -> None:
