@@ -6,7 +6,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from extrap.errors import UserError
 from extrap.quantities import Evidence, Missing, Quantity
 from extrap.stats import CONFIDENCE, t_half_width
 
@@ -35,11 +34,10 @@ class Part:
         return np.exp(value) if self.quantity.unit == "ratio" else np.asarray(value)
 
     def by_seed(self, evidence: Evidence) -> pd.Series:
-        """The quantity; raises UserError if it compares other tokens."""
+        """The quantity; raises Missing if what it compares was not measured on the same text."""
         values = self.quantity.by_seed(evidence)
-        scored = {n for term in self.quantity.terms(evidence) for n in term.found(evidence)["n_tokens"]}
-        if len(scored) > 1:
-            raise UserError(f"rows: {self.quantity} compares other tokens ({', '.join(map(str, sorted(scored)))})")
+        if len({text for term in self.quantity.terms(evidence) for text in term.found(evidence)["text"]}) > 1:
+            raise Missing(f"not the same text on both sides of {self.quantity}")
         if values.empty:
             raise Missing(f"no seed in common for {self.quantity}")
         return values

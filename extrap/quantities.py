@@ -23,7 +23,7 @@ class Missing(Exception):
 class Evidence:
     """All that a claim sees.
 
-    measures  a line a (metric, MEASURE): `log` is the natural logarithm of the metric, n_tokens what it was measured on
+    measures  a line a (metric, MEASURE): `log` is the natural logarithm of the metric, `text` stands for what was scored
     training  a line a (experiment, scheme, seed, step): the loss of that step's batch, in nats per token
     """
 
@@ -33,8 +33,11 @@ class Evidence:
 
 def measures(rows: pd.DataFrame) -> pd.DataFrame:
     """Log-perplexities of the schemes among rows, as evidence."""
-    lines = perplexity(rows[rows["kind"] == "scheme"], MEASURE).rename(columns={"log_ppl": "log"})
-    return lines.assign(metric="perplexity")[["metric", *MEASURE, "log", "n_tokens"]]
+    rows = rows[rows["kind"] == "scheme"]
+    scored = pd.util.hash_pandas_object(rows[["data", "document", "segment", "n_tokens"]], index=False)
+    text = scored.groupby([rows[column] for column in MEASURE], sort=False).sum().rename("text").reset_index()
+    lines = perplexity(rows, MEASURE).rename(columns={"log_ppl": "log"}).merge(text, on=MEASURE)
+    return lines.assign(metric="perplexity")[["metric", *MEASURE, "log", "text"]]
 
 
 class Quantity:

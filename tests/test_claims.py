@@ -19,7 +19,7 @@ from experiments.claims.verdicts import of_timings, shown, verdicts
 from extrap import claims as claims_module
 from extrap.claims import CONFIRMED, OUT_OF_SCOPE, REFUTED, UNDECIDED, Claim, Part, at_least, at_most, decide
 from extrap.errors import UserError
-from extrap.quantities import Evidence, Missing, Ratio, Removed, Steps, Term, Worst
+from extrap.quantities import Evidence, Missing, Ratio, Removed, Steps, Term, Worst, measures
 from extrap.results import save_rows
 
 IDS = [claim.id for claim in CLAIMS]
@@ -172,12 +172,25 @@ def test_what_is_not_comparable_is_refused():
         at_most(Term("nope", objective="mlm") / Term("nope"), 1)
     claim = BY_ID["D1"]
     evidence = evidence_for(claim, None)
-    fewer = evidence.measures.assign(n_tokens=evidence.measures["n_tokens"] - (evidence.measures["scheme"] == "rope"))
-    with pytest.raises(UserError, match="other tokens"):
-        decide(claim, replace(evidence, measures=fewer))
+    other = evidence.measures.assign(text=evidence.measures["text"] - (evidence.measures["scheme"] == "rope"))
+    decision = decide(claim, replace(evidence, measures=other))
+    assert (decision.verdict, decision.findings) == (OUT_OF_SCOPE, ())
+    assert "not the same text" in decision.reason
     both = pd.concat([evidence.measures, evidence.measures.assign(train_len=64, eval_len=64)])
     with pytest.raises(UserError, match="more than once"):
         decide(claim, replace(evidence, measures=both))
+
+
+@pytest.mark.parametrize("change", [{"document": "another"}, {"segment": 9}, {"n_tokens": 5}, {"data": "text"}])
+def test_what_was_scored_on_other_text_is_told_apart(change):
+    rows = rows_of(world(), "causal")
+    seen = measures(rows)
+    assert seen["text"].nunique() == 1
+    one = rows.index[0]
+    rows.loc[one, list(change)] = list(change.values())
+    changed = measures(rows)
+    assert changed["text"].nunique() == 2
+    assert (measures(rows.iloc[::-1]).merge(changed)["log"].size) == len(changed), "in any order"
 
 
 def test_a_length_stands_for_the_nearest_multiple_only():
@@ -193,7 +206,7 @@ def lines_of(by_seed: dict[tuple[str, float], list[float]], extension: str = "no
     """Measures of (scheme, multiple of 100)."""
     return pd.DataFrame(
         {"metric": "perplexity", "experiment": "made", "objective": "causal", "protocol": "nonoverlap", "scheme": scheme,
-         "extension": extension, "train_len": 100, "eval_len": round(at * 100), "seed": seed, "log": value, "n_tokens": 7}
+         "extension": extension, "train_len": 100, "eval_len": round(at * 100), "seed": seed, "log": value, "text": 7}
         for (scheme, at), values in by_seed.items() for seed, value in enumerate(values)
     )  # fmt: skip
 
@@ -315,7 +328,7 @@ def test_published_ratios_stay_within_a_series():
     claim = BY_ID["A1"]
     assert published_values(claim, claim.parts[0], published) == pytest.approx([24.86 / 20.05, 26.45 / 19.34])
     masked = BY_ID["H1"]
-    assert published_values(masked, masked.parts[0], published) == [1.05]
+    assert published_values(masked, masked.parts[0], published) == []
     assert published_values(masked, masked.parts[1], published) == pytest.approx([147.18 / 4.07])
 
 

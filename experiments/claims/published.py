@@ -40,10 +40,10 @@ def evidence(rows: pd.DataFrame, where: Published) -> Evidence:
         protocol=where.protocol,
         experiment="",
         seed=0,
-        n_tokens=0,
+        text=0,
         log=np.log(rows["value"].where(rows["metric"].isin(list(METRICS)))),
     )
-    return Evidence(rows[["metric", *MEASURE, "log", "n_tokens"]])
+    return Evidence(rows[["metric", *MEASURE, "log", "text"]])
 
 
 def published_values(claim: Claim, part: Part, published: pd.DataFrame) -> list[float]:

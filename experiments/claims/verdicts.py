@@ -106,7 +106,7 @@ def of_timings(path: Path) -> list[tuple[str, Evidence]]:
     if steps.empty:
         raise Missing("no training among the timings")
     lines = steps.assign(metric="tokens/s", experiment="speed", protocol="training", extension="none", train_len=steps["n"])
-    lines = lines.assign(log=np.log(lines["tokens"] / lines["value"]), n_tokens=lines["tokens"])
+    lines = lines.assign(log=np.log(lines["tokens"] / lines["value"]), text=lines["tokens"])
     lines = lines.rename(columns={"n": "eval_len", "round": "seed"})
     machines = lines.groupby("machine", sort=False)
     return [(f", {name}" if i else "", Evidence(part)) for i, (name, part) in enumerate(machines)]
