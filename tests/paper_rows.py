@@ -89,7 +89,7 @@ def make_results(folder: Path) -> Path:
         ],
         "main": [table("main", tuple(LEVELS), doubling(128, 4096), "nonoverlap")],
         "stride1": [
-            table("stride1", ("alibi", "rope", "sinusoidal"), [128, 192, 256, 512, 1024], p)
+            table("stride1", ("alibi", "sinusoidal"), [128, 192, 256, 512, 1024], p)
             for p in ("nonoverlap", "sliding(stride=1)")
         ],
     }

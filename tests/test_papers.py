@@ -247,6 +247,14 @@ def test_published_alibi_stands_over_published_sinusoidal(drawn):
     assert sorted(set(published["alibi_train_len"])) == [64, 128, 256, 512]
 
 
+def test_training_lengths_are_not_compared_on_other_text(results):
+    one = FIGURES["press2022_figure4"]
+    rows = pd.concat([remake.load(results / need) for need in one.NEEDS], ignore_index=True)
+    other = rows["document"].where(rows["experiment"] != "causal_256", "other " + rows["document"])
+    with pytest.raises(UserError, match="scored other tokens"):
+        one.figure(rows.assign(document=other), PUBLISHED)
+
+
 def test_published_costs_are_the_csv_over_sinusoidal(drawn):
     points = drawn["press2022_figure2"][1]
     metrics = {"training speed": "train_words_per_s", "evaluation speed": "eval_words_per_s", "memory": "train_memory_gb"}

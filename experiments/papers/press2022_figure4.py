@@ -29,7 +29,7 @@ from experiments.overlay import (
     published_ppl,
 )
 from experiments.papers import PRESS2022
-from extrap.stats import perplexity, t_half_width
+from extrap.stats import perplexity, refuse_other_targets, t_half_width
 
 NEEDS = ("causal_32/rows.csv", "causal_64/rows.csv", "causal/rows.csv", "causal_256/rows.csv")
 HOLDS = {"protocol": ("nonoverlap",), "scheme": ("alibi", "sinusoidal")}
@@ -38,8 +38,13 @@ PANEL = "alibi_train_len"
 
 
 def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """A panel a training length: ours, and the one of the paper that has the same rank."""
+    """A panel a training length: ours, and the one of the paper that has the same rank.
+
+    Raises UserError if the experiments scored different text.
+    """
     rows = rows[(rows["protocol"] == "nonoverlap") & rows["scheme"].isin(["alibi", "sinusoidal"])]
+    models = rows["scheme"] + " trained on " + rows["train_len"].astype(str)
+    refuse_other_targets(rows.assign(scheme=models, train_len=0))  # they are compared across training lengths
     by_seed = perplexity(rows[rows["extension"] == "none"], ["scheme", "train_len", "eval_len", "seed"])
     ours = summarised(over_sinusoidal(by_seed), OURS)
     table = published_ppl(published, "press2022alibi", "5")
