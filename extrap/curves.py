@@ -26,10 +26,11 @@ PANEL_TITLES = {
 NULL_TITLE = "nonoverlap: text cut into pieces; dotted: if blind beyond"
 
 Style = dict[str, object]
+Looks = dict[tuple[str, str], Style]  # (scheme, extension) -> of its line
 Values = tuple[str, str, str]  # the columns of middle, low and high
 
 
-def panels_by_protocol(points: pd.DataFrame, values: Values, ylabel: str, log: bool) -> Figure:
+def panels_by_protocol(points: pd.DataFrame, values: Values, ylabel: str, log: bool, looks: Looks) -> Figure:
     """A panel a protocol on one scale; a column `null`, where points have it, is drawn dotted."""
     protocols = list(points["protocol"].unique())
     with mpl.rc_context(fname=STYLE):
@@ -38,7 +39,6 @@ def panels_by_protocol(points: pd.DataFrame, values: Values, ylabel: str, log: b
         figure = Figure(figsize=(max(width, 4.6), 3.0), layout="constrained")  # no narrower than the title
         FigureCanvasAgg(figure)
         panels = figure.subplots(1, len(protocols), sharey=True, squeeze=False)[0]
-        looks = styles(points)
         for axes, protocol in zip(panels, protocols, strict=True):
             chosen = points[points["protocol"] == protocol]
             curves(axes, chosen, values, looks)
@@ -66,9 +66,12 @@ def _seeds_title(points: pd.DataFrame) -> str:
     return f"{n_seeds} seeds; bands are 95 % t intervals" if n_seeds > 1 else "1 seed"
 
 
-def styles(points: pd.DataFrame) -> dict[tuple[str, str], Style]:
-    """(scheme, extension) -> how its line looks: a scheme has one colour and marker, extensions differ in their dashes."""
-    looks: dict[tuple[str, str], Style] = {}
+def styles(points: pd.DataFrame) -> Looks:
+    """How lines look: a scheme has one colour and marker, extensions differ in their dashes.
+
+    From rows all figures of an experiment take the same.
+    """
+    looks: Looks = {}
     schemes = list(points.loc[points["kind"] == "scheme", "scheme"].unique())
     for kind, scheme, extension in points[["kind", "scheme", "extension"]].drop_duplicates().itertuples(index=False):
         if kind != "scheme":
@@ -83,7 +86,7 @@ def styles(points: pd.DataFrame) -> dict[tuple[str, str], Style]:
     return looks
 
 
-def curves(axes: Axes, points: pd.DataFrame, values: Values, looks: dict[tuple[str, str], Style]) -> None:
+def curves(axes: Axes, points: pd.DataFrame, values: Values, looks: Looks) -> None:
     middle, low, high = values
     for key, line in points.groupby(["scheme", "extension"], sort=False):
         line = line.sort_values("eval_len")
@@ -126,9 +129,7 @@ def axes_of_lengths(axes: Axes, points: pd.DataFrame, log: bool) -> None:
     axes.set_xlabel("evaluation length / training length")
 
 
-def labels(
-    axes: Axes, points: pd.DataFrame, value: str, looks: dict[tuple[str, str], Style], names: dict[tuple[str, str], str]
-) -> None:
+def labels(axes: Axes, points: pd.DataFrame, value: str, looks: Looks, names: dict[tuple[str, str], str]) -> None:
     """The name of each line at its right end, moved apart where they would overlap."""
     longest = points["eval_len"].max()
     to_pixels = axes.transData.transform

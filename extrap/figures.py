@@ -46,7 +46,7 @@ def perplexity_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     else:
         points["null"] = np.nan
     points = points[[*POINT, "null", "ppl", "ppl_low", "ppl_high"]]
-    return panels_by_protocol(points, ("ppl", "ppl_low", "ppl_high"), "perplexity", log=True), points
+    return panels_by_protocol(points, ("ppl", "ppl_low", "ppl_high"), "perplexity", log=True, looks=styles(rows)), points
 
 
 def floor_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
@@ -54,7 +54,8 @@ def floor_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     floor = _as_trained(against_floor(_by_length(rows)).assign(kind="scheme"))
     floor = floor.assign(low=floor["excess"] - floor["excess_half"], high=floor["excess"] + floor["excess_half"])
     points = floor[[*POINT, "excess", "low", "high"]]
-    return panels_by_protocol(points, ("excess", "low", "high"), "nats per token above the floor", log=False), points
+    ylabel = "nats per token above the floor"
+    return panels_by_protocol(points, ("excess", "low", "high"), ylabel, log=False, looks=styles(rows)), points
 
 
 def position_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
@@ -66,7 +67,7 @@ def position_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     summary = summary.assign(low=summary["log_ppl"] - summary["log_ppl_half"],
                              high=summary["log_ppl"] + summary["log_ppl_half"])  # fmt: skip
     points = summary[[*POINT, "log_ppl", "low", "high"]]
-    figure = panels_by_protocol(points, ("log_ppl", "low", "high"), "nats per token", log=False)
+    figure = panels_by_protocol(points, ("log_ppl", "low", "high"), "nats per token", log=False, looks=styles(rows))
     figure.axes[0].set_xlabel("tokens read (up to) / training length")
     return figure, points
 
@@ -104,7 +105,7 @@ def controls_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     schemes = list(summary.loc[control & (summary["protocol"] == protocol), "scheme"].unique())
     chosen = (summary["protocol"] == protocol) & summary["scheme"].isin(schemes)
     points = summary.loc[chosen & ((summary["extension"] == "none") | control), [*POINT, "ppl", "ppl_low", "ppl_high"]]
-    looks = styles(summary)  # a scheme looks as in the figure of all schemes
+    looks = styles(rows)
     names = {key: "as trained" if key[1] == "none" else key[1] for key in looks}
     columns = min(COLUMNS, len(schemes))
     n_rows = -(-len(schemes) // columns)
