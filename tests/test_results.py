@@ -167,6 +167,32 @@ def test_a_report_that_is_refused_leaves_the_last_one_as_it_was(tmp_path):
     assert rows.read_text() == "of the last good report"
 
 
+def test_a_report_that_fails_halfway_leaves_the_last_one_as_it_was(tmp_path, capsys):
+    finished(tmp_path / "runs" / "made", "rope", 0)
+    gather(tmp_path, "made", "a test")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()}
+    evaluated = tmp_path / "runs" / "made" / "rope-seed0" / "eval.csv"
+    rows = load_rows(evaluated)
+    save_rows(evaluated, rows[rows["eval_len"] > 128])
+    assert "training length is missing" in refusal(gather, tmp_path, "made", "a test")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()} == before
+    draw_all(tmp_path)
+
+
+def test_a_bad_folder_is_told_in_a_line_and_stops_no_other(tmp_path, capsys):
+    rows = many({"a": {128: [1.0], 256: [2.0]}})
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        save_rows(tmp_path / name / "rows.csv", rows if name != "b" else rows[rows["eval_len"] > 128])
+    message = refusal(draw_all, tmp_path)
+    assert message.startswith("1 of ")
+    assert message.endswith(f" could not be made: {tmp_path / 'b'}")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{tmp_path / 'b'}: rows: perplexity at the training length is missing")
+    assert all((tmp_path / name / "table.md").exists() for name in ("a", "c"))
+    assert (tmp_path / "claims" / "claims.md").exists()
+
+
 def test_a_report_can_be_made_again_from_its_rows_byte_for_byte(tmp_path, capsys):
     for scheme in ("rope", "alibi"):
         for seed in (0, 1):
