@@ -18,16 +18,16 @@ import yaml
 from matplotlib.figure import Figure
 
 from experiments import papers
+from experiments.claims.published import load_published
 from experiments.overlay import OURS
 from experiments.speed.timings import load_timings
 from extrap.errors import UserError, nearest
 from extrap.figures import save_figure
-from extrap.results import load_rows, write_atomic
+from extrap.results import load_rows, load_training, write_atomic
 
-PUBLISHED = Path(__file__).with_name("published.csv")
 LOADERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     "rows.csv": load_rows,
-    "training.csv": pd.read_csv,
+    "training.csv": load_training,
     "timings.csv": load_timings,
 }
 SCALES = ("", "_gpu")  # an experiment of this name has a larger sibling of that name, and a figure of its own
@@ -71,7 +71,7 @@ def scaled(need: str, scale: str) -> str:
 
 def draw_papers(results: Path, name: str | None = None) -> Iterator[str]:
     """Draws every figure whose tables are there; a line for each file, and for each figure that has to wait."""
-    published = pd.read_csv(PUBLISHED, dtype={"table": str})
+    published = load_published()
     for figure_name, one in chosen(name).items():
         for scale in SCALES:
             needs = [scaled(need, scale) for need in one.NEEDS]
@@ -120,6 +120,7 @@ def facts_of(folder: Path, rows: pd.DataFrame) -> dict[str, str]:
         }
     config = told["config"]
     model, train, evaluation, data = (config[part] for part in ("model", "train", "eval", "data"))
+    trained = rows[rows["kind"] == "scheme"] if "kind" in rows else rows  # of training.csv all are
     tokens = train["max_steps"] * train["batch_size"] * train["train_len"]
     size = f", {data['train_bytes'] / 1e6:.1f} million bytes" if "train_bytes" in data else ""
     return {
@@ -128,7 +129,7 @@ def facts_of(folder: Path, rows: pd.DataFrame) -> dict[str, str]:
         "model": f"{model['n_layers']} layers, width {model['d_model']:,}, {model['n_heads']} heads",
         "training": f"{tokens:,} tokens: {train['max_steps']:,} steps of {train['batch_size']} x {train['train_len']:,}",
         "training length": f"{train['train_len']:,}",
-        "seeds": str(rows.loc[rows["seed"] >= 0, "seed"].nunique()),
+        "seeds": str(trained["seed"].nunique()),
         "scored": f"{evaluation['n_segments']} held-out segments of {max(evaluation['lengths']):,} tokens",
     }
 

@@ -7,14 +7,17 @@ python -m experiments.report claims        results/claims/: what the rows say ab
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 import yaml
 
 from experiments.claims.report import write_claims
-from experiments.remake import draw_papers
+from experiments.remake import draw_papers, paper_figures
 from experiments.speed.report import write_speed_report
 from extrap.errors import UserError
 from extrap.figures import draw, save_figure
@@ -28,18 +31,25 @@ def gather(results: Path, name: str, command: str) -> None:
     """Writes results/<name>/ from the evaluated runs and prints the table; `command` is recorded as what made them."""
     rows = collect(results / "runs" / name)
     folder = results / name
+    with all_or_nothing(folder) as draft:
+        save_rows(draft / "rows.csv", rows)
+        save_rows(draft / "training.csv", collect_training(results / "runs" / name))
+        write_atomic(draft / "provenance.yaml", provenance(results / "runs" / name, command))
+        written = [draft / "rows.csv", draft / "training.csv", draft / "provenance.yaml"]
+        written += write_report(load_rows(draft / "rows.csv"), draft)
+        table = text_table(rows)
+    print(f"\n{table}\n\n* better than every other scheme beyond the noise of seeds\n")
+    print("written:", *(f"  {folder / path.name}" for path in written), sep="\n")
+
+
+@contextmanager
+def all_or_nothing(folder: Path) -> Iterator[Path]:
+    """A place to write to: at the end its files replace those of the folder, after an error none of them does."""
     folder.mkdir(exist_ok=True)
-    save_rows(folder / "rows.csv", rows)
-    save_rows(folder / "training.csv", collect_training(results / "runs" / name))
-    write_atomic(folder / "provenance.yaml", provenance(results / "runs" / name, command))
-    written = [
-        folder / "rows.csv",
-        folder / "training.csv",
-        folder / "provenance.yaml",
-        *write_report(load_rows(folder / "rows.csv"), folder),
-    ]
-    print(f"\n{text_table(rows)}\n\n* better than every other scheme beyond the noise of seeds\n")
-    print("written:", *(f"  {path}" for path in written), sep="\n")
+    with TemporaryDirectory(prefix=".draft-", dir=folder) as name:
+        yield (draft := Path(name))
+        for path in sorted(draft.iterdir()):
+            path.replace(folder / path.name)
 
 
 def write_report(rows: pd.DataFrame, folder: Path) -> list[Path]:
@@ -68,14 +78,27 @@ REPORTS: dict[str, Callable[[Path], list[Path]]] = {
 
 
 def draw_all(results: Path) -> None:
-    """Every report below results/ again, and the figures of papers that can be drawn from their rows."""
+    """Every report below results/ again, and the figures of papers that can be drawn from their rows.
+
+    What cannot be drawn is told in a line and stops none of the others; at the end it raises UserError.
+    """
     found = sorted(path for name in REPORTS for path in results.glob(f"*/{name}"))
     if not found:
         raise UserError(f"{results} holds no */{' and no */'.join(REPORTS)}; `make sweep` and `make bench` write them")
-    for path in found:
-        print(*REPORTS[path.name](path.parent), sep="\n")
-    print(*write_claims(results), sep="\n")
-    print(*draw_papers(results), sep="\n")
+    reports: dict[str, Callable[[], Iterable[Path | str]]] = {
+        str(path.parent): partial(REPORTS[path.name], path.parent) for path in found
+    }
+    reports["claims"] = partial(write_claims, results)
+    reports |= {name: partial(draw_papers, results, name) for name in paper_figures()}
+    failed = []
+    for name, make in reports.items():
+        try:
+            print(*make(), sep="\n")
+        except UserError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            failed.append(name)
+    if failed:
+        raise UserError(f"{len(failed)} of {len(reports)} reports could not be made: {', '.join(failed)}")
 
 
 def main() -> None:

@@ -95,6 +95,12 @@ def _check(cell: Cell) -> None:
             raise UserError(f"eval.protocols: no protocol {protocol}; {nearest(protocol, PROTOCOLS)}")
     if "pseudo" in config.eval.protocols and cell.objective.causal:
         raise UserError("eval.protocols: pseudo masks tokens one at a time; expected objective=mlm, found a causal one")
+    longest, train_len = max(config.eval.lengths), config.train.train_len
+    if "position" in config.eval.protocols and not cell.objective.causal and longest < 2 * train_len:
+        raise UserError(
+            "eval.lengths: position counts tokens from the nearer end of the longest; to reach the training length "
+            f"expected at least 2 * train.train_len={2 * train_len} among them, found {config.eval.lengths}"
+        )
     for extension in config.eval.extensions:
         if extension not in EXTENSIONS:
             raise UserError(f"eval.extensions: no extension {extension}; {nearest(extension, EXTENSIONS)}")

@@ -24,6 +24,9 @@ class Device(Enum):
     cuda = "cuda"
 
 
+NO_EXPERIMENTS = ("runs", "claims", "papers", "speed")  # what else stands below results/
+
+
 # Values stand in conf/ alone: a field without a default is one that conf/ must give.
 
 
@@ -87,6 +90,11 @@ class EvalConfig:
                 raise UserError(f"eval.{name}: expected at least one, and each of them once, found {given}")
         if "none" not in self.extensions:
             raise UserError(f"eval.extensions: expected none among them, to compare with; found {self.extensions}")
+        if self.protocols == ["position"]:  # whose lengths are places in a text: no table could be made of them alone
+            raise UserError(
+                "eval.protocols: expected one of nonoverlap, same_targets, sliding, pseudo among them, "
+                f"found {self.protocols}"
+            )
         if min(self.lengths) < self.n_targets:
             raise UserError(
                 f"eval.n_targets: {self.n_targets} targets do not fit into the shortest of eval.lengths, {min(self.lengths)}"
@@ -130,12 +138,21 @@ class Config:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**31:
             raise UserError(f"seed: expected 0 to 2**31 - 1, found {self.seed}")
-        if not re.fullmatch(r"[\w.-]{1,100}", self.name, re.ASCII) or not self.name.strip(".") or self.name == "runs":
-            raise UserError(f"name: expected letters, digits, '_', '.' or '-' (and not 'runs'), found {self.name!r}")
+        if not re.fullmatch(r"[\w.-]{1,100}", self.name, re.ASCII) or not self.name.strip("."):
+            raise UserError(f"name: expected letters, digits, '_', '.' or '-', found {self.name!r}")
+        if self.name in NO_EXPERIMENTS:
+            raise UserError(
+                f"name: expected none of {', '.join(NO_EXPERIMENTS)}, which stand for others; found {self.name!r}"
+            )
         if self.train.train_len not in self.eval.lengths:
             raise UserError(
                 f"eval.lengths: expected train.train_len={self.train.train_len} among them, to compare with; "
                 f"found {self.eval.lengths}"
+            )
+        if "sliding" in self.eval.protocols and self.train.train_len not in self.eval.windows:
+            raise UserError(
+                f"eval.windows: expected train.train_len={self.train.train_len} among them, to compare with under sliding; "
+                f"found {self.eval.windows}"
             )
 
     @property

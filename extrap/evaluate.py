@@ -72,7 +72,8 @@ def evaluate(encoder: Encoder, source: Source, objective: Objective, config: Eva
                 raise FloatingPointError(f"the loss at eval_len {eval_len} ({protocol}, {extension}) is not a number")
             rows = rows_of(held_out, protocol, eval_len, nll_sum, n_tokens.astype(np.int64))
             frames.append(rows.assign(extension=extension))
-    return pd.concat(frames, ignore_index=True)
+    nothing = np.zeros(config.n_segments, dtype=np.int64)
+    return pd.concat(frames or [rows_of(held_out, "", 0, nothing, nothing)[:0]], ignore_index=True)
 
 
 def reads(config: EvalConfig, train_len: int, causal: bool) -> dict[Read, list[Scoring]]:

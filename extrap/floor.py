@@ -15,7 +15,7 @@ def reference_rows(config: Config, source: Source, objective: Objective) -> pd.D
 
     `unigram` predicts every token from the frequencies in the training text. The others see exactly what a model sees: the
     tokens from the start of its window up to the one before the target. Only causal prediction has those: what two-sided
-    context is worth has no closed form here.
+    context is worth has no closed form here. Under `pseudo` there is none: alone, it gives a table without rows.
     """
     frames: list[pd.DataFrame] = []
     held_out, batch = held_out_batch(source, objective, config.eval)
@@ -38,7 +38,8 @@ def reference_rows(config: Config, source: Source, objective: Objective) -> pd.D
                 sums = np.where(scored, nll, 0.0).sum(axis=1)
                 rows = rows_of(held_out, label(config.eval, protocol), eval_len, sums, scored.sum(axis=1))
                 frames.append(rows.assign(kind=kind, scheme=name))
-    return label_rows(pd.concat(frames, ignore_index=True), config, run="reference", seed=0)
+    rows = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
+    return label_rows(rows, config, run="reference", seed=0)
 
 
 def label_rows(rows: pd.DataFrame, config: Config, **columns: object) -> pd.DataFrame:

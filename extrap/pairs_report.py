@@ -1,5 +1,7 @@
 """Who beats whom, as people see it: pairs.md and the figure. Imports no torch."""
 
+from textwrap import wrap
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -12,16 +14,20 @@ from extrap.stats import SETTING
 from extrap.typesetting import length, markdown
 
 NOTE = """\
-Differences of log-perplexity (nats per token), paired by seed and on the same tokens. Two intervals, each of 95 %, say two
-things: over seeds (t), how far other seeds of the same training might differ on this text; over documents (bootstrap), how
-far these trained models might differ on other documents like these. p is of the paired t test over seeds, after Holm over
-all pairs that one table compares at one length. Decided: p < 0.05 and both intervals on the same side of 0. Seeds needed:
-for 80 % power of a two-sided 5 % t test of a difference as large and as varied as the one seen, Holm left aside. All lengths
-stand in pairs.csv."""
+Differences of log-perplexity (nats per token), paired by seed and on the same tokens. Two intervals, each of 95 %, say
+two things: over seeds (t), how far other seeds of the same training might differ on this text; over documents
+(bootstrap), how far these trained models might differ on other documents like these. p is of the paired t test over
+seeds, after Holm over all pairs that one table compares at one length. Of fewer than six documents there is no interval
+over documents: it is left blank, and nothing is decided. Decided: p < 0.05 and both intervals on the same side of 0.
+Seeds needed: for 80 % power of a two-sided 5 % t test of a difference as large and as varied as the one seen, Holm left
+aside. All lengths stand in pairs.csv."""
 EXTRAPOLATES_NOTE = """\
-A scheme extrapolates if, under same_targets, it beats its own weights with attention cut off at the training length, beyond
-the noise: the difference to that window (negative: better than it), its interval over seeds, and yes, no or undecided by the
-rule above, Holm over the schemes at one length. Who does not may survive longer inputs, but makes nothing of them."""
+A scheme extrapolates if, under same_targets, it beats its own weights with attention cut off at the last L tokens, the
+training length (in an encoder at L/2 on either side), beyond the noise: the difference to that window (negative: better
+than it), its interval over seeds, and yes, no or undecided by the rule above, Holm over the schemes at one length. Who
+does not may survive longer inputs, but makes nothing of them."""
+
+CELL = (0.28, 0.2)  # inches, of the figure
 
 
 def pairs_table(pairs: pd.DataFrame, against_window: pd.DataFrame) -> str:
@@ -47,9 +53,13 @@ def pairs_figure(pairs: pd.DataFrame) -> Figure:
     n_columns = shown.groupby("protocol")["eval_len"].nunique().max()
     n_cells = len(set(shown["scheme_a"]) | set(shown["scheme_b"])) - 1
     longest = max(shown["scheme_a"].str.len().max(), shown["scheme_b"].str.len().max())
-    size = (0.28 * n_cells + 0.3 + 0.06 * longest, 0.2 * n_cells + 0.45 + 0.05 * longest)
+    names = 0.06 * longest + 0.3
+    size = (names + max(CELL[0] * n_cells, 1.7), CELL[1] * n_cells + 0.45 + 0.05 * longest)  # titles are up to 1.7 wide
+    width = max(size[0] * n_columns, 3.4)
+    what = f"{setting_title(pairs)}by how many nats per token a row beats a column; grey: undecided"
+    told = wrap(what, int(width / 0.062))
     with mpl.rc_context(fname=STYLE):
-        figure = Figure(figsize=(size[0] * n_columns, size[1] * len(protocols) + 0.3), layout="constrained")
+        figure = Figure(figsize=(width, size[1] * len(protocols) + 0.15 * (1 + len(told))), layout="constrained")
         FigureCanvasAgg(figure)
         panels = figure.subplots(len(protocols), n_columns, squeeze=False)
         for line, protocol in zip(panels, protocols, strict=True):
@@ -60,8 +70,7 @@ def pairs_figure(pairs: pd.DataFrame) -> Figure:
                 axes.set_title(f"{protocol}, {length(eval_len)}" + (f" ({multiple:.3g} L)" if multiple != 1 else " (L)"))
             for axes in line[len(cells) :]:
                 axes.set_visible(False)
-        what = "by how many nats per token a row beats a column; grey: undecided"
-        figure.suptitle(f"{setting_title(pairs)}{what}", x=0.01, ha="left", fontsize=8)
+        figure.suptitle("\n".join(told), x=0.01, ha="left", fontsize=8)
     return figure
 
 
@@ -164,6 +173,7 @@ def _matrix(axes: Axes, cell: pd.DataFrame) -> None:
         axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=6, color=colour)
     axes.set_xlim(0, len(columns))
     axes.set_ylim(len(rows), 0)
+    axes.set_aspect(CELL[1] / CELL[0], anchor="W")
     axes.set_xticks(np.arange(len(columns)) + 0.5, columns, parse_math=False)
     axes.tick_params(axis="x", labelrotation=45)
     for label in axes.get_xticklabels():

@@ -28,6 +28,7 @@ COLUMNS = [
     "experiment", "run", "kind", "scheme", "extension", "objective", "data", "protocol", "train_len", "eval_len",
     "seed", "document", "segment", "nll_sum", "n_tokens", "n_bytes",
 ]  # fmt: skip
+TRAINING = ["experiment", "run", "scheme", "objective", "data", "train_len", "seed", "step", "tokens", "loss"]
 COUNTS = ["train_len", "eval_len", "seed", "segment", "n_tokens", "n_bytes"]
 # one segment scored once: two rows that agree in all of these are an error
 KEY = ["scheme", "extension", "objective", "data", "protocol", "train_len", "eval_len", "seed", "document", "segment"]
@@ -126,13 +127,26 @@ def collect(runs: Path) -> pd.DataFrame:
 
 def collect_training(runs: Path) -> pd.DataFrame:
     """The training losses of every evaluated run, named as its rows are; loss in nats per scored token of a batch."""
-    labels = ["experiment", "run", "scheme", "objective", "data", "train_len", "seed"]
-    tables = [pd.DataFrame(columns=[*labels, "step", "tokens", "loss"])]
+    tables = [pd.DataFrame(columns=TRAINING)]
     for folder in evaluated(runs):
         if (folder / "train.csv").exists():  # references are not trained
-            run = load_rows(folder / "eval.csv").loc[:0, labels]
-            tables.append(run.merge(pd.read_csv(folder / "train.csv")[["step", "tokens", "loss"]], how="cross"))
+            run = load_rows(folder / "eval.csv").loc[:0, TRAINING[:-3]]
+            tables.append(run.merge(pd.read_csv(folder / "train.csv")[TRAINING[-3:]], how="cross"))
     return pd.concat(tables[1:] or tables, ignore_index=True)
+
+
+def load_training(path: Path) -> pd.DataFrame:
+    """Training losses from CSV, checked: all columns, a finite loss once for every run and step."""
+    if not path.exists():
+        raise UserError(f"{path} does not exist; `make sweep` writes it")
+    try:
+        losses = pd.read_csv(path, dtype=str, keep_default_na=False)[TRAINING]
+        losses = losses.astype(dict.fromkeys(["train_len", "seed", "step", "tokens"], np.int64) | {"loss": np.float64})
+    except (ValueError, KeyError) as error:
+        raise UserError(one_line(f"{path} is no table with the columns {', '.join(TRAINING)}: {error}")) from error
+    if losses.duplicated([*TRAINING[:-3], "step"]).any() or not np.isfinite(losses["loss"]).all():
+        raise UserError(f"{path}: expected a finite loss once for every run and step")
+    return losses
 
 
 def evaluated(runs: Path) -> list[Path]:

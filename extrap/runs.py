@@ -80,7 +80,8 @@ def write_references(cell: Cell) -> None:
         return
     rows = reference_rows(cell.config, cell.source, cell.objective)
     claim(folder, identity)
-    save_rows(folder / "eval.csv", rows)
+    if len(rows):  # under pseudo alone there are none
+        save_rows(folder / "eval.csv", rows)
 
 
 def build_encoder(cell: Cell) -> Encoder:

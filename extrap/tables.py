@@ -1,13 +1,16 @@
 """Rows -> tables of perplexity for people (terminal, Markdown, LaTeX) and for machines (CSV). Imports no torch."""
 
 from collections.abc import Callable
+from itertools import count
 
 import numpy as np
 import pandas as pd
 
 from extrap.null import early_token_null
-from extrap.stats import SCHEME, SETTING, against_floor, is_doubling, summarise
+from extrap.stats import SCHEME, SETTING, against_floor, summarise
 from extrap.typesetting import NONE, align, escape_latex, latex_cell, length, markdown, name, number, percent
+
+MOST = {"terminal": 6, "page": 8}  # lengths side by side: a terminal of 130 columns, a page of text
 
 
 def csv_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -26,15 +29,17 @@ def csv_table(rows: pd.DataFrame) -> pd.DataFrame:
 def text_table(rows: pd.DataFrame) -> str:
     """For a terminal: perplexity and its interval."""
     parts = []
-    for title, table in _blocks(rows, _cell_text):
+    for title, table in _blocks(rows, _cell_text, MOST["terminal"]):
         parts += [title, table.to_markdown(index=False, tablefmt="simple", disable_numparse=True, colalign=align(table))]
+    if _leaves_out(rows, MOST["terminal"]):
+        parts.append(LENGTHS_NOTE)
     return "\n\n".join(parts)
 
 
 def markdown_table(rows: pd.DataFrame) -> str:
     """For a page: perplexity, its interval and its ratio to the training length; the best in bold."""
     parts = [_notes(rows)]
-    for title, table in _blocks(rows, _cell_markdown):
+    for title, table in _blocks(rows, _cell_markdown, MOST["page"]):
         parts += [f"**{title}**", markdown(table, ["scheme"])]
     return "\n\n".join(parts) + "\n"
 
@@ -42,7 +47,7 @@ def markdown_table(rows: pd.DataFrame) -> str:
 def latex_table(rows: pd.DataFrame) -> str:
     """booktabs tables, one a protocol, otherwise the Markdown ones; needs \\usepackage{booktabs}."""
     parts = ["% " + _notes(rows).replace("**", "").replace("\n", "\n% ") + "\n"]
-    for title, table in _blocks(rows, _cell_markdown):
+    for title, table in _blocks(rows, _cell_markdown, MOST["page"]):
         cells = table.map(latex_cell).assign(scheme=table["scheme"].map(escape_latex))
         styled = cells.rename(columns=escape_latex).style.hide(axis="index")
         body = styled.to_latex(hrules=True, column_format="l" + "r" * (table.shape[1] - 1))
@@ -56,11 +61,14 @@ Perplexity: mean over seeds; ± is the 95 % t interval over seeds in log-perplex
 ratio to the perplexity at the training length L. **Bold**: better than every other scheme by more than the interval of
 the difference, paired by seed. Blow-up: between which lengths perplexity first exceeds that at L by 5 %. bpb: bits per
 byte at L. Tokens: scored for each seed and length. Intervals hold the noise of seeds, not of which text was scored."""
+LENGTHS_NOTE = "Where lengths are many, doublings of L and the longest are shown. All lengths stand in table.csv."
 CONTROLS_NOTE = """\
-Controls: the same weights, changed beyond L only; "+ window" attends no further than at L. Bold: better than those, too."""
+Controls: the same weights, changed beyond L only; "+ window" attends to the last L tokens, in an encoder to L/2 on either
+side. Bold: better than those, too."""
 NULL_NOTE = """\
 Excess: perplexity over the early-token null, which is what perplexity under nonoverlap would be if a model made no use of
-context beyond L: below 1 it does, above 1 longer inputs do harm."""
+context beyond L: below 1 it does, above 1 longer inputs do harm. Sliding by S tokens, from which the null is made, lets
+tokens read L - S + 1 or more, not L: the excess of a model that is blind beyond L is a little below 1."""
 FLOOR_NOTE = """\
 Floor: the best possible prediction from the tokens that a model sees; "floor, last L" looks back L tokens at most. Learned
 at L: the share of the way from counting symbols to the floor. Gained: at the longest length, the share of what context
@@ -69,6 +77,8 @@ beyond L is worth, negative where longer inputs do harm."""
 
 def _notes(rows: pd.DataFrame) -> str:
     notes = [NOTE]
+    if _leaves_out(rows, MOST["page"]):
+        notes.append(LENGTHS_NOTE)
     if (rows["extension"] != "none").any():
         notes.append(CONTROLS_NOTE)
     if not _shown_null(rows).empty:
@@ -83,9 +93,19 @@ def _tabulated(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["protocol"] != "position"]
 
 
-def _shown(lines: pd.DataFrame) -> pd.DataFrame:
-    """For people: doublings of the training length, and the longest."""
-    return lines[is_doubling(lines) | (lines["eval_len"] == lines["eval_len"].max())]
+def _shown(lines: pd.DataFrame, most: int) -> list[int]:
+    """All lengths of a setting; if they are more than `most`, doublings of the training length, or each second of them,
+    each third, ..., and the longest."""
+    lengths, train_len = sorted(lines["eval_len"].unique()), lines["train_len"].iloc[0]
+    if len(lengths) <= most:
+        return lengths
+    chosen = ([n for n in lengths if np.log2(n / train_len) % k == 0 or n == lengths[-1]] for k in count(1))
+    return next(shown for shown in chosen if len(shown) <= most)
+
+
+def _leaves_out(rows: pd.DataFrame, most: int) -> bool:
+    settings = _tabulated(rows).groupby(SETTING)
+    return any(len(_shown(lines, most)) < lines["eval_len"].nunique() for _, lines in settings)
 
 
 def _shown_null(rows: pd.DataFrame) -> pd.DataFrame:
@@ -94,7 +114,7 @@ def _shown_null(rows: pd.DataFrame) -> pd.DataFrame:
     return null if null.empty else null[(null["full_context"] != "same_targets") & (null["eval_len"] > null["train_len"])]
 
 
-def _blocks(rows: pd.DataFrame, cell: Callable[[pd.Series], str]) -> list[tuple[str, pd.DataFrame]]:
+def _blocks(rows: pd.DataFrame, cell: Callable[[pd.Series], str], most: int) -> list[tuple[str, pd.DataFrame]]:
     """(title, table) for every setting: schemes, their controls, and what there is to compare them with."""
     rows = _tabulated(rows)
     blocks = []
@@ -103,17 +123,17 @@ def _blocks(rows: pd.DataFrame, cell: Callable[[pd.Series], str]) -> list[tuple[
         objective, data, train_len, protocol = setting
         where = f"by length, {objective} on {data}, trained on {train_len}"
         counts = lines.loc[lines["kind"] == "scheme", "n_seeds"]
-        fewest, most = counts.min(), counts.max()
-        seeds = f"{fewest} to {most} seeds" if fewest < most else f"{most} seed{'s' if most > 1 else ''}"
+        low, high = counts.min(), counts.max()
+        seeds = f"{low} to {high} seeds" if low < high else f"{high} seed{'s' if high > 1 else ''}"
         goes_beyond = lines.groupby(SCHEME)["eval_len"].transform("max") > train_len  # up to there an extension is a copy
-        trained = lines["extension"] == "none"
+        trained, shown = lines["extension"] == "none", _shown(lines, most)
         for what, part in (("perplexity", lines[trained]), ("controls, perplexity", lines[~trained & goes_beyond])):
             if len(part):
-                blocks.append((f"{protocol}: {what} {where}, {seeds}", _perplexity_block(part, train_len, cell)))
+                blocks.append((f"{protocol}: {what} {where}, {seeds}", _perplexity_block(part, shown, cell)))
         if len(chosen := _of(null, setting)):
-            blocks.append((f"{protocol}: excess over the early-token null {where}", _null_block(chosen)))
+            blocks.append((f"{protocol}: excess over the early-token null {where}", _null_block(chosen, shown)))
         if len(chosen := _of(floor, setting)):
-            blocks.append((f"{protocol}: nats per token above the floor {where}", _floor_block(chosen, train_len)))
+            blocks.append((f"{protocol}: nats per token above the floor {where}", _floor_block(chosen, shown)))
     return blocks
 
 
@@ -121,9 +141,8 @@ def _of(table: pd.DataFrame, setting: tuple[object, ...]) -> pd.DataFrame:
     return table if table.empty else table[(table[SETTING] == list(setting)).all(axis=1)]
 
 
-def _perplexity_block(lines: pd.DataFrame, train_len: int, cell: Callable[[pd.Series], str]) -> pd.DataFrame:
-    lengths = sorted(lines["eval_len"].unique())
-    shown = sorted(_shown(lines)["eval_len"].unique())
+def _perplexity_block(lines: pd.DataFrame, shown: list[int], cell: Callable[[pd.Series], str]) -> pd.DataFrame:
+    lengths, train_len = sorted(lines["eval_len"].unique()), lines["train_len"].iloc[0]
     table = []
     for (kind, scheme, extension), group in lines.groupby(SCHEME, sort=False):
         by_length = group.set_index("eval_len")
@@ -139,8 +158,8 @@ def _perplexity_block(lines: pd.DataFrame, train_len: int, cell: Callable[[pd.Se
     return pd.DataFrame(table)
 
 
-def _null_block(lines: pd.DataFrame) -> pd.DataFrame:
-    shown = sorted(_shown(lines)["eval_len"].unique())
+def _null_block(lines: pd.DataFrame, shown: list[int]) -> pd.DataFrame:
+    shown = [n for n in shown if n in set(lines["eval_len"])]  # those beyond the training length
     table = []
     for (scheme, extension), group in lines.groupby(["scheme", "extension"], sort=False):
         by_length = group.set_index("eval_len")
@@ -151,8 +170,8 @@ def _null_block(lines: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def _floor_block(lines: pd.DataFrame, train_len: int) -> pd.DataFrame:
-    shown = sorted(_shown(lines)["eval_len"].unique())
+def _floor_block(lines: pd.DataFrame, shown: list[int]) -> pd.DataFrame:
+    train_len = lines["train_len"].iloc[0]
     table = []
     for (scheme, extension), group in lines.groupby(["scheme", "extension"], sort=False):
         by_length = group.set_index("eval_len").sort_index()

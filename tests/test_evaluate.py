@@ -12,11 +12,11 @@ from extrap import model
 from extrap.cells import prepare_grid
 from extrap.compose import compose_grid
 from extrap.protocols import PROTOCOLS, held_out_batch, label
-from extrap.runs import build_encoder
+from extrap.runs import build_encoder, write_references
 
 SMALL = [
     "experiment=smoke", "seed=0", "train.train_len=16", "eval.lengths=[8,16,21,48]", "eval.n_segments=9", "eval.n_targets=8",
-    "eval.stride=3", "eval.windows=[8,21]", "eval.protocols=[nonoverlap,same_targets,sliding,position]",
+    "eval.stride=3", "eval.windows=[8,16,21]", "eval.protocols=[nonoverlap,same_targets,sliding,position]",
     "eval.extensions=[none]",
 ]  # fmt: skip
 
@@ -81,7 +81,7 @@ def test_the_same_tokens_are_scored_at_every_length(tmp_path):
     found = rows(c, encoder).query("protocol != 'position'")
     for (protocol, *_), cell in found.groupby(["protocol", "document", "segment"]):
         assert cell["n_tokens"].nunique() == 1
-        assert len(cell) == (2 if "sliding" in protocol else 4)
+        assert len(cell) == (3 if "sliding" in protocol else 4)
 
 
 def test_a_scheme_that_ends_has_no_rows_beyond_its_end(tmp_path):
@@ -89,6 +89,14 @@ def test_a_scheme_that_ends_has_no_rows_beyond_its_end(tmp_path):
     found = rows(c, encoder)
     assert set(found["eval_len"]) == {8, 16}
     assert "position" not in set(found["protocol"])  # its one pass is longer than that
+
+
+def test_a_scheme_that_reaches_nothing_has_a_table_without_rows(tmp_path):
+    c, encoder = make(tmp_path, "position=learned")
+    found = evaluation.evaluate(encoder, c.source, c.objective, dataclasses.replace(c.config.eval, lengths=[21, 48],
+                                                                                   windows=[21]))  # fmt: skip
+    assert found.empty
+    assert list(found.columns) == list(rows(c, encoder).columns)
 
 
 @pytest.mark.parametrize("objective", ["mlm", "causal"])
@@ -156,6 +164,13 @@ def test_pseudo_masks_one_token_at_a_time(tmp_path):
             row = found.loc[(eval_len, held_out.documents[s], held_out.segments[s])]
             assert row["n_tokens"] == 3
             assert row["nll_sum"] == pytest.approx(nll, rel=1e-5)
+
+
+def test_pseudo_alone_has_no_references_to_wait_for(tmp_path):
+    c, encoder = make(tmp_path, "eval.protocols=[pseudo]")
+    write_references(c)
+    assert not (c.config.folder.parent / "reference" / "eval.csv").exists(), "a table without rows would be refused"
+    assert set(rows(c, encoder)["protocol"]) == {"pseudo"}
 
 
 def test_a_loss_that_is_no_number_is_an_error_and_no_row(tmp_path):

@@ -377,6 +377,25 @@ def test_the_stronger_is_the_darker_and_can_be_read():
             assert text.get_window_extent(renderer).width < cell.get_window_extent(renderer).width
 
 
+@pytest.mark.parametrize("n_schemes", [2, 3, 7])
+@pytest.mark.parametrize("lengths", [(128,), (128, 512, 4096)])
+def test_however_few_are_compared_titles_fit(n_schemes, lengths):
+    """Warnings are errors: none of axes without room either."""
+    schemes = {f"scheme {i}": {n: [1.0 + i, 1.1 + i] for n in lengths} for i in range(n_schemes)}
+    figure = pairs_figure(pairs(many(schemes, protocol="same_targets", objective="causal")))
+    figure.canvas.draw()
+    renderer = figure.canvas.get_renderer()
+    boxes = [axes._left_title.get_window_extent(renderer) for axes in panels(figure)]
+    titles = list(boxes)
+    boxes.append(figure._suptitle.get_window_extent(renderer))
+    for box in boxes:
+        assert box.x0 >= 0
+        assert box.x1 <= figure.bbox.width
+        assert box.y1 <= figure.bbox.height
+    assert all(left.x1 < right.x0 for left, right in pairwise(titles))
+    assert all(axes.patches[0].get_window_extent(renderer).width > 0.25 * figure.dpi for axes in panels(figure))
+
+
 def test_the_table_of_pairs_says_the_same():
     points = pairs(five())
     text = pairs_table(points, extrapolates(five()))
@@ -402,6 +421,16 @@ def test_the_table_of_pairs_opens_with_who_extrapolates():
     table = text[text.index("| scheme") :].split("\n\n")[0].splitlines()
     assert [cell.strip() for cell in table[0].split("|")[1:-1]] == ["scheme", "256", "512", "1,024"]
     assert table[2].count("**yes**") == 3
+    assert "in an encoder at L/2 on either side" in " ".join(text.split())
+
+
+def test_fewer_documents_than_six_leave_their_interval_blank_and_the_table_says_so():
+    points = pairs(both_protocols(THREE))
+    assert points["document_low"].isna().all()
+    text = pairs_table(points, points[:0])
+    body = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")][1:]
+    assert {(line[5], line[7]) for line in body if line[0] != "length"} == {("", "undecided")}
+    assert "Of fewer than six documents there is no interval" in " ".join(text.split())
 
 
 # what else may come; warnings are errors

@@ -330,6 +330,12 @@ def rows_of(*overrides):
     return config, source, reference_rows(config, source, build(config.objective, "objective", "extrap.objectives"))
 
 
+def test_pseudo_alone_has_a_table_without_rows():
+    _, _, rows = rows_of("objective=mlm", "eval.protocols=[pseudo]", "eval.n_pseudo=5")
+    assert rows.empty
+    assert list(rows.columns) == COLUMNS
+
+
 def test_reference_rows_equal_a_direct_loop():
     _, source, rows = rows_of()
     assert list(rows.columns) == COLUMNS

@@ -1,6 +1,5 @@
 """The early-token null: what published curves and models that are blind by construction say it is."""
 
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -8,12 +7,12 @@ import pandas as pd
 import pytest
 from rows import many, scheme_rows, shuffled
 
+from experiments.claims.published import load_published
 from extrap import null
 from extrap.null import early_token_null
 from extrap.protocols import Window, nonoverlap
 from extrap.stats import t_half_width
 
-PUBLISHED = Path(__file__).parents[1] / "experiments" / "published.csv"
 L, N = 16, 96  # trained on L, segments of N
 STRIDE_1 = "sliding(stride=1)"
 
@@ -151,7 +150,7 @@ def test_a_coarser_stride_makes_the_null_higher_by_what_a_shorter_context_costs(
 
 def published(table: str, train_len: int) -> pd.DataFrame:
     """Perplexities of words of one long text: at every length, and at L with a window moved word by word."""
-    facts = pd.read_csv(PUBLISHED, dtype={"table": str}).query("source == 'press2022alibi' and metric == 'ppl'")
+    facts = load_published().query("source == 'press2022alibi' and metric == 'ppl'")
     facts = facts[(facts["train_len"] == train_len) & facts["table"].isin([table, "13-15"])]
     facts = facts[(facts["protocol"] == "nonoverlap") | (facts["eval_len"] == train_len)]
     n_words = 217_646  # of the validation text

@@ -18,6 +18,7 @@ from paper_rows import LENGTHS, make_results
 from scipy import stats
 
 from experiments import papers, remake
+from experiments.claims.published import load_published
 from experiments.overlay import DASHES, LOOKS, OURS
 from experiments.report import draw_all
 from experiments.speed.timings import load_timings
@@ -27,7 +28,7 @@ from extrap.results import load_rows, save_rows
 
 ROOT = Path(__file__).parents[1]
 FIGURES = remake.paper_figures()
-PUBLISHED = pd.read_csv(ROOT / "experiments" / "published.csv", dtype={"table": str})
+PUBLISHED = load_published()
 
 
 @pytest.fixture(scope="module")
@@ -391,6 +392,22 @@ def test_what_a_caption_tells_is_read_from_the_provenance(results, tmp_path):
     caption = (folder / "papers" / "press2022_figure1.md").read_text()
     assert "2,048,000 tokens: 2,000 steps of 16 x 64" in caption
     assert "width 96" in caption
+
+
+def test_seeds_are_those_of_schemes(results):
+    rows = load_rows(results / "main" / "rows.csv")
+    trained = rows[rows["seed"] > 0]
+    reference = rows[rows["seed"] == 0].assign(kind="unigram", scheme="unigram", run="reference")
+    assert remake.facts_of(results / "main", pd.concat([trained, reference]))["seeds"] == str(rows["seed"].nunique() - 1)
+
+
+@pytest.mark.parametrize("content", ["a,b\n1,2\n", "", "step,loss\n1,2\n"])
+def test_a_bad_table_of_training_losses_is_told_in_a_line(results, tmp_path, content):
+    shutil.copytree(results / "main", tmp_path / "main")
+    shutil.copytree(results / "prose_mlm", tmp_path / "prose_mlm")
+    (tmp_path / "main" / "training.csv").write_text(content)
+    with pytest.raises(UserError, match=r"main/training\.csv is no table with the columns experiment, run, .*, loss: .*"):
+        list(remake.draw_papers(tmp_path, "su2021_figure3"))
 
 
 def test_missing_rows_are_told_in_a_line_and_are_no_error(results, tmp_path, capsys):

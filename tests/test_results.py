@@ -13,7 +13,17 @@ from rows import both_protocols, many, scheme_rows
 
 from experiments.report import draw_all, gather, write_report
 from extrap.errors import UserError
-from extrap.results import COLUMNS, claim, collect, differences, load_rows, refuse_other_config, save_rows, write_atomic
+from extrap.results import (
+    COLUMNS,
+    claim,
+    collect,
+    differences,
+    load_rows,
+    load_training,
+    refuse_other_config,
+    save_rows,
+    write_atomic,
+)
 
 CONFIG = {
     "seed": 0,
@@ -167,6 +177,32 @@ def test_a_report_that_is_refused_leaves_the_last_one_as_it_was(tmp_path):
     assert rows.read_text() == "of the last good report"
 
 
+def test_a_report_that_fails_halfway_leaves_the_last_one_as_it_was(tmp_path, capsys):
+    finished(tmp_path / "runs" / "made", "rope", 0)
+    gather(tmp_path, "made", "a test")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()}
+    evaluated = tmp_path / "runs" / "made" / "rope-seed0" / "eval.csv"
+    rows = load_rows(evaluated)
+    save_rows(evaluated, rows[rows["eval_len"] > 128])
+    assert "training length is missing" in refusal(gather, tmp_path, "made", "a test")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()} == before
+    draw_all(tmp_path)
+
+
+def test_a_bad_folder_is_told_in_a_line_and_stops_no_other(tmp_path, capsys):
+    rows = many({"a": {128: [1.0], 256: [2.0]}})
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        save_rows(tmp_path / name / "rows.csv", rows if name != "b" else rows[rows["eval_len"] > 128])
+    message = refusal(draw_all, tmp_path)
+    assert message.startswith("1 of ")
+    assert message.endswith(f" could not be made: {tmp_path / 'b'}")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{tmp_path / 'b'}: rows: perplexity at the training length is missing")
+    assert all((tmp_path / name / "table.md").exists() for name in ("a", "c"))
+    assert (tmp_path / "claims" / "claims.md").exists()
+
+
 def test_a_report_can_be_made_again_from_its_rows_byte_for_byte(tmp_path, capsys):
     for scheme in ("rope", "alibi"):
         for seed in (0, 1):
@@ -184,6 +220,33 @@ def test_a_report_can_be_made_again_from_its_rows_byte_for_byte(tmp_path, capsys
         (tmp_path / "made" / name).unlink()
     draw_all(tmp_path)
     assert {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()} == files
+
+
+LOSSES = pd.DataFrame({"experiment": "made", "run": ["nan-seed0"] * 2 + ["nan-seed1"] * 2, "scheme": "nan",
+                       "objective": "mlm", "data": "stdlib", "train_len": 128, "seed": [0, 0, 1, 1], "step": [10, 20] * 2,
+                       "tokens": [10240, 20480] * 2, "loss": [2.5, 0.1 + 0.2, 2.4, 1.9]})  # fmt: skip
+
+
+def test_training_losses_come_back(tmp_path):
+    save_rows(tmp_path / "training.csv", LOSSES)
+    pd.testing.assert_frame_equal(load_training(tmp_path / "training.csv"), LOSSES, check_exact=True)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (LOSSES.drop(columns="tokens"), "is no table with the columns experiment, run, scheme"),
+        (LOSSES.assign(loss="lots"), "is no table"),
+        (LOSSES.assign(step=1.5), "is no table"),
+        (LOSSES.assign(loss=[1.0, np.inf, 1.0, 1.0]), "expected a finite loss once"),
+        (LOSSES.assign(loss=[1.0, np.nan, 1.0, 1.0]), "could not convert"),
+        (pd.concat([LOSSES, LOSSES[1:2]]), "expected a finite loss once"),
+    ],
+)
+def test_bad_training_losses_are_refused(tmp_path, bad, message):
+    assert "does not exist" in refusal(load_training, tmp_path / "training.csv")
+    save_rows(tmp_path / "training.csv", bad)
+    assert message in refusal(load_training, tmp_path / "training.csv")
 
 
 def test_nothing_to_draw_is_refused(tmp_path):

@@ -198,6 +198,12 @@ def test_what_was_scored_at_one_length_has_a_small_table():
     assert [row[0] for row in sliding[1:]] == ["a", "ends"], "a control is a copy there"
 
 
+def test_notes_say_what_a_window_and_a_stride_are():
+    text = markdown_table(with_null())
+    assert "the last L tokens, in an encoder to L/2 on either" in text
+    assert "read L - S + 1" in text
+
+
 def test_controls_that_are_nothing_but_copies_are_left_out():
     controls = markdown_blocks(markdown_table(with_null()))[1]
     assert [row[0] for row in controls[1:]] == ["a + window"]
@@ -236,13 +242,44 @@ def test_byte_frequencies_are_a_line_and_no_floor():
     assert "Floor" not in markdown_table(rows)
 
 
-def test_people_see_doublings_and_the_longest_and_the_csv_all():
-    nll = {n: [1.0] for n in (128, 166, 180, 256, 460, 512, 900)} | {180: [1.2]}
+def test_of_many_lengths_people_see_doublings_and_the_longest_and_the_csv_all():
+    nll = {n: [1.0] for n in (96, 128, 166, 180, 256, 460, 512, 800, 900)} | {180: [1.2]}
     rows = many({"a": nll, "b": nll})
     (table,) = markdown_blocks(markdown_table(rows))
     assert table[0][1:6] == ["128", "256", "512", "900", "blow-up"]
     assert table[1][5] == "166 to 180", "of all lengths"
     assert sorted(csv_table(rows)["eval_len"].unique()) == sorted(nll)
+    for written in (markdown_table, latex_table, text_table):
+        assert "All lengths stand in table.csv." in written(rows)
+
+
+def test_few_lengths_are_shown_whatever_they_are():
+    nll = {n: [1.0] for n in (20, 30, 45, 90, 100, 110)}
+    rows = many({"a": nll, "b": nll}, train_len=30)
+    for shown in (markdown_blocks(markdown_table(rows))[0][0], text_table(rows).splitlines()[2].split()):
+        assert shown[1:8] == ["20", "30", "45", "90", "100", "110", "blow-up"]
+    assert "table.csv" not in markdown_table(rows) + text_table(rows)
+    eight = many({"a": nll | {60: [1.0], 120: [1.0]}}, train_len=30)
+    assert len(markdown_blocks(markdown_table(eight))[0][0]) == 1 + 8 + 3
+    assert re.findall(r"\d+", text_table(eight).splitlines()[2]) == ["30", "60", "120"]
+
+
+def test_a_terminal_of_130_columns_is_wide_enough():
+    lengths = [32, 45, *(32 * 2**k for k in range(1, 8))]
+    nll = {n: [np.log(1234) - 0.1, np.log(1234) + 0.1] if n > 32 else [3.0, 3.01] for n in lengths}
+    text = text_table(many({"local(rope)": nll, "b": {n: [9.0, 9.3] for n in lengths}}, train_len=32))
+    assert re.findall(r"[\d,]+", text.splitlines()[2]) == ["32", "128", "512", "2,048", "4,096"]
+    assert max(map(len, text.splitlines())) <= 130
+
+
+def test_the_same_lengths_stand_in_all_tables_of_a_setting():
+    """The null begins beyond the training length, so it has fewer."""
+    rows = with_null()
+    longest = rows[(rows["protocol"] == "nonoverlap") & (rows["eval_len"] == 4096)]
+    more = pd.concat([longest.assign(eval_len=n) for n in (300, 400, 600, 700, 800, 900)])
+    perplexity, controls, excess, *_ = markdown_blocks(markdown_table(pd.concat([rows, more])))
+    assert perplexity[0][1:4] == controls[0][1:4] == ["128", "512", "4,096"]
+    assert excess[0][1:] == ["512", "4,096"]
 
 
 def test_lengths_stand_in_order():
