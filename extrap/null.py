@@ -20,7 +20,9 @@ def early_token_null(rows: pd.DataFrame) -> pd.DataFrame:
 
     a = perplexity at L, b = perplexity with a full context of L; at n <= L the excess is 1. The null falls with n although
     nothing beyond L is used. For a segment of N tokens that n does not divide, L / n is replaced by E / N, E = (N // n) L +
-    min(N mod n, L), the tokens among the first L of a piece (a last piece shorter than L counts as so many of them).
+    min(N mod n, L), the tokens among the first L of a piece. A last piece shorter than L counts as so many tokens of a whole
+    one, for sums over segments do not tell them apart: the null is exact where L divides N and n leaves nothing or L or more
+    over, else off by the excess of that piece, in a or at n (L = 64, N = 1,000: by 0.2 to 0.4 %).
 
     Two-sided: a model that looks L/2 to either side and no further. In a piece of n >= L tokens the first L/2 miss
     something on the left and nothing on the right (n - 1 - t >= L/2 for t < L/2), the last L/2 the other way round, and

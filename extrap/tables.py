@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from extrap.null import early_token_null
-from extrap.stats import SCHEME, SETTING, against_floor, summarise
+from extrap.stats import FLOORS, SCHEME, SETTING, against_floor, summarise
 from extrap.typesetting import NONE, align, escape_latex, latex_cell, length, markdown, name, number, percent
 
 MOST = {"terminal": 6, "page": 8}  # lengths side by side: a terminal of 130 columns, a page of text
@@ -97,6 +97,7 @@ def _shown(lines: pd.DataFrame, most: int) -> list[int]:
     """All lengths of a setting; if they are more than `most`, doublings of the training length, or each second of them,
     each third, ..., and the longest."""
     lengths, train_len = sorted(lines["eval_len"].unique()), lines["train_len"].iloc[0]
+    most -= int(lines["kind"].isin(FLOORS).any())  # verdicts take room
     if len(lengths) <= most:
         return lengths
     chosen = ([n for n in lengths if np.log2(n / train_len) % k == 0 or n == lengths[-1]] for k in count(1))

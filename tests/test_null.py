@@ -1,5 +1,6 @@
 """The early-token null: what published curves and models that are blind by construction say it is."""
 
+from collections.abc import Sequence
 from unittest import mock
 
 import numpy as np
@@ -9,8 +10,9 @@ from rows import many, scheme_rows, shuffled
 
 from experiments.claims.published import load_published
 from extrap import null
+from extrap.config import EvalConfig
 from extrap.null import early_token_null
-from extrap.protocols import Window, nonoverlap
+from extrap.protocols import PROTOCOLS, Window
 from extrap.stats import t_half_width
 
 L, N = 16, 96  # trained on L, segments of N
@@ -20,16 +22,6 @@ STRIDE_1 = "sliding(stride=1)"
 # models that are blind beyond L by construction
 
 
-def sliding(stride: int, causal: bool) -> list[Window]:
-    """A window of L at every `stride` tokens of a segment, scored at its end, or in its middle; at the edges up to them."""
-    starts = list(range(0, N - L + 1, stride))
-    first = L - stride if causal else (L - stride) // 2
-    scored = [(start + first, start + first + stride) for start in starts]
-    scored[0] = (0, scored[0][1])
-    scored[-1] = (scored[-1][0], N)
-    return [Window(a, a + L, *span) for a, span in zip(starts, scored, strict=True)]
-
-
 def blind_causal(left: int, right: int) -> float:
     """Whoever reads the last L tokens, the one that it predicts from included: nats by how many of them there are."""
     return 1 + 3 / min(left + 1, L)
@@ -37,7 +29,12 @@ def blind_causal(left: int, right: int) -> float:
 
 def blind_window(left: int, right: int) -> float:
     """L tokens, itself included: the middle of a window has everything."""
-    return 1 + 3 / (1 + min(left, L // 2 - 1)) + 2 / (1 + min(right, L // 2))
+    return 1 + 3 / (1 + min(left, L // 2)) + 2 / (1 + min(right, L // 2 - 1))
+
+
+def blind_control(left: int, right: int) -> float:
+    """What the extension `window` lets an encoder read."""
+    return 1 + 3 / (1 + min(left, L // 2 - 1)) + 2 / (1 + min(right, L // 2 - 1))
 
 
 def blind_both_ways(left: int, right: int) -> float:
@@ -47,17 +44,20 @@ def blind_both_ways(left: int, right: int) -> float:
 
 def log_ppl(model, windows: list[Window]) -> float:
     """Nats per token of a segment, every position scored once."""
-    assert sorted(t for w in windows for t in range(w.score_start, w.score_stop)) == list(range(N))
-    return sum(model(t - w.start, w.stop - 1 - t) for w in windows for t in range(w.score_start, w.score_stop)) / N
+    read = {t: (t - w.start, w.stop - 1 - t) for w in windows for t in range(w.score_start, w.score_stop)}
+    return sum(model(*sides) for sides in read.values()) / len(read)
 
 
 LENGTHS = [L, 20, 24, 32, 40, 48, N]  # what is left over is nothing, or no less than L
 
 
-def blind_rows(model, stride: int = 1) -> pd.DataFrame:
-    causal = model is blind_causal
-    pieces = {n: [log_ppl(model, nonoverlap(N, n, 1, causal))] for n in LENGTHS}
-    full = {L: [log_ppl(model, sliding(stride, causal))]}
+def blind_rows(model, stride: int = 1, lengths: Sequence[int] = tuple(LENGTHS)) -> pd.DataFrame:
+    """As the protocols cut a segment of the longest length."""
+    config = EvalConfig(
+        ["nonoverlap", "sliding"], ["none"], list(lengths), [L], stride, n_segments=1, n_targets=1, n_pseudo=1
+    )
+    plans = {protocol: PROTOCOLS[protocol](config, L, model is blind_causal) for protocol in config.protocols}
+    pieces, full = ({n: [log_ppl(model, cut)] for n, cut in plan.items()} for plan in plans.values())
     rows = [
         scheme_rows("blind", pieces, train_len=L),
         scheme_rows("blind", full, train_len=L, protocol=f"sliding({stride=})"),
@@ -72,7 +72,7 @@ def assert_blind_has_no_excess(model) -> None:
     assert found["null"].iloc[-1] < 0.75 * found["null"].iloc[0], "or there would be nothing to explain"
 
 
-@pytest.mark.parametrize("model", [blind_causal, blind_window])
+@pytest.mark.parametrize("model", [blind_causal, blind_window, blind_control])
 def test_who_is_blind_beyond_the_training_length_has_no_excess(model):
     assert_blind_has_no_excess(model)
 
@@ -118,18 +118,31 @@ def test_two_edges_of_a_piece_count_as_its_first_tokens_do_when_causal():
 
 def test_in_an_encoder_a_window_of_the_training_length_lacks_one_token_and_no_more():
     found = early_token_null(blind_rows(blind_both_ways)).set_index("eval_len")["excess"]
-    lacks = blind_both_ways(L // 2 - 1, L // 2) - blind_both_ways(L // 2, L // 2)
+    lacks = blind_both_ways(L // 2, L // 2 - 1) - blind_both_ways(L // 2, L // 2)
     expected = {n: np.exp(-(n - L) / n * lacks) for n in (32, 48, N)}
     assert found[[32, 48, N]].to_dict() == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_last_piece_shorter_than_the_training_length_is_all_but_right():
     """96 = 2 * 41 + 14: its 14 tokens count as 14 of a piece of 16, though the last two of those read most."""
-    rows = [scheme_rows("blind", {n: [log_ppl(blind_causal, nonoverlap(N, n, 1, True))] for n in (L, 41, N)}, train_len=L),
-            blind_rows(blind_causal).query("protocol == 'sliding(stride=1)'")]  # fmt: skip
-    found = early_token_null(pd.concat(rows)).set_index("eval_len")["excess"]
+    found = early_token_null(blind_rows(blind_causal, lengths=(L, 41, N))).set_index("eval_len")["excess"]
     shorter = np.mean([blind_causal(t, 0) for t in range(14)]) - np.mean([blind_causal(t, 0) for t in range(L)])
     assert found[41] == pytest.approx(np.exp(14 / N * shorter), rel=1e-12)
+
+
+def test_segments_that_the_training_length_does_not_divide_are_off_by_their_last_piece():
+    """100 = 6 * 16 + 4: a holds 4 tokens more that read little. Whatever is known of a segment is its sums: all that is
+    wrong is that those 4 count as 4 of a whole piece, in a as at each length."""
+    whole, last = (np.mean([blind_causal(t, 0) for t in range(size)]) for size in (L, 4))
+    log_a = (96 * whole + 4 * last) / 100
+    found = early_token_null(blind_rows(blind_causal, lengths=(L, 32, 50, 100))).set_index("eval_len")["excess"]
+    b = blind_causal(L, 0)
+    b_found = b + L * (whole - log_a) / (100 - L)
+    at_32 = (3 * L * whole + 4 * last + 48 * b) / 100 - ((3 * L + 4) * log_a + 48 * b_found) / 100
+    at_50 = (2 * L * whole + 68 * b) / 100 - (2 * L * log_a + 68 * b_found) / 100
+    assert found[[32, 50]].to_list() == pytest.approx([np.exp(at_32), np.exp(at_50)], rel=1e-12)
+    assert found[100] == pytest.approx(1, rel=1e-12)
+    assert found[50] < 1 < found[32], "the sign depends on what is left over"
 
 
 def test_a_coarser_stride_makes_the_null_higher_by_what_a_shorter_context_costs():
@@ -139,7 +152,7 @@ def test_a_coarser_stride_makes_the_null_higher_by_what_a_shorter_context_costs(
     assert coarse["excess"][[32, 48, N]].to_dict() == pytest.approx(expected, rel=1e-12)
     assert (fine["full_context"] == STRIDE_1).all()
     both = early_token_null(
-        shuffled(pd.concat([blind_rows(blind_causal, 4), blind_rows(blind_causal, 1)[len(LENGTHS) * 2 :]]))
+        shuffled(pd.concat([blind_rows(blind_causal, 4), blind_rows(blind_causal, 1).query("protocol != 'nonoverlap'")]))
     )
     assert (both["full_context"] == STRIDE_1).all(), "the finest is taken"
     assert both["excess"].to_numpy() == pytest.approx(1, rel=1e-12)

@@ -272,6 +272,17 @@ def test_a_terminal_of_130_columns_is_wide_enough():
     assert max(map(len, text.splitlines())) <= 130
 
 
+def test_a_table_with_verdicts_fits_into_it_too():
+    lengths = [128 * 2**k for k in range(6)]
+    plateau = {"local(rope)": {n: [1.5 - 0.1 * i, 1.9 - 0.1 * i] for i, n in enumerate(lengths)}}
+    floor = [scheme_rows(kind, {n: [value] for n in lengths}, kind=kind) for kind, value in
+             (("floor", 0.1), ("window_floor", 0.2), ("plateau", 1.8))]  # fmt: skip
+    text = text_table(pd.concat([many(plateau), *floor]))
+    assert "still on the plateau" in text
+    assert max(map(len, text.splitlines())) <= 130
+    assert "All lengths stand in table.csv." in text
+
+
 def test_the_same_lengths_stand_in_all_tables_of_a_setting():
     """The null begins beyond the training length, so it has fewer."""
     rows = with_null()
