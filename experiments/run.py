@@ -28,7 +28,7 @@ def run_cell(composed: DictConfig) -> None:
     from extrap.runs import execute
 
     try:
-        execute(prepare(parse(composed)))
+        execute(prepare(parse(composed), stored=True))
     except Exception:  # noqa: BLE001  the other cells go on
         return
 

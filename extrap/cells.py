@@ -1,10 +1,12 @@
 """Cells of a sweep, each with all that its config names, checked before anything is trained."""
 
 import os
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from extrap.config import Config
 from extrap.data.base import Source
+from extrap.data.documents import Documents, Stored, store
 from extrap.device import pick_device, pick_precision
 from extrap.errors import UserError, nearest
 from extrap.extensions import EXTENSIONS
@@ -28,11 +30,19 @@ class Cell(NamedTuple):
         return (self.config.folder / "eval.csv").exists()
 
 
-def prepare(config: Config) -> Cell:
-    """The objects that a config names. Raises UserError for what they refuse."""
-    source: Source = build(config.data, "data", "extrap.data")
+def prepare(config: Config, *, stored: bool = False) -> Cell:
+    """The objects that a config names; `stored`: with the documents that prepare_grid has stored for its runs.
+
+    Raises UserError for what they refuse.
+    """
+    stored = stored and (_store(config) / "documents.json").exists()
+    source: Source = Stored(_store(config)) if stored else build(config.data, "data", "extrap.data")
     objective: Objective = build(config.objective, "objective", "extrap.objectives")
     return Cell(config, source, objective, _identity(config, source.describe()))
+
+
+def _store(config: Config) -> Path:
+    return config.folder.parent / "data"
 
 
 def _identity(config: Config, data: dict[str, Any]) -> dict[str, Any]:
@@ -44,7 +54,10 @@ def _identity(config: Config, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def prepare_grid(configs: list[Config]) -> list[Cell]:
-    """All cells, each of them checked. Raises UserError for the first thing that is wrong anywhere."""
+    """All cells, each of them checked, and their documents stored for the runs.
+
+    Raises UserError for the first thing that is wrong anywhere.
+    """
     cells: list[Cell] = []
     prepared: dict[str, Cell] = {}  # data are read once
     for config in configs:
@@ -59,6 +72,8 @@ def prepare_grid(configs: list[Config]) -> list[Cell]:
         _check(cell)
     refuse_to_lose(configs[0].results, cells[0].identity, {(config.scheme, config.seed) for config in configs})
     _check_writable(configs[0])
+    if isinstance(cells[0].source, Documents):
+        store(cells[0].source, _store(configs[0]))
     return cells
 
 

@@ -1,5 +1,6 @@
 """Results on disk: run folders, atomic writes, rows. Imports no torch.
 
+results/runs/<experiment>/data/    the documents as all runs map them into memory
 results/runs/<experiment>/<run>/
   config.yaml    what the answers depend on, written first; another config in the same folder is refused
   train.csv      step, tokens, lr, loss, grad_norm, seconds

@@ -13,7 +13,8 @@ from scipy.stats import chisquare
 
 from extrap.config import EvalConfig
 from extrap.data import text as text_data
-from extrap.data.text import Documents, Stdlib, Text, stdlib_files
+from extrap.data.documents import Documents, Stored, store
+from extrap.data.text import Stdlib, Text, stdlib_files
 from extrap.errors import UserError
 from extrap.objectives import Causal, Mlm
 from extrap.protocols import held_out_batch
@@ -379,6 +380,33 @@ def test_documents_too_short_to_train_on_are_refused_with_the_numbers():
     assert "1,234 bytes" in message
     assert "1,235" in message
     assert "train.train_len" in message
+
+
+def test_stored_documents_are_those_that_were_read(tmp_path):
+    source = documents([b"a", bytes(range(200)), b"b" * 77], [bytes(range(100)), b"", b"v" * 300])
+    store(source, tmp_path / "data")
+    stored = Stored(tmp_path / "data")
+    assert stored.describe() == source.describe()
+    assert (stored.name, stored.vocab_size) == (source.name, source.vocab_size)
+    assert isinstance(stored._stream, np.memmap), "mapped, not read"
+    for length in (1, 30, 150):
+        found = (one.batch(np.random.default_rng(3), 50, length) for one in (stored, source))
+        np.testing.assert_array_equal(*found)
+    held_out = stored.held_out(40, 8), source.held_out(40, 8)
+    np.testing.assert_array_equal(held_out[0].tokens, held_out[1].tokens)
+    assert held_out[0][1:] == held_out[1][1:]
+    np.testing.assert_array_equal(stored.unigram_nll(), source.unigram_nll())
+    for sizes in ((250, 10, 1), (10, 301, 1)):
+        assert refusal(stored.check, *sizes) == refusal(source.check, *sizes)
+
+
+def test_other_documents_are_stored_anew_and_the_same_are_not(tmp_path):
+    store(documents([b"one"]), tmp_path)
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    store(documents([b"one"]), tmp_path)
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+    store(documents([b"two", b"three"]), tmp_path)
+    assert bytes(Stored(tmp_path)._stream) == b"twothree"
 
 
 # real corpora

@@ -1,4 +1,4 @@
-"""Real text as bytes, each document kept whole: any files, or the standard library of the running Python."""
+"""Real text as bytes, a file is a document: any files, or the standard library of the running Python."""
 
 import hashlib
 import os
@@ -7,90 +7,8 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from extrap.data.base import HeldOut, Reference
+from extrap.data.documents import Documents
 from extrap.errors import UserError
-
-VOCAB_SIZE = 256
-
-
-class Documents:
-    """Training and held-out documents, name -> bytes, and all that follows from them."""
-
-    name: str
-    vocab_size = VOCAB_SIZE
-
-    def __init__(self, train: dict[str, bytes], valid: dict[str, bytes]) -> None:
-        self.train, self.valid = train, valid
-        self._stream = np.frombuffer(b"".join(train.values()), dtype=np.uint8)
-        lengths = np.array([len(text) for text in train.values()])
-        self._train_lengths, self._train_starts = lengths, np.cumsum(lengths) - lengths
-
-    def check(self, train_len: int, seg_len: int, n_segments: int) -> None:
-        longest = int(self._train_lengths.max())
-        if longest < train_len:
-            raise UserError(
-                f"data={self.name}: the longest training document has {longest:,} bytes, a training sequence needs "
-                f"{train_len:,}: lower train.train_len or give longer documents"
-            )
-        found = sum(len(text) // seg_len for text in self.valid.values())
-        if found < n_segments:
-            longest = max(len(text) for text in self.valid.values())
-            raise UserError(
-                f"data={self.name}: the {len(self.valid)} held-out documents (longest {longest:,} bytes) hold {found} "
-                f"segments of {seg_len:,} bytes, expected {n_segments}: lower max(eval.lengths) or eval.n_segments, "
-                "or give more or longer documents"
-            )
-
-    def batch(self, rng: np.random.Generator, batch_size: int, length: int) -> np.ndarray:
-        # every possible start is equally likely; a document shorter than `length` has none
-        n_starts = np.maximum(self._train_lengths - length + 1, 0)
-        last = np.cumsum(n_starts)
-        draw = rng.integers(last[-1], size=batch_size)
-        document = np.searchsorted(last, draw, side="right")
-        start = self._train_starts[document] + draw - (last - n_starts)[document]
-        tokens: np.ndarray = self._stream[start[:, None] + np.arange(length)].astype(np.int64)
-        return tokens
-
-    def held_out(self, seg_len: int, n_segments: int) -> HeldOut:
-        capacity = {name: len(text) // seg_len for name, text in self.valid.items()}
-        taken = dict.fromkeys(capacity, 0)
-        while sum(taken.values()) < n_segments:  # one from each document in turn, until there are enough
-            for name, room in capacity.items():
-                if taken[name] < room and sum(taken.values()) < n_segments:
-                    taken[name] += 1
-        tokens, documents, segments = [], [], []
-        for name, count in taken.items():
-            text = np.frombuffer(self.valid[name], dtype=np.uint8)
-            stride = len(text) // count if count else 0
-            for segment in range(count):
-                start = segment * stride + (stride - seg_len) // 2  # not the head of a file: heads are alike
-                tokens.append(text[start : start + seg_len])
-                documents.append(name)
-                segments.append(segment)
-        return HeldOut(np.stack(tokens).astype(np.int64), documents, segments)
-
-    def unigram_nll(self) -> np.ndarray:
-        counts = np.bincount(self._stream, minlength=VOCAB_SIZE) + 1
-        nll: np.ndarray = -np.log(counts / counts.sum())
-        return nll
-
-    def references(self, tokens: np.ndarray, context: np.ndarray, train_len: int) -> dict[str, Reference]:
-        return {}  # nobody knows how well text can be predicted
-
-    def describe(self) -> dict[str, Any]:
-        digest = hashlib.sha256()
-        for part, texts in (("train", self.train), ("valid", self.valid)):
-            for name, text in texts.items():
-                digest.update(f"{part}\0{name}\0{len(text)}\0".encode() + text)
-        return {
-            "sha256": digest.hexdigest(),
-            "train_documents": len(self.train),
-            "train_bytes": sum(map(len, self.train.values())),
-            "valid_documents": len(self.valid),
-            "valid_bytes": sum(map(len, self.valid.values())),
-        }
 
 
 class Text(Documents):
