@@ -3,10 +3,12 @@ PYTHON ?= python3
 EXPERIMENT ?= main
 JOBS ?= -1
 ARGS ?=
+FIGURE ?=
+SCALE ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup sweep report figures bench bench-all profile test test-all check smoke clean
+.PHONY: help setup sweep report figures claims paper bench bench-all profile test test-all check smoke clean
 
 help:  ## this help
 	@echo "make TARGET [EXPERIMENT=$(EXPERIMENT)] [JOBS=runs side by side, all cores if not given] [ARGS=\"option=value ...\"]"
@@ -43,6 +45,16 @@ report: $(READY)  ## tables and figures of EXPERIMENT from its finished runs
 
 figures: $(READY)  ## all tables and figures again from the tracked rows, without training
 	@.venv/bin/python -m experiments.report draw
+
+claims: $(READY)  ## what the tracked rows say about published claims, without training
+	@.venv/bin/python -m experiments.report claims
+
+paper: $(READY)  ## what the figures of papers need, and the figures; FIGURE=NAME: one of them; SCALE=gpu: larger models
+	@needs=$$(.venv/bin/python -m experiments.remake needs $(FIGURE) $(if $(SCALE),--scale $(SCALE))) || exit; \
+	for experiment in $$needs; do \
+	    .venv/bin/python -m experiments.run experiment=$$experiment hydra.launcher.n_jobs=$(JOBS) $(ARGS) || failed=1; \
+	done; \
+	.venv/bin/python -m experiments.remake draw $(FIGURE) && exit $${failed:-0}
 
 bench: $(PEERS)  ## how fast it is against the peers, a few minutes; leave the machine alone meanwhile
 	@.venv/bin/python -m experiments.bench $(ARGS)

@@ -2,6 +2,7 @@
 
 python -m experiments.report gather NAME   from the runs of results/runs/NAME, as a sweep does at its end
 python -m experiments.report draw          everything below results/ again, from its tracked rows
+python -m experiments.report claims        results/claims/: what the rows say about published claims
 """
 
 import argparse
@@ -12,9 +13,13 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from experiments.claims.report import write_claims
+from experiments.remake import draw_papers
 from experiments.speed.report import write_speed_report
 from extrap.errors import UserError
-from extrap.figures import draw
+from extrap.figures import draw, save_figure
+from extrap.pairs import extrapolates, pairs
+from extrap.pairs_report import pairs_figure, pairs_table
 from extrap.results import collect, collect_training, load_rows, provenance, save_rows, save_table, write_atomic
 from extrap.tables import csv_table, latex_table, markdown_table, text_table
 
@@ -42,7 +47,17 @@ def write_report(rows: pd.DataFrame, folder: Path) -> list[Path]:
     save_table(folder / "table.csv", csv_table(rows))
     write_atomic(folder / "table.md", markdown_table(rows))
     write_atomic(folder / "table.tex", latex_table(rows))
-    return [*(folder / f"table.{suffix}" for suffix in ("csv", "md", "tex")), *draw(rows, folder)]
+    written = [*(folder / f"table.{suffix}" for suffix in ("csv", "md", "tex")), *draw(rows, folder)]
+    compared, against_window = pairs(rows), extrapolates(rows)
+    if len(compared):  # a single scheme has nobody to be compared with
+        written += save_figure(pairs_figure(compared), compared, folder / "pairs")
+    if len(against_window):
+        save_table(folder / "extrapolates.csv", against_window)
+        written.append(folder / "extrapolates.csv")
+    if len(compared) or len(against_window):
+        write_atomic(folder / "pairs.md", pairs_table(compared, against_window))
+        written.append(folder / "pairs.md")
+    return written
 
 
 # what the measurements of a folder are named -> how its report is written
@@ -53,13 +68,14 @@ REPORTS: dict[str, Callable[[Path], list[Path]]] = {
 
 
 def draw_all(results: Path) -> None:
-    """Every report below results/ again."""
+    """Every report below results/ again, and the figures of papers that can be drawn from their rows."""
     found = sorted(path for name in REPORTS for path in results.glob(f"*/{name}"))
     if not found:
         raise UserError(f"{results} holds no */{' and no */'.join(REPORTS)}; `make sweep` and `make bench` write them")
     for path in found:
-        for written in REPORTS[path.name](path.parent):
-            print(written)
+        print(*REPORTS[path.name](path.parent), sep="\n")
+    print(*write_claims(results), sep="\n")
+    print(*draw_papers(results), sep="\n")
 
 
 def main() -> None:
@@ -68,11 +84,14 @@ def main() -> None:
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("gather").add_argument("name")
     verbs.add_parser("draw")
+    verbs.add_parser("claims")
     arguments = parser.parse_args()
     if arguments.verb == "gather":
         told = arguments.results / arguments.name / "provenance.yaml"
         known = yaml.safe_load(told.read_text())["command"] if told.exists() else None
         gather(arguments.results, arguments.name, known or f"python -m experiments.report gather {arguments.name}")
+    elif arguments.verb == "claims":
+        print(*write_claims(arguments.results), sep="\n")
     else:
         draw_all(arguments.results)
 

@@ -6,175 +6,131 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from scipy.optimize import isotonic_regression
 
+from extrap.curves import STYLE, axes_of_lengths, curves, keep_to_curves, labels, panels_by_protocol, setting_title, styles
+from extrap.null import early_token_null
 from extrap.results import save_table, write_atomic
 from extrap.stats import SCHEME, SETTING, against_floor, summarise
 
-STYLE = Path(__file__).with_name("figures.mplstyle")
-# Okabe and Ito's colours (safe for the colour-blind) in an order of alternating lightness; markers carry them in grey
-COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#B2A400"]
-MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
-REFERENCE_STYLES = {"floor": "-", "window_floor": "--", "plateau": ":"}
 NO_DATE = {
     "png": {"Software": None},
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
     "svg": {"Date": None},
 }
 POINT = [*SETTING, *SCHEME, "eval_len", "n_seeds"]
-PANEL_TITLES = {
-    "nonoverlap": "nonoverlap: all tokens, text cut into pieces",
-    "same_targets": "same_targets: same tokens, growing context",
-}
 
 
 def draw(rows: pd.DataFrame, folder: Path) -> list[Path]:
-    """perplexity.{png,pdf,svg,csv}, and floor.* where a floor is known, into the folder; returns what was written."""
+    """perplexity.{png,pdf,svg,csv}, and controls.*, floor.*, position.* where rows hold such; returns what was written."""
     written = save_figure(*perplexity_figure(rows), folder / "perplexity")
+    if has_controls(rows):
+        written += save_figure(*controls_figure(rows), folder / "controls")
     if not against_floor(rows).empty:
         written += save_figure(*floor_figure(rows), folder / "floor")
+    if (rows["protocol"] == "position").any():
+        written += save_figure(*position_figure(rows), folder / "position")
     return written
 
 
 def perplexity_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """Perplexity by length, a panel a protocol, on log axes; bands are 95 % t intervals over seeds."""
-    summary = summarise(rows)
-    points = summary[[*POINT, "ppl", "ppl_low", "ppl_high"]]
-    return _panels(points, ("ppl", "ppl_low", "ppl_high"), "perplexity", log=True), points
+    """Perplexity by length, a panel a protocol, on log axes; bands are 95 % t intervals over seeds.
+
+    Dotted under nonoverlap: the early-token null, where it comes from the same tokens.
+    """
+    points = _as_trained(summarise(_by_length(rows)))
+    null = early_token_null(rows)
+    if not null.empty and (sound := null[null["full_context"] != "same_targets"]).size:
+        points = points.merge(sound[[*SETTING, "scheme", "extension", "eval_len", "null"]], how="left")
+    else:
+        points["null"] = np.nan
+    points = points[[*POINT, "null", "ppl", "ppl_low", "ppl_high"]]
+    return panels_by_protocol(points, ("ppl", "ppl_low", "ppl_high"), "perplexity", log=True), points
 
 
 def floor_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Distance to the best possible predictor by length, in nats per token; bands as above."""
-    floor = against_floor(rows)
-    floor = floor.assign(
-        kind="scheme", low=floor["excess"] - floor["excess_half"], high=floor["excess"] + floor["excess_half"]
-    )
+    floor = _as_trained(against_floor(_by_length(rows)).assign(kind="scheme"))
+    floor = floor.assign(low=floor["excess"] - floor["excess_half"], high=floor["excess"] + floor["excess_half"])
     points = floor[[*POINT, "excess", "low", "high"]]
-    return _panels(points, ("excess", "low", "high"), "nats per token above the floor", log=False), points
+    return panels_by_protocol(points, ("excess", "low", "high"), "nats per token above the floor", log=False), points
 
 
-def _panels(points: pd.DataFrame, values: tuple[str, str, str], ylabel: str, log: bool) -> Figure:
-    objective, data, train_len = points.iloc[0][["objective", "data", "train_len"]]
-    n_seeds = points["n_seeds"].max()
-    title = f"{objective} on {data}, trained on {train_len:,} tokens, "
-    title += f"{n_seeds} seeds; bands are 95 % t intervals" if n_seeds > 1 else "1 seed"
-    protocols = list(points["protocol"].unique())
+def position_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """Loss by how many tokens were there to read, up to eval_len and more than the length before; bands as above.
+
+    Every place has tokens of its own, the same for all schemes: a curve also shows which of them are harder.
+    """
+    summary = _as_trained(summarise(rows[rows["protocol"] == "position"]))
+    summary = summary.assign(low=summary["log_ppl"] - summary["log_ppl_half"],
+                             high=summary["log_ppl"] + summary["log_ppl_half"])  # fmt: skip
+    points = summary[[*POINT, "log_ppl", "low", "high"]]
+    figure = panels_by_protocol(points, ("log_ppl", "low", "high"), "nats per token", log=False)
+    figure.axes[0].set_xlabel("tokens read (up to) / training length")
+    return figure, points
+
+
+def _by_length(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows["protocol"] != "position"]
+
+
+def _as_trained(lines: pd.DataFrame) -> pd.DataFrame:
+    """Without extensions, and without protocols of a single length beside others that have more."""
+    lines = lines[lines["extension"] == "none"]
+    n_lengths = lines.groupby("protocol")["eval_len"].transform("nunique")
+    return lines[n_lengths > 1] if (n_lengths > 1).any() else lines
+
+
+def has_controls(rows: pd.DataFrame) -> bool:
+    rows = _by_length(rows)
+    return bool(((rows["extension"] != "none") & (rows["eval_len"] > rows["train_len"])).any())
+
+
+COLUMNS = 4
+PANEL = (1.9, 1.6)  # inches
+
+
+def controls_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """Each scheme beside its extensions, on the same weights, a panel a scheme with a scale of its own; bands as above.
+
+    Under same_targets, where a change is the value of context alone, or what there is in its place.
+    """
+    summary = summarise(_by_length(rows))
+    longest = summary.groupby([*SETTING, *SCHEME])["eval_len"].transform("max")
+    control = (summary["extension"] != "none") & (longest > summary["train_len"])
+    protocols = summary.loc[control, "protocol"]
+    protocol = "same_targets" if (protocols == "same_targets").any() else protocols.iloc[0]
+    schemes = list(summary.loc[control & (summary["protocol"] == protocol), "scheme"].unique())
+    chosen = (summary["protocol"] == protocol) & summary["scheme"].isin(schemes)
+    points = summary.loc[chosen & ((summary["extension"] == "none") | control), [*POINT, "ppl", "ppl_low", "ppl_high"]]
+    looks = styles(points)
+    names = {key: "as trained" if key[1] == "none" else key[1] for key in looks}
+    columns = min(COLUMNS, len(schemes))
+    n_rows = -(-len(schemes) // columns)
     with mpl.rc_context(fname=STYLE):
-        names = points["scheme"].str.len().max()
-        figure = Figure(figsize=((3.5 + 0.06 * max(0, names - 16)) * len(protocols), 3.0), layout="constrained")
+        figure = Figure(figsize=(max(PANEL[0] * columns, 4.6), PANEL[1] * n_rows + 0.4), layout="constrained")
         FigureCanvasAgg(figure)
-        panels = figure.subplots(1, len(protocols), sharey=True, squeeze=False)[0]
-        styles = _styles(points)
-        for axes, protocol in zip(panels, protocols, strict=True):
-            chosen = points[points["protocol"] == protocol]
-            _curves(axes, chosen, values, styles)
-            _axes(axes, chosen, log)
-            axes.set_title(PANEL_TITLES.get(protocol, protocol))
-        panels[0].set_ylabel(ylabel)
-        low, high = panels[0].get_ylim()
-        if log:  # bands of seeds that disagree may leave the panel, curves may not
-            low, high = max(low, points[values[0]].min() / 3), min(high, points[values[0]].max() * 3)
+        panels = figure.subplots(n_rows, columns, sharex=True, squeeze=False).ravel()
+        for axes, scheme in zip(panels, schemes, strict=False):
+            lines = points[points["scheme"] == scheme]
+            curves(axes, lines, ("ppl", "ppl_low", "ppl_high"), looks)
+            axes_of_lengths(axes, lines, log=True)
+            keep_to_curves(axes, lines["ppl"])
+            if np.divide(*axes.get_ylim()[::-1]) < 5:  # 1, 2, 5, 10 are too far apart for it
+                axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
+            axes.set_xlabel("")
+            axes.set_title(scheme, color=looks[scheme, "none"]["color"], parse_math=False)
+        for axes in panels[len(schemes) :]:
+            axes.set_visible(False)
+        figure.supxlabel("evaluation length / training length", fontsize=8)
+        figure.suptitle(
+            f"{setting_title(points)}{protocol}; perplexity on scales of their own", x=0.01, ha="left", fontsize=8
+        )
         figure.canvas.draw()
-        for axes, protocol in zip(panels, protocols, strict=True):
-            axes.set_ylim(low, high)
-            _labels(axes, points[points["protocol"] == protocol], values[0], styles, log)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=8)
-    return figure
-
-
-Style = dict[str, object]
-
-
-def _styles(points: pd.DataFrame) -> dict[tuple[str, str], Style]:
-    """(scheme, extension) -> how its line looks, the same in all panels."""
-    styles: dict[tuple[str, str], Style] = {}
-    for kind, scheme, extension in points[["kind", "scheme", "extension"]].drop_duplicates().itertuples(index=False):
-        if kind != "scheme":
-            styles[scheme, extension] = {"color": "0.45", "linestyle": REFERENCE_STYLES.get(kind, "-."), "linewidth": 1.0}
-            continue
-        i = sum("marker" in style for style in styles.values())
-        styles[scheme, extension] = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
-        styles[scheme, extension]["linestyle"] = ["-", "--", ":", "-."][i // len(COLOURS) % 4]
-    return styles
-
-
-def _curves(axes: Axes, points: pd.DataFrame, values: tuple[str, str, str], styles: dict[tuple[str, str], Style]) -> None:
-    middle, low, high = values
-    for (scheme, extension), line in points.groupby(["scheme", "extension"], sort=False):
-        line = line.sort_values("eval_len")
-        x = line["eval_len"] / line["train_len"]
-        style = styles[scheme, extension]
-        # a scheme that ends is one point among others: hollow and large, it shows around what lies on it
-        ends = {"markersize": 8, "markerfacecolor": "none"} if "marker" in style and len(line) == 1 else {}
-        axes.plot(x, line[middle], clip_on=False, **style, **ends)  # type: ignore[arg-type]
-        if "marker" in style and len(line) > 1:
-            axes.fill_between(x, line[low], line[high], color=style["color"], alpha=0.2, linewidth=0)
-        elif "marker" in style:  # a scheme that ends: its one point needs a bar in place of a band
-            error = [line[middle] - line[low], line[high] - line[middle]]
-            axes.errorbar(x, line[middle], yerr=np.nan_to_num(error), color=style["color"], capsize=2, linewidth=1)
-
-
-def _axes(axes: Axes, points: pd.DataFrame, log: bool) -> None:
-    axes.set_xscale("log", base=2)
-    if log:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
-        axes.yaxis.set_minor_locator(mpl.ticker.NullLocator())
-    multiples = sorted((points["eval_len"] / points["train_len"]).unique())
-    axes.set_xticks(multiples, [f"{m:.3g}" for m in multiples])
-    axes.minorticks_off()
-    axes.set_xlim(multiples[0] / 1.2, multiples[-1])  # room on the left: the training length is no axis
-    axes.grid(axis="y")
-    axes.axvline(1, color="0.3", linewidth=0.8, linestyle=(0, (4, 2)), zorder=0)
-    axes.annotate("training length", (1, 1), xycoords=("data", "axes fraction"), xytext=(3, -2), textcoords="offset points",
-                  fontsize=6.5, color="0.3", va="top")  # fmt: skip
-    axes.set_xlabel("evaluation length / training length")
-
-
-def _labels(axes: Axes, points: pd.DataFrame, value: str, styles: dict[tuple[str, str], Style], log: bool) -> None:
-    """The name of each scheme at the right end of its line, moved apart where they would overlap."""
-    longest = points["eval_len"].max()
-    to_pixels = axes.transData.transform
-    right, names = [], []
-    for (scheme, extension), line in points.groupby(["scheme", "extension"], sort=False):
-        last = line.sort_values("eval_len").iloc[-1]
-        x, y = last["eval_len"] / last["train_len"], last[value]
-        name = scheme if extension == "none" else f"{scheme} + {extension}"
-        color = styles[scheme, extension]["color"]
-        if last["eval_len"] < longest:  # it ends here
-            axes.annotate(
-                f"{name} (ends)",
-                (x, y),
-                xytext=(5, 0),
-                textcoords="offset points",
-                color=color,
-                fontsize=7,
-                va="center",
-                bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5},
-            )
-        else:
-            right.append(to_pixels((x, y))[1])
-            names.append((name, color, x))
-    gap = 9.0 * axes.figure.dpi / 72
-    bottom, top = axes.get_window_extent().y0, axes.get_window_extent().y1
-    for (name, color, x), y in zip(names, spread(right, gap, bottom, top), strict=True):
-        axes.annotate(name, (x, axes.transData.inverted().transform((0, y))[1]), xytext=(6, 0), textcoords="offset points",
-                      color=color, fontsize=7, va="center", annotation_clip=False, parse_math=False)  # fmt: skip
-
-
-def spread(wanted: list[float], gap: float, low: float, high: float) -> list[float]:
-    """Places nearest to the wanted ones, in the same order, within [low, high] and `gap` apart: less if they do not fit."""
-    order = np.argsort(wanted, kind="stable")
-    steps = min(gap, (high - low) / max(1, len(wanted) - 1)) * np.arange(len(wanted))
-    # less their steps, places need only not decrease
-    place = np.clip(isotonic_regression(np.asarray(wanted)[order] - steps).x, low, high - steps[-1]) + steps
-    result = np.empty_like(place)
-    result[order] = place
-    return list(result)
+        for axes, scheme in zip(panels, schemes, strict=False):
+            labels(axes, points[points["scheme"] == scheme], "ppl", looks, names)
+    return figure, points
 
 
 def save_figure(figure: Figure, points: pd.DataFrame, path: Path) -> list[Path]:

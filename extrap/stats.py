@@ -25,12 +25,12 @@ def perplexity(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     return sums
 
 
-def t_half_width(values: np.ndarray) -> float:
-    """Half of the 95 % t interval of the mean over seeds: t_{0.975, n-1} * s / sqrt(n); nan for a single seed."""
+def t_half_width(values: np.ndarray, confidence: float = CONFIDENCE) -> float:
+    """Half of the t interval of the mean over seeds: t_{(1 + confidence) / 2, n-1} * s / sqrt(n); nan for a single seed."""
     n = len(values)
     if n < 2:
         return float("nan")
-    return float(stdtrit(n - 1, 0.5 + CONFIDENCE / 2) * np.std(values, ddof=1) / np.sqrt(n))
+    return float(stdtrit(n - 1, 0.5 + confidence / 2) * np.std(values, ddof=1) / np.sqrt(n))
 
 
 def summarise(rows: pd.DataFrame) -> pd.DataFrame:
@@ -41,7 +41,8 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     ratio, _low, _high      to the perplexity at the training length, paired by seed
     bpb                     bits per byte
     n_seeds, n_tokens       seeds, and tokens scored for each of them
-    best                    better than every other scheme at this length, beyond the interval of the paired difference
+    best                    better than every other scheme and extension at this length, beyond the interval of the paired
+                            difference; up to the training length, where extensions change nothing, than every scheme
     onset_low, onset_high   blow-up bracket, the same on all lines of a scheme (see onset)
 
     Raises UserError if not all scored the same tokens, or the training length was not scored.
@@ -76,15 +77,24 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def refuse_other_targets(rows: pd.DataFrame) -> None:
-    """Raises UserError unless, within a setting, all schemes, lengths and seeds scored the same tokens."""
-    for setting, part in rows.groupby(SETTING, sort=False):
+    """Raises UserError unless, within a setting, all schemes, extensions, lengths and seeds scored the same tokens.
+
+    Under `position` a length stands for a place in the text: there the tokens of each length are its own.
+    """
+    by_length = rows["eval_len"].where(rows["protocol"] == "position", 0)
+    for (*setting, _), part in rows.groupby([*(rows[column] for column in SETTING), by_length], sort=False):
         scored = part.pivot(index=["document", "segment"], columns=[*SCHEME, "eval_len", "seed"], values="n_tokens")
         if (differs := scored.ne(scored.iloc[:, 0], axis=0).any()).any():
             raise UserError(
-                f"rows: in {setting} {differs.idxmax()} scored other tokens than {scored.columns[0]} "
+                f"rows: in {tuple(setting)} {differs.idxmax()} scored other tokens than {scored.columns[0]} "
                 f"({scored.loc[:, differs].iloc[:, 0].sum():.0f} and {scored.iloc[:, 0].sum():.0f}); "
                 "numbers of different texts are not compared"
             )
+
+
+def is_doubling(lines: pd.DataFrame) -> pd.Series:
+    """Which lengths are the training length times a power of two."""
+    return np.log2(lines["eval_len"] / lines["train_len"]) % 1 == 0
 
 
 def onset(scheme: pd.DataFrame) -> tuple[int, int | None]:
@@ -103,7 +113,8 @@ def onset(scheme: pd.DataFrame) -> tuple[int, int | None]:
 
 def _best(by_seed: pd.DataFrame, summary: pd.DataFrame) -> list[bool]:
     verdicts: dict[tuple[object, ...], bool] = {}
-    schemes = by_seed[by_seed["kind"] == "scheme"]
+    copies = (by_seed["extension"] != "none") & (by_seed["eval_len"] <= by_seed["train_len"])
+    schemes = by_seed[(by_seed["kind"] == "scheme") & ~copies]
     for key, cell in schemes.groupby([*SETTING, "eval_len"], sort=False):
         by_scheme = cell.pivot(index="seed", columns=["scheme", "extension"], values="log_ppl")
         leader = by_scheme.mean().idxmin()
@@ -118,6 +129,9 @@ def _best(by_seed: pd.DataFrame, summary: pd.DataFrame) -> list[bool]:
     ]
 
 
+FLOORS = ["floor", "window_floor", "plateau"]  # the kinds of rows that a source with a known floor has
+
+
 def against_floor(rows: pd.DataFrame) -> pd.DataFrame:
     """How far each scheme is from the best possible predictor, and what it makes of more context; empty without a floor.
 
@@ -130,7 +144,7 @@ def against_floor(rows: pd.DataFrame) -> pd.DataFrame:
                          the scheme if it did so too, as far above that floor as it is at L
     verdict              of the scheme, the same on all its lines (see verdict)
     """
-    references = perplexity(rows[rows["kind"] != "scheme"], [*SETTING, "kind", "eval_len"])
+    references = perplexity(rows[rows["kind"].isin(FLOORS)], [*SETTING, "kind", "eval_len"])
     if references.empty:
         return pd.DataFrame()
     known = references.pivot(index=[*SETTING, "eval_len"], columns="kind", values="log_ppl").reset_index()

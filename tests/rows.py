@@ -51,5 +51,28 @@ def with_floor(nll: dict[str, dict[int, list[float]]], **changes: object) -> pd.
     return pd.concat([many(nll), *references], ignore_index=True).assign(data="markov", objective="causal", **changes)
 
 
+def by_document(schemes: dict[str, np.ndarray], n_tokens: np.ndarray, /, **changes: object) -> pd.DataFrame:
+    """Rows at 128 tokens from (seed, document) nats per token; a document of more than 100 tokens is two segments."""
+    lines = [
+        {
+            "scheme": scheme,
+            "seed": seed,
+            "document": f"document-{d:03}",
+            "segment": segment,
+            "nll": nll[seed, d],
+            "n_tokens": n,
+        }
+        for scheme, nll in schemes.items()
+        for seed in range(len(nll))
+        for d, tokens in enumerate(n_tokens)
+        for segment, n in enumerate([tokens] if tokens <= 100 else [100, tokens - 100])
+    ]
+    rows = pd.DataFrame(lines).assign(
+        experiment="made", run="made", kind="scheme", extension="none", objective="causal", data="stdlib",
+        protocol="same_targets", train_len=128, eval_len=128,
+    )  # fmt: skip
+    return rows.assign(nll_sum=rows["nll"] * rows["n_tokens"], n_bytes=rows["n_tokens"]).assign(**changes)[COLUMNS]
+
+
 def shuffled(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     return rows.iloc[np.random.default_rng(seed).permutation(len(rows))].reset_index(drop=True)

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from matplotlib.image import imread
 
+from experiments.claims.report import write_claims
 from experiments.report import write_report
 from experiments.speed.report import write_speed_report
 from extrap.results import load_rows
@@ -51,6 +52,14 @@ def test_tables_and_figures_show_the_rows(name, tmp_path):
 def test_the_speed_report_shows_its_timings(tmp_path):
     (tmp_path / "timings.csv").write_bytes((RESULTS / "speed" / "timings.csv").read_bytes())
     check_committed("speed", write_speed_report(tmp_path), {"timings.csv", "provenance.yaml"})
+
+
+def test_the_page_of_claims_shows_the_rows(tmp_path):
+    for path in RESULTS.glob("*/*.csv"):
+        if path.name in ("rows.csv", "training.csv", "timings.csv"):
+            (tmp_path / path.parent.name).mkdir(exist_ok=True)
+            (tmp_path / path.parent.name / path.name).symlink_to(path)
+    check_committed("claims", write_claims(tmp_path), set())
 
 
 def check_committed(name, written, sources):

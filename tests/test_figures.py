@@ -16,9 +16,12 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
-from rows import both_protocols, many, shuffled, with_floor
+from rows import both_protocols, many, scheme_rows, shuffled, with_floor
 
-from extrap.figures import draw, floor_figure, perplexity_figure, spread
+from extrap.curves import spread
+from extrap.figures import controls_figure, draw, floor_figure, perplexity_figure, position_figure
+from extrap.pairs import extrapolates, pairs
+from extrap.pairs_report import pairs_figure, pairs_table
 from extrap.results import save_table
 
 ROOT = Path(__file__).parents[1]
@@ -211,6 +214,194 @@ def test_spread_leaves_alone_what_has_room(wanted):
 def test_spread_without_room_keeps_the_order(wanted):
     order = np.argsort(wanted, kind="stable")
     assert (np.diff(np.array(spread(wanted, 9.0, 0.0, 20.0))[order]) >= -1e-9).all()
+
+
+# the early-token null, controls, positions
+
+
+def everything() -> pd.DataFrame:
+    """Schemes with controls under both protocols, sliding at the training length, and loss by position."""
+    controls = {"rope": {128: [1.6, 1.61], 256: [1.59, 1.6], 512: [1.58, 1.59]}, "alibi": THREE["alibi"]}
+    tile = {"learned": {128: [2.0, 2.1], 256: [2.2, 2.3], 512: [2.5, 2.6]}}
+    sliding = {scheme: {128: by_length[128]} for scheme, by_length in THREE.items()}
+    return pd.concat([
+        both_protocols(THREE), both_protocols(controls, extension="window"), both_protocols(tile, extension="tile"),
+        both_protocols({"learned": {128: [2.0, 2.1]}}, extension="window"),  # ends as the scheme does
+        many(sliding, protocol="sliding(stride=32)"),
+        many({**THREE, "rope": {64: [2.0, 2.0], **THREE["rope"]}}, protocol="position"),
+        scheme_rows("unigram", {128: [3.0], 256: [3.0], 512: [3.0]}, kind="unigram"),
+        scheme_rows("unigram", {128: [3.0], 256: [3.0], 512: [3.0]}, kind="unigram", protocol="same_targets"),
+    ], ignore_index=True)  # fmt: skip
+
+
+def test_everything_is_drawn_once(tmp_path):
+    assert {path.stem for path in draw(everything(), tmp_path)} == {"perplexity", "controls", "position"}
+
+
+def test_the_perplexity_figure_has_schemes_as_trained_and_no_panel_of_one_length():
+    figure, points = perplexity_figure(everything())
+    assert [a.get_title(loc="left").split(":")[0] for a in panels(figure)] == ["nonoverlap", "same_targets"]
+    assert set(points["extension"]) == {"none"}
+    for axes in panels(figure):
+        assert set(annotations(axes)) == {"rope", "alibi", "learned (ends)", "unigram"}
+
+
+def dotted(axes: Axes) -> dict[str, list[tuple[float, float]]]:
+    """By colour, the points of lines without a mark."""
+    lines = [line for line in axes.lines if line.get_marker() == "None" and len(line.get_xdata()) > 2]
+    return {line.get_color(): list(zip(line.get_xdata(), line.get_ydata(), strict=True)) for line in lines}
+
+
+def test_the_null_is_dotted_in_the_colour_of_its_scheme_where_text_is_cut():
+    figure, points = perplexity_figure(everything().query("kind == 'scheme'"))
+    cut, same = panels(figure)
+    assert not dotted(same)
+    colours = {line.get_color(): line for line in cut.lines if line.get_marker() in ("o", "s")}
+    assert set(dotted(cut)) == set(colours)
+    for colour, null in dotted(cut).items():
+        (scheme,) = (
+            name for name, part in points[points["protocol"] == "nonoverlap"].groupby("scheme")
+            if part["ppl"].to_list() == list(colours[colour].get_ydata())
+        )  # fmt: skip
+        shown = points[(points["scheme"] == scheme) & (points["protocol"] == "nonoverlap")]
+        assert shown["null"].to_list() == [y for _, y in null]
+        assert shown["null"].iloc[0] == pytest.approx(shown["ppl"].iloc[0])  # at the training length
+    assert "dotted" in cut.get_title(loc="left")
+
+
+def test_a_null_of_other_tokens_is_not_drawn():
+    figure, points = perplexity_figure(both_protocols(THREE))
+    assert points["null"].isna().all()
+    assert not any(dotted(axes) for axes in panels(figure))
+    assert not any("dotted" in axes.get_title(loc="left") for axes in panels(figure))
+
+
+def test_controls_stand_beside_their_scheme_in_a_panel_of_its_own():
+    figure, points = controls_figure(everything())
+    assert set(points["protocol"]) == {"same_targets"}
+    shown = {axes.get_title(loc="left"): axes for axes in panels(figure)}
+    assert set(shown) == {"rope", "alibi", "learned"}
+    assert set(annotations(shown["rope"])) == {"as trained", "window"}
+    assert set(annotations(shown["learned"])) == {"as trained (ends)", "tile"}
+    for scheme, axes in shown.items():
+        lines = [line for line in axes.lines if line.get_marker() not in ("None", "", "_")]
+        assert len({line.get_color() for line in lines}) == 1
+        assert len({line.get_linestyle() for line in lines}) == len(lines) == 2
+        ppl = points[points["scheme"] == scheme].groupby("extension")["ppl"].apply(list)
+        assert sorted(map(list, (line.get_ydata() for line in lines))) == sorted(ppl)
+        low, high = axes.get_ylim()
+        ticks = [t for t in axes.get_yticklabels() if t.get_text() and low <= t.get_position()[1] <= high]
+        assert len(ticks) >= 2, scheme
+
+
+def test_without_the_same_targets_controls_are_those_of_what_there_is():
+    rows = everything().query("protocol == 'nonoverlap'")
+    assert set(controls_figure(rows)[1]["protocol"]) == {"nonoverlap"}
+
+
+def test_loss_by_position_is_drawn_in_nats():
+    rows = everything().query("protocol == 'position'")
+    figure, points = position_figure(rows)
+    (axes,) = panels(figure)
+    rope = points[points["scheme"] == "rope"].sort_values("eval_len")
+    assert rope["log_ppl"].to_list() == pytest.approx([2.0, 1.605, 1.725, 2.6])
+    assert [(n / 128, y) for n, y in zip(rope["eval_len"], rope["log_ppl"], strict=True)] in curve_points(axes)
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["1/2", "1", "2", "4"]
+    assert rope["high"].iloc[1] - rope["log_ppl"].iloc[1] == pytest.approx(12.7062047 * 0.005)
+
+
+def test_ticks_of_lengths_near_each_other_do_not_overlap():
+    lengths = (128, 166, 180, 256, 460, 512, 896, 1024)
+    (axes,) = panels(perplexity_figure(many({"a": {n: [1.0, 1.1] for n in lengths}}))[0])
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["1", "2", "4", "8"]
+
+
+# pairs
+
+
+def five() -> pd.DataFrame:
+    """d beats c beats ... by 0.1 nats at 128; at 1,024 a is better than all and all else is noise. Ten documents of two."""
+    noise = np.array([0.0, 0.001, -0.001])
+    nll = {
+        name: {
+            128: list(1 + 0.1 * (4 - i) + i * noise),
+            256: [1.0, 1.0, 1.0],
+            512: list(1 + 0.1 * i + i * noise),
+            1024: [1.0, 1.0, 1.0] if name == "a" else list(2 + i * 0.01 + np.roll([0.0, 0.5, -0.5], i)),
+        }
+        for i, name in enumerate("abcde")
+    }
+    rows = [many(nll).assign(document=lambda rows, d=d: rows["document"] + f"-{d}") for d in range(10)]
+    return pd.concat(rows, ignore_index=True)
+
+
+def matrix(axes: Axes) -> dict[tuple[str, str], tuple[str, tuple[float, ...]]]:
+    """(row, column) -> what stands there, and the colour of the cell."""
+    columns = [t.get_text() for t in axes.get_xticklabels()]
+    rows = [t.get_text() for t in axes.get_yticklabels()]
+    colours = {(int(p.get_y()), int(p.get_x())): p.get_facecolor() for p in axes.patches}
+    found = {(int(t.get_position()[1]), int(t.get_position()[0])): t.get_text() for t in axes.texts}
+    return {(rows[i], columns[j]): (text, colours[i, j]) for (i, j), text in found.items()}
+
+
+def is_grey(colour: tuple[float, ...]) -> bool:
+    return len(set(colour[:3])) == 1
+
+
+def test_the_matrix_shows_who_beats_whom():
+    points = pairs(shuffled(five()))
+    figure = pairs_figure(points)
+    shown = {axes.get_title(loc="left"): matrix(axes) for axes in panels(figure)}
+    assert list(shown) == ["nonoverlap, 128 (L)", "nonoverlap, 512 (4 L)", "nonoverlap, 1,024 (8 L)"]
+    at_l, at_4, far = shown.values()
+    assert at_l.keys() == {(a, b) for a in "abcde" for b in "abcde" if a > b}  # the better stands before the worse
+    assert at_4.keys() == {(a, b) for a in "abcde" for b in "abcde" if a < b}
+    assert {pair: text for pair, (text, _) in at_l.items()} == {(a, b): f"{0.1 * (ord(a) - ord(b)):.2f}" for a, b in at_l}
+    for table, eval_len in ((at_l, 128), (at_4, 512), (far, 1024)):
+        verdicts = points[points["eval_len"] == eval_len].set_index(["scheme_a", "scheme_b"])["verdict"]
+        for pair, (_, colour) in table.items():
+            verdict = verdicts.get(pair) or verdicts[pair[::-1]]
+            assert is_grey(colour) == (verdict == "undecided"), (eval_len, pair)
+    assert not any(is_grey(colour) for _, colour in at_l.values())
+    assert any(is_grey(colour) for _, colour in far.values())
+
+
+def test_the_stronger_is_the_darker_and_can_be_read():
+    figure = pairs_figure(pairs(five()))
+    axes = panels(figure)[0]
+    cells = sorted((float(text), sum(colour[:3])) for text, colour in matrix(axes).values())
+    assert cells[0][1] > cells[-1][1]
+    renderer = figure.canvas.get_renderer()
+    for axes in figure.axes:
+        for text, cell in zip(axes.texts, axes.patches, strict=True):
+            assert text.get_window_extent(renderer).width < cell.get_window_extent(renderer).width
+
+
+def test_the_table_of_pairs_says_the_same():
+    points = pairs(five())
+    text = pairs_table(points, extrapolates(five()))
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+    head, *body = lines
+    assert head == ["length", "better", "worse", "by", "over seeds", "over documents", "p (Holm)", "verdict", "seeds needed"]
+    assert len(body) == 30
+    assert body[0][:4] == ["128", "e", "d", "0.100"]
+    decided = points[points["eval_len"].isin([128, 512, 1024])]["verdict"] != "undecided"
+    assert sum(line[7] == "**decided**" for line in body) == decided.sum()
+    for line in body:
+        low, high = map(float, line[4].split(" to "))
+        assert low <= float(line[3]) <= high
+    assert "extrapolates" not in text
+
+
+def test_the_table_of_pairs_opens_with_who_extrapolates():
+    schemes = five().assign(protocol="same_targets")
+    window = schemes.assign(extension="window")
+    window.loc[window["eval_len"] > 128, "nll_sum"] *= 1 + 0.1 * (1 + 0.01 * window["seed"])
+    rows = pd.concat([schemes, window])
+    text = pairs_table(pairs(rows), extrapolates(rows))
+    table = text[text.index("| scheme") :].split("\n\n")[0].splitlines()
+    assert [cell.strip() for cell in table[0].split("|")[1:-1]] == ["scheme", "256", "512", "1,024"]
+    assert table[2].count("**yes**") == 3
 
 
 # what else may come; warnings are errors

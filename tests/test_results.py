@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rows import both_protocols, many, scheme_rows
 
-from experiments.report import draw_all, gather
+from experiments.report import draw_all, gather, write_report
 from extrap.errors import UserError
 from extrap.results import COLUMNS, claim, collect, differences, load_rows, refuse_other_config, save_rows, write_atomic
 
@@ -177,6 +177,7 @@ def test_a_report_can_be_made_again_from_its_rows_byte_for_byte(tmp_path, capsys
     assert files.keys() == {
         "rows.csv", "training.csv", "provenance.yaml", "table.csv", "table.md", "table.tex",
         "perplexity.csv", "perplexity.png", "perplexity.pdf", "perplexity.svg",
+        "pairs.csv", "pairs.md", "pairs.png", "pairs.pdf", "pairs.svg",
     }  # fmt: skip
     assert all(str(tmp_path / "made" / name) in printed for name in files)
     for name in files.keys() - {"rows.csv", "training.csv", "provenance.yaml"}:
@@ -303,3 +304,13 @@ def test_a_segment_scored_twice_is_refused(tmp_path):
     message = refusal(load_rows, tmp_path / "rows.csv")
     for part in ("twice", "scheme=a", "seed=0", "document=document-1"):
         assert part in message
+
+
+def test_a_single_scheme_is_held_against_its_window(tmp_path):
+    nll = {128: [1.0, 1.1], 256: [0.9, 1.0]}
+    window = scheme_rows("a", {128: [1.0, 1.1], 256: [1.0, 1.1]}, extension="window", protocol="same_targets")
+    rows = pd.concat([scheme_rows("a", nll, protocol="same_targets"), window])
+    written = {path.name for path in write_report(rows, tmp_path)}
+    assert {"extrapolates.csv", "pairs.md"} <= written
+    assert "pairs.png" not in written
+    assert list(pd.read_csv(tmp_path / "extrapolates.csv")["eval_len"]) == [256]

@@ -250,9 +250,12 @@ def test_settings_are_never_compared():
 
 
 def test_one_scheme_with_two_extensions_is_two_competitors():
-    rows = pd.concat([scheme_rows("a", {128: [1.0, 1.01]}), scheme_rows("a", {128: [2.0, 2.03]}, extension="ntk")])
-    summary = summarise(rows)
-    assert summary.set_index("extension")["best"].to_dict() == {"none": True, "ntk": False}
+    at_l = {128: [1.5, 1.52]}
+    rows = [scheme_rows("a", at_l | {256: [1.0, 1.01]}), scheme_rows("a", at_l | {256: [2.0, 2.03]}, extension="ntk"),
+            scheme_rows("b", {128: [3.0, 3.01], 256: [3.0, 3.01]})]  # fmt: skip
+    best = summarise(pd.concat(rows)).set_index(["scheme", "extension", "eval_len"])["best"]
+    # at the training length an extension is a copy, and stands in nobody's way
+    assert set(best[best].index) == {("a", "none", 128), ("a", "none", 256)}
 
 
 # onset
@@ -345,6 +348,40 @@ def seeds_with_different_texts() -> pd.DataFrame:
 def test_numbers_of_different_texts_are_never_compared(made):
     with pytest.raises(UserError):
         summarise(made())
+
+
+def by_position(**tokens: dict[int, int]) -> pd.DataFrame:
+    """One document, at every place in it as many tokens as told for each scheme."""
+    rows = [scheme_rows(scheme, {n: [1.0, 1.1]}, protocol="position").iloc[::2].assign(n_tokens=count, n_bytes=count)
+            for scheme, by_place in tokens.items() for n, count in by_place.items()]  # fmt: skip
+    return pd.concat(rows, ignore_index=True)
+
+
+def test_a_place_in_the_text_has_tokens_of_its_own():
+    summary = summarise(by_position(a={64: 64, 128: 64, 256: 128}, b={64: 64, 128: 64}))
+    assert summary.set_index(["scheme", "eval_len"])["n_tokens"].to_dict() == {
+        ("a", 64): 64, ("a", 128): 64, ("a", 256): 128, ("b", 64): 64, ("b", 128): 64,
+    }  # fmt: skip
+    with pytest.raises(UserError, match="scored other tokens"):
+        summarise(by_position(a={64: 64, 128: 64}, b={64: 63, 128: 64}))
+    with pytest.raises(UserError, match="scored other tokens"):  # anywhere else a length is a length
+        summarise(by_position(a={64: 64, 128: 64, 256: 128}).assign(protocol="pseudo"))
+
+
+def test_an_extension_must_score_the_same_tokens():
+    extended = scheme_rows("a", {128: [1.0], 256: [1.0]}, extension="window").assign(
+        n_tokens=lambda rows: rows["n_tokens"] + 1
+    )
+    with pytest.raises(UserError, match="scored other tokens"):
+        summarise(pd.concat([scheme_rows("a", {128: [1.0], 256: [1.0]}), extended]))
+
+
+def test_references_that_are_no_floor_do_not_stand_for_one():
+    rows = pd.concat([many({"a": {128: [1.0]}}), scheme_rows("unigram", {128: [3.0]}, kind="unigram")])
+    assert against_floor(rows).empty
+    beside = pd.concat([with_floor({"a": {128: [1.5]}}), scheme_rows("unigram", {n: [3.0] for n in FLOOR}, kind="unigram",
+                                                                      data="markov", objective="causal")])  # fmt: skip
+    pd.testing.assert_frame_equal(against_floor(beside), against_floor(with_floor({"a": {128: [1.5]}})))
 
 
 # against the floor

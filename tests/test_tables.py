@@ -9,7 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rows import both_protocols, many, scheme_rows, shuffled, with_floor
 
-from extrap.tables import NONE, csv_table, latex_table, markdown_table, number, text_table
+from extrap.tables import csv_table, latex_table, markdown_table, text_table
+from extrap.typesetting import NONE, number
 
 # log-perplexities over two seeds; t(0.975, 1) = 12.7062, so a difference of 0.02 between seeds is a half width of 0.127062
 HALF = 12.706204736 * 0.01
@@ -149,9 +150,99 @@ def test_bits_per_byte_are_those_at_the_training_length():
 
 
 def test_an_extension_is_part_of_the_name():
-    rows = pd.concat([scheme_rows("rope", {128: [1.0]}), scheme_rows("rope", {128: [2.0]}, extension="ntk")])
+    rows = pd.concat(
+        [scheme_rows("rope", {128: [1.0], 256: [2.0]}), scheme_rows("rope", {128: [1.0], 256: [1.0]}, extension="ntk")]
+    )
+    trained, controls = markdown_blocks(markdown_table(rows))
+    assert [row[:3] for row in trained[1:]] == [["rope", "2.72 (1.00)", "7.39 (2.72)"]]
+    assert [row[:3] for row in controls[1:]] == [["rope + ntk", "2.72 (1.00)", "2.72 (1.00)"]]
+
+
+def with_null() -> pd.DataFrame:
+    """Segments of 4,096: e^2 at 128, e^1.8 with full context, at 512 on average 0.1 above the null, at 4,096 there."""
+    null = {512: (2 + 3 * 1.8) / 4, 4096: (128 * 2 + 3968 * 1.8) / 4096}
+    a = {128: [2.0, 2.0], 512: [null[512] + 0.09, null[512] + 0.11], 4096: [null[4096]] * 2}
+    full = {128: [(128 * 2 + 3968 * 1.8) / 4096] * 2}
+    window = {128: [2.0, 2.0], 512: [null[512]] * 2, 4096: [null[4096]] * 2}
+    ends = {"ends": {128: [2.5, 2.5]}}
+    return pd.concat([
+        many({"a": a} | ends), scheme_rows("a", window, extension="window"),
+        scheme_rows("ends", ends["ends"], extension="window"),
+        many({"a": full} | ends, protocol="sliding(stride=32)"),
+        scheme_rows("a", full, protocol="sliding(stride=32)", extension="window"),
+    ], ignore_index=True)  # fmt: skip
+
+
+def test_the_excess_table_by_hand():
+    for blocks in (markdown_blocks(markdown_table(with_null())), latex_blocks(latex_table(with_null()))):
+        excess = [[cell.replace(r"\%", "%").replace(r"$\pm$", "±").replace("--", NONE) for cell in row] for row in blocks[2]]
+        percent = f"{100 * np.expm1(HALF):.0f}"
+        assert excess == [
+            ["scheme", "512", "4,096"],
+            ["a", f"{np.exp(0.1):.3f} ±{percent}%", "1.000 ±0.0%"],
+            ["a + window", "1.000 ±0.0%", "1.000 ±0.0%"],
+        ]
+    assert "excess over the early-token null" in markdown_table(with_null())
+    line = (
+        csv_table(with_null()).set_index(["protocol", "scheme", "extension", "eval_len"]).loc["nonoverlap", "a", "none", 512]
+    )
+    assert line["null_excess"] == pytest.approx(np.exp(0.1))
+    assert line["null_excess_low"] == pytest.approx(np.exp(0.1 - HALF))
+    assert line["null"] == pytest.approx(np.exp(1.85))
+    assert line["full_context"] == "sliding(stride=32)"
+
+
+def test_what_was_scored_at_one_length_has_a_small_table():
+    sliding = markdown_blocks(markdown_table(with_null()))[3]
+    assert sliding[0] == ["scheme", "128", "bpb", "tokens"]
+    assert [row[0] for row in sliding[1:]] == ["a", "ends"], "a control is a copy there"
+
+
+def test_controls_that_are_nothing_but_copies_are_left_out():
+    controls = markdown_blocks(markdown_table(with_null()))[1]
+    assert [row[0] for row in controls[1:]] == ["a + window"]
+
+
+def test_a_null_of_other_tokens_stands_in_the_csv_alone():
+    rows = with_null().replace({"protocol": {"sliding(stride=32)": "same_targets"}})
+    assert len(markdown_blocks(markdown_table(rows))) == 3
+    assert "early-token null" not in markdown_table(rows)
+    assert set(csv_table(rows)["full_context"].dropna()) == {"same_targets"}
+
+
+def test_floor_and_null_stand_side_by_side():
+    null = with_null().query("extension == 'none'")
+    floors = [scheme_rows(kind, {n: [value] for n in (128, 512, 4096)}, kind=kind) for kind, value in
+              (("floor", 1.0), ("window_floor", 1.1), ("plateau", 3.0))]  # fmt: skip
+    table = (
+        csv_table(pd.concat([null, *floors]))
+        .query("scheme == 'a' and eval_len == 4096 and protocol == 'nonoverlap'")
+        .iloc[0]
+    )
+    assert table["excess"] == pytest.approx(table["log_ppl"] - 1.0)
+    assert table["null_excess"] == pytest.approx(1.0)
+
+
+def test_loss_by_position_is_no_table():
+    rows = pd.concat([with_null(), many({"a": {128: [1.0, 1.0], 4096: [2.0, 2.0]}}, protocol="position")])
+    assert markdown_table(rows) == markdown_table(with_null())
+    assert "position" not in set(csv_table(rows)["protocol"])
+
+
+def test_byte_frequencies_are_a_line_and_no_floor():
+    rows = pd.concat([many(TWO_SEEDS), scheme_rows("unigram", {128: [3.0], 256: [3.0]}, kind="unigram")])
     (table,) = markdown_blocks(markdown_table(rows))
-    assert [row[:2] for row in table[1:]] == [["rope", "2.72 (1.00)"], ["rope + ntk", "7.39 (1.00)"]]
+    assert table[-1][:4] == ["unigram", "20.1 (1.00)", "20.1 (1.00)", ""]
+    assert "Floor" not in markdown_table(rows)
+
+
+def test_people_see_doublings_and_the_longest_and_the_csv_all():
+    nll = {n: [1.0] for n in (128, 166, 180, 256, 460, 512, 900)} | {180: [1.2]}
+    rows = many({"a": nll, "b": nll})
+    (table,) = markdown_blocks(markdown_table(rows))
+    assert table[0][1:6] == ["128", "256", "512", "900", "blow-up"]
+    assert table[1][5] == "166 to 180", "of all lengths"
+    assert sorted(csv_table(rows)["eval_len"].unique()) == sorted(nll)
 
 
 def test_lengths_stand_in_order():

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from experiments.speed.timings import ATTENTION, OURS, YARDSTICK
-from extrap.figures import COLOURS, MARKERS, STYLE, spread
+from extrap.curves import COLOURS, MARKERS, STYLE, spread
 
 OBJECTIVES = ("mlm", "causal")
 YARDSTICK_STYLE: dict[str, Any] = {"color": "0.35", "linestyle": "--", "linewidth": 1.0}

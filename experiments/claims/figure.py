@@ -1,0 +1,138 @@
+"""The board of claims: every effect against the threshold of its claim. Imports no torch."""
+
+import textwrap
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from experiments.claims.places import CODE, FLOOR, PROSE, TEXTS
+from experiments.claims.words import SIGNS, value
+from extrap.claims import CONFIRMED, OUT_OF_SCOPE, REFUTED, UNDECIDED, Claim
+from extrap.curves import STYLE
+
+# blue and vermilion of Okabe and Ito are told apart by the colour-blind, and stand beside the word anyway
+COLOURS = {CONFIRMED: "#0072B2", REFUTED: "#D55E00", UNDECIDED: "0.35", OUT_OF_SCOPE: "0.6"}
+MARKERS = {CODE: "o", PROSE: "s", FLOOR: "^"}
+FACTORS = (1.01, 1.1, 2, 20, 100)
+LINE, GAP, TOP, BOTTOM = 0.145, 0.09, 0.62, 0.5  # inches
+LEFT, WIDTH = 0.4, 0.36  # of the figure, what the axis takes
+LINEAR = np.log(1.01)  # up to here the axis is linear
+
+
+def board(table: pd.DataFrame, claims: tuple[Claim, ...]) -> Figure:
+    """Claims down; how far effects lie on the claim's side of its threshold across, as a factor, linear up to 1 %."""
+    blocks = []
+    for claim in claims:
+        mine = table[(table["id"] == claim.id) & table["deciding"] & table["place"].isin(TEXTS)]
+        decided = mine[mine["verdict"] != OUT_OF_SCOPE]
+        blocks.append((claim, decided, textwrap.wrap(claim.title, 36)))
+    heights = [LINE * max(len(decided), len(title), 1) + GAP for _, decided, title in blocks]
+    height = sum(heights) + TOP + BOTTOM
+    with mpl.rc_context(fname=STYLE):
+        figure = Figure(figsize=(7.0, height))
+        FigureCanvasAgg(figure)
+        axes = figure.add_axes((LEFT, BOTTOM / height, WIDTH, sum(heights) / height))
+        axes.set_ylim(sum(heights), 0)
+        edge = across(axes)
+        top = 0.0
+        for i, ((claim, decided, title), tall) in enumerate(zip(blocks, heights, strict=True)):
+            draw_block(axes, claim, decided, title, top, edge)
+            if i % 2:
+                axes.axhspan(
+                    top,
+                    top + tall,
+                    xmin=-LEFT / WIDTH,
+                    xmax=(1 - LEFT) / WIDTH,
+                    color="0.95",
+                    zorder=-2,
+                    clip_on=False,
+                    linewidth=0,
+                )
+            top += tall
+        for x, name in ((1.05, "verdict"), (1.33, "effect (claim)")):
+            words(axes, x, -1.4 * LINE, name, color="0.35")
+        legend(figure, height)
+    return figure
+
+
+def across(axes: Axes) -> float:
+    """The horizontal axis; returns its end."""
+    edge = float(np.log(FACTORS[-1]))
+    axes.set_xscale("symlog", linthresh=LINEAR, linscale=0.6)
+    axes.set_xlim(-edge, edge)
+    inner = FACTORS[:-1]
+    ticks = [-np.log(factor) for factor in reversed(inner)] + [0.0] + [np.log(factor) for factor in inner]
+    axes.set_xticks(ticks, [f"÷{factor:g}" for factor in reversed(inner)] + ["1"] + [f"×{factor:g}" for factor in inner])
+    axes.minorticks_off()
+    axes.tick_params(axis="x", top=True, labeltop=True)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.spines["top"].set_visible(True)
+    axes.grid(axis="x")
+    axes.axvline(0, color="0.2", linewidth=0.9)
+    axes.set_xlabel("← against the claim      effect / threshold      for the claim →")
+    return edge
+
+
+def draw_block(axes: Axes, claim: Claim, decided: pd.DataFrame, title: list[str], top: float, edge: float) -> None:
+    first = top + (LINE + GAP) / 2
+    words(axes, -1.09, first, claim.id, weight="bold")
+    for i, line in enumerate(title):
+        words(axes, -0.985, first + i * LINE, line)
+    if decided.empty:
+        words(axes, 1.05, first, OUT_OF_SCOPE, color=COLOURS[OUT_OF_SCOPE])
+    for i, row in enumerate(decided.itertuples()):
+        y, colour = first + i * LINE, COLOURS[row.verdict]
+        words(axes, -0.02, y, row.place, ha="right", color="0.35")
+        words(axes, 1.05, y, row.verdict, color=colour, weight="bold" if row.verdict in (CONFIRMED, REFUTED) else "normal")
+        words(axes, 1.33, y, f"{value(row.effect)} ({SIGNS[row.side]} {row.threshold:g})", color="0.35")
+        draw_published(axes, row, y, edge)
+        if np.isfinite(row.near):
+            ends = np.clip([row.near, row.far], -edge, edge)
+            axes.plot(ends, [y, y], color=colour, linewidth=1.3, solid_capstyle="butt", zorder=2)
+            for end, cut, arrow in ((ends[0], row.near < -edge, "<"), (ends[1], row.far > edge, ">")):
+                axes.plot(end, y, arrow if cut else "|", color=colour, markersize=4, clip_on=False, zorder=3)
+        middle = np.clip(margin(row, row.effect), -edge, edge)
+        axes.plot(middle, y, MARKERS[row.place], color=colour, markersize=4.5, clip_on=False, zorder=4)
+
+
+def words(axes: Axes, x: float, y: float, text: str, **how: Any) -> None:
+    axes.text(x, y, text, transform=axes.get_yaxis_transform(), fontsize=7, va="center", parse_math=False, **how)
+
+
+def draw_published(axes: Axes, row: Any, y: float, edge: float) -> None:
+    if np.isfinite(row.published):
+        ends = [np.clip(margin(row, v), -edge, edge) for v in (row.published_low, row.published_high)]
+        middle = np.clip(margin(row, row.published), -edge, edge)
+        axes.plot(ends, [y, y], color="0.2", linewidth=0.7, zorder=1)
+        axes.plot(middle, y, "D", color="0.2", markerfacecolor="white", markersize=4.5, markeredgewidth=0.8, zorder=3)
+
+
+def margin(row: Any, shown: float) -> float:
+    """How far a number, as it is shown, lies on the claim's side; a share counts as it is."""
+    off = np.log(shown / row.threshold) if row.unit == "ratio" else shown - row.threshold
+    return float(off if row.side == "at least" else -off)
+
+
+def legend(figure: Figure, height: float) -> None:
+    marks = [
+        Line2D([], [], color="0.35", marker=marker, linewidth=1.3, markersize=4.5, label=f"ours, {text}")
+        for text, marker in MARKERS.items()
+    ]
+    theirs = Line2D(
+        [], [], color="0.2", marker="D", markerfacecolor="white", linewidth=0.7, markersize=4.5, label="published"
+    )
+    figure.legend(
+        handles=[*marks, theirs],
+        loc="upper left",
+        bbox_to_anchor=(0.0, 1 - 0.02 / height),
+        ncols=4,
+        frameon=False,
+        fontsize=7,
+    )

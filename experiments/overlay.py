@@ -1,0 +1,191 @@
+"""Published numbers and ours on the same axes; a scheme looks the same in every figure of a paper. Imports no torch."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from extrap.curves import COLOURS, MARKERS, STYLE, spread
+from extrap.stats import summarise
+
+OURS = "ours"
+DASHES = (0, (4, 2))
+SCHEMES = ("alibi", "learned", "local(rope)", "nope", "rope", "sinusoidal", "t5", "kerple")
+LOOKS: dict[str, dict[str, Any]] = {
+    scheme: {"color": colour, "marker": marker} for scheme, colour, marker in zip(SCHEMES, COLOURS, MARKERS, strict=True)
+}
+# what a curve shows: `value` at `x`, between `low` and `high`; `source` is OURS or a paper with its table
+CURVE = ["source", "protocol", "scheme", "extension", "train_len", "eval_len", "n_seeds", "x", "value", "low", "high"]
+
+
+def our_ratios(rows: pd.DataFrame, protocol: str, schemes: Sequence[str]) -> pd.DataFrame:
+    """Perplexity over that at the training length by length over training length; t intervals over seeds, paired."""
+    wanted = (rows["protocol"] == protocol) & rows["scheme"].isin(schemes) & (rows["extension"] == "none")
+    found = summarise(rows[wanted & (rows["kind"] == "scheme")])
+    found = found[found["eval_len"] >= found["train_len"]].assign(source=OURS, x=found["eval_len"] / found["train_len"])
+    return found.rename(columns={"ratio": "value", "ratio_low": "low", "ratio_high": "high"})[CURVE]
+
+
+def published_ppl(published: pd.DataFrame, source: str, *tables: str) -> pd.DataFrame:
+    """The perplexities of these tables of a paper, as columns of a curve; `value` is the perplexity itself."""
+    chosen = published[(published["source"] == source) & published["table"].isin(tables) & (published["metric"] == "ppl")]
+    chosen = chosen.assign(source=chosen["source"] + ", table " + chosen["table"], extension="none")
+    chosen = chosen.astype({"train_len": int, "eval_len": int})
+    return chosen.assign(x=chosen["eval_len"] / chosen["train_len"], low=np.nan, high=np.nan)[CURVE]
+
+
+def published_ratios(published: pd.DataFrame, source: str, *tables: str) -> pd.DataFrame:
+    """The same over the perplexity at the training length; what has none there is left out."""
+    found = published_ppl(published, source, *tables)
+    key = ["source", "protocol", "scheme", "train_len"]
+    start = found.loc[found["eval_len"] == found["train_len"], [*key, "value"]]
+    found = found.merge(start, on=key, suffixes=("", "_start"))
+    return found.assign(value=found["value"] / found["value_start"])[CURVE]
+
+
+def pair_lengths(ours: pd.DataFrame, theirs: pd.DataFrame) -> list[tuple[int, int]]:
+    """Our training lengths beside theirs, the shortest with the shortest."""
+    lengths = (sorted(points["train_len"].unique()) for points in (ours, theirs))
+    return [(int(mine), int(other)) for mine, other in zip(*lengths, strict=False)]
+
+
+def paper_style() -> AbstractContextManager[None]:
+    """Within it figures are made and drawn on."""
+    return mpl.rc_context(fname=STYLE)
+
+
+def new_figure(width: float, height: float, columns: int, **options: Any) -> tuple[Figure, np.ndarray]:
+    """A figure of so many inches with a row of axes; to be called within paper_style."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(1, columns, squeeze=False, **options)[0]
+
+
+def curves(axes: Axes, points: pd.DataFrame, **changes: Any) -> None:
+    """Ours solid and filled, with a band or bars; published dashed and hollow. `changes` are to the look of all."""
+    for (source, scheme), line in points.groupby(["source", "scheme"], sort=False):
+        line = line.sort_values("x")
+        look = LOOKS[str(scheme)] | changes
+        if source == OURS:
+            axes.plot(line["x"], line["value"], clip_on=False, zorder=3, **look)
+            if len(line) > 1:
+                axes.fill_between(line["x"], line["low"], line["high"], color=look["color"], alpha=0.2, linewidth=0)
+            else:
+                bars(axes, line, look["color"])
+        else:  # of many markers only those that can be told apart
+            hollow = {"markerfacecolor": "white", "linewidth": 0.9, "markeredgewidth": 0.8}
+            hollow |= {"markevery": 0.12} if len(line) > 12 else {}
+            axes.plot(line["x"], line["value"], linestyle=DASHES, zorder=2, **look | hollow)
+
+
+def bars(axes: Axes, line: pd.DataFrame, colour: str) -> None:
+    error = [line["value"] - line["low"], line["high"] - line["value"]]
+    axes.errorbar(line["x"], line["value"], yerr=np.nan_to_num(error), color=colour, capsize=2, linewidth=1)
+
+
+def length_axis(axes: Axes, lowest: float, longest: float) -> None:
+    """Length over training length, doubling; the training length is marked."""
+    axes.set_xscale("log", base=2)
+    multiples = [2.0**k for k in range(int(np.ceil(np.log2(lowest))), int(np.floor(np.log2(longest))) + 1)]
+    axes.set_xticks(multiples, [f"{m:g}" if m >= 1 else f"1/{1 / m:g}" for m in multiples])
+    axes.minorticks_off()
+    axes.set_xlim(lowest / 1.15, longest)
+    axes.axvline(1, color="0.3", linewidth=0.8, linestyle=DASHES, zorder=0)
+    axes.annotate("training length", (1, 1), xycoords=("data", "axes fraction"), xytext=(3, -2),
+                  textcoords="offset points", fontsize=6.5, color="0.3", va="top")  # fmt: skip
+    axes.grid(axis="y")
+
+
+DECADES = 10.0 ** np.arange(-3, 5)
+TICKS = [np.outer(DECADES, steps).ravel() for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 5, 7))]
+TICKS += [np.arange(0, 10, step) for step in (0.2, 0.1, 0.05, 0.02, 0.01)]
+
+
+def ratio_ticks(axis: mpl.axis.Axis) -> None:
+    """The coarsest round numbers of which an axis on a log scale, with its limits set, shows four."""
+    low, high = axis.get_view_interval()
+    shown = [ticks[(ticks >= low) & (ticks <= high)].tolist() for ticks in TICKS]
+    axis.set_major_locator(mpl.ticker.FixedLocator(next((ticks for ticks in shown if len(ticks) >= 4), shown[-1])))
+    axis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
+    axis.set_minor_locator(mpl.ticker.NullLocator())
+
+
+def log_limits(axes: Axes, points: pd.DataFrame) -> None:
+    """A log axis around the curves; the bands of seeds that disagree may leave it."""
+    axes.set_yscale("log")
+    low, high = points["value"].min(), points["value"].max()
+    room = max((high / low) ** 0.08, 1.002)
+    axes.set_ylim(low / room, high * room**2)
+    ratio_ticks(axes.yaxis)
+
+
+def name_ends(axes: Axes, points: pd.DataFrame) -> None:
+    """The name of each of our curves at its right end, and of those that are published alone where they end."""
+    ours = points[points["source"] == OURS]
+    ends = ours.sort_values("x").groupby("scheme").last()["value"]
+    place_names(axes, [(str(scheme), LOOKS[str(scheme)]["color"], value) for scheme, value in ends.items()])
+    for scheme, line in points[~points["scheme"].isin(ends.index)].groupby("scheme"):
+        last = line.sort_values("x").iloc[-1]
+        axes.annotate(f"{scheme} (published)", (last["x"], last["value"]), xytext=(-3, 5), textcoords="offset points",
+                      color=LOOKS[str(scheme)]["color"], fontsize=7, ha="right")  # fmt: skip
+
+
+def place_names(axes: Axes, ends: Sequence[tuple[str, str, float]]) -> None:
+    """Each (name, colour, value) to the right of the axes, moved apart where they would overlap."""
+    heights = [axes.transData.transform((1, value))[1] for _, _, value in ends]
+    box = axes.get_window_extent()
+    places = spread(heights, 9.0 * axes.figure.dpi / 72, box.y0, box.y1)
+    for (name, colour, _), place in zip(ends, places, strict=True):
+        y = axes.transAxes.inverted().transform((0, place))[1]
+        axes.annotate(name, (1, y), xycoords="axes fraction", xytext=(6, 0), textcoords="offset points",
+                      color=colour, fontsize=7, va="center", annotation_clip=False)  # fmt: skip
+
+
+def key(figure: Figure, published: str | None, band: str | None = None, schemes: Sequence[str] = ()) -> None:
+    """Below the panels: which is ours and which is published, and the schemes that have no name beside their curve."""
+    grey: dict[str, Any] = {"color": "0.3", "marker": "o"}
+    entries: list[tuple[Any, str]] = [(Line2D([], [], **LOOKS[scheme]), scheme) for scheme in schemes]
+    if published:
+        entries.append((Line2D([], [], **grey), "ours"))
+    if band:
+        entries.append((Patch(color="0.3", alpha=0.25, linewidth=0), band))
+    if published:
+        entries.append((Line2D([], [], linestyle=DASHES, markerfacecolor="white", linewidth=0.9, **grey), published))
+    handles, names = zip(*entries, strict=True)
+    figure.legend(handles, names, loc="outside lower left", ncols=len(entries), fontsize=7, frameon=False,
+                  handlelength=2.6, columnspacing=1.4)  # fmt: skip
+
+
+def band_over(points: pd.DataFrame) -> str:
+    """What a band is."""
+    n = int(points.loc[points["source"] == OURS, "n_seeds"].max())
+    return f"95 % t interval over {n} seeds" if n > 1 else "1 seed: no interval"
+
+
+def draw_panels(
+    points: pd.DataFrame, panels: list[tuple[str, pd.DataFrame]], ylabel: str, published: str | None, xlabel: str
+) -> Figure:
+    """Curves by length, a panel each of (title, points), on the same log axes; names stand beside the last panel."""
+    with paper_style():
+        figure, all_axes = new_figure(7.2, 3.1, len(panels), sharey=True)
+        for axes, (title, shown) in zip(all_axes, panels, strict=True):
+            curves(axes, shown)
+            length_axis(axes, shown["x"].min(), shown["x"].max())
+            axes.set_title(title)
+            axes.set_xlabel(xlabel)
+        log_limits(all_axes[0], points)
+        all_axes[0].set_ylabel(ylabel)
+        key(figure, published, band_over(points))
+        figure.canvas.draw()
+        for axes, (_, shown) in zip(all_axes, panels, strict=True):
+            name_ends(axes, shown)
+        figure.canvas.draw()
+    return figure

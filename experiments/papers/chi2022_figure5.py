@@ -1,0 +1,78 @@
+"""Chi et al. 2022 (KERPLE, arXiv:2205.09921), Figure 5: loss by position, and what a window at test time does.
+
+Expected: up to the training length L all schemes fall alike; beyond it sinusoidal positions and RoPE rise and ALiBi stays
+where it is. With attention limited to the last L tokens, RoPE and the T5 bias are at least as good as ALiBi; sinusoidal
+positions still break, for there the positions themselves are new.
+
+One pass over the longest input; a point stands for the positions since the point before it, so every point is other text.
+Left the loss of the models as they are. Right the loss of the same weights with the window, less that of ALiBi without it on
+the same tokens, paired by seed: at 0 or below, the window is at least as good as ALiBi. The paper gives its Figure 5
+without numbers, so only this claim is compared.
+
+make paper FIGURE=chi2022_figure5
+"""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments.overlay import CURVE, OURS, band_over, curves, key, length_axis, name_ends, new_figure, paper_style
+from extrap.stats import perplexity, t_half_width
+
+SCHEMES = ("alibi", "rope", "sinusoidal", "t5")
+NEEDS = ("causal/rows.csv",)
+HOLDS = {"protocol": ("position",), "extension": ("none", "window"), "scheme": SCHEMES}
+PAPER = {
+    "data": "OpenWebText2, GitHub, ArXiv",
+    "a token": "subword",
+    "model": "12 layers, 12 heads, 162 M parameters",
+    "training": "50,000 steps of 32 x 512 tokens",
+    "training length": "512",
+}
+
+
+def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """Left the loss without an extension, right with the window. `published` is not used: the paper prints no numbers."""
+    by_seed = perplexity(
+        rows[(rows["protocol"] == "position") & rows["scheme"].isin(SCHEMES)],
+        ["protocol", "scheme", "extension", "train_len", "eval_len", "seed"],
+    )
+    alone, window = (by_seed[by_seed["extension"] == extension] for extension in ("none", "window"))
+    alibi = alone[alone["scheme"] == "alibi"].set_index(["eval_len", "seed"])["log_ppl"].rename("alibi")
+    window = window.join(alibi, on=["eval_len", "seed"])
+    left, right = over_seeds(alone, alone["log_ppl"]), over_seeds(window, window["log_ppl"] - window["alibi"])
+    points = pd.concat([left.assign(over=""), right.assign(over="alibi")], ignore_index=True)
+    with paper_style():
+        drawn, all_axes = new_figure(7.2, 3.1, 2)
+        for axes, shown in zip(all_axes, (left, right), strict=True):
+            curves(axes, shown)
+            length_axis(axes, points["x"].min(), points["x"].max())
+            axes.set_xlabel("position / training length")
+            low, high = shown["value"].min(), shown["value"].max()
+            axes.set_ylim(low - 0.05 * (high - low), high + 0.12 * (high - low))
+        mine = points["train_len"].iloc[0]
+        all_axes[0].set_title(f"as trained, on {mine:,} tokens")
+        all_axes[0].set_ylabel("loss, nats per token")
+        all_axes[1].set_title(f"with a window of {mine:,} at test time")
+        all_axes[1].set_ylabel("loss less ALiBi's without, nats per token")
+        all_axes[1].axhline(0, color="0.3", linewidth=0.8, zorder=0)
+        key(drawn, None, band_over(points))
+        drawn.canvas.draw()
+        name_ends(all_axes[0], left)
+        name_ends(all_axes[1], right)
+        drawn.canvas.draw()
+    return drawn, points
+
+
+def over_seeds(by_seed: pd.DataFrame, values: pd.Series) -> pd.DataFrame:
+    """Means over seeds with t intervals; eval_len is where the positions of a point end."""
+    lines = []
+    columns = ["protocol", "scheme", "extension", "train_len", "eval_len"]
+    for (protocol, scheme, extension, train_len, eval_len), group in values.groupby(
+        [by_seed[c] for c in columns], sort=False
+    ):
+        middle, half = group.mean(), t_half_width(group.to_numpy())
+        x = eval_len / train_len
+        lines.append(
+            (OURS, protocol, scheme, extension, train_len, eval_len, len(group), x, middle, middle - half, middle + half)
+        )
+    return pd.DataFrame(lines, columns=CURVE)

@@ -1,0 +1,73 @@
+"""Press et al. 2022 (arXiv:2108.12409), Figure 11: with a window that moves by one token, ALiBi is flat.
+
+Expected: sinusoidal positions break down as before; ALiBi, which improves with length when text is cut into pieces, stays
+within 2.6 % of its perplexity at the training length when every token has the full length to read. So its gain comes
+from tokens early in a piece, not from context beyond the training length.
+
+Drawn is perplexity over that at the training length L: left every scheme under a window that moves by one token, right
+ALiBi alone under that window and with text cut into pieces. Published: tables 13 to 15, and for pieces table 5, trained
+on 512 words, one run each. RoPE is not in the paper's table, the T5 bias not in our experiment. In each held-out segment
+the first window is scored whole, so its tokens have less to read: the same ones at every length.
+
+make paper FIGURE=press2022_figure11
+"""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments.overlay import (
+    LOOKS,
+    OURS,
+    band_over,
+    curves,
+    key,
+    length_axis,
+    log_limits,
+    name_ends,
+    new_figure,
+    our_ratios,
+    paper_style,
+    place_names,
+    published_ratios,
+)
+from experiments.papers import PRESS2022
+
+NEEDS = ("stride1/rows.csv",)
+SLIDING, PIECES = "sliding(stride=1)", "nonoverlap"
+SCHEMES = ("alibi", "rope", "sinusoidal")
+HOLDS = {"protocol": (SLIDING, PIECES), "scheme": SCHEMES}
+PAPER = PRESS2022 | {"training length": "512", "seeds": "1"}
+PUBLISHED_AT = 512
+GREY = "0.45"
+
+
+def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """Left all schemes, right ALiBi under both protocols."""
+    ours = [our_ratios(rows, SLIDING, SCHEMES), our_ratios(rows, PIECES, ["alibi"])]
+    tables = [published_ratios(published, "press2022alibi", table) for table in ("13-15", "5")]
+    tables[1] = tables[1][tables[1]["scheme"] == "alibi"]
+    theirs = [table[table["train_len"] == PUBLISHED_AT] for table in tables]
+    points = pd.concat([ours[0], theirs[0], ours[1], theirs[1]], ignore_index=True)
+    sliding = points[points["protocol"] != PIECES]
+    alibi = sliding[sliding["scheme"] == "alibi"]
+    with paper_style():
+        drawn, (left, right) = new_figure(7.2, 3.1, 2)
+        curves(left, sliding)
+        curves(right, alibi)
+        curves(right, points[points["protocol"] == PIECES], color=GREY)
+        log_limits(left, sliding)
+        log_limits(right, points[points["scheme"] == "alibi"])
+        for axes in (left, right):
+            length_axis(axes, 1, points["x"].max())
+            axes.set_xlabel("evaluation length / training length")
+            axes.set_ylabel("perplexity / that at training length")
+        mine = int(ours[0]["train_len"].iloc[0])
+        left.set_title(f"moved by one; trained on {mine:,} tokens (published: {PUBLISHED_AT:,})")
+        right.set_title("ALiBi: moved by one, and in pieces (grey)")
+        key(drawn, "published, 1 run", band_over(points))
+        drawn.canvas.draw()
+        name_ends(left, sliding)
+        lasts = [part[part["source"] == OURS].sort_values("x")["value"].iloc[-1] for part in (alibi, ours[1])]
+        place_names(right, [("moved by one", LOOKS["alibi"]["color"], lasts[0]), ("in pieces", GREY, lasts[1])])
+        drawn.canvas.draw()
+    return drawn, points

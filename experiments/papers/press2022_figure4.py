@@ -1,0 +1,86 @@
+"""Press et al. 2022 (arXiv:2108.12409), Figure 4: ALiBi trained short, against sinusoidal positions trained at full length.
+
+Expected: ALiBi, trained on L and read on more, comes near or below sinusoidal models that were trained on that length, and
+never rises; at L itself, when L is as short as 128, sinusoidal positions are at least as good.
+
+A panel a training length of ALiBi. Drawn is perplexity over that of sinusoidal positions trained and read on the panel's
+L; every point of the sinusoidal curve is another model, trained on the length that it is read on. Published: table 5,
+trained on 64 to 512 words (and sinusoidal up to 3,072), one run each. All of text is scored, in pieces of the evaluation
+length; models of one seed are paired.
+
+make paper FIGURE=press2022_figure4
+"""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments.overlay import (
+    CURVE,
+    OURS,
+    band_over,
+    curves,
+    key,
+    length_axis,
+    log_limits,
+    new_figure,
+    pair_lengths,
+    paper_style,
+    published_ppl,
+)
+from experiments.papers import PRESS2022
+from extrap.stats import perplexity, t_half_width
+
+NEEDS = ("causal_32/rows.csv", "causal_64/rows.csv", "causal/rows.csv", "causal_256/rows.csv")
+HOLDS = {"protocol": ("nonoverlap",), "scheme": ("alibi", "sinusoidal")}
+PAPER = PRESS2022 | {"training length": "64, 128, 256, 512", "seeds": "1"}
+PANEL = "alibi_train_len"
+
+
+def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """A panel a training length: ours, and the one of the paper that has the same rank."""
+    rows = rows[(rows["protocol"] == "nonoverlap") & rows["scheme"].isin(["alibi", "sinusoidal"])]
+    by_seed = perplexity(rows[rows["extension"] == "none"], ["scheme", "train_len", "eval_len", "seed"])
+    ours = summarised(over_sinusoidal(by_seed), OURS)
+    table = published_ppl(published, "press2022alibi", "5")
+    by_run = table.assign(log_ppl=np.log(table["value"]), seed=0)
+    theirs = summarised(over_sinusoidal(by_run), table["source"].iloc[0])
+    pairs = pair_lengths(ours, theirs)
+    points = pd.concat([ours, theirs[theirs[PANEL].isin([other for _, other in pairs])]], ignore_index=True)
+    with paper_style():
+        drawn, all_axes = new_figure(7.2, 3.1, len(pairs), sharey=True)
+        for axes, (mine, other) in zip(all_axes, pairs, strict=True):
+            shown = points[points[PANEL] == points["source"].eq(OURS).map({True: mine, False: other})]
+            curves(axes, shown)
+            length_axis(axes, 1, shown["x"].max())
+            longest = int(np.log2(shown["x"].max()))
+            axes.set_xticks([2.0**k for k in range(0, longest + 1, 2)], [f"{2**k}" for k in range(0, longest + 1, 2)])
+            axes.set_title(f"ALiBi trained on {mine:,}\ntokens (published: {other:,})")
+            axes.set_xlabel("length / training length")
+        log_limits(all_axes[0], points)
+        all_axes[0].set_ylabel("perplexity / that of sinusoidal at L")
+        key(drawn, "published, 1 run", band_over(points), ("alibi", "sinusoidal"))
+    return drawn, points
+
+
+def over_sinusoidal(by_seed: pd.DataFrame) -> pd.DataFrame:
+    """log_ratio to sinusoidal positions trained on the panel's length: ALiBi of that training length, sinusoidal of any."""
+    at_home = by_seed[(by_seed["scheme"] == "sinusoidal") & (by_seed["train_len"] == by_seed["eval_len"])]
+    alibi = by_seed[(by_seed["scheme"] == "alibi") & (by_seed["eval_len"] >= by_seed["train_len"])]
+    found = []
+    for length, base in at_home.groupby("train_len"):
+        start = base.set_index("seed")["log_ppl"]
+        shown = pd.concat([alibi[alibi["train_len"] == length], at_home[at_home["eval_len"] >= length]])
+        shown = shown.assign(log_ratio=shown["log_ppl"] - shown["seed"].map(start), x=shown["eval_len"] / length)
+        found.append(shown.assign(**{PANEL: length}))
+    return pd.concat(found, ignore_index=True)
+
+
+def summarised(by_seed: pd.DataFrame, source: str) -> pd.DataFrame:
+    lines = []
+    for (length, scheme, train_len, eval_len, x), group in by_seed.groupby([PANEL, "scheme", "train_len", "eval_len", "x"]):
+        ratio, half = group["log_ratio"].mean(), t_half_width(group["log_ratio"].to_numpy())
+        half = 0.0 if (group["log_ratio"] == 0).all() else half  # sinusoidal over itself
+        key_values = (source, "nonoverlap", scheme, "none", train_len, eval_len, len(group), x)
+        lines.append((length, *key_values, np.exp(ratio), np.exp(ratio - half), np.exp(ratio + half)))
+    return pd.DataFrame(lines, columns=[PANEL, *CURVE])

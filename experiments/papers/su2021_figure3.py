@@ -1,0 +1,69 @@
+"""Su et al. 2021 (RoFormer, arXiv:2104.09864), Figure 3: masked-LM loss by training step, RoPE against learned positions.
+
+Expected: RoPE is below learned positions from early on and stays there.
+
+The loss of training batches, averaged over a fortieth of the training at a time. The paper gives its Figure 3 without
+numbers, so only its claim is compared: RoPE converges faster.
+
+make paper FIGURE=su2021_figure3
+"""
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments.overlay import LOOKS, OURS, band_over, key, new_figure, paper_style
+from extrap.stats import t_half_width
+
+NEEDS = ("main/training.csv", "prose_mlm/training.csv")
+SCHEMES = ("learned", "rope")
+HOLDS = {"scheme": SCHEMES}
+PAPER = {
+    "data": "BookCorpus and Wikipedia",
+    "a token": "subword",
+    "model": "BERT base",
+    "training": "100,000 steps of 64 x 512 tokens",
+    "training length": "512",
+}
+PARTS = 40
+
+
+def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """A panel a source of text. `published` is not used: the paper prints no numbers."""
+    points = by_step(rows[rows["scheme"].isin(SCHEMES)])
+    with paper_style():
+        panels = list(points.groupby("experiment", sort=False))
+        drawn, all_axes = new_figure(7.2, 3.0, len(panels), sharey=True)
+        for axes, (_, shown) in zip(all_axes, panels, strict=True):
+            for scheme, line in shown.groupby("scheme"):
+                look = LOOKS[str(scheme)] | {"markevery": 4}
+                axes.plot(line["step"], line["loss"], **look)
+                axes.fill_between(line["step"], line["low"], line["high"], color=look["color"], alpha=0.2, linewidth=0)
+            axes.set_xlim(0, shown["step"].max())
+            axes.xaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:,.0f}"))
+            axes.set_title(f"masked LM on {shown['data'].iloc[0]}")
+            axes.set_xlabel(f"training step of {shown['tokens_a_step'].iloc[0]:,} tokens")
+            axes.grid(axis="y")
+        all_axes[0].set_ylabel("loss, nats per masked token")
+        low, high = points["loss"].min(), points["loss"].max()
+        all_axes[0].set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+        key(drawn, None, band_over(points), SCHEMES)
+    return drawn, points
+
+
+def by_step(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean loss of each of PARTS equal parts of the training, mean over seeds with its t interval; `step` ends the part."""
+    last = rows.groupby("experiment")["step"].transform("max")
+    rows = rows.assign(part=np.ceil(rows["step"] * PARTS / last).clip(lower=1), last=last)
+    rows = rows.assign(tokens_a_step=rows["tokens"] // rows["step"].clip(lower=1))
+    by_seed = rows.groupby(["experiment", "data", "scheme", "part", "seed"], sort=False).agg(
+        loss=("loss", "mean"), step=("step", "max"), tokens_a_step=("tokens_a_step", "max")
+    )
+    lines = []
+    for (experiment, data, scheme, _), group in by_seed.groupby(level=[0, 1, 2, 3], sort=False):
+        loss, half = group["loss"].mean(), t_half_width(group["loss"].to_numpy())
+        step, tokens = group["step"].max(), group["tokens_a_step"].max()
+        lines.append((OURS, experiment, data, scheme, step, tokens, len(group), loss, loss - half, loss + half))
+    columns = ["source", "experiment", "data", "scheme", "step", "tokens_a_step", "n_seeds", "loss", "low", "high"]
+    return pd.DataFrame(lines, columns=columns)

@@ -1,0 +1,172 @@
+"""Figures of papers, remade from tracked rows: finds those in experiments/papers, draws and captions them. Imports no torch.
+
+python -m experiments.remake needs [FIGURE]   the experiments that a figure, or all, are drawn from
+python -m experiments.remake draw [FIGURE]    results/papers/<figure>.{png,pdf,svg,csv,md}
+"""
+
+import argparse
+import importlib
+import inspect
+import pkgutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol, cast
+
+import pandas as pd
+import yaml
+from matplotlib.figure import Figure
+
+from experiments import papers
+from experiments.overlay import OURS
+from experiments.speed.timings import load_timings
+from extrap.errors import UserError, nearest
+from extrap.figures import save_figure
+from extrap.results import load_rows, write_atomic
+
+PUBLISHED = Path(__file__).with_name("published.csv")
+LOADERS: dict[str, Callable[[Path], pd.DataFrame]] = {
+    "rows.csv": load_rows,
+    "training.csv": pd.read_csv,
+    "timings.csv": load_timings,
+}
+SCALES = ("", "_gpu")  # an experiment of this name has a larger sibling of that name, and a figure of its own
+
+
+class PaperFigure(Protocol):
+    """A module of experiments/papers."""
+
+    __name__: str
+    NEEDS: tuple[str, ...]  # tables below results/, all of one kind
+    HOLDS: dict[str, tuple[str, ...]]  # by column, what each of them must hold at least
+    PAPER: dict[str, str]  # what the paper trained on
+
+    def figure(self, rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]: ...
+
+
+def paper_figures() -> dict[str, PaperFigure]:
+    """Every figure by its name."""
+    names = sorted(module.name for module in pkgutil.iter_modules(papers.__path__))
+    return {name: cast(PaperFigure, importlib.import_module(f"{papers.__name__}.{name}")) for name in names}
+
+
+def chosen(name: str | None) -> dict[str, PaperFigure]:
+    """The figure of this name, or all. Raises UserError."""
+    found = paper_figures()
+    if name and name not in found:
+        raise UserError(f"FIGURE={name}: no such figure; {nearest(name, list(found))}")
+    return {name: found[name]} if name else found
+
+
+def needed_experiments(name: str | None, scale: str) -> list[str]:
+    """The experiments to run, each once; measurements of speed are none."""
+    needs = [need for one in chosen(name).values() for need in one.NEEDS if not need.endswith("timings.csv")]
+    return list(dict.fromkeys(scaled(need, scale).partition("/")[0] for need in needs))
+
+
+def scaled(need: str, scale: str) -> str:
+    experiment, _, table = need.partition("/")
+    return f"{experiment}{scale}/{table}"
+
+
+def draw_papers(results: Path, name: str | None = None) -> Iterator[str]:
+    """Draws every figure whose tables are there; a line for each file, and for each figure that has to wait."""
+    published = pd.read_csv(PUBLISHED, dtype={"table": str})
+    for figure_name, one in chosen(name).items():
+        for scale in SCALES:
+            needs = [scaled(need, scale) for need in one.NEEDS]
+            if missing := next((told for need in needs if (told := lack(results, need, one.HOLDS))), None):
+                if not scale:
+                    yield f"not drawn yet: {figure_name}: {missing}"
+                continue
+            path = results / "papers" / f"{figure_name}{scale}"
+            path.parent.mkdir(exist_ok=True)
+            tables = {need.partition("/")[0]: load(results / need) for need in needs}
+            figure, points = one.figure(pd.concat(tables.values(), ignore_index=True), published)
+            facts = {experiment: facts_of(results / experiment, rows) for experiment, rows in tables.items()}
+            written = save_figure(figure, points, path)
+            write_atomic(path.with_suffix(".md"), caption(one, path.name, facts, points))
+            yield from map(str, [*written, path.with_suffix(".md")])
+
+
+def load(path: Path) -> pd.DataFrame:
+    return LOADERS[path.name](path)
+
+
+def lack(results: Path, need: str, holds: dict[str, tuple[str, ...]]) -> str | None:
+    """What is missing and the command that makes it, or None."""
+    path, experiment = results / need, need.partition("/")[0]
+    command = "make bench-all" if path.name == "timings.csv" else f"make sweep EXPERIMENT={experiment}"
+    for file in (path, path.with_name("provenance.yaml")):
+        if not file.exists():
+            return f"{file} does not exist; `{command}` writes it"
+    rows = load(path)
+    for column, wanted in holds.items():
+        if absent := [value for value in wanted if value not in set(rows[column])]:
+            return f"{path} holds no {column} {', '.join(absent)}; `{command}` makes it"
+    return None
+
+
+def facts_of(folder: Path, rows: pd.DataFrame) -> dict[str, str]:
+    """What an experiment trained on and scored, in the words of the table of differences."""
+    told = yaml.safe_load((folder / "provenance.yaml").read_text())
+    if "config" not in told:  # measurements of speed
+        steps = rows[(rows["case"] == "training") & (rows["name"] == "extrap")].iloc[0]
+        return {
+            "machine": f"{steps['machine']}, {steps['threads']} threads",
+            "a token": "byte",
+            "model": f"{steps['params'] / 1e6:.1f} M parameters",
+            "training": f"steps of {steps['tokens']:,} tokens in sequences of {steps['n']:,}",
+        }
+    config = told["config"]
+    model, train, evaluation, data = (config[part] for part in ("model", "train", "eval", "data"))
+    tokens = train["max_steps"] * train["batch_size"] * train["train_len"]
+    size = f", {data['train_bytes'] / 1e6:.1f} million bytes" if "train_bytes" in data else ""
+    return {
+        "data": rows["data"].iloc[0] + size,
+        "a token": "byte" if size else "symbol",
+        "model": f"{model['n_layers']} layers, width {model['d_model']:,}, {model['n_heads']} heads",
+        "training": f"{tokens:,} tokens: {train['max_steps']:,} steps of {train['batch_size']} x {train['train_len']:,}",
+        "training length": f"{train['train_len']:,}",
+        "seeds": str(rows.loc[rows["seed"] >= 0, "seed"].nunique()),
+        "scored": f"{evaluation['n_segments']} held-out segments of {max(evaluation['lengths']):,} tokens",
+    }
+
+
+def caption(one: PaperFigure, name: str, facts: dict[str, dict[str, str]], points: pd.DataFrame) -> str:
+    """Markdown: the figure, the docstring of its module without the command, and what differs."""
+    title, *paragraphs, command = (inspect.getdoc(one) or "").split("\n\n")
+    lines = dict.fromkeys(fact for told in (*facts.values(), one.PAPER) for fact in told)
+    columns = {"the paper": one.PAPER, **{f"ours: {experiment}": told for experiment, told in facts.items()}}
+    table = pd.DataFrame(
+        {head: [told.get(fact, "–") for fact in lines] for head, told in columns.items()}, index=list(lines)
+    )
+    counts = points["source"].value_counts()
+    published = ", ".join(f"{n} of {source}" for source, n in counts.drop(OURS, errors="ignore").items()) or "none"
+    drawn = f"Drawn: {counts.get(OURS, 0)} numbers of ours; published: {published}. All of them: [{name}.csv]({name}.csv)."
+    scale = next(scale for scale in reversed(SCALES) if name.endswith(scale))
+    again = f"    {command}{scale.replace('_', ' SCALE=')}"
+    parts = [f"# {title.rstrip('.')}", f"![{title}]({name}.png)", *paragraphs, table.to_markdown(), drawn, again]
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Figures of papers, remade from rows.")
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--scale", choices=[scale.removeprefix("_") for scale in SCALES], default="")
+    parser.add_argument("verb", choices=["needs", "draw"])
+    parser.add_argument("figure", nargs="?")
+    arguments = parser.parse_args()
+    scale = f"_{arguments.scale}" if arguments.scale else ""
+    if arguments.verb == "needs":
+        print(*needed_experiments(arguments.figure, scale), sep="\n")
+    else:
+        print(*draw_papers(arguments.results, arguments.figure), sep="\n")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

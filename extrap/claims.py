@@ -1,0 +1,144 @@
+"""Published claims as tests on rows: which quantity against which threshold, and the verdict. Imports no torch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from extrap.errors import UserError
+from extrap.quantities import Evidence, Missing, Quantity
+from extrap.stats import CONFIDENCE, t_half_width
+
+CONFIRMED, REFUTED, UNDECIDED, OUT_OF_SCOPE = "confirmed", "refuted", "undecided", "out of scope"
+
+
+@dataclass(frozen=True)
+class Part:
+    """`quantity` is on the claim's side of `threshold`. Raises ValueError for one that mixes protocols or objectives."""
+
+    quantity: Quantity
+    side: Literal["at most", "at least"]
+    threshold: float
+
+    def __post_init__(self) -> None:
+        if len({(term.metric, term.objective, term.protocol) for term in self.quantity.terms()}) > 1:
+            raise ValueError(f"{self.quantity} compares what is not comparable")
+
+    def margin(self, value: float) -> float:
+        """How far on the claim's side a value of the quantity lies, in its own scale."""
+        off = value - (np.log(self.threshold) if self.quantity.unit == "ratio" else self.threshold)
+        return float(off if self.side == "at least" else -off)
+
+    def shown(self, value: np.ndarray | float) -> np.ndarray:
+        """A value of the quantity as people read it: a ratio, not its logarithm."""
+        return np.exp(value) if self.quantity.unit == "ratio" else np.asarray(value)
+
+    def by_seed(self, evidence: Evidence) -> pd.Series:
+        """The quantity; raises UserError if it compares other tokens."""
+        values = self.quantity.by_seed(evidence)
+        scored = {n for term in self.quantity.terms(evidence) for n in term.found(evidence)["n_tokens"]}
+        if len(scored) > 1:
+            raise UserError(f"rows: {self.quantity} compares other tokens ({', '.join(map(str, sorted(scored)))})")
+        if values.empty:
+            raise Missing(f"no seed in common for {self.quantity}")
+        return values
+
+
+def at_most(quantity: Quantity, threshold: float) -> Part:
+    return Part(quantity, "at most", threshold)
+
+
+def at_least(quantity: Quantity, threshold: float) -> Part:
+    return Part(quantity, "at least", threshold)
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where the numbers behind a claim stand among the published ones; `protocol` is ours that theirs comes nearest to."""
+
+    source: str
+    tables: tuple[str, ...]
+    train_lens: tuple[int, ...] = ()  # all, if none is named
+    metric: str = "ppl"
+    protocol: str = "nonoverlap"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A published sentence and the test that it was made into: confirmed if all its parts are.
+
+    places  name of a source of text -> the experiments whose rows decide there, together
+    """
+
+    id: str
+    title: str
+    statement: str
+    source: str
+    test: str
+    refuted_by: str
+    caveats: str
+    parts: tuple[Part, ...]
+    places: dict[str, tuple[str, ...]]
+    published: tuple[Published, ...] = ()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What rows say about one part: mean over seeds and half width of its interval, logarithms where it is a ratio."""
+
+    part: Part
+    n_seeds: int
+    confidence: float
+    mean: float
+    half: float
+
+    @property
+    def margins(self) -> tuple[float, float]:
+        """How far the nearer and the farther end of the interval lie on the claim's side; nan without an interval."""
+        middle = self.part.margin(self.mean)
+        return middle - self.half, middle + self.half
+
+    @property
+    def verdict(self) -> str:
+        near, far = self.margins  # nan is on neither side
+        return CONFIRMED if near > 0 else REFUTED if far < 0 else UNDECIDED
+
+    def shown(self) -> tuple[float, float, float]:
+        """Effect and bounds: ratios, or shares."""
+        with np.errstate(over="ignore"):  # an interval may be wider than any number
+            effect, low, high = self.part.shown(np.array([self.mean, self.mean - self.half, self.mean + self.half]))
+        return float(effect), float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Decision:
+    verdict: str
+    findings: tuple[Finding, ...] = ()
+    reason: str = ""  # why out of scope
+
+    @property
+    def deciding(self) -> Finding:
+        """The part that the verdict hangs on: the clearest refutation, else the one nearest to failing."""
+        side = 1 if self.verdict == REFUTED else 0
+        return min(self.findings, key=lambda finding: np.nan_to_num(finding.margins[side], nan=-np.inf))
+
+
+def decide(claim: Claim, evidence: Evidence) -> Decision:
+    """Confirmed if every part is, refuted if any is, at simultaneous 95 % t intervals over seeds; else undecided.
+
+    With m parts each interval has the level 1 - 0.05 / m (Bonferroni), so that together they hold in 95 % of cases.
+    A single seed has no interval and decides nothing. Out of scope where a part needs rows that are not there.
+    """
+    try:
+        values = [part.by_seed(evidence) for part in claim.parts]
+    except Missing as missing:
+        return Decision(OUT_OF_SCOPE, reason=str(missing))
+    confidence = 1 - (1 - CONFIDENCE) / len(claim.parts)
+    findings = tuple(
+        Finding(part, len(value), confidence, float(value.mean()), t_half_width(value.to_numpy(), confidence))
+        for part, value in zip(claim.parts, values, strict=True)
+    )
+    verdicts = {found.verdict for found in findings}
+    verdict = CONFIRMED if verdicts == {CONFIRMED} else REFUTED if REFUTED in verdicts else UNDECIDED
+    return Decision(verdict, findings)

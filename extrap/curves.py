@@ -1,0 +1,169 @@
+"""Panels of curves by length: one look a scheme, bands, names at the ends of lines. Imports no torch."""
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from scipy.optimize import isotonic_regression
+
+from extrap.typesetting import name
+
+STYLE = Path(__file__).with_name("figures.mplstyle")
+# Okabe and Ito's colours (safe for the colour-blind) in an order of alternating lightness; markers carry them in grey
+COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#B2A400"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
+REFERENCE_STYLES = {"floor": "-", "window_floor": "--", "plateau": ":"}
+EXTENSION_STYLES = {"window": "--", "tile": ":", "clamp": "-."}
+PANEL_TITLES = {
+    "nonoverlap": "nonoverlap: all tokens, text cut into pieces",
+    "same_targets": "same_targets: same tokens, growing context",
+    "position": "position: one pass, tokens by how much they read",
+}
+NULL_TITLE = "nonoverlap: text cut into pieces; dotted: if blind beyond"
+
+Style = dict[str, object]
+Values = tuple[str, str, str]  # the columns of middle, low and high
+
+
+def panels_by_protocol(points: pd.DataFrame, values: Values, ylabel: str, log: bool) -> Figure:
+    """A panel a protocol on one scale; a column `null`, where points have it, is drawn dotted."""
+    protocols = list(points["protocol"].unique())
+    with mpl.rc_context(fname=STYLE):
+        names = points["scheme"].str.len().max()
+        width = (3.5 + 0.06 * max(0, names - 16)) * len(protocols)
+        figure = Figure(figsize=(max(width, 4.6), 3.0), layout="constrained")  # no narrower than the title
+        FigureCanvasAgg(figure)
+        panels = figure.subplots(1, len(protocols), sharey=True, squeeze=False)[0]
+        looks = styles(points)
+        for axes, protocol in zip(panels, protocols, strict=True):
+            chosen = points[points["protocol"] == protocol]
+            curves(axes, chosen, values, looks)
+            axes_of_lengths(axes, chosen, log)
+            has_null = "null" in chosen and chosen["null"].notna().any()
+            axes.set_title(NULL_TITLE if has_null else PANEL_TITLES.get(protocol, protocol))
+        panels[0].set_ylabel(ylabel)
+        if log:
+            keep_to_curves(panels[0], points[values[0]])
+        figure.canvas.draw()
+        for axes, protocol in zip(panels, protocols, strict=True):
+            chosen = points[points["protocol"] == protocol]
+            labels(axes, chosen, values[0], looks, {key: name(*key) for key in looks})
+        figure.suptitle(f"{setting_title(points)}{_seeds_title(points)}", x=0.01, ha="left", fontsize=8)
+    return figure
+
+
+def setting_title(points: pd.DataFrame) -> str:
+    objective, data, train_len = points.iloc[0][["objective", "data", "train_len"]]
+    return f"{objective} on {data}, trained on {train_len:,} tokens, "
+
+
+def _seeds_title(points: pd.DataFrame) -> str:
+    n_seeds = points["n_seeds"].max()
+    return f"{n_seeds} seeds; bands are 95 % t intervals" if n_seeds > 1 else "1 seed"
+
+
+def styles(points: pd.DataFrame) -> dict[tuple[str, str], Style]:
+    """(scheme, extension) -> how its line looks: a scheme has one colour and marker, extensions differ in their dashes."""
+    looks: dict[tuple[str, str], Style] = {}
+    schemes = list(points.loc[points["kind"] == "scheme", "scheme"].unique())
+    for kind, scheme, extension in points[["kind", "scheme", "extension"]].drop_duplicates().itertuples(index=False):
+        if kind != "scheme":
+            looks[scheme, extension] = {"color": "0.45", "linestyle": REFERENCE_STYLES.get(kind, "-."), "linewidth": 1.0}
+            continue
+        i = schemes.index(scheme)
+        looks[scheme, extension] = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+        dashes = ["-", "--", ":", "-."][i // len(COLOURS) % 4]
+        looks[scheme, extension]["linestyle"] = dashes
+        if extension != "none":
+            looks[scheme, extension] |= {"linestyle": EXTENSION_STYLES.get(extension, ":"), "markerfacecolor": "white"}
+    return looks
+
+
+def curves(axes: Axes, points: pd.DataFrame, values: Values, looks: dict[tuple[str, str], Style]) -> None:
+    middle, low, high = values
+    for key, line in points.groupby(["scheme", "extension"], sort=False):
+        line = line.sort_values("eval_len")
+        x = line["eval_len"] / line["train_len"]
+        style = looks[key]
+        # a scheme that ends is one point among others: hollow and large, it shows around what lies on it
+        ends = {"markersize": 8, "markerfacecolor": "none"} if "marker" in style and len(line) == 1 else {}
+        axes.plot(x, line[middle], clip_on=False, **style | ends)  # type: ignore[arg-type]
+        if "marker" in style and len(line) > 1:
+            axes.fill_between(x, line[low], line[high], color=style["color"], alpha=0.2, linewidth=0)
+        elif "marker" in style:  # a scheme that ends: its one point needs a bar in place of a band
+            error = [line[middle] - line[low], line[high] - line[middle]]
+            axes.errorbar(x, line[middle], yerr=np.nan_to_num(error), color=style["color"], capsize=2, linewidth=1)
+        if "null" in line and line["null"].notna().any():
+            axes.plot(x, line["null"], color=style["color"], linestyle=(0, (1, 1.5)), linewidth=0.9)
+
+
+def keep_to_curves(axes: Axes, middle: pd.Series) -> None:
+    """Bands of seeds that disagree may leave a panel on a log axis, curves may not."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, middle.min() / 3), min(high, middle.max() * 3))
+
+
+def axes_of_lengths(axes: Axes, points: pd.DataFrame, log: bool) -> None:
+    axes.set_xscale("log", base=2)
+    if log:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
+        axes.yaxis.set_minor_locator(mpl.ticker.NullLocator())
+    multiples = np.array(sorted((points["eval_len"] / points["train_len"]).unique()))
+    ticks = multiples[np.log2(multiples) % 1 == 0]  # 1.3 and 1.4 L would write over each other
+    axes.set_xticks(ticks, [f"{m:.3g}" if m >= 1 else f"1/{1 / m:.3g}" for m in ticks])
+    axes.minorticks_off()
+    axes.set_xlim(multiples[0] / 1.2, multiples[-1])  # room on the left: the training length is no axis
+    axes.grid(axis="y")
+    axes.axvline(1, color="0.3", linewidth=0.8, linestyle=(0, (4, 2)), zorder=0)
+    axes.annotate("training length", (1, 1), xycoords=("data", "axes fraction"), xytext=(3, -2), textcoords="offset points",
+                  fontsize=6.5, color="0.3", va="top")  # fmt: skip
+    axes.set_xlabel("evaluation length / training length")
+
+
+def labels(
+    axes: Axes, points: pd.DataFrame, value: str, looks: dict[tuple[str, str], Style], names: dict[tuple[str, str], str]
+) -> None:
+    """The name of each line at its right end, moved apart where they would overlap."""
+    longest = points["eval_len"].max()
+    to_pixels = axes.transData.transform
+    right, shown = [], []
+    for key, line in points.groupby(["scheme", "extension"], sort=False):
+        last = line.sort_values("eval_len").iloc[-1]
+        x, y = last["eval_len"] / last["train_len"], last[value]
+        color = looks[key]["color"]
+        if last["eval_len"] < longest:  # it ends here
+            axes.annotate(
+                f"{names[key]} (ends)",
+                (x, y),
+                xytext=(5, 0),
+                textcoords="offset points",
+                color=color,
+                fontsize=7,
+                va="center",
+                bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5},
+            )
+        else:
+            right.append(to_pixels((x, y))[1])
+            shown.append((names[key], color, x))
+    gap = 9.0 * axes.figure.dpi / 72
+    bottom, top = axes.get_window_extent().y0, axes.get_window_extent().y1
+    for (text, color, x), y in zip(shown, spread(right, gap, bottom, top), strict=True):
+        axes.annotate(text, (x, axes.transData.inverted().transform((0, y))[1]), xytext=(6, 0), textcoords="offset points",
+                      color=color, fontsize=7, va="center", annotation_clip=False, parse_math=False)  # fmt: skip
+
+
+def spread(wanted: list[float], gap: float, low: float, high: float) -> list[float]:
+    """Places nearest to the wanted ones, in the same order, within [low, high] and `gap` apart: less if they do not fit."""
+    order = np.argsort(wanted, kind="stable")
+    steps = min(gap, (high - low) / max(1, len(wanted) - 1)) * np.arange(len(wanted))
+    # less their steps, places need only not decrease
+    place = np.clip(isotonic_regression(np.asarray(wanted)[order] - steps).x, low, high - steps[-1]) + steps
+    result = np.empty_like(place)
+    result[order] = place
+    return list(result)

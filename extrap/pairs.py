@@ -1,0 +1,164 @@
+"""Who beats whom: differences of log-perplexity, paired by seed and by held-out document. Imports no torch."""
+
+from bisect import bisect_left
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from scipy.special import nctdtr, ndtr, stdtr, stdtrit
+
+from extrap.stats import CONFIDENCE, SETTING, is_doubling, perplexity, refuse_other_targets, t_half_width
+
+RESAMPLES = 2_000
+RESAMPLE_SEED = 0  # the same resamples for all pairs, lengths and protocols of as many documents
+FEWEST_DOCUMENTS = 6  # of five, all lie on one side of the truth once in 16 times: their range is no 95 % interval
+POWER = 0.8
+MOST_SEEDS = 1_000  # what would need more is not worth a number
+ROUNDING = 1e-5  # nats: what two ways of computing the same model in float32 may differ by
+
+Opponents = list[tuple[tuple[str, str], tuple[str, str]]]  # (scheme, extension) of a, and of b
+
+
+def pairs(rows: pd.DataFrame) -> pd.DataFrame:
+    """Every two schemes as they were trained, at every length: the lines of `compare`."""
+    trained = rows[(rows["kind"] == "scheme") & (rows["extension"] == "none")]
+    return compare(trained, list(combinations([(scheme, "none") for scheme in trained["scheme"].unique()], 2)))
+
+
+def extrapolates(rows: pd.DataFrame) -> pd.DataFrame:
+    """Whether a scheme makes use of context beyond its training length: against a window of that length on the same weights.
+
+    One line a (setting, scheme, eval_len) under same_targets at 2 L, 4 L, ... and the longest length: the columns of
+    `compare`, difference = log_ppl of the scheme less that of its extension `window`, Holm over the schemes at that
+    length, and the verdict yes (better than its window), no (worse) or undecided.
+    """
+    targets = rows[(rows["protocol"] == "same_targets") & (rows["eval_len"] > rows["train_len"])]
+    windowed = targets.loc[targets["extension"] == "window", "scheme"].unique()
+    lines = compare(targets, [((scheme, "none"), (scheme, "window")) for scheme in windowed])
+    if lines.empty:
+        return lines
+    lines = lines[is_doubling(lines) | (lines["eval_len"] == lines.groupby(SETTING)["eval_len"].transform("max"))]
+    verdicts = lines["verdict"].map({"a": "yes", "b": "no", "undecided": "undecided"})
+    lines = lines.drop(columns=["extension_a", "scheme_b", "extension_b"]).rename(columns={"scheme_a": "scheme"})
+    return lines.assign(verdict=verdicts).reset_index(drop=True)
+
+
+def compare(rows: pd.DataFrame, opponents: Opponents) -> pd.DataFrame:
+    """Differences of log-perplexity between opponents, for every setting and length at which both have rows.
+
+    One line a (setting, eval_len, pair):
+    difference                   mean over common seeds of log_ppl(a) - log_ppl(b), nats per token; below 0: a is better
+    low, high                    its 95 % t interval over seeds: other seeds, this text
+    p, p_holm                    two-sided paired t test over seeds; times Holm's factors over the n_pairs pairs of opponents
+                                 that are compared in this setting at this length
+    document_low, document_high  95 % interval over documents: other text, these trained models (see document_interval)
+    n_seeds, n_documents, n_pairs
+    verdict                      a or b, whichever is better, if p_holm < 0.05 and both intervals lie on its side of 0;
+                                 else undecided, as with a single seed
+    seeds_needed                 see seeds_needed
+
+    Raises UserError if not all scored the same tokens.
+    """
+    rows = rows[rows["kind"] == "scheme"]
+    refuse_other_targets(rows)
+    lines = [
+        dict(zip([*SETTING, "eval_len"], key, strict=True)) | line
+        for key, cell in rows.groupby([*SETTING, "eval_len"], sort=False)
+        for line in _compare_cell(cell, opponents)
+    ]
+    table = pd.DataFrame(lines)
+    return table if table.empty else table.astype({"seeds_needed": "Int64"})
+
+
+def _compare_cell(cell: pd.DataFrame, opponents: Opponents) -> list[dict[str, object]]:
+    by_seed = perplexity(cell, ["scheme", "extension", "seed"]).pivot(
+        index="seed", columns=["scheme", "extension"], values="log_ppl"
+    )
+    differences = {(a, b): (by_seed[a] - by_seed[b]).dropna() for a, b in opponents if a in by_seed and b in by_seed}
+    differences = {pair: difference for pair, difference in differences.items() if len(difference)}
+    if not differences:
+        return []
+    by_document = cell.groupby(["scheme", "extension", "seed", "document"])[["nll_sum", "n_tokens"]].sum()
+    n_tokens = by_document["n_tokens"].unstack("document").iloc[0]
+    scored = n_tokens[n_tokens > 0]
+    nll = by_document["nll_sum"].unstack("document")[scored.index]
+    of = {key: part.droplevel(["scheme", "extension"]) for key, part in nll.groupby(level=["scheme", "extension"])}
+    deltas = [(of[a] - of[b]).loc[difference.index].mean() for (a, b), difference in differences.items()]
+    document_low, document_high = document_interval(np.transpose(deltas), scored.to_numpy())
+    p = np.array([paired_p(difference.to_numpy()) for difference in differences.values()])
+    p_holm = holm(p)
+    lines: list[dict[str, object]] = []
+    for i, ((a, b), difference) in enumerate(differences.items()):
+        mean, half = difference.mean(), t_half_width(difference.to_numpy())
+        decided = p_holm[i] < 1 - CONFIDENCE and abs(mean) > ROUNDING
+        a_wins = decided and mean + half < 0 and document_high[i] < 0  # never where an interval is nan
+        b_wins = decided and mean - half > 0 and document_low[i] > 0
+        lines.append(
+            {"scheme_a": a[0], "extension_a": a[1], "scheme_b": b[0], "extension_b": b[1]}
+            | {"difference": mean, "low": mean - half, "high": mean + half, "p": p[i], "p_holm": p_holm[i]}
+            | {"document_low": document_low[i], "document_high": document_high[i]}
+            | {"n_seeds": len(difference), "n_documents": len(scored), "n_pairs": len(differences)}
+            | {"verdict": "a" if a_wins else "b" if b_wins else "undecided"}
+            | {"seeds_needed": seeds_needed(difference.to_numpy())}
+        )
+    return lines
+
+
+def document_interval(delta: np.ndarray, n_tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """95 % intervals over documents of sum(delta) / sum(n_tokens), nats per token; nan for fewer than 6 documents.
+
+    delta (D, P) holds, for P pairs, nll_sum(a) - nll_sum(b) of each document, the mean over seeds: the seeds that were
+    trained are taken as they are. What is estimated is E[delta] / E[n_tokens] over the population of documents of which
+    these D are a sample drawn one by one: documents like these, cut and scored alike, each as heavy as its tokens are many.
+
+    A percentile bootstrap: documents are drawn with replacement, sums come before the quotient. Its plain percentiles are
+    too near each other by sqrt((D - 1) / D) and by normal in place of t quantiles, so those at Phi(+- sqrt(D / (D - 1))
+    t_{0.975, D-1}) are taken: the expanded percentile interval of Hesterberg 2015 (arXiv:1411.5279). There, D is the
+    effective number of documents, sum(n_tokens)^2 / sum(n_tokens^2) (Kish 1965), D itself if all are as long.
+    """
+    if len(n_tokens) < FEWEST_DOCUMENTS:
+        return np.full(delta.shape[1], np.nan), np.full(delta.shape[1], np.nan)
+    shares = np.full(len(n_tokens), 1 / len(n_tokens))
+    drawn = np.random.default_rng(RESAMPLE_SEED).multinomial(len(n_tokens), shares, size=RESAMPLES)
+    resampled = (drawn @ delta) / (drawn @ n_tokens)[:, None]
+    effective = max(n_tokens.sum() ** 2 / np.square(n_tokens).sum(), 2.0)  # for two, the whole range is taken anyway
+    tail = ndtr(np.sqrt(effective / (effective - 1)) * stdtrit(effective - 1, (1 - CONFIDENCE) / 2))
+    low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
+    return low, high
+
+
+def paired_p(difference: np.ndarray) -> float:
+    """Two-sided p of the t test that the mean over seeds is 0; nan for a single seed, 1 if there is no difference at all."""
+    if len(difference) < 2 or not difference.any():
+        return 1.0 if len(difference) > 1 else float("nan")
+    with np.errstate(divide="ignore"):
+        t = difference.mean() / (difference.std(ddof=1) / np.sqrt(len(difference)))
+    return float(2 * stdtr(len(difference) - 1, -abs(t)))
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """p values adjusted for being m at once: the i-th smallest times m - i + 1, none below the one before. Holm 1979."""
+    order = np.argsort(p)  # nan, where nothing was tested, comes last and stays
+    factors = np.maximum(np.isfinite(p).sum() - np.arange(len(p)), 1)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(factors * p[order]), 1)
+    return adjusted
+
+
+def seeds_needed(difference: np.ndarray) -> int | None:
+    """Seeds for which a two-sided 5 % t test finds a difference as large and as varied as this one in 80 % of all tries.
+
+    From the noncentral t distribution with n - 1 degrees of freedom and sqrt(n) |mean| / s; Holm's factors would ask for
+    more. None for a single seed, for no difference at all, and where 1,000 are not enough.
+    """
+    if len(difference) < 2 or not difference.any():
+        return None
+    with np.errstate(divide="ignore"):
+        effect = min(abs(difference.mean()) / difference.std(ddof=1), 30.0)  # beyond, two seeds are enough anyway
+
+    def power(n: int) -> float:
+        critical, shift = stdtrit(n - 1, 0.5 + CONFIDENCE / 2), effect * np.sqrt(n)
+        return float(1 - nctdtr(n - 1, shift, critical) + nctdtr(n - 1, shift, -critical))
+
+    n = 2 + bisect_left(range(2, MOST_SEEDS + 1), POWER, key=power)
+    return n if n <= MOST_SEEDS else None

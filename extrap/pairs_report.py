@@ -1,0 +1,173 @@
+"""Who beats whom, as people see it: pairs.md and the figure. Imports no torch."""
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from extrap.curves import STYLE, setting_title
+from extrap.stats import SETTING
+from extrap.typesetting import length, markdown
+
+NOTE = """\
+Differences of log-perplexity (nats per token), paired by seed and on the same tokens. Two intervals, each of 95 %, say two
+things: over seeds (t), how far other seeds of the same training might differ on this text; over documents (bootstrap), how
+far these trained models might differ on other documents like these. p is of the paired t test over seeds, after Holm over
+all pairs that one table compares at one length. Decided: p < 0.05 and both intervals on the same side of 0. Seeds needed:
+for 80 % power of a two-sided 5 % t test of a difference as large and as varied as the one seen, Holm left aside. All lengths
+stand in pairs.csv."""
+EXTRAPOLATES_NOTE = """\
+A scheme extrapolates if, under same_targets, it beats its own weights with attention cut off at the training length, beyond
+the noise: the difference to that window (negative: better than it), its interval over seeds, and yes, no or undecided by the
+rule above, Holm over the schemes at one length. Who does not may survive longer inputs, but makes nothing of them."""
+
+
+def pairs_table(pairs: pd.DataFrame, against_window: pd.DataFrame) -> str:
+    """Markdown of the lines of `pairs` at L, 4 L and the longest length, and before them those of `extrapolates`."""
+    parts = [NOTE]
+    if len(against_window):
+        parts.append(EXTRAPOLATES_NOTE)
+        for setting, lines in against_window.groupby(SETTING, sort=False):
+            objective, data, train_len, protocol = setting
+            title = f"{protocol}: beyond its own window, {objective} on {data}, trained on {train_len}"
+            parts += [f"**{title}**", markdown(_window_block(lines), ["scheme"])]
+    for setting, lines in _shown(pairs).groupby(SETTING, sort=False) if len(pairs) else ():
+        objective, data, train_len, protocol = setting
+        title = f"{protocol}: who beats whom, {objective} on {data}, trained on {train_len}, {_evidence(lines)}"
+        parts += [f"**{title}**", markdown(_pairs_block(lines), ["better", "worse"])]
+    return "\n\n".join(parts) + "\n"
+
+
+def pairs_figure(pairs: pd.DataFrame) -> Figure:
+    """At L, 4 L and the longest length, by how many nats a scheme (row) beats another (column): lines of `pairs`."""
+    shown = _shown(pairs)
+    protocols = list(shown["protocol"].unique())
+    n_columns = shown.groupby("protocol")["eval_len"].nunique().max()
+    n_cells = len(set(shown["scheme_a"]) | set(shown["scheme_b"])) - 1
+    longest = max(shown["scheme_a"].str.len().max(), shown["scheme_b"].str.len().max())
+    size = (0.28 * n_cells + 0.3 + 0.06 * longest, 0.2 * n_cells + 0.45 + 0.05 * longest)
+    with mpl.rc_context(fname=STYLE):
+        figure = Figure(figsize=(size[0] * n_columns, size[1] * len(protocols) + 0.3), layout="constrained")
+        FigureCanvasAgg(figure)
+        panels = figure.subplots(len(protocols), n_columns, squeeze=False)
+        for line, protocol in zip(panels, protocols, strict=True):
+            cells = list(shown[shown["protocol"] == protocol].groupby("eval_len"))
+            for axes, (eval_len, cell) in zip(line, cells, strict=False):
+                _matrix(axes, cell)
+                multiple = eval_len / cell["train_len"].iloc[0]
+                axes.set_title(f"{protocol}, {length(eval_len)}" + (f" ({multiple:.3g} L)" if multiple != 1 else " (L)"))
+            for axes in line[len(cells) :]:
+                axes.set_visible(False)
+        what = "by how many nats per token a row beats a column; grey: undecided"
+        figure.suptitle(f"{setting_title(pairs)}{what}", x=0.01, ha="left", fontsize=8)
+    return figure
+
+
+def _shown(lines: pd.DataFrame) -> pd.DataFrame:
+    """At the training length, at four times that or what comes nearest, and at the longest; no places in a text."""
+    lines = lines[lines["protocol"] != "position"]
+    n_lengths = lines.groupby(SETTING)["eval_len"].transform("nunique")
+    lines = lines[n_lengths > 1] if (n_lengths > 1).any() else lines
+    multiples = lines["eval_len"] / lines["train_len"]
+    distance = np.abs(np.log(multiples / 4))
+    four_times = distance == distance.groupby([lines[column] for column in SETTING]).transform("min")
+    longest = lines["eval_len"] == lines.groupby(SETTING)["eval_len"].transform("max")
+    return lines[(multiples == 1) | four_times | longest]
+
+
+def _ranking(cell: pd.DataFrame) -> list[str]:
+    """The schemes of one length, the best first."""
+    lead = pd.concat([cell.set_index("scheme_a")["difference"], -cell.set_index("scheme_b")["difference"]])
+    return list(lead.groupby(level=0).mean().sort_values(kind="stable").index)
+
+
+def _better_first(cell: pd.DataFrame) -> pd.DataFrame:
+    """Every pair with the better one first, in the order of the ranking."""
+    turned = cell["difference"] > 0
+    lines = cell.assign(
+        better=cell["scheme_b"].where(turned, cell["scheme_a"]),
+        worse=cell["scheme_a"].where(turned, cell["scheme_b"]),
+        by=cell["difference"].abs(),
+        decided=cell["verdict"] != "undecided",
+    )
+    for low, high in (("low", "high"), ("document_low", "document_high")):
+        lines[low], lines[high] = cell[low].where(turned, -cell[high]), cell[high].where(turned, -cell[low])
+    rank = {scheme: i for i, scheme in enumerate(_ranking(cell))}
+    return lines.sort_values(["better", "worse"], key=lambda column: column.map(rank))
+
+
+def _pairs_block(lines: pd.DataFrame) -> pd.DataFrame:
+    ordered = pd.concat([_better_first(cell) for _, cell in lines.groupby("eval_len")])
+    table = [
+        {
+            "length": length(line.eval_len), "better": line.better, "worse": line.worse, "by": f"{line.by:.3f}",
+            "over seeds": _interval(line.low, line.high), "over documents": _interval(line.document_low, line.document_high),
+            "p (Holm)": "" if np.isnan(line.p_holm) else f"{line.p_holm:.2g}",
+            "verdict": "**decided**" if line.decided else "undecided", "seeds needed": _seeds(line.seeds_needed),
+        }
+        for line in ordered.itertuples()
+    ]  # fmt: skip
+    return pd.DataFrame(table)
+
+
+def _window_block(lines: pd.DataFrame) -> pd.DataFrame:
+    lengths = sorted(lines["eval_len"].unique())
+    table = []
+    for scheme, group in lines.groupby("scheme", sort=False):
+        by_length = group.set_index("eval_len")
+        line = {"scheme": scheme}
+        for eval_len in lengths:
+            line[length(eval_len)] = _window_cell(by_length.loc[eval_len]) if eval_len in by_length.index else ""
+        table.append(line)
+    return pd.DataFrame(table)
+
+
+def _window_cell(line: pd.Series) -> str:
+    half = line["high"] - line["difference"]
+    verdict = line["verdict"] if line["verdict"] == "undecided" else f"**{line['verdict']}**"
+    return f"{line['difference']:+.3f}" + ("" if np.isnan(half) else f" ±{half:.3f}") + f" {verdict}"
+
+
+def _interval(low: float, high: float) -> str:
+    return "" if np.isnan(low) else f"{low:.3f} to {high:.3f}"
+
+
+def _seeds(needed: object) -> str:
+    return f"{needed}" if pd.notna(needed) else ""
+
+
+def _evidence(lines: pd.DataFrame) -> str:
+    seeds = lines["n_seeds"].max()
+    return f"{seeds} seed{'s' if seeds > 1 else ''}, {lines['n_documents'].max()} documents"
+
+
+def _matrix(axes: Axes, cell: pd.DataFrame) -> None:
+    ranking = _ranking(cell)
+    rows, columns = ranking[:-1], ranking[1:]
+    lines = _better_first(cell)
+    by = np.full((len(rows), len(columns)), np.nan)
+    decided = np.zeros(by.shape, dtype=bool)
+    for line in lines.itertuples():
+        at = rows.index(line.better), columns.index(line.worse)
+        by[at], decided[at] = line.by, line.decided
+    strength = mpl.colors.LogNorm(0.003, 3, clip=True)
+    shades = mpl.colormaps["Blues"](0.15 + 0.75 * strength(np.nan_to_num(by, nan=1.0)))
+    shades[~decided] = mpl.colors.to_rgba("0.94")
+    shades[np.isnan(by)] = mpl.colors.to_rgba("white")
+    for i, j in np.argwhere(~np.isnan(by)):
+        axes.add_patch(mpl.patches.Rectangle((j, i), 1, 1, facecolor=shades[i, j], edgecolor="white", linewidth=1))
+        dark = decided[i, j] and shades[i, j, :3].mean() < 0.6
+        text = f"{by[i, j]:.2f}" if by[i, j] >= 0.0995 else f"{by[i, j]:.3f}"
+        colour = "white" if dark else "black" if decided[i, j] else "0.5"
+        axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=6, color=colour)
+    axes.set_xlim(0, len(columns))
+    axes.set_ylim(len(rows), 0)
+    axes.set_xticks(np.arange(len(columns)) + 0.5, columns, parse_math=False)
+    axes.tick_params(axis="x", labelrotation=45)
+    for label in axes.get_xticklabels():
+        label.set(ha="right", rotation_mode="anchor")
+    axes.set_yticks(np.arange(len(rows)) + 0.5, rows, parse_math=False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)

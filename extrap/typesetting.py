@@ -1,0 +1,66 @@
+"""Numbers and names as tables show them, in Markdown and LaTeX. Imports no torch."""
+
+import re
+
+import numpy as np
+import pandas as pd
+
+NONE = "–"
+
+
+def name(scheme: str, extension: str) -> str:
+    return scheme if extension == "none" else f"{scheme} + {extension}"
+
+
+def length(tokens: int) -> str:
+    return f"{tokens:,}"
+
+
+def number(value: float) -> str:
+    """Three significant digits, and no fewer than the integer has: 6.15, 33.9, 147, 12,345."""
+    if not value or not np.isfinite(value):
+        return f"{value:.0f}"
+    if value >= 1e6:
+        return f"{value:.2e}"
+    digits = int(f"{value:.2e}".partition("e")[2])  # after rounding: 9.996 has two before the point
+    return f"{value:,.{max(0, 2 - digits)}f}"
+
+
+def percent(half: float) -> str:
+    """The half width of an interval of a logarithm as ± per cent of what it is the logarithm of; nothing for nan."""
+    if not np.isfinite(half):
+        return ""
+    if half > np.log(11):
+        return " ±>1,000%"
+    share = 100 * np.expm1(half)
+    return f" ±{share:.1f}%" if share < 10 else f" ±{share:,.0f}%"
+
+
+def markdown(table: pd.DataFrame, names: list[str]) -> str:
+    """The first column stands to the left, the others to the right; the columns of names are escaped."""
+    escaped = table.assign(**{column: table[column].map(escape_markdown) for column in names})
+    text: str = escaped.to_markdown(index=False, disable_numparse=True, colalign=align(table))
+    return text
+
+
+def align(table: pd.DataFrame) -> list[str]:
+    return ["left"] + ["right"] * (table.shape[1] - 1)
+
+
+def escape_markdown(text: str) -> str:
+    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", " ".join(text.split()))
+
+
+def latex_cell(text: str) -> str:
+    return re.sub(r"^\*\*([\d.,]+)\*\*", r"\\textbf{\1}", escape_latex(text))
+
+
+def escape_latex(text: str) -> str:
+    special = {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "–": "--",
+        "±": r"$\pm$",
+    } | {c: f"\\{c}" for c in "&%$#_{}"}
+    return "".join(special.get(character, character) for character in " ".join(text.split()))

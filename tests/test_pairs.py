@@ -1,0 +1,437 @@
+"""Who beats whom: pairing, both intervals, how often they hold the truth, and that nothing is decided too soon."""
+
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+import pytest
+from rows import by_document, many, scheme_rows, shuffled
+from scipy import stats as scipy_stats
+
+from extrap import pairs as pairs_module
+from extrap.errors import UserError
+from extrap.pairs import ROUNDING, compare, document_interval, extrapolates, holm, paired_p, pairs, seeds_needed
+from extrap.stats import t_half_width
+
+SIZES = np.array([30, 250, 60, 170, 90, 40, 120, 200, 80, 50, 140, 70])  # tokens of 12 documents
+
+
+def level(n_seeds: int, value: float, spread: float = 0.0, seed: int = 0) -> np.ndarray:
+    """(seed, document) nats per token: documents differ by much, seeds by `spread`."""
+    rng = np.random.default_rng(seed)
+    return value + np.random.default_rng(9).normal(0, 0.5, len(SIZES)) + spread * rng.normal(size=(n_seeds, 1))
+
+
+def only(lines: pd.DataFrame) -> pd.Series:
+    (line,) = (line for _, line in lines.iterrows())
+    return line
+
+
+# differences
+
+
+def uneven_pair() -> dict[str, np.ndarray]:
+    """Seeds differ by far more than schemes, and the difference grows with the size of a document."""
+    seeds = np.array([[0.0], [1.0], [2.5]])
+    a = level(3, 2.0) + seeds
+    return {"a": a, "b": a + SIZES / 1000 + np.array([[0.01], [0.02], [0.04]])}
+
+
+def assert_differences_are_paired_quotients_of_sums(compared=pairs) -> None:
+    line = only(compared(shuffled(by_document(uneven_pair(), SIZES))))
+    by_seed = -(np.sum(SIZES * SIZES / 1000) / SIZES.sum() + np.array([0.01, 0.02, 0.04]))
+    half = t_half_width(by_seed)
+    assert (line["scheme_a"], line["scheme_b"]) in (("a", "b"), ("b", "a"))
+    sign = 1 if line["scheme_a"] == "a" else -1
+    assert sign * line["difference"] == pytest.approx(by_seed.mean(), rel=1e-10)
+    assert (line["high"] - line["low"]) / 2 == pytest.approx(half, rel=1e-8)
+    assert line["p"] == pytest.approx(scipy_stats.ttest_1samp(by_seed, 0).pvalue, rel=1e-8)
+    assert (line["n_seeds"], line["n_documents"], line["n_pairs"]) == (3, len(SIZES), 1)
+
+
+def test_differences_are_paired_quotients_of_sums():
+    assert_differences_are_paired_quotients_of_sums()
+
+
+def unpaired(rows: pd.DataFrame) -> pd.DataFrame:
+    """b's seeds meet others of a."""
+    return pairs(rows.assign(seed=rows["seed"].where(rows["scheme"] == "a", (rows["seed"] + 1) % 3)))
+
+
+def mean_of_segment_means(rows: pd.DataFrame) -> pd.DataFrame:
+    """Every segment as heavy as any other."""
+    return pairs(rows.assign(nll_sum=rows["nll_sum"] / rows["n_tokens"], n_tokens=1))
+
+
+def mean_of_perplexities(rows: pd.DataFrame) -> pd.DataFrame:
+    def wrong(rows, by):
+        found = real(rows, by)
+        return found.assign(log_ppl=np.exp(found["log_ppl"]))
+
+    real = pairs_module.perplexity
+    with mock.patch.object(pairs_module, "perplexity", wrong):
+        return pairs(rows)
+
+
+@pytest.mark.parametrize("mutant", [unpaired, mean_of_segment_means, mean_of_perplexities])
+def test_other_differences_are_noticed(mutant):
+    with pytest.raises(AssertionError):
+        assert_differences_are_paired_quotients_of_sums(mutant)
+
+
+def test_every_pair_at_every_length_within_its_setting():
+    nll = {"a": {128: [1.0, 1.1], 256: [1.0, 1.1]}, "b": {128: [2.0, 2.1], 256: [2.0, 2.1]}, "ends": {128: [3.0, 3.1]}}
+    rows = pd.concat([many(nll), many(nll, protocol="same_targets"), many({"a": {128: [9.0, 9.1]}}, objective="causal"),
+                      scheme_rows("floor", {128: [0.5], 256: [0.5]}, kind="floor")])  # fmt: skip
+    found = pairs(rows)
+    assert found.groupby(["objective", "protocol", "eval_len"]).size().to_dict() == {
+        ("mlm", "nonoverlap", 128): 3, ("mlm", "nonoverlap", 256): 1,
+        ("mlm", "same_targets", 128): 3, ("mlm", "same_targets", 256): 1,
+    }  # fmt: skip
+    assert (found["n_pairs"] == found.groupby(["protocol", "eval_len"])["p"].transform("size")).all()
+    assert set(found["scheme_a"]) | set(found["scheme_b"]) == {"a", "b", "ends"}
+
+
+def test_a_single_scheme_has_nobody_to_beat():
+    assert pairs(scheme_rows("a", {128: [1.0, 1.1]})).empty
+
+
+def test_seeds_without_a_partner_do_not_count():
+    schemes = uneven_pair()
+    rows = by_document({"a": schemes["a"], "b": schemes["b"][:2]}, SIZES)
+    line, expected = only(pairs(rows)), only(pairs(by_document({k: v[:2] for k, v in schemes.items()}, SIZES)))
+    for column in ("difference", "low", "high", "p", "document_low", "document_high", "n_seeds"):
+        assert line[column] == pytest.approx(expected[column], rel=1e-12), column
+    shifted = rows.assign(seed=rows["seed"] + 10 * (rows["scheme"] == "b"))
+    assert pairs(shifted).empty
+
+
+def test_extensions_can_be_opponents():
+    rows = pd.concat([scheme_rows("a", {128: [1.0, 1.1]}), scheme_rows("a", {128: [2.0, 2.2]}, extension="window")])
+    assert pairs(rows).empty, "schemes are compared as they were trained"
+    line = only(compare(rows, [(("a", "window"), ("a", "none")), (("a", "none"), ("b", "none"))]))
+    assert (line["extension_a"], line["extension_b"]) == ("window", "none")
+    assert line["difference"] == pytest.approx(1.05)
+
+
+def test_numbers_of_different_texts_are_refused():
+    rows = by_document(uneven_pair(), SIZES)
+    with pytest.raises(UserError, match="scored other tokens"):
+        pairs(rows[(rows["scheme"] == "a") | (rows["document"] != "document-003")])
+
+
+def test_the_order_of_rows_changes_no_number():
+    rows = by_document({**uneven_pair(), "c": level(3, 2.2, 0.1)}, SIZES)
+    key = ["scheme_a", "scheme_b"]
+    first, second = pairs(rows), pairs(rows.iloc[::-1])
+    second = second.assign(scheme_a=second["scheme_b"], scheme_b=second["scheme_a"], difference=-second["difference"],
+                           low=-second["high"], high=-second["low"])  # fmt: skip
+    columns = [*key, "difference", "low", "high", "p", "p_holm", "seeds_needed"]
+    first, second = (lines[columns].sort_values(key).reset_index(drop=True) for lines in (first, second))
+    pd.testing.assert_frame_equal(first, second, rtol=1e-9)
+
+
+# how often intervals hold the truth
+
+N_DOCUMENTS, TEXTS, TRIES = 24, 60, 50  # sizes of documents are drawn for each text, all else for each try
+EFFECT, SCHEME_BY_SEED, SCHEME_BY_DOCUMENT, TOKEN = 0.03, 0.02, 0.05, 1.0  # nats; the last of a single token
+
+
+def drawn(rng: np.random.Generator, n_seeds: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Differences of two schemes in nll_sum (seed, document, try), tokens by document, and what intervals are about.
+
+    That is the difference on this text over all seeds, and that of these models over all documents. What a
+    seed or a document does to both schemes alike drops out of the difference.
+    """
+    n_tokens = np.exp(rng.normal(6, 0.6, N_DOCUMENTS)).round()
+    by_seed = rng.normal(0, SCHEME_BY_SEED, (n_seeds, 1, TRIES))
+    by_document = rng.normal(0, SCHEME_BY_DOCUMENT, (1, N_DOCUMENTS, TRIES))
+    noise = rng.normal(0, TOKEN, (n_seeds, N_DOCUMENTS, TRIES)) / np.sqrt(n_tokens)[:, None]
+    nll = (EFFECT + by_seed + by_document + noise) * n_tokens[:, None]
+    on_this_text = EFFECT + n_tokens @ by_document[0] / n_tokens.sum()
+    return nll, n_tokens, on_this_text, EFFECT + by_seed.mean(axis=0)[0]
+
+
+def coverage(n_seeds: int, interval_of_documents=document_interval, half_width=t_half_width) -> tuple[float, float]:
+    """Of the intervals over seeds and over documents, how many hold what they are about."""
+    rng = np.random.default_rng(n_seeds)
+    seeds, documents = [], []
+    for _ in range(TEXTS):
+        nll, n_tokens, on_this_text, of_these_models = drawn(rng, n_seeds)
+        by_seed = nll.sum(axis=1) / n_tokens.sum()
+        half = np.apply_along_axis(half_width, 0, by_seed)
+        seeds.append(abs(by_seed.mean(axis=0) - on_this_text) <= half)
+        low, high = interval_of_documents(nll.mean(axis=0), n_tokens)
+        documents.append((low <= of_these_models) & (of_these_models <= high))
+    return float(np.mean(seeds)), float(np.mean(documents))
+
+
+@pytest.mark.parametrize("n_seeds", [3, 5, 10])
+def test_both_intervals_cover(n_seeds):
+    seeds, documents = coverage(n_seeds)
+    assert 0.93 <= seeds <= 0.97
+    assert 0.93 <= documents <= 0.97
+
+
+def plain_percentile(delta: np.ndarray, n_tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The 2.5 % and 97.5 % quantiles of resampled differences, as they are."""
+    n = len(n_tokens)
+    picked = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=2000)
+    low, high = np.quantile((picked @ delta) / (picked @ n_tokens)[:, None], [0.025, 0.975], axis=0)
+    return low, high
+
+
+def as_segments(delta: np.ndarray, n_tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As if the four quarters of a document were drawn apart."""
+    return document_interval(np.repeat(delta / 4, 4, axis=0), np.repeat(n_tokens / 4, 4))
+
+
+RESAMPLED_SEEDS = np.random.default_rng(0).integers(5, size=(1000, 5))
+
+
+def percentile_over_seeds(by_seed: np.ndarray) -> float:
+    drawn_again = by_seed[RESAMPLED_SEEDS].mean(axis=1)
+    return float(np.diff(np.quantile(drawn_again, [0.025, 0.975]))[0]) / 2
+
+
+@pytest.mark.parametrize("mutant", [plain_percentile, as_segments])
+def test_intervals_over_documents_that_do_not_cover_are_noticed(mutant):
+    assert coverage(5, interval_of_documents=mutant)[1] < 0.93
+
+
+def test_a_percentile_bootstrap_of_five_seeds_covers_but_84_percent():
+    """Which is why seeds have t intervals."""
+    assert coverage(5, half_width=percentile_over_seeds)[0] == pytest.approx(0.84, abs=0.03)
+
+
+def assert_documents_are_resampled(compared=pairs) -> None:
+    """Whole documents, the same for both schemes, and the mean over the seeds that were trained."""
+    schemes = {"a": level(3, 2.0, 0.1), "b": level(3, 2.1, 0.1, seed=1) + np.linspace(-0.2, 0.2, len(SIZES))}
+    line = only(compared(shuffled(by_document(schemes, SIZES))))
+    delta = (schemes["a"] - schemes["b"]).mean(axis=0) * SIZES
+    low, high = (bound[0] for bound in document_interval(delta[:, None], SIZES))
+    if line["scheme_a"] == "b":
+        low, high = -high, -low
+    assert (line["document_low"], line["document_high"]) == pytest.approx(
+        (low, high), abs=0.004
+    )  # resampled in mirror image
+
+
+def segments_for_documents(rows: pd.DataFrame) -> pd.DataFrame:
+    return pairs(rows.assign(document=rows["document"] + "/" + rows["segment"].astype(str), segment=0))
+
+
+def unpaired_documents(rows: pd.DataFrame) -> pd.DataFrame:
+    """Each scheme on a sample of documents of its own."""
+
+    def wrong(delta, n_tokens):
+        low, high = document_interval(delta, n_tokens)
+        middle = (low + high) / 2
+        return middle - 2**0.5 * (middle - low), middle + 2**0.5 * (high - middle)
+
+    with mock.patch.object(pairs_module, "document_interval", wrong):
+        return pairs(rows)
+
+
+def test_documents_are_resampled():
+    assert_documents_are_resampled()
+
+
+@pytest.mark.parametrize("mutant", [segments_for_documents, unpaired_documents])
+def test_other_resampling_is_noticed(mutant):
+    with pytest.raises(AssertionError):
+        assert_documents_are_resampled(mutant)
+
+
+def test_an_interval_over_documents_by_hand():
+    """Six documents of one token; the quantiles are those at Phi(-+ sqrt(6/5) * 2.5706), all but the extremes."""
+    delta = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 6.0])[:, None]
+    low, high = document_interval(delta, np.ones(6))
+    tail = scipy_stats.norm.cdf(-np.sqrt(6 / 5) * 2.570581836)
+    assert tail == pytest.approx(0.00243, abs=1e-5)
+    # the sum of a resample is 6 times a binomial of 6 draws at 1/6
+    assert low[0] == 0
+    assert high[0] == scipy_stats.binom.ppf(1 - tail, 6, 1 / 6)
+
+
+def test_a_document_that_outweighs_all_others_leaves_the_range_of_resamples():
+    sizes = np.array([1e6, 1, 1, 1, 1, 1, 1])
+    low, high = document_interval((sizes * np.array([1.0, 2, 2, 2, 2, 2, 2]))[:, None], sizes)
+    assert low[0] == pytest.approx(1, abs=1e-4)
+    assert high[0] == 2  # of a resample without it
+
+
+def test_few_documents_have_no_interval_and_decide_nothing():
+    delta = np.linspace(0.9, 1.1, 5)[:, None]
+    assert np.isnan(document_interval(delta, np.ones(5))).all()
+    clear = {"a": level(3, 1.0)[:, :5], "b": level(3, 2.0)[:, :5] + np.array([[0.0], [1e-4], [2e-4]])}
+    line = only(pairs(by_document(clear, SIZES[:5])))
+    assert line["p_holm"] < 1e-3
+    assert line["verdict"] == "undecided"
+
+
+def test_documents_in_which_nothing_was_scored_are_none():
+    sizes = np.array([*SIZES, 0])
+    schemes = {name: np.c_[nll, np.ones(3)] for name, nll in uneven_pair().items()}
+    line = only(pairs(by_document(schemes, sizes)))
+    assert line["n_documents"] == len(SIZES)
+    assert line["document_high"] == only(pairs(by_document(uneven_pair(), SIZES)))["document_high"]
+
+
+# verdicts
+
+
+def verdict_of(seed_effects: list[float], document_effects: np.ndarray | float = 0.0, mean: float = -0.1) -> str:
+    """Of a against b, whose differences are these; `a` and `b` name the winner."""
+    a = level(len(seed_effects), 2.0)
+    b = a - mean - np.array(seed_effects)[:, None] - document_effects
+    line = only(pairs(by_document({"a": a, "b": b}, SIZES)))
+    return line[f"scheme_{line['verdict']}"] if line["verdict"] != "undecided" else "undecided"
+
+
+ALTERNATING = np.where(np.arange(len(SIZES)) % 2, 1.0, -1.0)
+
+
+def test_verdicts():
+    assert verdict_of([0.0, 0.01, -0.01]) == "a"
+    assert verdict_of([0.0, 0.01, -0.01], mean=0.1) == "b"
+    assert verdict_of([0.0, 0.1, -0.1]) == "undecided", "seeds disagree"
+    assert verdict_of([0.0, 0.01, -0.01], 0.5 * ALTERNATING) == "undecided", "documents disagree"
+    assert verdict_of([0.0]) == "undecided", "one seed"
+    assert verdict_of([0.0, 0.0, 0.0], mean=0.0) == "undecided", "no difference at all"
+    assert verdict_of([0.0, 1e-9, -1e-9], mean=ROUNDING / 2) == "undecided", "rounding"
+
+
+def family(n_others: int) -> pd.DataFrame:
+    """a beats b with p = 0.03; the others are as good as each other and as b."""
+    a = level(3, 2.0)
+    noise = np.array([0.0, 0.036, -0.036])
+    assert 0.02 < paired_p(-0.1 + noise) < 0.05
+    schemes = {"a": a, "b": a + 0.1 - noise[:, None]}
+    for i in range(n_others):
+        schemes[f"c{i}"] = a + 0.1 + np.random.default_rng(i).normal(0, 0.2, (3, 1))
+    return by_document(schemes, SIZES)
+
+
+def verdict_of_a_against_b(rows: pd.DataFrame) -> pd.Series:
+    lines = pairs(rows)
+    return only(lines[(lines["scheme_a"] == "a") & (lines["scheme_b"] == "b")])
+
+
+def assert_more_pairs_ask_for_more() -> None:
+    alone, among = (verdict_of_a_against_b(family(n)) for n in (0, 4))
+    assert alone["p"] == pytest.approx(among["p"])
+    assert (alone["n_pairs"], among["n_pairs"]) == (1, 15)
+    assert (alone["verdict"], among["verdict"]) == ("a", "undecided")
+
+
+def test_more_pairs_ask_for_more():
+    assert_more_pairs_ask_for_more()
+    with mock.patch.object(pairs_module, "holm", lambda p: p), pytest.raises(AssertionError):  # Holm left out
+        assert_more_pairs_ask_for_more()
+
+
+def test_holm_by_hand():
+    assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm(np.array([0.5, 0.9])) == pytest.approx([1.0, 1.0])
+    adjusted = holm(np.array([np.nan, 0.02, 0.03]))  # what was not tested is no part of the family
+    assert np.isnan(adjusted[0])
+    assert adjusted[1:] == pytest.approx([0.04, 0.04])
+
+
+def wrongly_decided(adjust) -> float:
+    """The share of experiments of six equal schemes and five seeds in which some pair is decided by p alone."""
+    first, second = np.triu_indices(6, 1)
+    draws = np.random.default_rng(0).normal(size=(4000, 5, 6))
+    p = scipy_stats.ttest_1samp(draws[:, :, first] - draws[:, :, second], 0, axis=1).pvalue
+    return np.mean([(adjust(line) < 0.05).any() for line in p])
+
+
+def test_equal_schemes_are_rarely_decided():
+    assert wrongly_decided(holm) <= 0.05
+    assert wrongly_decided(lambda p: p) > 0.2
+
+
+@pytest.mark.parametrize("difference", [[1.0, 1.2, 1.1], [0.5, -0.5, 0.2, 0.1], [-3.0, -3.1]])
+def test_p_is_that_of_the_t_test(difference):
+    assert paired_p(np.array(difference)) == pytest.approx(scipy_stats.ttest_1samp(difference, 0).pvalue)
+
+
+def test_p_at_its_edges():
+    assert np.isnan(paired_p(np.array([1.0])))
+    assert paired_p(np.zeros(3)) == 1
+    assert paired_p(np.ones(3)) == 0
+
+
+@pytest.mark.parametrize(("effect", "seeds"), [(1.2, 8), (1.0, 10), (0.8, 15), (0.5, 34), (0.3, 90), (0.2, 199)])
+def test_seeds_needed_are_those_of_power_tables(effect, seeds):
+    spread = np.array([-1.0, 0.0, 1.0])  # standard deviation 1
+    assert seeds_needed(spread + effect) == seeds_needed(-spread - effect) == seeds
+
+
+def test_seeds_needed_find_the_effect_in_four_of_five_tries():
+    rng = np.random.default_rng(0)
+    n = seeds_needed(np.array([-1.0, 0.0, 1.0]) + 0.7)
+    found = {m: np.mean(scipy_stats.ttest_1samp(rng.normal(0.7, 1, (4000, m)), 0, axis=1).pvalue < 0.05) for m in (n, n - 1)}
+    assert found[n] > 0.79
+    assert found[n - 1] < 0.81
+
+
+def test_seeds_needed_at_their_edges():
+    assert seeds_needed(np.array([1.0])) is None
+    assert seeds_needed(np.zeros(3)) is None
+    assert seeds_needed(np.array([1.0, -1.0, 0.001])) is None, "1,000 are not enough"
+    assert seeds_needed(np.array([1.0, 1.0, 1.001])) == seeds_needed(np.ones(3)) == 2
+    line = only(pairs(by_document(uneven_pair(), SIZES).query("seed == 0")))
+    assert pd.isna(line["seeds_needed"])
+
+
+# who extrapolates
+
+WINDOWED = {"uses": -0.1, "suffers": 0.1, "ignores": 0.0}  # beyond the window, nats at 4 L
+
+
+def against_windows(lengths: tuple[int, ...] = (128, 180, 256, 512, 896), **changes: object) -> pd.DataFrame:
+    """Three schemes and their windows on the same weights; beyond 128 the schemes differ from them, twice as much at 4 L."""
+    parts = []
+    for eval_len in lengths:
+        for scheme, effect in WINDOWED.items():
+            window = level(3, 2.0, 0.3)
+            noise = np.random.default_rng(eval_len).normal(0, 0.004, (3, 1))
+            grown = window + (effect * np.log2(eval_len / 128) / 2 + noise if eval_len > 128 else 0)
+            for extension, nll in (("none", grown), ("window", window)):
+                parts.append(by_document({scheme: nll}, SIZES, eval_len=eval_len, extension=extension, **changes))
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_who_beats_its_own_window_extrapolates():
+    found = extrapolates(shuffled(against_windows()))
+    assert found.groupby("scheme")["eval_len"].apply(sorted).to_dict() == {scheme: [256, 512, 896] for scheme in WINDOWED}
+    at_4 = found[found["eval_len"] == 512].set_index("scheme")
+    assert at_4["verdict"].to_dict() == {"uses": "yes", "suffers": "no", "ignores": "undecided"}
+    assert at_4["difference"].to_dict() == pytest.approx(WINDOWED, abs=0.01)
+    assert (at_4["n_pairs"] == 3).all(), "Holm over schemes, not over lengths"
+    assert not {"scheme_a", "scheme_b", "extension_a", "extension_b"} & set(found)
+
+
+def test_only_the_same_targets_and_windows_tell_who_extrapolates():
+    assert extrapolates(against_windows(protocol="nonoverlap")).empty
+    rows = against_windows()
+    assert extrapolates(rows[rows["extension"] == "none"]).empty
+    assert extrapolates(rows[rows["eval_len"] == 128]).empty
+    assert extrapolates(rows.replace({"extension": {"window": "tile"}})).empty
+
+
+def test_one_seed_never_extrapolates():
+    rows = against_windows()
+    assert set(extrapolates(rows[rows["seed"] == 0])["verdict"]) == {"undecided"}
+
+
+def a_beaten_by_its_window(rows: pd.DataFrame) -> pd.DataFrame:
+    """The two taken for one another."""
+    return extrapolates(rows.replace({"extension": {"window": "none", "none": "window"}}))
+
+
+def test_scheme_and_window_taken_for_one_another_is_noticed():
+    found = a_beaten_by_its_window(against_windows()).query("eval_len == 512").set_index("scheme")["verdict"]
+    assert found.to_dict() == {"uses": "no", "suffers": "yes", "ignores": "undecided"}
