@@ -104,7 +104,7 @@ def controls_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     schemes = list(summary.loc[control & (summary["protocol"] == protocol), "scheme"].unique())
     chosen = (summary["protocol"] == protocol) & summary["scheme"].isin(schemes)
     points = summary.loc[chosen & ((summary["extension"] == "none") | control), [*POINT, "ppl", "ppl_low", "ppl_high"]]
-    looks = styles(points)
+    looks = styles(summary)  # a scheme looks as in the figure of all schemes
     names = {key: "as trained" if key[1] == "none" else key[1] for key in looks}
     columns = min(COLUMNS, len(schemes))
     n_rows = -(-len(schemes) // columns)
@@ -112,7 +112,8 @@ def controls_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
         figure = Figure(figsize=(max(PANEL[0] * columns, 4.6), PANEL[1] * n_rows + 0.4), layout="constrained")
         FigureCanvasAgg(figure)
         panels = figure.subplots(n_rows, columns, sharex=True, squeeze=False).ravel()
-        for axes, scheme in zip(panels, schemes, strict=False):
+        for i, (axes, scheme) in enumerate(zip(panels, schemes, strict=False)):
+            axes.tick_params(labelbottom=i + columns >= len(schemes))  # nothing below it
             lines = points[points["scheme"] == scheme]
             curves(axes, lines, ("ppl", "ppl_low", "ppl_high"), looks)
             axes_of_lengths(axes, lines, log=True)

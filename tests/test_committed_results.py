@@ -11,10 +11,14 @@ from matplotlib.image import imread
 from experiments.claims.report import write_claims
 from experiments.report import write_report
 from experiments.speed.report import write_speed_report
+from extrap.compose import CONF, compose_grid
 from extrap.results import load_rows
 from extrap.stats import LEARNED, perplexity
 
 RESULTS = Path(__file__).parents[1] / "results"
+IGNORED = {"quick", "smoke"}  # by git: whatever was run here last
+EXPERIMENTS = {path.stem for path in (CONF / "experiment").glob("*.yaml")} - IGNORED
+TRACKED = sorted(name for name in EXPERIMENTS if (RESULTS / name / "provenance.yaml").exists())
 SCHEMES = {"alibi", "learned", "local(rope)", "nope", "rope", "sinusoidal"}
 PROTOCOLS = ["nonoverlap", "same_targets"]
 
@@ -22,31 +26,52 @@ PROTOCOLS = ["nonoverlap", "same_targets"]
 def log_ppl(name: str, protocol: str) -> pd.DataFrame:
     """eval_len x (scheme, seed)."""
     rows = load_rows(RESULTS / name / "rows.csv")
-    rows = rows[(rows["kind"] == "scheme") & (rows["protocol"] == protocol)]
+    rows = rows[(rows["kind"] == "scheme") & (rows["protocol"] == protocol) & (rows["extension"] == "none")]
     return perplexity(rows, ["scheme", "seed", "eval_len"]).pivot(
         index="eval_len", columns=["scheme", "seed"], values="log_ppl"
     )
 
 
-@pytest.mark.parametrize("name", ["main", "causal", "markov"])
+@pytest.fixture(autouse=True)
+def corpora(monkeypatch):
+    monkeypatch.setenv("EXTRAP_CORPORA", "corpora")
+
+
+def test_the_main_experiments_are_tracked():
+    assert {"main", "causal", "markov"} <= set(TRACKED)
+
+
+@pytest.mark.parametrize("name", TRACKED)
 def test_all_runs_are_there(name):
+    configs = compose_grid([f"experiment={name}"])
     rows = load_rows(RESULTS / name / "rows.csv")
-    schemes = rows[rows["kind"] == "scheme"]
-    assert set(schemes["scheme"]) == SCHEMES
+    schemes = rows[(rows["kind"] == "scheme") & (rows["extension"] == "none")]
     assert set(rows["experiment"]) == {name}
-    for scheme, group in schemes.groupby("scheme"):
-        assert set(group["seed"]) == {0, 1, 2}
-        assert sorted(group["eval_len"].unique()) == ([128] if scheme == "learned" else [128, 256, 512, 1024, 2048, 4096])
-    segments = rows.groupby(["scheme", "seed", "protocol", "eval_len"])[["document", "segment"]].apply(
+    found = schemes[["scheme", "seed"]].drop_duplicates().itertuples(index=False, name=None)
+    assert set(found) == {(config.scheme, config.seed) for config in configs}
+    assert schemes["seed"].nunique() >= 3, "no interval without seeds"
+    wanted, train_len = configs[0].eval, configs[0].train.train_len
+    for scheme, group in schemes[schemes["protocol"] == "nonoverlap"].groupby("scheme"):
+        assert sorted(group["eval_len"].unique()) == [n for n in wanted.lengths if n <= train_len or scheme != "learned"]
+    segments = rows.groupby(["scheme", "extension", "seed", "protocol", "eval_len"])[["document", "segment"]].apply(
         lambda cell: tuple(zip(cell["document"], cell["segment"], strict=True))
     )
     assert segments.nunique() == 1, "the same segments for every scheme, seed and length"
 
 
-@pytest.mark.parametrize("name", ["main", "causal", "markov"])
+@pytest.mark.parametrize("name", TRACKED)
 def test_tables_and_figures_show_the_rows(name, tmp_path):
     written = write_report(load_rows(RESULTS / name / "rows.csv"), tmp_path)
-    check_committed(name, written, {"rows.csv", "provenance.yaml"})
+    check_committed(name, written, {"rows.csv", "training.csv", "provenance.yaml"})
+
+
+@pytest.mark.parametrize("name", TRACKED)
+def test_training_losses_are_those_of_the_runs(name):
+    losses = pd.read_csv(RESULTS / name / "training.csv")
+    config = compose_grid([f"experiment={name}"])[0]
+    rows = load_rows(RESULTS / name / "rows.csv")
+    assert set(losses["run"]) == set(rows.loc[rows["kind"] == "scheme", "run"])
+    assert (losses.groupby("run")["step"].max() == config.train.max_steps).all()
 
 
 def test_the_speed_report_shows_its_timings(tmp_path):
@@ -73,11 +98,11 @@ def check_committed(name, written, sources):
             assert path.read_bytes() == committed.read_bytes(), f"make figures changes {path.name}"
 
 
-@pytest.mark.parametrize("name", ["main", "causal", "markov"])
+@pytest.mark.parametrize("name", TRACKED)
 def test_it_is_told_what_made_them(name):
     told = yaml.safe_load((RESULTS / name / "provenance.yaml").read_text())
     assert told["command"].startswith(f"python -m experiments.run experiment={name} ")
-    assert told["runs"] == 18
+    assert told["runs"] == len(compose_grid([f"experiment={name}"]))
     assert all(machine["git_commit"] and not machine["git_dirty"] for machine in told["made_by"])
 
 

@@ -516,7 +516,7 @@ def test_training_lengths_share_tokens_segments_and_lengths():
         assert {n for n in one.eval.lengths if n % one.train.train_len == 0} >= {
             one.train.train_len * 2**k for k in range(5)
         }
-        assert one.eval.stride == one.train.train_len // 4
+        assert one.eval.stride == one.train.train_len // 16
 
 
 @pytest.mark.slow
