@@ -467,10 +467,10 @@ def test_machines_are_not_mixed(tmp_path):
 
 def test_training_curves_that_are_none_are_refused(results):
     (results / "main" / "training.csv").write_text("step,loss\n1,2\n")
-    with pytest.raises(UserError, match=r"training.csv is no table with the columns scheme"):
+    with pytest.raises(UserError, match=r"training.csv is no table with the columns experiment"):
         write_claims(results)
     save_rows(results / "main" / "training.csv", pd.concat([curves(), curves()]))
-    with pytest.raises(UserError, match="once for every scheme"):
+    with pytest.raises(UserError, match="once for every run"):
         write_claims(results)
 
 

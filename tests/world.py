@@ -67,7 +67,8 @@ def curves(faster: str = "rope", slower: str = "learned", seeds: int = SEEDS) ->
     rng = np.random.default_rng(0)
     step = np.arange(1, 201)
     return pd.concat(
-        pd.DataFrame({"scheme": scheme, "seed": seed, "step": step, "tokens": step * 128,
+        pd.DataFrame({"experiment": "main", "run": f"{scheme}-seed{seed}", "scheme": scheme, "objective": "mlm",
+                      "data": "stdlib", "train_len": 128, "seed": seed, "step": step, "tokens": step * 128,
                       "loss": 2 + np.exp(-rate * step) + rng.normal(0, 0.001, len(step))})
         for scheme, rate in ((faster, 0.04), (slower, 0.02)) for seed in range(seeds)
     )  # fmt: skip

@@ -11,9 +11,8 @@ from experiments.claims.published import published_values
 from experiments.claims.registry import CLAIMS
 from experiments.speed.timings import OURS, load_timings, where
 from extrap.claims import OUT_OF_SCOPE, Claim, Decision, decide
-from extrap.errors import UserError, one_line
 from extrap.quantities import Evidence, Missing, measures
-from extrap.results import load_rows
+from extrap.results import load_rows, load_training
 
 CURVE = ["scheme", "seed", "step", "loss"]
 COLUMNS = [
@@ -85,17 +84,9 @@ def evidence(results: Path, experiments: tuple[str, ...], known: dict[str, Evide
 
 
 def training(folder: Path) -> pd.DataFrame:
-    """The training curves of an experiment, empty where it has none. Raises UserError for a table that is not one."""
+    """The training curves of an experiment, empty where it has none."""
     path = folder / "training.csv"
-    if not path.exists():
-        return pd.DataFrame(columns=CURVE)
-    try:
-        curves = pd.read_csv(path)[CURVE].astype({"scheme": str, "seed": int, "step": int, "loss": float})
-    except (ValueError, KeyError) as error:
-        raise UserError(one_line(f"{path} is no table with the columns {', '.join(CURVE)}: {error}")) from error
-    if curves.duplicated(["scheme", "seed", "step"]).any() or not np.isfinite(curves["loss"]).all():
-        raise UserError(f"{path}: expected a finite loss once for every scheme, seed and step")
-    return curves
+    return load_training(path)[CURVE] if path.exists() else pd.DataFrame(columns=CURVE)
 
 
 def of_timings(path: Path) -> list[tuple[str, Evidence]]:
