@@ -116,8 +116,10 @@ def label_ends(axes: Axes) -> None:
     gap, box = 8.0 * axes.figure.dpi / 72, axes.get_window_extent()
     for x, lines in ends.items():
         wanted = [axes.transData.transform((x, np.asarray(line.get_ydata())[-1]))[1] for line in lines]
-        for line, place in zip(lines, spread(wanted, gap, box.y0, box.y1), strict=True):
-            y = axes.transData.inverted().transform((0, place))[1]
-            name = str(line.get_label()).replace(", ", ",\n")
+        names = [str(line.get_label()).replace(", ", ",\n") for line in lines]
+        rows = [name.count("\n") + 1 for name in names]  # of text, each with a place of its own
+        places = np.split(spread(list(np.repeat(wanted, rows)), gap, box.y0, box.y1), np.cumsum(rows)[:-1])
+        for line, name, place in zip(lines, names, places, strict=True):
+            y = axes.transData.inverted().transform((0, np.mean(place)))[1]
             axes.annotate(name, (x, y), xytext=(6, 0), textcoords="offset points", color=line.get_color(),
                           fontsize=7, va="center", annotation_clip=False, parse_math=False)  # fmt: skip
