@@ -114,12 +114,12 @@ def test_causal_predicts_the_next_token_everywhere():
 def test_a_uniform_model_has_a_perplexity_of_exactly_v(tmp_path, objective):
     overrides = ["experiment=smoke", "position=alibi", "seed=0", "data=markov", f"objective={objective}",
                  "data.vocab_size=8", "train.train_len=16", "eval.lengths=[16,40]", "eval.n_segments=8",
-                 "eval.n_targets=10"]  # fmt: skip
+                 "eval.n_targets=10", "eval.stride=8"]  # fmt: skip
     cell = prepare_grid(compose_grid([*overrides, f"runtime.results_dir={tmp_path}"]))[0]
     encoder = build_encoder(cell)
     with torch.no_grad():
         encoder.unembedding.weight.zero_()  # every data token equally likely; [MASK] is none of them
     rows = evaluate(encoder, cell.source, cell.objective, cell.config.eval)
     log_ppl = perplexity(rows, ["protocol", "eval_len"])["log_ppl"]
-    assert len(log_ppl) == 4
+    assert len(log_ppl) == 2 + 2 + 1  # nonoverlap and same_targets at two lengths, sliding at one
     assert np.exp(log_ppl).to_numpy() == pytest.approx(8, rel=1e-6)  # losses of a token are float32

@@ -54,7 +54,11 @@ def state(folder: Path) -> dict[Path, tuple[int, bytes]]:
 
 def test_a_sweep_writes_and_prints_everything(swept):
     folder = swept / "smoke"
-    expected = {f"{name}.{suffix}" for name in ("perplexity", "floor", "pairs") for suffix in ("png", "pdf", "svg", "csv")}
+    expected = {
+        f"{name}.{suffix}"
+        for name in ("perplexity", "floor", "pairs", "controls")
+        for suffix in ("png", "pdf", "svg", "csv")
+    }
     assert {p.name for p in folder.iterdir()} == expected | {
         "rows.csv",
         "training.csv",
@@ -63,6 +67,7 @@ def test_a_sweep_writes_and_prints_everything(swept):
         "table.md",
         "table.tex",
         "pairs.md",
+        "extrapolates.csv",
     }
     runs = swept / "runs" / "smoke"
     for run_folder in (runs / "rope-seed0", runs / "learned-seed0"):
