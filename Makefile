@@ -65,7 +65,7 @@ bench-all: $(PEERS)  ## the same with longer inputs and more rounds, a quarter o
 profile: $(READY)  ## where a training step goes; ARGS="position=rope objective=mlm ..."
 	@.venv/bin/python -m experiments.profile $(ARGS)
 
-test: $(READY)  ## the quick tests, about two minutes
+test: $(READY)  ## the quick tests, about four minutes
 	@.venv/bin/python -m pytest -q -m "not slow and not gpu"
 
 test-all: $(READY)  ## all tests; those for a GPU are skipped where there is none
