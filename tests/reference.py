@@ -115,7 +115,7 @@ def local(geometry, inner, window):
 
 
 def t5(geometry, bias, n_buckets, max_distance):
-    """Raffel et al. 2020, section 2.1: q.k / sqrt(K) + bias[h][bucket(i, j)]."""
+    """Raffel et al. 2020, section 2.1, with the factor of GPT-NeoX: q.k / sqrt(K) + sqrt(K) * bias[h][bucket(i, j)]."""
 
     def log_spaced(distance, size):
         """exact + the largest c with distance / exact >= (max_distance / exact)^(c / rest), in whole numbers."""
@@ -134,7 +134,8 @@ def t5(geometry, bias, n_buckets, max_distance):
         side = n_buckets // 2
         return log_spaced(i - j, side) if j <= i else side + log_spaced(j - i, side)
 
-    return Reference(score=lambda q, k, i, j, h: scaled(q, k, i, j, h) + bias[h][bucket(i, j)])
+    factor = math.sqrt(geometry.head_dim)
+    return Reference(score=lambda q, k, i, j, h: scaled(q, k, i, j, h) + factor * bias[h][bucket(i, j)])
 
 
 def kerple(geometry, r1, r2):

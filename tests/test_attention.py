@@ -206,13 +206,13 @@ def test_bfloat16_leaves_biases_alone():
         nn.init.normal_(scheme.bias)
         branch = scheme.branches(torch.arange(45))[0]
         bias = additive_bias(branch, branch.score_mod, torch.arange(45), torch.arange(45), 4, causal=False)
-        assert torch.equal(bias[0, :, 20, 20], scheme.bias[:, 0])
+        assert torch.equal(bias[0, :, 20, 20], math.sqrt(8) * scheme.bias[:, 0])
 
 
 def test_bfloat16_leaves_the_softmax_alone():
     """Biases of about 60 that differ by less than the 0.25 between neighbours in bfloat16."""
     scheme = T5(ENCODER)
-    nn.init.uniform_(scheme.bias, 60.0, 60.2)
+    nn.init.uniform_(scheme.bias, 60.0 / math.sqrt(8), 60.2 / math.sqrt(8))
     zero, v = torch.zeros(1, 4, 45, 8), torch.eye(45).expand(1, 4, -1, -1)
     exact = run(prepare, scheme, zero, zero, v, training=False)
     with torch.autocast("cpu", torch.bfloat16):

@@ -266,23 +266,24 @@ class T5OfTheOtherKind(T5):
     """The buckets of an encoder in a causal model and the other way round."""
 
     def score_mod(self, pos):
-        other = not self.geometry.causal
-        return lambda score, b, h, i, j: score + self.bias[h, t5_bucket(pos[j] - pos[i], other)]
+        other, scale = not self.geometry.causal, math.sqrt(self.geometry.head_dim)
+        return lambda score, b, h, i, j: score + scale * self.bias[h, t5_bucket(pos[j] - pos[i], other)]
 
 
 class T5Swapped(T5):
     """i - j where j - i is meant."""
 
     def score_mod(self, pos):
-        return lambda score, b, h, i, j: score + self.bias[h, t5_bucket(pos[i] - pos[j], self.geometry.causal)]
+        causal, scale = self.geometry.causal, math.sqrt(self.geometry.head_dim)
+        return lambda score, b, h, i, j: score + scale * self.bias[h, t5_bucket(pos[i] - pos[j], causal)]
 
 
-class T5TimesSqrt(T5):
-    """GPT-NeoX, x-transformers: the bias multiplied by sqrt(K)."""
+class T5OverSqrt(T5):
+    """The bare table, without the factor sqrt(K)."""
 
     def score_mod(self, pos):
         inner = super().score_mod(pos)
-        return lambda score, b, h, i, j: score + math.sqrt(self.geometry.head_dim) * inner(0, b, h, i, j)
+        return lambda score, b, h, i, j: score + inner(0, b, h, i, j) / math.sqrt(self.geometry.head_dim)
 
 
 class CopeThatCountsTheFuture(Cope):
@@ -328,7 +329,7 @@ REJECTED = [
     (T5, T5OfTheOtherKind, t5_formula(causal=False)),
     (T5, T5Swapped, t5_formula(causal=True)),
     (T5, T5Swapped, t5_formula(causal=False)),
-    (T5, T5TimesSqrt, t5_formula(causal=True)),
+    (T5, T5OverSqrt, t5_formula(causal=True)),
     (Cope, CopeThatCountsTheFuture, content),
 ]
 

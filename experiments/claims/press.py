@@ -8,10 +8,6 @@ SOURCE = "Press et al. 2022 (arXiv:2108.12409)"
 CURVES = Published("press2022alibi", ("2", "3", "4"))
 STRIDE_1 = "sliding(stride=1)"
 SIZE = "Theirs has 247 M parameters and words for tokens, ours some 1 M and bytes."
-SHORT = (
-    "AdamW moves an entry of the T5 bias, which starts at 0, by at most the learning rate a step: in so short a training by "
-    "1.6 in all, and it ends between -1 and 1.5. A steeper bias may be what the T5 scheme lacks here, at L and beyond."
-)
 
 
 def over_start(scheme: str, at: float) -> Ratio:
@@ -57,7 +53,7 @@ PRESS = (
         "Nonoverlap perplexity over that at L is at most 1 at 2 L, at most 1.05 at 3.6 L, and at least 1.05 at 7 L.",
         "a rise at 2 L, a blow-up before 3.6 L, or none by 7 L",
         f"{SIZE} The bias is log-spaced up to 128 tokens and one for all beyond, whatever the training length: at theirs "
-        f"of 512 and more it has seen all its buckets far from their edge, at 128 it has just. {SHORT}",
+        f"of 512 and more it has seen all its buckets far from their edge, at 128 it has just.",
         (
             at_most(over_start("t5", 2), 1),
             at_most(over_start("t5", 3.6), 1.05),
@@ -86,7 +82,7 @@ PRESS = (
         f"{SOURCE}, tables 2 to 4",
         "A chain of nonoverlap perplexities on the same tokens, at 2 L and at 4 L: each ratio of neighbours is at most 1.",
         "one pair of neighbours in the other order, at 2 L or at 4 L",
-        f"Perplexities, not ratios to L: who is better at L starts ahead. {SHORT}",
+        "Perplexities, not ratios to L: who is better at L starts ahead.",
         tuple(
             at_most(Term(better, at) / Term(worse, at), 1)
             for at in (2, 4)

@@ -1,6 +1,7 @@
 """The relative bias of T5."""
 
 import itertools
+import math
 
 import torch
 from torch import Tensor, nn
@@ -9,10 +10,12 @@ from extrap.positions.base import Geometry, PositionScheme, ScoreMod
 
 
 class T5(PositionScheme):
-    """score_ij = q_i . k_j / sqrt(K) + bias[h, bucket(j - i)], one trained table for all layers.
+    """score_ij = q_i . k_j / sqrt(K) + sqrt(K) * bias[h, bucket(j - i)], one trained table for all layers.
 
     Near distances have a bucket each, far ones share log-spaced buckets up to max_distance, and beyond it the last.
-    Deviation: T5 leaves out the 1/sqrt(K); here queries are scaled as for every other scheme. The table starts at zero.
+    Deviations: T5 has neither factor. Here queries are scaled as for every other scheme, and the table by sqrt(K), as in
+    GPT-NeoX: it starts at zero and AdamW moves an entry by at most the learning rate a step, so that in a short training
+    the bare table could not grow steep enough to mask what is far.
     Source: Raffel et al. 2020 (arXiv:1910.10683), section 2.1, and its released code.
     Raises ValueError where the buckets do not reach.
     """
@@ -32,7 +35,8 @@ class T5(PositionScheme):
     def score_mod(self, pos: Tensor) -> ScoreMod:
         def add_bias(score: Tensor, b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
             offset = pos[kv_idx] - pos[q_idx]
-            return score + self.bias[h, t5_bucket(offset, self.geometry.causal, self.n_buckets, self.max_distance)]
+            bucket = t5_bucket(offset, self.geometry.causal, self.n_buckets, self.max_distance)
+            return score + math.sqrt(self.geometry.head_dim) * self.bias[h, bucket]
 
         return add_bias
 
