@@ -16,7 +16,7 @@ from extrap.compose import compose_grid
 from extrap.device import pick_device, pick_precision
 from extrap.errors import UserError
 from extrap.runs import build_encoder
-from extrap.train import make_optimizer, train_step, training_batch
+from extrap.train import TrainingLoss, make_optimizer, train_step, training_batch
 
 WARMUP, STEPS, LINES = 2, 5, 25
 
@@ -31,12 +31,13 @@ def main(overrides: list[str]) -> None:
     torch.set_num_threads(cores())
     encoder = build_encoder(cell).to(device).train()
     optimizer = make_optimizer(encoder, config.train)
+    model = TrainingLoss(encoder, precision)
 
     def steps(first: int, last: int) -> None:
         for step in range(first, last):
             inputs, index, targets = training_batch(source, objective, config.train, config.seed, step)
             batch = (inputs.to(device), index.to(device), targets.to(device))
-            train_step(encoder, optimizer, batch, precision, config.train.grad_clip)
+            train_step(model, optimizer, batch, config.train.grad_clip)
 
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler tells of its own beginning and end
     steps(0, WARMUP)

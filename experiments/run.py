@@ -1,6 +1,7 @@
 """Runs an experiment: every cell of its sweep that is not finished, side by side, and then its report.
 
     python -m experiments.run experiment=main [any Hydra override ...]
+    torchrun --nproc-per-node 2 -m experiments.run ...      # one run at a time, over two GPUs
 
 Errors in the config or the data end it before any training, with one line and exit code 2. Runs that fail do not stop
 the others; they are listed at the end, with exit code 1. A run that is finished is never run again.
@@ -18,6 +19,7 @@ from extrap.compose import CONF, compose_grid, parse
 from extrap.errors import UserError
 
 if TYPE_CHECKING:
+    from experiments.ranks import Ranks
     from extrap.cells import Cell
 
 
@@ -33,8 +35,11 @@ def run_cell(composed: DictConfig) -> None:
         return
 
 
-def sweep(overrides: list[str]) -> int:
-    """Everything in order: check, run, report. Returns the exit code."""
+def sweep(overrides: list[str], ranks: "Ranks | None" = None) -> int:
+    """Everything in order: check, run, report. Returns the exit code.
+
+    With `ranks` each run is one of several processes, of which this is the first; otherwise each has a worker process.
+    """
     configs = compose_grid(overrides)
     # torch takes a second to import: not before the config is right
     from experiments.progress import Progress
@@ -48,7 +53,10 @@ def sweep(overrides: list[str]) -> int:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, for the lines below
         with Progress(cells):
             try:
-                run_cell()
+                if ranks:
+                    ranks.execute_all(cells)
+                else:
+                    run_cell()
             except KeyboardInterrupt:
                 print(f"\ninterrupted: {_count(cells)}; the same command goes on from there", file=sys.stderr)
                 return 130
@@ -75,9 +83,27 @@ def _reason(cell: "Cell") -> str:
     return f"{log.read_text().strip().splitlines()[-1]} (the whole of it: {log})"
 
 
-if __name__ == "__main__":
+def main(overrides: list[str], ranks: "Ranks | None" = None) -> int:
     try:
-        sys.exit(sweep(sys.argv[1:]))
+        return sweep(overrides, ranks)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        return 2
+
+
+def main_of_several(overrides: list[str]) -> int:
+    """The same, where torchrun has started several processes."""
+    from experiments.ranks import Ranks
+    from extrap import distributed
+
+    ranks = Ranks()
+    if distributed.rank() > 0:
+        return ranks.follow()
+    code = main(overrides, ranks)
+    ranks.end(code)
+    return code
+
+
+if __name__ == "__main__":
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # torchrun sets it
+    sys.exit((main_of_several if several else main)(sys.argv[1:]))

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from extrap import distributed
 from extrap.config import Config
 from extrap.data.base import Source
 from extrap.data.documents import Documents, Stored, store
@@ -109,6 +110,11 @@ def _check(cell: Cell) -> None:
         raise UserError(
             f"eval.n_targets: {config.eval.n_targets} targets in each of {config.eval.n_segments} segments come to about "
             f"{n_scored:.0f} scored tokens, expected at least 10: raise eval.n_targets or eval.n_segments"
+        )
+    if config.train.batch_size < distributed.n_processes():
+        raise UserError(
+            f"train.batch_size: expected at least one sequence a process, found {config.train.batch_size} for "
+            f"{distributed.n_processes()} processes; start fewer"
         )
     extra = cell.objective.extra_tokens
     cell.source.check(config.train.train_len + extra, max(config.eval.lengths) + extra, config.eval.n_segments)

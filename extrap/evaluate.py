@@ -1,5 +1,6 @@
 """Held-out text under every extension, protocol and length -> rows of sums and counts per segment."""
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
+from extrap import distributed
 from extrap.config import EvalConfig
 from extrap.data.base import Source
 from extrap.extensions import EXTENSIONS
@@ -39,7 +41,8 @@ def evaluate(encoder: Encoder, source: Source, objective: Objective, config: Eva
     """Rows of (extension, protocol, eval_len, segment); none for lengths that the scheme, so extended, does not reach.
 
     Up to the training length extensions change nothing: their rows are copies of those of `none`.
-    Computed in float32, whatever the precision of training; sums are float64.
+    Computed in float32, whatever the precision of training; sums are float64. Several processes divide the forward passes
+    of a single one among them, none of which changes: the rows are the same, bit for bit.
     Raises FloatingPointError for a loss that is not a number.
     """
     encoder.eval()
@@ -49,23 +52,34 @@ def evaluate(encoder: Encoder, source: Source, objective: Objective, config: Eva
         batches[True] = masked_alone(held_out, source.vocab_size, config)
     scheme, train_len = encoder.scheme, encoder.scheme.geometry.train_len
     plan = reads(config, train_len, objective.causal)
-    unextended: dict[Read, list[np.ndarray]] = {}
-    frames = []
-    for extension in sorted(config.extensions, key=lambda name: name != "none"):
-        found: dict[tuple[str, int], np.ndarray] = {}  # (protocol, eval_len) -> (2, N): nll_sum and n_tokens
-        for read, scorings in plan.items():
+
+    def own_sums(extension: str) -> dict[Read, list[np.ndarray]]:
+        """Of every read that the scheme, so extended, reaches: what this process scores of it, [] where nothing changes."""
+        sums: dict[Read, list[np.ndarray]] = {}
+        for turn, (read, scorings) in enumerate(plan.items()):
             extended = EXTENSIONS[extension](scheme, train_len=train_len, eval_len=read.eval_len)
             if extended is None or (extended.max_len is not None and read.eval_len > extended.max_len):
                 continue
             if extension != "none" and read.eval_len <= train_len:
-                sums = unextended[read]
+                sums[read] = []
             else:
                 encoder.scheme = extended
-                sums = score(encoder, batches[read.alone], config.n_segments, read, scorings)
+                sums[read] = score(encoder, batches[read.alone], read, scorings, turn)
                 encoder.scheme = scheme
+        return sums
+
+    unextended: dict[Read, list[np.ndarray]] = {}
+    frames = []
+    for extension in sorted(config.extensions, key=lambda name: name != "none"):
+        found: dict[tuple[str, int], np.ndarray] = {}  # (protocol, eval_len) -> (2, N): nll_sum and n_tokens
+        of_processes = distributed.gathered(partial(own_sums, extension))
+        for read in of_processes[0]:
+            # of each forward pass all processes but one have 0
+            whole = [np.sum(parts, axis=0) for parts in zip(*(own[read] for own in of_processes), strict=True)]
+            sums = [part.reshape(2, config.n_segments, -1).sum(axis=2) for part in whole] or unextended[read]
             if extension == "none":
                 unextended[read] = sums
-            for (protocol, eval_len, _), part in zip(scorings, sums, strict=True):
+            for (protocol, eval_len, _), part in zip(plan[read], sums, strict=True):
                 found[protocol, eval_len] = found.get((protocol, eval_len), 0.0) + part
         for (protocol, eval_len), (nll_sum, n_tokens) in found.items():
             if not np.isfinite(nll_sum).all():
@@ -88,18 +102,23 @@ def reads(config: EvalConfig, train_len: int, causal: bool) -> dict[Read, list[S
     return found
 
 
-def score(encoder: Encoder, batch: Batch, n_segments: int, read: Read, scorings: list[Scoring]) -> list[np.ndarray]:
-    """For each scoring (2, N) float64: the sum of the losses in nats and the number of scored tokens of every segment."""
+def score(encoder: Encoder, batch: Batch, read: Read, scorings: list[Scoring], turn: int) -> list[np.ndarray]:
+    """For each scoring (2, N) float64: the sum of the losses in nats and the number of scored tokens of every input.
+
+    Processes take forward passes in turns, the first of them that of number `turn`; what others take is 0 here.
+    """
     rows = max(1, FORWARD_TOKENS // (read.stop - read.start))
     n_inputs = len(batch.inputs)
     found = [np.zeros((2, n_inputs)) for _ in scorings]
-    for first in range(0, n_inputs, rows):
+    for number, first in enumerate(range(0, n_inputs, rows), start=turn):
+        if number % distributed.n_processes() != distributed.rank():
+            continue
         these = slice(first, first + rows)
         part = Batch(*(array[these, read.start : read.stop] for array in batch))
         nll, scored = token_nll(encoder, part, [scoring.columns for scoring in scorings])
         for sums, (_, _, columns) in zip(found, scorings, strict=True):
             sums[:, these] = nll[:, columns].sum(axis=1), scored[:, columns].sum(axis=1)
-    return [sums.reshape(2, n_segments, -1).sum(axis=2) for sums in found]
+    return found
 
 
 def token_nll(encoder: Encoder, batch: Batch, columns: list[slice]) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from extrap import __version__
+from extrap import __version__, distributed
 from extrap.cells import Cell, build_scheme
 from extrap.config import Precision
 from extrap.device import keep_freed_memory, pick_device
@@ -30,15 +30,17 @@ def execute(cell: Cell) -> None:
     claim(folder, cell.identity)
     if cell.is_finished:
         return
-    try:
-        _train_and_evaluate(cell)
-    except Exception:
-        write_atomic(folder / "error.log", traceback.format_exc())
-        raise
     (folder / "error.log").unlink(missing_ok=True)
+    try:
+        train_and_evaluate(cell)
+    except Exception:
+        if not (folder / "error.log").exists():  # another process may have failed first, and this one for want of it
+            write_atomic(folder / "error.log", traceback.format_exc())
+        raise
 
 
-def _train_and_evaluate(cell: Cell) -> None:
+def train_and_evaluate(cell: Cell) -> None:
+    """Of several processes all do the work, and rank 0 alone writes."""
     config, source, objective, _ = cell
     folder, device = config.folder, pick_device(config.runtime.device)
     keep_freed_memory()
@@ -60,10 +62,13 @@ def _train_and_evaluate(cell: Cell) -> None:
             checkpoint_every=config.runtime.checkpoint_every,
         )
         trained = {"model": encoder.state_dict(), "precision": precision.value, "seconds": seconds}
-        save_tensors(folder / "model.pt", trained)
-        (folder / "checkpoint.pt").unlink(missing_ok=True)
+        if distributed.rank() == 0:
+            save_tensors(folder / "model.pt", trained)
+            (folder / "checkpoint.pt").unlink(missing_ok=True)
     began = time.monotonic()
     rows = evaluate(encoder, source, objective, config.eval)
+    if distributed.rank() > 0:
+        return
     took = {"train": trained["seconds"], "evaluate": time.monotonic() - began}
     meta = describe(cell, encoder, device, trained["precision"], took)
     write_atomic(folder / "meta.json", json.dumps(meta, indent=2) + "\n")
@@ -108,6 +113,7 @@ def describe(
         "device": torch.cuda.get_device_name(device) if cuda else torch.cpu.get_capabilities().get("cpu_name", "cpu"),
         "precision": precision,
         "threads": config.runtime.threads,
+        "processes": distributed.n_processes(),
         "n_params": sum(parameter.numel() for parameter in encoder.parameters()),
         "tokens_seen": config.train.max_steps * config.train.batch_size * config.train.train_len,
         "data": cell.identity["data"],

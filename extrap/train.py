@@ -1,4 +1,8 @@
-"""The training loop: schedule, checkpoint, resume. The state after step n depends on the config alone."""
+"""The training loop: schedule, checkpoint, resume. The state after step n depends on the config alone.
+
+Several processes (extrap/distributed.py) divide the rows of each batch. What comes out differs from a single process by the
+rounding of sums in another order, and by dropout and randomized positions, which each of them draws for itself.
+"""
 
 import math
 import time
@@ -10,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from extrap import distributed
 from extrap.config import Precision, TrainConfig
 from extrap.data.base import Source
 from extrap.model import Encoder
@@ -60,20 +65,33 @@ def mean_nll(encoder: Encoder, inputs: Tensor, index: Tensor, targets: Tensor, p
     return F.cross_entropy(logits.to(torch.float32), targets)
 
 
+class TrainingLoss(nn.Module):
+    """Encoder and loss in one module: (inputs, index, targets) -> mean_nll."""
+
+    def __init__(self, encoder: Encoder, precision: Precision) -> None:
+        super().__init__()
+        self.encoder, self.precision = encoder, precision
+
+    def forward(self, inputs: Tensor, index: Tensor, targets: Tensor) -> Tensor:
+        return mean_nll(self.encoder, inputs, index, targets, self.precision)
+
+
 def train_step(
-    encoder: Encoder,
+    model: nn.Module,
     optimizer: torch.optim.Optimizer,
     batch: tuple[Tensor, Tensor, Tensor],
-    precision: Precision,
     grad_clip: float,
+    weight: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """One step of the optimizer on (inputs, index, targets); returns the loss and the norm of the gradient, each ().
+    """One step of the optimizer on weight * model(*batch); returns that loss and the norm of the gradient, each ().
 
     Nothing is updated where the norm is not finite.
     """
-    loss = mean_nll(encoder, *batch, precision)
+    loss: Tensor = model(*batch)
+    if weight != 1:
+        loss = weight * loss
     loss.backward()  # type: ignore[no-untyped-call]
-    grad_norm = nn.utils.clip_grad_norm_(encoder.parameters(), grad_clip)
+    grad_norm = nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
     if math.isfinite(grad_norm):
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
@@ -107,23 +125,31 @@ def train(
     first, seconds = 0, 0.0
     if (folder / "checkpoint.pt").exists():
         first, seconds = load_checkpoint(folder / "checkpoint.pt", encoder, optimizer)
-    log.rewind(first)
+    writes = distributed.rank() == 0
+    if writes:
+        log.rewind(first)
+    model = distributed.parallel(TrainingLoss(encoder, precision))
     began = time.monotonic() - seconds
     encoder.train()
     for step in range(first, config.max_steps):
-        torch.manual_seed(seed * 2**32 + step)  # dropout and randomized positions, after a resume too
+        # dropout and randomized positions, after a resume too; other ones in every process
+        torch.manual_seed(seed * 2**32 + distributed.rank() * 2**26 + step)
         lr = learning_rate(step, config)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        inputs, index, targets = (part.to(device) for part in training_batch(source, objective, config, seed, step))
-        loss, grad_norm = train_step(encoder, optimizer, (inputs, index, targets), precision, config.grad_clip)
-        if not math.isfinite(grad_norm):
+        own, weight = distributed.share(training_batch(source, objective, config, seed, step))
+        inputs, index, targets = (part.to(device) for part in own)
+        loss, grad_norm = train_step(model, optimizer, (inputs, index, targets), config.grad_clip, weight)
+        if not math.isfinite(grad_norm):  # the same number in all processes
+            loss = distributed.mean(loss)
             raise Diverged(f"training diverged at step {step}: loss {loss.item()}, gradient norm {grad_norm.item()}")
         done = step + 1
         if done % LOG_EVERY == 0 or done == config.max_steps:
             tokens = done * config.batch_size * config.train_len
-            log.append(done, tokens, lr, loss.item(), grad_norm.item(), time.monotonic() - began)
-        if done % checkpoint_every == 0 and done < config.max_steps:
+            loss = distributed.mean(loss)
+            if writes:
+                log.append(done, tokens, lr, loss.item(), grad_norm.item(), time.monotonic() - began)
+        if writes and done % checkpoint_every == 0 and done < config.max_steps:
             save_checkpoint(folder / "checkpoint.pt", encoder, optimizer, done, time.monotonic() - began)
     encoder.eval()
     return time.monotonic() - began

@@ -13,7 +13,7 @@ from extrap.compose import compose_grid
 from extrap.config import Precision
 from extrap.evaluate import evaluate
 from extrap.runs import build_encoder
-from extrap.train import make_optimizer, train_step, training_batch
+from extrap.train import TrainingLoss, make_optimizer, train_step, training_batch
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -38,8 +38,9 @@ def test_a_step_of_training(cell, precision):
     for device in ("cpu", "cuda"):
         encoder = copy.deepcopy(build_encoder(cell)).to(device).train()
         optimizer = make_optimizer(encoder, config.train)
+        model = TrainingLoss(encoder, precision)
         there = tuple(part.to(device) for part in batch)
-        losses.append([train_step(encoder, optimizer, there, precision, 1.0)[0].item() for _ in range(3)])
+        losses.append([train_step(model, optimizer, there, 1.0)[0].item() for _ in range(3)])
     assert losses[0][0] > losses[0][-1]
     assert_close(losses[1], losses[0], rtol=0, atol=1e-4 if precision is Precision.fp32 else 2e-2)
 

@@ -16,7 +16,7 @@ from extrap.data.text import Stdlib
 from extrap.device import pick_precision
 from extrap.model import Encoder
 from extrap.objectives import Causal, Mlm, Objective
-from extrap.train import learning_rate, make_optimizer, train_step, training_batch
+from extrap.train import TrainingLoss, learning_rate, make_optimizer, train_step, training_batch
 
 SCHEMES = ("nope", "learned", "sinusoidal", "rope", "alibi", "local", "t5", "kerple")
 OBJECTIVES: dict[str, Objective] = {"mlm": Mlm(), "causal": Causal()}
@@ -71,7 +71,7 @@ def training_steps(source: Stdlib, device: torch.device) -> Iterator[Contestant]
                 "params": sum(parameter.numel() for parameter in encoder.parameters()), "logits": len(batches[0][1]),
                 "tokens": batches[0][0].numel(), "n": config.train.train_len, "flops": flops_of(config, len(batches[0][1])),
             }  # fmt: skip
-            step = partial(train_step, encoder, optimizer, precision=precision, grad_clip=config.train.grad_clip)
+            step = partial(train_step, TrainingLoss(encoder, precision), optimizer, grad_clip=config.train.grad_clip)
             yield Contestant(columns, in_turn(step, batches))
 
 
@@ -108,13 +108,13 @@ def train_for_a_moment(source: Stdlib, schemes: tuple[str, ...], device: torch.d
         objective = OBJECTIVES[name]
         encoder = encoder_of(config, objective.causal, device).train()
         optimizer = make_optimizer(encoder, config.train)
-        precision = pick_precision(Precision.auto, device)
+        model = TrainingLoss(encoder, pick_precision(Precision.auto, device))
         for step in range(config.train.max_steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, config.train)
             inputs, index, targets = training_batch(source, objective, config.train, config.seed, step)
             batch = (inputs.to(device), index.to(device), targets.to(device))
-            train_step(encoder, optimizer, batch, precision, config.train.grad_clip)
+            train_step(model, optimizer, batch, config.train.grad_clip)
         found.append(Trained(config.scheme, name, overrides, encoder.eval()))
     return found
 
