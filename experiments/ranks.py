@@ -9,7 +9,7 @@ import pickle
 import sys
 import traceback
 from datetime import timedelta
-from typing import cast
+from typing import NoReturn, cast
 
 import torch.distributed as dist
 
@@ -80,6 +80,14 @@ class Ranks:
 
     def follow(self) -> int:
         """Of all others: works at what rank 0 tells, and returns its exit code."""
+        try:
+            code = self._work()
+        except KeyboardInterrupt:  # rank 0 tells of it
+            _exit_at_once(130)
+        dist.destroy_process_group()
+        return code
+
+    def _work(self) -> int:
         while not isinstance(config := self.hear(), int):
             failure = ""
             try:
@@ -88,7 +96,6 @@ class Ranks:
                 failure = traceback.format_exc()
             if not self.meet(GRACE if failure else PATIENCE):
                 self._leave(config, failure)
-        dist.destroy_process_group()
         return config
 
     def _leave(self, config: Config, failure: str) -> None:
@@ -100,7 +107,7 @@ class Ranks:
         _exit_at_once(1)
 
 
-def _exit_at_once(code: int) -> None:
+def _exit_at_once(code: int) -> NoReturn:
     """An orderly end would wait for the others; when this process is gone, torchrun ends them."""
     sys.stdout.flush()
     sys.stderr.flush()

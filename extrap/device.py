@@ -17,7 +17,7 @@ def pick_device(wanted: Device) -> torch.device:
     if wanted is Device.cuda and not torch.cuda.is_available():
         raise UserError("runtime.device=cuda: no CUDA device was found here; take runtime.device=cpu or auto")
     name = wanted.value if wanted is not Device.auto else "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and (n := distributed.n_processes_here()) > torch.cuda.device_count():
+    if name == "cuda" and (n := distributed.n_processes_here()) > max(1, torch.cuda.device_count()):
         raise UserError(
             f"torchrun --nproc-per-node={n}: expected at most one process a CUDA device, found {torch.cuda.device_count()} "
             "devices; lower it, or take runtime.device=cpu"
