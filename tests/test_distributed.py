@@ -31,8 +31,8 @@ TINY = [
 CAUSAL = ["objective=causal", "position=rope", "eval.protocols=[nonoverlap,sliding]"]
 # of three sequences one process has one and the other two, so their counts of scored tokens are not the same
 MLM = ["objective=mlm", "position=rope,learned", "train.batch_size=3", "eval.protocols=[nonoverlap,pseudo]"]
-# A gradient is summed in another order: the rounding of float32, 6e-8, has grown to 9e-8 in rows after the 12 steps here;
-# elsewhere it may be some times that. If counts did not weigh, rows would be off by 4e-3 and losses by 0.03.
+# A gradient is summed in another order: the rounding of float32, 6e-8, comes to 9e-8 in rows after the 12 steps here (1.4e-7
+# after 600); elsewhere it may be some times that. If counts did not weigh, rows would be off by 4e-3 and losses by 0.03.
 RTOL = 3e-6
 LAST_DIGIT = 1.01e-6  # of losses in train.csv
 
