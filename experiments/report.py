@@ -21,9 +21,10 @@ from experiments.remake import draw_papers, paper_figures
 from experiments.speed.report import write_speed_report
 from extrap.errors import UserError
 from extrap.figures import draw, save_figure
+from extrap.files import write_atomic
 from extrap.pairs import extrapolates, pairs
 from extrap.pairs_report import pairs_figure, pairs_table
-from extrap.results import collect, collect_training, load_rows, provenance, save_rows, save_table, write_atomic
+from extrap.results import collect, collect_training, load_rows, provenance, save_rows, save_table
 from extrap.tables import csv_table, latex_table, markdown_table, text_table
 
 

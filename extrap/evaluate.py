@@ -34,11 +34,17 @@ class Scoring(NamedTuple):
     columns: slice
 
 
+class Evaluated(NamedTuple):
+    rows: pd.DataFrame
+    out_of_memory: list[tuple[str, str, int]]  # (extension, protocol, eval_len)
+
+
 @torch.no_grad()
-def evaluate(encoder: Encoder, source: Source, objective: Objective, config: EvalConfig) -> pd.DataFrame:
+def evaluate(encoder: Encoder, source: Source, objective: Objective, config: EvalConfig) -> Evaluated:
     """Rows of (extension, protocol, eval_len, segment); none for lengths that the scheme, so extended, does not reach.
 
-    Up to the training length extensions change nothing: their rows are copies of those of `none`.
+    Up to the training length extensions change nothing: their rows are copies of those of `none`. A length that does not
+    fit into memory has no rows and is told; the others are what they would be without it.
     Computed in float32, whatever the precision of training; sums are float64.
     Raises FloatingPointError for a loss that is not a number.
     """
@@ -49,10 +55,11 @@ def evaluate(encoder: Encoder, source: Source, objective: Objective, config: Eva
         batches[True] = masked_alone(held_out, source.vocab_size, config)
     scheme, train_len = encoder.scheme, encoder.scheme.geometry.train_len
     plan = reads(config, train_len, objective.causal)
-    unextended: dict[Read, list[np.ndarray]] = {}
-    frames = []
+    unextended: dict[Read, list[np.ndarray] | None] = {}  # None: out of memory
+    frames, out_of_memory = [], []
     for extension in sorted(config.extensions, key=lambda name: name != "none"):
         found: dict[tuple[str, int], np.ndarray] = {}  # (protocol, eval_len) -> (2, N): nll_sum and n_tokens
+        lacking: set[tuple[str, int]] = set()
         for read, scorings in plan.items():
             extended = EXTENSIONS[extension](scheme, train_len=train_len, eval_len=read.eval_len)
             if extended is None or (extended.max_len is not None and read.eval_len > extended.max_len):
@@ -61,19 +68,37 @@ def evaluate(encoder: Encoder, source: Source, objective: Objective, config: Eva
                 sums = unextended[read]
             else:
                 encoder.scheme = extended
-                sums = score(encoder, batches[read.alone], config.n_segments, read, scorings)
+                try:
+                    sums = score(encoder, batches[read.alone], config.n_segments, read, scorings)
+                except (MemoryError, RuntimeError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    sums = None
                 encoder.scheme = scheme
             if extension == "none":
                 unextended[read] = sums
+            if sums is None:
+                lacking |= {(scoring.protocol, scoring.eval_len) for scoring in scorings}
+                continue
             for (protocol, eval_len, _), part in zip(scorings, sums, strict=True):
                 found[protocol, eval_len] = found.get((protocol, eval_len), 0.0) + part
+        out_of_memory += [(extension, *one) for one in sorted(lacking)]
         for (protocol, eval_len), (nll_sum, n_tokens) in found.items():
+            if (protocol, eval_len) in lacking:
+                continue
             if not np.isfinite(nll_sum).all():
                 raise FloatingPointError(f"the loss at eval_len {eval_len} ({protocol}, {extension}) is not a number")
             rows = rows_of(held_out, protocol, eval_len, nll_sum, n_tokens.astype(np.int64))
             frames.append(rows.assign(extension=extension))
     nothing = np.zeros(config.n_segments, dtype=np.int64)
-    return pd.concat(frames or [rows_of(held_out, "", 0, nothing, nothing)[:0]], ignore_index=True)
+    rows = pd.concat(frames or [rows_of(held_out, "", 0, nothing, nothing)[:0]], ignore_index=True)
+    return Evaluated(rows, out_of_memory)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """PyTorch has a class for it on CUDA only."""
+    told = ("can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in told)
 
 
 def reads(config: EvalConfig, train_len: int, causal: bool) -> dict[Read, list[Scoring]]:
