@@ -1,6 +1,6 @@
 """One run in a process of its own, whatever engine started it. What went wrong stands in the run's error.log."""
 
-import contextlib
+import sys
 import traceback
 
 from extrap.cells import prepare
@@ -19,7 +19,9 @@ def run_one(config: Config) -> None:
 
 
 def give_up(config: Config, reason: str) -> None:
-    """Leaves the reason where the sweep looks for it."""
-    with contextlib.suppress(OSError):  # a full disk has no room for it
+    """Leaves the reason where the sweep looks for it, or tells it where the disk has no room for it."""
+    try:
         config.folder.mkdir(parents=True, exist_ok=True)
         write_atomic(config.folder / "error.log", f"{reason.rstrip()}\n")
+    except OSError:
+        print(f"{config.run}: {reason.rstrip().splitlines()[-1]}", file=sys.stderr)
