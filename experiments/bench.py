@@ -19,14 +19,14 @@ import yaml
 
 from experiments.speed import equality, long, memory, ours, peers, sweeps
 from experiments.speed.report import write_speed_report
-from experiments.speed.rounds import Contestant, Row, cores, interleave, machine, peak_of_products
+from experiments.speed.rounds import Contestant, Row, interleave, machine, peak_of_products
 from experiments.speed.timings import save_timings
 from extrap import __version__
 from extrap.config import Device, Precision
 from extrap.data.text import Stdlib
-from extrap.device import keep_freed_memory, pick_device, pick_precision
+from extrap.device import cores, keep_freed_memory, pick_device, pick_precision
 from extrap.errors import UserError
-from extrap.results import write_atomic
+from extrap.files import write_atomic
 from extrap.runs import git_state
 
 

@@ -10,10 +10,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from experiments.speed.ours import TRAINING
-from experiments.speed.rounds import cores
 from extrap.cells import prepare
 from extrap.compose import compose_grid
-from extrap.device import pick_device, pick_precision
+from extrap.device import cores, pick_device, pick_precision
 from extrap.errors import UserError
 from extrap.runs import build_encoder
 from extrap.train import TrainingLoss, make_optimizer, train_step, training_batch

@@ -1,25 +1,87 @@
-"""The progress bar of a sweep, read from the files of its runs."""
+"""How far a sweep is, read from the files of its runs: the bar of the sweep itself, and `make status` beside it.
 
+python -m experiments.progress [--results RESULTS] [NAME ...]
+"""
+
+import argparse
+import sys
 import threading
-from typing import Self
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple, Self
 
+import pandas as pd
+import yaml
 from tqdm import tqdm
 
-from extrap.cells import Cell
+from extrap.config import Config
+from extrap.errors import UserError
+from extrap.files import is_locked, write_atomic
+from extrap.results import load_config, load_meta
 
 SECONDS = 1.0  # between looks
+EVALUATION = 0.3  # of the training of a run, until a run has shown what it is
+
+
+STATES = ("done", "diverged", "running", "failed", "waiting")
+
+
+class Run(NamedTuple):
+    """What the files of a run say about it; `state` is one of STATES."""
+
+    name: str
+    state: str
+    step: int
+    max_steps: int
+    seconds: float  # spent in training
+    told: str  # why it failed or diverged
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in ("done", "diverged")
+
+    def share(self, evaluation: float = EVALUATION) -> float:
+        """0 to 1, how much of the run is done; `evaluation` takes this much of the time of its training."""
+        return 1.0 if self.is_over else min(1.0, self.step / self.max_steps) / (1 + evaluation)
+
+
+def save_plan(configs: list[Config], command: str) -> None:
+    """Leaves the runs of a sweep where `make status` finds them, those too that have not begun."""
+    plan = {"command": command, "runs": {config.run: config.train.max_steps for config in configs}}
+    write_atomic(configs[0].folder.parent / "sweep.yaml", yaml.safe_dump(plan, sort_keys=False))
+
+
+def look(folder: Path, name: str, max_steps: int) -> Run:
+    """The state of one run, from its files alone."""
+    log = (folder / "train.csv").read_text().splitlines() if (folder / "train.csv").is_file() else []
+    entries = [line.split(",") for line in log[1:] if line.count(",") == 5]
+    step, seconds = (int(entries[-1][0]), float(entries[-1][-1] or 0)) if entries else (0, 0.0)
+    told = ""
+    if (folder / "eval.csv").exists():
+        state, step = "done", max_steps
+    elif (folder / "diverged.txt").exists():
+        state, told = "diverged", _last_line(folder / "diverged.txt")
+    elif is_locked(folder.parent / "locks" / f"{name}.lock"):
+        state = "running"
+    elif (folder / "error.log").exists():
+        state, told = "failed", _last_line(folder / "error.log")
+    else:
+        state = "waiting"
+    return Run(name, state, step, max_steps, seconds, told)
+
+
+def _last_line(path: Path) -> str:
+    return path.read_text(errors="replace").strip().rpartition("\n")[2]
 
 
 class Progress:
-    """Counts training steps and finished runs while the workers write; silent where the output is no terminal.
+    """The bar of a sweep: counts training steps and finished runs while the workers write.
 
-    Evaluation counts as `EVALUATION` of the training of a run.
+    Silent where the output is no terminal.
     """
 
-    EVALUATION = 0.3
-
-    def __init__(self, cells: list[Cell]) -> None:
-        self.cells = cells
+    def __init__(self, configs: list[Config]) -> None:
+        self.configs = configs
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -31,27 +93,77 @@ class Progress:
         self.stop.set()
         self.thread.join()
 
+    def _look(self) -> list[Run]:
+        return [look(config.folder, config.run, config.train.max_steps) for config in self.configs]
+
     def _watch(self) -> None:
-        total = len(self.cells)
-        already = sum(map(done_share, self.cells))
+        runs = self._look()
         layout = "{desc} {percentage:3.0f}% |{bar}| {elapsed} gone, {remaining} left"
-        with tqdm(total=total, initial=already, disable=None, bar_format=layout, smoothing=0, leave=False) as bar:
+        already = sum(run.share() for run in runs)
+        with tqdm(total=len(runs), initial=already, disable=None, bar_format=layout, smoothing=0, leave=False) as bar:
             while True:
                 stopped = self.stop.wait(SECONDS)
-                finished = sum(cell.is_finished for cell in self.cells)
-                bar.set_description_str(f"{finished} of {total} runs", refresh=False)
-                bar.update(sum(map(done_share, self.cells)) - bar.n)
+                runs = self._look()
+                bar.set_description_str(f"{sum(run.is_over for run in runs)} of {len(runs)} runs", refresh=False)
+                bar.update(sum(run.share() for run in runs) - bar.n)
                 if stopped:
                     return
 
 
-def done_share(cell: Cell) -> float:
-    """0 to 1, how much of a run is done."""
-    if cell.is_finished:
-        return 1.0
-    log = cell.config.folder / "train.csv"
-    last = log.read_text().rstrip("\n").rpartition("\n")[2] if log.exists() else ""
-    step = last.split(",")[0]
-    if not step.isdigit():
-        return 0.0
-    return min(1.0, int(step) / cell.config.train.max_steps) / (1 + Progress.EVALUATION)
+def status(results: Path, name: str) -> str:
+    """A line for the sweep and a table of its runs."""
+    folder = results / "runs" / name
+    if not (folder / "sweep.yaml").exists():
+        known = ", ".join(sorted(path.parent.name for path in results.glob("runs/*/sweep.yaml"))) or "none"
+        raise UserError(f"{folder} holds no sweep; there are {known}")
+    planned = load_config(folder / "sweep.yaml")["runs"]
+    runs = [look(folder / run, run, max_steps) for run, max_steps in planned.items()]
+    seconds, evaluation = _pace(folder, [run for run in runs if run.state == "done"], runs)
+    lines = []
+    for run in runs:
+        to_go = (1 - run.share(evaluation)) * run.max_steps * seconds * (1 + evaluation)
+        of = "" if run.state == "waiting" and not run.step else f"{run.step:,} of {run.max_steps:,}"
+        lines.append({"run": run.name, "state": run.state, "steps": of, "left": _time(to_go), "": run.told[:60]})
+    counts = Counter(run.state for run in runs)
+    told = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    todo = sum((1 - run.share(evaluation)) * run.max_steps for run in runs) * seconds * (1 + evaluation)
+    if at_work := counts["running"]:
+        told += f"; about {_time(todo / at_work)} left" if seconds else ""
+    elif todo:
+        told += "; no sweep is at work on it"
+    return f"{name}: {told}\n\n{pd.DataFrame(lines).to_markdown(index=False, tablefmt='simple')}"
+
+
+def _pace(folder: Path, done: list[Run], runs: list[Run]) -> tuple[float, float]:
+    """Seconds a training step, and how much longer than its training a run takes to be scored as well."""
+    metas = [load_meta(folder / run.name / "meta.json")["seconds"] for run in done]
+    trained = sum(run.seconds for run in runs)
+    evaluation = sum(one["evaluate"] for one in metas) / sum(one["train"] for one in metas) if metas else EVALUATION
+    return trained / max(1, sum(run.step for run in runs)), evaluation
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if not seconds:
+        return ""
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="How far the sweeps are.")
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("names", nargs="*")
+    arguments = parser.parse_args()
+    names = arguments.names or sorted(path.parent.name for path in arguments.results.glob("runs/*/sweep.yaml"))
+    if not names:
+        raise UserError(f"{arguments.results / 'runs'} holds no sweep; `make sweep` makes one")
+    print(*(status(arguments.results, name) for name in names), sep="\n\n")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from extrap import distributed
 from extrap.cells import Cell, prepare
 from extrap.config import Config
-from extrap.results import write_atomic
+from extrap.files import write_atomic
 from extrap.runs import execute, train_and_evaluate
 
 PATIENCE = timedelta(days=30)  # of who waits for work or for its end

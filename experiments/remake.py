@@ -23,7 +23,8 @@ from experiments.overlay import OURS
 from experiments.speed.timings import load_timings
 from extrap.errors import UserError, nearest
 from extrap.figures import save_figure
-from extrap.results import load_rows, load_training, write_atomic
+from extrap.files import write_atomic
+from extrap.results import load_rows, load_training
 
 LOADERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     "rows.csv": load_rows,

@@ -21,23 +21,38 @@ from experiments.remake import draw_papers, paper_figures
 from experiments.speed.report import write_speed_report
 from extrap.errors import UserError
 from extrap.figures import draw, save_figure
+from extrap.files import write_atomic
 from extrap.pairs import extrapolates, pairs
 from extrap.pairs_report import pairs_figure, pairs_table
-from extrap.results import collect, collect_training, load_rows, provenance, save_rows, save_table, write_atomic
+from extrap.results import (
+    collect,
+    collect_missing,
+    collect_training,
+    load_missing,
+    load_rows,
+    provenance,
+    save_rows,
+    save_table,
+)
 from extrap.tables import csv_table, latex_table, markdown_table, text_table
 
 
 def gather(results: Path, name: str, command: str) -> None:
     """Writes results/<name>/ from the evaluated runs and prints the table; `command` is recorded as what made them."""
-    rows = collect(results / "runs" / name)
+    rows, missing = collect(results / "runs" / name), collect_missing(results / "runs" / name)
+    if not (rows["kind"] == "scheme").any():
+        raise UserError(
+            f"{results / 'runs' / name}: no run has rows; {', '.join(sorted(set(missing['reason']))) or 'none ended'}"
+        )
     folder = results / name
     with all_or_nothing(folder) as draft:
         save_rows(draft / "rows.csv", rows)
+        save_table(draft / "missing.csv", missing)
         save_rows(draft / "training.csv", collect_training(results / "runs" / name))
         write_atomic(draft / "provenance.yaml", provenance(results / "runs" / name, command))
-        written = [draft / "rows.csv", draft / "training.csv", draft / "provenance.yaml"]
-        written += write_report(load_rows(draft / "rows.csv"), draft)
-        table = text_table(rows)
+        written = [draft / "rows.csv", draft / "missing.csv", draft / "training.csv", draft / "provenance.yaml"]
+        written += write_report(load_rows(draft / "rows.csv"), missing, draft)
+        table = text_table(rows, missing)
     print(f"\n{table}\n\n* better than every other scheme beyond the noise of seeds\n")
     print("written:", *(f"  {folder / path.name}" for path in written), sep="\n")
 
@@ -52,11 +67,11 @@ def all_or_nothing(folder: Path) -> Iterator[Path]:
             path.replace(folder / path.name)
 
 
-def write_report(rows: pd.DataFrame, folder: Path) -> list[Path]:
-    """Tables and figures, functions of the rows alone; returns what was written."""
+def write_report(rows: pd.DataFrame, missing: pd.DataFrame, folder: Path) -> list[Path]:
+    """Tables and figures, functions of the rows and of what is missing alone; returns what was written."""
     save_table(folder / "table.csv", csv_table(rows))
-    write_atomic(folder / "table.md", markdown_table(rows))
-    write_atomic(folder / "table.tex", latex_table(rows))
+    write_atomic(folder / "table.md", markdown_table(rows, missing))
+    write_atomic(folder / "table.tex", latex_table(rows, missing))
     written = [*(folder / f"table.{suffix}" for suffix in ("csv", "md", "tex")), *draw(rows, folder)]
     compared, against_window = pairs(rows), extrapolates(rows)
     if len(compared):  # a single scheme has nobody to be compared with
@@ -72,7 +87,7 @@ def write_report(rows: pd.DataFrame, folder: Path) -> list[Path]:
 
 # what the measurements of a folder are named -> how its report is written
 REPORTS: dict[str, Callable[[Path], list[Path]]] = {
-    "rows.csv": lambda folder: write_report(load_rows(folder / "rows.csv"), folder),
+    "rows.csv": lambda folder: write_report(load_rows(folder / "rows.csv"), load_missing(folder / "missing.csv"), folder),
     "timings.csv": write_speed_report,
 }
 

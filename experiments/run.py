@@ -1,4 +1,4 @@
-"""Runs an experiment: every cell of its sweep that is not finished, side by side, and then its report.
+"""Runs an experiment: every cell of its sweep that is not finished, and then its report.
 
     python -m experiments.run experiment=main [any Hydra override ...]
     torchrun --nproc-per-node 2 -m experiments.run ...      # one run at a time, over two GPUs
@@ -10,13 +10,18 @@ the others; they are listed at the end, with exit code 1. A run that is finished
 import os
 import shlex
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import hydra
+from filelock import Timeout
 from omegaconf import DictConfig
 
-from extrap.compose import CONF, compose_grid, parse
+from extrap.compose import CONF, compose_grid, compose_launcher, parse
 from extrap.errors import UserError
+from extrap.files import locked
+from extrap.specs import build
 
 if TYPE_CHECKING:
     from experiments.ranks import Ranks
@@ -24,15 +29,11 @@ if TYPE_CHECKING:
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name="config")
-def run_cell(composed: DictConfig) -> None:
-    """One cell, in a worker process. What went wrong stands in the run's error.log, where the parent looks."""
-    from extrap.cells import prepare
-    from extrap.runs import execute
+def run_cells(composed: DictConfig) -> None:
+    """One cell, as launchers of other packages call it."""
+    from experiments.worker import run_one
 
-    try:
-        execute(prepare(parse(composed), stored=True))
-    except Exception:  # noqa: BLE001  the other cells go on
-        return
+    run_one(parse(composed))
 
 
 def sweep(overrides: list[str], ranks: "Ranks | None" = None) -> int:
@@ -41,34 +42,55 @@ def sweep(overrides: list[str], ranks: "Ranks | None" = None) -> int:
     With `ranks` each run is one of several processes, of which this is the first; otherwise each has a worker process.
     """
     configs = compose_grid(overrides)
+    launcher = compose_launcher(overrides)
     # torch takes a second to import: not before the config is right
-    from experiments.progress import Progress
-    from experiments.report import gather
     from extrap.cells import prepare_grid
+
+    # an engine of ours takes the configs as they are; launchers of other packages are Hydra's business
+    own = launcher["_target_"].startswith("experiments.")
+    run = partial(build(launcher, "hydra.launcher", "experiments.engines").run, configs) if own else run_cells
+    cells = prepare_grid(configs)
+    if ranks:
+        run = partial(ranks.execute_all, cells)
+    try:
+        with locked(configs[0].sweep_lock, seconds=0):
+            return _run_and_report(cells, run, shlex.join(["python", "-m", "experiments.run", *overrides]))
+    except Timeout as error:
+        raise UserError(
+            f"another sweep is at work on {configs[0].folder.parent}; wait until it has ended (make status shows how far it "
+            "is), or give this one another name=..."
+        ) from error
+
+
+def _run_and_report(cells: "list[Cell]", run: Callable[[], None], command: str) -> int:
+    from experiments.progress import Progress, save_plan
+    from experiments.report import gather
+    from extrap.cells import store_documents
     from extrap.runs import write_references
 
-    cells = prepare_grid(configs)
+    store_documents(cells[0])
     write_references(cells[0])
+    configs = [cell.config for cell in cells]
+    save_plan(configs, command)
     if not all(cell.is_finished for cell in cells):
         os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, for the lines below
-        with Progress(cells):
+        with Progress(configs):
             try:
-                if ranks:
-                    ranks.execute_all(cells)
-                else:
-                    run_cell()
+                run()
             except KeyboardInterrupt:
                 print(f"\ninterrupted: {_count(cells)}; the same command goes on from there", file=sys.stderr)
                 return 130
-            except Exception as error:  # noqa: BLE001  a killed worker, for one
+            except Exception as error:  # noqa: BLE001  whatever breaks an engine
                 print(f"\nthe sweep broke off: {type(error).__name__}: {error}", file=sys.stderr)
-    failed = [cell for cell in cells if not cell.is_finished]
-    if failed:
+    for cell in cells:
+        if cell.has_diverged:
+            print(f"{cell.config.run}: {(cell.config.folder / 'diverged.txt').read_text().strip()}", file=sys.stderr)
+    if failed := [cell for cell in cells if not cell.is_finished]:
         print(f"\n{_count(cells)}; no report was written. Not finished:", file=sys.stderr)
         for cell in failed:
             print(f"  {cell.config.run}: {_reason(cell)}", file=sys.stderr)
         return 1
-    gather(configs[0].results.parent, configs[0].name, shlex.join(["python", "-m", "experiments.run", *overrides]))
+    gather(cells[0].config.results.parent, cells[0].config.name, command)
     return 0
 
 
@@ -83,12 +105,16 @@ def _reason(cell: "Cell") -> str:
     return f"{log.read_text().strip().splitlines()[-1]} (the whole of it: {log})"
 
 
-def main(overrides: list[str], ranks: "Ranks | None" = None) -> int:
+def main(argv: list[str], ranks: "Ranks | None" = None) -> int:
+    """The command; returns its exit code."""
     try:
-        return sweep(overrides, ranks)
+        return sweep(argv, ranks)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
 
 
 def main_of_several(overrides: list[str]) -> int:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from extrap import distributed
+from extrap.code import program_digest, scheme_digest
 from extrap.config import Config
 from extrap.data.base import Source
 from extrap.data.documents import Documents, Stored, store
@@ -28,37 +29,38 @@ class Cell(NamedTuple):
 
     @property
     def is_finished(self) -> bool:
-        return (self.config.folder / "eval.csv").exists()
+        return (self.config.folder / "eval.csv").exists() or self.has_diverged
+
+    @property
+    def has_diverged(self) -> bool:
+        return (self.config.folder / "diverged.txt").exists()
 
 
 def prepare(config: Config, *, stored: bool = False) -> Cell:
-    """The objects that a config names; `stored`: with the documents that prepare_grid has stored for its runs.
+    """The objects that a config names; `stored`: with the documents that store_documents left for the runs.
 
     Raises UserError for what they refuse.
     """
     stored = stored and (_store(config) / "documents.json").exists()
     source: Source = Stored(_store(config)) if stored else build(config.data, "data", "extrap.data")
     objective: Objective = build(config.objective, "objective", "extrap.objectives")
-    return Cell(config, source, objective, _identity(config, source.describe()))
+    return Cell(config, source, objective, _identity(config, source.describe(), program_digest()))
 
 
 def _store(config: Config) -> Path:
     return config.folder.parent / "data"
 
 
-def _identity(config: Config, data: dict[str, Any]) -> dict[str, Any]:
-    """All that answers depend on: the digest of the data and the precision of this machine included."""
-    identity = config.identity()
+def _identity(config: Config, data: dict[str, Any], code: str) -> dict[str, Any]:
+    """All that answers depend on: the digests of data and code and the precision of this machine included."""
+    identity = config.identity() | {"code": code, "scheme_code": scheme_digest(config.position)}
     identity["data"] |= data
     identity["train"]["precision"] = pick_precision(config.train.precision, pick_device(config.runtime.device)).value
     return identity
 
 
 def prepare_grid(configs: list[Config]) -> list[Cell]:
-    """All cells, each of them checked, and their documents stored for the runs.
-
-    Raises UserError for the first thing that is wrong anywhere.
-    """
+    """All cells, each of them checked. Raises UserError for the first thing that is wrong anywhere."""
     cells: list[Cell] = []
     prepared: dict[str, Cell] = {}  # data are read once
     for config in configs:
@@ -66,16 +68,20 @@ def prepare_grid(configs: list[Config]) -> list[Cell]:
         if key not in prepared:
             prepared[key] = prepare(config)
         known = prepared[key]
-        identity = _identity(config, known.identity["data"])
+        identity = _identity(config, known.identity["data"], known.identity["code"])
         cells.append(Cell(config, known.source, known.objective, identity))
     _check_names(configs)
     for cell in cells:
         _check(cell)
     refuse_to_lose(configs[0].results, cells[0].identity, {(config.scheme, config.seed) for config in configs})
     _check_writable(configs[0])
-    if isinstance(cells[0].source, Documents):
-        store(cells[0].source, _store(configs[0]))
     return cells
+
+
+def store_documents(cell: Cell) -> None:
+    """Writes the documents for the runs of a sweep, which then need not read the data again."""
+    if isinstance(cell.source, Documents):
+        store(cell.source, _store(cell.config))
 
 
 def _check_names(configs: list[Config]) -> None:

@@ -2,7 +2,8 @@
 
 import re
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -42,14 +43,26 @@ def parse(composed: DictConfig) -> Config:
 
 def compose_grid(overrides: list[str]) -> list[Config]:
     """Every cell of the sweep that these Hydra overrides ask for, in Hydra's order. Raises UserError."""
+    with _composing(overrides) as (parser, hydra):
+        swept = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
+        cells = BasicSweeper.split_arguments(parser.parse_overrides(swept + overrides), None)[0]
+        return [parse(compose("config", overrides=list(cell))) for cell in cells]
+
+
+def compose_launcher(overrides: list[str]) -> dict[str, Any]:
+    """The engine that these overrides ask for, as a spec. Raises UserError."""
+    with _composing(overrides) as (_, hydra):
+        return typing.cast(dict[str, Any], OmegaConf.to_container(hydra.launcher))
+
+
+@contextmanager
+def _composing(overrides: list[str]) -> Iterator[tuple[OverridesParser, DictConfig]]:
+    """Hydra made ready, with its own settings as these overrides make them; its errors become a UserError."""
     try:
         with initialize_config_dir(config_dir=str(CONF.resolve()), version_base="1.3"):
             parser = OverridesParser.create()
             fixed = [str(o.input_line) for o in parser.parse_overrides(overrides) if not o.is_sweep_override()]
-            hydra = compose("config", overrides=fixed, return_hydra_config=True).hydra
-            swept = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
-            cells = BasicSweeper.split_arguments(parser.parse_overrides(swept + overrides), None)[0]
-            return [parse(compose("config", overrides=list(cell))) for cell in cells]
+            yield parser, compose("config", overrides=fixed, return_hydra_config=True).hydra
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_explain(error, overrides)) from error
 

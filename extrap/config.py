@@ -173,6 +173,15 @@ class Config:
     def folder(self) -> Path:
         return Path(self.runtime.results_dir) / "runs" / self.name / self.run
 
+    @property
+    def lock(self) -> Path:
+        """Held by whoever is at work on this run; beside the run folders, which hold results alone."""
+        return self.folder.parent / "locks" / f"{self.run}.lock"
+
+    @property
+    def sweep_lock(self) -> Path:
+        return self.lock.with_name("sweep.lock")
+
     def identity(self) -> dict[str, Any]:
         """All of the config that answers depend on."""
         plain = asdict(self)

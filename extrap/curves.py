@@ -138,9 +138,9 @@ def labels(axes: Axes, points: pd.DataFrame, value: str, looks: Looks, names: di
         last = line.sort_values("eval_len").iloc[-1]
         x, y = last["eval_len"] / last["train_len"], last[value]
         color = looks[key]["color"]
-        if last["eval_len"] < longest:  # it ends here
+        if last["eval_len"] < longest:  # it ends here, or nothing longer fitted into memory
             axes.annotate(
-                f"{names[key]} (ends)",
+                f"{names[key]} (to {last['eval_len']:,})",
                 (x, y),
                 xytext=(5, 0),
                 textcoords="offset points",

@@ -1,6 +1,7 @@
 """What this machine has, and what it does well."""
 
 import ctypes
+import os
 import sys
 
 import torch
@@ -35,6 +36,11 @@ def pick_precision(wanted: Precision, device: torch.device) -> Precision:
         capabilities = torch.cpu.get_capabilities()
         has_units = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return Precision.bf16 if has_units else Precision.fp32
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def keep_freed_memory() -> None:

@@ -36,11 +36,17 @@ class Scoring(NamedTuple):
     columns: slice
 
 
+class Evaluated(NamedTuple):
+    rows: pd.DataFrame
+    out_of_memory: list[tuple[str, str, int]]  # (extension, protocol, eval_len)
+
+
 @torch.no_grad()
-def evaluate(encoder: Encoder, source: Source, objective: Objective, config: EvalConfig) -> pd.DataFrame:
+def evaluate(encoder: Encoder, source: Source, objective: Objective, config: EvalConfig) -> Evaluated:
     """Rows of (extension, protocol, eval_len, segment); none for lengths that the scheme, so extended, does not reach.
 
-    Up to the training length extensions change nothing: their rows are copies of those of `none`.
+    Up to the training length extensions change nothing: their rows are copies of those of `none`. A length that does not
+    fit into memory has no rows and is told; the others are what they would be without it.
     Computed in float32, whatever the precision of training; sums are float64. Several processes divide the forward passes
     of a single one among them, none of which changes: the rows are the same, bit for bit.
     Raises FloatingPointError for a loss that is not a number.
@@ -53,9 +59,12 @@ def evaluate(encoder: Encoder, source: Source, objective: Objective, config: Eva
     scheme, train_len = encoder.scheme, encoder.scheme.geometry.train_len
     plan = reads(config, train_len, objective.causal)
 
-    def own_sums(extension: str) -> dict[Read, list[np.ndarray]]:
-        """Of every read that the scheme, so extended, reaches: what this process scores of it, [] where nothing changes."""
-        sums: dict[Read, list[np.ndarray]] = {}
+    def own_sums(extension: str) -> dict[Read, list[np.ndarray] | None]:
+        """Of every read that the scheme, so extended, reaches: what this process scores of it.
+
+        [] where the extension changes nothing, None where memory does not suffice.
+        """
+        sums: dict[Read, list[np.ndarray] | None] = {}
         for turn, (read, scorings) in enumerate(plan.items()):
             extended = EXTENSIONS[extension](scheme, train_len=train_len, eval_len=read.eval_len)
             if extended is None or (extended.max_len is not None and read.eval_len > extended.max_len):
@@ -64,30 +73,58 @@ def evaluate(encoder: Encoder, source: Source, objective: Objective, config: Eva
                 sums[read] = []
             else:
                 encoder.scheme = extended
-                sums[read] = score(encoder, batches[read.alone], read, scorings, turn)
+                try:
+                    sums[read] = score(encoder, batches[read.alone], read, scorings, turn)
+                except (MemoryError, RuntimeError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    sums[read] = None
                 encoder.scheme = scheme
         return sums
 
-    unextended: dict[Read, list[np.ndarray]] = {}
-    frames = []
+    unextended: dict[Read, list[np.ndarray] | None] = {}
+    frames, out_of_memory = [], []
     for extension in sorted(config.extensions, key=lambda name: name != "none"):
         found: dict[tuple[str, int], np.ndarray] = {}  # (protocol, eval_len) -> (2, N): nll_sum and n_tokens
+        lacking: set[tuple[str, int]] = set()
         of_processes = distributed.gathered(partial(own_sums, extension))
         for read in of_processes[0]:
-            # of each forward pass all processes but one have 0
-            whole = [np.sum(parts, axis=0) for parts in zip(*(own[read] for own in of_processes), strict=True)]
-            sums = [part.reshape(2, config.n_segments, -1).sum(axis=2) for part in whole] or unextended[read]
+            sums = together([own[read] for own in of_processes], config.n_segments)
+            if sums == []:
+                sums = unextended[read]
             if extension == "none":
                 unextended[read] = sums
+            if sums is None:
+                lacking |= {(scoring.protocol, scoring.eval_len) for scoring in plan[read]}
+                continue
             for (protocol, eval_len, _), part in zip(plan[read], sums, strict=True):
                 found[protocol, eval_len] = found.get((protocol, eval_len), 0.0) + part
+        out_of_memory += [(extension, *one) for one in sorted(lacking)]
         for (protocol, eval_len), (nll_sum, n_tokens) in found.items():
+            if (protocol, eval_len) in lacking:
+                continue
             if not np.isfinite(nll_sum).all():
                 raise FloatingPointError(f"the loss at eval_len {eval_len} ({protocol}, {extension}) is not a number")
             rows = rows_of(held_out, protocol, eval_len, nll_sum, n_tokens.astype(np.int64))
             frames.append(rows.assign(extension=extension))
     nothing = np.zeros(config.n_segments, dtype=np.int64)
-    return pd.concat(frames or [rows_of(held_out, "", 0, nothing, nothing)[:0]], ignore_index=True)
+    rows = pd.concat(frames or [rows_of(held_out, "", 0, nothing, nothing)[:0]], ignore_index=True)
+    return Evaluated(rows, out_of_memory)
+
+
+def together(of_processes: list[list[np.ndarray] | None], n_segments: int) -> list[np.ndarray] | None:
+    """Of each scoring (2, N): the sums of every segment; None if memory did not suffice in one of the processes."""
+    found = [sums for sums in of_processes if sums is not None]
+    if len(found) < len(of_processes):
+        return None
+    # of each forward pass all processes but one have 0
+    return [np.sum(parts, axis=0).reshape(2, n_segments, -1).sum(axis=2) for parts in zip(*found, strict=True)]
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """PyTorch has a class for it on CUDA only."""
+    told = ("can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in told)
 
 
 def reads(config: EvalConfig, train_len: int, causal: bool) -> dict[Read, list[Scoring]]:

@@ -10,8 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from extrap.curves import STYLE, axes_of_lengths, curves, keep_to_curves, labels, panels_by_protocol, setting_title, styles
+from extrap.files import write_atomic
 from extrap.null import early_token_null
-from extrap.results import save_table, write_atomic
+from extrap.results import save_table
 from extrap.stats import SCHEME, SETTING, against_floor, summarise
 
 NO_DATE = {

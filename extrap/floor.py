@@ -44,10 +44,14 @@ def reference_rows(config: Config, source: Source, objective: Objective) -> pd.D
 
 def label_rows(rows: pd.DataFrame, config: Config, **columns: object) -> pd.DataFrame:
     """The rows with every column of rows.csv; `columns` holds what the config does not say."""
-    labels = {
+    return rows.assign(**(labels(config) | columns))[COLUMNS]
+
+
+def labels(config: Config) -> dict[str, object]:
+    """What a config says about its rows."""
+    return {
         "experiment": config.name,
         "objective": config.objective["_target_"].rpartition(".")[2].lower(),
         "data": config.data["_target_"].rpartition(".")[2].lower(),
         "train_len": config.train.train_len,
     }
-    return rows.assign(**(labels | columns))[COLUMNS]

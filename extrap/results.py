@@ -1,19 +1,22 @@
 """Results on disk: run folders, atomic writes, rows. Imports no torch.
 
+results/runs/<experiment>/sweep.yaml   the runs that the last sweep planned, for `make status`
 results/runs/<experiment>/data/    the documents as all runs map them into memory
+results/runs/<experiment>/locks/   held by the sweep and by every run that is at work
 results/runs/<experiment>/<run>/
   config.yaml    what the answers depend on, written first; another config in the same folder is refused
   train.csv      step, tokens, lr, loss, grad_norm, seconds
-  checkpoint.pt  model, optimizer, step, seconds; replaced atomically
-  model.pt       its existence means: trained
+  checkpoint.pt  model, optimizer, step, seconds; replaced atomically, with its SHA-256 behind it
+  model.pt       its existence means: trained; sealed likewise
   meta.json      versions, machine, sizes, seconds, memory, digest of the data
+  missing.csv    what has no rows, and why, if anything: out of memory at a length, diverged in training
   eval.csv       one row per (protocol, eval_len, segment); its existence means: evaluated
+  diverged.txt   at which step; its existence means: there is nothing to evaluate
   error.log      the traceback, if the last try failed
 """
 
 import io
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,28 +26,21 @@ import pandas as pd
 import yaml
 
 from extrap.errors import UserError, one_line
+from extrap.files import write_atomic
 
 COLUMNS = [
     "experiment", "run", "kind", "scheme", "extension", "objective", "data", "protocol", "train_len", "eval_len",
     "seed", "document", "segment", "nll_sum", "n_tokens", "n_bytes",
 ]  # fmt: skip
 TRAINING = ["experiment", "run", "scheme", "objective", "data", "train_len", "seed", "step", "tokens", "loss"]
+MISSING = ["experiment", "run", "scheme", "objective", "data", "train_len", "seed", "extension", "protocol", "eval_len",
+           "reason"]  # fmt: skip
 COUNTS = ["train_len", "eval_len", "seed", "segment", "n_tokens", "n_bytes"]
 # one segment scored once: two rows that agree in all of these are an error
 KEY = ["scheme", "extension", "objective", "data", "protocol", "train_len", "eval_len", "seed", "document", "segment"]
 # in these the runs of one experiment may differ: they are columns of their rows, so nothing is averaged over them unseen
-MAY_DIFFER = ("seed", "position")
+MAY_DIFFER = ("seed", "position", "scheme_code")
 MADE_BY = ("version", "git_commit", "git_dirty", "python", "torch", "device", "precision", "threads")
-
-
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """The file is there whole or not at all, whenever the process is killed."""
-    temporary = path.with_name(path.name + ".partial")
-    with temporary.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def claim(folder: Path, config: dict[str, Any]) -> None:
@@ -57,11 +53,24 @@ def claim(folder: Path, config: dict[str, Any]) -> None:
 
 def refuse_other_config(folder: Path, config: dict[str, Any]) -> None:
     path = folder / "config.yaml"
-    if path.exists() and (changes := differences(yaml.safe_load(path.read_text()), config)):
+    if path.exists() and (changes := differences(load_config(path), config)):
+        other = [change for change in changes if not change.startswith(("code:", "scheme_code:"))]
+        what = "with another config" if other else "of another version of the program"
         raise UserError(
-            f"{folder} holds a run with another config: {'; '.join(changes)} (found there -> asked for now). "
+            f"{folder} holds a run {what}: {'; '.join(other or changes)} (found there -> asked for now). "
             "Choose another name=..., or move the folder away"
         )
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """The config.yaml of a run. Raises UserError where it is damaged."""
+    try:
+        config = yaml.safe_load(path.read_text())
+        if isinstance(config, dict):
+            return config
+    except (UnicodeDecodeError, yaml.YAMLError):
+        pass
+    raise UserError(f"{path} is damaged, expected the config of a run; move the folder away, and its run is made again")
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -112,17 +121,37 @@ def collect(runs: Path) -> pd.DataFrame:
     Raises UserError if there is none, or if runs differ in what their rows would not show.
     """
     folders = evaluated(runs)
-    configs = [yaml.safe_load((folder / "config.yaml").read_text()) for folder in folders]
-    comparable = [{key: value for key, value in config.items() if key not in MAY_DIFFER} for config in configs]
-    for folder, config in zip(folders, comparable, strict=True):
-        if changes := differences(comparable[0], config):
-            raise UserError(
-                f"the runs of one experiment may differ in seed and position only, but between {folders[0].name} "
-                f"and {folder.name} in {runs} also differ {'; '.join(changes)}: use another name=... for one of them"
-            )
+    refuse_mixed(folders)
     rows = pd.concat([load_rows(folder / "eval.csv") for folder in folders], ignore_index=True)
     refuse_duplicates(rows, runs)
     return rows
+
+
+def refuse_mixed(folders: list[Path]) -> None:
+    """Raises UserError unless runs differ in seed and position only, and a scheme is of one code."""
+    first: dict[str, tuple[Path, dict[str, Any]]] = {}
+    for folder in folders:
+        config = load_config(folder / "config.yaml")
+        shared = {key: value for key, value in config.items() if key not in MAY_DIFFER}
+        scheme = {"scheme_code": config.get("scheme_code")}
+        for what, part in (("runs", shared), (f"scheme {config.get('position')}", scheme)):
+            other, known = first.setdefault(what, (folder, part))
+            if changes := differences(known, part):
+                raise UserError(
+                    f"the runs of one experiment may differ in seed and position only, but between {other.name} and "
+                    f"{folder.name} in {folder.parent} also differ {'; '.join(changes)}: use another name=... for one"
+                )
+
+
+def collect_missing(runs: Path) -> pd.DataFrame:
+    """What the runs below results/runs/<experiment> have no rows of, and why."""
+    tables = [load_missing(path) for path in sorted(runs.glob("*/missing.csv"))]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=MISSING)
+
+
+def load_missing(path: Path) -> pd.DataFrame:
+    """What a sweep has no rows of, and why; nothing where there is no such file."""
+    return pd.read_csv(path, keep_default_na=False)[MISSING] if path.exists() else pd.DataFrame(columns=MISSING)
 
 
 def collect_training(runs: Path) -> pd.DataFrame:
@@ -160,8 +189,8 @@ def evaluated(runs: Path) -> list[Path]:
 def provenance(runs: Path, command: str) -> str:
     """YAML: the command that made the rows, what its runs share, and the machines and versions they ran on."""
     folders = evaluated(runs)
-    config = yaml.safe_load((folders[0] / "config.yaml").read_text())
-    metas = [json.loads((folder / "meta.json").read_text()) for folder in folders if (folder / "meta.json").exists()]
+    config = load_config(folders[0] / "config.yaml")
+    metas = [load_meta(folder / "meta.json") for folder in folders if (folder / "meta.json").exists()]
     made_by = [{key: meta[key] for key in MADE_BY} for meta in metas]
     text: str = yaml.safe_dump(
         {
@@ -175,6 +204,17 @@ def provenance(runs: Path, command: str) -> str:
         width=125,
     )
     return text
+
+
+def load_meta(path: Path) -> dict[str, Any]:
+    """The meta.json of a run. Raises UserError where it is damaged."""
+    try:
+        meta: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(
+            f"{path} is damaged ({error}); remove it and the eval.csv beside it: its run is scored again"
+        ) from error
+    return meta
 
 
 def load_rows(path: Path) -> pd.DataFrame:

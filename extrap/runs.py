@@ -1,5 +1,6 @@
 """One run from its config to its rows: build, train, evaluate, and what is written when."""
 
+import contextlib
 import json
 import platform
 import resource
@@ -9,34 +10,51 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
+from filelock import Timeout
 
 from extrap import __version__, distributed
 from extrap.cells import Cell, build_scheme
 from extrap.config import Precision
 from extrap.device import keep_freed_memory, pick_device
-from extrap.evaluate import evaluate
-from extrap.floor import label_rows, reference_rows
+from extrap.errors import UserError
+from extrap.evaluate import evaluate, reads
+from extrap.files import locked, write_atomic
+from extrap.floor import label_rows, labels, reference_rows
 from extrap.model import Encoder
-from extrap.results import MAY_DIFFER, claim, refuse_other_config, save_rows, write_atomic
-from extrap.train import save_tensors, train
+from extrap.results import MAY_DIFFER, MISSING, claim, refuse_other_config, save_rows, save_table
+from extrap.train import Diverged, load_tensors, save_tensors, train
 
+LOCK_SECONDS = 10.0  # workers of a killed sweep are gone by then
 SCHEME_SEED = 2**32  # a scheme's own weights are drawn apart, so that the other weights do not depend on it
 
 
 def execute(cell: Cell) -> None:
-    """Trains and evaluates whatever of this run is not done yet; an error leaves its traceback in error.log."""
+    """Trains and evaluates whatever of this run is not done yet.
+
+    A run that diverges is finished, without rows. Any other error leaves its traceback in error.log.
+    Raises UserError if another process is at work on the run.
+    """
     folder = cell.config.folder
-    claim(folder, cell.identity)
-    if cell.is_finished:
-        return
-    (folder / "error.log").unlink(missing_ok=True)
     try:
-        train_and_evaluate(cell)
-    except Exception:
-        if not (folder / "error.log").exists():  # another process may have failed first, and this one for want of it
-            write_atomic(folder / "error.log", traceback.format_exc())
-        raise
+        with locked(cell.config.lock, LOCK_SECONDS):
+            claim(folder, cell.identity)
+            if cell.is_finished:
+                return
+            with contextlib.suppress(OSError):
+                (folder / "error.log").unlink(missing_ok=True)
+            try:
+                train_and_evaluate(cell)
+            except Diverged as error:
+                _save_missing(cell, _all_lengths(cell), str(error).partition(":")[0])
+                write_atomic(folder / "diverged.txt", f"{error}\n")
+            except Exception:
+                if not (folder / "error.log").exists():  # another process may have failed, and this one for want of it
+                    write_atomic(folder / "error.log", traceback.format_exc())
+                raise
+    except Timeout as error:
+        raise UserError(f"{folder} is being run by another process; wait until it has ended") from error
 
 
 def train_and_evaluate(cell: Cell) -> None:
@@ -46,8 +64,7 @@ def train_and_evaluate(cell: Cell) -> None:
     keep_freed_memory()
     torch.set_num_threads(config.runtime.threads)
     encoder = build_encoder(cell).to(device)
-    if (folder / "model.pt").exists():
-        trained = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
+    if trained := load_tensors(folder / "model.pt"):
         encoder.load_state_dict(trained["model"])
     else:
         precision = Precision(cell.identity["train"]["precision"])
@@ -66,14 +83,32 @@ def train_and_evaluate(cell: Cell) -> None:
             save_tensors(folder / "model.pt", trained)
             (folder / "checkpoint.pt").unlink(missing_ok=True)
     began = time.monotonic()
-    rows = evaluate(encoder, source, objective, config.eval)
+    rows, out_of_memory = evaluate(encoder, source, objective, config.eval)
     if distributed.rank() > 0:
         return
     took = {"train": trained["seconds"], "evaluate": time.monotonic() - began}
     meta = describe(cell, encoder, device, trained["precision"], took)
     write_atomic(folder / "meta.json", json.dumps(meta, indent=2) + "\n")
+    _save_missing(cell, out_of_memory, "out of memory")
     labelled = label_rows(rows, config, run=config.run, kind="scheme", scheme=config.scheme, seed=config.seed)
     save_rows(folder / "eval.csv", labelled)
+
+
+def _all_lengths(cell: Cell) -> list[tuple[str, str, int]]:
+    """(extension, protocol, eval_len) of all that an unextended scheme would be scored on."""
+    plan = reads(cell.config.eval, cell.config.train.train_len, cell.objective.causal)
+    return sorted({("none", scoring.protocol, scoring.eval_len) for scorings in plan.values() for scoring in scorings})
+
+
+def _save_missing(cell: Cell, missing: list[tuple[str, str, int]], reason: str) -> None:
+    path = cell.config.folder / "missing.csv"
+    if not missing:
+        path.unlink(missing_ok=True)
+        return
+    config = cell.config
+    table = pd.DataFrame(missing, columns=["extension", "protocol", "eval_len"])
+    labelled = table.assign(**labels(config), run=config.run, scheme=config.scheme, seed=config.seed, reason=reason)
+    save_table(path, labelled[MISSING])
 
 
 def write_references(cell: Cell) -> None:

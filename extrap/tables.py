@@ -6,10 +6,12 @@ from itertools import count
 import numpy as np
 import pandas as pd
 
+from extrap.errors import one_line
 from extrap.null import early_token_null
 from extrap.stats import FLOORS, SCHEME, SETTING, against_floor, summarise
 from extrap.typesetting import NONE, align, escape_latex, latex_cell, length, markdown, name, number, percent
 
+NOTHING = pd.DataFrame(columns=[*SETTING, "run", "scheme", "extension", "eval_len", "reason"])  # is missing
 MOST = {"terminal": 6, "page": 8}  # lengths side by side: a terminal of 130 columns, a page of text
 
 
@@ -26,28 +28,29 @@ def csv_table(rows: pd.DataFrame) -> pd.DataFrame:
     return summary
 
 
-def text_table(rows: pd.DataFrame) -> str:
+def text_table(rows: pd.DataFrame, missing: pd.DataFrame = NOTHING) -> str:
     """For a terminal: perplexity and its interval."""
     parts = []
-    for title, table in _blocks(rows, _cell_text, MOST["terminal"]):
+    for title, table in _blocks(rows, missing, _cell_text, MOST["terminal"]):
         parts += [title, table.to_markdown(index=False, tablefmt="simple", disable_numparse=True, colalign=align(table))]
     if _leaves_out(rows, MOST["terminal"]):
         parts.append(LENGTHS_NOTE)
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *_missing_note(missing)])
 
 
-def markdown_table(rows: pd.DataFrame) -> str:
+def markdown_table(rows: pd.DataFrame, missing: pd.DataFrame = NOTHING) -> str:
     """For a page: perplexity, its interval and its ratio to the training length; the best in bold."""
-    parts = [_notes(rows)]
-    for title, table in _blocks(rows, _cell_markdown, MOST["page"]):
+    parts = [_notes(rows), *_missing_note(missing)]
+    for title, table in _blocks(rows, missing, _cell_markdown, MOST["page"]):
         parts += [f"**{title}**", markdown(table, ["scheme"])]
     return "\n\n".join(parts) + "\n"
 
 
-def latex_table(rows: pd.DataFrame) -> str:
+def latex_table(rows: pd.DataFrame, missing: pd.DataFrame = NOTHING) -> str:
     """booktabs tables, one a protocol, otherwise the Markdown ones; needs \\usepackage{booktabs}."""
-    parts = ["% " + _notes(rows).replace("**", "").replace("\n", "\n% ") + "\n"]
-    for title, table in _blocks(rows, _cell_markdown, MOST["page"]):
+    notes = "\n".join([_notes(rows), *_missing_note(missing)])
+    parts = ["% " + notes.replace("**", "").replace("\n", "\n% ") + "\n"]
+    for title, table in _blocks(rows, missing, _cell_markdown, MOST["page"]):
         cells = table.map(latex_cell).assign(scheme=table["scheme"].map(escape_latex))
         styled = cells.rename(columns=escape_latex).style.hide(axis="index")
         body = styled.to_latex(hrules=True, column_format="l" + "r" * (table.shape[1] - 1))
@@ -88,6 +91,17 @@ def _notes(rows: pd.DataFrame) -> str:
     return "\n".join(notes)
 
 
+def _missing_note(missing: pd.DataFrame) -> list[str]:
+    """What was not measured, and why: a sentence a run and reason."""
+    told = []
+    for (run, reason, extension), part in missing.groupby(["run", "reason", "extension"], sort=False):
+        lengths = (
+            "" if reason.startswith("diverged") else f" at {', '.join(f'{n:,}' for n in sorted(set(part['eval_len'])))}"
+        )
+        told.append(f"{one_line(run)}{'' if extension == 'none' else f' + {extension}'} ({reason}{lengths})")
+    return [f"Not measured: {'; '.join(told)}."] if told else []
+
+
 def _tabulated(rows: pd.DataFrame) -> pd.DataFrame:
     """Loss by position is a figure; its lengths are places in the text."""
     return rows[rows["protocol"] != "position"]
@@ -115,7 +129,9 @@ def _shown_null(rows: pd.DataFrame) -> pd.DataFrame:
     return null if null.empty else null[(null["full_context"] != "same_targets") & (null["eval_len"] > null["train_len"])]
 
 
-def _blocks(rows: pd.DataFrame, cell: Callable[[pd.Series], str], most: int) -> list[tuple[str, pd.DataFrame]]:
+def _blocks(
+    rows: pd.DataFrame, missing: pd.DataFrame, cell: Callable[[pd.Series], str], most: int
+) -> list[tuple[str, pd.DataFrame]]:
     """(title, table) for every setting: schemes, their controls, and what there is to compare them with."""
     rows = _tabulated(rows)
     blocks = []
@@ -128,9 +144,10 @@ def _blocks(rows: pd.DataFrame, cell: Callable[[pd.Series], str], most: int) -> 
         seeds = f"{low} to {high} seeds" if low < high else f"{high} seed{'s' if high > 1 else ''}"
         goes_beyond = lines.groupby(SCHEME)["eval_len"].transform("max") > train_len  # up to there an extension is a copy
         trained, shown = lines["extension"] == "none", _shown(lines, most)
+        lacking = _of(missing, setting).set_index(["scheme", "extension", "eval_len"])["reason"].to_dict()
         for what, part in (("perplexity", lines[trained]), ("controls, perplexity", lines[~trained & goes_beyond])):
             if len(part):
-                blocks.append((f"{protocol}: {what} {where}, {seeds}", _perplexity_block(part, shown, cell)))
+                blocks.append((f"{protocol}: {what} {where}, {seeds}", _perplexity_block(part, lacking, shown, cell)))
         if len(chosen := _of(null, setting)):
             blocks.append((f"{protocol}: excess over the early-token null {where}", _null_block(chosen, shown)))
         if len(chosen := _of(floor, setting)):
@@ -142,17 +159,23 @@ def _of(table: pd.DataFrame, setting: tuple[object, ...]) -> pd.DataFrame:
     return table if table.empty else table[(table[SETTING] == list(setting)).all(axis=1)]
 
 
-def _perplexity_block(lines: pd.DataFrame, shown: list[int], cell: Callable[[pd.Series], str]) -> pd.DataFrame:
+def _perplexity_block(
+    lines: pd.DataFrame, lacking: dict[tuple[str, str, int], str], shown: list[int], cell: Callable[[pd.Series], str]
+) -> pd.DataFrame:
     lengths, train_len = sorted(lines["eval_len"].unique()), lines["train_len"].iloc[0]
     table = []
     for (kind, scheme, extension), group in lines.groupby(SCHEME, sort=False):
         by_length = group.set_index("eval_len")
         line = {"scheme": name(scheme, extension)}
         for eval_len in shown:
-            line[length(eval_len)] = cell(by_length.loc[eval_len]) if eval_len in by_length.index else NONE
+            measured = eval_len in by_length.index
+            line[length(eval_len)] = (
+                cell(by_length.loc[eval_len]) if measured else lacking.get((scheme, extension, eval_len), NONE)
+            )
         first = by_length.iloc[0]
         if len(lengths) > 1:
-            line["blow-up"] = _bracket(first, max(by_length.index), lengths) if kind == "scheme" else ""
+            ends = not any((scheme, extension, n) in lacking for n in lengths)
+            line["blow-up"] = _bracket(first, max(by_length.index), lengths, ends) if kind == "scheme" else ""
         line["bpb"] = f"{by_length.loc[train_len, 'bpb']:.3f}"
         line["tokens"] = f"{first['n_tokens']:,}"
         table.append(line)
@@ -190,10 +213,12 @@ def _floor_block(lines: pd.DataFrame, shown: list[int]) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def _bracket(line: pd.Series, longest: int, lengths: list[int]) -> str:
+def _bracket(line: pd.Series, longest: int, lengths: list[int], ends: bool) -> str:
     if pd.notna(line["onset_high"]):
         return f"{line['onset_low']:,} to {line['onset_high']:,}"
-    return f"ends at {longest:,}" if longest < max(lengths) else "none"
+    if longest < max(lengths):
+        return f"ends at {longest:,}" if ends else f"none to {longest:,}"
+    return "none"
 
 
 def _cell_text(line: pd.Series) -> str:

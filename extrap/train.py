@@ -5,7 +5,9 @@ rounding of sums in another order (seen in rows after 600 steps: 1e-7 in fp32, 1
 positions, which each of them draws for itself.
 """
 
+import io
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,15 +20,16 @@ from torch import Tensor, nn
 from extrap import distributed
 from extrap.config import Precision, TrainConfig
 from extrap.data.base import Source
+from extrap.files import Damaged, read_sealed, write_atomic, write_sealed
 from extrap.model import Encoder
 from extrap.objectives import Objective
-from extrap.results import write_atomic
 
 LOG_EVERY = 10  # steps
+WORSE = 1.5  # than guessing all tokens alike: a model that ends there has diverged
 
 
 class Diverged(Exception):
-    """The loss or the gradient is no longer a number."""
+    """The loss or the gradient is no longer a number, or a trained model is worse than one that knows nothing."""
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -117,15 +120,16 @@ def train(
     """Trains in place, from the checkpoint in `folder` if there is one; leaves train.csv and checkpoints there.
 
     Returns the seconds that training took, those before an interruption included.
-
-    Raises Diverged, with the step.
+    Raises Diverged, with the step, for a loss or gradient that is no number, and for a loss that ends above 1.5 ln V.
     """
     device = next(encoder.parameters()).device
     optimizer = make_optimizer(encoder, config)
     log = TrainLog(folder / "train.csv")
     first, seconds = 0, 0.0
-    if (folder / "checkpoint.pt").exists():
-        first, seconds = load_checkpoint(folder / "checkpoint.pt", encoder, optimizer)
+    if checkpoint := load_tensors(folder / "checkpoint.pt"):
+        encoder.load_state_dict(checkpoint["model"])
+        optimizer.load_state_dict(checkpoint["optimizer"])
+        first, seconds = checkpoint["step"], checkpoint["seconds"]
     writes = distributed.rank() == 0
     if writes:
         log.rewind(first)
@@ -143,7 +147,7 @@ def train(
         loss, grad_norm = train_step(model, optimizer, (inputs, index, targets), config.grad_clip, weight)
         if not math.isfinite(grad_norm):  # the same number in all processes
             loss = distributed.mean(loss)
-            raise Diverged(f"training diverged at step {step}: loss {loss.item()}, gradient norm {grad_norm.item()}")
+            raise Diverged(f"diverged at step {step}: loss {loss.item():.4g}, gradient norm {grad_norm.item():.4g}")
         done = step + 1
         if done % LOG_EVERY == 0 or done == config.max_steps:
             tokens = done * config.batch_size * config.train_len
@@ -151,7 +155,14 @@ def train(
             if writes:
                 log.append(done, tokens, lr, loss.item(), grad_norm.item(), time.monotonic() - began)
         if writes and done % checkpoint_every == 0 and done < config.max_steps:
-            save_checkpoint(folder / "checkpoint.pt", encoder, optimizer, done, time.monotonic() - began)
+            state = {"model": encoder.state_dict(), "optimizer": optimizer.state_dict(), "step": done}
+            save_tensors(folder / "checkpoint.pt", state | {"seconds": time.monotonic() - began})
+    # rank 0 has written the log
+    loss_at_end = distributed.gathered(lambda: log.loss_at_end() if writes else 0.0)[0]
+    if loss_at_end > WORSE * math.log(encoder.n_outputs):
+        raise Diverged(
+            f"diverged by step {config.max_steps}: loss {loss_at_end:.4g}, {math.log(encoder.n_outputs):.4g} is guessing"
+        )
     encoder.eval()
     return time.monotonic() - began
 
@@ -169,27 +180,31 @@ class TrainLog:
         kept = [line for line in lines if line.endswith("\n") and int(line.split(",")[0]) <= step]
         write_atomic(self.path, self.header + "".join(kept))
 
+    def loss_at_end(self) -> float:
+        """The mean of the last ten entries."""
+        losses = [float(line.split(",")[3]) for line in self.path.read_text().splitlines()[1:]]
+        return sum(losses[-10:]) / len(losses[-10:])
+
     def append(self, step: int, tokens: int, lr: float, loss: float, grad_norm: float, seconds: float) -> None:
         with self.path.open("a") as file:
             file.write(f"{step},{tokens},{lr:.6g},{loss:.6f},{grad_norm:.4f},{seconds:.2f}\n")
 
 
-def save_checkpoint(path: Path, encoder: nn.Module, optimizer: torch.optim.Optimizer, step: int, seconds: float) -> None:
-    save_tensors(
-        path, {"model": encoder.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "seconds": seconds}
-    )
-
-
-def load_checkpoint(path: Path, encoder: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
-    """Restores in place; returns the number of steps done and the seconds they took."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    encoder.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["step"], state["seconds"]
-
-
 def save_tensors(path: Path, state: dict[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".partial")
-    with temporary.open("wb") as file:
-        torch.save(state, file)
-    temporary.replace(path)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_sealed(path, buffer.getvalue())
+
+
+def load_tensors(path: Path) -> dict[str, Any] | None:
+    """What was saved; None if there is nothing. A damaged file is told and removed: what it held is made again."""
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(read_sealed(path)), map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        return None
+    except Damaged as error:
+        if distributed.rank() == 0:
+            print(f"{error}; what it held is trained again", file=sys.stderr)
+        path.unlink(missing_ok=True)  # another process may have been first
+        return None
+    return state

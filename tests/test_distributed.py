@@ -181,7 +181,7 @@ def test_the_same_weights_have_the_same_rows_bit_for_bit(tmp_path, monkeypatch, 
     cell = grid(tmp_path, *overrides)[-1]
     monkeypatch.setattr("extrap.evaluate.FORWARD_TOKENS", 160)  # several forward passes a read
     encoder = build_encoder(cell)
-    alone = evaluate(encoder, cell.source, cell.objective, cell.config.eval)
+    alone = evaluate(encoder, cell.source, cell.objective, cell.config.eval).rows
 
     def of_all(compute):
         found = []
@@ -191,10 +191,10 @@ def test_the_same_weights_have_the_same_rows_bit_for_bit(tmp_path, monkeypatch, 
         return found
 
     monkeypatch.setattr(distributed, "gathered", of_all)
-    together = evaluate(encoder, cell.source, cell.objective, cell.config.eval)
+    together = evaluate(encoder, cell.source, cell.objective, cell.config.eval).rows
     pd.testing.assert_frame_equal(together, alone, check_exact=True)
     monkeypatch.setattr(distributed, "gathered", lambda compute: of_all(compute)[:-1])  # one is forgotten
-    less = evaluate(encoder, cell.source, cell.objective, cell.config.eval)
+    less = evaluate(encoder, cell.source, cell.objective, cell.config.eval).rows
     assert less["n_tokens"].sum() < alone["n_tokens"].sum()
 
 

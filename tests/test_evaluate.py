@@ -30,7 +30,7 @@ def make(tmp_path, *overrides):
 
 
 def rows(c, encoder):
-    return evaluation.evaluate(encoder, c.source, c.objective, c.config.eval)
+    return evaluation.evaluate(encoder, c.source, c.objective, c.config.eval).rows
 
 
 @pytest.mark.parametrize("objective", ["mlm", "causal"])

@@ -1,5 +1,6 @@
 """Figures: the same bytes for the same rows, the points that they show, labels that can be read."""
 
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -179,7 +180,7 @@ def test_labels_stand_in_the_order_of_their_lines():
 
 def test_a_scheme_that_ends_says_so():
     (axes,) = panels(perplexity_figure(many(THREE))[0])
-    assert set(annotations(axes)) == {"rope", "alibi", "learned (ends)"}
+    assert set(annotations(axes)) == {"rope", "alibi", "learned (to 128)"}
 
 
 # as many labels as there are schemes at most, at heights of any spread, on an axis that may be too short for them
@@ -243,7 +244,7 @@ def test_the_perplexity_figure_has_schemes_as_trained_and_no_panel_of_one_length
     assert [a.get_title(loc="left").split(":")[0] for a in panels(figure)] == ["nonoverlap", "same_targets"]
     assert set(points["extension"]) == {"none"}
     for axes in panels(figure):
-        assert set(annotations(axes)) == {"rope", "alibi", "learned (ends)", "unigram"}
+        assert set(annotations(axes)) == {"rope", "alibi", "learned (to 128)", "unigram"}
 
 
 def dotted(axes: Axes) -> dict[str, list[tuple[float, float]]]:
@@ -282,7 +283,7 @@ def test_controls_stand_beside_their_scheme_in_a_panel_of_its_own():
     shown = {axes.get_title(loc="left"): axes for axes in panels(figure)}
     assert set(shown) == {"rope", "alibi", "learned"}
     assert set(annotations(shown["rope"])) == {"as trained", "window"}
-    assert set(annotations(shown["learned"])) == {"as trained (ends)", "tile"}
+    assert set(annotations(shown["learned"])) == {"as trained (to 128)", "tile"}
     for scheme, axes in shown.items():
         lines = [line for line in axes.lines if line.get_marker() not in ("None", "", "_")]
         assert len({line.get_color() for line in lines}) == 1
@@ -461,7 +462,7 @@ def test_odd_rows_are_drawn_without_a_warning(case):
     assert np.isfinite(axes.get_ylim()).all()
     assert len(points) == len(ODD[case].drop_duplicates(["scheme", "eval_len"]))
     assert axes.get_window_extent().width > 0.3 * figure.bbox.width  # names do not push the curves aside
-    shown = {"".join(name.removesuffix(" (ends)").split()) for name in annotations(axes)}  # on more lines than one, maybe
+    shown = {"".join(re.sub(r" \(to .*\)", "", name).split()) for name in annotations(axes)}  # on more lines than one, maybe
     assert shown == {"".join(name.split()) for name in ODD[case]["scheme"]}
 
 

@@ -47,6 +47,6 @@ def test_a_step_of_training(cell, precision):
 
 def test_evaluation(cell):
     config, source, objective, _ = cell
-    rows = [evaluate(build_encoder(cell).to(device), source, objective, config.eval) for device in ("cpu", "cuda")]
+    rows = [evaluate(build_encoder(cell).to(device), source, objective, config.eval).rows for device in ("cpu", "cuda")]
     assert (rows[0]["n_tokens"] == rows[1]["n_tokens"]).all()
     assert np.allclose(rows[0]["nll_sum"], rows[1]["nll_sum"], rtol=1e-5)

@@ -119,7 +119,7 @@ def test_a_uniform_model_has_a_perplexity_of_exactly_v(tmp_path, objective):
     encoder = build_encoder(cell)
     with torch.no_grad():
         encoder.unembedding.weight.zero_()  # every data token equally likely; [MASK] is none of them
-    rows = evaluate(encoder, cell.source, cell.objective, cell.config.eval)
+    rows = evaluate(encoder, cell.source, cell.objective, cell.config.eval).rows
     log_ppl = perplexity(rows, ["protocol", "eval_len"])["log_ppl"]
     assert len(log_ppl) == 2 + 2 + 1  # nonoverlap and same_targets at two lengths, sliding at one
     assert np.exp(log_ppl).to_numpy() == pytest.approx(8, rel=1e-6)  # losses of a token are float32

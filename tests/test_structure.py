@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from extrap.code import MODULES
 from extrap.compose import CONF, compose_grid
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted([*(ROOT / "extrap").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")])
-REPORT = {"extrap.errors", "extrap.results", "extrap.stats", "extrap.null", "extrap.pairs", "extrap.typesetting",
+REPORT = {"extrap.errors", "extrap.files", "extrap.results",
+          "extrap.stats", "extrap.null", "extrap.pairs", "extrap.typesetting",
           "extrap.tables", "extrap.curves", "extrap.figures", "extrap.pairs_report", "extrap.quantities", "extrap.claims",
           "experiments.claims.places", "experiments.claims.press", "experiments.claims.later",
           "experiments.claims.registry", "experiments.claims.published", "experiments.claims.verdicts",
@@ -91,7 +93,7 @@ def test_the_library_does_not_know_its_commands_and_sources_know_no_config():
         if name.startswith("extrap"):
             assert not any(other.startswith("experiments") for other in found), name
         if name.startswith("extrap.data"):
-            known = {"extrap.data.base", "extrap.data.documents", "extrap.errors", "extrap.results"}
+            known = {"extrap.data.base", "extrap.data.documents", "extrap.errors", "extrap.files"}
             assert {other for other in found if other.startswith("extrap")} <= known, name
         if name.startswith("extrap.positions"):
             assert {other for other in found if other.startswith("extrap")} <= {"extrap.errors"} | {
@@ -143,6 +145,16 @@ def test_hydra_and_omegaconf_stay_at_the_door():
     for name, found in IMPORTS.items():
         if name not in ("extrap.compose", "experiments.run"):
             assert not any(other.split(".")[0] in ("hydra", "omegaconf") for other in found), name
+
+
+def test_the_digest_of_the_code_is_of_all_that_rows_depend_on():
+    """All that training and evaluation import, but for what answers do not depend on; schemes have a digest of their own."""
+    reached = set().union(*(reached_from(f"extrap.{name}") for name in ("train", "evaluate", "floor"))) & TREES.keys()
+    others = {"extrap.errors", "extrap.files", "extrap.results", "extrap.config", "extrap.specs", "extrap.data"}
+    sources = {name for name in TREES if name.startswith("extrap.data.")}
+    assert {f"extrap.{name}" for name in MODULES} == (
+        reached | sources | {f"extrap.{name}" for name in ("train", "evaluate", "floor")}
+    ) - others
 
 
 # experiments

@@ -134,8 +134,7 @@ def test_an_interrupted_sweep_says_how_to_go_on(tmp_path):
 
 def test_a_failed_run_does_not_stop_the_others_and_is_told(tmp_path, swept):
     broken = tmp_path / "runs" / "smoke" / "rope-seed0"
-    broken.mkdir(parents=True)
-    (broken / "checkpoint.pt").write_bytes(b"not a checkpoint")
+    (broken / "train.csv").mkdir(parents=True)
     done = run(tmp_path)
     assert done.returncode == 1
     assert "1 of 2 runs are finished" in done.stderr
@@ -145,7 +144,7 @@ def test_a_failed_run_does_not_stop_the_others_and_is_told(tmp_path, swept):
     assert "Traceback" in (broken / "error.log").read_text()
     assert (tmp_path / "runs" / "smoke" / "learned-seed0" / "eval.csv").exists()
     assert not (tmp_path / "smoke" / "rows.csv").exists()
-    (broken / "checkpoint.pt").unlink()
+    (broken / "train.csv").rmdir()
     assert run(tmp_path).returncode == 0
     assert not (broken / "error.log").exists()
     assert (tmp_path / "smoke" / "rows.csv").read_bytes() == (swept / "smoke" / "rows.csv").read_bytes()

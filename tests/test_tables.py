@@ -413,3 +413,39 @@ def test_latex_of_a_whole_experiment_is_balanced():
 def test_unbalanced_latex_is_noticed(broken):
     with pytest.raises(AssertionError):
         assert_balanced(broken)
+
+
+# what is missing
+
+
+def absent(scheme: str, seed: int, eval_len: int, reason: str, protocol: str = "nonoverlap") -> dict[str, object]:
+    return {
+        "experiment": "made", "run": f"{scheme}-seed{seed}", "scheme": scheme, "objective": "mlm", "data": "stdlib",
+        "train_len": 128, "seed": seed, "extension": "none", "protocol": protocol, "eval_len": eval_len, "reason": reason,
+    }  # fmt: skip
+
+
+def test_what_did_not_fit_into_memory_is_told_and_is_not_the_end_of_a_scheme():
+    missing = pd.DataFrame([absent("learned", seed, 256, "out of memory") for seed in (0, 1)])
+    for make, blocks in ((markdown_table, markdown_blocks), (latex_table, latex_blocks)):
+        text = make(many(TWO_SEEDS), missing)
+        line = blocks(text)[0][-1]
+        assert (line[0], line[2], line[3]) == ("learned", "out of memory", "none to 128")
+        assert "Not measured: learned-seed0 (out of memory at 256); learned-seed1 (out of memory at 256)." in text
+    assert "out of memory" in text_table(many(TWO_SEEDS), missing)
+    assert "ends at 128" in markdown_table(many(TWO_SEEDS))
+
+
+def test_a_length_that_one_seed_lacks_is_a_mean_over_the_others():
+    nll = {"rope": {128: [1.0, 1.1], 256: [1.2]}, "alibi": {128: [1.0, 1.1], 256: [1.1, 1.2]}}
+    missing = pd.DataFrame([absent("rope", 1, 256, "out of memory")])
+    (table,) = markdown_blocks(markdown_table(many(nll), missing))
+    assert table[1][2].startswith(f"{np.exp(1.2):.2f}")
+    assert "rope-seed1 (out of memory at 256)" in markdown_table(many(nll), missing)
+
+
+def test_a_run_that_diverged_is_told_once_with_its_step():
+    missing = pd.DataFrame([absent("t5", 0, n, "diverged at step 7", p) for n in (128, 256) for p in ("nonoverlap", "x")])
+    text = markdown_table(many(TWO_SEEDS), missing)
+    assert "Not measured: t5-seed0 (diverged at step 7)." in text
+    assert text.count("diverged") == 1

@@ -15,6 +15,7 @@ from extrap.compose import compose_grid
 from extrap.config import Precision
 from extrap.model import Encoder
 from extrap.positions.absolute import Learned
+from extrap.results import collect_missing
 from extrap.runs import build_encoder, execute
 
 TINY = [
@@ -173,10 +174,13 @@ def test_divergence_is_told_with_its_step(tmp_path, monkeypatch):
         return real(*arguments) * (math.inf if len(calls) == 8 else 1.0)
 
     monkeypatch.setattr(training, "mean_nll", explode)
-    with pytest.raises(training.Diverged, match="at step 7"):
-        execute(c)
-    assert "Diverged" in (c.config.folder / "error.log").read_text()
-    assert not c.is_finished
+    execute(c)
+    assert (c.config.folder / "diverged.txt").read_text().startswith("diverged at step 7: loss inf")
+    assert c.is_finished
+    assert not (c.config.folder / "eval.csv").exists()
+    missing = collect_missing(c.config.folder.parent)
+    assert set(missing["reason"]) == {"diverged at step 7"}
+    assert set(missing["eval_len"]) >= set(c.config.eval.lengths)
 
 
 def test_learned_biases_train(tmp_path, one_thread):

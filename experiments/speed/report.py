@@ -7,7 +7,8 @@ import pandas as pd
 from experiments.speed.figure import speed_figure
 from experiments.speed.timings import ATTENTION, COMPARED, OURS, YARDSTICK, load_timings, ratios, where
 from extrap.figures import save_figure
-from extrap.results import save_table, write_atomic
+from extrap.files import write_atomic
+from extrap.results import save_table
 from extrap.typesetting import number
 
 NAMES = {"scheme", "precision", "peer", "objective", "setting", "attention", "path", "runs", ""}  # columns of words

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
+from extrap.device import cores
 from extrap.errors import UserError, one_line
 
 ROOT = Path(__file__).parents[2]
@@ -66,11 +67,6 @@ def in_a_process(*arguments: object, **variables: str) -> str:
         said = done.stderr.strip().splitlines() or ["nothing"]
         raise UserError(one_line(f"{arguments[0]} ended with {done.returncode} and said: {said[-1]}"))
     return done.stdout
-
-
-def cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine() -> str:

@@ -6,8 +6,9 @@ from tempfile import TemporaryDirectory
 
 from tqdm import tqdm
 
-from experiments.speed.rounds import Row, cores, in_a_process
+from experiments.speed.rounds import Row, in_a_process
 from experiments.speed.timings import OURS
+from extrap.device import cores
 
 RUNS, STEPS = 4, 600
 # the sizes of main, a quarter of its steps, and little to evaluate

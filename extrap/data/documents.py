@@ -10,7 +10,7 @@ import numpy as np
 
 from extrap.data.base import HeldOut, Reference
 from extrap.errors import UserError
-from extrap.results import write_atomic
+from extrap.files import write_atomic
 
 VOCAB_SIZE = 256
 

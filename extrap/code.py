@@ -1,0 +1,53 @@
+"""The digest of the code that answers depend on: rows of different programs are not mixed."""
+
+import ast
+import hashlib
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from extrap.specs import target
+
+# all that stands between a config and its rows, but for the schemes that are not part of an extension
+MODULES = (
+    "attention", "data.base", "data.documents", "data.markov", "data.text", "distributed", "evaluate", "extensions", "floor",
+    "model", "objectives", "positions.absolute", "positions.base", "positions.local", "protocols",
+    "relative", "train",
+)  # fmt: skip
+
+
+def program_digest() -> str:
+    """Of all that every run goes through."""
+    return _digest([f"extrap.{module}" for module in MODULES])
+
+
+def scheme_digest(position: dict[str, Any]) -> str:
+    """Of the modules of one scheme: whoever edits a scheme leaves the runs of others valid."""
+    return _digest(sorted({cls.__module__ for cls in _classes(position)}))
+
+
+def _classes(spec: dict[str, Any]) -> Iterator[type]:
+    yield target(spec, "position", "extrap.positions")
+    for value in spec.values():
+        if isinstance(value, dict):
+            yield from _classes(value)
+
+
+def _digest(modules: list[str]) -> str:
+    digest = hashlib.sha256()
+    for module in modules:
+        spec = importlib.util.find_spec(module)
+        assert spec is not None, module
+        assert spec.origin is not None, module
+        digest.update(f"{module}\0{meaning(Path(spec.origin).read_text())}\0".encode())
+    return digest.hexdigest()[:16]
+
+
+def meaning(source: str) -> str:
+    """The source without comments, docstrings and layout."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body[0] = ast.Pass()
+    return ast.unparse(tree)

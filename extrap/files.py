@@ -1,0 +1,63 @@
+"""Files that survive whatever happens: atomic, sealed with a digest, locked. Imports no torch."""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+DIGEST = hashlib.sha256().digest_size  # bytes, behind the content of a sealed file
+
+
+class Damaged(Exception):
+    """A sealed file is not what was written."""
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """The file is there whole or not at all, whenever the process is killed."""
+    temporary = path.with_name(path.name + ".partial")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):  # a full disk needs the room
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_sealed(path: Path, content: bytes) -> None:
+    """Written as by write_atomic, the SHA-256 of the content behind it; zip files, torch's among them, do not mind."""
+    write_atomic(path, content + hashlib.sha256(content).digest())
+
+
+def read_sealed(path: Path) -> bytes:
+    """The content of a sealed file. Raises Damaged if a bit of it has changed or some of it is gone."""
+    sealed = path.read_bytes()
+    content, digest = sealed[:-DIGEST], sealed[-DIGEST:]
+    if hashlib.sha256(content).digest() != digest:
+        raise Damaged(f"{path} is damaged: its {len(sealed):,} bytes do not have the digest that was written with them")
+    return content
+
+
+@contextlib.contextmanager
+def locked(path: Path, seconds: float) -> Iterator[None]:
+    """Holds a lock, which the system takes back from a process that dies. Raises Timeout if another has it for longer."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path, timeout=seconds):
+        yield
+
+
+def is_locked(path: Path) -> bool:
+    """Whether some process holds this lock now."""
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
