@@ -8,7 +8,7 @@ SCALE ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup sweep report figures claims paper bench bench-all profile test test-all check smoke clean
+.PHONY: help setup sweep status report figures claims paper bench bench-all profile test test-all check smoke clean
 
 help:  ## this help
 	@echo "make TARGET [EXPERIMENT=$(EXPERIMENT)] [JOBS=runs side by side, all cores if not given] [ARGS=\"option=value ...\"]"
@@ -39,6 +39,9 @@ $(PEERS): $(READY)
 
 sweep: $(READY)  ## train and evaluate all runs of EXPERIMENT that are not finished, then its report
 	@.venv/bin/python -m experiments.run experiment=$(EXPERIMENT) hydra.launcher.n_jobs=$(JOBS) $(ARGS)
+
+status: $(READY)  ## how far each sweep is, from its files alone, while it runs here or elsewhere
+	@.venv/bin/python -m experiments.progress
 
 report: $(READY)  ## tables and figures of EXPERIMENT from its finished runs
 	@.venv/bin/python -m experiments.report gather $(EXPERIMENT)

@@ -94,7 +94,7 @@ def test_a_scheme_that_ends_has_no_rows_beyond_its_end(tmp_path):
 def test_a_scheme_that_reaches_nothing_has_a_table_without_rows(tmp_path):
     c, encoder = make(tmp_path, "position=learned")
     found = evaluation.evaluate(encoder, c.source, c.objective, dataclasses.replace(c.config.eval, lengths=[21, 48],
-                                                                                   windows=[21]))  # fmt: skip
+                                                                                   windows=[21])).rows  # fmt: skip
     assert found.empty
     assert list(found.columns) == list(rows(c, encoder).columns)
 
@@ -121,7 +121,7 @@ def test_one_long_pass_serves_every_protocol(tmp_path, causal):
 
 def extended(c, encoder, extension):
     config = dataclasses.replace(c.config.eval, extensions=["none", extension])
-    found = evaluation.evaluate(encoder, c.source, c.objective, config)
+    found = evaluation.evaluate(encoder, c.source, c.objective, config).rows
     columns = ["protocol", "eval_len", "document", "segment"]
     apart = {name: part.drop(columns="extension").set_index(columns) for name, part in found.groupby("extension")}
     return apart["none"], apart.get(extension)
