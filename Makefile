@@ -8,7 +8,7 @@ SCALE ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup sweep status report figures claims paper bench bench-all profile test test-all check smoke clean
+.PHONY: help setup sweep status tensorboard report figures claims paper bench bench-all profile test test-all check smoke clean
 
 help:  ## this help
 	@echo "make TARGET [EXPERIMENT=$(EXPERIMENT)] [JOBS=runs side by side, all cores if not given] [ARGS=\"option=value ...\"]"
@@ -42,6 +42,15 @@ sweep: $(READY)  ## train and evaluate all runs of EXPERIMENT that are not finis
 
 status: $(READY)  ## how far each sweep is, from its files alone, while it runs here or elsewhere
 	@.venv/bin/python -m experiments.progress
+
+BOARD := .venv/tensorboard
+
+$(BOARD): $(READY)
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tensorboard]'
+	@touch $@
+
+tensorboard: $(BOARD)  ## losses and perplexities of all runs in a browser, while sweeps write them; Ctrl-C ends it
+	@.venv/bin/python -m experiments.tensorboard
 
 report: $(READY)  ## tables and figures of EXPERIMENT from its finished runs
 	@.venv/bin/python -m experiments.report gather $(EXPERIMENT)

@@ -1,0 +1,95 @@
+"""Losses and perplexities of runs as TensorBoard shows them, from their files alone, while a sweep writes them or later.
+
+python -m experiments.tensorboard [--results RESULTS] [--once] [NAME ...]
+"""
+
+import argparse
+import contextlib
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from extrap.errors import UserError
+from extrap.results import load_rows
+from extrap.stats import perplexity
+
+SECONDS = 5.0  # between looks
+LOSSES = ("loss", "grad_norm", "lr")
+
+
+class Board:
+    """The event files of all runs of an experiment, below results/runs/<name>/tensorboard.
+
+    A run that is resumed writes the same numbers again: what a step has shown stays.
+    """
+
+    def __init__(self, runs: Path) -> None:
+        self.runs = runs
+        self.shown: dict[Path, int] = {}  # the last step of each file; a file of rows has none
+
+    def update(self) -> None:
+        """Adds what the runs have written since the last time."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        for folder in sorted(path.parent for path in self.runs.glob("*/train.csv")):
+            losses = pd.read_csv(folder / "train.csv", on_bad_lines="skip").dropna()
+            new = losses[losses["step"] > self.shown.get(folder / "train.csv", 0)]
+            rows = folder / "eval.csv"
+            to_score = rows.exists() and rows not in self.shown
+            if new.empty and not to_score:
+                continue
+            with SummaryWriter(self.runs / "tensorboard" / folder.name) as writer:
+                for line in new.to_dict("records"):
+                    for name in LOSSES:
+                        writer.add_scalar(f"training/{name}", line[name], int(line["step"]))
+                    self.shown[folder / "train.csv"] = int(line["step"])
+                if to_score:
+                    by_length = perplexity(load_rows(rows), ["extension", "protocol", "eval_len"])
+                    for extension, protocol, eval_len, log_ppl in by_length[
+                        ["extension", "protocol", "eval_len", "log_ppl"]
+                    ].itertuples(index=False):
+                        # the axis that TensorBoard names step is the evaluation length here
+                        writer.add_scalar(f"perplexity/{protocol}, {extension}", np.exp(log_ppl), eval_len)
+                    self.shown[rows] = 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Runs as TensorBoard shows them.")
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--once", action="store_true", help="write the event files and end, without a server")
+    parser.add_argument("names", nargs="*")
+    arguments = parser.parse_args()
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            "TensorBoard is not installed: make tensorboard installs it, or pip install 'extrap[tensorboard]'"
+        ) from error
+    root = arguments.results / "runs"
+    names = arguments.names or sorted({path.parts[-3] for path in root.glob("*/*/train.csv")})
+    if not any(root.glob(f"{name}/*/train.csv") for name in names):
+        raise UserError(f"{root} holds no run of {', '.join(names) or 'any experiment'}; `make sweep` makes them")
+    boards = [Board(root / name) for name in names]
+    for board in boards:
+        board.update()
+    if arguments.once:
+        return
+    shown = boards[0].runs if len(boards) == 1 else root
+    line = [sys.executable, "-m", "tensorboard.main", "--logdir", str(shown)]
+    with subprocess.Popen(line) as server, contextlib.suppress(KeyboardInterrupt):
+        while server.poll() is None:
+            time.sleep(SECONDS)
+            for board in boards:
+                board.update()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
