@@ -75,9 +75,14 @@ def _reason(cell: "Cell") -> str:
     return f"{log.read_text().strip().splitlines()[-1]} (the whole of it: {log})"
 
 
-if __name__ == "__main__":
+def main(arguments: list[str]) -> int:
+    """The command. Returns its exit code."""
     try:
-        sys.exit(sweep(sys.argv[1:]))
+        return sweep(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,6 +1,7 @@
 """What this machine has, and what it does well."""
 
 import ctypes
+import os
 import sys
 
 import torch
@@ -29,6 +30,11 @@ def pick_precision(wanted: Precision, device: torch.device) -> Precision:
         capabilities = torch.cpu.get_capabilities()
         has_units = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return Precision.bf16 if has_units else Precision.fp32
+
+
+def physical_memory() -> int:
+    """Bytes."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def keep_freed_memory() -> None:
