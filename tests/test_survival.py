@@ -290,6 +290,14 @@ def test_a_disk_that_becomes_full_costs_nothing_that_was_finished(small_disk, un
     assert rows(small_disk) == undisturbed
 
 
+def test_a_disk_that_is_too_small_is_told_before_anything_is_trained(small_disk):
+    done = run(small_disk, "model.d_model=256", "model.d_ff=1024", "model.n_layers=4")
+    assert done.returncode == 2
+    assert "runtime.results_dir: weights and checkpoints take " in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(small_disk.rglob("*-seed0"))
+
+
 # ---- what has no number
 
 
