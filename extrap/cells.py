@@ -195,8 +195,8 @@ def _check_disk(cells: list[Cell]) -> None:
     place = cells[0].config.folder.parent
     if (free := shutil.disk_usage(place).free) < needed:
         raise UserError(
-            f"runtime.results_dir: weights and checkpoints take {needed / 2**20:,.0f} MiB, {place} has {free / 2**20:,.0f} MiB "
-            "free; make room or choose another place"
+            f"runtime.results_dir: weights and checkpoints take {needed / 2**20:,.0f} MiB, {place} has {free / 2**20:,.0f}"
+            " MiB free; make room or choose another place"
         )
 
 

@@ -1,5 +1,6 @@
 """No config, corpus or checkpoint that somebody was handed runs code, or writes outside the results."""
 
+import io
 import os
 import pickle
 import shutil
@@ -15,10 +16,11 @@ from extrap import compose, runs
 from extrap.cells import prepare_grid
 from extrap.compose import compose_grid
 from extrap.errors import UserError
+from extrap.files import write_sealed
 from extrap.results import claim
 from extrap.runs import build_encoder, execute
 from extrap.specs import target
-from extrap.train import load_checkpoint, make_optimizer
+from extrap.train import load_tensors
 
 ROOT = Path(__file__).parents[1]
 TINY = ["experiment=smoke", "position=rope", "seed=0", "data=markov", "objective=causal"]
@@ -193,7 +195,9 @@ def cell(tmp_path):
 
 @pytest.mark.parametrize("name", ["checkpoint.pt", "model.pt"])
 def test_a_malicious_checkpoint_is_not_run(tmp_path, cell, name):
-    torch.save({"model": Malicious(tmp_path / "owned"), "step": 1, "seconds": 0.0}, cell.config.folder / name)
+    content = io.BytesIO()
+    torch.save({"model": Malicious(tmp_path / "owned"), "step": 1, "seconds": 0.0}, content)
+    write_sealed(cell.config.folder / name, content.getvalue())  # its digest is as right as a stranger can make it
     with pytest.raises(pickle.UnpicklingError):
         execute(cell)
     assert not (tmp_path / "owned").exists()
@@ -202,10 +206,11 @@ def test_a_malicious_checkpoint_is_not_run(tmp_path, cell, name):
 
 
 def test_a_checkpoint_is_read_for_its_weights_alone(tmp_path, cell):
-    encoder = build_encoder(cell)
-    torch.save({"model": encoder.state_dict(), "optimizer": Malicious(tmp_path / "owned")}, tmp_path / "checkpoint.pt")
+    content = io.BytesIO()
+    torch.save({"model": build_encoder(cell).state_dict(), "optimizer": Malicious(tmp_path / "owned")}, content)
+    write_sealed(tmp_path / "checkpoint.pt", content.getvalue())
     with pytest.raises(pickle.UnpicklingError):
-        load_checkpoint(tmp_path / "checkpoint.pt", encoder, make_optimizer(encoder, cell.config.train))
+        load_tensors(tmp_path / "checkpoint.pt")
     assert not (tmp_path / "owned").exists()
 
 
