@@ -6,6 +6,7 @@ python -m experiments.report claims        results/claims/: what the rows say ab
 """
 
 import argparse
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from experiments.remake import draw_papers, paper_figures
 from experiments.speed.report import write_speed_report
 from extrap.errors import UserError
 from extrap.figures import draw, save_figure
-from extrap.files import write_atomic
+from extrap.files import locked, write_atomic
 from extrap.pairs import extrapolates, pairs
 from extrap.pairs_report import pairs_figure, pairs_table
 from extrap.results import (
@@ -45,7 +46,8 @@ def gather(results: Path, name: str, command: str) -> None:
             f"{results / 'runs' / name}: no run has rows; {', '.join(sorted(set(missing['reason']))) or 'none ended'}"
         )
     folder = results / name
-    with all_or_nothing(folder) as draft:
+    lock = results / "runs" / name / "locks" / "report.lock"
+    with locked(lock, seconds=600), all_or_nothing(folder) as draft:  # a sweep and `make report` may come at once
         save_rows(draft / "rows.csv", rows)
         save_table(draft / "missing.csv", missing)
         save_rows(draft / "training.csv", collect_training(results / "runs" / name))
@@ -61,6 +63,8 @@ def gather(results: Path, name: str, command: str) -> None:
 def all_or_nothing(folder: Path) -> Iterator[Path]:
     """A place to write to: at the end its files replace those of the folder, after an error none of them does."""
     folder.mkdir(exist_ok=True)
+    for left in folder.glob(".draft-*"):  # by a report that was killed
+        shutil.rmtree(left)
     with TemporaryDirectory(prefix=".draft-", dir=folder) as name:
         yield (draft := Path(name))
         for path in sorted(draft.iterdir()):
