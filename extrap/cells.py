@@ -4,14 +4,17 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from extrap import distributed
 from extrap.code import program_digest, scheme_digest
 from extrap.config import Config
 from extrap.data.base import Source
 from extrap.data.documents import Documents, Stored, store
-from extrap.device import pick_device, pick_precision
+from extrap.device import physical_memory, pick_device, pick_precision
 from extrap.errors import UserError, nearest
 from extrap.extensions import EXTENSIONS
+from extrap.model import n_parameters
 from extrap.objectives import Objective
 from extrap.positions.base import Geometry, PositionScheme
 from extrap.protocols import PROTOCOLS
@@ -42,8 +45,12 @@ def prepare(config: Config, *, stored: bool = False) -> Cell:
     Raises UserError for what they refuse.
     """
     stored = stored and (_store(config) / "documents.json").exists()
-    source: Source = Stored(_store(config)) if stored else build(config.data, "data", "extrap.data")
-    objective: Objective = build(config.objective, "objective", "extrap.objectives")
+    source = Stored(_store(config)) if stored else build(config.data, "data", "extrap.data")
+    objective = build(config.objective, "objective", "extrap.objectives")
+    if not isinstance(source, Source):
+        raise UserError(f"data._target_: expected a source of tokens, found {config.data['_target_']}")
+    if not isinstance(objective, Objective):
+        raise UserError(f"objective._target_: expected an objective, found {config.objective['_target_']}")
     return Cell(config, source, objective, _identity(config, source.describe(), program_digest()))
 
 
@@ -61,6 +68,7 @@ def _identity(config: Config, data: dict[str, Any], code: str) -> dict[str, Any]
 
 def prepare_grid(configs: list[Config]) -> list[Cell]:
     """All cells, each of them checked. Raises UserError for the first thing that is wrong anywhere."""
+    _check_names(configs)
     cells: list[Cell] = []
     prepared: dict[str, Cell] = {}  # data are read once
     for config in configs:
@@ -70,7 +78,6 @@ def prepare_grid(configs: list[Config]) -> list[Cell]:
         known = prepared[key]
         identity = _identity(config, known.identity["data"], known.identity["code"])
         cells.append(Cell(config, known.source, known.objective, identity))
-    _check_names(configs)
     for cell in cells:
         _check(cell)
     refuse_to_lose(configs[0].results, cells[0].identity, {(config.scheme, config.seed) for config in configs})
@@ -87,6 +94,15 @@ def store_documents(cell: Cell) -> None:
 def _check_names(configs: list[Config]) -> None:
     seen: dict[str, Config] = {}
     for config in configs:
+        if config.results != configs[0].results:
+            raise UserError(
+                "a sweep has one report: expected one name and runtime.results_dir for all its cells, found "
+                f"{configs[0].results} and {config.results}"
+            )
+        try:
+            config.folder.exists()
+        except OSError as error:
+            raise UserError(f"{config.folder}: no folder can have this name ({error.strerror})") from error
         other = seen.setdefault(config.run, config)
         if other is not config:
             raise UserError(
@@ -124,8 +140,34 @@ def _check(cell: Cell) -> None:
         )
     extra = cell.objective.extra_tokens
     cell.source.check(config.train.train_len + extra, max(config.eval.lengths) + extra, config.eval.n_segments)
-    build_scheme(config, cell.objective.causal)
+    _check_memory(cell)
     refuse_other_config(config.folder, cell.identity)
+
+
+def _check_memory(cell: Cell) -> None:
+    """Only what plainly cannot fit is refused: weights and tokens, without all that is computed from them."""
+    config, source, objective, _ = cell
+    try:
+        with torch.device("meta"):  # sizes alone
+            scheme = build_scheme(config, objective.causal)
+    except UserError as error:
+        if not isinstance(error.__cause__, RuntimeError):
+            raise
+        scheme = build_scheme(config, objective.causal)  # it may look at numbers while it is built
+    n_params = n_parameters(config.model, objective.n_inputs(source.vocab_size), source.vocab_size)
+    n_params += sum(parameter.numel() for parameter in scheme.parameters())
+    on_gpu = pick_device(config.runtime.device).type != "cpu"  # where gradients and the two moments of AdamW are then
+    batch, held_out = config.train.batch_size * config.train.train_len, config.eval.n_segments * max(config.eval.lengths)
+    memory = physical_memory()
+    for option, what, size in (
+        ("model", f"{n_params:,} parameters", n_params * (4 if on_gpu else 16)),
+        ("train.batch_size", f"batches of {batch:,} tokens", 8 * batch),
+        ("eval.n_segments", f"{held_out:,} held-out tokens", 8 * held_out),
+    ):
+        if size > memory:
+            raise UserError(
+                f"{option}: {what} take {size / 2**30:,.0f} GiB and more, this machine has {memory / 2**30:,.0f} GiB"
+            )
 
 
 def _check_writable(config: Config) -> None:

@@ -24,6 +24,8 @@ class Device(Enum):
     cuda = "cuda"
 
 
+MOST = 2**31 - 1  # of any count: beyond it, products of two counts leave the whole numbers of 64 bits
+MOST_THREADS = 1024
 NO_EXPERIMENTS = ("runs", "claims", "papers", "speed")  # what else stands below results/
 
 
@@ -84,6 +86,12 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         _at_least(1, "eval", self, "n_segments", "n_targets", "stride", "n_pseudo")
+        for name in ("lengths", "windows"):
+            if not all(type(n) is int and 1 <= n <= MOST for n in getattr(self, name)):
+                raise UserError(f"eval.{name}: expected numbers of tokens from 1 to 2**31 - 1, found {getattr(self, name)}")
+        for name in ("protocols", "extensions"):
+            if not all(type(n) is str for n in getattr(self, name)):
+                raise UserError(f"eval.{name}: expected names, found {getattr(self, name)}")
         for name in ("protocols", "extensions", "lengths", "windows"):
             given = getattr(self, name)
             if not given or len(set(given)) < len(given):
@@ -119,6 +127,10 @@ class RuntimeConfig:
 
     def __post_init__(self) -> None:
         _at_least(1, "runtime", self, "threads", "checkpoint_every")
+        if self.threads > MOST_THREADS:
+            raise UserError(f"runtime.threads: expected at most {MOST_THREADS:,}, found {self.threads}")
+        if not self.results_dir.strip() or "\0" in self.results_dir:
+            raise UserError(f"runtime.results_dir: expected a folder, found {self.results_dir!r}")
 
 
 @dataclass
@@ -136,7 +148,7 @@ class Config:
     runtime: RuntimeConfig
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**31:
+        if not 0 <= self.seed <= MOST:
             raise UserError(f"seed: expected 0 to 2**31 - 1, found {self.seed}")
         if not re.fullmatch(r"[\w.-]{1,100}", self.name, re.ASCII) or not self.name.strip("."):
             raise UserError(f"name: expected letters, digits, '_', '.' or '-', found {self.name!r}")
@@ -192,3 +204,5 @@ def _at_least(bound: int, group: str, config: object, *fields: str) -> None:
     for field in fields:
         if not getattr(config, field) >= bound:
             raise UserError(f"{group}.{field}: expected at least {bound}, found {getattr(config, field)}")
+        if getattr(config, field) > MOST:
+            raise UserError(f"{group}.{field}: expected at most 2**31 - 1, found {getattr(config, field)}")

@@ -7,6 +7,9 @@ from collections.abc import Iterable
 class UserError(Exception):
     """Something the user can mend: one line that says what was found, what was expected and what to do."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))  # it may quote what a person or a stranger's file has said
+
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """'did you mean ...?' or the whole choice, whichever helps."""
@@ -17,4 +20,9 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 def one_line(text: str) -> str:
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """Line ends, control characters and marks that turn the direction of text as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -12,6 +12,13 @@ from extrap.positions.base import PositionScheme
 MLP_TOKENS = 8_192  # of a sequence at a time
 
 
+def n_parameters(config: ModelConfig, n_inputs: int, n_outputs: int) -> int:
+    """Of an Encoder, its scheme's left aside, without building it."""
+    d_model = config.d_model
+    block = 4 * d_model**2 + 2 * d_model * config.d_ff + 2 * d_model
+    return (n_inputs + 1 + (0 if config.tie else n_outputs)) * d_model + config.n_layers * block
+
+
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)); (B, T, D) -> (B, T, D)."""
 

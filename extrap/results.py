@@ -252,6 +252,16 @@ def save_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def _save_csv(path: Path, table: pd.DataFrame, float_format: str | None) -> None:
-    buffer = io.StringIO()
-    table.to_csv(buffer, index=False, lineterminator="\n", float_format=float_format)
+    buffer = _Lines()
+    table.to_csv(buffer, index=False, lineterminator="\r\n", float_format=float_format)
     write_atomic(path, buffer.getvalue())
+
+
+class _Lines(io.StringIO):
+    """Rows as CSV writes them, one a call, with "\\n" at their ends.
+
+    A carriage return within a name would end a row too, unless quoted; Python before 3.13 quotes what rows end in.
+    """
+
+    def write(self, row: str) -> int:
+        return super().write(row.removesuffix("\r\n") + "\n")

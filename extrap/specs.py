@@ -2,11 +2,13 @@
 
 import importlib
 import inspect
+import math
 import re
+import sys
 import typing
 from typing import Any
 
-from extrap.errors import UserError, nearest
+from extrap.errors import UserError, nearest, one_line
 
 
 def target(spec: dict[str, Any], option: str, package: str) -> type:
@@ -19,8 +21,8 @@ def target(spec: dict[str, Any], option: str, package: str) -> type:
         cls = getattr(importlib.import_module(module), name)
     except (ModuleNotFoundError, AttributeError) as error:
         raise UserError(f"{option}._target_: there is no {path}") from error
-    if not inspect.isclass(cls):
-        raise UserError(f"{option}._target_: expected a class, found {path}")
+    if not inspect.isclass(cls) or not _is_of(package, cls):  # but one that the module has imported from elsewhere
+        raise UserError(f"{option}._target_: expected a class of {package}, found {path}")
     return cls
 
 
@@ -36,9 +38,13 @@ def build(spec: dict[str, Any], option: str, package: str, **facts: Any) -> Any:
         if key == "_target_":
             continue
         if key not in parameters or key in facts:
-            raise UserError(f"{option}.{key}: no such option; {nearest(key, set(parameters) - set(facts))}")
-        if isinstance(value, dict):
+            raise UserError(
+                f"{option}.{key}: no such option; {nearest(str(key), [name for name in parameters if name not in facts])}"
+            )
+        if isinstance(value, dict) and inspect.isclass(kind := parameters[key].annotation) and _is_of(package, kind):
             arguments[key] = build(value, f"{option}.{key}", package, **facts)
+            if not isinstance(arguments[key], kind):
+                raise UserError(f"{option}.{key}._target_: expected a {kind.__name__}, found {value['_target_']}")
         else:
             arguments[key] = _typed(value, parameters[key].annotation, f"{option}.{key}")
     for key, parameter in parameters.items():
@@ -46,19 +52,25 @@ def build(spec: dict[str, Any], option: str, package: str, **facts: Any) -> Any:
             raise UserError(f"{option}.{key}: is missing; {cls.__name__} needs it")
     try:
         return cls(**arguments)
-    except ValueError as error:
-        raise UserError(f"{option}: {error}") from error
+    except (ValueError, RuntimeError) as error:  # torch's own of sizes that cannot be
+        raise UserError(one_line(f"{option}: {error}")) from error
+
+
+def _is_of(package: str, cls: type) -> bool:
+    return f"{cls.__module__}.".startswith(f"{package}.")
 
 
 def _typed(value: Any, annotation: Any, option: str) -> Any:
-    if annotation is float and type(value) is int:
-        value = float(value)
+    if annotation is float and type(value) is int and abs(value) <= sys.float_info.max:
+        value = float(value)  # 500000 and 500000.0 are one base
     wanted = typing.get_origin(annotation) or annotation
     items = typing.get_args(annotation)
     fits = type(value) is wanted and (wanted is not list or all(type(item) is items[0] for item in value))
     if not fits:
         name = wanted.__name__ if not items else str(annotation)
         raise UserError(f"{option}: expected {name}, found {value!r}")
+    if (type(value) is float and not math.isfinite(value)) or (type(value) is int and abs(value) >= 2**31):
+        raise UserError(f"{option}: expected a finite number, below 2**31 where it is a whole one; found {value}")
     return value
 
 
@@ -72,6 +84,5 @@ def label(spec: dict[str, Any]) -> str:
     shown = [label(value) for value in spec.values() if isinstance(value, dict)]
     for key, value in spec.items():
         if key in parameters and not isinstance(value, dict) and value != parameters[key].default:
-            # 500000 and 500000.0 are one base
-            shown.append(f"{key}={float(value) if parameters[key].annotation is float and type(value) is int else value}")
+            shown.append(f"{key}={_typed(value, parameters[key].annotation, f'position.{key}')}")
     return cls.__name__.lower() + (f"({', '.join(shown)})" if shown else "")

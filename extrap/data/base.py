@@ -1,6 +1,6 @@
 """What a source of tokens offers."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -20,6 +20,7 @@ class Reference(NamedTuple):
     nll: np.ndarray  # (S,) nats, for the prediction of each token from the context before it
 
 
+@runtime_checkable
 class Source(Protocol):
     """Documents of tokens 0 .. vocab_size - 1. One token is one byte of text, or one symbol."""
 

@@ -78,17 +78,19 @@ def files_below(paths: list[str], option: str) -> dict[str, Path]:
     """The files named by paths, folders replaced by all the files below them; hidden ones are left out.
 
     A document's name begins with the last part of the path that was given: wherever a corpus lies, its names are the same.
+    Raises UserError for a link that leads out of its folder: who gives away a corpus could name any file with it.
     """
     if not paths:
         raise UserError(f"{option}: no files given; expected a list of UTF-8 text files or folders, {option}=[PATH,...]")
     files: dict[str, Path] = {}
     read = set()
-    for path in map(Path, paths):
-        if not os.path.exists(path):  # unlike Path.exists, False for a name that cannot be one
-            raise UserError(f"{option}: {path} does not exist (looked from {Path.cwd()})")
-        below = (
-            [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file() and not is_hidden(p.relative_to(path))]
-        )
+    for given in paths:
+        path = Path(given)
+        if not given or not os.path.exists(path):  # unlike Path.exists, False for a name that cannot be one
+            raise UserError(f"{option}: {given or repr(given)} does not exist (looked from {Path.cwd()})")
+        if not path.is_file() and not path.is_dir():
+            raise UserError(f"{option}: {path} is neither a file nor a folder")
+        below = [path] if path.is_file() else _files_of(path, option)
         if not below:
             raise UserError(f"{option}: the folder {path} holds no files")
         for file in below:
@@ -96,6 +98,8 @@ def files_below(paths: list[str], option: str) -> dict[str, Path]:
                 continue
             read.add(file.resolve())
             name = Path(path.resolve().name, file.relative_to(path)).as_posix()
+            if any("\ud800" <= c <= "\udfff" for c in name):
+                raise UserError(f"{option}: {name}: the name of the file is not UTF-8; rename it")
             if files.setdefault(name, file) is not file:
                 raise UserError(
                     f"{option}: {files[name]} and {file} would both be named {name}; give the folder that holds both"
@@ -103,18 +107,35 @@ def files_below(paths: list[str], option: str) -> dict[str, Path]:
     return dict(sorted(files.items()))
 
 
-def is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _files_of(folder: Path, option: str) -> list[Path]:
+    """The files below a folder, links to others of them last."""
+    root = Path(os.path.realpath(folder))
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{option}: {error.filename}: cannot be read ({error.strerror})")
+
+    found = []
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(place, name) for name in (*folders, *names) if not name.startswith(".")):
+            target = Path(os.path.realpath(path))  # of a link in a circle itself
+            if path.is_symlink() and not (target.is_relative_to(root) and os.path.exists(target)):
+                raise UserError(f"{option}: {path} is a link to {target}, which is no file or folder within {folder}")
+            if path.is_file():
+                found.append(path)
+            elif not path.is_dir():
+                raise UserError(f"{option}: {path} is neither a file nor a folder")
+    return sorted(found, key=lambda path: (path.is_symlink(), path))
 
 
 def read_text(path: Path) -> bytes:
     """The bytes of a UTF-8 text file."""
-    if not str(path).isprintable() and any("\ud800" <= c <= "\udfff" for c in str(path)):
-        raise UserError(f"{str(path)!a}: the name of the file is not UTF-8; rename it")
     try:
         text = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except MemoryError as error:
+        raise UserError(f"{path}: is larger than what is left of this machine's memory") from error
     if not text:
         raise UserError(f"{path}: is empty; expected UTF-8 text")
     try:

@@ -1,7 +1,7 @@
 """The relative bias of T5."""
 
-import itertools
 import math
+from bisect import bisect_left
 
 import torch
 from torch import Tensor, nn
@@ -67,5 +67,5 @@ def bucket_edges(size: int, max_distance: int) -> list[int]:
     edges = list(range(1, exact + 1))
     for c in range(1, size - exact):
         bound = max_distance**c * exact ** (size - exact - c)
-        edges.append(next(d for d in itertools.count(edges[-1]) if d ** (size - exact) >= bound))
+        edges.append(bisect_left(range(max_distance), bound, lo=edges[-1], key=lambda d: d ** (size - exact)))
     return edges
