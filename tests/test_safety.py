@@ -112,7 +112,8 @@ def test_an_experiment_cannot_make_hydra_do_anything(stranger, monkeypatch, hydr
         "defaults: [smoke, {/position@hydra.launcher.x: rope}, _self_]",
         "defaults: [smoke, {override /schema@hydra.callbacks: schema}, _self_]",
         f"defaults: [smoke, {{override /data: markov}}, _self_]\nposition: {MKDIR}",
-        f"defaults: [smoke, {{override /data: markov}}, {{override /position: local}}, _self_]\nposition: {{inner: {MKDIR}}}",
+        "defaults: [smoke, {override /data: markov}, {override /position: local}, _self_]\n"
+        f"position: {{inner: {MKDIR}}}",
         f"defaults: [smoke, _self_]\ndata: {MKDIR}",
         f"defaults: [smoke, {{override /data: markov}}, _self_]\nobjective: {MKDIR}",
         f"defaults: [smoke, _self_]\nmodel: {MKDIR}",
