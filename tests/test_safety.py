@@ -1,7 +1,7 @@
 """No config, corpus or checkpoint that somebody was handed runs code, or writes outside the results."""
 
+import io
 import os
-import pickle
 import shutil
 import subprocess
 import sys
@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from experiments import run
 from experiments.run import main
-from extrap import compose, runs
+from extrap import compose
 from extrap.cells import prepare_grid
 from extrap.compose import compose_grid
 from extrap.errors import UserError
+from extrap.files import write_sealed
 from extrap.results import claim
-from extrap.runs import build_encoder, execute
 from extrap.specs import target
-from extrap.train import load_checkpoint, make_optimizer
+from extrap.train import load_tensors
 
 ROOT = Path(__file__).parents[1]
 TINY = ["experiment=smoke", "position=rope", "seed=0", "data=markov", "objective=causal"]
@@ -34,10 +35,10 @@ class NotRefused(Exception):
 def stranger(tmp_path, monkeypatch):
     """An experiment file by somebody else -> the line that refuses it."""
 
-    def begin(cell):
+    def begin(*_):
         raise NotRefused
 
-    monkeypatch.setattr(runs, "write_references", begin)
+    monkeypatch.setattr(run, "_run_and_report", begin)
     monkeypatch.setattr(compose, "CONF", Path(shutil.copytree(compose.CONF, tmp_path / "conf")))
 
     def refusal(content: str | bytes, *overrides: str) -> str:
@@ -192,21 +193,20 @@ def cell(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["checkpoint.pt", "model.pt"])
-def test_a_malicious_checkpoint_is_not_run(tmp_path, cell, name):
-    torch.save({"model": Malicious(tmp_path / "owned"), "step": 1, "seconds": 0.0}, cell.config.folder / name)
-    with pytest.raises(pickle.UnpicklingError):
-        execute(cell)
+@pytest.mark.parametrize("sealed", [False, True])
+def test_a_malicious_checkpoint_is_not_run(tmp_path, cell, name, sealed):
+    """With the seal of a whole file, too: whoever hands over a checkpoint can make one."""
+    content, path = io.BytesIO(), cell.config.folder / name
+    torch.save({"model": Malicious(tmp_path / "owned"), "step": 1, "seconds": 0.0}, content)
+    (write_sealed if sealed else Path.write_bytes)(path, content.getvalue())
+    if sealed:
+        with pytest.raises(UserError, match="other things than weights"):
+            load_tensors(path)
+    else:
+        assert load_tensors(path) is None
     assert not (tmp_path / "owned").exists()
-    torch.load(cell.config.folder / name, weights_only=False)
+    torch.load(io.BytesIO(content.getvalue()), weights_only=False)
     assert (tmp_path / "owned").exists(), "it would have run"
-
-
-def test_a_checkpoint_is_read_for_its_weights_alone(tmp_path, cell):
-    encoder = build_encoder(cell)
-    torch.save({"model": encoder.state_dict(), "optimizer": Malicious(tmp_path / "owned")}, tmp_path / "checkpoint.pt")
-    with pytest.raises(pickle.UnpicklingError):
-        load_checkpoint(tmp_path / "checkpoint.pt", encoder, make_optimizer(encoder, cell.config.train))
-    assert not (tmp_path / "owned").exists()
 
 
 # the command itself
