@@ -370,7 +370,7 @@ def test_what_is_broken_is_refused(place):
 @pytest.mark.slow
 def test_every_option_refuses_what_it_cannot_be(place):
     for key in options():
-        all_refused(broken_option(key), place, 6)
+        all_refused(broken_option(key), place, 4)
 
 
 @pytest.mark.slow

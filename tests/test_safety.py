@@ -106,6 +106,7 @@ def test_an_experiment_cannot_make_hydra_do_anything(stranger, monkeypatch, hydr
     assert told in stranger(f"{HEAD}hydra:\n  {hydra}\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
