@@ -75,10 +75,10 @@ def compose_launcher(overrides: list[str]) -> dict[str, Any]:
 
 @contextmanager
 def _composing(overrides: list[str]) -> Iterator[tuple[OverridesParser, list[Override], DictConfig, dict[str, Any]]]:
-    """The overrides parsed, Hydra's own section with those that are not swept, and what that section may be.
+    """Hydra made ready: the overrides read, Hydra's own section as they make it, and as they may; errors as UserError.
 
-    An experiment may come from a stranger, and Hydra calls whatever class its own section names: that section is the
-    project's, but for what is swept and for options of the launcher. Errors of Hydra become a UserError.
+    An experiment may come from a stranger, and Hydra calls whatever class that section names: it has to be the project's,
+    but for what is swept, which launcher it is, and options of the launcher.
     """
     for override in overrides:
         if override.startswith("-"):

@@ -5,11 +5,13 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
 
+from extrap.errors import one_line
 from extrap.typesetting import name
 
 STYLE = Path(__file__).with_name("figures.mplstyle")
@@ -25,6 +27,8 @@ PANEL_TITLES = {
 }
 NULL_TITLE = "nonoverlap: text cut into pieces; dotted: if blind beyond"
 
+LONGEST = 80  # characters of a name
+
 Style = dict[str, object]
 Looks = dict[tuple[str, str], Style]  # (scheme, extension) -> of its line
 Values = tuple[str, str, str]  # the columns of middle, low and high
@@ -34,7 +38,7 @@ def panels_by_protocol(points: pd.DataFrame, values: Values, ylabel: str, log: b
     """A panel a protocol on one scale; a column `null`, where points have it, is drawn dotted."""
     protocols = list(points["protocol"].unique())
     with mpl.rc_context(fname=STYLE):
-        names = points["scheme"].str.len().max()
+        names = points["scheme"].map(drawn).str.len().max()
         width = (3.5 + 0.06 * max(0, names - 16)) * len(protocols)
         figure = Figure(figsize=(max(width, 4.6), 3.0), layout="constrained")  # no narrower than the title
         FigureCanvasAgg(figure)
@@ -51,9 +55,16 @@ def panels_by_protocol(points: pd.DataFrame, values: Values, ylabel: str, log: b
         figure.canvas.draw()
         for axes, protocol in zip(panels, protocols, strict=True):
             chosen = points[points["protocol"] == protocol]
-            labels(axes, chosen, values[0], looks, {key: name(*key) for key in looks})
+            labels(axes, chosen, values[0], looks, {key: drawn(name(*key)) for key in looks})
         figure.suptitle(f"{setting_title(points)}{_seeds_title(points)}", x=0.01, ha="left", fontsize=8)
     return figure
+
+
+def drawn(text: str) -> str:
+    """A name as a figure can show it: on one line, not endless, and with escapes for what the font does not have."""
+    known = font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap()
+    line = "".join(c if ord(c) in known else c.encode("unicode_escape").decode() for c in one_line(text))
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
 
 
 def setting_title(points: pd.DataFrame) -> str:
@@ -147,6 +158,7 @@ def labels(axes: Axes, points: pd.DataFrame, value: str, looks: Looks, names: di
                 color=color,
                 fontsize=7,
                 va="center",
+                parse_math=False,
                 bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5},
             )
         else:

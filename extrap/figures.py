@@ -9,7 +9,17 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from extrap.curves import STYLE, axes_of_lengths, curves, keep_to_curves, labels, panels_by_protocol, setting_title, styles
+from extrap.curves import (
+    STYLE,
+    axes_of_lengths,
+    curves,
+    drawn,
+    keep_to_curves,
+    labels,
+    panels_by_protocol,
+    setting_title,
+    styles,
+)
 from extrap.files import write_atomic
 from extrap.null import early_token_null
 from extrap.results import save_table
@@ -123,7 +133,7 @@ def controls_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
             if np.divide(*axes.get_ylim()[::-1]) < 5:  # 1, 2, 5, 10 are too far apart for it
                 axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
             axes.set_xlabel("")
-            axes.set_title(scheme, color=looks[scheme, "none"]["color"], parse_math=False)
+            axes.set_title(drawn(scheme), color=looks[scheme, "none"]["color"], parse_math=False)
         for axes in panels[len(schemes) :]:
             axes.set_visible(False)
         figure.supxlabel("evaluation length / training length", fontsize=8)

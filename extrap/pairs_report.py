@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from extrap.curves import STYLE, setting_title
+from extrap.curves import STYLE, drawn, setting_title
 from extrap.stats import SETTING
 from extrap.typesetting import length, markdown
 
@@ -52,7 +52,7 @@ def pairs_figure(pairs: pd.DataFrame) -> Figure:
     protocols = list(shown["protocol"].unique())
     n_columns = shown.groupby("protocol")["eval_len"].nunique().max()
     n_cells = len(set(shown["scheme_a"]) | set(shown["scheme_b"])) - 1
-    longest = max(shown["scheme_a"].str.len().max(), shown["scheme_b"].str.len().max())
+    longest = max(len(drawn(scheme)) for scheme in {*shown["scheme_a"], *shown["scheme_b"]})
     names = 0.06 * longest + 0.3
     size = (names + max(CELL[0] * n_cells, 1.7), CELL[1] * n_cells + 0.45 + 0.05 * longest)  # titles are up to 1.7 wide
     width = max(size[0] * n_columns, 3.4)
@@ -154,8 +154,8 @@ def _evidence(lines: pd.DataFrame) -> str:
 
 def _matrix(axes: Axes, cell: pd.DataFrame) -> None:
     ranking = _ranking(cell)
-    rows, columns = ranking[:-1], ranking[1:]
     lines = _better_first(cell)
+    rows, columns = ([scheme for scheme in ranking if scheme in set(lines[side])] for side in ("better", "worse"))
     by = np.full((len(rows), len(columns)), np.nan)
     decided = np.zeros(by.shape, dtype=bool)
     for line in lines.itertuples():
@@ -174,10 +174,10 @@ def _matrix(axes: Axes, cell: pd.DataFrame) -> None:
     axes.set_xlim(0, len(columns))
     axes.set_ylim(len(rows), 0)
     axes.set_aspect(CELL[1] / CELL[0], anchor="W")
-    axes.set_xticks(np.arange(len(columns)) + 0.5, columns, parse_math=False)
+    axes.set_xticks(np.arange(len(columns)) + 0.5, [*map(drawn, columns)], parse_math=False)
     axes.tick_params(axis="x", labelrotation=45)
     for label in axes.get_xticklabels():
         label.set(ha="right", rotation_mode="anchor")
-    axes.set_yticks(np.arange(len(rows)) + 0.5, rows, parse_math=False)
+    axes.set_yticks(np.arange(len(rows)) + 0.5, [*map(drawn, rows)], parse_math=False)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

@@ -7,6 +7,7 @@ positions, which each of them draws for itself.
 
 import io
 import math
+import pickle
 import sys
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from extrap import distributed
 from extrap.config import Precision, TrainConfig
 from extrap.data.base import Source
+from extrap.errors import UserError
 from extrap.files import Damaged, read_sealed, write_atomic, write_sealed
 from extrap.model import Encoder
 from extrap.objectives import Objective
@@ -207,4 +209,6 @@ def load_tensors(path: Path) -> dict[str, Any] | None:
             print(f"{error}; what it held is trained again", file=sys.stderr)
         path.unlink(missing_ok=True)  # another process may have been first
         return None
+    except pickle.UnpicklingError as error:  # it would run code, or was made by something else
+        raise UserError(f"{path} holds other things than weights, and is not read; remove it") from error
     return state

@@ -5,11 +5,13 @@ import re
 import numpy as np
 import pandas as pd
 
+from extrap.errors import one_line
+
 NONE = "–"
 
 
 def name(scheme: str, extension: str) -> str:
-    return scheme if extension == "none" else f"{scheme} + {extension}"
+    return one_line(scheme if extension == "none" else f"{scheme} + {extension}")
 
 
 def length(tokens: int) -> str:
@@ -48,7 +50,7 @@ def align(table: pd.DataFrame) -> list[str]:
 
 
 def escape_markdown(text: str) -> str:
-    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_\[\]<>|&~$])", r"\\\1", one_line(text))
 
 
 def latex_cell(text: str) -> str:
@@ -63,4 +65,4 @@ def escape_latex(text: str) -> str:
         "–": "--",
         "±": r"$\pm$",
     } | {c: f"\\{c}" for c in "&%$#_{}"}
-    return "".join(special.get(character, character) for character in " ".join(text.split()))
+    return "".join(special.get(character, character) for character in one_line(text))

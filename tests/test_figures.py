@@ -20,7 +20,7 @@ from matplotlib.transforms import Bbox
 from rows import both_protocols, many, scheme_rows, shuffled, with_floor
 
 from extrap.curves import spread
-from extrap.figures import controls_figure, draw, floor_figure, perplexity_figure, position_figure
+from extrap.figures import controls_figure, draw, floor_figure, perplexity_figure, position_figure, save_figure
 from extrap.pairs import extrapolates, pairs
 from extrap.pairs_report import pairs_figure, pairs_table
 from extrap.results import save_table
@@ -479,3 +479,21 @@ def test_one_seed_has_a_floor_without_a_band():
     panels(figure)
     assert points["excess"].to_list() == pytest.approx([0.1, 0.2])
     assert points[["low", "high"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["two\nlines", "two\r\nlines", "$x^2$", "$", "位置", "x" * 300, "\u202eturned", "👩\u200d👧", "שלום", "<b>&amp;"],
+)
+def test_any_name_is_drawn_without_a_warning(tmp_path, name):
+    nll = {128: [1.5, 1.51], 256: [1.4, 1.42], 512: [1.3, 1.32]}
+    rows = pd.concat(
+        [
+            many({name: nll, f"{name}, tied": nll, f"{name} ends": {128: [1.6, 1.7]}}),
+            scheme_rows(name, nll, extension="window"),
+        ]
+    )
+    draw(rows, tmp_path)
+    save_figure(pairs_figure(compared := pairs(rows)), compared, tmp_path / "pairs")
+    width = float(re.search(r'width="([\d.]+)pt"', (tmp_path / "perplexity.svg").read_text())[1])
+    assert width < 72 * 20

@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rows import both_protocols, many, scheme_rows, shuffled, with_floor
 
+from extrap.results import load_rows, save_rows
 from extrap.tables import csv_table, latex_table, markdown_table, text_table
 from extrap.typesetting import NONE, number
 
@@ -326,13 +327,14 @@ NAMES = [
     "local(rope, window=32)", "t5(max_distance=256)", "a|b", r"a\|b", "ends in \\", "two\nlines", "two\r\nlines",
     "carriage\rreturn", "$x^2$", "$", "50%", "a_b_c", "{}", "{", "}", "<b>bold</b>", "**bold**", "**12**", "`code`",
     "位置", "x" * 300, "&", "#1", "~", "^", r"\textbf{x}", r"\end{tabular}", "%s {0}", "- x", "nan", "None", "12", "5.00",
-    "[link](x)", "<", "a — b", ":--",
+    "[link](x)", "<", "a — b", ":--", "&lt;", "~~gone~~", "\u202eturned", "\x1b[31mred", "\0", "line\u2028s", "שלום",
+    "\ufeff",
 ]  # fmt: skip
 
 
 def shown(name: str) -> str:
-    """On one line; nothing else about a name may change."""
-    return " ".join(name.split())
+    """On one line, and what cannot be seen as an escape; nothing else about a name may change."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(name.split()))
 
 
 def rows_named(*names: str) -> pd.DataFrame:
@@ -355,6 +357,25 @@ def test_no_name_breaks_markdown():
         for (cell, *_), name in zip(table[1:], NAMES, strict=False):
             assert re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", cell) == shown(name)  # a backslash hides what a sign would do
             assert not re.search(r"(?<!\\)(\\\\)*[*<`\[]", cell), name
+
+
+def test_no_name_breaks_the_terminal():
+    plain, odd = (text_table(rows_named(*names)) for names in (["x" * n for n in range(1, len(NAMES) + 1)], NAMES))
+    assert odd.count("\n") == plain.count("\n")
+    assert all(line.isprintable() for line in odd.splitlines())
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.text(max_size=20), st.text(max_size=20))
+@example("carriage\rreturn", "\r")
+@example("two\r\nlines", "two\nlines")
+@example('"', "a,b")
+def test_rows_are_read_as_they_were_written_whatever_their_names(tmp_path_factory, scheme, document):
+    path = tmp_path_factory.mktemp("rows") / "rows.csv"
+    rows = scheme_rows(scheme, {128: [1.5], 256: [1.4]}).query("eval_len == 128 or n_tokens == 30")
+    rows = rows.assign(document=rows["document"] + document).reset_index(drop=True)
+    save_rows(path, rows)
+    pd.testing.assert_frame_equal(load_rows(path), rows, check_dtype=False, check_exact=True)
 
 
 def test_no_name_breaks_latex():
