@@ -9,8 +9,10 @@ import argparse
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -89,15 +91,16 @@ def write_report(rows: pd.DataFrame, missing: pd.DataFrame, folder: Path) -> lis
     return written
 
 
+def report_again(folder: Path) -> list[Path]:
+    return write_report(load_rows(folder / "rows.csv"), load_missing(folder / "missing.csv"), folder)
+
+
 # what the measurements of a folder are named -> how its report is written
-REPORTS: dict[str, Callable[[Path], list[Path]]] = {
-    "rows.csv": lambda folder: write_report(load_rows(folder / "rows.csv"), load_missing(folder / "missing.csv"), folder),
-    "timings.csv": write_speed_report,
-}
+REPORTS: dict[str, Callable[[Path], list[Path]]] = {"rows.csv": report_again, "timings.csv": write_speed_report}
 
 
 def draw_all(results: Path) -> None:
-    """Every report below results/ again, and the figures of papers that can be drawn from their rows.
+    """Every report below results/ again, side by side, and the figures of papers that can be drawn from their rows.
 
     What cannot be drawn is told in a line and stops none of the others; at the end it raises UserError.
     """
@@ -110,14 +113,20 @@ def draw_all(results: Path) -> None:
     reports["claims"] = partial(write_claims, results)
     reports |= {name: partial(draw_papers, results, name) for name in paper_figures()}
     failed = []
-    for name, make in reports.items():
-        try:
-            print(*make(), sep="\n")
-        except UserError as error:
-            print(f"{name}: {error}", file=sys.stderr)
-            failed.append(name)
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        futures = {name: pool.submit(_written, make) for name, make in reports.items()}
+        for name, future in futures.items():
+            try:
+                print(*future.result(), sep="\n", flush=True)
+            except UserError as error:
+                print(f"{name}: {error}", file=sys.stderr)
+                failed.append(name)
     if failed:
         raise UserError(f"{len(failed)} of {len(reports)} reports could not be made: {', '.join(failed)}")
+
+
+def _written(make: Callable[[], Iterable[Path | str]]) -> list[str]:
+    return [str(line) for line in make()]
 
 
 def main() -> None:
