@@ -70,7 +70,7 @@ def compose_grid(overrides: list[str]) -> list[Config]:
 def compose_launcher(overrides: list[str]) -> dict[str, Any]:
     """The engine that these overrides ask for, as a spec. Raises UserError."""
     with _composing(overrides) as (_, _, hydra, _):
-        return typing.cast(dict[str, Any], OmegaConf.to_container(hydra.launcher))
+        return typing.cast(dict[str, Any], OmegaConf.to_container(hydra.launcher, resolve=True))
 
 
 @contextmanager
