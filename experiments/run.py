@@ -80,6 +80,8 @@ def _run_and_report(cells: "list[Cell]", run: Callable[[], None], command: str) 
             except KeyboardInterrupt:
                 print(f"\ninterrupted: {_count(cells)}; the same command goes on from there", file=sys.stderr)
                 return 130
+            except UserError:
+                raise
             except Exception as error:  # noqa: BLE001  whatever breaks an engine
                 print(f"\nthe sweep broke off: {type(error).__name__}: {error}", file=sys.stderr)
     for cell in cells:

@@ -31,9 +31,7 @@ ENVIRONMENT = os.environ | {
 def start(results: Path, *overrides: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "experiments.run", *TINY, f"runtime.results_dir={results}", *overrides]
     pipe = subprocess.PIPE
-    return subprocess.Popen(
-        command, cwd=ROOT, env=ENVIRONMENT, start_new_session=True, text=True, stdout=pipe, stderr=pipe
-    )
+    return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, start_new_session=True, text=True, stdout=pipe, stderr=pipe)
 
 
 @contextmanager
@@ -42,8 +40,8 @@ def node(*options: str) -> Iterator[subprocess.Popen]:
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1", "--num-gpus=0", *options]
     command += ["--node-ip-address=127.0.0.1", "--object-store-memory=80000000"]
     process = subprocess.Popen(
-        command, env=ENVIRONMENT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+        command, cwd="/", env=ENVIRONMENT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )  # fmt: skip
     try:
         yield process
     finally:
@@ -136,8 +134,16 @@ def test_a_run_that_is_killed_again_and_again_costs_itself_alone(tmp_path):
         assert (runs / name / "eval.csv").exists()
 
 
-def test_a_run_that_fits_nowhere_is_told_at_once(tmp_path):
-    sweep = start(tmp_path, "hydra/launcher=ray", "hydra.launcher.cores=1000")
-    _, stderr = sweep.communicate(timeout=60)
-    assert sweep.returncode == 1
-    assert "no node of the cluster has that; give hydra.launcher.cores=" in stderr
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("hydra.launcher.cores=1000", "no node of the cluster has that; give hydra.launcher.cores=..."),
+        ("hydra.launcher.address=127.0.0.1:1", "expected HOST:PORT of a Ray cluster"),
+    ],
+)
+def test_what_cannot_be_is_told_at_once(tmp_path, override, told):
+    sweep = start(tmp_path, "hydra/launcher=ray", override)
+    stdout, stderr = sweep.communicate(timeout=60)
+    assert (sweep.returncode, stdout, stderr.count("\n")) == (2, "", 1)
+    assert stderr.startswith("error: hydra.launcher")
+    assert told in stderr

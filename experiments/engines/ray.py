@@ -4,13 +4,14 @@ import contextlib
 import io
 import logging
 import os
+import socket
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from experiments.worker import give_up, run_one
 from extrap.config import Config, Device
-from extrap.device import cores as own_cores
-from extrap.device import pick_device, pick_precision
+from extrap.device import cores, pick_device, pick_precision
 from extrap.errors import UserError, one_line
 
 try:
@@ -45,10 +46,19 @@ class Ray:
 
     def _connect(self) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        new = {"num_cpus": own_cores(), "object_store_memory": OBJECT_STORE, "include_dashboard": False}
-        ray.init(
-            self.address, log_to_driver=False, logging_level=logging.ERROR, **(new if self.address == "local" else {})
-        )
+        init = partial(ray.init, self.address, log_to_driver=False, logging_level=logging.ERROR)
+        if self.address == "local":
+            init(num_cpus=cores(), object_store_memory=OBJECT_STORE, include_dashboard=False)
+            return
+        host, _, port = self.address.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()  # Ray would try for minutes
+            init()
+        except (ValueError, OSError, ray.exceptions.RayError) as error:
+            raise UserError(
+                f"hydra.launcher.address: expected HOST:PORT of a Ray cluster started with the same RAY_AUTH_MODE and "
+                f"token as are set here, found {self.address} ({one_line(str(error))})"
+            ) from error
 
     def _run(self, configs: list[Config]) -> None:
         remote = ray.remote(max_calls=1, max_retries=0, **self._needs(configs[0]))(run_one)
