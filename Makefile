@@ -1,6 +1,7 @@
 # Every target first brings the virtual environment up to date, and does nothing about it when it is.
 PYTHON ?= python3
 EXPERIMENT ?= main
+LAUNCHER ?= local
 JOBS ?= -1
 ARGS ?=
 FIGURE ?=
@@ -8,12 +9,12 @@ SCALE ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup sweep status tensorboard report figures claims paper bench bench-all profile test test-all check smoke clean
+.PHONY: help setup sweep status tensorboard report figures claims paper bench bench-all profile test test-all test-engines check smoke clean
 
 help:  ## this help
-	@echo "make TARGET [EXPERIMENT=$(EXPERIMENT)] [JOBS=runs side by side, all cores if not given] [ARGS=\"option=value ...\"]"
+	@echo "make TARGET [EXPERIMENT=$(EXPERIMENT)] [LAUNCHER=local|ray|slurm] [JOBS=runs side by side, all cores if not given] [ARGS=\"option=value ...\"]"
 	@echo
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1@\2/p' $(MAKEFILE_LIST) | while IFS=@ read -r name text; do printf '  %-10s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1@\2/p' $(MAKEFILE_LIST) | while IFS=@ read -r name text; do printf '  %-14s %s\n' "$$name" "$$text"; done
 	@echo
 	@echo "experiments: $(patsubst conf/experiment/%.yaml,%,$(wildcard conf/experiment/*.yaml))"
 
@@ -30,26 +31,22 @@ $(READY): pyproject.toml constraints.txt
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-PEERS := .venv/peers
-
-$(PEERS): $(READY)
-	@echo "installing what is measured against (once)"
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+# the extras of pyproject.toml, each installed when a target first needs it
+.venv/extra-%: $(READY)
+	@echo "installing the extra $* (once)"
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
 	@touch $@
 
-sweep: $(READY)  ## train and evaluate all runs of EXPERIMENT that are not finished, then its report
-	@.venv/bin/python -m experiments.run experiment=$(EXPERIMENT) hydra.launcher.n_jobs=$(JOBS) $(ARGS)
+ENGINE := hydra/launcher=$(LAUNCHER) $(if $(filter local,$(LAUNCHER)),hydra.launcher.n_jobs=$(JOBS))
+EXTRA := $(patsubst %,.venv/extra-%,$(filter ray slurm,$(LAUNCHER)))
+
+sweep: $(READY) $(EXTRA)  ## train and evaluate all runs of EXPERIMENT that are not finished, then its report
+	@.venv/bin/python -m experiments.run experiment=$(EXPERIMENT) $(ENGINE) $(ARGS)
 
 status: $(READY)  ## how far each sweep is, from its files alone, while it runs here or elsewhere
 	@.venv/bin/python -m experiments.progress
 
-BOARD := .venv/tensorboard
-
-$(BOARD): $(READY)
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tensorboard]'
-	@touch $@
-
-tensorboard: $(BOARD)  ## losses and perplexities of all runs in a browser, while sweeps write them; Ctrl-C ends it
+tensorboard: .venv/extra-tensorboard  ## losses and perplexities of all runs in a browser, while sweeps write them; Ctrl-C ends it
 	@.venv/bin/python -m experiments.tensorboard
 
 report: $(READY)  ## tables and figures of EXPERIMENT from its finished runs
@@ -61,17 +58,17 @@ figures: $(READY)  ## all tables and figures again from the tracked rows, withou
 claims: $(READY)  ## what the tracked rows say about published claims, without training
 	@.venv/bin/python -m experiments.report claims
 
-paper: $(READY)  ## what the figures of papers need, and the figures; FIGURE=NAME: one of them; SCALE=gpu: larger models
+paper: $(READY) $(EXTRA)  ## what the figures of papers need, and the figures; FIGURE=NAME: one of them; SCALE=gpu: larger models
 	@needs=$$(.venv/bin/python -m experiments.remake needs $(FIGURE) $(if $(SCALE),--scale $(SCALE))) || exit; \
 	for experiment in $$needs; do \
-	    .venv/bin/python -m experiments.run experiment=$$experiment hydra.launcher.n_jobs=$(JOBS) $(ARGS) || failed=1; \
+	    .venv/bin/python -m experiments.run experiment=$$experiment $(ENGINE) $(ARGS) || failed=1; \
 	done; \
 	.venv/bin/python -m experiments.remake draw $(FIGURE) && exit $${failed:-0}
 
-bench: $(PEERS)  ## how fast it is against the peers, a few minutes; leave the machine alone meanwhile
+bench: .venv/extra-bench  ## how fast it is against the peers, a few minutes; leave the machine alone meanwhile
 	@.venv/bin/python -m experiments.bench $(ARGS)
 
-bench-all: $(PEERS)  ## the same with longer inputs and more rounds, a quarter of an hour; ARGS=--compiled: compiled peers too
+bench-all: .venv/extra-bench  ## the same with longer inputs and more rounds, a quarter of an hour; ARGS=--compiled: compiled peers too
 	@.venv/bin/python -m experiments.bench --all $(ARGS)
 
 profile: $(READY)  ## where a training step goes; ARGS="position=rope objective=mlm ..."
@@ -83,12 +80,15 @@ test: $(READY)  ## the quick tests, about four minutes
 test-all: $(READY)  ## all tests; those for a GPU are skipped where there is none
 	@.venv/bin/python -m pytest -q
 
+test-engines: $(READY) .venv/extra-ray .venv/extra-slurm  ## sweeps over several machines and processes, with the extras that they need
+	@.venv/bin/python -m pytest -q tests/test_ray.py tests/test_slurm.py tests/test_distributed.py
+
 check: $(READY)  ## lint and types
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 
-smoke: $(READY)  ## the whole path in about a minute, with models too small to mean anything
+smoke: $(READY) $(EXTRA)  ## the whole path in about a minute, with models too small to mean anything
 	@rm -rf results/runs/smoke
 	@.venv/bin/python -m experiments.run experiment=smoke hydra.launcher.n_jobs=$(JOBS) $(ARGS)
 

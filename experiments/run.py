@@ -36,6 +36,11 @@ def run_cells(composed: DictConfig) -> None:
     run_one(parse(composed))
 
 
+def _run_by_hydra(precision: str) -> None:
+    sys.argv.append(f"train.precision={precision}")  # other machines may pick another than this one did
+    run_cells()
+
+
 def sweep(overrides: list[str], ranks: "Ranks | None" = None) -> int:
     """Everything in order: check, run, report. Returns the exit code.
 
@@ -48,8 +53,12 @@ def sweep(overrides: list[str], ranks: "Ranks | None" = None) -> int:
 
     # an engine of ours takes the configs as they are; launchers of other packages are Hydra's business
     own = launcher["_target_"].startswith("experiments.")
-    run = partial(build(launcher, "hydra.launcher", "experiments.engines").run, configs) if own else run_cells
+    engine = build(launcher, "hydra.launcher", "experiments.engines") if own else None
     cells = prepare_grid(configs)
+    if engine:
+        run = partial(engine.run, [cell.config for cell in cells if not cell.is_finished])
+    else:
+        run = partial(_run_by_hydra, cells[0].identity["train"]["precision"])
     if ranks:
         run = partial(ranks.execute_all, cells)
     try:
@@ -80,6 +89,8 @@ def _run_and_report(cells: "list[Cell]", run: Callable[[], None], command: str) 
             except KeyboardInterrupt:
                 print(f"\ninterrupted: {_count(cells)}; the same command goes on from there", file=sys.stderr)
                 return 130
+            except UserError:
+                raise
             except Exception as error:  # noqa: BLE001  whatever breaks an engine
                 print(f"\nthe sweep broke off: {type(error).__name__}: {error}", file=sys.stderr)
     for cell in cells:

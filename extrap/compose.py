@@ -70,7 +70,7 @@ def compose_grid(overrides: list[str]) -> list[Config]:
 def compose_launcher(overrides: list[str]) -> dict[str, Any]:
     """The engine that these overrides ask for, as a spec. Raises UserError."""
     with _composing(overrides) as (_, _, hydra, _):
-        return typing.cast(dict[str, Any], OmegaConf.to_container(hydra.launcher))
+        return typing.cast(dict[str, Any], OmegaConf.to_container(hydra.launcher, resolve=True))
 
 
 @contextmanager
@@ -167,6 +167,13 @@ def _explain(error: Exception, overrides: list[str]) -> str:
             names = loader.get_group_options(group)
         if names:
             return f"{group}={option}: no such {group}; {nearest(option, names)}"
+    if "'hydra/launcher/submitit_" in text:
+        return (
+            "hydra/launcher=slurm: hydra-submitit-launcher is not installed; make sweep LAUNCHER=slurm does that, "
+            "and without make: pip install -c constraints.txt -e '.[slurm]'"
+        )
+    if found := re.search(r"Could not override '(hydra\.launcher\.[^']+)'", text):
+        return f"{found[1]}: this launcher has no such option; conf/hydra/launcher/NAME.yaml shows those that each has"
     if found := re.search(r"Could not override '([^']+)'", text):
         return f"{found[1]}: no such option; {nearest(found[1], _options())}"
     if error.__cause__ and "rror merging" in text:
