@@ -40,7 +40,7 @@ COUNTS = ["train_len", "eval_len", "seed", "segment", "n_tokens", "n_bytes"]
 KEY = ["scheme", "extension", "objective", "data", "protocol", "train_len", "eval_len", "seed", "document", "segment"]
 # in these the runs of one experiment may differ: they are columns of their rows, so nothing is averaged over them unseen
 MAY_DIFFER = ("seed", "position", "scheme_code")
-MADE_BY = ("version", "git_commit", "git_dirty", "python", "torch", "device", "precision", "threads")
+MADE_BY = ("version", "git_commit", "git_dirty", "python", "torch", "device", "precision", "threads", "processes")
 
 
 def claim(folder: Path, config: dict[str, Any]) -> None:
@@ -191,7 +191,7 @@ def provenance(runs: Path, command: str) -> str:
     folders = evaluated(runs)
     config = load_config(folders[0] / "config.yaml")
     metas = [load_meta(folder / "meta.json") for folder in folders if (folder / "meta.json").exists()]
-    made_by = [{key: meta[key] for key in MADE_BY} for meta in metas]
+    made_by = [{key: meta[key] for key in MADE_BY if key in meta} for meta in metas]
     text: str = yaml.safe_dump(
         {
             "command": command,
