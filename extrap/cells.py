@@ -82,8 +82,8 @@ def prepare_grid(configs: list[Config]) -> list[Cell]:
     for cell in cells:
         _check(cell)
     refuse_to_lose(configs[0].results, cells[0].identity, {(config.scheme, config.seed) for config in configs})
-    _check_writable(configs[0])
     _check_disk(cells)
+    _check_writable(configs[0])
     return cells
 
 
@@ -192,7 +192,7 @@ def _check_disk(cells: list[Cell]) -> None:
     """Weights of all runs to come, and of one at least a checkpoint while it replaces the one before."""
     sizes = [4 * _n_params(cell) for cell in cells if not cell.is_finished]
     needed = sum(sizes) + 6 * max(sizes, default=0)
-    place = cells[0].config.folder.parent
+    place = next(folder for folder in cells[0].config.folder.parents if folder.exists())
     if (free := shutil.disk_usage(place).free) < needed:
         raise UserError(
             f"runtime.results_dir: weights and checkpoints take {needed / 2**20:,.0f} MiB, {place} has {free / 2**20:,.0f}"

@@ -6,9 +6,11 @@ Broken values are drawn for every option that the composed configs hold, so that
 import functools
 import io
 import os
+import shutil
 import signal
 import socket
 import tempfile
+from collections import namedtuple
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from enum import Enum
@@ -26,7 +28,7 @@ from extrap.compose import CONF, compose_grid
 from extrap.data.text import Text
 
 TINY = ["experiment=smoke", "position=rope", "seed=0", "data=markov", "objective=causal"]
-SECONDS = 30  # after which a case counts as hanging
+SECONDS = 300  # after which a case counts as hanging, on a busy machine too
 HUGE = 2**31
 
 torch.set_num_threads(1)
@@ -445,6 +447,11 @@ def test_a_bad_cell_in_the_last_place_is_found_at_the_start(place, monkeypatch, 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(cells, "physical_memory", lambda: 68_800_000_000)  # the table of learned is too much
     assert told in refusal(place, *overrides)
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(place, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("Room", "free")(1))
+    assert "MiB free; make room" in refusal(place)
 
 
 def test_a_run_folder_of_another_config_in_the_last_place_is_found_at_the_start(place, tmp_path):
