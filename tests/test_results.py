@@ -31,6 +31,7 @@ CONFIG = {
     "train": {"lr": 0.002, "max_steps": 20},
     "name": None,
 }
+from extrap.tables import NOTHING
 
 
 def refusal(function, *arguments) -> str:
@@ -211,12 +212,12 @@ def test_a_report_can_be_made_again_from_its_rows_byte_for_byte(tmp_path, capsys
     printed = capsys.readouterr().out
     files = {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()}
     assert files.keys() == {
-        "rows.csv", "training.csv", "provenance.yaml", "table.csv", "table.md", "table.tex",
+        "rows.csv", "missing.csv", "training.csv", "provenance.yaml", "table.csv", "table.md", "table.tex",
         "perplexity.csv", "perplexity.png", "perplexity.pdf", "perplexity.svg",
         "pairs.csv", "pairs.md", "pairs.png", "pairs.pdf", "pairs.svg",
     }  # fmt: skip
     assert all(str(tmp_path / "made" / name) in printed for name in files)
-    for name in files.keys() - {"rows.csv", "training.csv", "provenance.yaml"}:
+    for name in files.keys() - {"rows.csv", "missing.csv", "training.csv", "provenance.yaml"}:
         (tmp_path / "made" / name).unlink()
     draw_all(tmp_path)
     assert {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()} == files
@@ -373,7 +374,7 @@ def test_a_single_scheme_is_held_against_its_window(tmp_path):
     nll = {128: [1.0, 1.1], 256: [0.9, 1.0]}
     window = scheme_rows("a", {128: [1.0, 1.1], 256: [1.0, 1.1]}, extension="window", protocol="same_targets")
     rows = pd.concat([scheme_rows("a", nll, protocol="same_targets"), window])
-    written = {path.name for path in write_report(rows, tmp_path)}
+    written = {path.name for path in write_report(rows, NOTHING, tmp_path)}
     assert {"extrapolates.csv", "pairs.md"} <= written
     assert "pairs.png" not in written
     assert list(pd.read_csv(tmp_path / "extrapolates.csv")["eval_len"]) == [256]

@@ -61,6 +61,7 @@ def test_a_sweep_writes_and_prints_everything(swept):
     }
     assert {p.name for p in folder.iterdir()} == expected | {
         "rows.csv",
+        "missing.csv",
         "training.csv",
         "provenance.yaml",
         "table.csv",
@@ -100,7 +101,7 @@ def test_tables_and_figures_come_back_byte_for_byte(swept):
     folder = swept / "smoke"
     before = {p: content for p, (_, content) in state(folder).items()}
     for path in before:
-        if path.name not in ("rows.csv", "training.csv", "provenance.yaml"):
+        if path.name not in ("rows.csv", "missing.csv", "training.csv", "provenance.yaml"):
             path.unlink()
     done = report("--results", swept, "draw")
     assert (done.returncode, done.stderr) == (0, "")
