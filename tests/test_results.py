@@ -24,6 +24,7 @@ from extrap.results import (
     save_rows,
     write_atomic,
 )
+from extrap.tables import NOTHING
 
 CONFIG = {
     "seed": 0,
@@ -31,7 +32,6 @@ CONFIG = {
     "train": {"lr": 0.002, "max_steps": 20},
     "name": None,
 }
-from extrap.tables import NOTHING
 
 
 def refusal(function, *arguments) -> str:
