@@ -12,7 +12,7 @@ from experiments.claims.report import write_claims
 from experiments.report import write_report
 from experiments.speed.report import write_speed_report
 from extrap.compose import CONF, compose_grid
-from extrap.results import load_rows
+from extrap.results import load_missing, load_rows
 from extrap.stats import LEARNED, perplexity
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -61,7 +61,7 @@ def test_all_runs_are_there(name):
 
 @pytest.mark.parametrize("name", TRACKED)
 def test_tables_and_figures_show_the_rows(name, tmp_path):
-    written = write_report(load_rows(RESULTS / name / "rows.csv"), tmp_path)
+    written = write_report(load_rows(RESULTS / name / "rows.csv"), load_missing(RESULTS / name / "missing.csv"), tmp_path)
     check_committed(name, written, {"rows.csv", "training.csv", "provenance.yaml"})
 
 
