@@ -193,10 +193,11 @@ def _check_disk(cells: list[Cell]) -> None:
     sizes = [4 * _n_params(cell) for cell in cells if not cell.is_finished]
     needed = sum(sizes) + 6 * max(sizes, default=0)
     place = next(folder for folder in cells[0].config.folder.parents if folder.exists())
-    if (free := shutil.disk_usage(place).free) < needed:
+    disk = shutil.disk_usage(place)
+    if disk.free < needed and disk.total:  # what has no size is no disk
         raise UserError(
-            f"runtime.results_dir: weights and checkpoints take {needed / 2**20:,.0f} MiB, {place} has {free / 2**20:,.0f}"
-            " MiB free; make room or choose another place"
+            f"runtime.results_dir: weights and checkpoints take {needed / 2**20:,.0f} MiB, {place} has "
+            f"{disk.free / 2**20:,.0f} MiB free; make room or choose another place"
         )
 
 

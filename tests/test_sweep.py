@@ -124,6 +124,8 @@ def test_an_interrupted_sweep_says_how_to_go_on(tmp_path):
     process = subprocess.Popen(
         command(tmp_path, "train.max_steps=100000"), cwd=ROOT, start_new_session=True, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        # whoever runs the tests in the background of a shell ignores Ctrl-C, and what he starts would do so too
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     wait_for(lambda: list(tmp_path.glob("runs/smoke/*/train.csv")), process)
     os.killpg(process.pid, signal.SIGINT)
