@@ -75,10 +75,10 @@ profile: $(READY)  ## where a training step goes; ARGS="position=rope objective=
 	@.venv/bin/python -m experiments.profile $(ARGS)
 
 test: $(READY)  ## the quick tests, about four minutes
-	@.venv/bin/python -m pytest -q -n auto --dist loadfile -m "not slow and not gpu"
+	@.venv/bin/python -m pytest -q -n auto --dist worksteal -m "not slow and not gpu"
 
 test-all: $(READY)  ## all tests; those for a GPU are skipped where there is none
-	@.venv/bin/python -m pytest -q -n auto --dist loadfile
+	@.venv/bin/python -m pytest -q -n auto --dist worksteal
 
 test-engines: $(READY) .venv/extra-ray .venv/extra-slurm  ## sweeps over several machines and processes, with the extras that they need
 	@.venv/bin/python -m pytest -q tests/test_ray.py tests/test_slurm.py tests/test_distributed.py

@@ -59,7 +59,11 @@ def test_all_runs_are_there(name):
     assert segments.nunique() == 1, "the same segments for every scheme, seed and length"
 
 
-@pytest.mark.parametrize("name", TRACKED)
+# those that the README shows; the others take a minute more
+QUICK = [pytest.param(name, marks=[] if name in ("main", "markov") else pytest.mark.slow) for name in TRACKED]
+
+
+@pytest.mark.parametrize("name", QUICK)
 def test_tables_and_figures_show_the_rows(name, tmp_path):
     written = write_report(load_rows(RESULTS / name / "rows.csv"), load_missing(RESULTS / name / "missing.csv"), tmp_path)
     check_committed(name, written, {"rows.csv", "training.csv", "provenance.yaml"})

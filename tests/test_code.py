@@ -1,0 +1,41 @@
+"""The digest of the code: what changes it and what does not."""
+
+from extrap import code
+from extrap.code import meaning, program_digest, scheme_digest
+
+ROPE = {"_target_": "extrap.positions.rope.Rope"}
+ALIBI = {"_target_": "extrap.positions.alibi.Alibi"}
+SOURCE = '''
+"""What it is."""
+
+def double(x):
+    """Twice x."""
+    return 2 * x  # as it says
+'''
+OTHER_WORDS = """
+'Something else.'
+def double(x):
+
+    'Two of it.'
+    return (2 *
+        x)
+"""
+
+
+def test_words_and_layout_mean_nothing():
+    assert meaning(SOURCE) == meaning(OTHER_WORDS)
+    assert meaning(SOURCE) != meaning(SOURCE.replace("2 * x", "3 * x"))
+
+
+def test_a_scheme_has_the_digest_of_all_that_it_is_made_of():
+    local = {"_target_": "extrap.positions.local.Local", "inner": ROPE, "window": 5}
+    digests = [scheme_digest(spec) for spec in (ROPE, ALIBI, local, {**local, "inner": ALIBI})]
+    assert len(set(digests)) == 4
+    assert scheme_digest({**ROPE, "base": 500.0}) == digests[0], "arguments stand in the config"
+    assert program_digest() not in digests
+
+
+def test_an_edit_of_the_program_changes_its_digest(monkeypatch):
+    before = program_digest()
+    monkeypatch.setattr(code, "MODULES", code.MODULES[:-1])
+    assert program_digest() != before
