@@ -4,6 +4,7 @@ python -m experiments.progress [--results RESULTS] [NAME ...]
 """
 
 import argparse
+import re
 import sys
 import threading
 from collections import Counter
@@ -19,6 +20,7 @@ from extrap.errors import UserError
 from extrap.files import is_locked, write_atomic
 from extrap.results import load_config, load_meta
 
+ENTRY = re.compile(r"^(\d+),.*,([\d.]+)$", re.MULTILINE)  # of train.csv: its step, and seconds so far
 SECONDS = 1.0  # between looks
 EVALUATION = 0.3  # of the training of a run, until a run has shown what it is
 
@@ -53,9 +55,9 @@ def save_plan(configs: list[Config], command: str) -> None:
 
 def look(folder: Path, name: str, max_steps: int) -> Run:
     """The state of one run, from its files alone."""
-    log = (folder / "train.csv").read_text().splitlines() if (folder / "train.csv").is_file() else []
-    entries = [line.split(",") for line in log[1:] if line.count(",") == 5]
-    step, seconds = (int(entries[-1][0]), float(entries[-1][-1] or 0)) if entries else (0, 0.0)
+    log = (folder / "train.csv").read_text(errors="replace") if (folder / "train.csv").is_file() else ""
+    entries = ENTRY.findall(log)
+    step, seconds = (int(entries[-1][0]), float(entries[-1][1])) if entries else (0, 0.0)
     told = ""
     if (folder / "eval.csv").exists():
         state, step = "done", max_steps

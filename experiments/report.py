@@ -44,9 +44,8 @@ def gather(results: Path, name: str, command: str) -> None:
     """Writes results/<name>/ from the evaluated runs and prints the table; `command` is recorded as what made them."""
     rows, missing = collect(results / "runs" / name), collect_missing(results / "runs" / name)
     if not (rows["kind"] == "scheme").any():
-        raise UserError(
-            f"{results / 'runs' / name}: no run has rows; {', '.join(sorted(set(missing['reason']))) or 'none ended'}"
-        )
+        why = ", ".join(sorted(set(missing["reason"])))
+        raise UserError(f"{results / 'runs' / name}: no run has rows ({why}); a lower train.lr may mend that")
     folder = results / name
     lock = results / "runs" / name / "locks" / "report.lock"
     with locked(lock, seconds=600), all_or_nothing(folder) as draft:  # a sweep and `make report` may come at once

@@ -1,12 +1,13 @@
 """Files that survive whatever happens: atomic, sealed with a digest, locked. Imports no torch."""
 
 import contextlib
+import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 DIGEST = hashlib.sha256().digest_size  # bytes, behind the content of a sealed file
 
@@ -54,10 +55,11 @@ def locked(path: Path, seconds: float) -> Iterator[None]:
 
 def is_locked(path: Path) -> bool:
     """Whether some process holds this lock now."""
-    if not path.exists():
-        return False
     try:
-        with FileLock(path, timeout=0):
-            return False
-    except Timeout:
+        with path.open("rb") as file:  # the lock of somebody else too, who lets us read only
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
+    except OSError:
+        return False
+    return False

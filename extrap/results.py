@@ -15,6 +15,7 @@ results/runs/<experiment>/<run>/
   error.log      the traceback, if the last try failed
 """
 
+import hashlib
 import io
 import json
 from collections.abc import Iterator
@@ -39,6 +40,7 @@ COUNTS = ["train_len", "eval_len", "seed", "segment", "n_tokens", "n_bytes"]
 # one segment scored once: two rows that agree in all of these are an error
 KEY = ["scheme", "extension", "objective", "data", "protocol", "train_len", "eval_len", "seed", "document", "segment"]
 # in these the runs of one experiment may differ: they are columns of their rows, so nothing is averaged over them unseen
+MADE_LATER = ("checkpoint.pt", "model.pt", "eval.csv", "diverged.txt")  # than config.yaml
 MAY_DIFFER = ("seed", "position", "scheme_code")
 MADE_BY = ("version", "git_commit", "git_dirty", "python", "torch", "device", "precision", "threads", "processes")
 
@@ -53,6 +55,8 @@ def claim(folder: Path, config: dict[str, Any]) -> None:
 
 def refuse_other_config(folder: Path, config: dict[str, Any]) -> None:
     path = folder / "config.yaml"
+    if not path.exists() and (made := [name for name in MADE_LATER if (folder / name).exists()]):
+        raise UserError(f"{folder} holds {made[0]} and no config.yaml that says of what; move the folder away")
     if path.exists() and (changes := differences(load_config(path), config)):
         other = [change for change in changes if not change.startswith(("code:", "scheme_code:"))]
         what = "with another config" if other else "of another version of the program"
@@ -121,10 +125,20 @@ def collect(runs: Path) -> pd.DataFrame:
     Raises UserError if there is none, or if runs differ in what their rows would not show.
     """
     folders = evaluated(runs)
-    refuse_mixed(folders)
+    refuse_mixed(sorted({*folders, *(path.parent for path in runs.glob("*/diverged.txt"))}))
+    for folder in folders:
+        refuse_changed(folder)
     rows = pd.concat([load_rows(folder / "eval.csv") for folder in folders], ignore_index=True)
     refuse_duplicates(rows, runs)
     return rows
+
+
+def refuse_changed(folder: Path) -> None:
+    """Raises UserError if the rows of a run are not those that were written."""
+    if (folder / "meta.json").exists():  # references have none
+        written = load_meta(folder / "meta.json").get("eval_sha256")
+        if written and written != hashlib.sha256((folder / "eval.csv").read_bytes()).hexdigest():
+            raise UserError(f"{folder / 'eval.csv'} is not what was written; remove it, and its run is scored again")
 
 
 def refuse_mixed(folders: list[Path]) -> None:
@@ -209,12 +223,12 @@ def provenance(runs: Path, command: str) -> str:
 def load_meta(path: Path) -> dict[str, Any]:
     """The meta.json of a run. Raises UserError where it is damaged."""
     try:
-        meta: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(
-            f"{path} is damaged ({error}); remove it and the eval.csv beside it: its run is scored again"
-        ) from error
-    return meta
+        meta = json.loads(path.read_text())
+        if isinstance(meta, dict) and isinstance(meta.get("seconds"), dict):
+            return meta
+    except (OSError, ValueError):
+        pass
+    raise UserError(f"{path} is damaged or gone; remove the eval.csv beside it, and its run is scored again")
 
 
 def load_rows(path: Path) -> pd.DataFrame:
@@ -243,18 +257,18 @@ def refuse_duplicates(rows: pd.DataFrame, place: Path) -> None:
 
 def save_rows(path: Path, rows: pd.DataFrame) -> None:
     """CSV with every digit: what is read again is what was written, bit for bit."""
-    _save_csv(path, rows, None)
+    write_atomic(path, as_csv(rows))
 
 
 def save_table(path: Path, table: pd.DataFrame) -> None:
     """CSV with ten digits: logarithms and exponentials may differ from processor to processor in the sixteenth."""
-    _save_csv(path, table, "%.10g")
+    write_atomic(path, as_csv(table, "%.10g"))
 
 
-def _save_csv(path: Path, table: pd.DataFrame, float_format: str | None) -> None:
+def as_csv(table: pd.DataFrame, float_format: str | None = None) -> str:
     buffer = _Lines()
     table.to_csv(buffer, index=False, lineterminator="\r\n", float_format=float_format)
-    write_atomic(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 class _Lines(io.StringIO):

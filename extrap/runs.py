@@ -1,6 +1,7 @@
 """One run from its config to its rows: build, train, evaluate, and what is written when."""
 
 import contextlib
+import hashlib
 import json
 import platform
 import resource
@@ -23,7 +24,7 @@ from extrap.evaluate import evaluate, reads
 from extrap.files import locked, write_atomic
 from extrap.floor import label_rows, labels, reference_rows
 from extrap.model import Encoder
-from extrap.results import MAY_DIFFER, MISSING, claim, refuse_other_config, save_rows, save_table
+from extrap.results import MAY_DIFFER, MISSING, as_csv, claim, refuse_other_config, save_rows, save_table
 from extrap.train import Diverged, load_tensors, save_tensors, train
 
 LOCK_SECONDS = 10.0  # workers of a killed sweep are gone by then
@@ -87,11 +88,12 @@ def train_and_evaluate(cell: Cell) -> None:
     if distributed.rank() > 0:
         return
     took = {"train": trained["seconds"], "evaluate": time.monotonic() - began}
+    labelled = as_csv(label_rows(rows, config, run=config.run, kind="scheme", scheme=config.scheme, seed=config.seed))
     meta = describe(cell, encoder, device, trained["precision"], took)
+    meta["eval_sha256"] = hashlib.sha256(labelled.encode()).hexdigest()
     write_atomic(folder / "meta.json", json.dumps(meta, indent=2) + "\n")
     _save_missing(cell, out_of_memory, "out of memory")
-    labelled = label_rows(rows, config, run=config.run, kind="scheme", scheme=config.scheme, seed=config.seed)
-    save_rows(folder / "eval.csv", labelled)
+    write_atomic(folder / "eval.csv", labelled)
 
 
 def _all_lengths(cell: Cell) -> list[tuple[str, str, int]]:

@@ -8,6 +8,7 @@ positions, which each of them draws for itself.
 import io
 import math
 import pickle
+import re
 import sys
 import time
 from pathlib import Path
@@ -26,6 +27,7 @@ from extrap.files import Damaged, read_sealed, write_atomic, write_sealed
 from extrap.model import Encoder
 from extrap.objectives import Objective
 
+ENTRY = re.compile(r"\d+(,[^,\s]+){5}\n")  # of train.csv, written whole
 LOG_EVERY = 10  # steps
 WORSE = 1.5  # than guessing all tokens alike: a model that ends there has diverged
 
@@ -178,8 +180,8 @@ class TrainLog:
         self.path = path
 
     def rewind(self, step: int) -> None:
-        lines = self.path.read_text().splitlines(keepends=True)[1:] if self.path.exists() else []
-        kept = [line for line in lines if line.endswith("\n") and int(line.split(",")[0]) <= step]
+        lines = self.path.read_text(errors="replace").splitlines(keepends=True)[1:] if self.path.exists() else []
+        kept = [line for line in lines if ENTRY.fullmatch(line) and int(line.split(",")[0]) <= step]
         write_atomic(self.path, self.header + "".join(kept))
 
     def loss_at_end(self) -> float:

@@ -450,7 +450,7 @@ def test_a_bad_cell_in_the_last_place_is_found_at_the_start(place, monkeypatch, 
 
 
 def test_a_disk_without_room_is_told_before_anything_is_written(place, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("Room", "free")(1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("Room", "total free")(2**30, 1))
     assert "MiB free; make room" in refusal(place)
 
 

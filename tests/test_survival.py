@@ -208,10 +208,32 @@ def test_damaged_weights_are_told_and_made_again(tmp_path, undisturbed):
     assert rows(tmp_path) == undisturbed
 
 
+def test_what_else_is_damaged_in_a_run_is_told_or_made_again(tmp_path, undisturbed):
+    """One after the other in one folder: rows that were changed, a torn log, a run that says of what no more."""
+    assert run(tmp_path).returncode == 0
+    folder = tmp_path / "runs" / "smoke" / "rope-seed0"
+    rows_of_run = (folder / "eval.csv").read_text()
+    (folder / "eval.csv").write_text(rows_of_run[: rows_of_run.rindex("\n", 0, -1) + 1])  # the last row is gone
+    done = run(tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "eval.csv is not what was written; remove it, and its run is scored again" in done.stderr
+    for name in ("eval.csv", "model.pt"):
+        (folder / name).unlink()
+    (folder / "train.csv").write_bytes(b"step\n\xff\xfe,x\n10,1,")
+    assert run(tmp_path).returncode == 0
+    assert rows(tmp_path) == undisturbed
+    (folder / "config.yaml").unlink()
+    done = run(tmp_path, "train.lr=0.5")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.slow
 def test_a_pickle_in_place_of_a_checkpoint_is_not_run(tmp_path, undisturbed):
+    assert run(tmp_path).returncode == 0
     folder = tmp_path / "runs" / "smoke" / "rope-seed0"
-    folder.mkdir(parents=True)
+    for name in ("eval.csv", "model.pt"):
+        (folder / name).unlink()
     (folder / "checkpoint.pt").write_bytes(b"cos\nsystem\n(S'touch " + str(tmp_path / "run").encode() + b"'\ntR.")
     done = run(tmp_path)
     assert done.returncode == 0

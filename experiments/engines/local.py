@@ -19,6 +19,8 @@ class Local:
     """
 
     def __init__(self, n_jobs: int) -> None:
+        if n_jobs == 0 or n_jobs < -1:
+            raise ValueError(f"expected n_jobs to be -1, for as many as there is room for, or at least 1, found {n_jobs}")
         self.n_jobs = n_jobs
 
     def run(self, configs: list[Config]) -> None:

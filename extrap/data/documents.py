@@ -1,5 +1,6 @@
 """Documents of bytes: training batches, held-out segments, and one copy in memory for all runs of a sweep."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -112,15 +113,26 @@ class Stored(Documents):
             name: valid[end - n : end].tobytes() for (name, n), end in zip(told["valid"].items(), ends, strict=True)
         }
 
+    def holds(self, source: Documents) -> bool:
+        """Whether these are the documents of another source, byte for byte."""
+        return (
+            self.described == source.describe()
+            and self.name == source.name
+            and self._train_lengths.tolist() == [len(text) for text in source.train.values()]
+            and self._stream.tobytes() == b"".join(source.train.values())
+            and self.valid == source.valid
+        )
+
     def describe(self) -> dict[str, Any]:
         return dict(self.described)
 
 
 def store(source: Documents, folder: Path) -> None:
-    """Writes the documents for Stored, unless they lie there already."""
+    """Writes the documents for Stored, unless they lie there already, every byte of them."""
     described = source.describe()
-    if (folder / "documents.json").exists() and Stored(folder).describe() == described:
-        return
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # not there, or not as it was written
+        if Stored(folder).holds(source):
+            return
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "documents.json").unlink(missing_ok=True)
     for part, texts in (("train", source.train), ("valid", source.valid)):
