@@ -81,7 +81,7 @@ test-all: $(READY)  ## all tests; those for a GPU are skipped where there is non
 	@.venv/bin/python -m pytest -q -n auto --dist worksteal
 
 test-engines: $(READY) .venv/extra-ray .venv/extra-slurm  ## sweeps over several machines and processes, with the extras that they need
-	@.venv/bin/python -m pytest -q tests/test_ray.py tests/test_slurm.py tests/test_distributed.py
+	@.venv/bin/python -m pytest -q tests/test_ray.py tests/test_slurm.py
 
 check: $(READY)  ## lint and types
 	@.venv/bin/ruff check .

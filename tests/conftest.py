@@ -1,11 +1,15 @@
 """Schemes built as the configs name them, each with the formula that it is checked against."""
 
 import functools
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import sweeps
 import torch
 import yaml
+from filelock import FileLock
 from reference import REFERENCES
 
 from extrap import attention, relative
@@ -113,3 +117,16 @@ def encoder_of():
         return Encoder(config, scheme, vocab_size, vocab_size)
 
     return build
+
+
+@pytest.fixture(scope="session")
+def swept(tmp_path_factory) -> Path:
+    """The results of a sweep that nothing happened to, and its stdout; one for all processes that run tests."""
+    place = tmp_path_factory.getbasetemp()
+    results = (place.parent if "PYTEST_XDIST_WORKER" in os.environ else place) / "swept"
+    with FileLock(results.with_suffix(".lock")):
+        if not (results / "stdout.txt").exists():
+            done = sweeps.run(results)
+            assert (done.returncode, done.stderr) == (0, "")
+            (results / "stdout.txt").write_text(done.stdout)
+    return results

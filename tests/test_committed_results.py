@@ -1,5 +1,6 @@
 """The committed results: complete, what their tables and figures show, and the picture that they are known for."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from experiments.claims.report import write_claims
 from experiments.report import write_report
 from experiments.speed.report import write_speed_report
 from extrap.compose import CONF, compose_grid
+from extrap.config import Config
 from extrap.results import load_missing, load_rows
 from extrap.stats import LEARNED, perplexity
 
@@ -23,9 +25,19 @@ SCHEMES = {"alibi", "learned", "local(rope)", "nope", "rope", "sinusoidal"}
 PROTOCOLS = ["nonoverlap", "same_targets"]
 
 
+@cache
+def rows_of(name: str) -> pd.DataFrame:
+    return load_rows(RESULTS / name / "rows.csv")
+
+
+@cache
+def configs_of(name: str) -> list[Config]:
+    return compose_grid([f"experiment={name}"])
+
+
 def log_ppl(name: str, protocol: str) -> pd.DataFrame:
     """eval_len x (scheme, seed)."""
-    rows = load_rows(RESULTS / name / "rows.csv")
+    rows = rows_of(name)
     rows = rows[(rows["kind"] == "scheme") & (rows["protocol"] == protocol) & (rows["extension"] == "none")]
     return perplexity(rows, ["scheme", "seed", "eval_len"]).pivot(
         index="eval_len", columns=["scheme", "seed"], values="log_ppl"
@@ -43,8 +55,8 @@ def test_the_main_experiments_are_tracked():
 
 @pytest.mark.parametrize("name", TRACKED)
 def test_all_runs_are_there(name):
-    configs = compose_grid([f"experiment={name}"])
-    rows = load_rows(RESULTS / name / "rows.csv")
+    configs = configs_of(name)
+    rows = rows_of(name)
     schemes = rows[(rows["kind"] == "scheme") & (rows["extension"] == "none")]
     assert set(rows["experiment"]) == {name}
     found = schemes[["scheme", "seed"]].drop_duplicates().itertuples(index=False, name=None)
@@ -65,15 +77,15 @@ QUICK = [pytest.param(name, marks=[] if name in ("main", "markov") else pytest.m
 
 @pytest.mark.parametrize("name", QUICK)
 def test_tables_and_figures_show_the_rows(name, tmp_path):
-    written = write_report(load_rows(RESULTS / name / "rows.csv"), load_missing(RESULTS / name / "missing.csv"), tmp_path)
+    written = write_report(rows_of(name), load_missing(RESULTS / name / "missing.csv"), tmp_path)
     check_committed(name, written, {"rows.csv", "training.csv", "provenance.yaml"})
 
 
 @pytest.mark.parametrize("name", TRACKED)
 def test_training_losses_are_those_of_the_runs(name):
     losses = pd.read_csv(RESULTS / name / "training.csv")
-    config = compose_grid([f"experiment={name}"])[0]
-    rows = load_rows(RESULTS / name / "rows.csv")
+    config = configs_of(name)[0]
+    rows = rows_of(name)
     assert set(losses["run"]) == set(rows.loc[rows["kind"] == "scheme", "run"])
     assert (losses.groupby("run")["step"].max() == config.train.max_steps).all()
 
@@ -106,7 +118,7 @@ def check_committed(name, written, sources):
 def test_it_is_told_what_made_them(name):
     told = yaml.safe_load((RESULTS / name / "provenance.yaml").read_text())
     assert told["command"].startswith(f"python -m experiments.run experiment={name} ")
-    assert told["runs"] == len(compose_grid([f"experiment={name}"]))
+    assert told["runs"] == len(configs_of(name))
     assert all(machine["git_commit"] and not machine["git_dirty"] for machine in told["made_by"])
 
 
@@ -140,7 +152,7 @@ def test_a_causal_mask_tells_most_of_what_sinusoidal_positions_do(protocol):
 
 
 def test_no_scheme_is_below_the_floor_beyond_the_noise_of_documents():
-    rows = load_rows(RESULTS / "markov" / "rows.csv")
+    rows = rows_of("markov")
     by_document = rows.groupby(["kind", "scheme", "protocol", "eval_len", "document", "seed"])[["nll_sum", "n_tokens"]].sum()
     nll = (by_document["nll_sum"] / by_document["n_tokens"]).rename("nll").reset_index()
     floor = nll[nll["kind"] == "floor"].set_index(["protocol", "eval_len", "document"])["nll"].rename("floor")

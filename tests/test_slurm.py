@@ -4,7 +4,7 @@ import os
 import signal
 
 import pytest
-from sweeps import ON_LINUX, first_entries, holder, rows_of, start, wait_for
+from sweeps import ON_LINUX, first_entries, holder, rows, start, wait_for
 
 pytest.importorskip(
     "hydra_plugins.hydra_submitit_launcher",
@@ -12,15 +12,10 @@ pytest.importorskip(
 )
 pytestmark = [pytest.mark.slow, ON_LINUX]
 
-JOBS = ["seed=0", "hydra/launcher=submitit_local", "hydra.launcher.submitit_folder=${hydra.sweep.dir}/slurm/%j"]
+JOBS = ["hydra/launcher=submitit_local", "hydra.launcher.submitit_folder=${hydra.sweep.dir}/slurm/%j"]
 
 
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory) -> bytes:
-    return rows_of(tmp_path_factory.mktemp("local"), "seed=0")
-
-
-def test_a_preempted_job_goes_on_in_its_place_to_the_same_rows(tmp_path, rows):
+def test_a_preempted_job_goes_on_in_its_place_to_the_same_rows(tmp_path, swept):
     run = tmp_path / "runs" / "smoke" / "rope-seed0"
     sweep = start(tmp_path, *JOBS)
     wait_for((run / "checkpoint.pt").exists, sweep)
@@ -31,22 +26,22 @@ def test_a_preempted_job_goes_on_in_its_place_to_the_same_rows(tmp_path, rows):
     told = [path.read_text() for path in run.parent.glob("slurm/*/*_log.out")]
     assert sorted(text.count("Starting with JobEnvironment") for text in told) == [1, 2]
     assert first_entries(run) == log, "was trained from the start again"
-    assert (tmp_path / "smoke" / "rows.csv").read_bytes() == rows
+    assert rows(tmp_path) == rows(swept)
 
 
-def test_after_a_killed_job_the_same_command_goes_on_to_the_same_rows(tmp_path, rows):
-    run = tmp_path / "runs" / "smoke" / "learned-seed0"
+def test_after_a_killed_job_the_same_command_goes_on_to_the_same_rows(tmp_path, swept):
+    run = tmp_path / "runs" / "smoke" / "nope-seed0"
     sweep = start(tmp_path, *JOBS)
     wait_for((run / "checkpoint.pt").exists, sweep)
     os.kill(holder(run), signal.SIGKILL)
     log = first_entries(run)
     _, stderr = sweep.communicate(timeout=120)
     assert sweep.returncode == 1
-    assert "learned-seed0: was not run to its end; the same command goes on from its last checkpoint" in stderr
+    assert "nope-seed0: was not run to its end; the same command goes on from its last checkpoint" in stderr
     again = start(tmp_path, *JOBS)
     assert (again.communicate(timeout=120)[1], again.returncode) == ("", 0)
     assert first_entries(run) == log, "was trained from the start again"
-    assert (tmp_path / "smoke" / "rows.csv").read_bytes() == rows
+    assert rows(tmp_path) == rows(swept)
 
 
 def test_what_would_be_submitted(tmp_path):
@@ -57,7 +52,7 @@ def test_what_would_be_submitted(tmp_path):
         (commands / name).write_text(f'#!/bin/sh\ncp "$1" {tmp_path}/script\necho "no Slurm here" >&2; exit 1\n')
         (commands / name).chmod(0o755)
     options = ["hydra.launcher.partition=short", "hydra.launcher.gpus_per_node=1", "runtime.threads=2"]
-    sweep = start(tmp_path, "seed=0", "hydra/launcher=slurm", *options, PATH=f"{commands}:{os.environ['PATH']}")
+    sweep = start(tmp_path, "hydra/launcher=slurm", *options, PATH=f"{commands}:{os.environ['PATH']}")
     _, stderr = sweep.communicate(timeout=120)
     assert sweep.returncode == 1
     assert "no Slurm here" in stderr

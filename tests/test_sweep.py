@@ -2,50 +2,11 @@
 
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pandas as pd
-import pytest
 import yaml
-
-ROOT = Path(__file__).parents[1]
-TINY = [
-    "experiment=smoke", "data=markov", "objective=causal", "position=rope,learned", "seed=0", "train.max_steps=300",
-    "train.warmup_steps=5", "runtime.checkpoint_every=20", "hydra.launcher.n_jobs=2",
-]  # fmt: skip
-
-
-def command(results: Path, *overrides: str) -> list[str]:
-    return [sys.executable, "-m", "experiments.run", *TINY, f"runtime.results_dir={results}", *overrides]
-
-
-def run(results: Path, *overrides: str) -> subprocess.CompletedProcess:
-    return subprocess.run(command(results, *overrides), capture_output=True, text=True, cwd=ROOT, timeout=300)
-
-
-def report(*arguments: object) -> subprocess.CompletedProcess:
-    line = [sys.executable, "-m", "experiments.report", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, cwd=ROOT, timeout=120)
-
-
-def wait_for(condition, process: subprocess.Popen) -> None:
-    until = time.monotonic() + 120
-    while not condition():
-        assert process.poll() is None, "it ended too early"
-        assert time.monotonic() < until
-        time.sleep(0.01)
-
-
-@pytest.fixture(scope="module")
-def swept(tmp_path_factory) -> Path:
-    results = tmp_path_factory.mktemp("results")
-    done = run(results)
-    assert (done.returncode, done.stderr) == (0, "")
-    (results / "stdout.txt").write_text(done.stdout)
-    return results
+from sweeps import LONG, report, rows, run, start, status, wait_for
 
 
 def state(folder: Path) -> dict[Path, tuple[int, bytes]]:
@@ -54,11 +15,7 @@ def state(folder: Path) -> dict[Path, tuple[int, bytes]]:
 
 def test_a_sweep_writes_and_prints_everything(swept):
     folder = swept / "smoke"
-    expected = {
-        f"{name}.{suffix}"
-        for name in ("perplexity", "floor", "pairs", "controls")
-        for suffix in ("png", "pdf", "svg", "csv")
-    }
+    expected = {f"{name}.{suffix}" for name in ("perplexity", "floor", "pairs") for suffix in ("png", "pdf", "svg", "csv")}
     assert {p.name for p in folder.iterdir()} == expected | {
         "rows.csv",
         "missing.csv",
@@ -68,23 +25,22 @@ def test_a_sweep_writes_and_prints_everything(swept):
         "table.md",
         "table.tex",
         "pairs.md",
-        "extrapolates.csv",
     }
     runs = swept / "runs" / "smoke"
-    for run_folder in (runs / "rope-seed0", runs / "learned-seed0"):
+    for run_folder in (runs / "rope-seed0", runs / "nope-seed0"):
         assert {p.name for p in run_folder.iterdir()} == {"config.yaml", "train.csv", "model.pt", "meta.json", "eval.csv"}
     told = yaml.safe_load((folder / "provenance.yaml").read_text())
     assert told["command"].startswith("python -m experiments.run experiment=smoke data=markov")
     assert told["runs"] == 2
     assert len(told["made_by"]) == 1
-    assert told["config"]["train"]["max_steps"] == 300
+    assert told["config"]["train"]["max_steps"] == 100
     losses = pd.read_csv(folder / "training.csv")
-    assert losses.groupby("scheme")["step"].max().to_dict() == {"rope": 300, "learned": 300}
+    assert losses.groupby("scheme")["step"].max().to_dict() == {"rope": 100, "nope": 100}
     assert (losses["loss"] > 0).all()
     rows = pd.read_csv(folder / "rows.csv")
-    assert set(rows["scheme"]) == {"rope", "learned", "unigram", "floor", "floor, last 32", "symbol counts"}
+    assert set(rows["scheme"]) == {"rope", "nope", "unigram", "floor", "floor, last 32", "symbol counts"}
     stdout = (swept / "stdout.txt").read_text()
-    for part in ("rope", "learned", "ends at 32", "written:", "perplexity.png"):
+    for part in ("rope", "nope", "written:", "perplexity.png"):
         assert part in stdout
     assert max(map(len, stdout.splitlines())) <= 130
 
@@ -108,29 +64,12 @@ def test_tables_and_figures_come_back_byte_for_byte(swept):
     assert {p: content for p, (_, content) in state(folder).items()} == before
 
 
-def test_a_sweep_killed_in_training_goes_on_to_the_same_rows(swept, tmp_path):
-    process = subprocess.Popen(
-        command(tmp_path), cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    wait_for(lambda: list(tmp_path.glob("runs/smoke/*/checkpoint.pt")), process)
-    os.killpg(process.pid, signal.SIGKILL)  # the parent and its workers
-    process.wait()
-    assert not list(tmp_path.glob("runs/smoke/rope-seed0/eval.csv")), "the kill came too late to test anything"
-    assert run(tmp_path).returncode == 0
-    assert (tmp_path / "smoke" / "rows.csv").read_bytes() == (swept / "smoke" / "rows.csv").read_bytes()
-
-
 def test_an_interrupted_sweep_says_how_to_go_on(tmp_path):
-    process = subprocess.Popen(
-        command(tmp_path, "train.max_steps=100000"), cwd=ROOT, start_new_session=True, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        # whoever runs the tests in the background of a shell ignores Ctrl-C, and what he starts would do so too
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
-    wait_for(lambda: list(tmp_path.glob("runs/smoke/*/train.csv")), process)
-    os.killpg(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
+    sweep = start(tmp_path, *LONG)
+    wait_for(lambda: list(tmp_path.glob("runs/smoke/*/train.csv")), sweep)
+    os.killpg(sweep.pid, signal.SIGINT)
+    _, stderr = sweep.communicate(timeout=60)
+    assert sweep.returncode == 130
     assert "interrupted: 0 of 2 runs are finished; the same command goes on from there" in stderr
     assert "Traceback" not in stderr
 
@@ -145,12 +84,15 @@ def test_a_failed_run_does_not_stop_the_others_and_is_told(tmp_path, swept):
     assert "error.log" in done.stderr
     assert "Traceback" not in done.stderr
     assert "Traceback" in (broken / "error.log").read_text()
-    assert (tmp_path / "runs" / "smoke" / "learned-seed0" / "eval.csv").exists()
+    assert (tmp_path / "runs" / "smoke" / "nope-seed0" / "eval.csv").exists()
     assert not (tmp_path / "smoke" / "rows.csv").exists()
+    told = status(tmp_path)
+    assert told.stdout.startswith("smoke: 1 done, 1 failed; no sweep is at work on it")
+    assert "IsADirectoryError" in told.stdout
     (broken / "train.csv").rmdir()
     assert run(tmp_path).returncode == 0
     assert not (broken / "error.log").exists()
-    assert (tmp_path / "smoke" / "rows.csv").read_bytes() == (swept / "smoke" / "rows.csv").read_bytes()
+    assert rows(tmp_path) == rows(swept)
 
 
 def test_reports_of_nothing_end_with_one_line(tmp_path):

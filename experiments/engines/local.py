@@ -25,7 +25,8 @@ class Local:
 
     def run(self, configs: list[Config]) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["hydra", "experiments.engines.local"])
+        # the optimizer would import the last of them, once in every process
+        context.set_forkserver_preload(["hydra", "experiments.engines.local", "torch._dynamo"])
         waiting, free = list(configs), places(configs[0], self.n_jobs)
         running: dict[ForkServerProcess, tuple[Config, str | None]] = {}
         try:
