@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 import yaml
 
+from experiments.door import through
 from experiments.speed import equality, long, memory, ours, peers, sweeps
 from experiments.speed.report import write_speed_report
 from experiments.speed.rounds import Contestant, Row, interleave, machine, peak_of_products
@@ -25,7 +26,6 @@ from extrap import __version__
 from extrap.config import Device, Precision
 from extrap.data.text import Stdlib
 from extrap.device import cores, keep_freed_memory, pick_device, pick_precision
-from extrap.errors import UserError
 from extrap.files import write_atomic
 from extrap.runs import git_state
 
@@ -124,8 +124,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(through(main))

@@ -5,10 +5,12 @@ python -m experiments.profile [position=rope] [objective=mlm] [any other Hydra o
 
 import os
 import sys
+from functools import partial
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from experiments.door import through
 from experiments.speed.ours import TRAINING
 from extrap.cells import prepare
 from extrap.compose import compose_grid
@@ -49,8 +51,4 @@ def main(overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(through(partial(main, sys.argv[1:])))

@@ -15,10 +15,11 @@ import pandas as pd
 import yaml
 from tqdm import tqdm
 
+from experiments.door import through
 from extrap.config import Config
 from extrap.errors import UserError
 from extrap.files import is_locked, write_atomic
-from extrap.results import load_config, load_meta
+from extrap.run_folders import load_config, load_meta
 
 ENTRY = re.compile(r"^(\d+),.*,([\d.]+)$", re.MULTILINE)  # of train.csv: its step, and seconds so far
 SECONDS = 1.0  # between looks
@@ -118,7 +119,9 @@ def status(results: Path, name: str) -> str:
     if not (folder / "sweep.yaml").exists():
         known = ", ".join(sorted(path.parent.name for path in results.glob("runs/*/sweep.yaml"))) or "none"
         raise UserError(f"{folder} holds no sweep; there are {known}")
-    planned = load_config(folder / "sweep.yaml")["runs"]
+    planned = load_config(folder / "sweep.yaml").get("runs")
+    if not isinstance(planned, dict) or not all(isinstance(max_steps, int) for max_steps in planned.values()):
+        raise UserError(f"{folder / 'sweep.yaml'} is damaged, expected the runs of a sweep; the next sweep writes it again")
     runs = [look(folder / run, run, max_steps) for run, max_steps in planned.items()]
     seconds, evaluation = _pace(folder, [run for run in runs if run.state == "done"], runs)
     lines = []
@@ -152,7 +155,7 @@ def _time(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description="How far the sweeps are.")
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("names", nargs="*")
@@ -160,12 +163,15 @@ def main() -> None:
     names = arguments.names or sorted(path.parent.name for path in arguments.results.glob("runs/*/sweep.yaml"))
     if not names:
         raise UserError(f"{arguments.results / 'runs'} holds no sweep; `make sweep` makes one")
-    print(*(status(arguments.results, name) for name in names), sep="\n\n")
+    failed = False
+    for name in names:
+        try:
+            print(status(arguments.results, name), end="\n\n")
+        except UserError as error:  # the others are told
+            print(f"error: {error}", file=sys.stderr)
+            failed = True
+    return 2 if failed else 0
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(through(main))

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from experiments import papers
 from experiments.claims.published import load_published
+from experiments.door import through
 from experiments.overlay import OURS
 from experiments.speed.timings import load_timings
 from extrap.errors import UserError, nearest
@@ -167,8 +168,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(through(main))

@@ -17,9 +17,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pandas as pd
-import yaml
 
 from experiments.claims.report import write_claims
+from experiments.door import through
 from experiments.remake import draw_papers, paper_figures
 from experiments.speed.report import write_speed_report
 from extrap.errors import UserError
@@ -32,6 +32,7 @@ from extrap.results import (
     collect_missing,
     collect_training,
     load_missing,
+    load_provenance,
     load_rows,
     provenance,
     save_rows,
@@ -138,7 +139,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.verb == "gather":
         told = arguments.results / arguments.name / "provenance.yaml"
-        known = yaml.safe_load(told.read_text())["command"] if told.exists() else None
+        known = load_provenance(told)["command"] if told.exists() else None
         gather(arguments.results, arguments.name, known or f"python -m experiments.report gather {arguments.name}")
     elif arguments.verb == "claims":
         print(*write_claims(arguments.results), sep="\n")
@@ -147,8 +148,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(through(main))

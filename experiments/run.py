@@ -18,6 +18,7 @@ import hydra
 from filelock import Timeout
 from omegaconf import DictConfig
 
+from experiments.door import through
 from extrap.compose import CONF, compose_grid, compose_launcher, parse
 from extrap.errors import UserError
 from extrap.files import locked
@@ -118,14 +119,7 @@ def _reason(cell: "Cell") -> str:
 
 def main(argv: list[str], ranks: "Ranks | None" = None) -> int:
     """The command; returns its exit code."""
-    try:
-        return sweep(argv, ranks)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return 130
+    return through(partial(sweep, argv, ranks))
 
 
 def main_of_several(overrides: list[str]) -> int:

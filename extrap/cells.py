@@ -19,7 +19,8 @@ from extrap.model import n_parameters
 from extrap.objectives import Objective
 from extrap.positions.base import Geometry, PositionScheme
 from extrap.protocols import PROTOCOLS
-from extrap.results import refuse_other_config, refuse_to_lose
+from extrap.results import refuse_to_lose
+from extrap.run_folders import refuse_other_config
 from extrap.specs import build
 
 

@@ -31,18 +31,25 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         raise
 
 
-def write_sealed(path: Path, content: bytes) -> None:
-    """Written as by write_atomic, the SHA-256 of the content behind it; zip files, torch's among them, do not mind."""
-    write_atomic(path, content + hashlib.sha256(content).digest())
+def write_sealed(path: Path, content: bytes, of: str) -> None:
+    """Written as by write_atomic, with the SHA-256 of `of`, to which it belongs, and of the content behind it.
+
+    Zip files, torch's among them, do not mind what stands behind them.
+    """
+    write_atomic(path, content + _seal(content, of))
 
 
-def read_sealed(path: Path) -> bytes:
-    """The content of a sealed file. Raises Damaged if a bit of it has changed or some of it is gone."""
+def read_sealed(path: Path, of: str) -> bytes:
+    """The content of a sealed file. Raises Damaged if a bit of it has changed, or if it belongs to something else."""
     sealed = path.read_bytes()
-    content, digest = sealed[:-DIGEST], sealed[-DIGEST:]
-    if hashlib.sha256(content).digest() != digest:
-        raise Damaged(f"{path} is damaged: its {len(sealed):,} bytes do not have the digest that was written with them")
+    content, seal = sealed[:-DIGEST], sealed[-DIGEST:]
+    if _seal(content, of) != seal:
+        raise Damaged(f"{path} is damaged or of another run: the SHA-256 behind its {len(content):,} bytes is not theirs")
     return content
+
+
+def _seal(content: bytes, of: str) -> bytes:
+    return hashlib.sha256(of.encode() + b"\0" + content).digest()
 
 
 @contextlib.contextmanager

@@ -1,7 +1,6 @@
 """One run from its config to its rows: build, train, evaluate, and what is written when."""
 
 import contextlib
-import hashlib
 import json
 import platform
 import resource
@@ -24,7 +23,8 @@ from extrap.evaluate import evaluate, reads
 from extrap.files import locked, write_atomic
 from extrap.floor import label_rows, labels, reference_rows
 from extrap.model import Encoder
-from extrap.results import MAY_DIFFER, MISSING, as_csv, claim, refuse_other_config, save_rows, save_table
+from extrap.results import MISSING, as_csv
+from extrap.run_folders import MAY_DIFFER, claim, finish, refuse_other_config
 from extrap.train import Diverged, load_tensors, save_tensors, train
 
 LOCK_SECONDS = 10.0  # workers of a killed sweep are gone by then
@@ -48,8 +48,8 @@ def execute(cell: Cell) -> None:
             try:
                 train_and_evaluate(cell)
             except Diverged as error:
-                _save_missing(cell, _all_lengths(cell), str(error).partition(":")[0])
-                write_atomic(folder / "diverged.txt", f"{error}\n")
+                missing = _missing(cell, _all_lengths(cell), str(error).partition(":")[0])
+                finish(folder, {**missing, "diverged.txt": f"{error}\n"})
             except Exception:
                 if not (folder / "error.log").exists():  # another process may have failed, and this one for want of it
                     write_atomic(folder / "error.log", traceback.format_exc())
@@ -65,11 +65,12 @@ def train_and_evaluate(cell: Cell) -> None:
     keep_freed_memory()
     torch.set_num_threads(config.runtime.threads)
     encoder = build_encoder(cell).to(device)
-    if trained := load_tensors(folder / "model.pt"):
+    of = json.dumps(cell.identity, sort_keys=True)
+    if trained := load_tensors(folder / "model.pt", of):
         encoder.load_state_dict(trained["model"])
     else:
         precision = Precision(cell.identity["train"]["precision"])
-        seconds = train(
+        seconds, log = train(
             encoder,
             source,
             objective,
@@ -78,22 +79,24 @@ def train_and_evaluate(cell: Cell) -> None:
             precision=precision,
             folder=folder,
             checkpoint_every=config.runtime.checkpoint_every,
+            of=of,
         )
-        trained = {"model": encoder.state_dict(), "precision": precision.value, "seconds": seconds}
+        trained = {"model": encoder.state_dict(), "precision": precision.value, "seconds": seconds, "log": log}
         if distributed.rank() == 0:
-            save_tensors(folder / "model.pt", trained)
+            save_tensors(folder / "model.pt", trained, of)
             (folder / "checkpoint.pt").unlink(missing_ok=True)
     began = time.monotonic()
     rows, out_of_memory = evaluate(encoder, source, objective, config.eval)
     if distributed.rank() > 0:
         return
     took = {"train": trained["seconds"], "evaluate": time.monotonic() - began}
-    labelled = as_csv(label_rows(rows, config, run=config.run, kind="scheme", scheme=config.scheme, seed=config.seed))
     meta = describe(cell, encoder, device, trained["precision"], took)
-    meta["eval_sha256"] = hashlib.sha256(labelled.encode()).hexdigest()
-    write_atomic(folder / "meta.json", json.dumps(meta, indent=2) + "\n")
-    _save_missing(cell, out_of_memory, "out of memory")
-    write_atomic(folder / "eval.csv", labelled)
+    labelled = label_rows(rows, config, run=config.run, kind="scheme", scheme=config.scheme, seed=config.seed)
+    write_atomic(folder / "train.csv", trained["log"])  # whatever has become of it since
+    missing = _missing(cell, out_of_memory, "out of memory")
+    if not missing:
+        (folder / "missing.csv").unlink(missing_ok=True)  # this time there was room
+    finish(folder, {"meta.json": json.dumps(meta, indent=2) + "\n", **missing, "eval.csv": as_csv(labelled)})
 
 
 def _all_lengths(cell: Cell) -> list[tuple[str, str, int]]:
@@ -102,15 +105,14 @@ def _all_lengths(cell: Cell) -> list[tuple[str, str, int]]:
     return sorted({("none", scoring.protocol, scoring.eval_len) for scorings in plan.values() for scoring in scorings})
 
 
-def _save_missing(cell: Cell, missing: list[tuple[str, str, int]], reason: str) -> None:
-    path = cell.config.folder / "missing.csv"
+def _missing(cell: Cell, missing: list[tuple[str, str, int]], reason: str) -> dict[str, str]:
+    """missing.csv and its content, if there is any."""
     if not missing:
-        path.unlink(missing_ok=True)
-        return
+        return {}
     config = cell.config
     table = pd.DataFrame(missing, columns=["extension", "protocol", "eval_len"])
     labelled = table.assign(**labels(config), run=config.run, scheme=config.scheme, seed=config.seed, reason=reason)
-    save_table(path, labelled[MISSING])
+    return {"missing.csv": as_csv(labelled[MISSING])}
 
 
 def write_references(cell: Cell) -> None:
@@ -123,7 +125,7 @@ def write_references(cell: Cell) -> None:
     rows = reference_rows(cell.config, cell.source, cell.objective)
     claim(folder, identity)
     if len(rows):  # under pseudo alone there are none
-        save_rows(folder / "eval.csv", rows)
+        finish(folder, {"eval.csv": as_csv(rows)})
 
 
 def build_encoder(cell: Cell) -> Encoder:

@@ -8,7 +8,6 @@ positions, which each of them draws for itself.
 import io
 import math
 import pickle
-import re
 import sys
 import time
 from pathlib import Path
@@ -27,7 +26,7 @@ from extrap.files import Damaged, read_sealed, write_atomic, write_sealed
 from extrap.model import Encoder
 from extrap.objectives import Objective
 
-ENTRY = re.compile(r"\d+(,[^,\s]+){5}\n")  # of train.csv, written whole
+LOG_HEADER = "step,tokens,lr,loss,grad_norm,seconds\n"  # of train.csv
 LOG_EVERY = 10  # steps
 WORSE = 1.5  # than guessing all tokens alike: a model that ends there has diverged
 
@@ -120,23 +119,24 @@ def train(
     precision: Precision,
     folder: Path,
     checkpoint_every: int,
-) -> float:
+    of: str,
+) -> tuple[float, str]:
     """Trains in place, from the checkpoint in `folder` if there is one; leaves train.csv and checkpoints there.
 
-    Returns the seconds that training took, those before an interruption included.
+    `of` says what run this is: a checkpoint of another is not read.
+    Returns the seconds that training took, those before an interruption included, and what train.csv holds.
     Raises Diverged, with the step, for a loss or gradient that is no number, and for a loss that ends above 1.5 ln V.
     """
     device = next(encoder.parameters()).device
     optimizer = make_optimizer(encoder, config)
-    log = TrainLog(folder / "train.csv")
-    first, seconds = 0, 0.0
-    if checkpoint := load_tensors(folder / "checkpoint.pt"):
+    first, seconds, log = 0, 0.0, LOG_HEADER
+    if checkpoint := load_tensors(folder / "checkpoint.pt", of):
         encoder.load_state_dict(checkpoint["model"])
         optimizer.load_state_dict(checkpoint["optimizer"])
-        first, seconds = checkpoint["step"], checkpoint["seconds"]
+        first, seconds, log = checkpoint["step"], checkpoint["seconds"], checkpoint["log"]
     writes = distributed.rank() == 0
     if writes:
-        log.rewind(first)
+        write_atomic(folder / "train.csv", log)
     model = distributed.parallel(TrainingLoss(encoder, precision))
     began = time.monotonic() - seconds
     encoder.train()
@@ -156,54 +156,39 @@ def train(
         if done % LOG_EVERY == 0 or done == config.max_steps:
             tokens = done * config.batch_size * config.train_len
             loss = distributed.mean(loss)
+            spent = time.monotonic() - began
+            entry = f"{done},{tokens},{lr:.6g},{loss.item():.6f},{grad_norm.item():.4f},{spent:.2f}\n"
+            log += entry
             if writes:
-                log.append(done, tokens, lr, loss.item(), grad_norm.item(), time.monotonic() - began)
+                with (folder / "train.csv").open("a") as file:
+                    file.write(entry)
         if writes and done % checkpoint_every == 0 and done < config.max_steps:
             state = {"model": encoder.state_dict(), "optimizer": optimizer.state_dict(), "step": done}
-            save_tensors(folder / "checkpoint.pt", state | {"seconds": time.monotonic() - began})
-    # rank 0 has written the log
-    loss_at_end = distributed.gathered(lambda: log.loss_at_end() if writes else 0.0)[0]
-    if loss_at_end > WORSE * math.log(encoder.n_outputs):
+            save_tensors(folder / "checkpoint.pt", state | {"seconds": time.monotonic() - began, "log": log}, of)
+    if (loss_at_end := _loss_at_end(log)) > WORSE * math.log(encoder.n_outputs):
         raise Diverged(
             f"diverged by step {config.max_steps}: loss {loss_at_end:.4g}, {math.log(encoder.n_outputs):.4g} is guessing"
         )
     encoder.eval()
-    return time.monotonic() - began
+    return time.monotonic() - began, log
 
 
-class TrainLog:
-    """train.csv: appended to while training, cut back to the checkpoint on a resume."""
-
-    header = "step,tokens,lr,loss,grad_norm,seconds\n"
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def rewind(self, step: int) -> None:
-        lines = self.path.read_text(errors="replace").splitlines(keepends=True)[1:] if self.path.exists() else []
-        kept = [line for line in lines if ENTRY.fullmatch(line) and int(line.split(",")[0]) <= step]
-        write_atomic(self.path, self.header + "".join(kept))
-
-    def loss_at_end(self) -> float:
-        """The mean of the last ten entries."""
-        losses = [float(line.split(",")[3]) for line in self.path.read_text().splitlines()[1:]]
-        return sum(losses[-10:]) / len(losses[-10:])
-
-    def append(self, step: int, tokens: int, lr: float, loss: float, grad_norm: float, seconds: float) -> None:
-        with self.path.open("a") as file:
-            file.write(f"{step},{tokens},{lr:.6g},{loss:.6f},{grad_norm:.4f},{seconds:.2f}\n")
+def _loss_at_end(log: str) -> float:
+    """The mean of the last ten entries."""
+    losses = [float(line.split(",")[3]) for line in log.splitlines()[1:]]
+    return sum(losses[-10:]) / len(losses[-10:])
 
 
-def save_tensors(path: Path, state: dict[str, Any]) -> None:
+def save_tensors(path: Path, state: dict[str, Any], of: str) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write_sealed(path, buffer.getvalue())
+    write_sealed(path, buffer.getvalue(), of)
 
 
-def load_tensors(path: Path) -> dict[str, Any] | None:
-    """What was saved; None if there is nothing. A damaged file is told and removed: what it held is made again."""
+def load_tensors(path: Path, of: str) -> dict[str, Any] | None:
+    """What was saved; None if there is nothing. A damaged file, or one of another run, is told and removed."""
     try:
-        state: dict[str, Any] = torch.load(io.BytesIO(read_sealed(path)), map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(io.BytesIO(read_sealed(path, of)), map_location="cpu", weights_only=True)
     except FileNotFoundError:
         return None
     except Damaged as error:

@@ -140,7 +140,7 @@ def test_cuda_is_refused_where_there_is_none(tmp_path, monkeypatch):
 
 
 def test_a_run_folder_with_another_config_is_refused_with_the_difference(tmp_path):
-    from extrap.results import claim
+    from extrap.run_folders import claim
 
     results = [*TINY, f"runtime.results_dir={tmp_path}"]
     cell = prepare_grid(compose_grid(results))[0]
@@ -153,7 +153,7 @@ def test_a_run_folder_with_another_config_is_refused_with_the_difference(tmp_pat
 
 
 def test_changed_data_under_an_old_run_are_refused(tmp_path):
-    from extrap.results import claim
+    from extrap.run_folders import claim
 
     train, valid = tmp_path / "train.txt", tmp_path / "valid.txt"
     train.write_text("All happy families are alike. " * 20)

@@ -13,17 +13,20 @@ from rows import both_protocols, many, scheme_rows
 
 from experiments.report import draw_all, gather, write_report
 from extrap.errors import UserError
+from extrap.files import write_atomic
 from extrap.results import (
     COLUMNS,
-    claim,
+    MISSING,
+    as_csv,
     collect,
-    differences,
+    collect_missing,
+    load_missing,
+    load_provenance,
     load_rows,
     load_training,
-    refuse_other_config,
     save_rows,
-    write_atomic,
 )
+from extrap.run_folders import claim, differences, finish, refuse_other_config
 from extrap.tables import NOTHING
 
 CONFIG = {
@@ -128,7 +131,7 @@ def finished(runs: Path, scheme: str, seed: int, **config: object) -> None:
     folder = runs / f"{scheme}-seed{seed}"
     claim(folder, CONFIG | {"seed": seed, "position": {"_target_": scheme}} | config)
     rows = both_protocols({scheme: {128: [1.0 + seed], 256: [2.0 + seed]}})
-    save_rows(folder / "eval.csv", rows.assign(seed=seed, run=folder.name))
+    finish(folder, {"eval.csv": as_csv(rows.assign(seed=seed, run=folder.name))})
 
 
 def test_collect_takes_runs_that_differ_in_seed_and_position(tmp_path):
@@ -156,12 +159,66 @@ def test_collect_refuses_where_nothing_is_finished(tmp_path):
         assert f"{runs} holds no evaluated run" in refusal(collect, runs)
 
 
+def lacking(run: str, reason: str) -> str:
+    values = {name: name for name in MISSING} | {"run": run, "train_len": 128, "seed": 0, "eval_len": 256, "reason": reason}
+    return as_csv(pd.DataFrame([values]))
+
+
+@pytest.mark.parametrize("name", ["eval.csv", "train.csv", "missing.csv", "meta.json", "SHA256SUMS"])
+@pytest.mark.parametrize("change", ["a digit", "nothing left", "gone"])
+def test_a_table_of_a_finished_run_that_was_changed_is_refused(tmp_path, name, change):
+    finished(tmp_path, "rope", 0)
+    run = tmp_path / "rope-seed0"
+    (run / "train.csv").write_text("step,tokens,lr,loss,grad_norm,seconds\n10,1280,0.001,3.5,1.0,0.1\n")
+    tables = {"meta.json": '{"seconds": {"train": 1}}', "missing.csv": lacking("rope-seed0", "out of memory")}
+    finish(run, {**tables, "eval.csv": (run / "eval.csv").read_text()})
+    assert len(collect(tmp_path)) == 8
+    text = (run / name).read_text()
+    if change == "gone":
+        (run / name).unlink()
+    else:
+        (run / name).write_text(text.replace("1", "2", 1) if change == "a digit" else "")
+    if not (run / "eval.csv").exists():
+        assert "no evaluated run" in refusal(collect, tmp_path)
+    else:
+        assert "is not what was written; remove eval.csv beside it" in refusal(collect, tmp_path)
+
+
+def test_what_a_diverged_run_says_is_checked_too(tmp_path):
+    finished(tmp_path, "rope", 0)
+    run = tmp_path / "alibi-seed0"
+    claim(run, CONFIG | {"position": {"_target_": "alibi"}})
+    finish(
+        run, {"missing.csv": lacking("alibi-seed0", "diverged at step 7"), "diverged.txt": "diverged at step 7: loss nan\n"}
+    )
+    assert len(collect(tmp_path)) == 8
+    assert collect_missing(tmp_path)["reason"].tolist() == ["diverged at step 7"]
+    (run / "missing.csv").write_text(lacking("alibi-seed0", "diverged at step 8"))
+    assert f"{run / 'missing.csv'} is not what was written; remove diverged.txt beside it" in refusal(collect, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xfe\0", b"[", b"{}", b"command: x", b"a: *b", b"experiment,run\n1\n2,3,4\n"]
+)
+def test_what_is_no_table_or_provenance_is_told_in_a_line(tmp_path, content):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    for load in (load_rows, load_missing, load_training, load_provenance):
+        assert str(path) in refusal(load, path)
+    path.unlink()
+    path.mkdir()
+    for load in (load_rows, load_missing, load_training, load_provenance):
+        assert str(path) in refusal(load, path)
+
+
 def copied_run(results: Path) -> None:
     """The same rows in two folders, as after a folder was copied."""
     for name in ("rope", "copy"):
         finished(results / "runs" / "made", name, 0)
-    rows = (results / "runs" / "made" / "rope-seed0" / "eval.csv").read_bytes()
-    (results / "runs" / "made" / "copy-seed0" / "eval.csv").write_bytes(rows)
+    finish(
+        results / "runs" / "made" / "copy-seed0",
+        {"eval.csv": (results / "runs" / "made" / "rope-seed0" / "eval.csv").read_text()},
+    )
 
 
 def test_collect_refuses_the_same_rows_twice(tmp_path):
@@ -182,9 +239,9 @@ def test_a_report_that_fails_halfway_leaves_the_last_one_as_it_was(tmp_path, cap
     finished(tmp_path / "runs" / "made", "rope", 0)
     gather(tmp_path, "made", "a test")
     before = {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()}
-    evaluated = tmp_path / "runs" / "made" / "rope-seed0" / "eval.csv"
-    rows = load_rows(evaluated)
-    save_rows(evaluated, rows[rows["eval_len"] > 128])
+    run = tmp_path / "runs" / "made" / "rope-seed0"
+    rows = load_rows(run / "eval.csv")
+    finish(run, {"eval.csv": as_csv(rows[rows["eval_len"] > 128])})
     assert "training length is missing" in refusal(gather, tmp_path, "made", "a test")
     assert {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()} == before
     draw_all(tmp_path)
@@ -321,7 +378,7 @@ def test_a_missing_column_is_refused(tmp_path, column):
 @pytest.mark.parametrize("content", [b"", b"\n", b"a,b\n1,2\n", b"\xff\xfe\0\0", b"\x89PNG\r\n\x1a\n", b"a,b\n1,2,3\n4\n"])
 def test_what_is_no_table_of_rows_is_refused(tmp_path, content):
     (tmp_path / "rows.csv").write_bytes(content)
-    assert "is no table of rows" in refusal(load_rows, tmp_path / "rows.csv")
+    assert "is no table with the columns" in refusal(load_rows, tmp_path / "rows.csv")
 
 
 def test_missing_files_are_refused(tmp_path):

@@ -17,7 +17,7 @@ from extrap.cells import prepare_grid
 from extrap.compose import compose_grid
 from extrap.errors import UserError
 from extrap.files import write_sealed
-from extrap.results import claim
+from extrap.run_folders import claim
 from extrap.specs import target
 from extrap.train import load_tensors
 
@@ -199,12 +199,13 @@ def test_a_malicious_checkpoint_is_not_run(tmp_path, cell, name, sealed):
     """With the seal of a whole file, too: whoever hands over a checkpoint can make one."""
     content, path = io.BytesIO(), cell.config.folder / name
     torch.save({"model": Malicious(tmp_path / "owned"), "step": 1, "seconds": 0.0}, content)
-    (write_sealed if sealed else Path.write_bytes)(path, content.getvalue())
     if sealed:
+        write_sealed(path, content.getvalue(), "this run")
         with pytest.raises(UserError, match="other things than weights"):
-            load_tensors(path)
+            load_tensors(path, "this run")
     else:
-        assert load_tensors(path) is None
+        path.write_bytes(content.getvalue())
+        assert load_tensors(path, "this run") is None
     assert not (tmp_path / "owned").exists()
     torch.load(io.BytesIO(content.getvalue()), weights_only=False)
     assert (tmp_path / "owned").exists(), "it would have run"

@@ -28,7 +28,8 @@ def test_a_sweep_writes_and_prints_everything(swept):
     }
     runs = swept / "runs" / "smoke"
     for run_folder in (runs / "rope-seed0", runs / "nope-seed0"):
-        assert {p.name for p in run_folder.iterdir()} == {"config.yaml", "train.csv", "model.pt", "meta.json", "eval.csv"}
+        expected = {"config.yaml", "train.csv", "model.pt", "meta.json", "SHA256SUMS", "eval.csv"}
+        assert {p.name for p in run_folder.iterdir()} == expected
     told = yaml.safe_load((folder / "provenance.yaml").read_text())
     assert told["command"].startswith("python -m experiments.run experiment=smoke data=markov")
     assert told["runs"] == 2

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +163,33 @@ def test_a_run_killed_while_evaluating_does_not_train_again(tmp_path, one_thread
     monkeypatch.setattr("extrap.runs.train", None)
     execute(c)
     assert (c.config.folder / "eval.csv").read_bytes() == rows
+
+
+def test_a_log_that_was_changed_comes_back_with_the_weights(tmp_path, one_thread):
+    c = cell(tmp_path)
+    execute(c)
+    log = (c.config.folder / "train.csv").read_bytes()
+    (c.config.folder / "train.csv").write_bytes(log.replace(b",", b";"))
+    (c.config.folder / "eval.csv").unlink()
+    execute(c)
+    assert (c.config.folder / "train.csv").read_bytes() == log
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pt", "model.pt"])
+def test_weights_of_another_run_are_told_and_not_read(tmp_path, one_thread, monkeypatch, capsys, name):
+    """Copied over, as by a slip of the hand: their shapes fit and each is whole."""
+    own, other = cell(tmp_path / "own"), cell(tmp_path / "other", "seed=1")
+    execute(own)
+    rows = (own.config.folder / "eval.csv").read_bytes()
+    (own.config.folder / "eval.csv").unlink()
+    monkeypatch.setattr(Path, "unlink", lambda *a, **k: None)  # its checkpoint stays
+    execute(other)
+    monkeypatch.undo()
+    (own.config.folder / "model.pt").unlink()
+    shutil.copy(other.config.folder / name, own.config.folder / name)
+    execute(own)
+    assert f"{name} is damaged or of another run" in capsys.readouterr().err
+    assert (own.config.folder / "eval.csv").read_bytes() == rows
 
 
 def test_divergence_is_told_with_its_step(tmp_path, monkeypatch):

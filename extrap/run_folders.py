@@ -1,0 +1,147 @@
+"""Run folders: what stands in them, whose they are, and whether it is what was written. Imports no torch.
+
+results/runs/<experiment>/sweep.yaml   the runs that the last sweep planned, for `make status`
+results/runs/<experiment>/data/    the documents as all runs map them into memory
+results/runs/<experiment>/locks/   held by the sweep and by every run that is at work
+results/runs/<experiment>/reference/   rows of the floors, in the same form
+results/runs/<experiment>/<run>/
+  config.yaml    what the answers depend on, written first; another config in the same folder is refused
+  train.csv      step, tokens, lr, loss, grad_norm, seconds
+  checkpoint.pt  model, optimizer, step, seconds; replaced atomically, sealed with its SHA-256 and that of the config
+  model.pt       its existence means: trained; sealed likewise, with train.csv in it
+  SHA256SUMS     of the tables, as `sha256sum --check` reads it: a table that was changed is refused
+  missing.csv    what has no rows, and why, if anything: out of memory at a length, diverged in training
+  meta.json      versions, machine, sizes, seconds, memory, SHA-256 of the data
+  eval.csv       one row per (protocol, eval_len, segment); its existence means: evaluated
+  diverged.txt   at which step; its existence means: there is nothing to evaluate
+  error.log      the traceback, if the last try failed
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from extrap.errors import UserError
+from extrap.files import write_atomic
+
+# in these the runs of one experiment may differ: they are columns of their rows, so nothing is averaged over them unseen
+MAY_DIFFER = ("seed", "position", "scheme_code")
+OVER = ("eval.csv", "diverged.txt")  # the existence of one means: there is nothing left to do
+MADE_LATER = ("checkpoint.pt", "model.pt", *OVER)  # than config.yaml
+
+
+def claim(folder: Path, config: dict[str, Any]) -> None:
+    """Makes the folder this config's own. Raises UserError, with the differences, if it holds another config."""
+    refuse_other_config(folder, config)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "config.yaml").exists():
+        write_atomic(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+
+
+def refuse_other_config(folder: Path, config: dict[str, Any]) -> None:
+    path = folder / "config.yaml"
+    if not path.exists() and (made := [name for name in MADE_LATER if (folder / name).exists()]):
+        raise UserError(f"{folder} holds {made[0]} and no config.yaml that says of what; move the folder away")
+    if path.exists() and (changes := differences(load_config(path), config)):
+        other = [change for change in changes if not change.startswith(("code:", "scheme_code:"))]
+        what = "with another config" if other else "of another version of the program"
+        raise UserError(
+            f"{folder} holds a run {what}: {'; '.join(other or changes)} (found there -> asked for now). "
+            "Choose another name=..., or move the folder away"
+        )
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """The config.yaml of a run. Raises UserError where it is damaged."""
+    try:
+        config = yaml.safe_load(path.read_text())
+        if isinstance(config, dict):
+            return config
+    except (UnicodeDecodeError, yaml.YAMLError):
+        pass
+    raise UserError(f"{path} is damaged, expected the config of a run; move the folder away, and its run is made again")
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """'train.lr: 0.001 -> 0.002' for every value that differs."""
+    before, after = dict(_flat(old)), dict(_flat(new))
+    keys = dict.fromkeys([*before, *after])
+    return [f"{k}: {before.get(k, 'nothing')} -> {after.get(k, 'nothing')}" for k in keys if before.get(k) != after.get(k)]
+
+
+def _flat(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def evaluated(runs: Path) -> list[Path]:
+    """The folders of all evaluated runs, in the order of their names."""
+    folders = sorted(path.parent for path in runs.glob("*/eval.csv"))
+    if not folders:
+        raise UserError(f"{runs} holds no evaluated run; `make sweep` makes them")
+    return folders
+
+
+def load_meta(path: Path) -> dict[str, Any]:
+    """The meta.json of a run. Raises UserError where it is damaged."""
+    try:
+        meta = json.loads(path.read_text())
+        if isinstance(meta, dict) and isinstance(meta.get("seconds"), dict):
+            return meta
+    except (OSError, ValueError):
+        pass
+    raise UserError(f"{path} is damaged or gone; remove the eval.csv beside it, and its run is scored again")
+
+
+def finish(folder: Path, tables: dict[str, str]) -> None:
+    """Writes the tables of a run that is over, the last of which says so, after the SHA-256 of each and of train.csv."""
+    digests = {name: _sha256(content.encode()) for name, content in tables.items()}
+    if (folder / "train.csv").exists():  # references are not trained
+        digests["train.csv"] = _sha256((folder / "train.csv").read_bytes())
+    write_atomic(folder / "SHA256SUMS", "".join(f"{digest}  {name}\n" for name, digest in digests.items()))
+    for name, content in tables.items():
+        write_atomic(folder / name, content)
+
+
+def refuse_changed(folder: Path) -> None:
+    """Raises UserError if a table of a run that is over is not the one that was written."""
+    over = next(name for name in OVER if (folder / name).exists())
+    sums = folder / "SHA256SUMS"
+    lines = [line.partition("  ") for line in sums.read_text(errors="replace").splitlines()] if sums.exists() else []
+    changed = [name for digest, _, name in lines if digest != _digest_of(folder / name)]
+    if not lines or changed:
+        raise UserError(
+            f"{folder / (changed or ['SHA256SUMS'])[0]} is not what was written; remove {over} beside it, and its run is "
+            "scored again from its weights"
+        )
+
+
+def _digest_of(path: Path) -> str:
+    return _sha256(path.read_bytes()) if path.is_file() else "nothing"
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def refuse_mixed(folders: list[Path]) -> None:
+    """Raises UserError unless runs differ in seed and position only, and a scheme is of one code."""
+    first: dict[str, tuple[Path, dict[str, Any]]] = {}
+    for folder in folders:
+        config = load_config(folder / "config.yaml")
+        shared = {key: value for key, value in config.items() if key not in MAY_DIFFER}
+        scheme = {"scheme_code": config.get("scheme_code")}
+        for what, part in (("runs", shared), (f"scheme {config.get('position')}", scheme)):
+            other, known = first.setdefault(what, (folder, part))
+            if changes := differences(known, part):
+                raise UserError(
+                    f"the runs of one experiment may differ in seed and position only, but between {other.name} and "
+                    f"{folder.name} in {folder.parent} also differ {'; '.join(changes)}: use another name=... for one"
+                )
