@@ -151,7 +151,7 @@ class Config:
         if not 0 <= self.seed <= MOST:
             raise UserError(f"seed: expected 0 to 2**31 - 1, found {self.seed}")
         if not re.fullmatch(r"[\w.-]{1,100}", self.name, re.ASCII) or not self.name.strip("."):
-            raise UserError(f"name: expected letters, digits, '_', '.' or '-', found {self.name!r}")
+            raise UserError(f"name: expected 1 to 100 letters, digits, '_', '.' or '-', found {self.name!r}")
         if self.name in NO_EXPERIMENTS:
             raise UserError(
                 f"name: expected none of {', '.join(NO_EXPERIMENTS)}, which stand for others; found {self.name!r}"
