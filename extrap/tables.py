@@ -6,7 +6,6 @@ from itertools import count
 import numpy as np
 import pandas as pd
 
-from extrap.errors import one_line
 from extrap.null import early_token_null
 from extrap.stats import FLOORS, SCHEME, SETTING, against_floor, summarise
 from extrap.typesetting import NONE, align, escape_latex, latex_cell, length, markdown, name, number, percent
@@ -95,10 +94,8 @@ def _missing_note(missing: pd.DataFrame) -> list[str]:
     """What was not measured, and why: a sentence a run and reason."""
     told = []
     for (run, reason, extension), part in missing.groupby(["run", "reason", "extension"], sort=False):
-        lengths = (
-            "" if reason.startswith("diverged") else f" at {', '.join(f'{n:,}' for n in sorted(set(part['eval_len'])))}"
-        )
-        told.append(f"{one_line(run)}{'' if extension == 'none' else f' + {extension}'} ({reason}{lengths})")
+        at = "" if reason.startswith("diverged") else f" at {', '.join(map(length, sorted(set(part['eval_len']))))}"
+        told.append(f"{name(run, extension)} ({reason}{at})")
     return [f"Not measured: {'; '.join(told)}."] if told else []
 
 
