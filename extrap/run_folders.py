@@ -9,7 +9,7 @@ results/runs/<experiment>/<run>/
   train.csv      step, tokens, lr, loss, grad_norm, seconds
   checkpoint.pt  model, optimizer, step, seconds; replaced atomically, sealed with its SHA-256 and that of the config
   model.pt       its existence means: trained; sealed likewise, with train.csv in it
-  SHA256SUMS     of the tables, as `sha256sum --check` reads it: a table that was changed is refused
+  SHA256SUMS     of config and tables, as `sha256sum --check` reads it: what was changed is refused
   missing.csv    what has no rows, and why, if anything: out of memory at a length, diverged in training
   meta.json      versions, machine, sizes, seconds, memory, SHA-256 of the data
   eval.csv       one row per (protocol, eval_len, segment); its existence means: evaluated
@@ -101,25 +101,24 @@ def load_meta(path: Path) -> dict[str, Any]:
 
 
 def finish(folder: Path, tables: dict[str, str]) -> None:
-    """Writes the tables of a run that is over, the last of which says so, after the SHA-256 of each and of train.csv."""
-    digests = {name: _sha256(content.encode()) for name, content in tables.items()}
-    if (folder / "train.csv").exists():  # references are not trained
-        digests["train.csv"] = _sha256((folder / "train.csv").read_bytes())
+    """Writes the tables of a run that is over, the last of which says so, and before them the SHA-256 of all of it."""
+    digests = {name: _digest_of(folder / name) for name in ("config.yaml", "train.csv") if (folder / name).exists()}
+    digests |= {name: _sha256(content.encode()) for name, content in tables.items()}
     write_atomic(folder / "SHA256SUMS", "".join(f"{digest}  {name}\n" for name, digest in digests.items()))
     for name, content in tables.items():
         write_atomic(folder / name, content)
 
 
 def refuse_changed(folder: Path) -> None:
-    """Raises UserError if a table of a run that is over is not the one that was written."""
+    """Raises UserError if a table of a run that is over, or its config, is not the one that was written."""
     over = next(name for name in OVER if (folder / name).exists())
     sums = folder / "SHA256SUMS"
     lines = [line.partition("  ") for line in sums.read_text(errors="replace").splitlines()] if sums.exists() else []
     changed = [name for digest, _, name in lines if digest != _digest_of(folder / name)]
     if not lines or changed:
         raise UserError(
-            f"{folder / (changed or ['SHA256SUMS'])[0]} is not what was written; remove {over} beside it, and its run is "
-            "scored again from its weights"
+            f"{folder / (changed or ['SHA256SUMS'])[0]} is not what was written; remove {over} beside it, and "
+            "the same sweep makes all of it again"
         )
 
 

@@ -1,6 +1,7 @@
 """Results on disk: whole files or none, one config a folder, rows that come back bit for bit."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,16 @@ def test_a_table_of_a_finished_run_that_was_changed_is_refused(tmp_path, name, c
         assert "no evaluated run" in refusal(collect, tmp_path)
     else:
         assert "is not what was written; remove eval.csv beside it" in refusal(collect, tmp_path)
+
+
+def test_tables_of_another_run_are_refused(tmp_path):
+    """Copied over, as by a slip of the hand: whole, with their digests."""
+    for seed in (0, 1):
+        finished(tmp_path, "rope", seed)
+    for name in ("eval.csv", "SHA256SUMS"):
+        shutil.copy(tmp_path / "rope-seed1" / name, tmp_path / "rope-seed0" / name)
+    shutil.rmtree(tmp_path / "rope-seed1")  # otherwise its rows are there twice, which is refused too
+    assert f"{tmp_path / 'rope-seed0' / 'config.yaml'} is not what was written" in refusal(collect, tmp_path)
 
 
 def test_what_a_diverged_run_says_is_checked_too(tmp_path):

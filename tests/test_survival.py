@@ -141,7 +141,7 @@ def test_what_is_damaged_in_a_finished_run_is_told_or_made_again(tmp_path, swept
     (folder / "eval.csv").write_text(rows_of_run[: rows_of_run.rindex("\n", 0, -1) + 1])  # the last row is gone
     done = run(tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "eval.csv is not what was written; remove eval.csv beside it, and its run is scored again" in done.stderr
+    assert "eval.csv is not what was written; remove eval.csv beside it, and the same sweep makes all of it" in done.stderr
     (folder / "eval.csv").unlink()
     (folder / "model.pt").write_bytes((folder / "model.pt").read_bytes()[:-1])
     (folder / "train.csv").write_bytes(b"step\n\xff\xfe,x\n10,1,")
