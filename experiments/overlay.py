@@ -1,4 +1,4 @@
-"""Published numbers and ours on the same axes; a scheme looks the same in every figure of a paper. Imports no torch."""
+"""Published numbers and ours on the same axes. Imports no torch."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -13,15 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from extrap.curves import COLOURS, MARKERS, STYLE, spread
+from extrap.curves import LOOKS, STYLE, label_inside, spread
 from extrap.stats import summarise
 
 OURS = "ours"
 DASHES = (0, (4, 2))
-SCHEMES = ("alibi", "learned", "local(rope)", "nope", "rope", "sinusoidal", "t5", "kerple")
-LOOKS: dict[str, dict[str, Any]] = {
-    scheme: {"color": colour, "marker": marker} for scheme, colour, marker in zip(SCHEMES, COLOURS, MARKERS, strict=True)
-}
 # what a curve shows: `value` at `x`, between `low` and `high`; `source` is OURS or a paper with its table
 CURVE = ["source", "protocol", "scheme", "extension", "train_len", "eval_len", "n_seeds", "x", "value", "low", "high"]
 
@@ -130,23 +126,27 @@ def log_limits(axes: Axes, points: pd.DataFrame) -> None:
 def name_ends(axes: Axes, points: pd.DataFrame) -> None:
     """The name of each of our curves at its right end, and of those that are published alone where they end."""
     ours = points[points["source"] == OURS]
-    ends = ours.sort_values("x").groupby("scheme").last()["value"]
-    place_names(axes, [(str(scheme), LOOKS[str(scheme)]["color"], value) for scheme, value in ends.items()])
+    ends = ours.sort_values("x").groupby("scheme")[["x", "value"]].last()
+    place_names(axes, [(str(scheme), LOOKS[str(scheme)]["color"], x, value) for scheme, x, value in ends.itertuples()])
     for scheme, line in points[~points["scheme"].isin(ends.index)].groupby("scheme"):
         last = line.sort_values("x").iloc[-1]
         axes.annotate(f"{scheme} (published)", (last["x"], last["value"]), xytext=(-3, 5), textcoords="offset points",
                       color=LOOKS[str(scheme)]["color"], fontsize=7, ha="right")  # fmt: skip
 
 
-def place_names(axes: Axes, ends: Sequence[tuple[str, str, float]]) -> None:
-    """Each (name, colour, value) to the right of the axes, moved apart where they would overlap."""
-    heights = [axes.transData.transform((1, value))[1] for _, _, value in ends]
+def place_names(axes: Axes, ends: Sequence[tuple[str, str, float, float]]) -> None:
+    """Each (name, colour, x, value) to the right of the axes, moved apart where they would overlap, or where it ends."""
+    right = [end for end in ends if end[2] >= 0.99 * axes.get_xlim()[1]]
+    heights = [axes.transData.transform((1, value))[1] for *_, value in right]
     box = axes.get_window_extent()
     places = spread(heights, 9.0 * axes.figure.dpi / 72, box.y0, box.y1)
-    for (name, colour, _), place in zip(ends, places, strict=True):
+    for (name, colour, *_), place in zip(right, places, strict=True):
         y = axes.transAxes.inverted().transform((0, place))[1]
         axes.annotate(name, (1, y), xycoords="axes fraction", xytext=(6, 0), textcoords="offset points",
                       color=colour, fontsize=7, va="center", annotation_clip=False)  # fmt: skip
+    axes.figure.canvas.draw()  # they have taken room from the panel
+    for name, colour, *end in (end for end in ends if end not in right):
+        label_inside(axes, name, (end[0], end[1]), colour)
 
 
 def key(figure: Figure, published: str | None, band: str | None = None, schemes: Sequence[str] = ()) -> None:

@@ -1,6 +1,9 @@
 """Panels of curves by length: one look a scheme, bands, names at the ends of lines. Imports no torch."""
 
+from collections.abc import Iterable, Sequence
+from itertools import cycle, product
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -9,15 +12,27 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from scipy.optimize import isotonic_regression
 
 from extrap.errors import one_line
 from extrap.typesetting import name
 
 STYLE = Path(__file__).with_name("figures.mplstyle")
-# Okabe and Ito's colours (safe for the colour-blind) in an order of alternating lightness; markers carry them in grey
-COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#B2A400"]
-MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
+Style = dict[str, Any]  # of a line
+# A scheme looks the same in every figure. Okabe and Ito's colours (safe for the colour-blind; their yellow darker, or it
+# is lost on white): the four that most figures show are well apart in lightness. Markers carry the others in grey.
+LOOKS: dict[str, Style] = {
+    "alibi": {"color": "#0072B2", "marker": "o"},
+    "sinusoidal": {"color": "#E69F00", "marker": "s"},
+    "rope": {"color": "#009E73", "marker": "^"},
+    "t5": {"color": "#000000", "marker": "v"},
+    "nope": {"color": "#D55E00", "marker": "X"},
+    "local(rope)": {"color": "#CC79A7", "marker": "P"},
+    "learned": {"color": "#56B4E9", "marker": "D"},
+    "kerple": {"color": "#B2A400", "marker": "*"},
+}
 REFERENCE_STYLES = {"floor": "-", "window_floor": "--", "plateau": ":"}
 EXTENSION_STYLES = {"window": "--", "tile": ":", "clamp": "-."}
 PANEL_TITLES = {
@@ -29,7 +44,6 @@ NULL_TITLE = "nonoverlap: text cut into pieces; dotted: if blind beyond"
 
 LONGEST = 80  # characters of a name
 
-Style = dict[str, object]
 Looks = dict[tuple[str, str], Style]  # (scheme, extension) -> of its line
 Values = tuple[str, str, str]  # the columns of middle, low and high
 
@@ -38,8 +52,8 @@ def panels_by_protocol(points: pd.DataFrame, values: Values, ylabel: str, log: b
     """A panel a protocol on one scale; a column `null`, where points have it, is drawn dotted."""
     protocols = list(points["protocol"].unique())
     with mpl.rc_context(fname=STYLE):
-        names = points["scheme"].map(drawn).str.len().max()
-        width = (3.5 + 0.06 * max(0, names - 16)) * len(protocols)
+        longest = points["scheme"].map(drawn).str.len().max()
+        width = (3.5 + 0.06 * max(0, longest - 16)) * len(protocols)
         figure = Figure(figsize=(max(width, 4.6), 3.0), layout="constrained")  # no narrower than the title
         FigureCanvasAgg(figure)
         panels = figure.subplots(1, len(protocols), sharey=True, squeeze=False)[0]
@@ -52,11 +66,9 @@ def panels_by_protocol(points: pd.DataFrame, values: Values, ylabel: str, log: b
         panels[0].set_ylabel(ylabel)
         if log:
             keep_to_curves(panels[0], points[values[0]])
-        figure.canvas.draw()
-        for axes, protocol in zip(panels, protocols, strict=True):
-            chosen = points[points["protocol"] == protocol]
-            labels(axes, chosen, values[0], looks, {key: drawn(name(*key)) for key in looks})
-        figure.suptitle(f"{setting_title(points)}{_seeds_title(points)}", x=0.01, ha="left", fontsize=8)
+        names = {key: drawn(name(*key)) for key in looks}
+        labels(panels, [points[points["protocol"] == protocol] for protocol in protocols], values[0], looks, names)
+        figure.suptitle(f"{setting_title(points)}{seeds_title(points)}", x=0.01, ha="left", fontsize=8)
     return figure
 
 
@@ -72,7 +84,7 @@ def setting_title(points: pd.DataFrame) -> str:
     return f"{objective} on {data}, trained on {train_len:,} tokens, "
 
 
-def _seeds_title(points: pd.DataFrame) -> str:
+def seeds_title(points: pd.DataFrame) -> str:
     n_seeds = points["n_seeds"].max()
     return f"{n_seeds} seeds; bands are 95 % t intervals" if n_seeds > 1 else "1 seed"
 
@@ -83,18 +95,33 @@ def styles(points: pd.DataFrame) -> Looks:
     From rows all figures of an experiment take the same.
     """
     looks: Looks = {}
-    schemes = list(points.loc[points["kind"] == "scheme", "scheme"].unique())
+    by_scheme = looks_of(points.loc[points["kind"] == "scheme", "scheme"])
     for kind, scheme, extension in points[["kind", "scheme", "extension"]].drop_duplicates().itertuples(index=False):
         if kind != "scheme":
             looks[scheme, extension] = {"color": "0.45", "linestyle": REFERENCE_STYLES.get(kind, "-."), "linewidth": 1.0}
             continue
-        i = schemes.index(scheme)
-        looks[scheme, extension] = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
-        dashes = ["-", "--", ":", "-."][i // len(COLOURS) % 4]
-        looks[scheme, extension]["linestyle"] = dashes
+        looks[scheme, extension] = by_scheme[scheme]
         if extension != "none":
-            looks[scheme, extension] |= {"linestyle": EXTENSION_STYLES.get(extension, ":"), "markerfacecolor": "white"}
+            changes = {"linestyle": EXTENSION_STYLES.get(extension, ":"), "markerfacecolor": "white"}
+            looks[scheme, extension] = by_scheme[scheme] | changes
     return looks
+
+
+def looks_of(schemes: Iterable[str]) -> dict[str, Style]:
+    """Colour, marker and dashes of each: its own where it has one, for others by name what no other one here has taken.
+
+    First what schemes that are not here would have, then dashed, and at last with the markers of one another.
+    """
+    here = sorted(set(schemes))
+    colours, markers = ([look[part] for look in LOOKS.values()] for part in ("color", "marker"))
+    n = len(LOOKS)
+    every = [
+        {"color": colours[i], "marker": markers[(i + turn) % n], "linestyle": dashes}
+        for turn, dashes, i in product(range(n), ("-", "--", ":", "-."), range(n))
+    ]
+    own = dict(zip(LOOKS, every, strict=False))
+    free = cycle(look for look in every if look not in [own.get(scheme) for scheme in here])
+    return {scheme: own[scheme] if scheme in own else next(free) for scheme in here}
 
 
 def curves(axes: Axes, points: pd.DataFrame, values: Values, looks: Looks) -> None:
@@ -121,7 +148,7 @@ def keep_to_curves(axes: Axes, middle: pd.Series) -> None:
     axes.set_ylim(max(low, middle.min() / 3), min(high, middle.max() * 3))
 
 
-def axes_of_lengths(axes: Axes, points: pd.DataFrame, log: bool) -> None:
+def axes_of_lengths(axes: Axes, points: pd.DataFrame, log: bool, mark: str = "training length") -> None:
     axes.set_xscale("log", base=2)
     if log:
         axes.set_yscale("log")
@@ -133,46 +160,78 @@ def axes_of_lengths(axes: Axes, points: pd.DataFrame, log: bool) -> None:
     axes.set_xticks(ticks, [f"{m:.3g}" if m >= 1 else f"1/{1 / m:.3g}" for m in ticks])
     axes.minorticks_off()
     axes.set_xlim(multiples[0] / 1.2, multiples[-1])  # room on the left: the training length is no axis
+    axes.margins(y=0.08)  # room above the curves for the name of the training length
     axes.grid(axis="y")
     axes.axvline(1, color="0.3", linewidth=0.8, linestyle=(0, (4, 2)), zorder=0)
-    axes.annotate("training length", (1, 1), xycoords=("data", "axes fraction"), xytext=(3, -2), textcoords="offset points",
-                  fontsize=6.5, color="0.3", va="top")  # fmt: skip
+    if mark:
+        axes.annotate(mark, (1, 1), xycoords=("data", "axes fraction"), xytext=(3, -2), textcoords="offset points",
+                      fontsize=6.5, color="0.3", va="top")  # fmt: skip
     axes.set_xlabel("evaluation length / training length")
 
 
-def labels(axes: Axes, points: pd.DataFrame, value: str, looks: Looks, names: dict[tuple[str, str], str]) -> None:
-    """The name of each line at its right end, moved apart where they would overlap."""
-    longest = points["eval_len"].max()
-    to_pixels = axes.transData.transform
-    right, shown = [], []
-    for key, line in points.groupby(["scheme", "extension"], sort=False):
-        last = line.sort_values("eval_len").iloc[-1]
-        x, y = last["eval_len"] / last["train_len"], last[value]
-        color = looks[key]["color"]
-        if last["eval_len"] < longest:  # it ends here, or nothing longer fitted into memory
-            axes.annotate(
-                f"{names[key]} (to {last['eval_len']:,})",
-                (x, y),
-                xytext=(5, 0),
-                textcoords="offset points",
-                color=color,
-                fontsize=7,
-                va="center",
-                parse_math=False,
-                bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5},
-            )
-        else:
-            right.append(to_pixels((x, y))[1])
-            shown.append((names[key], color, x))
-    gap = 9.0 * axes.figure.dpi / 72
-    bottom, top = axes.get_window_extent().y0, axes.get_window_extent().y1
-    for (text, color, x), y in zip(shown, spread(right, gap, bottom, top), strict=True):
-        axes.annotate(text, (x, axes.transData.inverted().transform((0, y))[1]), xytext=(6, 0), textcoords="offset points",
-                      color=color, fontsize=7, va="center", annotation_clip=False, parse_math=False)  # fmt: skip
+def labels(
+    panels: Sequence[Axes], points: Sequence[pd.DataFrame], value: str, looks: Looks, names: dict[tuple[str, str], str]
+) -> None:
+    """The name of each line at its right end, moved apart where they would overlap: the points of each panel."""
+    figure = panels[0].figure
+    figure.canvas.draw()
+    inside = []
+    for axes, chosen in zip(panels, points, strict=True):
+        longest = chosen["eval_len"].max()
+        right, shown = [], []
+        for key, line in chosen.groupby(["scheme", "extension"], sort=False):
+            last = line.sort_values("eval_len").iloc[-1]
+            end = last["eval_len"] / last["train_len"], last[value]
+            if last["eval_len"] < longest:  # it ends here, or nothing longer fitted into memory
+                inside.append((axes, f"{names[key]} (to {last['eval_len']:,})", end, looks[key]["color"]))
+            else:
+                right.append(axes.transData.transform(end)[1])
+                shown.append((names[key], looks[key]["color"], end[0]))
+        gap = 9.0 * figure.dpi / 72
+        bottom, top = axes.get_window_extent().y0, axes.get_window_extent().y1
+        for (text, color, x), y in zip(shown, spread(right, gap, bottom, top), strict=True):
+            axes.annotate(text, (x, axes.transData.inverted().transform((0, y))[1]), xytext=(6, 0),
+                          textcoords="offset points", color=color, fontsize=7, va="center", annotation_clip=False,
+                          parse_math=False)  # fmt: skip
+    figure.canvas.draw()  # names beside the panels have taken room from them
+    for label in inside:
+        label_inside(*label)
+
+
+def label_inside(axes: Axes, text: str, end: tuple[float, float], color: str) -> None:
+    """The name of a line that ends within a panel, as near to its end as it covers no curve, marker or other name."""
+    point = 72 / axes.figure.dpi  # of a pixel
+    label = axes.annotate(text, end, xytext=(6, 0), textcoords="offset points", color=color, fontsize=7, va="center",
+                          parse_math=False, bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5},
+                          arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.5, "shrinkA": 0,
+                                      "shrinkB": 3, "relpos": (0, 0.5)})  # fmt: skip
+    label.update_positions(axes.figure.canvas.get_renderer())  # type: ignore[attr-defined]
+    box, panel = Text.get_window_extent(label).padded(2.5 / point), axes.get_window_extent()  # without the line to its end
+    drawn_on = np.concatenate([_pixels(line) for line in axes.get_lines()])
+    names = [other.get_window_extent() for other in axes.texts if other is not label]
+
+    def covered(offset: tuple[int, int]) -> float:
+        place = box.translated((offset[0] - 6) / point, offset[1] / point)
+        outside = not (panel.x0 <= place.x0 and place.x1 <= panel.x1 and panel.y0 <= place.y0 and place.y1 <= panel.y1)
+        hits = ((drawn_on > place.min) & (drawn_on < place.max)).all(axis=1).sum()
+        return float(hits + 1000 * (outside + place.count_overlaps(names)))
+
+    offsets = sorted(product((6, 18, 30), range(-120, 121, 3)), key=lambda offset: np.hypot(*offset))
+    label.set_position(best := min(offsets, key=covered))
+    label.arrow_patch.set_visible(best != offsets[0])  # type: ignore[union-attr]
+
+
+def _pixels(line: Line2D) -> np.ndarray:
+    """Points on a line, in pixels, not much farther apart than a letter is wide."""
+    known = line.get_transform().transform(line.get_xydata())
+    at = np.linspace(0, len(known) - 1, 60 * len(known))
+    return np.column_stack([np.interp(at, np.arange(len(known)), part) for part in known.T])
 
 
 def spread(wanted: list[float], gap: float, low: float, high: float) -> list[float]:
     """Places nearest to the wanted ones, in the same order, within [low, high] and `gap` apart: less if they do not fit."""
+    if not wanted:
+        return []
     order = np.argsort(wanted, kind="stable")
     steps = min(gap, (high - low) / max(1, len(wanted) - 1)) * np.arange(len(wanted))
     # less their steps, places need only not decrease

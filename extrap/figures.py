@@ -17,6 +17,7 @@ from extrap.curves import (
     keep_to_curves,
     labels,
     panels_by_protocol,
+    seeds_title,
     setting_title,
     styles,
 )
@@ -99,7 +100,7 @@ def has_controls(rows: pd.DataFrame) -> bool:
     return bool(((rows["extension"] != "none") & (rows["eval_len"] > rows["train_len"])).any())
 
 
-COLUMNS = 4
+COLUMNS = 4  # at most
 PANEL = (1.9, 1.6)  # inches
 
 
@@ -118,8 +119,8 @@ def controls_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     points = summary.loc[chosen & ((summary["extension"] == "none") | control), [*POINT, "ppl", "ppl_low", "ppl_high"]]
     looks = styles(rows)
     names = {key: "as trained" if key[1] == "none" else key[1] for key in looks}
-    columns = min(COLUMNS, len(schemes))
-    n_rows = -(-len(schemes) // columns)
+    n_rows = -(-len(schemes) // COLUMNS)
+    columns = -(-len(schemes) // n_rows)  # five are three and two
     with mpl.rc_context(fname=STYLE):
         figure = Figure(figsize=(max(PANEL[0] * columns, 4.6), PANEL[1] * n_rows + 0.4), layout="constrained")
         FigureCanvasAgg(figure)
@@ -128,7 +129,7 @@ def controls_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
             axes.tick_params(labelbottom=i + columns >= len(schemes))  # nothing below it
             lines = points[points["scheme"] == scheme]
             curves(axes, lines, ("ppl", "ppl_low", "ppl_high"), looks)
-            axes_of_lengths(axes, lines, log=True)
+            axes_of_lengths(axes, lines, log=True, mark="" if i else "training length")  # small panels, all alike
             keep_to_curves(axes, lines["ppl"])
             if np.divide(*axes.get_ylim()[::-1]) < 5:  # 1, 2, 5, 10 are too far apart for it
                 axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
@@ -137,12 +138,10 @@ def controls_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
         for axes in panels[len(schemes) :]:
             axes.set_visible(False)
         figure.supxlabel("evaluation length / training length", fontsize=8)
-        figure.suptitle(
-            f"{setting_title(points)}{protocol}; perplexity on scales of their own", x=0.01, ha="left", fontsize=8
-        )
-        figure.canvas.draw()
-        for axes, scheme in zip(panels, schemes, strict=False):
-            labels(axes, points[points["scheme"] == scheme], "ppl", looks, names)
+        figure.supylabel(f"perplexity, {protocol}", fontsize=8)
+        figure.suptitle(f"{setting_title(points)}{seeds_title(points)}", x=0.01, ha="left", fontsize=8)
+        by_panel = [points[points["scheme"] == scheme] for scheme in schemes]
+        labels(list(panels[: len(schemes)]), by_panel, "ppl", looks, names)
     return figure, points
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from extrap.curves import STYLE, drawn, setting_title
 from extrap.stats import SETTING
@@ -54,12 +55,13 @@ def pairs_figure(pairs: pd.DataFrame) -> Figure:
     n_cells = len(set(shown["scheme_a"]) | set(shown["scheme_b"])) - 1
     longest = max(len(drawn(scheme)) for scheme in {*shown["scheme_a"], *shown["scheme_b"]})
     names = 0.06 * longest + 0.3
-    size = (names + max(CELL[0] * n_cells, 1.7), CELL[1] * n_cells + 0.45 + 0.05 * longest)  # titles are up to 1.7 wide
+    size = (names + max(CELL[0] * n_cells, 1.7), CELL[1] * n_cells + 0.5 + 0.05 * longest)  # titles are up to 1.7 wide
     width = max(size[0] * n_columns, 3.4)
     what = f"{setting_title(pairs)}by how many nats per token a row beats a column; grey: undecided"
     told = wrap(what, int(width / 0.062))
     with mpl.rc_context(fname=STYLE):
-        figure = Figure(figsize=(width, size[1] * len(protocols) + 0.15 * (1 + len(told))), layout="constrained")
+        layout = ConstrainedLayoutEngine(h_pad=0.08)  # names of columns stand above titles
+        figure = Figure(figsize=(width, size[1] * len(protocols) + 0.15 * (1 + len(told))), layout=layout)
         FigureCanvasAgg(figure)
         panels = figure.subplots(len(protocols), n_columns, squeeze=False)
         for line, protocol in zip(panels, protocols, strict=True):

@@ -12,12 +12,14 @@ import torch
 
 from experiments.report import draw_all
 from experiments.speed import equality, long, steps
+from experiments.speed.figure import speed_figure
 from experiments.speed.ours import Trained, flops_of, in_turn
 from experiments.speed.report import markdown, write_speed_report
 from experiments.speed.rounds import Contestant, interleave
 from experiments.speed.timings import COLUMNS, RATIOS, load_timings, ratios, save_timings
 from extrap.attention import attend_reference
 from extrap.compose import compose_grid
+from extrap.curves import LOOKS
 from extrap.errors import UserError
 from extrap.objectives import Causal, Mlm
 
@@ -315,6 +317,16 @@ def test_the_report_is_a_function_of_the_timings_byte_for_byte(folder, capsys):
     draw_all(folder.parent)
     assert {path: path.read_bytes() for path in written} == before
     assert str(folder / "speed.png") in capsys.readouterr().out
+
+
+def test_a_scheme_looks_as_in_other_figures():
+    """Local attention with another window too."""
+    figure, _ = speed_figure(load_timings(ROOT / "results" / "speed" / "timings.csv"))
+    lines = {line.get_label(): line for axes in figure.axes[2:] for line in axes.lines if line.get_label() != "torch SDPA"}
+    assert {"alibi", "rope", "t5", "kerple", "nope", "local(rope, window=256)"} == set(lines)
+    for label, line in lines.items():
+        look = LOOKS[label.replace(", window=256", "")]
+        assert (line.get_color(), line.get_marker()) == (look["color"], look["marker"])
 
 
 def test_the_table_shows_what_was_measured(folder):

@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
-from matplotlib.text import Annotation
+from matplotlib.lines import Line2D
+from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 from rows import both_protocols, many, scheme_rows, shuffled, with_floor
 
-from extrap.curves import spread
+from extrap.compose import CONF
+from extrap.curves import LOOKS, looks_of, spread
 from extrap.figures import controls_figure, draw, floor_figure, perplexity_figure, position_figure, save_figure
 from extrap.pairs import extrapolates, pairs
 from extrap.pairs_report import pairs_figure, pairs_table
@@ -132,12 +134,58 @@ def test_every_panel_shows_its_own_protocol_on_one_scale():
 
 def test_a_scheme_looks_the_same_in_every_panel_and_unlike_any_other():
     figure, _ = perplexity_figure(both_protocols({**THREE, **flat(17)}))
-    looks = []
-    for axes in panels(figure):
-        lines = [line for line in axes.lines if line.get_marker() not in ("None", "", "_")]  # "_" ends an error bar
-        looks.append([(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines])
+    looks = [[look(line) for line in marked(axes)] for axes in panels(figure)]
     assert looks[0] == looks[1]
     assert len(set(looks[0])) == len(looks[0]) == 20
+
+
+def marked(axes: Axes) -> list[Line2D]:
+    """The curves of schemes; "_" ends an error bar."""
+    return [line for line in axes.lines if line.get_marker() not in ("None", "", "_")]
+
+
+def look(line: Line2D) -> tuple[object, ...]:
+    return line.get_color(), line.get_marker(), line.get_linestyle()
+
+
+@pytest.mark.parametrize("figure_of", [perplexity_figure, floor_figure, position_figure, controls_figure])
+def test_a_scheme_looks_the_same_whoever_stands_beside_it(figure_of):
+    nll = {128: [1.5, 1.6], 256: [1.7, 1.9], 512: [2.5, 2.7]}
+    found = set()
+    for others in ([], ["alibi"], ["a scheme of mine", "t5"], sorted(LOOKS)):
+        rows = with_floor(dict.fromkeys([*others, "sinusoidal"], nll))
+        rows = rows.assign(protocol="position") if figure_of is position_figure else rows
+        window = scheme_rows("sinusoidal", nll, extension="window")
+        figure, _ = figure_of(pd.concat([rows, window]) if figure_of is controls_figure else rows)
+        lines = [line for axes in panels(figure) for line in marked(axes) if line.get_marker() == "s"]
+        found.add(tuple(map(look, lines)))
+    assert len(found) == 1
+    assert look(lines[0]) == (LOOKS["sinusoidal"]["color"], LOOKS["sinusoidal"]["marker"], "-")
+
+
+def test_schemes_that_nobody_has_heard_of_look_like_no_other():
+    unknown = [f"scheme-{i}" for i in range(100)]
+    for known in ([], ["rope", "alibi"], list(LOOKS)):
+        looks = looks_of([*known, *unknown])
+        assert looks == looks_of([*unknown[::-1], *known, *known])
+        assert len({tuple(look.values()) for look in looks.values()}) == len(known) + len(unknown)
+        assert all(looks[scheme] == LOOKS[scheme] | {"linestyle": "-"} for scheme in known)
+    few = looks_of(["alibi", "mine", "yours"])
+    assert len({look["color"] for look in few.values()}) == len({look["marker"] for look in few.values()}) == 3
+
+
+def test_looks_of_their_own_are_of_schemes_that_there_are():
+    assert {scheme.partition("(")[0] for scheme in LOOKS} <= {path.stem for path in (CONF / "position").glob("*.yaml")}
+    for part in ("color", "marker"):
+        assert len({look[part] for look in LOOKS.values()}) == len(LOOKS)
+
+
+def test_those_that_most_figures_show_differ_in_grey():
+    light = []
+    for scheme in ("alibi", "rope", "sinusoidal", "t5"):
+        linear = (np.array(mpl.colors.to_rgb(LOOKS[scheme]["color"])) + 0.055) ** 2.4 / 1.055**2.4  # sRGB, near enough
+        light.append(116 * np.cbrt(linear @ [0.2126, 0.7152, 0.0722]) - 16)  # CIE L*, 0 to 100
+    assert np.diff(sorted(light)).min() > 10
 
 
 def test_axes_can_be_read():
@@ -181,6 +229,19 @@ def test_labels_stand_in_the_order_of_their_lines():
 def test_a_scheme_that_ends_says_so():
     (axes,) = panels(perplexity_figure(many(THREE))[0])
     assert set(annotations(axes)) == {"rope", "alibi", "learned (to 128)"}
+
+
+@pytest.mark.parametrize("start", [1.6, 2.0, 2.5])
+def test_the_name_of_a_scheme_that_ends_covers_no_curve(start):
+    """However many start where it ends."""
+    near = {f"s{i}": {128: [start + 0.05 * i], 256: [1.8 + 0.1 * i], 512: [2.0 + 0.2 * i]} for i in range(5)}
+    (axes,) = panels(perplexity_figure(many({**near, "learned": {128: [start + 0.1]}}))[0])
+    (name,) = (text for text in axes.texts if text.get_text() == "learned (to 128)")
+    box = Text.get_window_extent(name)  # without the line to its point
+    for line in axes.lines:
+        path = line.get_transform().transform_path(line.get_path())
+        assert not path.intersects_bbox(box, filled=False), line
+    assert axes.get_window_extent().containsx(box.x0) and axes.get_window_extent().containsx(box.x1)  # noqa: PT018
 
 
 # as many labels as there are schemes at most, at heights of any spread, on an axis that may be too short for them
@@ -257,7 +318,7 @@ def test_the_null_is_dotted_in_the_colour_of_its_scheme_where_text_is_cut():
     figure, points = perplexity_figure(everything().query("kind == 'scheme'"))
     cut, same = panels(figure)
     assert not dotted(same)
-    colours = {line.get_color(): line for line in cut.lines if line.get_marker() in ("o", "s")}
+    colours = {line.get_color(): line for line in marked(cut) if len(line.get_xdata()) > 1}
     assert set(dotted(cut)) == set(colours)
     for colour, null in dotted(cut).items():
         (scheme,) = (
@@ -285,7 +346,7 @@ def test_controls_stand_beside_their_scheme_in_a_panel_of_its_own():
     assert set(annotations(shown["rope"])) == {"as trained", "window"}
     assert set(annotations(shown["learned"])) == {"as trained (to 128)", "tile"}
     for scheme, axes in shown.items():
-        lines = [line for line in axes.lines if line.get_marker() not in ("None", "", "_")]
+        lines = marked(axes)
         assert len({line.get_color() for line in lines}) == 1
         assert len({line.get_linestyle() for line in lines}) == len(lines) == 2
         ppl = points[points["scheme"] == scheme].groupby("extension")["ppl"].apply(list)

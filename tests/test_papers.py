@@ -19,10 +19,11 @@ from scipy import stats
 
 from experiments import papers, remake
 from experiments.claims.published import load_published
-from experiments.overlay import DASHES, LOOKS, OURS
+from experiments.overlay import DASHES, OURS
 from experiments.report import draw_all
 from experiments.speed.timings import load_timings
 from extrap.compose import CONF, compose_grid
+from extrap.curves import LOOKS
 from extrap.errors import UserError
 from extrap.results import load_rows, save_rows
 

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.overlay import LOOKS, OURS, band_over, key, new_figure, paper_style, ratio_ticks
+from experiments.overlay import OURS, band_over, key, new_figure, paper_style, ratio_ticks
+from extrap.curves import LOOKS
 from extrap.stats import perplexity, t_half_width
 
 NEEDS = ("causal/rows.csv", "main/rows.csv")

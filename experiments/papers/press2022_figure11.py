@@ -16,7 +16,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.overlay import (
-    LOOKS,
     OURS,
     band_over,
     curves,
@@ -31,6 +30,7 @@ from experiments.overlay import (
     published_ratios,
 )
 from experiments.papers import PRESS2022
+from extrap.curves import LOOKS
 
 NEEDS = ("stride1/rows.csv",)
 SLIDING, PIECES = "sliding(stride=1)", "nonoverlap"
@@ -67,7 +67,7 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
         key(drawn, "published, 1 run", band_over(points))
         drawn.canvas.draw()
         name_ends(left, sliding)
-        lasts = [part[part["source"] == OURS].sort_values("x")["value"].iloc[-1] for part in (alibi, ours[1])]
-        place_names(right, [("moved by one", LOOKS["alibi"]["color"], lasts[0]), ("in pieces", GREY, lasts[1])])
+        lasts = [part[part["source"] == OURS].sort_values("x").iloc[-1][["x", "value"]] for part in (alibi, ours[1])]
+        place_names(right, [("moved by one", LOOKS["alibi"]["color"], *lasts[0]), ("in pieces", GREY, *lasts[1])])
         drawn.canvas.draw()
     return drawn, points

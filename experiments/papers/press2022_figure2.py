@@ -14,8 +14,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.overlay import DASHES, LOOKS, OURS, key, new_figure, paper_style, ratio_ticks
+from experiments.overlay import DASHES, OURS, key, new_figure, paper_style, ratio_ticks
 from experiments.papers import PRESS2022
+from extrap.curves import LOOKS
 
 NEEDS = ("speed/timings.csv",)
 HOLDS = {"case": ("training",), "scheme": ("sinusoidal",)}

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.overlay import LOOKS, OURS, band_over, key, new_figure, paper_style
+from experiments.overlay import OURS, band_over, key, new_figure, paper_style
+from extrap.curves import LOOKS
 from extrap.stats import t_half_width
 
 NEEDS = ("main/training.csv", "prose_mlm/training.csv")

@@ -1,6 +1,6 @@
 """Timings -> one figure: a column an objective; training, attention by length, memory by length. Imports no torch."""
 
-from typing import Any
+from textwrap import wrap
 
 import matplotlib as mpl
 import numpy as np
@@ -11,11 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from experiments.speed.timings import ATTENTION, OURS, YARDSTICK
-from extrap.curves import COLOURS, MARKERS, STYLE, spread
+from extrap.curves import STYLE, Style, label_inside, looks_of, spread
 
 OBJECTIVES = ("mlm", "causal")
-YARDSTICK_STYLE: dict[str, Any] = {"color": "0.35", "linestyle": "--", "linewidth": 1.0}
-Style = dict[str, Any]  # of a line
+YARDSTICK_STYLE: Style = {"color": "0.35", "linestyle": "--", "linewidth": 1.0}
 POINTS = ["case", "objective", "label", "setting", "n", "value", "low", "high", "unit"]  # low, high: over rounds
 
 
@@ -24,8 +23,10 @@ def speed_figure(timings: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     rows = timings[timings["machine"] == timings["machine"].iloc[0]]
     points = pd.concat([training_points(rows), length_points(rows)], ignore_index=True)
     schemes = [scheme for scheme in rows.loc[rows["name"] == OURS, "scheme"].unique() if scheme]
-    families = dict.fromkeys(scheme.partition("(")[0] for scheme in schemes)  # local attention has more than one window
-    styles = {family: {"color": COLOURS[i % 8], "marker": MARKERS[i % 8]} for i, family in enumerate(families)}
+    # local attention has more than one window, and looks as with its own
+    families = {scheme.partition("(")[0]: scheme for scheme in sorted(schemes, reverse=True)}
+    looks = looks_of(families.values())
+    styles = {family: looks[scheme] for family, scheme in families.items()}
     with mpl.rc_context(fname=STYLE):
         figure = Figure(figsize=(7.2, 7.0), layout="constrained")
         FigureCanvasAgg(figure)
@@ -48,11 +49,14 @@ def speed_figure(timings: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
         panels[1, 0].set_ylabel("seconds")
         panels[2, 0].set_ylabel("MB above the model")
         title = f"{rows['machine'].iloc[0]}, {rows['threads'].max()} threads. "
-        title += "Ours in colour; peers in grey, filled at their best, hollow at their default; lines: all rounds"
-        figure.suptitle(title, x=0.01, ha="left", fontsize=8)
+        title += "Ours in colour; peers in grey, filled at their best, hollow at their default; lines and bands: all rounds"
+        figure.suptitle("\n".join(wrap(title, 110)), x=0.01, ha="left", fontsize=8)
         figure.canvas.draw()
         for axes in panels[1:].flat:
             label_ends(axes)
+        figure.canvas.draw()  # names beside the panels have taken room from them
+        for axes in panels[1:].flat:
+            label_early_ends(axes)
     return figure, points
 
 
@@ -88,7 +92,8 @@ def draw_training(axes: Axes, points: pd.DataFrame, styles: dict[str, Style]) ->
             style = styles[str(label).partition("(")[0]] if ours else {"color": "0.35", "marker": "o"}
             face = "none" if setting.startswith("default") else style["color"]
             axes.plot([low, high], [str(label)] * 2, color=style["color"], linewidth=0.8, alpha=0.6)
-            axes.plot([value], [str(label)], linestyle="none", markersize=5, markerfacecolor=face, clip_on=False, **style)
+            dot = style | {"linestyle": "none", "markersize": 5, "markerfacecolor": face}
+            axes.plot([value], [str(label)], clip_on=False, **dot)
     axes.xaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:,.0f}"))
     axes.grid(axis="both")
 
@@ -98,6 +103,7 @@ def draw_lengths(axes: Axes, points: pd.DataFrame, styles: dict[str, Style]) -> 
         line = line.sort_values("n")
         style = YARDSTICK_STYLE if label == YARDSTICK else styles[str(label).partition("(")[0]]
         axes.plot(line["n"], line["value"], label=str(label), **style)
+        axes.fill_between(line["n"], line["low"], line["high"], color=style["color"], alpha=0.2, linewidth=0)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 3)))
@@ -109,17 +115,26 @@ def draw_lengths(axes: Axes, points: pd.DataFrame, styles: dict[str, Style]) -> 
 
 
 def label_ends(axes: Axes) -> None:
-    """Each line's name where it ends, moved apart where names would overlap."""
-    ends: dict[float, list[Line2D]] = {}
-    for line in axes.get_lines():
-        ends.setdefault(float(np.asarray(line.get_xdata())[-1]), []).append(line)
+    """The names of lines that end at the right, moved apart where they would overlap."""
+    longest = max((end(line)[0] for line in axes.get_lines()), default=0)
+    lines = [line for line in axes.get_lines() if end(line)[0] == longest]
     gap, box = 8.0 * axes.figure.dpi / 72, axes.get_window_extent()
-    for x, lines in ends.items():
-        wanted = [axes.transData.transform((x, np.asarray(line.get_ydata())[-1]))[1] for line in lines]
-        names = [str(line.get_label()).replace(", ", ",\n") for line in lines]
-        rows = [name.count("\n") + 1 for name in names]  # of text, each with a place of its own
-        places = np.split(spread(list(np.repeat(wanted, rows)), gap, box.y0, box.y1), np.cumsum(rows)[:-1])
-        for line, name, place in zip(lines, names, places, strict=True):
-            y = axes.transData.inverted().transform((0, np.mean(place)))[1]
-            axes.annotate(name, (x, y), xytext=(6, 0), textcoords="offset points", color=line.get_color(),
-                          fontsize=7, va="center", annotation_clip=False, parse_math=False)  # fmt: skip
+    wanted = [axes.transData.transform(end(line))[1] for line in lines]
+    names = [str(line.get_label()).replace(", ", ",\n") for line in lines]
+    rows = [name.count("\n") + 1 for name in names]  # of text, each with a place of its own
+    places = np.split(spread(list(np.repeat(wanted, rows)), gap, box.y0, box.y1), np.cumsum(rows)[:-1])
+    for line, name, place in zip(lines, names, places, strict=True):
+        y = axes.transData.inverted().transform((0, np.mean(place)))[1]
+        axes.annotate(name, (longest, y), xytext=(6, 0), textcoords="offset points", color=line.get_color(),
+                      fontsize=7, va="center", annotation_clip=False, parse_math=False)  # fmt: skip
+
+
+def label_early_ends(axes: Axes) -> None:
+    ends = [end(line) for line in axes.get_lines()]
+    for line, (x, y) in zip(axes.get_lines(), ends, strict=True):
+        if x < max(ends)[0]:
+            label_inside(axes, str(line.get_label()), (x, y), str(line.get_color()))
+
+
+def end(line: Line2D) -> tuple[float, float]:
+    return float(np.asarray(line.get_xdata())[-1]), float(np.asarray(line.get_ydata())[-1])
