@@ -36,12 +36,14 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
     """A panel a quantity, a line a scheme."""
     points = pd.DataFrame([*our_points(rows), *their_points(published)], columns=POINTS)
     with paper_style():
-        drawn, axes = new_figure(7.2, 2.1, len(PANELS), sharey=True)
+        drawn, axes = new_figure(7.2, 2.3, len(PANELS), sharey=True)
         for one, (panel, (_, _, more)) in zip(axes, PANELS.items(), strict=True):
             shown = points[points["panel"] == panel]
             draw(one, shown)
             one.set_title(panel if OURS in set(shown["source"]) else f"{panel} (ours not measured)")
-            one.set_xlabel(f"over sinusoidal ({'more' if more else 'less'} is better)")
+            others = set(shown.loc[shown["source"] == OURS, "over"]) - {"sinusoidal"}
+            over = "".join(f", ours over {base}" for base in others)
+            one.set_xlabel(f"over sinusoidal{over}\n({'more' if more else 'less'} is better)")
         axes[0].set_yticks(range(len(SCHEMES)), SCHEMES)
         axes[0].set_ylim(len(SCHEMES) - 0.5, -0.5)
         key(drawn, "published: trained on 1,024, and from 512 to 3,072")
