@@ -1,5 +1,7 @@
 """How every command of the project ends: with its exit code, after at most one line where something is wrong."""
 
+import io
+import os
 import sys
 from collections.abc import Callable
 
@@ -8,13 +10,19 @@ from extrap.errors import UserError, one_line
 
 def through(command: Callable[[], int | None]) -> int:
     """The exit code of a command: 2 and one line for what a person can mend, 130 after Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without an en dash still shows the numbers beside it
     try:
         return command() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:  # a full disk, a place that may not be written, a folder where a file should be
-        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}; once that is mended, the same command goes on", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)

@@ -62,11 +62,11 @@ def look(folder: Path, name: str, max_steps: int) -> Run:
     told = ""
     if (folder / "eval.csv").exists():
         state, step = "done", max_steps
-    elif (folder / "diverged.txt").exists():
+    elif (folder / "diverged.txt").is_file():
         state, told = "diverged", _last_line(folder / "diverged.txt")
     elif is_locked(folder.parent / "locks" / f"{name}.lock"):
         state = "running"
-    elif (folder / "error.log").exists():
+    elif (folder / "error.log").is_file():
         state, told = "failed", _last_line(folder / "error.log")
     else:
         state = "waiting"

@@ -35,30 +35,39 @@ from extrap.results import (
     load_provenance,
     load_rows,
     provenance,
+    refuse_to_lose,
     save_rows,
     save_table,
 )
+from extrap.run_folders import evaluated, load_config
 from extrap.tables import csv_table, latex_table, markdown_table, text_table
 
 
 def gather(results: Path, name: str, command: str) -> None:
     """Writes results/<name>/ from the evaluated runs and prints the table; `command` is recorded as what made them."""
-    rows, missing = collect(results / "runs" / name), collect_missing(results / "runs" / name)
-    if not (rows["kind"] == "scheme").any():
-        why = ", ".join(sorted(set(missing["reason"])))
-        raise UserError(f"{results / 'runs' / name}: no run has rows ({why}); a lower train.lr may mend that")
-    folder = results / name
-    lock = results / "runs" / name / "locks" / "report.lock"
-    with locked(lock, seconds=600), all_or_nothing(folder) as draft:  # a sweep and `make report` may come at once
-        save_rows(draft / "rows.csv", rows)
-        save_table(draft / "missing.csv", missing)
-        save_rows(draft / "training.csv", collect_training(results / "runs" / name))
-        write_atomic(draft / "provenance.yaml", provenance(results / "runs" / name, command))
-        written = [draft / "rows.csv", draft / "missing.csv", draft / "training.csv", draft / "provenance.yaml"]
-        written += write_report(load_rows(draft / "rows.csv"), missing, draft)
-        table = text_table(rows, missing)
+    folder, runs = results / name, results / "runs" / name
+    first = evaluated(runs)[0]
+    with locked(runs / "locks" / "report.lock", seconds=600):  # a sweep and `make report` may come at once
+        rows, missing = collect(runs), collect_missing(runs)
+        if not (rows["kind"] == "scheme").any():
+            raise UserError(_why_nothing(runs, missing))
+        refuse_to_lose(folder, load_config(first / "config.yaml"))
+        with all_or_nothing(folder) as draft:
+            save_rows(draft / "rows.csv", rows)
+            save_table(draft / "missing.csv", missing)
+            save_rows(draft / "training.csv", collect_training(runs))
+            write_atomic(draft / "provenance.yaml", provenance(runs, command))
+            written = [draft / "rows.csv", draft / "missing.csv", draft / "training.csv", draft / "provenance.yaml"]
+            written += write_report(load_rows(draft / "rows.csv"), missing, draft)
+    table = text_table(rows, missing)
     print(f"\n{table}\n\n* better than every other scheme beyond the noise of seeds\n")
     print("written:", *(f"  {folder / path.name}" for path in written), sep="\n")
+
+
+def _why_nothing(runs: Path, missing: pd.DataFrame) -> str:
+    if missing.empty:
+        return f"{runs}: no run is finished yet; make status shows how far they are"
+    return f"{runs}: no run has rows ({', '.join(sorted(set(missing['reason'])))}); a lower train.lr may mend that"
 
 
 @contextmanager
@@ -69,6 +78,8 @@ def all_or_nothing(folder: Path) -> Iterator[Path]:
         shutil.rmtree(left)
     with TemporaryDirectory(prefix=".draft-", dir=folder) as name:
         yield (draft := Path(name))
+        if in_the_way := [folder / path.name for path in draft.iterdir() if (folder / path.name).is_dir()]:
+            raise UserError(f"{in_the_way[0]} is a folder, expected a file or nothing; move it away")
         for path in sorted(draft.iterdir()):
             path.replace(folder / path.name)
 

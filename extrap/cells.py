@@ -20,7 +20,7 @@ from extrap.objectives import Objective
 from extrap.positions.base import Geometry, PositionScheme
 from extrap.protocols import PROTOCOLS
 from extrap.results import refuse_to_lose
-from extrap.run_folders import refuse_other_config
+from extrap.run_folders import refuse_changed, refuse_other_config
 from extrap.specs import build
 
 
@@ -46,8 +46,7 @@ def prepare(config: Config, *, stored: bool = False) -> Cell:
 
     Raises UserError for what they refuse.
     """
-    stored = stored and (_store(config) / "documents.json").exists()
-    source = Stored(_store(config)) if stored else build(config.data, "data", "extrap.data")
+    source = (_stored(config) if stored else None) or build(config.data, "data", "extrap.data")
     objective = build(config.objective, "objective", "extrap.objectives")
     if not isinstance(source, Source):
         raise UserError(f"data._target_: expected a source of tokens, found {config.data['_target_']}")
@@ -58,6 +57,13 @@ def prepare(config: Config, *, stored: bool = False) -> Cell:
 
 def _store(config: Config) -> Path:
     return config.folder.parent / "data"
+
+
+def _stored(config: Config) -> Stored | None:
+    try:
+        return Stored(_store(config), config.data)
+    except (OSError, LookupError):  # data that are no documents, or a run that no sweep has started
+        return None
 
 
 def _identity(config: Config, data: dict[str, Any], code: str) -> dict[str, Any]:
@@ -91,7 +97,7 @@ def prepare_grid(configs: list[Config]) -> list[Cell]:
 def store_documents(cell: Cell) -> None:
     """Writes the documents for the runs of a sweep, which then need not read the data again."""
     if isinstance(cell.source, Documents):
-        store(cell.source, _store(cell.config))
+        store(cell.source, _store(cell.config), cell.config.data)
 
 
 def _check_names(configs: list[Config]) -> None:
@@ -145,6 +151,8 @@ def _check(cell: Cell) -> None:
     cell.source.check(config.train.train_len + extra, max(config.eval.lengths) + extra, config.eval.n_segments)
     _check_memory(cell)
     refuse_other_config(config.folder, cell.identity)
+    if cell.is_finished:
+        refuse_changed(config.folder)
 
 
 def _n_params(cell: Cell) -> int:

@@ -2,7 +2,6 @@
 
 import ast
 import hashlib
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,16 @@ from extrap.specs import target
 
 # all that stands between a config and its rows, but for the schemes that are not part of an extension
 MODULES = (
-    "attention", "data.base", "data.documents", "data.markov", "data.text", "distributed", "evaluate", "extensions", "floor",
-    "model", "objectives", "positions.absolute", "positions.base", "positions.local", "protocols",
-    "relative", "train",
+    "attention", "cells", "config", "data.base", "data.documents", "data.markov", "data.text", "device", "distributed",
+    "evaluate", "extensions", "floor", "model", "objectives", "positions.absolute", "positions.base", "positions.local",
+    "protocols", "relative", "runs", "specs", "train",
 )  # fmt: skip
+PACKAGE = Path(__file__).parent
+# as it was when this process began, which is what it runs, whatever becomes of the files since
+SOURCES = {
+    ".".join(["extrap", *path.relative_to(PACKAGE).with_suffix("").parts]): path.read_text()
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
 
 
 def program_digest() -> str:
@@ -37,10 +42,7 @@ def _classes(spec: dict[str, Any]) -> Iterator[type]:
 def _digest(modules: list[str]) -> str:
     digest = hashlib.sha256()
     for module in modules:
-        spec = importlib.util.find_spec(module)
-        assert spec is not None, module
-        assert spec.origin is not None, module
-        digest.update(f"{module}\0{meaning(Path(spec.origin).read_text())}\0".encode())
+        digest.update(f"{module}\0{meaning(SOURCES[module])}\0".encode())
     return digest.hexdigest()[:16]
 
 

@@ -160,7 +160,11 @@ def _refuse_foreign(hydra: DictConfig, allowed: dict[str, Any], overrides: list[
 
 
 def _explain(error: Exception, overrides: list[str]) -> str:
-    text = _one_line(error).partition(" See https://hydra.cc")[0].replace("LexerNoViableAltException: ", "cannot read ")
+    text = _one_line(error).partition(" See https://hydra.cc")[0]
+    if unreadable := text.partition("LexerNoViableAltException: ")[2].rstrip("^ "):
+        return (
+            f"cannot read {unreadable}; a value with spaces or other signs takes quotes of its own, as in 'name=\"a value\"'"
+        )
     if found := re.search(r"Could not find '([\w/]+)/([^'/]+)'", text):
         group, option = found.groups()
         with _hydra() as loader:

@@ -1,7 +1,7 @@
 """Rows on disk: what the runs have written, checked and brought together. Imports no torch."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,12 @@ KEY = ["scheme", "extension", "objective", "data", "protocol", "train_len", "eva
 MADE_BY = ("version", "git_commit", "git_dirty", "python", "torch", "device", "precision", "threads", "processes")
 
 
-def refuse_to_lose(results: Path, config: dict[str, Any], planned: set[tuple[str, int]]) -> None:
+def refuse_to_lose(results: Path, config: dict[str, Any], planned: Collection[tuple[str, int]] = ()) -> None:
     """Raises UserError if a report of these (scheme, seed) would replace one of another config, or one that holds more.
 
     Another machine may have other data and another precision: there the same experiment is made anew.
     """
-    if not (results / "provenance.yaml").exists() or not (results / "rows.csv").exists():
+    if not (results / "rows.csv").exists():
         return
     old = load_provenance(results / "provenance.yaml")["config"]
     if changes := differences(*({"data": c["data"]["_target_"], **_comparable(c)} for c in (old, config))):
@@ -47,15 +47,13 @@ def refuse_to_lose(results: Path, config: dict[str, Any], planned: set[tuple[str
     rows = load_rows(results / "rows.csv")
     made = rows.loc[rows["kind"] == "scheme", ["scheme", "seed"]].drop_duplicates()
     runs = results.parent / "runs" / results.name
-    finished = set()
-    for path in runs.glob("*/eval.csv"):
-        refuse_changed(path.parent)
-        finished |= {tuple(run) for run in load_rows(path)[["scheme", "seed"]][:1].to_numpy()}
-    if lost := sorted(set(made.itertuples(index=False, name=None)) - planned - finished):
+    over = [collect_missing(runs), *(load_rows(path)[:1] for path in runs.glob("*/eval.csv"))]
+    found = {tuple(run) for table in over for run in table[["scheme", "seed"]].to_numpy()}
+    if lost := sorted(set(made.itertuples(index=False, name=None)) - {*planned} - found):
         named = ", ".join(f"{scheme} seed {seed}" for scheme, seed in lost[:3])
         raise UserError(
-            f"{results} holds {len(lost)} runs that this sweep neither plans nor finds finished, and would drop: {named}"
-            f"{', ...' if len(lost) > 3 else ''}. Choose another name=..."
+            f"{results} holds {len(lost)} runs that are neither planned now nor finished in {runs}, and would drop: {named}"
+            f"{', ...' if len(lost) > 3 else ''}. Choose another name=..., or move the folder away"
         )
 
 
@@ -74,7 +72,13 @@ def collect(runs: Path) -> pd.DataFrame:
     refuse_mixed(over)
     for folder in over:
         refuse_changed(folder)
-    rows = pd.concat([load_rows(folder / "eval.csv") for folder in folders], ignore_index=True)
+    tables = [load_rows(folder / "eval.csv") for folder in folders]
+    for folder, table in zip(folders, tables, strict=True):
+        if set(table["run"]) != {folder.name}:
+            raise UserError(
+                f"{folder} holds the rows of {table['run'].iloc[0]}: give the folder its name back, or move it away"
+            )
+    rows = pd.concat(tables, ignore_index=True)
     refuse_duplicates(rows, runs)
     return rows
 
@@ -137,7 +141,9 @@ def load_provenance(path: Path) -> dict[str, Any]:
             return dict(told)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
         pass
-    raise UserError(f"{path} is damaged, expected what made the rows beside it; bring it back, or move the folder away")
+    raise UserError(
+        f"{path} is damaged or gone, expected what made the rows beside it; bring it back, or move the folder away"
+    )
 
 
 def load_rows(path: Path) -> pd.DataFrame:

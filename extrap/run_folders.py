@@ -31,6 +31,7 @@ from extrap.files import write_atomic
 # in these the runs of one experiment may differ: they are columns of their rows, so nothing is averaged over them unseen
 MAY_DIFFER = ("seed", "position", "scheme_code")
 OVER = ("eval.csv", "diverged.txt")  # the existence of one means: there is nothing left to do
+WRITTEN = ("config.yaml", "train.csv", "meta.json", "missing.csv", "eval.csv", "diverged.txt")  # and not changed since
 MADE_LATER = ("checkpoint.pt", "model.pt", *OVER)  # than config.yaml
 
 
@@ -110,16 +111,17 @@ def finish(folder: Path, tables: dict[str, str]) -> None:
 
 
 def refuse_changed(folder: Path) -> None:
-    """Raises UserError if a table of a run that is over, or its config, is not the one that was written."""
+    """Raises UserError if a file of a run that is over is not the one that was written, or was not there at all."""
     over = next(name for name in OVER if (folder / name).exists())
     sums = folder / "SHA256SUMS"
-    lines = [line.partition("  ") for line in sums.read_text(errors="replace").splitlines()] if sums.exists() else []
-    changed = [name for digest, _, name in lines if digest != _digest_of(folder / name)]
-    if not lines or changed:
-        raise UserError(
-            f"{folder / (changed or ['SHA256SUMS'])[0]} is not what was written; remove {over} beside it, and "
-            "the same sweep makes all of it again"
-        )
+    lines = sums.read_text(errors="replace").splitlines() if sums.is_file() else []
+    told = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    for name in WRITTEN:
+        if told.get(name) != (_digest_of(folder / name) if (folder / name).exists() else None):
+            raise UserError(
+                f"{folder / name} is not what SHA256SUMS beside it says; remove {folder / over}, and the same sweep makes "
+                "all of it again"
+            )
 
 
 def _digest_of(path: Path) -> str:

@@ -24,8 +24,8 @@ from extrap.files import locked, write_atomic
 from extrap.floor import label_rows, labels, reference_rows
 from extrap.model import Encoder
 from extrap.results import MISSING, as_csv
-from extrap.run_folders import MAY_DIFFER, claim, finish, refuse_other_config
-from extrap.train import Diverged, load_tensors, save_tensors, train
+from extrap.run_folders import MAY_DIFFER, claim, finish, refuse_changed, refuse_other_config
+from extrap.train import Diverged, History, load_tensors, save_tensors, train
 
 LOCK_SECONDS = 10.0  # workers of a killed sweep are gone by then
 SCHEME_SEED = 2**32  # a scheme's own weights are drawn apart, so that the other weights do not depend on it
@@ -65,12 +65,15 @@ def train_and_evaluate(cell: Cell) -> None:
     keep_freed_memory()
     torch.set_num_threads(config.runtime.threads)
     encoder = build_encoder(cell).to(device)
-    of = json.dumps(cell.identity, sort_keys=True)
+    of, *others = distributed.gathered(lambda: json.dumps(cell.identity, sort_keys=True))
+    if set(others) - {of}:
+        raise UserError("the processes of this run have read different programs or data; the same command begins anew")
     if trained := load_tensors(folder / "model.pt", of):
         encoder.load_state_dict(trained["model"])
+        history = History(*trained["history"])
     else:
         precision = Precision(cell.identity["train"]["precision"])
-        seconds, log = train(
+        history = train(
             encoder,
             source,
             objective,
@@ -81,18 +84,17 @@ def train_and_evaluate(cell: Cell) -> None:
             checkpoint_every=config.runtime.checkpoint_every,
             of=of,
         )
-        trained = {"model": encoder.state_dict(), "precision": precision.value, "seconds": seconds, "log": log}
         if distributed.rank() == 0:
-            save_tensors(folder / "model.pt", trained, of)
+            save_tensors(folder / "model.pt", {"model": encoder.state_dict(), "history": tuple(history)}, of)
             (folder / "checkpoint.pt").unlink(missing_ok=True)
     began = time.monotonic()
     rows, out_of_memory = evaluate(encoder, source, objective, config.eval)
     if distributed.rank() > 0:
         return
-    took = {"train": trained["seconds"], "evaluate": time.monotonic() - began}
-    meta = describe(cell, encoder, device, trained["precision"], took)
+    took = {"train": history.seconds, "evaluate": time.monotonic() - began}
+    meta = describe(cell, encoder, device, took, history.processes)
     labelled = label_rows(rows, config, run=config.run, kind="scheme", scheme=config.scheme, seed=config.seed)
-    write_atomic(folder / "train.csv", trained["log"])  # whatever has become of it since
+    write_atomic(folder / "train.csv", history.log)  # whatever has become of it since
     missing = _missing(cell, out_of_memory, "out of memory")
     if not missing:
         (folder / "missing.csv").unlink(missing_ok=True)  # this time there was room
@@ -121,6 +123,7 @@ def write_references(cell: Cell) -> None:
     identity = {key: value for key, value in cell.identity.items() if key not in MAY_DIFFER}
     if (folder / "eval.csv").exists():
         refuse_other_config(folder, identity)
+        refuse_changed(folder)
         return
     rows = reference_rows(cell.config, cell.source, cell.objective)
     claim(folder, identity)
@@ -138,7 +141,7 @@ def build_encoder(cell: Cell) -> Encoder:
 
 
 def describe(
-    cell: Cell, encoder: Encoder, device: torch.device, precision: str, seconds: dict[str, float]
+    cell: Cell, encoder: Encoder, device: torch.device, seconds: dict[str, float], processes: int
 ) -> dict[str, Any]:
     """What is recorded of a finished run beside its config."""
     config = cell.config
@@ -150,9 +153,9 @@ def describe(
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(device) if cuda else torch.cpu.get_capabilities().get("cpu_name", "cpu"),
-        "precision": precision,
+        "precision": cell.identity["train"]["precision"],
         "threads": config.runtime.threads,
-        "processes": distributed.n_processes(),
+        "processes": processes,
         "n_params": sum(parameter.numel() for parameter in encoder.parameters()),
         "tokens_seen": config.train.max_steps * config.train.batch_size * config.train.train_len,
         "data": cell.identity["data"],

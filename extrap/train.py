@@ -11,7 +11,7 @@ import pickle
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,6 +33,14 @@ WORSE = 1.5  # than guessing all tokens alike: a model that ends there has diver
 
 class Diverged(Exception):
     """The loss or the gradient is no longer a number, or a trained model is worse than one that knows nothing."""
+
+
+class History(NamedTuple):
+    """Of a training, from its first step on, whatever interrupted it."""
+
+    seconds: float
+    log: str  # what train.csv holds
+    processes: int  # the most that took part
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -120,25 +128,25 @@ def train(
     folder: Path,
     checkpoint_every: int,
     of: str,
-) -> tuple[float, str]:
+) -> History:
     """Trains in place, from the checkpoint in `folder` if there is one; leaves train.csv and checkpoints there.
 
     `of` says what run this is: a checkpoint of another is not read.
-    Returns the seconds that training took, those before an interruption included, and what train.csv holds.
     Raises Diverged, with the step, for a loss or gradient that is no number, and for a loss that ends above 1.5 ln V.
     """
     device = next(encoder.parameters()).device
     optimizer = make_optimizer(encoder, config)
-    first, seconds, log = 0, 0.0, LOG_HEADER
+    first, before = 0, History(0.0, LOG_HEADER, 1)
     if checkpoint := load_tensors(folder / "checkpoint.pt", of):
         encoder.load_state_dict(checkpoint["model"])
         optimizer.load_state_dict(checkpoint["optimizer"])
-        first, seconds, log = checkpoint["step"], checkpoint["seconds"], checkpoint["log"]
+        first, before = checkpoint["step"], History(*checkpoint["history"])
+    log, processes = before.log, max(before.processes, distributed.n_processes())
     writes = distributed.rank() == 0
     if writes:
         write_atomic(folder / "train.csv", log)
     model = distributed.parallel(TrainingLoss(encoder, precision))
-    began = time.monotonic() - seconds
+    began = time.monotonic() - before.seconds
     encoder.train()
     for step in range(first, config.max_steps):
         # dropout and randomized positions, after a resume too; other ones in every process
@@ -163,14 +171,15 @@ def train(
                 with (folder / "train.csv").open("a") as file:
                     file.write(entry)
         if writes and done % checkpoint_every == 0 and done < config.max_steps:
+            history = History(time.monotonic() - began, log, processes)
             state = {"model": encoder.state_dict(), "optimizer": optimizer.state_dict(), "step": done}
-            save_tensors(folder / "checkpoint.pt", state | {"seconds": time.monotonic() - began, "log": log}, of)
+            save_tensors(folder / "checkpoint.pt", state | {"history": tuple(history)}, of)
     if (loss_at_end := _loss_at_end(log)) > WORSE * math.log(encoder.n_outputs):
         raise Diverged(
             f"diverged by step {config.max_steps}: loss {loss_at_end:.4g}, {math.log(encoder.n_outputs):.4g} is guessing"
         )
     encoder.eval()
-    return time.monotonic() - began, log
+    return History(time.monotonic() - began, log, processes)
 
 
 def _loss_at_end(log: str) -> float:
@@ -194,7 +203,7 @@ def load_tensors(path: Path, of: str) -> dict[str, Any] | None:
     except Damaged as error:
         if distributed.rank() == 0:
             print(f"{error}; what it held is trained again", file=sys.stderr)
-        path.unlink(missing_ok=True)  # another process may have been first
+            path.unlink(missing_ok=True)
         return None
     except pickle.UnpicklingError as error:  # it would run code, or was made by something else
         raise UserError(f"{path} holds other things than weights, and is not read; remove it") from error

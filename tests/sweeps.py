@@ -27,11 +27,11 @@ def run(results: Path, *overrides: str, root: Path = ROOT) -> subprocess.Complet
     return subprocess.run(command(results, *overrides), capture_output=True, text=True, cwd=root, timeout=300)
 
 
-def start(results: Path, *overrides: str, **environment: str) -> subprocess.Popen:
+def start(results: Path, *overrides: str, root: Path = ROOT, **environment: str) -> subprocess.Popen:
     """In a session of its own, so that all its processes can be ended at once."""
     pipe = subprocess.PIPE
     return subprocess.Popen(
-        command(results, *overrides), cwd=ROOT, env=os.environ | environment, start_new_session=True, text=True,
+        command(results, *overrides), cwd=root, env=os.environ | environment, start_new_session=True, text=True,
         stdout=pipe, stderr=pipe,
         # whoever runs the tests in the background of a shell ignores Ctrl-C, and what he starts would do so too
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -44,9 +44,9 @@ def kill(sweep: subprocess.Popen) -> None:
     sweep.communicate()
 
 
-def report(*arguments: object) -> subprocess.CompletedProcess:
-    line = [sys.executable, "-m", "experiments.report", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, cwd=ROOT, timeout=120)
+def report(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
+    line, environment = [sys.executable, "-m", "experiments.report", *map(str, arguments)], os.environ | environment
+    return subprocess.run(line, capture_output=True, text=True, cwd=ROOT, timeout=120, env=environment)
 
 
 def status(results: Path, *names: str) -> subprocess.CompletedProcess:

@@ -1,5 +1,7 @@
 """The digest of the code: what changes it and what does not."""
 
+from pathlib import Path
+
 from extrap import code
 from extrap.code import meaning, program_digest, scheme_digest
 
@@ -39,3 +41,11 @@ def test_an_edit_of_the_program_changes_its_digest(monkeypatch):
     before = program_digest()
     monkeypatch.setattr(code, "MODULES", code.MODULES[:-1])
     assert program_digest() != before
+
+
+def test_the_digest_is_of_the_program_that_runs_whatever_becomes_of_its_files(monkeypatch):
+    before = program_digest(), scheme_digest(ROPE)
+    monkeypatch.setattr(Path, "read_text", lambda *_: "another = 1")
+    assert (program_digest(), scheme_digest(ROPE)) == before
+    monkeypatch.setitem(code.SOURCES, "extrap.runs", "another = 1")
+    assert program_digest() != before[0]

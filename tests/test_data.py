@@ -11,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from extrap.cells import prepare
+from extrap.compose import compose_grid
 from extrap.config import EvalConfig
 from extrap.data import text as text_data
 from extrap.data.documents import Documents, Stored, store
+from extrap.data.markov import Markov
 from extrap.data.text import Stdlib, Text, stdlib_files
 from extrap.errors import UserError
 from extrap.objectives import Causal, Mlm
@@ -382,10 +385,24 @@ def test_documents_too_short_to_train_on_are_refused_with_the_numbers():
     assert "train.train_len" in message
 
 
+SPEC = {"_target_": "extrap.data.text.Text", "train": ["a"], "valid": ["b"]}
+
+
+def test_documents_that_another_config_has_stored_are_not_read(tmp_path):
+    """As a sweep of text leaves them where a sweep of another source, or of other files, comes later."""
+    store(documents([b"one"]), tmp_path, SPEC)
+    with pytest.raises(LookupError):
+        Stored(tmp_path, SPEC | {"train": ["c"]})
+    cell = ["experiment=smoke", "data=markov", "position=rope", "seed=0"]
+    (config,) = compose_grid([*cell, f"runtime.results_dir={tmp_path}"])
+    store(documents([b"one"]), config.folder.parent / "data", SPEC)
+    assert isinstance(prepare(config, stored=True).source, Markov)
+
+
 def test_stored_documents_are_those_that_were_read(tmp_path):
     source = documents([b"a", bytes(range(200)), b"b" * 77], [bytes(range(100)), b"", b"v" * 300])
-    store(source, tmp_path / "data")
-    stored = Stored(tmp_path / "data")
+    store(source, tmp_path / "data", SPEC)
+    stored = Stored(tmp_path / "data", SPEC)
     assert stored.describe() == source.describe()
     assert (stored.name, stored.vocab_size) == (source.name, source.vocab_size)
     assert isinstance(stored._stream, np.memmap), "mapped, not read"
@@ -401,12 +418,12 @@ def test_stored_documents_are_those_that_were_read(tmp_path):
 
 
 def test_other_documents_are_stored_anew_and_the_same_are_not(tmp_path):
-    store(documents([b"one"]), tmp_path)
+    store(documents([b"one"]), tmp_path, SPEC)
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    store(documents([b"one"]), tmp_path)
+    store(documents([b"one"]), tmp_path, SPEC)
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
-    store(documents([b"two", b"three"]), tmp_path)
-    assert bytes(Stored(tmp_path)._stream) == b"twothree"
+    store(documents([b"two", b"three"]), tmp_path, SPEC)
+    assert bytes(Stored(tmp_path, SPEC)._stream) == b"twothree"
 
 
 # real corpora

@@ -133,7 +133,16 @@ def test_a_run_changes_hands_and_a_failure_of_one_process_ends_all(alone, tmp_pa
     execute(learned)
     assert not (learned.config.folder / "error.log").exists()
     for cell in (rope, learned):
+        assert json.loads((cell.config.folder / "meta.json").read_text())["processes"] == 2, "the most that took part"
         assert_same_rows(cell.config.folder, alone / "mlm" / "runs" / "smoke" / cell.config.run)
+
+
+def test_processes_that_have_read_different_programs_do_not_begin(tmp_path, monkeypatch):
+    (cell,) = grid(tmp_path, *CAUSAL)
+    monkeypatch.setattr(distributed, "gathered", lambda compute: [compute(), "another"])
+    with pytest.raises(UserError, match="different programs or data"):
+        execute(cell)
+    assert not (cell.config.folder / "train.csv").exists()
 
 
 def test_an_error_is_one_line_of_rank_0_and_the_exit_code_of_all(tmp_path):

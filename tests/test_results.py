@@ -14,7 +14,7 @@ from rows import both_protocols, many, scheme_rows
 
 from experiments.report import draw_all, gather, write_report
 from extrap.errors import UserError
-from extrap.files import write_atomic
+from extrap.files import is_locked, write_atomic
 from extrap.results import (
     COLUMNS,
     MISSING,
@@ -35,6 +35,10 @@ CONFIG = {
     "position": {"_target_": "rope", "base": 10000.0},
     "train": {"lr": 0.002, "max_steps": 20},
     "name": None,
+    "data": {"_target_": "stdlib"},
+    "model": {"tie": False},
+    "objective": {"_target_": "mlm"},
+    "eval": {"lengths": [128, 256]},
 }
 
 
@@ -182,7 +186,22 @@ def test_a_table_of_a_finished_run_that_was_changed_is_refused(tmp_path, name, c
     if not (run / "eval.csv").exists():
         assert "no evaluated run" in refusal(collect, tmp_path)
     else:
-        assert "is not what was written; remove eval.csv beside it" in refusal(collect, tmp_path)
+        message = refusal(collect, tmp_path)
+        assert "is not what SHA256SUMS beside it says" in message
+        assert f"remove {run / 'eval.csv'}, and the same sweep makes all of it again" in message
+
+
+@pytest.mark.parametrize("name", ["eval.csv", "missing.csv", "diverged.txt"])
+def test_what_no_digest_tells_of_is_refused(tmp_path, name):
+    """A line of the digests is gone, or a file has come that no run has written."""
+    finished(tmp_path, "rope", 0)
+    run = tmp_path / "rope-seed0"
+    if name == "eval.csv":
+        sums = (run / "SHA256SUMS").read_text().splitlines(keepends=True)
+        (run / "SHA256SUMS").write_text("".join(line for line in sums if "eval.csv" not in line))
+    else:
+        (run / name).write_text(lacking("rope-seed0", "out of memory"))
+    assert f"{run / name} is not what SHA256SUMS beside it says" in refusal(collect, tmp_path)
 
 
 def test_tables_of_another_run_are_refused(tmp_path):
@@ -192,7 +211,7 @@ def test_tables_of_another_run_are_refused(tmp_path):
     for name in ("eval.csv", "SHA256SUMS"):
         shutil.copy(tmp_path / "rope-seed1" / name, tmp_path / "rope-seed0" / name)
     shutil.rmtree(tmp_path / "rope-seed1")  # otherwise its rows are there twice, which is refused too
-    assert f"{tmp_path / 'rope-seed0' / 'config.yaml'} is not what was written" in refusal(collect, tmp_path)
+    assert f"{tmp_path / 'rope-seed0' / 'config.yaml'} is not what SHA256SUMS" in refusal(collect, tmp_path)
 
 
 def test_what_a_diverged_run_says_is_checked_too(tmp_path):
@@ -205,7 +224,8 @@ def test_what_a_diverged_run_says_is_checked_too(tmp_path):
     assert len(collect(tmp_path)) == 8
     assert collect_missing(tmp_path)["reason"].tolist() == ["diverged at step 7"]
     (run / "missing.csv").write_text(lacking("alibi-seed0", "diverged at step 8"))
-    assert f"{run / 'missing.csv'} is not what was written; remove diverged.txt beside it" in refusal(collect, tmp_path)
+    message = refusal(collect, tmp_path)
+    assert f"{run / 'missing.csv'} is not what SHA256SUMS beside it says; remove {run / 'diverged.txt'}, and" in message
 
 
 @pytest.mark.parametrize(
@@ -226,10 +246,8 @@ def copied_run(results: Path) -> None:
     """The same rows in two folders, as after a folder was copied."""
     for name in ("rope", "copy"):
         finished(results / "runs" / "made", name, 0)
-    finish(
-        results / "runs" / "made" / "copy-seed0",
-        {"eval.csv": (results / "runs" / "made" / "rope-seed0" / "eval.csv").read_text()},
-    )
+    copy, rows = (results / "runs" / "made" / f"{name}-seed0" for name in ("copy", "rope"))
+    finish(copy, {"eval.csv": as_csv(load_rows(rows / "eval.csv").assign(run=copy.name))})
 
 
 def test_collect_refuses_the_same_rows_twice(tmp_path):
@@ -244,6 +262,57 @@ def test_a_report_that_is_refused_leaves_the_last_one_as_it_was(tmp_path):
     rows.write_text("of the last good report")
     assert "twice" in refusal(gather, tmp_path, "made", "a test")
     assert rows.read_text() == "of the last good report"
+
+
+def test_a_run_folder_that_was_given_another_name_is_refused(tmp_path):
+    finished(tmp_path, "rope", 0)
+    (tmp_path / "rope-seed0").rename(tmp_path / "old-seed0")
+    assert f"{tmp_path / 'old-seed0'} holds the rows of rope-seed0" in refusal(collect, tmp_path)
+
+
+def test_a_report_that_would_drop_runs_is_refused(tmp_path, capsys):
+    for seed in (0, 1):
+        finished(tmp_path / "runs" / "made", "rope", seed)
+    gather(tmp_path, "made", "a test")
+    rows = (tmp_path / "made" / "rows.csv").read_bytes()
+    shutil.rmtree(tmp_path / "runs" / "made" / "rope-seed1")
+    message = refusal(gather, tmp_path, "made", "a test")
+    assert "1 runs that are neither planned now nor finished" in message
+    assert "would drop: rope seed 1" in message
+    (tmp_path / "made" / "provenance.yaml").unlink()  # then nobody knows of what they are
+    assert "provenance.yaml is damaged or gone" in refusal(gather, tmp_path, "made", "a test")
+    assert (tmp_path / "made" / "rows.csv").read_bytes() == rows
+
+
+def test_a_report_of_runs_that_are_not_finished_says_so(tmp_path):
+    runs = tmp_path / "runs" / "made"
+    claim(runs / "rope-seed0", CONFIG)
+    shared = {key: value for key, value in CONFIG.items() if key not in ("seed", "position")}
+    claim(runs / "reference", shared)
+    floor = both_protocols({"rope": {128: [1.0], 256: [2.0]}}).assign(kind="floor", scheme="floor", run="reference")
+    finish(runs / "reference", {"eval.csv": as_csv(floor)})
+    assert f"{runs}: no run is finished yet" in refusal(gather, tmp_path, "made", "a test")
+
+
+def test_a_folder_in_the_place_of_a_table_is_told_before_anything_is_replaced(tmp_path, capsys):
+    finished(tmp_path / "runs" / "made", "rope", 0)
+    gather(tmp_path, "made", "a test")
+    (tmp_path / "made" / "table.md").unlink()
+    (tmp_path / "made" / "table.md").mkdir()
+    (tmp_path / "made" / "perplexity.csv").write_text("of the last report")
+    assert f"{tmp_path / 'made' / 'table.md'} is a folder" in refusal(gather, tmp_path, "made", "a test")
+    assert (tmp_path / "made" / "perplexity.csv").read_text() == "of the last report"
+
+
+def test_runs_are_collected_while_no_other_report_can_be_written(tmp_path, monkeypatch, capsys):
+    """Else a slow report would put older rows in place of those of the sweep that ended meanwhile."""
+    finished(tmp_path / "runs" / "made", "rope", 0)
+    lock = tmp_path / "runs" / "made" / "locks" / "report.lock"
+    seen = []
+    monkeypatch.setattr("experiments.report.collect", lambda runs: seen.append(is_locked(lock)) or collect(runs))
+    gather(tmp_path, "made", "a test")
+    assert seen == [True]
+    assert not is_locked(lock)
 
 
 def test_a_report_that_fails_halfway_leaves_the_last_one_as_it_was(tmp_path, capsys):

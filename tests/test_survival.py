@@ -141,7 +141,7 @@ def test_what_is_damaged_in_a_finished_run_is_told_or_made_again(tmp_path, swept
     (folder / "eval.csv").write_text(rows_of_run[: rows_of_run.rindex("\n", 0, -1) + 1])  # the last row is gone
     done = run(tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "eval.csv is not what was written; remove eval.csv beside it, and the same sweep makes all of it" in done.stderr
+    assert "eval.csv is not what SHA256SUMS beside it says; remove " in done.stderr
     (folder / "eval.csv").unlink()
     (folder / "model.pt").write_bytes((folder / "model.pt").read_bytes()[:-1])
     (folder / "train.csv").write_bytes(b"step\n\xff\xfe,x\n10,1,")
@@ -189,6 +189,20 @@ def test_rows_of_another_version_of_the_program_are_not_mixed(tmp_path):
     assert done.stderr.count("\n") == 1
     assert not (results / "runs" / "smoke" / "rope-seed1").exists()
     assert run(results, "name=other", "position=rope", root=project).returncode == 0
+
+
+@pytest.mark.slow
+def test_a_sweep_whose_program_is_edited_meanwhile_ends_as_what_it_began(tmp_path, swept):
+    results, project = tmp_path / "results", copy_of_the_project(tmp_path / "project")
+    sweep = start(results, "hydra.launcher.n_jobs=1", root=project)
+    wait_for((results / "runs" / "smoke" / "rope-seed0" / "config.yaml").exists, sweep)
+    train = project / "extrap" / "train.py"
+    train.write_text(train.read_text().replace("config.lr * 0.5", "config.lr * 0.05"))
+    assert sweep.communicate(timeout=120)[1] == ""
+    assert rows(results) == rows(swept)
+    done = run(results, root=project)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "holds a run of another version of the program: code: " in done.stderr
 
 
 def test_other_data_under_an_old_run_are_refused_with_the_difference(tmp_path):
@@ -298,6 +312,7 @@ def test_status_is_read_from_files_alone(tmp_path, swept):
     assert status(tmp_path).stdout.startswith("smoke: 2 done\n")
     plan = yaml.safe_load((runs / "sweep.yaml").read_text())
     plan["runs"]["nope-seed1"] = 60
+    (runs / "nope-seed1" / "error.log").mkdir(parents=True)  # nobody's log
     (runs / "sweep.yaml").write_text(yaml.safe_dump(plan))
     assert "2 done, 1 waiting; no sweep is at work on it" in status(tmp_path, "smoke").stdout
     assert status(tmp_path, "smoek").stderr.endswith("holds no sweep; there are smoke\n")

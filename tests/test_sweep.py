@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import yaml
-from sweeps import LONG, report, rows, run, start, status, wait_for
+from sweeps import LONG, copy_of, report, rows, run, start, status, wait_for
 
 
 def state(folder: Path) -> dict[Path, tuple[int, bytes]]:
@@ -93,6 +93,14 @@ def test_a_failed_run_does_not_stop_the_others_and_is_told(tmp_path, swept):
     (broken / "train.csv").rmdir()
     assert run(tmp_path).returncode == 0
     assert not (broken / "error.log").exists()
+    assert rows(tmp_path) == rows(swept)
+
+
+def test_a_terminal_that_knows_ascii_alone_is_shown_the_table(tmp_path, swept):
+    copy_of(swept, tmp_path)
+    done = report("--results", tmp_path, "gather", "smoke", LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "perplexity by length, causal on markov" in done.stdout
     assert rows(tmp_path) == rows(swept)
 
 

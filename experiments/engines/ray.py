@@ -34,6 +34,8 @@ class Ray:
     """
 
     def __init__(self, address: str, cores: float, gpus: float) -> None:
+        if cores <= 0:
+            raise ValueError(f"expected cores above 0, found {cores:g}")
         self.address, self.cores, self.gpus = address, cores, gpus
 
     def run(self, configs: list[Config]) -> None:

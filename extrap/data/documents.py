@@ -100,11 +100,14 @@ class Documents:
 class Stored(Documents):
     """Documents that were read and stored by another process: the training text is mapped into memory, not read.
 
-    So all runs of a sweep share one copy, and none of them reads or hashes the files again.
+    So all runs of a sweep share one copy, and none of them reads or hashes the files again. `of` is what a config says of
+    the data. Raises LookupError or OSError where other documents are stored, or none.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, of: dict[str, Any]) -> None:
         told = json.loads((folder / "documents.json").read_text())
+        if told["of"] != of:
+            raise LookupError(f"{folder} holds documents of {told['of']}")
         self.name, self.described = told["name"], told["described"]
         self._index(np.load(folder / "train.npy", mmap_mode="r"), told["train"])
         valid = np.load(folder / "valid.npy", mmap_mode="r")
@@ -127,11 +130,10 @@ class Stored(Documents):
         return dict(self.described)
 
 
-def store(source: Documents, folder: Path) -> None:
+def store(source: Documents, folder: Path, of: dict[str, Any]) -> None:
     """Writes the documents for Stored, unless they lie there already, every byte of them."""
-    described = source.describe()
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # not there, or not as it was written
-        if Stored(folder).holds(source):
+        if Stored(folder, of).holds(source):
             return
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "documents.json").unlink(missing_ok=True)
@@ -139,5 +141,11 @@ def store(source: Documents, folder: Path) -> None:
         buffer = io.BytesIO()
         np.save(buffer, np.frombuffer(b"".join(texts.values()), dtype=np.uint8))
         write_atomic(folder / f"{part}.npy", buffer.getvalue())
-    told = {"name": source.name, "described": described, "train": [len(text) for text in source.train.values()]}
-    write_atomic(folder / "documents.json", json.dumps(told | {"valid": {k: len(v) for k, v in source.valid.items()}}))
+    told = {
+        "of": of,
+        "name": source.name,
+        "described": source.describe(),
+        "train": [len(text) for text in source.train.values()],
+        "valid": {name: len(text) for name, text in source.valid.items()},
+    }
+    write_atomic(folder / "documents.json", json.dumps(told))
