@@ -19,9 +19,9 @@ from experiments.door import through
 from extrap.config import Config
 from extrap.errors import UserError
 from extrap.files import is_locked, write_atomic
-from extrap.run_folders import load_config, load_meta
+from extrap.run_folders import load_meta
 
-ENTRY = re.compile(r"^(\d+),.*,([\d.]+)$", re.MULTILINE)  # of train.csv: its step, and seconds so far
+ENTRY = re.compile(r"^(\d+),.*,(\d+\.?\d*)$", re.MULTILINE)  # of train.csv: its step, and seconds so far
 SECONDS = 1.0  # between looks
 EVALUATION = 0.3  # of the training of a run, until a run has shown what it is
 
@@ -119,9 +119,7 @@ def status(results: Path, name: str) -> str:
     if not (folder / "sweep.yaml").exists():
         known = ", ".join(sorted(path.parent.name for path in results.glob("runs/*/sweep.yaml"))) or "none"
         raise UserError(f"{folder} holds no sweep; there are {known}")
-    planned = load_config(folder / "sweep.yaml").get("runs")
-    if not isinstance(planned, dict) or not all(isinstance(max_steps, int) for max_steps in planned.values()):
-        raise UserError(f"{folder / 'sweep.yaml'} is damaged, expected the runs of a sweep; the next sweep writes it again")
+    planned = _planned(folder / "sweep.yaml")
     runs = [look(folder / run, run, max_steps) for run, max_steps in planned.items()]
     seconds, evaluation = _pace(folder, [run for run in runs if run.state == "done"], runs)
     lines = []
@@ -139,11 +137,23 @@ def status(results: Path, name: str) -> str:
     return f"{name}: {told}\n\n{pd.DataFrame(lines).to_markdown(index=False, tablefmt='simple')}"
 
 
+def _planned(path: Path) -> dict[str, int]:
+    """Runs, and how many steps each takes."""
+    try:
+        planned = yaml.safe_load(path.read_text())["runs"]
+        if planned and all(isinstance(run, str) and max_steps > 0 for run, max_steps in planned.items()):
+            return dict(planned)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError, AttributeError):
+        pass
+    raise UserError(f"{path} is damaged, expected the runs of a sweep; the same sweep, started again, writes it")
+
+
 def _pace(folder: Path, done: list[Run], runs: list[Run]) -> tuple[float, float]:
     """Seconds a training step, and how much longer than its training a run takes to be scored as well."""
     metas = [load_meta(folder / run.name / "meta.json")["seconds"] for run in done]
     trained = sum(run.seconds for run in runs)
-    evaluation = sum(one["evaluate"] for one in metas) / sum(one["train"] for one in metas) if metas else EVALUATION
+    training = sum(one["train"] for one in metas)
+    evaluation = sum(one["evaluate"] for one in metas) / training if training else EVALUATION
     return trained / max(1, sum(run.step for run in runs)), evaluation
 
 

@@ -13,6 +13,7 @@ from typing import NoReturn, cast
 
 import torch.distributed as dist
 
+from experiments.worker import give_up
 from extrap import distributed
 from extrap.cells import Cell, prepare
 from extrap.config import Config
@@ -64,7 +65,9 @@ class Ranks:
             patience = PATIENCE
             try:
                 execute(cell)
-            except Exception:  # noqa: BLE001  it stands in error.log, and the other cells go on
+            except Exception:  # noqa: BLE001  the other cells go on
+                if not (cell.config.folder / "error.log").exists():  # it did not come as far as to write one
+                    give_up(cell.config, traceback.format_exc())
                 patience = GRACE
             self.in_step = self.meet(patience)
             if not self.in_step:

@@ -20,7 +20,7 @@ from extrap.objectives import Objective
 from extrap.positions.base import Geometry, PositionScheme
 from extrap.protocols import PROTOCOLS
 from extrap.results import refuse_to_lose
-from extrap.run_folders import refuse_changed, refuse_other_config
+from extrap.run_folders import refuse_changed, refuse_mixed, refuse_other_config
 from extrap.specs import build
 
 
@@ -88,6 +88,7 @@ def prepare_grid(configs: list[Config]) -> list[Cell]:
         cells.append(Cell(config, known.source, known.objective, identity))
     for cell in cells:
         _check(cell)
+    refuse_mixed(configs[0].folder.parent, {cell.config.run: cell.identity for cell in cells})
     refuse_to_lose(configs[0].results, cells[0].identity, {(config.scheme, config.seed) for config in configs})
     _check_disk(cells)
     _check_writable(configs[0])

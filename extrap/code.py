@@ -17,8 +17,9 @@ MODULES = (
 PACKAGE = Path(__file__).parent
 # as it was when this process began, which is what it runs, whatever becomes of the files since
 SOURCES = {
-    ".".join(["extrap", *path.relative_to(PACKAGE).with_suffix("").parts]): path.read_text()
+    ".".join(["extrap", *path.relative_to(PACKAGE).with_suffix("").parts]): path.read_text("utf-8", errors="replace")
     for path in sorted(PACKAGE.rglob("*.py"))
+    if path.is_file() and path.stem.isidentifier()  # editors leave other things beside
 }
 
 
@@ -29,7 +30,28 @@ def program_digest() -> str:
 
 def scheme_digest(position: dict[str, Any]) -> str:
     """Of the modules of one scheme: whoever edits a scheme leaves the runs of others valid."""
-    return _digest(sorted({cls.__module__ for cls in _classes(position)}))
+    return _digest(scheme_modules(position))
+
+
+def scheme_modules(position: dict[str, Any]) -> list[str]:
+    """Those of its classes, and what they import of extrap.positions that is not part of every run."""
+    shared = {f"extrap.{module}" for module in MODULES}
+    found: set[str] = set()
+    ahead = {cls.__module__ for cls in _classes(position)}
+    while ahead:
+        found |= ahead
+        named = {name for module in ahead for name in _imports(SOURCES[module])}
+        ahead = {name for name in named & SOURCES.keys() if name.startswith("extrap.positions.")} - found - shared
+    return sorted(found)
+
+
+def _imports(source: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield str(node.module)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def _classes(spec: dict[str, Any]) -> Iterator[type]:

@@ -19,6 +19,7 @@ from extrap.run_folders import (
     load_meta,
     refuse_changed,
     refuse_mixed,
+    runs_that_are_over,
 )
 
 COLUMNS = [
@@ -42,24 +43,36 @@ def refuse_to_lose(results: Path, config: dict[str, Any], planned: Collection[tu
     if not (results / "rows.csv").exists():
         return
     old = load_provenance(results / "provenance.yaml")["config"]
-    if changes := differences(*({"data": c["data"]["_target_"], **_comparable(c)} for c in (old, config))):
+    if changes := differences(_comparable(old), _comparable(config)):
         raise UserError(f"{results} holds results of another config: {'; '.join(changes)}. Choose another name=...")
     rows = load_rows(results / "rows.csv")
-    made = rows.loc[rows["kind"] == "scheme", ["scheme", "seed"]].drop_duplicates()
+    if planned:  # a sweep makes the references again
+        rows = rows[rows["kind"] == "scheme"]
     runs = results.parent / "runs" / results.name
-    over = [collect_missing(runs), *(load_rows(path)[:1] for path in runs.glob("*/eval.csv"))]
-    found = {tuple(run) for table in over for run in table[["scheme", "seed"]].to_numpy()}
-    if lost := sorted(set(made.itertuples(index=False, name=None)) - {*planned} - found):
+    found = [collect_missing(runs)]
+    for folder in runs_that_are_over(runs):
+        refuse_changed(folder)
+        if (folder / "eval.csv").exists():
+            found.append(load_rows(folder / "eval.csv"))
+    kept = {run for table in found for run in _runs_of(table)}
+    if lost := sorted(_runs_of(rows) - {*planned} - kept):
         named = ", ".join(f"{scheme} seed {seed}" for scheme, seed in lost[:3])
         raise UserError(
             f"{results} holds {len(lost)} runs that are neither planned now nor finished in {runs}, and would drop: {named}"
-            f"{', ...' if len(lost) > 3 else ''}. Choose another name=..., or move the folder away"
+            f"{', ...' if len(lost) > 3 else ''}. Run the sweep that makes them, choose another name=..., or move {results} "
+            "away"
         )
 
 
+def _runs_of(table: pd.DataFrame) -> set[tuple[str, int]]:
+    return set(table[["scheme", "seed"]].drop_duplicates().itertuples(index=False, name=None))
+
+
 def _comparable(config: dict[str, Any]) -> dict[str, Any]:
-    shown = {key: config[key] for key in ("model", "objective", "train", "eval")}
-    return shown | {"train": {key: value for key, value in config["train"].items() if key != "precision"}}
+    """What is the same on other machines: not their text, and not the precision that suits them."""
+    train = {key: value for key, value in config["train"].items() if key != "precision"}
+    data = {key: value for key, value in config["data"].items() if not key.startswith(("sha256", "train", "valid"))}
+    return {key: config[key] for key in ("model", "objective", "eval")} | {"train": train, "data": data}
 
 
 def collect(runs: Path) -> pd.DataFrame:
@@ -68,15 +81,14 @@ def collect(runs: Path) -> pd.DataFrame:
     Raises UserError if there is none, or if runs differ in what their rows would not show.
     """
     folders = evaluated(runs)
-    over = sorted({*folders, *(path.parent for path in runs.glob("*/diverged.txt"))})
-    refuse_mixed(over)
-    for folder in over:
+    refuse_mixed(runs)
+    for folder in runs_that_are_over(runs):
         refuse_changed(folder)
     tables = [load_rows(folder / "eval.csv") for folder in folders]
     for folder, table in zip(folders, tables, strict=True):
-        if set(table["run"]) != {folder.name}:
+        if (found := table.loc[0, ["experiment", "run"]].tolist()) != [runs.name, folder.name]:
             raise UserError(
-                f"{folder} holds the rows of {table['run'].iloc[0]}: give the folder its name back, or move it away"
+                f"{folder} holds the rows of {'/'.join(found)}: give it that name back, or move it out of {runs}"
             )
     rows = pd.concat(tables, ignore_index=True)
     refuse_duplicates(rows, runs)
@@ -85,7 +97,8 @@ def collect(runs: Path) -> pd.DataFrame:
 
 def collect_missing(runs: Path) -> pd.DataFrame:
     """What the runs below results/runs/<experiment> have no rows of, and why."""
-    tables = [load_missing(path) for path in sorted(runs.glob("*/missing.csv"))]
+    tables = [load_missing(folder / "missing.csv") for folder in runs_that_are_over(runs)]
+    tables = [table for table in tables if len(table)]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=MISSING)
 
 
@@ -137,12 +150,13 @@ def load_provenance(path: Path) -> dict[str, Any]:
     """What made the rows beside it. Raises UserError where it is damaged."""
     try:
         told = yaml.safe_load(path.read_text())
-        if isinstance(told["command"], str) and _comparable(told["config"]) and told["config"]["data"]["_target_"]:
+        if isinstance(told["command"], str) and _comparable(told["config"]):
             return dict(told)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError, AttributeError):
         pass
     raise UserError(
-        f"{path} is damaged or gone, expected what made the rows beside it; bring it back, or move the folder away"
+        f"{path} is damaged or gone, expected what made the rows beside it; bring it back, or remove "
+        "them, and `make report` writes both"
     )
 
 
@@ -168,7 +182,7 @@ def _table(path: Path, columns: list[str], counts: list[str], numbers: Sequence[
     except (ValueError, KeyError, OSError) as error:
         raise UserError(
             one_line(
-                f"{path} is no table with the columns {', '.join(columns)}: {error}; `make report` writes it from the runs"
+                f"{path} is no table with the columns {', '.join(columns)}: {error}; remove it, and `make report` writes it"
             )
         ) from error
 

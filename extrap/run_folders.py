@@ -46,25 +46,28 @@ def claim(folder: Path, config: dict[str, Any]) -> None:
 def refuse_other_config(folder: Path, config: dict[str, Any]) -> None:
     path = folder / "config.yaml"
     if not path.exists() and (made := [name for name in MADE_LATER if (folder / name).exists()]):
-        raise UserError(f"{folder} holds {made[0]} and no config.yaml that says of what; move the folder away")
+        raise UserError(f"{folder} holds {made[0]} and no config.yaml that says of what; move it out of {folder.parent}")
     if path.exists() and (changes := differences(load_config(path), config)):
         other = [change for change in changes if not change.startswith(("code:", "scheme_code:"))]
         what = "with another config" if other else "of another version of the program"
         raise UserError(
             f"{folder} holds a run {what}: {'; '.join(other or changes)} (found there -> asked for now). "
-            "Choose another name=..., or move the folder away"
+            f"Choose another name=..., or move the folder out of {folder.parent}"
         )
 
 
 def load_config(path: Path) -> dict[str, Any]:
-    """The config.yaml of a run. Raises UserError where it is damaged."""
+    """The config.yaml of a run. Raises UserError where it is damaged or gone."""
     try:
         config = yaml.safe_load(path.read_text())
         if isinstance(config, dict):
             return config
-    except (UnicodeDecodeError, yaml.YAMLError):
+    except (FileNotFoundError, UnicodeDecodeError, yaml.YAMLError):
         pass
-    raise UserError(f"{path} is damaged, expected the config of a run; move the folder away, and its run is made again")
+    raise UserError(
+        f"{path} is damaged or gone, expected the config of a run; move its folder out of {path.parent.parent}, and the "
+        "run is made again"
+    )
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -82,9 +85,14 @@ def _flat(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + key, value
 
 
+def runs_that_are_over(runs: Path) -> list[Path]:
+    """The folders of all runs that are evaluated or have diverged, in the order of their names."""
+    return sorted({path.parent for name in OVER for path in runs.glob(f"*/{name}")})
+
+
 def evaluated(runs: Path) -> list[Path]:
-    """The folders of all evaluated runs, in the order of their names."""
-    folders = sorted(path.parent for path in runs.glob("*/eval.csv"))
+    """The folders of all evaluated runs, in the order of their names. Raises UserError where there is none."""
+    folders = [folder for folder in runs_that_are_over(runs) if (folder / "eval.csv").exists()]
     if not folders:
         raise UserError(f"{runs} holds no evaluated run; `make sweep` makes them")
     return folders
@@ -94,9 +102,9 @@ def load_meta(path: Path) -> dict[str, Any]:
     """The meta.json of a run. Raises UserError where it is damaged."""
     try:
         meta = json.loads(path.read_text())
-        if isinstance(meta, dict) and isinstance(meta.get("seconds"), dict):
-            return meta
-    except (OSError, ValueError):
+        if all(isinstance(meta["seconds"][part], int | float) for part in ("train", "evaluate")):
+            return dict(meta)
+    except (OSError, ValueError, KeyError, TypeError):
         pass
     raise UserError(f"{path} is damaged or gone; remove the eval.csv beside it, and its run is scored again")
 
@@ -106,6 +114,8 @@ def finish(folder: Path, tables: dict[str, str]) -> None:
     digests = {name: _digest_of(folder / name) for name in ("config.yaml", "train.csv") if (folder / name).exists()}
     digests |= {name: _sha256(content.encode()) for name, content in tables.items()}
     write_atomic(folder / "SHA256SUMS", "".join(f"{digest}  {name}\n" for name, digest in digests.items()))
+    for name in set(WRITTEN) - digests.keys():  # of an earlier end
+        (folder / name).unlink(missing_ok=True)
     for name, content in tables.items():
         write_atomic(folder / name, content)
 
@@ -114,7 +124,9 @@ def refuse_changed(folder: Path) -> None:
     """Raises UserError if a file of a run that is over is not the one that was written, or was not there at all."""
     over = next(name for name in OVER if (folder / name).exists())
     sums = folder / "SHA256SUMS"
-    lines = sums.read_text(errors="replace").splitlines() if sums.is_file() else []
+    if not sums.is_file():
+        raise UserError(f"{sums} is gone; remove {folder / over}, and the same sweep makes all of it again")
+    lines = sums.read_text(errors="replace").splitlines()
     told = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     for name in WRITTEN:
         if told.get(name) != (_digest_of(folder / name) if (folder / name).exists() else None):
@@ -132,17 +144,17 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def refuse_mixed(folders: list[Path]) -> None:
-    """Raises UserError unless runs differ in seed and position only, and a scheme is of one code."""
-    first: dict[str, tuple[Path, dict[str, Any]]] = {}
-    for folder in folders:
-        config = load_config(folder / "config.yaml")
+def refuse_mixed(runs: Path, planned: dict[str, dict[str, Any]] | None = None) -> None:
+    """Raises UserError unless runs, planned ones too, differ in seed and position only, and a scheme is of one code."""
+    configs = {folder.name: load_config(folder / "config.yaml") for folder in runs_that_are_over(runs)} | (planned or {})
+    first: dict[str, tuple[str, dict[str, Any]]] = {}
+    for run, config in configs.items():
         shared = {key: value for key, value in config.items() if key not in MAY_DIFFER}
         scheme = {"scheme_code": config.get("scheme_code")}
         for what, part in (("runs", shared), (f"scheme {config.get('position')}", scheme)):
-            other, known = first.setdefault(what, (folder, part))
+            other, known = first.setdefault(what, (run, part))
             if changes := differences(known, part):
                 raise UserError(
-                    f"the runs of one experiment may differ in seed and position only, but between {other.name} and "
-                    f"{folder.name} in {folder.parent} also differ {'; '.join(changes)}: use another name=... for one"
+                    f"the runs of one experiment may differ in seed and position only, but between {other} and {run} in "
+                    f"{runs} also differ {'; '.join(changes)}: use another name=... for one, or move {other} out of {runs}"
                 )

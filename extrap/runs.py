@@ -24,7 +24,7 @@ from extrap.files import locked, write_atomic
 from extrap.floor import label_rows, labels, reference_rows
 from extrap.model import Encoder
 from extrap.results import MISSING, as_csv
-from extrap.run_folders import MAY_DIFFER, claim, finish, refuse_changed, refuse_other_config
+from extrap.run_folders import MAY_DIFFER, claim, finish, refuse_changed, refuse_mixed, refuse_other_config
 from extrap.train import Diverged, History, load_tensors, save_tensors, train
 
 LOCK_SECONDS = 10.0  # workers of a killed sweep are gone by then
@@ -43,6 +43,7 @@ def execute(cell: Cell) -> None:
             claim(folder, cell.identity)
             if cell.is_finished:
                 return
+            refuse_mixed(folder.parent, {cell.config.run: cell.identity})  # the program may have been edited meanwhile
             with contextlib.suppress(OSError):
                 (folder / "error.log").unlink(missing_ok=True)
             try:
@@ -96,8 +97,6 @@ def train_and_evaluate(cell: Cell) -> None:
     labelled = label_rows(rows, config, run=config.run, kind="scheme", scheme=config.scheme, seed=config.seed)
     write_atomic(folder / "train.csv", history.log)  # whatever has become of it since
     missing = _missing(cell, out_of_memory, "out of memory")
-    if not missing:
-        (folder / "missing.csv").unlink(missing_ok=True)  # this time there was room
     finish(folder, {"meta.json": json.dumps(meta, indent=2) + "\n", **missing, "eval.csv": as_csv(labelled)})
 
 

@@ -37,6 +37,23 @@ def test_a_scheme_has_the_digest_of_all_that_it_is_made_of():
     assert program_digest() not in digests
 
 
+def test_a_scheme_has_the_digest_of_what_it_imports_too(monkeypatch):
+    before = scheme_digest(ROPE), scheme_digest(ALIBI)
+    rope = "extrap.positions.rope"
+    for line in (
+        "from extrap.positions.helper import half",
+        "import extrap.positions.helper",
+        "from extrap.positions import helper",
+    ):
+        monkeypatch.setitem(code.SOURCES, "extrap.positions.helper", "half = 0.5")
+        monkeypatch.setitem(code.SOURCES, rope, f"{line}\n{code.SOURCES[rope]}")
+        digest = scheme_digest(ROPE)
+        assert digest != before[0]
+        monkeypatch.setitem(code.SOURCES, "extrap.positions.helper", "half = 0.7")
+        assert scheme_digest(ROPE) != digest
+    assert scheme_digest(ALIBI) == before[1]
+
+
 def test_an_edit_of_the_program_changes_its_digest(monkeypatch):
     before = program_digest()
     monkeypatch.setattr(code, "MODULES", code.MODULES[:-1])

@@ -27,7 +27,7 @@ from extrap.results import (
     load_training,
     save_rows,
 )
-from extrap.run_folders import claim, differences, finish, refuse_other_config
+from extrap.run_folders import claim, differences, finish, refuse_changed, refuse_mixed, refuse_other_config
 from extrap.tables import NOTHING
 
 CONFIG = {
@@ -136,7 +136,7 @@ def finished(runs: Path, scheme: str, seed: int, **config: object) -> None:
     folder = runs / f"{scheme}-seed{seed}"
     claim(folder, CONFIG | {"seed": seed, "position": {"_target_": scheme}} | config)
     rows = both_protocols({scheme: {128: [1.0 + seed], 256: [2.0 + seed]}})
-    finish(folder, {"eval.csv": as_csv(rows.assign(seed=seed, run=folder.name))})
+    finish(folder, {"eval.csv": as_csv(rows.assign(experiment=runs.name, seed=seed, run=folder.name))})
 
 
 def test_collect_takes_runs_that_differ_in_seed_and_position(tmp_path):
@@ -187,7 +187,8 @@ def test_a_table_of_a_finished_run_that_was_changed_is_refused(tmp_path, name, c
         assert "no evaluated run" in refusal(collect, tmp_path)
     else:
         message = refusal(collect, tmp_path)
-        assert "is not what SHA256SUMS beside it says" in message
+        told = "SHA256SUMS is gone" if (change, name) == ("gone", "SHA256SUMS") else "is not what SHA256SUMS beside it says"
+        assert told in message
         assert f"remove {run / 'eval.csv'}, and the same sweep makes all of it again" in message
 
 
@@ -264,21 +265,57 @@ def test_a_report_that_is_refused_leaves_the_last_one_as_it_was(tmp_path):
     assert rows.read_text() == "of the last good report"
 
 
-def test_a_run_folder_that_was_given_another_name_is_refused(tmp_path):
+@pytest.mark.parametrize(("before", "after"), [("made/rope-seed0", "made/old-seed0"), ("made", "other")])
+def test_a_folder_that_was_given_another_name_is_refused(tmp_path, before, after):
+    finished(tmp_path / "made", "rope", 0)
+    (tmp_path / before).rename(tmp_path / after)
+    runs = (tmp_path / after).parent if "/" in after else tmp_path / after
+    assert "holds the rows of made/rope-seed0: give it that name back" in refusal(collect, runs)
+
+
+def test_the_end_of_a_run_leaves_nothing_of_an_earlier_end(tmp_path):
     finished(tmp_path, "rope", 0)
-    (tmp_path / "rope-seed0").rename(tmp_path / "old-seed0")
-    assert f"{tmp_path / 'old-seed0'} holds the rows of rope-seed0" in refusal(collect, tmp_path)
+    run = tmp_path / "rope-seed0"
+    for name in ("meta.json", "missing.csv"):
+        (run / name).write_text("of a try that was killed")
+    (run / "eval.csv").unlink()
+    finish(run, {"diverged.txt": "diverged at step 7: loss nan\n"})
+    assert {path.name for path in run.iterdir()} == {"config.yaml", "SHA256SUMS", "diverged.txt"}
+    refuse_changed(run)
+
+
+def test_what_a_run_lacks_counts_when_it_is_over(tmp_path):
+    finished(tmp_path, "rope", 0)
+    finished(tmp_path, "rope", 1)
+    (tmp_path / "rope-seed1" / "eval.csv").unlink()
+    (tmp_path / "rope-seed1" / "missing.csv").write_text(lacking("rope-seed1", "out of memory"))
+    assert collect_missing(tmp_path).empty
+
+
+def test_runs_to_come_are_compared_with_those_that_are_there(tmp_path):
+    """At the start: at the end they would have been trained for nothing."""
+    finished(tmp_path, "rope", 0, scheme_code="1")
+    rope = CONFIG | {"position": {"_target_": "rope"}}
+    refuse_mixed(tmp_path, {"rope-seed1": rope | {"seed": 1, "scheme_code": "1"}})
+    refuse_mixed(tmp_path, {"alibi-seed1": CONFIG | {"position": {"_target_": "alibi"}, "scheme_code": "2"}})
+    message = refusal(refuse_mixed, tmp_path, {"rope-seed1": rope | {"seed": 1, "scheme_code": "2"}})
+    assert "between rope-seed0 and rope-seed1" in message
+    assert "scheme_code: 1 -> 2" in message
 
 
 def test_a_report_that_would_drop_runs_is_refused(tmp_path, capsys):
     for seed in (0, 1):
         finished(tmp_path / "runs" / "made", "rope", seed)
     gather(tmp_path, "made", "a test")
-    rows = (tmp_path / "made" / "rows.csv").read_bytes()
     shutil.rmtree(tmp_path / "runs" / "made" / "rope-seed1")
     message = refusal(gather, tmp_path, "made", "a test")
     assert "1 runs that are neither planned now nor finished" in message
     assert "would drop: rope seed 1" in message
+    finished(tmp_path / "runs" / "made", "rope", 1)
+    floor = load_rows(tmp_path / "made" / "rows.csv").assign(kind="unigram", scheme="unigram", seed=0, run="reference")
+    save_rows(tmp_path / "made" / "rows.csv", floor.drop_duplicates(["protocol", "eval_len", "document", "segment"]))
+    assert "would drop: unigram seed 0" in refusal(gather, tmp_path, "made", "a test")
+    rows = (tmp_path / "made" / "rows.csv").read_bytes()
     (tmp_path / "made" / "provenance.yaml").unlink()  # then nobody knows of what they are
     assert "provenance.yaml is damaged or gone" in refusal(gather, tmp_path, "made", "a test")
     assert (tmp_path / "made" / "rows.csv").read_bytes() == rows

@@ -12,6 +12,9 @@ import pytest
 import yaml
 from sweeps import LONG, ON_LINUX, ROOT, command, copy_of, holder, kill, rows, run, start, status, wait_for
 
+from experiments import progress
+from experiments.door import through
+
 # ---- killed
 
 
@@ -192,17 +195,47 @@ def test_rows_of_another_version_of_the_program_are_not_mixed(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_sweep_whose_program_is_edited_meanwhile_ends_as_what_it_began(tmp_path, swept):
+@pytest.mark.parametrize(
+    ("edited", "old", "new"),
+    [
+        ("train.py", "config.lr * 0.5", "config.lr * 0.05"),
+        ("positions/nope.py", "class Nope(PositionScheme):", "class Nope(PositionScheme):\n    embed = None\n"),
+    ],
+)
+def test_a_sweep_whose_program_is_edited_meanwhile_ends_as_what_it_began(tmp_path, swept, edited, old, new):
     results, project = tmp_path / "results", copy_of_the_project(tmp_path / "project")
+    (project / "extrap" / ".#train.py").symlink_to("nobody@nowhere")  # as an editor leaves it
     sweep = start(results, "hydra.launcher.n_jobs=1", root=project)
     wait_for((results / "runs" / "smoke" / "rope-seed0" / "config.yaml").exists, sweep)
-    train = project / "extrap" / "train.py"
-    train.write_text(train.read_text().replace("config.lr * 0.5", "config.lr * 0.05"))
+    source = (project / "extrap" / edited).read_text()
+    assert old in source
+    (project / "extrap" / edited).write_text(source.replace(old, new))
     assert sweep.communicate(timeout=120)[1] == ""
     assert rows(results) == rows(swept)
     done = run(results, root=project)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "holds a run of another version of the program: code: " in done.stderr
+    assert "holds a run of another version of the program: " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("sweep.yaml", "{}"), ("sweep.yaml", "runs: {}"), ("sweep.yaml", "runs: {1: 5}"), ("sweep.yaml", "runs: {a: 0}"),
+        ("sweep.yaml", "[\0"), ("rope-seed0/meta.json", '{"seconds": {}}'),
+        ("rope-seed0/meta.json", '{"seconds": {"train": "x", "evaluate": 1}}'),
+        ("rope-seed0/train.csv", "10,1,1,1,1,1.2.3\n"),
+    ],
+)  # fmt: skip
+def test_status_of_what_is_damaged_is_a_line_and_hides_no_other(tmp_path, swept, capsys, name, content):
+    runs = copy_of(swept, tmp_path) / "runs"
+    shutil.copytree(runs / "smoke", runs / "other")
+    (runs / "smoke" / name).write_text(content)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "argv", ["progress", "--results", str(tmp_path)])
+        code = through(progress.main)
+    told = capsys.readouterr()
+    assert "other: 2 done" in told.out
+    assert (code, told.err.count("\n")) == ((2, 1) if "train.csv" not in name else (0, 0))
 
 
 def test_other_data_under_an_old_run_are_refused_with_the_difference(tmp_path):

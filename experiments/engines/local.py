@@ -9,6 +9,7 @@ from multiprocessing.context import ForkServerProcess
 
 from experiments.engines.places import places
 from experiments.worker import give_up, run_one
+from extrap.code import MODULES, scheme_modules
 from extrap.config import Config
 
 
@@ -25,8 +26,10 @@ class Local:
 
     def run(self, configs: list[Config]) -> None:
         context = multiprocessing.get_context("forkserver")
-        # the optimizer would import the last of them, once in every process
-        context.set_forkserver_preload(["hydra", "experiments.engines.local", "torch._dynamo"])
+        # schemes, too: a run is of the program as it was when the sweep began; the optimizer would import the last of them
+        schemes = sorted({module for config in configs for module in scheme_modules(config.position)})
+        modules = ["extrap.code", *(f"extrap.{name}" for name in MODULES), *schemes]
+        context.set_forkserver_preload([*modules, "hydra", "experiments.engines.local", "torch._dynamo"])
         waiting, free = list(configs), places(configs[0], self.n_jobs)
         running: dict[ForkServerProcess, tuple[Config, str | None]] = {}
         try:
