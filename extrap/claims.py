@@ -10,15 +10,20 @@ from extrap.quantities import Evidence, Missing, Quantity
 from extrap.stats import CONFIDENCE, t_half_width
 
 CONFIRMED, REFUTED, UNDECIDED, OUT_OF_SCOPE = "confirmed", "refuted", "undecided", "out of scope"
+DIGITS = 9  # behind the point of a logarithm or share: what is nearer to a threshold is at it, on every processor
 
 
 @dataclass(frozen=True)
 class Part:
-    """`quantity` is on the claim's side of `threshold`. Raises ValueError for one that mixes protocols or objectives."""
+    """`quantity` is on the claim's side of `threshold`. Raises ValueError for one that mixes protocols or objectives.
+
+    theirs  what stands for the quantity in published tables, where that is something else
+    """
 
     quantity: Quantity
     side: Literal["at most", "at least"]
     threshold: float
+    theirs: Quantity | None = None
 
     def __post_init__(self) -> None:
         if len({(term.metric, term.objective, term.protocol) for term in self.quantity.terms()}) > 1:
@@ -34,21 +39,43 @@ class Part:
         return np.exp(value) if self.quantity.unit == "ratio" else np.asarray(value)
 
     def by_seed(self, evidence: Evidence) -> pd.Series:
-        """The quantity; raises Missing if what it compares was not measured on the same text."""
+        """The quantity.
+
+        Raises Missing if what it compares was not measured on the same text, is of a model that has not learned its source,
+        or could not pass the threshold if the model on top of the ratio guessed: where symbols are few, perplexity cannot
+        rise by any factor, and that it did not is no finding.
+        """
         values = self.quantity.by_seed(evidence)
-        if len({text for term in self.quantity.terms(evidence) for text in term.found(evidence)["text"]}) > 1:
+        found = self.found(evidence)
+        if len(set(found["text"])) > 1:
             raise Missing(f"not the same text on both sides of {self.quantity}")
         if values.empty:
             raise Missing(f"no seed in common for {self.quantity}")
+        for scheme, unfit in zip(found["scheme"], found["unfit"], strict=True):
+            if unfit:
+                raise Missing(f"{scheme}: {unfit}")
+        guess = self.quantity.guessed(evidence)
+        if len(guess) and round(np.log(self.threshold) - max(guess.mean(), 0.0), DIGITS) > 0:  # a factor of 1 is never far
+            told = f"a uniform guess comes to {np.exp(guess.mean()):.2f}"
+            raise Missing(f"{self.quantity} cannot reach {self.threshold:g}: {told}")
         return values
+
+    def found(self, evidence: Evidence) -> pd.DataFrame:
+        """The lines of all that it is made of."""
+        return pd.concat([evidence.measures[:0], *(term.found(evidence) for term in self.quantity.terms(evidence))])
+
+    def over_floor(self, evidence: Evidence) -> bool:
+        """Whether it compares lengths over a known floor; at one length the floor cancels."""
+        found = self.found(evidence)
+        return bool(found["floor"].notna().any()) and len(set(found["eval_len"])) > 1
 
 
 def at_most(quantity: Quantity, threshold: float) -> Part:
     return Part(quantity, "at most", threshold)
 
 
-def at_least(quantity: Quantity, threshold: float) -> Part:
-    return Part(quantity, "at least", threshold)
+def at_least(quantity: Quantity, threshold: float, theirs: Quantity | None = None) -> Part:
+    return Part(quantity, "at least", threshold, theirs)
 
 
 @dataclass(frozen=True)
@@ -90,12 +117,13 @@ class Finding:
     confidence: float
     mean: float
     half: float
+    over_floor: bool = False  # see Part.over_floor
 
     @property
     def margins(self) -> tuple[float, float]:
         """How far the nearer and the farther end of the interval lie on the claim's side; nan without an interval."""
         middle = self.part.margin(self.mean)
-        return middle - self.half, middle + self.half
+        return round(middle - self.half, DIGITS), round(middle + self.half, DIGITS)
 
     @property
     def verdict(self) -> str:
@@ -126,7 +154,7 @@ def decide(claim: Claim, evidence: Evidence) -> Decision:
     """Confirmed if every part is, refuted if any is, at simultaneous 95 % t intervals over seeds; else undecided.
 
     With m parts each interval has the level 1 - 0.05 / m (Bonferroni), so that together they hold in 95 % of cases.
-    A single seed has no interval and decides nothing. Out of scope where a part needs rows that are not there.
+    A single seed has no interval and decides nothing. Out of scope where rows cannot decide a part (see Part.by_seed).
     """
     try:
         values = [part.by_seed(evidence) for part in claim.parts]
@@ -134,7 +162,14 @@ def decide(claim: Claim, evidence: Evidence) -> Decision:
         return Decision(OUT_OF_SCOPE, reason=str(missing))
     confidence = 1 - (1 - CONFIDENCE) / len(claim.parts)
     findings = tuple(
-        Finding(part, len(value), confidence, float(value.mean()), t_half_width(value.to_numpy(), confidence))
+        Finding(
+            part,
+            len(value),
+            confidence,
+            float(value.mean()),
+            t_half_width(value.to_numpy(), confidence),
+            part.over_floor(evidence),
+        )
         for part, value in zip(claim.parts, values, strict=True)
     )
     verdicts = {found.verdict for found in findings}

@@ -8,11 +8,14 @@ import numpy as np
 import pandas as pd
 
 from extrap.errors import UserError
-from extrap.stats import perplexity
+from extrap.stats import against_floor, perplexity
 from extrap.typesetting import name
 
 NEAR = 0.025  # a length stands for a multiple of the training length if it is this near to it, and the nearest
 MEASURE = ["experiment", "objective", "protocol", "scheme", "extension", "train_len", "eval_len", "seed"]
+LINE = ["metric", *MEASURE, "log", "floor", "guess", "unfit", "text"]
+NO_FLOOR = {"floor": np.nan, "guess": np.nan, "unfit": ""}
+LEARNED = ("breaks", "survives", "uses more context", "ends")  # verdicts that speak of a model that has learned its source
 
 
 class Missing(Exception):
@@ -23,7 +26,9 @@ class Missing(Exception):
 class Evidence:
     """All that a claim sees.
 
-    measures  a line a (metric, MEASURE): `log` is the natural logarithm of the metric, `text` stands for what was scored
+    measures  a line a (metric, MEASURE): `log` is the natural logarithm of the metric, `text` stands for what was scored.
+              Where a floor is known, `log` is over `floor`, `guess` is what a uniform guess has in its place, and `unfit`
+              says why a scheme can decide nothing; elsewhere they are nan, nan and empty
     training  a line a (experiment, scheme, seed, step): the loss of that step's batch, in nats per token
     """
 
@@ -32,12 +37,39 @@ class Evidence:
 
 
 def measures(rows: pd.DataFrame) -> pd.DataFrame:
-    """Log-perplexities of the schemes among rows, as evidence."""
-    rows = rows[rows["kind"] == "scheme"]
-    scored = pd.util.hash_pandas_object(rows[["data", "document", "segment", "n_tokens"]], index=False)
-    text = scored.groupby([rows[column] for column in MEASURE], sort=False).sum().rename("text").reset_index()
-    lines = perplexity(rows, MEASURE).rename(columns={"log_ppl": "log"}).merge(text, on=MEASURE)
-    return lines.assign(metric="perplexity")[["metric", *MEASURE, "log", "text"]]
+    """Log-perplexities of the schemes of one experiment, as evidence; over the floor where one is known (see over_floor)."""
+    schemes = rows[rows["kind"] == "scheme"]
+    scored = pd.util.hash_pandas_object(schemes[["data", "document", "segment", "n_tokens"]], index=False)
+    text = scored.groupby([schemes[column] for column in MEASURE], sort=False).sum().rename("text").reset_index()
+    lines = perplexity(schemes, MEASURE).rename(columns={"log_ppl": "log"}).merge(text, on=MEASURE)
+    lines = lines.assign(metric="perplexity", **NO_FLOOR)
+    return over_floor(lines, rows)[LINE]
+
+
+def over_floor(lines: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Lines with log-perplexities over that of the best predictor that looks back L tokens at most, where one is known.
+
+    The floor of a source falls with the length of the context, and further beyond L: a ratio of perplexities at two lengths
+    would mostly be its slope. Over that of a predictor that reads what training has shown, on the same tokens, a model that
+    is blind beyond L and as good as ever is at 1 for all lengths; one that makes use of more context is below, one that
+    breaks is above. At one length the floor cancels.
+    """
+    where = ["objective", "protocol", "train_len", "eval_len"]
+    floors, guesses = (
+        perplexity(rows[rows["kind"] == kind], where)[[*where, "log_ppl"]] for kind in ("window_floor", "unigram")
+    )
+    if floors.empty:
+        return lines
+    scheme = ["objective", "protocol", "train_len", "scheme", "extension"]
+    verdicts = against_floor(rows)[[*scheme, "verdict"]].drop_duplicates()
+    known = floors.merge(guesses, on=where, how="left", suffixes=("_floor", "_guess"))
+    lines = lines.merge(known, on=where).merge(verdicts, on=scheme)
+    return lines.assign(
+        log=lines["log"] - lines["log_ppl_floor"],
+        floor=lines["log_ppl_floor"],
+        guess=lines["log_ppl_guess"] - lines["log_ppl_floor"],
+        unfit=lines["verdict"].where(~lines["verdict"].isin(LEARNED), ""),
+    )
 
 
 class Quantity:
@@ -47,6 +79,10 @@ class Quantity:
 
     def by_seed(self, evidence: Evidence) -> pd.Series:
         raise NotImplementedError
+
+    def guessed(self, evidence: Evidence) -> pd.Series:
+        """The same if the model on top guessed uniformly, as one that knows nothing does; empty where that is unknown."""
+        return pd.Series(dtype=float)
 
     def terms(self, evidence: Evidence | None = None) -> Iterator["Term"]:
         """What it is made of; with evidence also what it picks from there."""
@@ -92,6 +128,9 @@ class Term(Quantity):
     def by_seed(self, evidence: Evidence) -> pd.Series:
         return self.found(evidence).set_index("seed")["log"]
 
+    def guessed(self, evidence: Evidence) -> pd.Series:
+        return self.found(evidence).set_index("seed")["guess"].dropna()
+
     def terms(self, evidence: Evidence | None = None) -> Iterator["Term"]:
         yield self
 
@@ -112,6 +151,9 @@ class Ratio(Quantity):
     def by_seed(self, evidence: Evidence) -> pd.Series:
         return (self.top.by_seed(evidence) - self.bottom.by_seed(evidence)).dropna()
 
+    def guessed(self, evidence: Evidence) -> pd.Series:
+        return (self.top.guessed(evidence) - self.bottom.by_seed(evidence)).dropna()
+
     def terms(self, evidence: Evidence | None = None) -> Iterator[Term]:
         yield from self.top.terms(evidence)
         yield from self.bottom.terms(evidence)
@@ -131,18 +173,21 @@ class Worst(Quantity):
     up_to: float
     either_way: bool = False
 
-    def ratios(self, evidence: Evidence) -> pd.DataFrame:
-        """Log-ratios to L, (multiple of L, seed)."""
+    def ratios(self, evidence: Evidence, column: str = "log") -> pd.DataFrame:
+        """Log-ratios to L, (multiple of L, seed); of another column, what that is over perplexity at L."""
         lines, start = self.term.lines(evidence), self.term.by_seed(evidence)
         if lines["eval_len"].max() < self.up_to * (1 - NEAR) * lines["train_len"].max():
             raise Missing(f"no length from {self.up_to:g} L on for {self.term}")
         lines = lines[lines["eval_len"] > lines["train_len"]].assign(at=lines["eval_len"] / lines["train_len"])
-        ratios = lines.pivot(index="at", columns="seed", values="log") - start
+        ratios = lines.pivot(index="at", columns="seed", values=column) - start
         ratios = ratios.dropna(axis="columns")  # a seed counts with all its lengths or not at all
         return ratios.abs() if self.either_way else ratios
 
     def by_seed(self, evidence: Evidence) -> pd.Series:
         return self.ratios(evidence).max()
+
+    def guessed(self, evidence: Evidence) -> pd.Series:
+        return self.ratios(evidence, "guess").max()
 
     def terms(self, evidence: Evidence | None = None) -> Iterator[Term]:
         yield self.term

@@ -6,20 +6,22 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from rows import scheme_rows
 from world import EXPERIMENTS, SEEDS, SPEED, curves, evidence_of, rows_of, timings, world
 
 from experiments.claims import verdicts as verdicts_module
 from experiments.claims.figure import board, margin
 from experiments.claims.page import cell, page
-from experiments.claims.places import CODE, TEXTS
+from experiments.claims.places import CODE, FLOOR, TEXTS
 from experiments.claims.published import cited, load_published, published_values
 from experiments.claims.registry import CLAIMS, NOT_YET
 from experiments.claims.report import write_claims
 from experiments.claims.verdicts import of_timings, shown, verdicts
 from extrap import claims as claims_module
+from extrap import quantities as quantities_module
 from extrap.claims import CONFIRMED, OUT_OF_SCOPE, REFUTED, UNDECIDED, Claim, Part, at_least, at_most, decide
 from extrap.errors import UserError
-from extrap.quantities import Evidence, Missing, Ratio, Removed, Steps, Term, Worst, measures
+from extrap.quantities import NO_FLOOR, Evidence, Missing, Ratio, Removed, Steps, Term, Worst, measures
 from extrap.results import save_rows
 
 IDS = [claim.id for claim in CLAIMS]
@@ -207,6 +209,7 @@ def lines_of(by_seed: dict[tuple[str, float], list[float]], extension: str = "no
     return pd.DataFrame(
         {"metric": "perplexity", "experiment": "made", "objective": "causal", "protocol": "nonoverlap", "scheme": scheme,
          "extension": extension, "train_len": 100, "eval_len": round(at * 100), "seed": seed, "log": value, "text": 7}
+        | NO_FLOOR
         for (scheme, at), values in by_seed.items() for seed, value in enumerate(values)
     )  # fmt: skip
 
@@ -247,6 +250,129 @@ def test_the_interval_is_that_of_the_t_distribution():
     assert twice.half == pytest.approx(6.205347 * values.std() / np.sqrt(3)), "two parts: 97.5 % each"
 
 
+# a source whose floor is known
+
+
+AT = (1, 166 / 128, 180 / 128, 2, 4, 8, 16, 32)
+FALLING = {"window_floor": [1.52, 1.49, 1.48, 1.45, 1.41, 1.39, 1.38, 1.37],
+           "floor": [1.52, 1.48, 1.47, 1.43, 1.36, 1.31, 1.28, 1.26],
+           "plateau": [1.93, 1.92, 1.92, 1.91, 1.90, 1.89, 1.88, 1.88], "unigram": [np.log(8)] * 8}  # fmt: skip
+ON_FLOOR = [claim for claim in CLAIMS if claim.places.get(FLOOR)]
+
+
+def on_floor(curves: dict[str, list[float]], floors: dict[str, list[float]] = FALLING) -> Evidence:
+    """Schemes, and the same weights with a window, on a source with these floors; nats by length, three seeds."""
+    told = {"experiment": "markov", "objective": "causal", "data": "markov", "train_len": 128}
+    rows = []
+    for protocol in ("nonoverlap", "same_targets"):
+        for kind, curve in floors.items():
+            known = {round(at * 128): [nll] for at, nll in zip(AT, curve, strict=True)}
+            rows.append(scheme_rows(kind, known, kind=kind, protocol=protocol, **told))
+        for scheme, curve in curves.items():
+            by_seed = {round(at * 128): [nll - 1e-4, nll, nll + 1e-4] for at, nll in zip(AT, curve, strict=True)}
+            rows += [scheme_rows(scheme, by_seed, extension=extension, protocol=protocol, **told)
+                     for extension in ("none", "window")]  # fmt: skip
+    return Evidence(measures(pd.concat(rows, ignore_index=True)))
+
+
+def above(kind: str, *, by: float, rise: float = 0.0) -> list[float]:
+    """A curve `by` nats above a floor at L, and `rise` more beyond."""
+    return [nll + by + rise * (at > 1) for at, nll in zip(AT, FALLING[kind], strict=True)]
+
+
+def check_that_the_slope_of_the_floor_decides_nothing():
+    # blind beyond L and as good as ever, it neither gains nor breaks, however the best possible falls
+    blind = on_floor(dict.fromkeys(("sinusoidal", "rope", "alibi"), above("window_floor", by=0.05)))
+    for claim, verdict in (("A1", REFUTED), ("A2", REFUTED), ("A4", CONFIRMED)):
+        decision = decide(BY_ID[claim], blind)
+        assert decision.verdict == verdict
+        assert [found.mean for found in decision.findings] == pytest.approx([0] * len(decision.findings), abs=1e-9)
+        assert all(found.over_floor for found in decision.findings)
+    # perplexity falls by 1 % by 1.4 L, where it would by 4 % if the model had not lost 3 %, and so on
+    worse = on_floor(dict.fromkeys(("sinusoidal", "rope", "alibi"), above("window_floor", by=0.05, rise=0.06)))
+    assert decide(BY_ID["A1"], worse).verdict == CONFIRMED
+    assert decide(BY_ID["A4"], worse).verdict == REFUTED
+    # at the best possible everywhere, nothing is worse than it was
+    best = on_floor(dict.fromkeys(("sinusoidal", "rope", "alibi"), above("floor", by=0.0)))
+    assert decide(BY_ID["A4"], best).verdict == CONFIRMED
+    assert decide(BY_ID["A1"], best).deciding.mean == pytest.approx(1.47 - 1.48)
+
+
+def test_the_slope_of_the_floor_decides_nothing():
+    check_that_the_slope_of_the_floor_decides_nothing()
+
+
+def over_nothing(lines, rows):
+    return lines
+
+
+def over_the_whole_floor(lines, rows, honest=quantities_module.over_floor):
+    lines = honest(lines, rows)
+    seen = {round(at * 128): nll for at, nll in zip(AT, FALLING["floor"], strict=True)}
+    return lines.assign(log=lines["log"] + lines["floor"] - lines["eval_len"].map(seen))
+
+
+@pytest.mark.parametrize("wrong", [over_nothing, over_the_whole_floor])
+def test_a_verdict_that_hangs_on_the_slope_is_noticed(wrong, monkeypatch):
+    """Over nothing nobody gets worse; over the floor that sees all, whoever makes no use of more context does."""
+    monkeypatch.setattr(quantities_module, "over_floor", wrong)
+    with pytest.raises(AssertionError):
+        check_that_the_slope_of_the_floor_decides_nothing()
+
+
+def test_at_one_length_the_floor_cancels():
+    evidence = on_floor({"rope": above("window_floor", by=0.02), "alibi": above("window_floor", by=0.09)})
+    (found,) = decide(BY_ID["D1"], evidence).findings
+    assert found.mean == pytest.approx(0.07)
+    assert not found.over_floor
+
+
+@pytest.mark.parametrize("claim", ON_FLOOR, ids=[claim.id for claim in ON_FLOOR])
+def test_a_scheme_on_the_plateau_decides_no_claim(claim):
+    """Nor one that is better than the best possible."""
+    needed = {term.scheme for part in claim.parts for term in part.quantity.terms()}
+    learned = dict.fromkeys(needed, above("window_floor", by=0.05))
+    for scheme in needed:
+        decision = decide(claim, on_floor(learned | {scheme: above("plateau", by=-0.05)}))
+        assert (decision.verdict, decision.findings) == (OUT_OF_SCOPE, ())
+        assert decision.reason == f"{scheme}: still on the plateau"
+
+
+def test_a_threshold_that_a_guess_would_not_reach_is_out_of_scope():
+    rope, flat = Term("rope", 4) / Term("rope"), above("window_floor", by=0.05)
+    evidence = on_floor({"rope": flat, "alibi": flat})
+    guess = np.exp(np.log(8) - 1.41 - 0.05)
+    for part in (at_least(rope, guess * 1.001), at_most(rope, guess * 1.001), at_most(Worst(Term("rope"), 5), 3)):
+        claim = replace(BY_ID["A1"], parts=(part,))
+        decision = decide(claim, evidence)
+        assert decision.verdict == OUT_OF_SCOPE, "neither that it is not passed nor that it is kept is a finding"
+        assert "a uniform guess comes to " in decision.reason
+    for part, verdict in ((at_least(rope, guess * 0.999), REFUTED), (at_most(rope, guess * 0.999), CONFIRMED)):
+        assert decide(replace(BY_ID["A1"], parts=(part,)), evidence).verdict == verdict
+    assert decide(BY_ID["X1"], evidence).reason == "rope at 4 L / rope at L cannot reach 2: a uniform guess comes to 1.86"
+
+
+def test_who_is_ahead_is_in_scope_where_the_other_is_worse_than_a_guess():
+    ruined = [nll if at == 1 else 3.0 for at, nll in zip(AT, above("window_floor", by=0.05), strict=True)]
+    evidence = on_floor({"rope": above("window_floor", by=0.05), "sinusoidal": ruined})
+    claim = replace(BY_ID["A5"], parts=(at_most(Term("rope", 2) / Term("sinusoidal", 2), 1),))
+    assert decide(claim, evidence).verdict == CONFIRMED
+
+
+def test_a_source_of_noise_has_no_room_for_five_percent():
+    noise = {"floor": [2.06] * 8, "window_floor": [2.06] * 8, "plateau": [2.2] * 8, "unigram": [np.log(8)] * 8}
+    assert decide(BY_ID["A1"], on_floor({"sinusoidal": [2.061] * 8}, noise)).verdict == OUT_OF_SCOPE
+
+
+def test_a_length_without_a_floor_is_no_length():
+    """Rather than a ratio of something over the floor and something that is not."""
+    rows = rows_of(world(), "markov")
+    rows = rows[(rows["kind"] == "scheme") | (rows["eval_len"] != 180)]
+    decision = decide(BY_ID["A1"], Evidence(measures(rows)))
+    assert decision.verdict == OUT_OF_SCOPE
+    assert "no length" in decision.reason
+
+
 # wrong ways to decide, each of which a table of rows below must show to be wrong
 
 
@@ -278,6 +404,17 @@ def check_the_verdict_of_a_finding():
 
 def test_a_finding_is_judged_by_its_whole_interval():
     check_the_verdict_of_a_finding()
+
+
+@pytest.mark.parametrize("noise", [-1e-12, 0.0, 1e-12])
+def test_no_verdict_hangs_on_the_last_bit(noise):
+    """What is at the threshold but for rounding is at it: sums in another order decide nothing."""
+    same = lines_of({("a", 1): [1.0, 1.1, 1.3], ("b", 1): [1.0 + noise, 1.1 + noise, 1.3 + noise]})
+    claim = replace(BY_ID["D1"], parts=(at_most(Term("a") / Term("b"), 1), at_least(Term("b") / Term("a"), 1)))
+    decision = decide(claim, Evidence(same))
+    assert decision.verdict == UNDECIDED
+    assert [found.margins for found in decision.findings] == [(0, 0), (0, 0)]
+    assert decision.deciding is decision.findings[0], "the first of equals, whatever their last bits say"
 
 
 @pytest.mark.parametrize("wrong", [mean_alone, near_end_alone, far_end_alone, swapped])
@@ -320,7 +457,7 @@ def test_the_papers_own_numbers_confirm_what_they_say():
                 with_numbers.add(claim.id)
                 raw = np.log(value) if part.quantity.unit == "ratio" else value
                 assert part.margin(raw) > -0.0005, (claim.id, str(part.quantity), value)  # printed numbers are rounded
-    assert with_numbers == {"A1", "A2", "A3", "A4", "A5", "A7", "A8", "A10", "X1", "N1", "H1"}
+    assert with_numbers == {"A1", "A2", "A3", "A4", "A5", "A7", "A8", "A10", "X1", "N1", "H1", "L1"}
 
 
 def test_published_ratios_stay_within_a_series():
@@ -330,6 +467,29 @@ def test_published_ratios_stay_within_a_series():
     masked = BY_ID["H1"]
     assert published_values(masked, masked.parts[0], published) == []
     assert published_values(masked, masked.parts[1], published) == pytest.approx([147.18 / 4.07])
+    tiled = BY_ID["L1"]
+    assert published_values(tiled, tiled.parts[0], published) == [], "theirs goes on with random rows, which is not clamped"
+    assert published_values(tiled, tiled.parts[1], published) == pytest.approx([1 - (1.957 - 1.846) / (10.299 - 1.846)])
+
+
+def test_what_sentences_say_of_published_numbers_is_in_the_table():
+    ppl = load_published().query("metric == 'ppl'")
+    rope = ppl[ppl["scheme"] == "rope"]
+    start = rope[rope["eval_len"] == rope["train_len"]].set_index(["source", "table", "corpus", "train_len"])["value"]
+    rope = rope.join(start.rename("start"), on=start.index.names)
+    rope = rope.assign(at=rope["eval_len"] / rope["train_len"], ratio=rope["value"] / rope["start"])
+    at_4 = rope.loc[(rope["at"] / 4 - 1).abs() < 0.025, "ratio"]
+    assert f"{at_4.min():.1f} to {at_4.max():.1f} times" in BY_ID["X1"].caveats
+    press = rope[(rope["source"] == "press2022alibi") & rope["table"].isin(["2", "3", "4"])]
+    for train_len, low, high in ((1024, 1.2, 1.4), (512, 1.7, 2.0), (3072, 1.6, 2.0)):
+        mine = press[press["train_len"] == train_len].sort_values("at")
+        first = mine["ratio"].gt(1.05).to_numpy().argmax()
+        assert low < mine["at"].iloc[first - 1] < mine["at"].iloc[first] < high, train_len
+    near = press[(press["at"] / 1.3 - 1).abs() < 0.025]
+    assert (near["ratio"].min() < 1, near["ratio"].max() > 1.03) == (True, True), "one gains at 1.3 L, one has lost"
+    for number in ("1.846", "10.299", "1.957"):
+        assert number in BY_ID["L1"].statement
+        assert float(number) in load_published().query("source == 'beltagy2020longformer'")["value"].to_list()
 
 
 def test_what_is_cited_stands_in_the_table():

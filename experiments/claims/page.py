@@ -20,14 +20,21 @@ taken in logarithms, with its t interval. A claim names a threshold:
 - **confirmed**: the whole interval lies on the claim's side of it,
 - **refuted**: the whole interval lies on the other side,
 - **undecided**: the interval holds the threshold, or there is a single seed, which has none,
-- **out of scope**: the rows do not hold what the claim is about; what is missing is told.
+- **out of scope**: the rows do not hold what the claim is about, or could not decide it; the reason is told.
 
 A claim of several parts is confirmed if all of them are, and refuted if any is. The intervals of m parts have the level 1
 - 0.05 / m each, so that together they hold in 95 % of cases. Nothing is adjusted for the number of claims on this page:
-one in twenty may have gone wrong by chance. *5 % worse* is the papers' own measure of a blow-up; *collapses* and *far
-worse* mean twice the perplexity. These are small models, trained for minutes on bytes. That a claim is refuted here means
-that it does not hold at this size, not that the paper's numbers are wrong; and confirmed means no more. Intervals hold the
-noise of seeds on one text, not of which text was scored: how far that matters show the columns of other texts.
+one in twenty may have gone wrong by chance. *5 % worse* is where a blow-up begins, in our tables as in what is read off
+those of papers; *collapses* and *far worse* mean twice the perplexity. These are small models, trained for minutes on bytes
+or, where the floor is known, on 8 symbols. That a claim is refuted here means that it does not hold at this size, not that
+the paper's numbers are wrong; and confirmed means no more. Intervals hold the noise of seeds on one text, not of which text
+was scored: how far that matters show the columns of other texts.
+
+On the source with a *known floor* the best possible perplexity itself falls with length, and a ratio of perplexities at two
+lengths would mostly be its slope. There perplexities are taken over that of the best predictor that looks back L tokens at
+most, on the same tokens. A model that is blind beyond L and otherwise as good as ever stays at 1, one that makes use of more
+context falls below, one that breaks rises above. Out of scope there is what a scheme does that has not left the plateau of
+symbol counts, and a threshold that not even a uniform guess would reach.
 
 ![Effects against the thresholds of the claims](claims.png)
 
@@ -35,7 +42,7 @@ noise of seeds on one text, not of which text was scored: how far that matters s
 
 In each cell the part that the verdict hangs on: the clearest refutation, else the one nearest to failing. Published:
 the same quantity, computed from the papers' tables, of the part that decides in the first column that decides. –: no
-experiment of this kind with this text."""
+number in the papers' tables, or no experiment of this kind with this text."""
 
 
 def page(table: pd.DataFrame, published: pd.DataFrame, claims: tuple[Claim, ...] = CLAIMS) -> str:
@@ -149,8 +156,10 @@ def effects(lines: pd.DataFrame) -> str:
             {"quantity": "together", "claim": "", "published": ""} | {str(k): f"**{v}**" for k, v in verdicts.items()}
         )
     seeds = ", ".join(f"{place} {n}" for place, n in lines[lines["deciding"]].set_index("place")["n_seeds"].items())
+    floors = ", ".join(lines.loc[lines["over_floor"].eq(True), "place"].unique())
+    over = f" On {floors}: over the floor of the best predictor that looks back L tokens at most." if floors else ""
     level = f"{100 * lines['confidence'].iloc[0]:.3g} %"
-    return f"{markdown(pd.DataFrame(table))}\n\nIntervals at {level}. Seeds: {seeds}."
+    return f"{markdown(pd.DataFrame(table))}\n\nIntervals at {level}. Seeds: {seeds}.{over}"
 
 
 def figures(rows: pd.DataFrame) -> str:

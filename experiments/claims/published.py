@@ -1,16 +1,21 @@
 """The published numbers that claims rest on: found in experiments/published.csv, and nowhere else. Imports no torch."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from extrap.claims import Claim, Part, Published
-from extrap.quantities import MEASURE, NEAR, Evidence, Missing, Term
+from extrap.quantities import LINE, NEAR, NO_FLOOR, Evidence, Missing, Quantity, Term
 
 PUBLISHED = Path(__file__).parents[1] / "published.csv"
-METRICS = {"ppl": "perplexity", "train_words_per_s": "tokens/s"}  # what a quantity can be computed from
+# what a quantity can be computed from: the name of the metric there, and its logarithm
+METRICS: dict[str, tuple[str, Callable[[pd.Series], pd.Series]]] = {
+    "ppl": ("perplexity", np.log),
+    "bpc": ("perplexity", lambda bits: bits * np.log(2)),  # of a character
+    "train_words_per_s": ("tokens/s", np.log),
+}
 
 
 def load_published(path: Path = PUBLISHED) -> pd.DataFrame:
@@ -35,27 +40,22 @@ def of(where: Published, published: pd.DataFrame) -> Iterator[tuple[str, pd.Data
 
 def evidence(rows: pd.DataFrame, where: Published) -> Evidence:
     """Published rows as a claim sees ours: one seed, and none of our experiments."""
-    rows = rows.assign(
-        metric=rows["metric"].map(METRICS).fillna(rows["metric"]),
-        protocol=where.protocol,
-        experiment="",
-        seed=0,
-        text=0,
-        log=np.log(rows["value"].where(rows["metric"].isin(list(METRICS)))),
-    )
-    return Evidence(rows[["metric", *MEASURE, "log", "text"]])
+    name, log = METRICS.get(where.metric, (where.metric, None))
+    logs = log(rows["value"]) if log else np.nan
+    rows = rows.assign(metric=name, protocol=where.protocol, experiment="", seed=0, text=0, log=logs, **NO_FLOOR)
+    return Evidence(rows[LINE])
 
 
 def published_values(claim: Claim, part: Part, published: pd.DataFrame) -> list[float]:
     """The part's quantity in every published series that has what it needs; a ratio may also be printed as such."""
-    values = []
+    values, theirs = [], part.theirs or part.quantity
     for where in claim.published:
         for _, rows in of(where, published):
             if where.metric == "ratio":
-                values += rows.loc[rows["scheme"] == str(part.quantity), "value"].astype(float).to_list()
+                values += rows.loc[rows["scheme"] == str(theirs), "value"].astype(float).to_list()
             elif where.metric in METRICS:
                 try:
-                    values += part.shown(part.by_seed(evidence(rows, where)).to_numpy()).tolist()
+                    values += part.shown(theirs.by_seed(evidence(rows, where)).to_numpy()).tolist()
                 except Missing:
                     continue
     return values
@@ -66,19 +66,20 @@ def cited(claim: Claim, published: pd.DataFrame) -> list[tuple[str, pd.DataFrame
     found = []
     for where in claim.published:
         for name, rows in of(where, published):
-            picked = [about(term, rows) for part in claim.parts for term in terms(part, rows, where)]
-            picked.append(rows["scheme"].isin([str(part.quantity) for part in claim.parts]))
+            theirs = [part.theirs or part.quantity for part in claim.parts]
+            picked = [about(term, rows) for quantity in theirs for term in terms(quantity, rows, where)]
+            picked.append(rows["scheme"].isin([str(quantity) for quantity in theirs]))
             chosen = rows[np.logical_or.reduce(picked)]
             if not chosen.empty:
                 found.append((f"{where.source}, {name}", chosen))
     return found
 
 
-def terms(part: Part, rows: pd.DataFrame, where: Published) -> Iterator[Term]:
+def terms(quantity: Quantity, rows: pd.DataFrame, where: Published) -> Iterator[Term]:
     try:
-        yield from list(part.quantity.terms(evidence(rows, where)))
+        yield from list(quantity.terms(evidence(rows, where)))
     except Missing:
-        yield from part.quantity.terms()
+        yield from quantity.terms()
 
 
 def about(term: Term, rows: pd.DataFrame) -> pd.Series:

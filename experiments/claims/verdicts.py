@@ -11,15 +11,16 @@ from experiments.claims.published import published_values
 from experiments.claims.registry import CLAIMS
 from experiments.speed.timings import OURS, load_timings, where
 from extrap.claims import OUT_OF_SCOPE, Claim, Decision, decide
-from extrap.quantities import Evidence, Missing, measures
+from extrap.quantities import NO_FLOOR, Evidence, Missing, measures
 from extrap.results import load_rows, load_training
 
 CURVE = ["scheme", "seed", "step", "loss"]
 COLUMNS = [
     "id", "verdict", "effect", "low", "high", "published", "n_seeds", "experiment", "place", "quantity", "side", "threshold",
-    "unit", "confidence", "published_low", "published_high", "part", "part_verdict", "deciding", "near", "far", "reason",
+    "unit", "confidence", "published_low", "published_high", "over_floor", "part", "part_verdict", "deciding", "near", "far",
+    "reason",
 ]  # fmt: skip
-SHOWN = [*COLUMNS[:16], "reason", "statement"]
+SHOWN = [*COLUMNS[:17], "reason", "statement"]
 
 
 def verdicts(results: Path, published: pd.DataFrame, claims: tuple[Claim, ...] = CLAIMS) -> pd.DataFrame:
@@ -27,6 +28,7 @@ def verdicts(results: Path, published: pd.DataFrame, claims: tuple[Claim, ...] =
 
     published   the same quantity in the papers' tables: the geometric mean over their series of models, and its range
     near, far   the ends of the interval, counted from the threshold to the claim's side, in logarithms for a ratio
+    over_floor  whether perplexities are over that of the floor of whoever looks back L tokens at most
     deciding    whether the verdict hangs on this part
     """
     known: dict[str, Evidence] = {}
@@ -54,6 +56,7 @@ def told(claim: Claim, decision: Decision, published: pd.DataFrame) -> Iterator[
         yield (
             {"verdict": decision.verdict, "effect": effect, "low": low, "high": high, "n_seeds": found.n_seeds}
             | {"quantity": str(part.quantity), "side": part.side, "threshold": part.threshold, "unit": part.quantity.unit}
+            | {"over_floor": found.over_floor}
             | {"published": float(np.exp(np.log(values).mean())) if values else np.nan}
             | {"published_low": min(values, default=np.nan), "published_high": max(values, default=np.nan)}
             | {"confidence": found.confidence, "part": i, "part_verdict": found.verdict, "near": near, "far": far}
@@ -97,7 +100,7 @@ def of_timings(path: Path) -> list[tuple[str, Evidence]]:
     if steps.empty:
         raise Missing("no training among the timings")
     lines = steps.assign(metric="tokens/s", experiment="speed", protocol="training", extension="none", train_len=steps["n"])
-    lines = lines.assign(log=np.log(lines["tokens"] / lines["value"]), text=lines["tokens"])
+    lines = lines.assign(log=np.log(lines["tokens"] / lines["value"]), text=lines["tokens"], **NO_FLOOR)
     lines = lines.rename(columns={"n": "eval_len", "round": "seed"})
     machines = lines.groupby("machine", sort=False)
     return [(f", {name}" if i else "", Evidence(part)) for i, (name, part) in enumerate(machines)]
