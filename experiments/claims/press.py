@@ -7,7 +7,7 @@ from extrap.quantities import Ratio, Term, Worst
 SOURCE = "Press et al. 2022 (arXiv:2108.12409)"
 CURVES = Published("press2022alibi", ("2", "3", "4"))
 STRIDE_1 = "sliding(stride=1)"
-SIZE = "Theirs has 247 M parameters and words for tokens, ours some 1 M and bytes."
+SIZE = "Theirs has 247 M parameters and words for tokens, ours under 1 M and bytes."
 
 
 def over_start(scheme: str, at: float) -> Ratio:
