@@ -59,8 +59,8 @@ def gather(results: Path, name: str, command: str) -> None:
             write_atomic(draft / "provenance.yaml", provenance(runs, command))
             written = [draft / "rows.csv", draft / "missing.csv", draft / "training.csv", draft / "provenance.yaml"]
             written += write_report(load_rows(draft / "rows.csv"), missing, draft)
-    table = text_table(rows, missing)
-    print(f"\n{table}\n\n* better than every other scheme beyond the noise of seeds\n")
+    table = text_table(rows, pairs(rows), missing)
+    print(f"\n{table}\n\n* better than every other scheme as trained, each pair decided (pairs.md)\n")
     print("written:", *(f"  {folder / path.name}" for path in written), sep="\n")
 
 
@@ -86,11 +86,11 @@ def all_or_nothing(folder: Path) -> Iterator[Path]:
 
 def write_report(rows: pd.DataFrame, missing: pd.DataFrame, folder: Path) -> list[Path]:
     """Tables and figures, functions of the rows and of what is missing alone; returns what was written."""
-    save_table(folder / "table.csv", csv_table(rows))
-    write_atomic(folder / "table.md", markdown_table(rows, missing))
-    write_atomic(folder / "table.tex", latex_table(rows, missing))
-    written = [*(folder / f"table.{suffix}" for suffix in ("csv", "md", "tex")), *draw(rows, folder)]
     compared, against_window = pairs(rows), extrapolates(rows)
+    save_table(folder / "table.csv", csv_table(rows, compared))
+    write_atomic(folder / "table.md", markdown_table(rows, compared, missing))
+    write_atomic(folder / "table.tex", latex_table(rows, compared, missing))
+    written = [*(folder / f"table.{suffix}" for suffix in ("csv", "md", "tex")), *draw(rows, folder)]
     if len(compared):  # a single scheme has nobody to be compared with
         written += save_figure(pairs_figure(compared), compared, folder / "pairs")
     if len(against_window):

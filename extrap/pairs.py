@@ -5,7 +5,7 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from scipy.special import nctdtr, ndtr, stdtr, stdtrit
+from scipy.special import chdtri, ndtr, stdtr, stdtrit
 
 from extrap.stats import CONFIDENCE, SETTING, is_doubling, perplexity, refuse_other_targets, t_half_width
 
@@ -25,22 +25,83 @@ def pairs(rows: pd.DataFrame) -> pd.DataFrame:
     return compare(trained, list(combinations([(scheme, "none") for scheme in trained["scheme"].unique()], 2)))
 
 
-def extrapolates(rows: pd.DataFrame) -> pd.DataFrame:
-    """Whether a scheme makes use of context beyond its training length: against a window of that length on the same weights.
+def best(compared: pd.DataFrame, summary: pd.DataFrame) -> pd.Series:
+    """Which lines of `summarise` are of a scheme, as it was trained, that every other one at that length decidedly loses to.
 
-    One line a (setting, scheme, eval_len) under same_targets at 2 L, 4 L, ... and the longest length: the columns of
-    `compare`, difference = log_ppl of the scheme less that of its extension `window`, Holm over the schemes at that
-    length, and the verdict yes (better than its window), no (worse) or undecided.
+    compared holds the lines of `pairs` of the same rows. Seeds that are not common to two schemes leave them undecided.
     """
-    targets = rows[(rows["protocol"] == "same_targets") & (rows["eval_len"] > rows["train_len"])]
-    windowed = targets.loc[targets["extension"] == "window", "scheme"].unique()
-    lines = compare(targets, [((scheme, "none"), (scheme, "window")) for scheme in windowed])
-    if lines.empty:
-        return lines
-    lines = lines[is_doubling(lines) | (lines["eval_len"] == lines.groupby(SETTING)["eval_len"].transform("max"))]
-    verdicts = lines["verdict"].map({"a": "yes", "b": "no", "undecided": "undecided"})
-    lines = lines.drop(columns=["extension_a", "scheme_b", "extension_b"]).rename(columns={"scheme_a": "scheme"})
-    return lines.assign(verdict=verdicts).reset_index(drop=True)
+    cell = [*SETTING, "eval_len"]
+    trained = (summary["kind"] == "scheme") & (summary["extension"] == "none")
+    if compared.empty:
+        return trained & False
+    winners = [
+        compared.loc[compared["verdict"] == side, [*cell, f"scheme_{side}"]].rename(columns={f"scheme_{side}": "scheme"})
+        for side in ("a", "b")
+    ]
+    n_won = summary.join(pd.concat(winners).value_counts().rename("n_won"), on=[*cell, "scheme"])["n_won"]
+    n_others = trained.groupby([summary[column] for column in cell]).transform("sum") - 1
+    return trained & (n_won == n_others)  # nan, where nothing is won, equals nothing
+
+
+CONTROL = "window"  # blind beyond the training length, on the same weights
+AT_TRAIN_LEN = "at the training length"  # stands in for an extension: the same weights and targets with less context
+QUESTIONS = {"window": ("none", CONTROL), "self": ("none", AT_TRAIN_LEN), "control": (CONTROL, AT_TRAIN_LEN)}
+ANSWER = ["difference", "low", "high", "p", "p_holm", "document_low", "document_high", "verdict", "seeds_needed"]
+
+
+def extrapolates(rows: pd.DataFrame) -> pd.DataFrame:
+    """Whether a scheme makes use of context beyond its training length L, at n = 2 L, 4 L, ... and the longest length.
+
+    Three differences of log_ppl under same_targets, each with the columns of `compare` and Holm over the schemes at n:
+    difference, ...          the scheme at n less its extension `window`, which attends to the last L tokens only
+    self_difference, ...     the scheme at n less itself at L
+    control_difference, ...  its window at n less the scheme at L
+    window_verdict, self_verdict, control_verdict: better, worse or undecided, by the rule of `compare`
+
+    The first of these that holds is the verdict, one a (setting, scheme, eval_len) that has a window:
+    no              the scheme is worse than itself at L, or than its window: longer inputs do harm
+    control breaks  its window is worse than the scheme at L: to be better than that proves nothing
+    yes             the scheme is better than itself at L, and than its window
+    undecided       none of these
+
+    *Yes* asks for two tests of 5 % and is wrong no more often than one (intersection-union test, Berger 1982); *no* asks for
+    one of two, each wrong in 2.5 % on that side.
+    seeds_needed: were differences to stay as they are, for what keeps the verdict from being *no* or *yes*: the fewest of
+    those that point at *no*, else the more of the two that *yes* asks for; missing where the control breaks.
+    """
+    rows = rows[(rows["protocol"] == "same_targets") & (rows["kind"] == "scheme")]
+    control = rows[(rows["extension"] == CONTROL) & (rows["eval_len"] > rows["train_len"])]
+    longest = control.groupby(SETTING)["eval_len"].transform("max")
+    lengths = control.loc[is_doubling(control) | (control["eval_len"] == longest), [*SETTING, "eval_len"]].drop_duplicates()
+    start = rows[(rows["extension"] == "none") & (rows["eval_len"] == rows["train_len"])]
+    start = start.drop(columns="eval_len").merge(lengths, on=SETTING).assign(extension=AT_TRAIN_LEN)
+    beside = pd.concat([rows.merge(lengths, on=[*SETTING, "eval_len"]), start])
+    schemes = control["scheme"].unique()
+    answers = {
+        name: compare(beside, [((scheme, one), (scheme, other)) for scheme in schemes])
+        for name, (one, other) in QUESTIONS.items()
+    }
+    if any(answer.empty for answer in answers.values()):
+        return pd.DataFrame()
+    lines = answers.pop("window").rename(columns={"verdict": "window_verdict"})
+    for name, answer in answers.items():
+        answer = answer.rename(columns={column: f"{name}_{column}" for column in ANSWER})
+        chosen = [*SETTING, "eval_len", "scheme_a", *(f"{name}_{column}" for column in ANSWER)]
+        lines = lines.merge(answer[chosen], on=chosen[: -len(ANSWER)], how="left")
+    for name in QUESTIONS:
+        lines[f"{name}_verdict"] = lines[f"{name}_verdict"].map({"a": "better", "b": "worse"}).fillna("undecided")
+    window, itself, control = (lines[f"{name}_verdict"] for name in QUESTIONS)
+    lines["verdict"] = np.select(
+        [(window == "worse") | (itself == "worse"), control == "worse", (window == "better") & (itself == "better")],
+        ["no", "control breaks", "yes"],
+        "undecided",
+    )
+    needed = lines[["seeds_needed", "self_seeds_needed"]].astype("Float64")
+    worse = lines[["difference", "self_difference"]].to_numpy() > 0
+    seeds = needed.where(worse).min(axis="columns").where(worse.any(axis=1), needed.max(axis="columns", skipna=False))
+    lines["seeds_needed"] = seeds.mask(lines["verdict"] == "control breaks").astype("Int64")
+    unused = ["extension_a", "scheme_b", "extension_b", "self_seeds_needed", "control_seeds_needed"]
+    return lines.drop(columns=unused).rename(columns={"scheme_a": "scheme"})
 
 
 def compare(rows: pd.DataFrame, opponents: Opponents) -> pd.DataFrame:
@@ -128,12 +189,18 @@ def document_interval(delta: np.ndarray, n_tokens: np.ndarray) -> tuple[np.ndarr
 
 
 def paired_p(difference: np.ndarray) -> float:
-    """Two-sided p of the t test that the mean over seeds is 0; nan for a single seed, 1 if there is no difference at all."""
-    if len(difference) < 2 or not difference.any():
-        return 1.0 if len(difference) > 1 else float("nan")
+    """Two-sided p of the t test that the mean over seeds is 0; nan for a single seed, 1 if all differ by rounding only."""
+    if len(difference) < 2:
+        return float("nan")
+    if not _differs(difference):  # p of noise in the last bit would be small by chance, and first in Holm's order
+        return 1.0
     with np.errstate(divide="ignore"):
         t = difference.mean() / (difference.std(ddof=1) / np.sqrt(len(difference)))
     return float(2 * stdtr(len(difference) - 1, -abs(t)))
+
+
+def _differs(difference: np.ndarray) -> bool:
+    return bool((np.abs(difference) > ROUNDING).any())
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -148,17 +215,28 @@ def holm(p: np.ndarray) -> np.ndarray:
 def seeds_needed(difference: np.ndarray) -> int | None:
     """Seeds for which a two-sided 5 % t test finds a difference as large and as varied as this one in 80 % of all tries.
 
-    From the noncentral t distribution with n - 1 degrees of freedom and sqrt(n) |mean| / s; Holm's factors would ask for
-    more. None for a single seed, for no difference at all, and where 1,000 are not enough.
+    See `power`; Holm's factors would ask for more. None for a single seed, where nothing differs but by rounding, and where
+    1,000 are not enough.
     """
-    if len(difference) < 2 or not difference.any():
+    if len(difference) < 2 or not _differs(difference):
         return None
     with np.errstate(divide="ignore"):
-        effect = min(abs(difference.mean()) / difference.std(ddof=1), 30.0)  # beyond, two seeds are enough anyway
-
-    def power(n: int) -> float:
-        critical, shift = stdtrit(n - 1, 0.5 + CONFIDENCE / 2), effect * np.sqrt(n)
-        return float(1 - nctdtr(n - 1, shift, critical) + nctdtr(n - 1, shift, -critical))
-
-    n = 2 + bisect_left(range(2, MOST_SEEDS + 1), POWER, key=power)
+        effect = float(abs(difference.mean()) / difference.std(ddof=1))
+    n = 2 + bisect_left(range(2, MOST_SEEDS + 1), POWER, key=lambda n: power(effect, n))
     return n if n <= MOST_SEEDS else None
+
+
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(400)  # on [-1, 1]
+
+
+def power(effect: float, n: int) -> float:
+    """How often a two-sided 5 % t test of n values finds a mean of `effect` standard deviations.
+
+    E[Phi(d - c s) + Phi(-d - c s)] over s = sqrt(chi2_{n-1} / (n - 1)), d = sqrt(n) effect, c = t_{0.975, n-1}, by
+    Gauss-Legendre quadrature: scipy.special has the distribution function of noncentral t, but nan in its far tail.
+    """
+    critical, shift = stdtrit(n - 1, 0.5 + CONFIDENCE / 2), np.sqrt(n) * effect
+    s = np.sqrt(chdtri(n - 1, 1e-16) / (n - 1)) * (NODES + 1) / 2  # beyond, nothing is left
+    log_density = (n - 2) * np.log(s) - (n - 1) * s**2 / 2
+    weight = WEIGHTS * np.exp(log_density - log_density.max())
+    return float(weight @ (ndtr(shift - critical * s) + ndtr(-shift - critical * s)) / weight.sum())

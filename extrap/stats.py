@@ -7,7 +7,7 @@ from scipy.special import stdtrit
 from extrap.errors import UserError
 
 CONFIDENCE = 0.95
-ONSET = 1.05  # a blow-up begins where perplexity exceeds that at the training length by this factor
+ONSET = 1.05  # the factor between perplexities from which on a difference counts: a blow-up, or anything learned at all
 
 # what a scheme's numbers are for; perplexities are compared within, never across
 SETTING = ["objective", "data", "train_len", "protocol"]
@@ -41,8 +41,8 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     ratio, _low, _high      to the perplexity at the training length, paired by seed
     bpb                     bits per byte
     n_seeds, n_tokens       seeds, and tokens scored for each of them
-    best                    better than every other scheme and extension at this length, beyond the interval of the paired
-                            difference; up to the training length, where extensions change nothing, than every scheme
+    beats_unigram           at the training length more than 5 % better than frequencies in the training text; missing where
+                            rows hold no such reference, the same on all lines of a scheme
     onset_low, onset_high   blow-up bracket, the same on all lines of a scheme (see onset)
 
     Raises UserError if not all scored the same tokens, or the training length was not scored.
@@ -68,9 +68,10 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
             | {"ratio_low": np.exp(log_ratio.mean() - ratio_half), "ratio_high": np.exp(log_ratio.mean() + ratio_half)}
         )
     summary = pd.DataFrame(lines)
-    summary["best"] = _best(by_seed, summary)
     brackets = {key: onset(group) for key, group in summary.groupby([*SETTING, *SCHEME], sort=False)}
     keys = list(summary[[*SETTING, *SCHEME]].itertuples(index=False, name=None))
+    beats = _beats_unigram(summary)
+    summary["beats_unigram"] = pd.array([beats.get(key, pd.NA) for key in keys], dtype="boolean")
     summary["onset_low"] = pd.array([brackets[key][0] for key in keys], dtype="Int64")
     summary["onset_high"] = pd.array([brackets[key][1] for key in keys], dtype="Int64")
     return summary
@@ -111,22 +112,12 @@ def onset(scheme: pd.DataFrame) -> tuple[int, int | None]:
     return lengths[first - 1], lengths[first]
 
 
-def _best(by_seed: pd.DataFrame, summary: pd.DataFrame) -> list[bool]:
-    verdicts: dict[tuple[object, ...], bool] = {}
-    copies = (by_seed["extension"] != "none") & (by_seed["eval_len"] <= by_seed["train_len"])
-    schemes = by_seed[(by_seed["kind"] == "scheme") & ~copies]
-    for key, cell in schemes.groupby([*SETTING, "eval_len"], sort=False):
-        by_scheme = cell.pivot(index="seed", columns=["scheme", "extension"], values="log_ppl")
-        leader = by_scheme.mean().idxmin()
-        leads = [by_scheme[other] - by_scheme[leader] for other in by_scheme if other != leader]
-        # a single seed, or seeds that are not paired, has an interval of nan and is never 'beyond'
-        clear = bool(leads) and all(lead.mean() > t_half_width(lead.to_numpy()) for lead in leads)
-        verdicts[(*key, *leader)] = clear
-    columns = [*SETTING, "eval_len", "scheme", "extension"]
-    return [
-        kind == "scheme" and verdicts.get(key, False)
-        for kind, key in zip(summary["kind"], summary[columns].itertuples(index=False, name=None), strict=True)
-    ]
+def _beats_unigram(summary: pd.DataFrame) -> dict[tuple[object, ...], bool]:
+    at_train_len = summary[summary["eval_len"] == summary["train_len"]]
+    unigram = at_train_len.loc[at_train_len["kind"] == "unigram", [*SETTING, "log_ppl"]]
+    lines = at_train_len[at_train_len["kind"] == "scheme"].merge(unigram, on=SETTING, suffixes=("", "_unigram"))
+    beats = lines["log_ppl"] + np.log(ONSET) < lines["log_ppl_unigram"]
+    return dict(zip(lines[[*SETTING, *SCHEME]].itertuples(index=False, name=None), beats, strict=True))
 
 
 FLOORS = ["floor", "window_floor", "plateau"]  # the kinds of rows that a source with a known floor has
@@ -137,17 +128,28 @@ def against_floor(rows: pd.DataFrame) -> pd.DataFrame:
 
     One line a (setting, scheme, eval_len):
     excess, excess_half  log_ppl minus that of the floor, which sees the same tokens (nats); t interval over seeds
-    learned              at this length, the share of the way from symbol counts to the floor
+    learned              at this length, the share of the way from the plateau to the floor; nan where they are too near to
+                         tell one from the other: no farther apart than the interval of log_ppl is wide, or by less than
+                         `plateau` nats in one context. The plateau is the better of those who know nothing of order: counts
+                         of symbols in the context, and the unigram reference, which on `markov` is a uniform guess
     gained, gained_half  of what context beyond the training length L is worth at this length, the share that a scheme
-                         has (nan at L and below): (null - log_ppl) / (window_floor - floor), where window_floor is the
-                         floor for who looks back L tokens at most, and null = log_ppl(L) + window_floor - floor(L) is
-                         the scheme if it did so too, as far above that floor as it is at L
+                         has (nan at L and below, and where it is worth nothing): (null - log_ppl) / (window_floor - floor),
+                         where window_floor is the floor for who looks back L tokens at most, and null = log_ppl(L) +
+                         window_floor - floor(L) is the scheme if it did so too, as far above that floor as it is at L
+    impossible           below the floor by more than `plateau` nats in one context, a symbol's worth. It is no luck: who
+                         does not see its targets leads the floor by log V nats in each of D documents at most once in
+                         V^D texts (Markov's inequality), and the floor leaves out less (see Markov.posterior_nll)
     verdict              of the scheme, the same on all its lines (see verdict)
     """
-    references = perplexity(rows[rows["kind"].isin(FLOORS)], [*SETTING, "kind", "eval_len"])
-    if references.empty:
+    kinds = [*FLOORS, "unigram"]
+    references = perplexity(rows[rows["kind"].isin(kinds)], [*SETTING, "kind", "eval_len"])
+    if not references["kind"].isin(FLOORS).any():
         return pd.DataFrame()
-    known = references.pivot(index=[*SETTING, "eval_len"], columns="kind", values="log_ppl").reset_index()
+    known = references.pivot(index=[*SETTING, "eval_len"], columns="kind", values="log_ppl").dropna(subset=FLOORS)
+    known["plateau"] = known[known.columns.intersection(["plateau", "unigram"])].min(axis="columns")
+    per_context = rows[rows["kind"] == "floor"].groupby([*SETTING, "eval_len"])["n_tokens"].max().rename("per_context")
+    known = known[FLOORS].join(per_context).reset_index()
+    known["per_context"] = known[["per_context", "eval_len"]].min(axis="columns")  # targets that are scored in one context
     by_seed = perplexity(rows[rows["kind"] == "scheme"], [*SETTING, "scheme", "extension", "eval_len", "seed"])
     joined = by_seed.merge(known, on=[*SETTING, "eval_len"])
     start = joined[joined["eval_len"] == joined["train_len"]]
@@ -156,21 +158,19 @@ def against_floor(rows: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for key, group in joined.groupby([*SETTING, "scheme", "extension", "eval_len"], sort=False):
         excess = (group["log_ppl"] - group["floor"]).to_numpy()
-        learned = (group["plateau"] - group["log_ppl"]) / (group["plateau"] - group["floor"])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            null = group["log_ppl_start"] + group["window_floor"] - group["floor_start"]
-            gained = ((null - group["log_ppl"]) / (group["window_floor"] - group["floor"])).to_numpy()
+        excess_half = t_half_width(excess)
+        way, symbol = (group["plateau"] - group["floor"]).iloc[0], (group["plateau"] / group["per_context"]).iloc[0]
+        near = way <= np.fmax(2 * excess_half, symbol)  # fmax: a single seed has no interval
+        worth = (group["window_floor"] - group["floor"]).iloc[0]
+        null = group["log_ppl_start"] + group["window_floor"] - group["floor_start"]
         longer = group["eval_len"].iloc[0] > group["train_len"].iloc[0]
+        gained = (null - group["log_ppl"]).to_numpy() / worth if longer and worth > 0 else np.full(len(group), np.nan)
         lines.append(
             dict(zip([*SETTING, "scheme", "extension", "eval_len"], key, strict=True))
-            | {
-                "n_seeds": len(group),
-                "excess": excess.mean(),
-                "excess_half": t_half_width(excess),
-                "learned": learned.mean(),
-            }
-            | {"gained": gained.mean() if longer else np.nan}
-            | {"gained_half": t_half_width(gained) if longer else np.nan}
+            | {"n_seeds": len(group), "excess": excess.mean(), "excess_half": excess_half}
+            | {"learned": np.nan if near else 1 - excess.mean() / way}
+            | {"gained": gained.mean(), "gained_half": t_half_width(gained)}
+            | {"impossible": excess.mean() < -symbol}
             | {"ratio": np.exp((group["log_ppl"] - group["log_ppl_start"]).mean()), "log_ppl": group["log_ppl"].mean()}
         )
     table = pd.DataFrame(lines)
@@ -180,23 +180,31 @@ def against_floor(rows: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-LEARNED = 0.5  # of the way from symbol counts to the floor: below it a scheme has not learned to count transitions
+LEARNED = 0.5  # of the way from the plateau to the floor: below it a scheme has not learned to count transitions
 GAINED = 0.05  # of what context beyond the training length is worth: what is less is no use of it
+BELOW, TOO_NEAR, PLATEAU = "below the floor: impossible", "floor and plateau too near", "still on the plateau"
+UNFIT = (BELOW, TOO_NEAR, PLATEAU)  # verdicts that leave nothing to be said of a scheme's use of context
 
 
 def verdict(scheme: pd.DataFrame) -> str:
     """What a scheme does with more context than it was trained on; the lines of one scheme, all lengths.
 
-    still on the plateau   at the training length not half of the way from symbol counts to the floor
-    ends                   not defined beyond the training length
-    breaks                 perplexity exceeds that at the training length by 5 % at some longer length
-    uses more context      at the longest length it gained, beyond the interval over seeds, more than 5 % of what context
-                           beyond the training length is worth
-    survives               none of these
+    below the floor: impossible  at some length better than the best possible predictor: it sees what it should predict
+    floor and plateau too near   at the training length nothing tells whether it has learned
+    still on the plateau         at the training length not half of the way from the plateau to the floor
+    ends                         not defined beyond the training length
+    breaks                       perplexity exceeds that at the training length by 5 % at some longer length
+    uses more context            at the longest length it gained, beyond the interval over seeds, more than 5 % of what
+                                 context beyond the training length is worth
+    survives                     none of these
     """
-    at_train_len = scheme[scheme["eval_len"] == scheme["train_len"]].iloc[0]
-    if at_train_len["learned"] < LEARNED:
-        return "still on the plateau"
+    if scheme["impossible"].any():
+        return BELOW
+    learned = scheme.loc[scheme["eval_len"] == scheme["train_len"], "learned"].iloc[0]
+    if np.isnan(learned):
+        return TOO_NEAR
+    if learned < LEARNED:
+        return PLATEAU
     longer = scheme[scheme["eval_len"] > scheme["train_len"]].sort_values("eval_len")
     if longer.empty:
         return "ends"

@@ -7,49 +7,56 @@ import numpy as np
 import pandas as pd
 
 from extrap.null import early_token_null
-from extrap.stats import FLOORS, SCHEME, SETTING, against_floor, summarise
-from extrap.typesetting import NONE, align, escape_latex, latex_cell, length, markdown, name, number, percent
+from extrap.pairs import best
+from extrap.stats import BELOW, FLOORS, SCHEME, SETTING, against_floor, summarise
+from extrap.typesetting import NONE, align, bits_per, escape_latex, interval, latex_cell, length, markdown, name, number
 
 NOTHING = pd.DataFrame(columns=[*SETTING, "run", "scheme", "extension", "eval_len", "reason"])  # is missing
 MOST = {"terminal": 6, "page": 8}  # lengths side by side: a terminal of 130 columns, a page of text
 
 
-def csv_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Everything that the other tables show, and all lengths, one line a (setting, scheme, extension, eval_len)."""
+def csv_table(rows: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
+    """Everything that the other tables show, and all lengths, one line a (setting, scheme, extension, eval_len).
+
+    `compared`, here and below, holds the lines of `pairs` of the same rows. To those of summarise, against_floor and
+    early_token_null comes
+    best  the scheme, as it was trained, beats every other one at this length, each pair decided; never below a known floor
+    """
     rows = _tabulated(rows)
-    summary, floor, null = summarise(rows), against_floor(rows), early_token_null(rows)
+    floor, null = against_floor(rows), early_token_null(rows)
+    summary = _summary(rows, compared, floor)
     keys = [*SETTING, "scheme", "extension", "eval_len"]
     if not floor.empty:
-        summary = summary.merge(floor.drop(columns=["ratio", "log_ppl", "n_seeds"]), on=keys, how="left")
+        summary = summary.merge(floor.drop(columns=["ratio", "log_ppl", "n_seeds", "impossible"]), on=keys, how="left")
     if not null.empty:  # `excess` is over the floor where there is one
         renamed = {column: f"null_{column}" for column in ("excess", "excess_low", "excess_high")}
         summary = summary.merge(null.drop(columns="n_seeds").rename(columns=renamed), on=keys, how="left")
     return summary
 
 
-def text_table(rows: pd.DataFrame, missing: pd.DataFrame = NOTHING) -> str:
-    """For a terminal: perplexity and its interval."""
+def text_table(rows: pd.DataFrame, compared: pd.DataFrame, missing: pd.DataFrame = NOTHING) -> str:
+    """For a terminal: perplexity and its interval, the best with a star."""
     parts = []
-    for title, table in _blocks(rows, missing, _cell_text, MOST["terminal"]):
+    for title, table in _blocks(rows, compared, missing, _cell_text, MOST["terminal"]):
         parts += [title, table.to_markdown(index=False, tablefmt="simple", disable_numparse=True, colalign=align(table))]
     if _leaves_out(rows, MOST["terminal"]):
         parts.append(LENGTHS_NOTE)
     return "\n\n".join([*parts, *_missing_note(missing)])
 
 
-def markdown_table(rows: pd.DataFrame, missing: pd.DataFrame = NOTHING) -> str:
+def markdown_table(rows: pd.DataFrame, compared: pd.DataFrame, missing: pd.DataFrame = NOTHING) -> str:
     """For a page: perplexity, its interval and its ratio to the training length; the best in bold."""
     parts = [_notes(rows), *_missing_note(missing)]
-    for title, table in _blocks(rows, missing, _cell_markdown, MOST["page"]):
+    for title, table in _blocks(rows, compared, missing, _cell_markdown, MOST["page"]):
         parts += [f"**{title}**", markdown(table, ["scheme"])]
     return "\n\n".join(parts) + "\n"
 
 
-def latex_table(rows: pd.DataFrame, missing: pd.DataFrame = NOTHING) -> str:
+def latex_table(rows: pd.DataFrame, compared: pd.DataFrame, missing: pd.DataFrame = NOTHING) -> str:
     """booktabs tables, one a protocol, otherwise the Markdown ones; needs \\usepackage{booktabs}."""
     notes = "\n".join([_notes(rows), *_missing_note(missing)])
     parts = ["% " + notes.replace("**", "").replace("\n", "\n% ") + "\n"]
-    for title, table in _blocks(rows, missing, _cell_markdown, MOST["page"]):
+    for title, table in _blocks(rows, compared, missing, _cell_markdown, MOST["page"]):
         cells = table.map(latex_cell).assign(scheme=table["scheme"].map(escape_latex))
         styled = cells.rename(columns=escape_latex).style.hide(axis="index")
         body = styled.to_latex(hrules=True, column_format="l" + "r" * (table.shape[1] - 1))
@@ -58,29 +65,50 @@ def latex_table(rows: pd.DataFrame, missing: pd.DataFrame = NOTHING) -> str:
     return "\n".join(parts)
 
 
+def _summary(rows: pd.DataFrame, compared: pd.DataFrame, floor: pd.DataFrame) -> pd.DataFrame:
+    summary = summarise(rows)
+    summary["best"] = best(compared, summary)
+    if not floor.empty:
+        scheme = [*SETTING, "scheme", "extension"]
+        below = floor.loc[floor["verdict"] == BELOW, scheme].itertuples(index=False, name=None)
+        summary["best"] &= ~pd.MultiIndex.from_frame(summary[scheme]).isin(set(below))
+    return summary
+
+
 NOTE = """\
-Perplexity: mean over seeds; ± is the 95 % t interval over seeds in log-perplexity, as a percentage; in parentheses the
-ratio to the perplexity at the training length L. **Bold**: better than every other scheme by more than the interval of
-the difference, paired by seed. Blow-up: between which lengths perplexity first exceeds that at L by 5 %. bpb: bits per
-byte at L. Tokens: scored for each seed and length. Intervals hold the noise of seeds, not of which text was scored."""
+Perplexity: mean over seeds; ± is the 95 % t interval over seeds in log-perplexity, as a percentage, or its bounds where
+that is above 100 %; last, in parentheses, the ratio to the perplexity at the training length L. **Bold**: better than
+every other scheme as trained, each pair decided (pairs.md). Blow-up: between which lengths perplexity first exceeds that
+at L by 5 %. Bits: per {bits} at L. Tokens: scored for each seed and length. Intervals hold the noise of seeds, not of
+which text was scored."""
 LENGTHS_NOTE = "Where lengths are many, doublings of L and the longest are shown. All lengths stand in table.csv."
+UNLEARNED = " †"
+UNLEARNED_NOTE = """\
+†: at L not 5 % better than the frequencies in the training text (unigram): next to nothing was learned from context, and a
+curve that stays flat says nothing about length."""
 CONTROLS_NOTE = """\
-Controls: the same weights, changed beyond L only; "+ window" attends to the last L tokens, in an encoder to L/2 on either
-side. Bold: better than those, too."""
+Controls: the same weights, changed beyond L only, and never bold; "+ window" attends to the last L tokens, in an encoder to
+L/2 on either side."""
 NULL_NOTE = """\
-Excess: perplexity over the early-token null, which is what perplexity under nonoverlap would be if a model made no use of
-context beyond L: below 1 it does, above 1 longer inputs do harm. Sliding by S tokens, from which the null is made, lets
-tokens read L - S + 1 or more, not L: the excess of a model that is blind beyond L is a little below 1."""
+Excess: perplexity over the early-token null, which is what perplexity under nonoverlap would be if a scheme as it was
+trained made no use of context beyond L: of such a scheme below 1 it does, above 1 longer inputs do harm. A control
+is not what the null is made from: its excess says how far it is from the scheme blind beyond L, not that it uses what it
+cannot see. Sliding by S tokens, from which the null is made, lets tokens read L - S + 1 or more, not L: the excess of a
+model that is blind beyond L is a little below 1."""
 FLOOR_NOTE = """\
 Floor: the best possible prediction from the tokens that a model sees; "floor, last L" looks back L tokens at most. Learned
-at L: the share of the way from counting symbols to the floor. Gained: at the longest length, the share of what context
-beyond L is worth, negative where longer inputs do harm."""
+at L: the share of the way to the floor from the better of two that know nothing of order, counts of symbols and a uniform
+guess; blank where those are too near to the floor. Gained: at the longest length, the share of what context beyond L is
+worth, negative where longer inputs do harm. Who is below the floor by more than luck sees what it should predict."""
 
 
 def _notes(rows: pd.DataFrame) -> str:
-    notes = [NOTE]
+    bits = rows[["objective", "data"]].drop_duplicates().itertuples(index=False, name=None)
+    notes = [NOTE.format(bits=" or ".join(dict.fromkeys(bits_per(*of) for of in bits)))]
     if _leaves_out(rows, MOST["page"]):
         notes.append(LENGTHS_NOTE)
+    if (~summarise(_tabulated(rows))["beats_unigram"].fillna(True)).any():
+        notes.append(UNLEARNED_NOTE)
     if (rows["extension"] != "none").any():
         notes.append(CONTROLS_NOTE)
     if not _shown_null(rows).empty:
@@ -127,13 +155,13 @@ def _shown_null(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _blocks(
-    rows: pd.DataFrame, missing: pd.DataFrame, cell: Callable[[pd.Series], str], most: int
+    rows: pd.DataFrame, compared: pd.DataFrame, missing: pd.DataFrame, cell: Callable[[pd.Series], str], most: int
 ) -> list[tuple[str, pd.DataFrame]]:
     """(title, table) for every setting: schemes, their controls, and what there is to compare them with."""
     rows = _tabulated(rows)
     blocks = []
     floor, null = against_floor(rows), _shown_null(rows)
-    for setting, lines in summarise(rows).groupby(SETTING, sort=False):
+    for setting, lines in _summary(rows, compared, floor).groupby(SETTING, sort=False):
         objective, data, train_len, protocol = setting
         where = f"by length, {objective} on {data}, trained on {train_len}"
         counts = lines.loc[lines["kind"] == "scheme", "n_seeds"]
@@ -163,7 +191,8 @@ def _perplexity_block(
     table = []
     for (kind, scheme, extension), group in lines.groupby(SCHEME, sort=False):
         by_length = group.set_index("eval_len")
-        line = {"scheme": name(scheme, extension)}
+        unlearned = pd.notna(beats := group["beats_unigram"].iloc[0]) and not beats
+        line = {"scheme": name(scheme, extension) + UNLEARNED * unlearned}
         for eval_len in shown:
             measured = eval_len in by_length.index
             line[length(eval_len)] = (
@@ -173,7 +202,7 @@ def _perplexity_block(
         if len(lengths) > 1:
             ends = not any((scheme, extension, n) in lacking for n in lengths)
             line["blow-up"] = _bracket(first, max(by_length.index), lengths, ends) if kind == "scheme" else ""
-        line["bpb"] = f"{by_length.loc[train_len, 'bpb']:.3f}"
+        line["bits"] = f"{by_length.loc[train_len, 'bpb']:.3f}"
         line["tokens"] = f"{first['n_tokens']:,}"
         table.append(line)
     return pd.DataFrame(table)
@@ -202,7 +231,8 @@ def _floor_block(lines: pd.DataFrame, shown: list[int]) -> pd.DataFrame:
             line[length(eval_len)] = f"{by_length.loc[eval_len, 'excess']:.3f}" if known else NONE
             if known and np.isfinite(half := by_length.loc[eval_len, "excess_half"]):
                 line[length(eval_len)] += f" ±{half:.3f}"
-        line["learned at L"] = f"{100 * by_length.loc[train_len, 'learned']:.0f} %"
+        learned = by_length.loc[train_len, "learned"]
+        line["learned at L"] = f"{100 * learned:.0f} %" if np.isfinite(learned) else NONE
         gained = by_length.iloc[-1]["gained"]
         line["gained"] = f"{100 * gained:.0f} %" if np.isfinite(gained) else NONE
         line["verdict"] = by_length.iloc[0]["verdict"]
@@ -219,13 +249,13 @@ def _bracket(line: pd.Series, longest: int, lengths: list[int], ends: bool) -> s
 
 
 def _cell_text(line: pd.Series) -> str:
-    return f"{'*' if line['best'] else ''}{number(line['ppl'])}{percent(line['log_ppl_half'])}"
+    return f"{'*' if line['best'] else ''}{number(line['ppl'])}{interval(line['ppl'], line['log_ppl_half'])}"
 
 
 def _cell_markdown(line: pd.Series) -> str:
     value = f"**{number(line['ppl'])}**" if line["best"] else number(line["ppl"])
-    return f"{value}{percent(line['log_ppl_half'])} ({line['ratio']:.2f})"
+    return f"{value}{interval(line['ppl'], line['log_ppl_half'])} ({line['ratio']:.2f})"
 
 
 def _cell_null(line: pd.Series) -> str:
-    return f"{line['excess']:.3f}{percent(np.log(line['excess_high'] / line['excess']))}"
+    return f"{line['excess']:.3f}{interval(line['excess'], np.log(line['excess_high'] / line['excess']))}"

@@ -28,14 +28,20 @@ def number(value: float) -> str:
     return f"{value:,.{max(0, 2 - digits)}f}"
 
 
-def percent(half: float) -> str:
-    """The half width of an interval of a logarithm as ± per cent of what it is the logarithm of; nothing for nan."""
+def interval(value: float, half: float) -> str:
+    """The interval of what has this half width in its logarithm: ± per cent, or bounds above 100 %; nothing for nan."""
     if not np.isfinite(half):
         return ""
-    if half > np.log(11):
-        return " ±>1,000%"
-    share = 100 * np.expm1(half)
-    return f" ±{share:.1f}%" if share < 10 else f" ±{share:,.0f}%"
+    with np.errstate(over="ignore"):
+        share, low, high = 100 * np.expm1(half), value * np.exp(-half), value * np.exp(half)
+    if share > 100:
+        return f" ({number(low)} to {number(high)})"
+    return f" ±{share:.1f}%" if share < 10 else f" ±{share:.0f}%"
+
+
+def bits_per(objective: str, data: str) -> str:
+    """What a number in the column of bits is per: a masked LM predicts but the masked bytes, `markov` has no bytes."""
+    return f"{'masked ' if objective == 'mlm' else ''}{'symbol' if data == 'markov' else 'byte'}"
 
 
 def markdown(table: pd.DataFrame, names: list[str]) -> str:
@@ -64,5 +70,6 @@ def escape_latex(text: str) -> str:
         "^": r"\textasciicircum{}",
         "–": "--",
         "±": r"$\pm$",
+        "†": r"$\dagger$",
     } | {c: f"\\{c}" for c in "&%$#_{}"}
     return "".join(special.get(character, character) for character in one_line(text))
