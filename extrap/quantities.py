@@ -8,14 +8,13 @@ import numpy as np
 import pandas as pd
 
 from extrap.errors import UserError
-from extrap.stats import against_floor, perplexity
+from extrap.stats import UNFIT, against_floor, perplexity
 from extrap.typesetting import name
 
 NEAR = 0.025  # a length stands for a multiple of the training length if it is this near to it, and the nearest
 MEASURE = ["experiment", "objective", "protocol", "scheme", "extension", "train_len", "eval_len", "seed"]
 LINE = ["metric", *MEASURE, "log", "floor", "guess", "unfit", "text"]
 NO_FLOOR = {"floor": np.nan, "guess": np.nan, "unfit": ""}
-LEARNED = ("breaks", "survives", "uses more context", "ends")  # verdicts that speak of a model that has learned its source
 
 
 class Missing(Exception):
@@ -68,7 +67,7 @@ def over_floor(lines: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
         log=lines["log"] - lines["log_ppl_floor"],
         floor=lines["log_ppl_floor"],
         guess=lines["log_ppl_guess"] - lines["log_ppl_floor"],
-        unfit=lines["verdict"].where(~lines["verdict"].isin(LEARNED), ""),
+        unfit=lines["verdict"].where(lines["verdict"].isin(UNFIT), ""),
     )
 
 

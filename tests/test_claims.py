@@ -23,6 +23,7 @@ from extrap.claims import CONFIRMED, OUT_OF_SCOPE, REFUTED, UNDECIDED, Claim, Pa
 from extrap.errors import UserError
 from extrap.quantities import NO_FLOOR, Evidence, Missing, Ratio, Removed, Steps, Term, Worst, measures
 from extrap.results import save_rows
+from extrap.stats import BELOW, PLATEAU
 
 IDS = [claim.id for claim in CLAIMS]
 BY_ID = {claim.id: claim for claim in CLAIMS}
@@ -328,14 +329,15 @@ def test_at_one_length_the_floor_cancels():
 
 
 @pytest.mark.parametrize("claim", ON_FLOOR, ids=[claim.id for claim in ON_FLOOR])
-def test_a_scheme_on_the_plateau_decides_no_claim(claim):
-    """Nor one that is better than the best possible."""
+def test_a_scheme_on_the_plateau_or_below_the_floor_decides_no_claim(claim):
     needed = {term.scheme for part in claim.parts for term in part.quantity.terms()}
     learned = dict.fromkeys(needed, above("window_floor", by=0.05))
     for scheme in needed:
         decision = decide(claim, on_floor(learned | {scheme: above("plateau", by=-0.05)}))
         assert (decision.verdict, decision.findings) == (OUT_OF_SCOPE, ())
-        assert decision.reason == f"{scheme}: still on the plateau"
+        assert decision.reason == f"{scheme}: {PLATEAU}"
+        leaking = decide(claim, on_floor(learned | {scheme: above("floor", by=-0.1)}))
+        assert (leaking.verdict, leaking.reason) == (OUT_OF_SCOPE, f"{scheme}: {BELOW}")
 
 
 def test_a_threshold_that_a_guess_would_not_reach_is_out_of_scope():
