@@ -9,7 +9,19 @@ import pandas as pd
 from extrap.null import early_token_null
 from extrap.pairs import best
 from extrap.stats import BELOW, FLOORS, SCHEME, SETTING, against_floor, summarise
-from extrap.typesetting import NONE, align, bits_per, escape_latex, interval, latex_cell, length, markdown, name, number
+from extrap.typesetting import (
+    NONE,
+    align,
+    bits_per,
+    escape_latex,
+    interval,
+    latex_cell,
+    length,
+    markdown,
+    name,
+    number,
+    percent,
+)
 
 NOTHING = pd.DataFrame(columns=[*SETTING, "run", "scheme", "extension", "eval_len", "reason"])  # is missing
 MOST = {"terminal": 6, "page": 8}  # lengths side by side: a terminal of 130 columns, a page of text
@@ -249,7 +261,7 @@ def _bracket(line: pd.Series, longest: int, lengths: list[int], ends: bool) -> s
 
 
 def _cell_text(line: pd.Series) -> str:
-    return f"{'*' if line['best'] else ''}{number(line['ppl'])}{interval(line['ppl'], line['log_ppl_half'])}"
+    return f"{'*' if line['best'] else ''}{number(line['ppl'])}{percent(line['log_ppl_half'])}"
 
 
 def _cell_markdown(line: pd.Series) -> str:

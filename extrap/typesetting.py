@@ -28,15 +28,20 @@ def number(value: float) -> str:
     return f"{value:,.{max(0, 2 - digits)}f}"
 
 
-def interval(value: float, half: float) -> str:
-    """The interval of what has this half width in its logarithm: ± per cent, or bounds above 100 %; nothing for nan."""
+def percent(half: float) -> str:
+    """The half width of an interval of a logarithm as ± per cent of what it is the logarithm of; nothing for nan."""
     if not np.isfinite(half):
         return ""
+    share = 100 * np.expm1(min(half, 1.0))
+    return " ±>100%" if share > 100 else f" ±{share:.1f}%" if share < 10 else f" ±{share:.0f}%"
+
+
+def interval(value: float, half: float) -> str:
+    """The same where there is room: above 100 %, the bounds of the interval of this value."""
+    if not half > np.log(2):  # nan is not
+        return percent(half)
     with np.errstate(over="ignore"):
-        share, low, high = 100 * np.expm1(half), value * np.exp(-half), value * np.exp(half)
-    if share > 100:
-        return f" ({number(low)} to {number(high)})"
-    return f" ±{share:.1f}%" if share < 10 else f" ±{share:.0f}%"
+        return f" ({number(value * np.exp(-half))} to {number(value * np.exp(half))})"
 
 
 def bits_per(objective: str, data: str) -> str:

@@ -1,6 +1,7 @@
 """Tables show the numbers that their rows hold, whatever the schemes are called."""
 
 import re
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -9,9 +10,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rows import both_protocols, many, scheme_rows, shuffled, with_floor
 
+from extrap import tables
+from extrap.pairs import pairs
 from extrap.results import load_rows, save_rows
-from extrap.tables import csv_table, latex_table, markdown_table, text_table
-from extrap.typesetting import NONE, number
+from extrap.stats import BELOW, SETTING, perplexity
+from extrap.tables import NOTHING
+from extrap.typesetting import NONE, interval, number, percent
 
 # log-perplexities over two seeds; t(0.975, 1) = 12.7062, so a difference of 0.02 between seeds is a half width of 0.127062
 HALF = 12.706204736 * 0.01
@@ -22,6 +26,34 @@ TWO_SEEDS = {
 }
 
 Table = list[list[str]]
+
+
+def decided(rows: pd.DataFrame) -> pd.DataFrame:
+    """The lines of `pairs` as tables read them, as if each difference was beyond all noise."""
+    trained = perplexity(rows[(rows["kind"] == "scheme") & (rows["extension"] == "none")], [*SETTING, "eval_len", "scheme"])
+    lines = [
+        dict(zip([*SETTING, "eval_len"], key, strict=True))
+        | {"scheme_a": a.scheme, "scheme_b": b.scheme, "verdict": "a" if a.log_ppl < b.log_ppl - 1e-9 else "undecided"}
+        for key, cell in trained.sort_values("log_ppl").groupby([*SETTING, "eval_len"], sort=False)
+        for a, b in combinations(cell.itertuples(), 2)
+    ]
+    return pd.DataFrame(lines)
+
+
+def csv_table(rows: pd.DataFrame) -> pd.DataFrame:
+    return tables.csv_table(rows, decided(rows))
+
+
+def text_table(rows: pd.DataFrame, missing: pd.DataFrame = NOTHING) -> str:
+    return tables.text_table(rows, decided(rows), missing)
+
+
+def markdown_table(rows: pd.DataFrame, missing: pd.DataFrame = NOTHING) -> str:
+    return tables.markdown_table(rows, decided(rows), missing)
+
+
+def latex_table(rows: pd.DataFrame, missing: pd.DataFrame = NOTHING) -> str:
+    return tables.latex_table(rows, decided(rows), missing)
 
 
 def markdown_blocks(text: str) -> list[Table]:
@@ -55,7 +87,7 @@ def test_markdown_numbers_by_hand():
     assert percent == "14"
     bits = [f"{np.log2(ppl):.3f}" for ppl in (5, 8, 1234.5)]
     assert table == [
-        ["scheme", "128", "256", "blow-up", "bpb", "tokens"],
+        ["scheme", "128", "256", "blow-up", "bits", "tokens"],
         ["rope", "**5.00** ±14% (1.00)", "**6.00** ±14% (1.20)", "128 to 256", bits[0], "100"],
         ["alibi", "8.00 ±0.0% (1.00)", "7.90 ±0.0% (0.99)", "none", bits[1], "100"],
         ["learned", "1,234 ±0.0% (1.00)", NONE, "ends at 128", bits[2], "100"],
@@ -96,7 +128,7 @@ def test_csv_holds_everything_unrounded():
 
 
 def test_the_floor_table_by_hand():
-    rows = with_floor({"uses": {128: [1.5] * 2, 256: [1.4] * 2, 512: [1.3, 1.32]}, "ends": {128: [1.5, 1.6]}})
+    rows = with_floor({"uses": {128: [1.5] * 2, 256: [1.4] * 2, 512: [1.3, 1.32]}, "ends": {128: [1.54, 1.56]}})
     for made in (rows, shuffled(rows, seed=1), shuffled(rows, seed=2)):  # the order of rows is no matter
         for table in (markdown_blocks(markdown_table(made))[1], latex_blocks(latex_table(made))[1]):
             plain = [[cell.replace(r"\%", "%").replace(r"$\pm$", "±").replace("--", NONE) for cell in row] for row in table]
@@ -104,7 +136,7 @@ def test_the_floor_table_by_hand():
             half = f"{12.706204736 * 0.01:.3f}"
             lines = {row[0]: row[1:] for row in plain[1:]}
             assert lines["uses"] == ["0.100 ±0.000", "0.100 ±0.000", f"0.110 ±{half}", "80 %", "95 %", "uses more context"]
-            assert lines["ends"] == [f"0.150 ±{5 * 12.706204736 * 0.01:.3f}", NONE, NONE, "70 %", NONE, "ends"]
+            assert lines["ends"] == [f"0.150 ±{half}", NONE, NONE, "70 %", NONE, "ends"]
             assert lines.keys() == {"uses", "ends"}
 
 
@@ -116,10 +148,57 @@ def test_references_have_no_blow_up_and_no_interval():
 
 
 def test_one_seed_shows_no_interval():
-    (table,) = markdown_blocks(markdown_table(many({"a": {128: [1.0], 256: [2.0]}, "b": {128: [3.0], 256: [3.0]}})))
+    rows = many({"a": {128: [1.0], 256: [2.0]}, "b": {128: [3.0], 256: [3.0]}})
+    (table,) = markdown_blocks(tables.markdown_table(rows, pairs(rows)))
     assert table[1][1:4] == ["2.72 (1.00)", "7.39 (2.72)", "128 to 256"]
     assert "**" not in "".join(cell for row in table for cell in row)
-    assert "1 seed" in markdown_table(many({"a": {128: [1.0]}})).splitlines()[5]
+    assert ", 1 seed**" in markdown_table(many({"a": {128: [1.0]}}))
+
+
+def test_a_single_undecided_pair_takes_the_bold_away():
+    rows = many({"a": {128: [1.0, 1.01]}, "b": {128: [2.0, 2.01]}, "c": {128: [2.5, 2.51]}})
+    assert csv_table(rows).query("best")["scheme"].to_list() == ["a"]
+    compared = decided(rows)
+    for i, line in compared.iterrows():
+        told = compared.assign(verdict=compared["verdict"].where(compared.index != i, "undecided"))
+        is_of_a = "a" in (line["scheme_a"], line["scheme_b"])
+        assert tables.csv_table(rows, told)["best"].any() != is_of_a, "what others leave open is no matter"
+        assert ("**2.7" in tables.markdown_table(rows, told)) != is_of_a
+        assert (r"\textbf{2.7" in tables.latex_table(rows, told)) != is_of_a
+        assert ("*2.7" in tables.text_table(rows, told)) != is_of_a
+
+
+def test_controls_and_references_are_never_bold_and_stand_in_nobody_s_way():
+    rows = pd.concat([with_floor({"a": {128: [1.5, 1.51], 256: [1.6, 1.61]}, "b": {128: [1.8, 1.82], 256: [1.8, 1.82]}}),
+                      scheme_rows("a", {128: [1.5, 1.51], 256: [1.45, 1.46]}, extension="window", data="markov",
+                                  objective="causal")])  # fmt: skip
+    best = csv_table(rows).query("best")
+    assert best[["scheme", "extension", "eval_len"]].to_numpy().tolist() == [["a", "none", 128], ["a", "none", 256]]
+
+
+def test_who_is_below_the_floor_is_told_and_never_bold():
+    rows = with_floor({"leak": {n: [0.4, 0.41] for n in (128, 256, 512)}, "b": {n: [1.5, 1.51] for n in (128, 256, 512)}})
+    table = csv_table(rows)
+    assert not table["best"].any()
+    assert set(table.loc[table["scheme"] == "leak", "verdict"]) == {BELOW}
+    perplexities, floor = markdown_blocks(markdown_table(rows))
+    assert not any("**" in cell for row in perplexities for cell in row)
+    assert {row[0]: row[-1] for row in floor[1:]} == {"leak": BELOW, "b": "survives"}
+
+
+def test_what_has_learned_next_to_nothing_is_marked():
+    nll = {"flat": {128: [3.0, 2.9], 256: [3.0, 2.9]}, "learns": {128: [2.9, 2.92], 256: [2.9, 2.92]}}
+    rows = pd.concat([many(nll), scheme_rows("unigram", {128: [3.0], 256: [3.0]}, kind="unigram"),
+                      scheme_rows("flat", nll["flat"], extension="window")])  # fmt: skip
+    trained, controls = markdown_blocks(markdown_table(rows))
+    assert [row[0] for row in trained[1:]] == ["flat", "learns", "unigram"], "2.95 is 5 % below 3.0"
+    rows.loc[rows["scheme"] == "flat", "nll_sum"] *= 2.96 / 2.95
+    trained, controls = markdown_blocks(markdown_table(rows))
+    assert [row[0] for row in trained[1:]] == ["flat †", "learns", "unigram"]
+    assert [row[0] for row in controls[1:]] == ["flat + window †"]
+    assert r"flat $\dagger$" in latex_table(rows)
+    assert "†: at L not 5 % better than the frequencies" in markdown_table(rows)
+    assert "†" not in markdown_table(many(nll)), "without a reference nothing is said"
 
 
 def test_bold_stands_where_a_scheme_is_best_and_nowhere_else():
@@ -131,6 +210,35 @@ def test_bold_stands_where_a_scheme_is_best_and_nowhere_else():
             for scheme, at_128, at_256, *_ in table[1:]:
                 assert (bold in at_128, bold in at_256) == (best[protocol, scheme, 128], best[protocol, scheme, 256])
     assert best.sum() == 4
+
+
+@pytest.mark.parametrize(
+    ("half", "expected"),
+    [
+        (np.nan, ""),
+        (np.log(1.014), " ±1.4%"),
+        (np.log(1.14), " ±14%"),
+        (np.log(1.999), " ±100%"),
+        (np.log(7.53), " (5.23 to 297)"),
+        (np.log(2.001), " (19.7 to 78.8)"),
+        (800.0, " (0 to inf)"),
+    ],
+)
+def test_intervals_above_100_percent_are_bounds(half, expected):
+    assert interval(39.4, half) == expected
+    assert percent(half) == (expected if "(" not in expected else " ±>100%"), "where there is no room for bounds"
+
+
+@pytest.mark.parametrize(
+    ("objective", "data", "unit"),
+    [("mlm", "stdlib", "masked byte"), ("causal", "text", "byte"), ("causal", "markov", "symbol"),
+     ("mlm", "markov", "masked symbol")],
+)  # fmt: skip
+def test_bits_are_per_what_is_predicted(objective, data, unit):
+    for written in (markdown_table, latex_table):
+        text = written(many(TWO_SEEDS, objective=objective, data=data))
+        assert f"Bits: per {unit} at L." in text
+        assert "bits per byte" not in text
 
 
 def test_objectives_and_protocols_never_share_a_table():
@@ -195,12 +303,12 @@ def test_the_excess_table_by_hand():
 
 def test_what_was_scored_at_one_length_has_a_small_table():
     sliding = markdown_blocks(markdown_table(with_null()))[3]
-    assert sliding[0] == ["scheme", "128", "bpb", "tokens"]
+    assert sliding[0] == ["scheme", "128", "bits", "tokens"]
     assert [row[0] for row in sliding[1:]] == ["a", "ends"], "a control is a copy there"
 
 
 def test_notes_say_what_a_window_and_a_stride_are():
-    text = markdown_table(with_null())
+    text = " ".join(markdown_table(with_null()).split())
     assert "the last L tokens, in an encoder to L/2 on either" in text
     assert "read L - S + 1" in text
 
@@ -275,7 +383,7 @@ def test_a_terminal_of_130_columns_is_wide_enough():
 
 def test_a_table_with_verdicts_fits_into_it_too():
     lengths = [128 * 2**k for k in range(6)]
-    plateau = {"local(rope)": {n: [1.5 - 0.1 * i, 1.9 - 0.1 * i] for i, n in enumerate(lengths)}}
+    plateau = {"local(rope)": {n: [1.69 - 0.1 * i, 1.71 - 0.1 * i] for i, n in enumerate(lengths)}}
     floor = [scheme_rows(kind, {n: [value] for n in lengths}, kind=kind) for kind, value in
              (("floor", 0.1), ("window_floor", 0.2), ("plateau", 1.8))]  # fmt: skip
     text = text_table(pd.concat([many(plateau), *floor]))
