@@ -15,7 +15,7 @@ from experiments.speed.report import write_speed_report
 from extrap.compose import CONF, compose_grid
 from extrap.config import Config
 from extrap.results import load_missing, load_rows
-from extrap.stats import LEARNED, perplexity
+from extrap.stats import LEARNED, UNFIT, perplexity
 
 RESULTS = Path(__file__).parents[1] / "results"
 IGNORED = {"quick", "smoke"}  # by git: whatever was run here last
@@ -112,6 +112,53 @@ def check_committed(name, written, sources):
             assert (imread(path) == imread(committed)).all(), f"make figures changes {path.name}"
         elif path.suffix != ".pdf":  # compressed too; the SVG is the same drawing
             assert path.read_bytes() == committed.read_bytes(), f"make figures changes {path.name}"
+
+
+AT = ["objective", "data", "train_len", "protocol", "scheme", "eval_len"]
+
+
+def committed(name: str, table: str) -> pd.DataFrame:
+    return pd.read_csv(RESULTS / name / table, keep_default_na=False, na_values=[""])
+
+
+@pytest.mark.parametrize("name", [name for name in TRACKED if (RESULTS / name / "extrapolates.csv").exists()])
+def test_who_extrapolates_neither_breaks_nor_gains_nothing(name):
+    """pairs.md and table.md say the same of the same weights."""
+    table = committed(name, "table.csv").query("kind == 'scheme'")
+    said = committed(name, "extrapolates.csv").merge(table[table["extension"] == "none"], on=AT, suffixes=("", "_table"))
+    said = said.merge(table.loc[table["extension"] == "window", [*AT, "ratio"]], on=AT, suffixes=("", "_window"))
+    assert len(said) == len(committed(name, "extrapolates.csv"))
+    np.testing.assert_allclose(np.exp(said["self_difference"]), said["ratio"], rtol=1e-6)
+    np.testing.assert_allclose(np.exp(said["control_difference"]), said["ratio_window"], rtol=1e-6)
+    yes, no, control_breaks = (said[said["verdict"] == word] for word in ("yes", "no", "control breaks"))
+    assert (yes["ratio"] < np.minimum(1, yes["ratio_window"])).all()
+    assert (no["ratio"] > np.minimum(1, no["ratio_window"])).all()
+    assert (control_breaks["ratio_window"] > 1).all()
+    if "gained" in said:
+        assert (yes["gained"] > 0).all()
+        assert not yes["verdict_table"].isin(UNFIT).any()
+        longest = said[said["eval_len"] == said["eval_len"].max()]
+        assert not (no["verdict_table"] == "uses more context").any()
+        assert (longest.loc[longest["verdict"] == "yes", "verdict_table"] == "uses more context").all()
+
+
+def test_who_is_known_to_extrapolate_still_does():
+    said = committed("markov", "extrapolates.csv")
+    yes = said.loc[said["verdict"] == "yes", ["scheme", "eval_len"]]
+    assert set(yes.itertuples(index=False, name=None)) == {("alibi", 128 * 2**k) for k in range(1, 6)} | {("rope", 256)}
+
+
+@pytest.mark.parametrize("name", TRACKED)
+def test_bold_is_who_beats_all_others_in_the_pairs(name):
+    table, pairs = committed(name, "table.csv"), committed(name, "pairs.csv")
+    bold = set(table.loc[table["best"], [*AT, "kind", "extension"]].itertuples(index=False, name=None))
+    expected = set()
+    for (*setting, eval_len), cell in pairs.groupby(["objective", "data", "train_len", "protocol", "eval_len"]):
+        for scheme in {*cell["scheme_a"], *cell["scheme_b"]}:
+            mine = cell[(cell["scheme_a"] == scheme) | (cell["scheme_b"] == scheme)]
+            if (mine["verdict"] == np.where(mine["scheme_a"] == scheme, "a", "b")).all() and setting[-1] != "position":
+                expected.add((*setting, scheme, eval_len, "scheme", "none"))
+    assert bold == expected
 
 
 @pytest.mark.parametrize("name", TRACKED)

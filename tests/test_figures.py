@@ -481,8 +481,17 @@ def test_the_table_of_pairs_opens_with_who_extrapolates():
     rows = pd.concat([schemes, window])
     text = pairs_table(pairs(rows), extrapolates(rows))
     table = text[text.index("| scheme") :].split("\n\n")[0].splitlines()
-    assert [cell.strip() for cell in table[0].split("|")[1:-1]] == ["scheme", "256", "512", "1,024"]
-    assert table[2].count("**yes**") == 3
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table]
+    assert cells[0] == ["scheme", "length", "to its window", "to itself at L", "its window to L", "verdict", "seeds needed"]
+    told = extrapolates(rows).sort_values(["scheme", "eval_len"])
+    words = [word if word == "undecided" else f"**{word}**" for word in told["verdict"]]
+    assert [line[5] for line in cells[2:]] == words
+    assert [line[1] for line in cells[2:5]] == ["256", "512", "1,024"]
+    for line, of in zip(cells[2:], told.itertuples(), strict=True):
+        assert line[2].startswith(f"{of.difference:+.3f} ±")
+        assert line[3].startswith(f"{of.self_difference:+.3f}")
+        assert line[4].startswith(f"{of.control_difference:+.3f} ±")
+    assert "**control breaks**" in words
     assert "in an encoder at L/2 on either side" in " ".join(text.split())
 
 

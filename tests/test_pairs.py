@@ -7,11 +7,13 @@ import pandas as pd
 import pytest
 from rows import by_document, many, scheme_rows, shuffled
 from scipy import stats as scipy_stats
+from scipy.integrate import quad
+from scipy.special import gammaln, nctdtr, ndtr
 
 from extrap import pairs as pairs_module
 from extrap.errors import UserError
-from extrap.pairs import ROUNDING, compare, document_interval, extrapolates, holm, paired_p, pairs, seeds_needed
-from extrap.stats import t_half_width
+from extrap.pairs import ROUNDING, best, compare, document_interval, extrapolates, holm, paired_p, pairs, power, seeds_needed
+from extrap.stats import summarise, t_half_width
 
 SIZES = np.array([30, 250, 60, 170, 90, 40, 120, 200, 80, 50, 140, 70])  # tokens of 12 documents
 
@@ -361,6 +363,7 @@ def test_p_at_its_edges():
     assert np.isnan(paired_p(np.array([1.0])))
     assert paired_p(np.zeros(3)) == 1
     assert paired_p(np.ones(3)) == 0
+    assert paired_p(np.array([1e-12, 1.1e-12, 1.2e-12])) == 1, "rounding, however regular"
 
 
 @pytest.mark.parametrize(("effect", "seeds"), [(1.2, 8), (1.0, 10), (0.8, 15), (0.5, 34), (0.3, 90), (0.2, 199)])
@@ -377,13 +380,122 @@ def test_seeds_needed_find_the_effect_in_four_of_five_tries():
     assert found[n - 1] < 0.81
 
 
+def power_by_integral(effect: float, n: int) -> float:
+    """E[P(|T| > c)] over the standard deviation s that n values show."""
+    k, critical, shift = n - 1, scipy_stats.t.ppf(0.975, n - 1), effect * n**0.5
+    log_norm = np.log(2) + k / 2 * np.log(k / 2) - gammaln(k / 2)
+
+    def integrand(s: float) -> float:
+        density = np.exp(log_norm + (k - 1) * np.log(s) - k * s * s / 2)
+        return density * (ndtr(shift - critical * s) + ndtr(-shift - critical * s))
+
+    width = 1 / np.sqrt(2 * k)
+    low, high = max(1e-300, 1 - 12 * width), 1 + 12 * width
+    step = shift / critical  # where Phi rises
+    return quad(integrand, low, high, points=np.clip([step - 0.5 / critical, step, step + 0.5 / critical, 1], low, high),
+                epsabs=1e-11, limit=300)[0]  # fmt: skip
+
+
+NS = [2, 3, 4, 5, 7, 10, 16, 25, 40, 70, 130, 300, 1000]
+
+
+def assert_power_is_that_of_an_integral(computed) -> None:
+    for effect in [*np.geomspace(0.05, 30, 25), 8.0, 11.5, 12.0]:
+        for n in NS:
+            assert abs(computed(effect, n) - power_by_integral(effect, n)) < 1e-9, (effect, n)
+
+
+def from_scipy(effect: float, n: int) -> float:
+    critical, shift = scipy_stats.t.ppf(0.975, n - 1), effect * n**0.5
+    return 1 - nctdtr(n - 1, shift, critical) + nctdtr(n - 1, shift, -critical)
+
+
+def test_power_is_that_of_an_integral():
+    assert_power_is_that_of_an_integral(power)
+    with pytest.raises(AssertionError):
+        assert_power_is_that_of_an_integral(from_scipy)
+
+
+@pytest.mark.parametrize(
+    ("effect", "seeds"), [(2.0, 5), (3.0, 4), (4.0, 3), (8.0, 3), (11.5, 3), (12.0, 2), (30.0, 2), (1e9, 2)]
+)
+def test_seeds_needed_of_large_effects(effect, seeds):
+    assert seeds_needed(np.array([-1.0, 0.0, 1.0]) + effect) == seeds
+
+
+def test_seeds_needed_are_the_fewest_with_that_power():
+    for effect in np.geomspace(0.09, 30, 60):
+        n = seeds_needed(np.array([-1.0, 0.0, 1.0]) + effect)
+        assert power_by_integral(effect, n) >= 0.8
+        assert n == 2 or power_by_integral(effect, n - 1) < 0.8
+
+
 def test_seeds_needed_at_their_edges():
     assert seeds_needed(np.array([1.0])) is None
     assert seeds_needed(np.zeros(3)) is None
+    assert seeds_needed(np.array([1e-12, 1.1e-12, 1.2e-12])) is None
     assert seeds_needed(np.array([1.0, -1.0, 0.001])) is None, "1,000 are not enough"
     assert seeds_needed(np.array([1.0, 1.0, 1.001])) == seeds_needed(np.ones(3)) == 2
     line = only(pairs(by_document(uneven_pair(), SIZES).query("seed == 0")))
     assert pd.isna(line["seeds_needed"])
+
+
+def test_rounding_has_no_place_in_holm_s_order():
+    """Of two schemes that differ in the last bit p is anything; what the others need must not hang on it."""
+    a = level(3, 2.0)
+    schemes = {
+        "a": a,
+        "copy": a + 1e-13 * np.array([[1.0], [1.1], [1.2]]),
+        "b": a + 0.1 + np.array([[0.0], [0.01], [-0.01]]),
+    }
+    lines = pairs(by_document(schemes, SIZES)).set_index(["scheme_a", "scheme_b"])
+    assert lines.loc[("a", "copy"), "p_holm"] == 1
+    assert lines.loc[("a", "b"), "p_holm"] == pytest.approx(3 * lines.loc[("a", "b"), "p"])
+
+
+# the best
+
+
+def best_of(rows: pd.DataFrame, compared: pd.DataFrame | None = None) -> set[tuple[str, str, int]]:
+    summary = summarise(rows)
+    found = summary[best(pairs(rows) if compared is None else compared, summary)]
+    return set(found[["scheme", "extension", "eval_len"]].itertuples(index=False, name=None))
+
+
+def apart(*schemes: str, eval_len: int = 128, **changes: object) -> pd.DataFrame:
+    """Each scheme beats the next by 0.1, beyond all noise."""
+    noise = np.array([[0.0], [0.001], [-0.001]])
+    nll = {scheme: level(3, 2.0) + i * (0.1 + noise) for i, scheme in enumerate(schemes)}
+    return by_document(nll, SIZES, eval_len=eval_len, **changes)
+
+
+def test_the_best_beats_every_other_beyond_the_noise():
+    assert best_of(shuffled(apart("a", "b", "c"))) == {("a", "none", 128)}
+    rows = pd.concat([apart("b", "a"), apart("a", "b", eval_len=256)])
+    assert best_of(rows) == {("b", "none", 128), ("a", "none", 256)}
+    assert best_of(pd.concat([rows, apart("ends")])) == {("a", "none", 256)}, "a scheme as good as the leader at 128"
+
+
+def test_one_undecided_pair_leaves_nobody_the_best():
+    rows = apart("a", "b", "c")
+    compared = pairs(rows)
+    for i, line in compared.iterrows():
+        told = compared.assign(verdict=compared["verdict"].where(compared.index != i, "undecided"))
+        assert bool(best_of(rows, told)) == ("a" not in (line["scheme_a"], line["scheme_b"]))
+
+
+def test_nobody_is_the_best_without_evidence():
+    rows = apart("a", "b")
+    assert best_of(rows[rows["seed"] == 0]) == set(), "a single seed"
+    assert best_of(rows[rows["scheme"] == "a"]) == set(), "nobody to beat"
+    stranger = apart("c").assign(seed=lambda lines: lines["seed"] + 3)
+    assert best_of(pd.concat([rows, stranger])) == set(), "nobody knows how good it would be with the same seeds"
+
+
+def test_extensions_and_references_are_never_the_best_and_stand_in_nobody_s_way():
+    better = apart("a").assign(extension="window", nll_sum=lambda lines: lines["nll_sum"] / 2)
+    floor = better.assign(kind="floor", scheme="floor", extension="none")
+    assert best_of(pd.concat([apart("a", "b"), better, floor])) == {("a", "none", 128)}
 
 
 # who extrapolates
@@ -404,14 +516,88 @@ def against_windows(lengths: tuple[int, ...] = (128, 180, 256, 512, 896), **chan
     return pd.concat(parts, ignore_index=True)
 
 
-def test_who_beats_its_own_window_extrapolates():
+def test_who_beats_its_own_window_and_itself_at_l_extrapolates():
     found = extrapolates(shuffled(against_windows()))
     assert found.groupby("scheme")["eval_len"].apply(sorted).to_dict() == {scheme: [256, 512, 896] for scheme in WINDOWED}
     at_4 = found[found["eval_len"] == 512].set_index("scheme")
     assert at_4["verdict"].to_dict() == {"uses": "yes", "suffers": "no", "ignores": "undecided"}
     assert at_4["difference"].to_dict() == pytest.approx(WINDOWED, abs=0.01)
+    assert at_4["self_difference"].to_dict() == pytest.approx(WINDOWED, abs=0.01)
+    assert at_4["control_difference"].to_dict() == pytest.approx(dict.fromkeys(WINDOWED, 0))
     assert (at_4["n_pairs"] == 3).all(), "Holm over schemes, not over lengths"
+    assert at_4.loc["uses", "self_p_holm"] == pytest.approx(3 * at_4["self_p"].min())
     assert not {"scheme_a", "scheme_b", "extension_a", "extension_b"} & set(found)
+
+
+BETTER, WORSE, UNCLEAR = (-0.1, -0.101, -0.099), (0.1, 0.101, 0.099), (-0.2, 0.2, 0.01)
+
+
+def changed(values: tuple[float, ...], by: float) -> tuple[float, ...]:
+    return tuple(value + by for value in values)
+
+
+def who_extrapolates(itself: tuple[float, ...], control: tuple[float, ...], start: float = 0.0) -> pd.Series:
+    """One scheme at 512, three seeds: by how much it and its window are worse than itself at 128."""
+    at_l = level(3, 2.0, 0.3)
+    parts = [by_document({"a": at_l + start}, SIZES), by_document({"a": at_l + start}, SIZES, extension="window")]
+    for extension, effects in (("none", itself), ("window", control)):
+        grown = at_l + np.array(effects)[:, None]
+        parts.append(by_document({"a": grown}, SIZES, eval_len=512, extension=extension))
+    return only(extrapolates(shuffled(pd.concat(parts))))
+
+
+# itself and its window against the scheme at L -> what it is to its window, verdict
+OUTCOMES = {
+    "uses context beyond its window": (BETTER, changed(BETTER, 0.05), "better", "yes"),
+    "uses it, whatever the window does": (changed(BETTER, -0.3), changed(UNCLEAR, -0.05), "undecided", "undecided"),
+    "uses no more than its window": (BETTER, BETTER, "undecided", "undecided"),
+    "uses less than its window": (BETTER, changed(BETTER, -0.1), "worse", "no"),
+    "better than a window that breaks": (BETTER, WORSE, "better", "control breaks"),
+    "survives beside a window that breaks": (UNCLEAR, changed(UNCLEAR, 0.8), "better", "control breaks"),
+    "nobody knows, beside a window that breaks": (UNCLEAR, WORSE, "undecided", "control breaks"),
+    "the better of two that break": (WORSE, changed(WORSE, 0.5), "better", "no"),
+    "breaks as its window does": (WORSE, WORSE, "undecided", "no"),
+    "breaks more than its window": (changed(WORSE, 0.5), WORSE, "worse", "no"),
+    "breaks, its window does not": (WORSE, BETTER, "worse", "no"),
+    "worse than its window alone": (UNCLEAR, changed(UNCLEAR, -0.1), "worse", "no"),
+    "better than its window alone": (UNCLEAR, changed(UNCLEAR, 0.1), "better", "undecided"),
+    "nothing is clear": (UNCLEAR, UNCLEAR[::-1], "undecided", "undecided"),
+    "nothing changes": ((0.0,) * 3, (0.0,) * 3, "undecided", "undecided"),
+    "a window that nobody knows": (BETTER, UNCLEAR, "undecided", "undecided"),
+}
+
+
+@pytest.mark.parametrize("case", OUTCOMES)
+def test_every_order_of_scheme_window_and_start_has_its_word(case):
+    itself, control, to_window, expected = OUTCOMES[case]
+    line = who_extrapolates(itself, control)
+    assert (line["window_verdict"], line["verdict"]) == (to_window, expected)
+    words = {BETTER: "better", WORSE: "worse", UNCLEAR: "undecided"}
+    assert line["self_verdict"] == words.get(itself, line["self_verdict"])
+    assert line["control_verdict"] == words.get(control, line["control_verdict"])
+    assert line["difference"] == pytest.approx(line["self_difference"] - line["control_difference"], abs=1e-12)
+
+
+def test_the_better_of_two_that_break_never_extrapolates():
+    """As it was: whoever beats its own window."""
+    rows = who_extrapolates(WORSE, changed(WORSE, 0.5))
+    assert rows["window_verdict"] == "better"
+    assert rows["verdict"] == "no"
+    # worse or better at L, relative to the rest, is what decides
+    assert who_extrapolates(BETTER, changed(BETTER, 0.05), start=-0.5)["verdict"] == "no"
+    assert who_extrapolates(WORSE, changed(WORSE, 0.05), start=0.5)["verdict"] == "yes"
+
+
+def test_seeds_needed_are_those_of_what_the_verdict_hangs_on():
+    line = who_extrapolates(changed(UNCLEAR, -0.3), changed(UNCLEAR, -0.2))
+    itself, window = seeds_needed(np.array(UNCLEAR) - 0.3), seeds_needed(np.full(3, -0.1))
+    assert line["verdict"] == "undecided"
+    assert line["seeds_needed"] == max(itself, window) == itself > window
+    line = who_extrapolates(changed(UNCLEAR, 0.1), (-0.2, 0.3, -0.1))
+    assert line["verdict"] == "undecided"
+    toward_no = [np.array(changed(UNCLEAR, 0.1)), np.array(changed(UNCLEAR, 0.1)) - np.array((-0.2, 0.3, -0.1))]
+    assert line["seeds_needed"] == min(map(seeds_needed, toward_no))
+    assert pd.isna(who_extrapolates(UNCLEAR, changed(UNCLEAR, 0.8))["seeds_needed"]), "of no use where the control breaks"
 
 
 def test_only_the_same_targets_and_windows_tell_who_extrapolates():
@@ -420,6 +606,7 @@ def test_only_the_same_targets_and_windows_tell_who_extrapolates():
     assert extrapolates(rows[rows["extension"] == "none"]).empty
     assert extrapolates(rows[rows["eval_len"] == 128]).empty
     assert extrapolates(rows.replace({"extension": {"window": "tile"}})).empty
+    assert extrapolates(rows[rows["eval_len"] > 128]).empty, "nothing to start from"
 
 
 def test_one_seed_never_extrapolates():
@@ -434,4 +621,4 @@ def a_beaten_by_its_window(rows: pd.DataFrame) -> pd.DataFrame:
 
 def test_scheme_and_window_taken_for_one_another_is_noticed():
     found = a_beaten_by_its_window(against_windows()).query("eval_len == 512").set_index("scheme")["verdict"]
-    assert found.to_dict() == {"uses": "no", "suffers": "yes", "ignores": "undecided"}
+    assert found.to_dict() == {"uses": "no", "suffers": "control breaks", "ignores": "undecided"}

@@ -3,14 +3,20 @@
 import numpy as np
 import pandas as pd
 import pytest
-from rows import FLOOR, PLATEAU, many, scheme_rows, shuffled, with_floor
+from rows import FLOOR, both_protocols, many, scheme_rows, shuffled, with_floor
+from rows import PLATEAU as PLATEAU_NLL
 from scipy import stats as scipy_stats
 
+from extrap.data.markov import Markov
 from extrap.errors import UserError
 from extrap.stats import (
+    BELOW,
     CONFIDENCE,
+    PLATEAU,
     SCHEME,
     SETTING,
+    TOO_NEAR,
+    UNFIT,
     against_floor,
     onset,
     perplexity,
@@ -25,11 +31,6 @@ BY = [*SETTING, *SCHEME, "eval_len", "seed"]
 def cell(summary: pd.DataFrame, scheme: str, eval_len: int) -> pd.Series:
     (line,) = (line for _, line in summary.iterrows() if line["scheme"] == scheme and line["eval_len"] == eval_len)
     return line
-
-
-def is_best(rows: pd.DataFrame) -> set[tuple[str, int]]:
-    summary = summarise(rows)
-    return set(summary[summary["best"]][["scheme", "eval_len"]].itertuples(index=False, name=None))
 
 
 # one perplexity
@@ -181,81 +182,24 @@ def test_the_order_of_rows_changes_no_number():
         pd.testing.assert_frame_equal(first, second, check_exact=False, rtol=1e-13)
 
 
-# best
+# learned anything at all
 
 
-def test_best_is_beyond_the_interval_of_the_paired_differences():
-    # seeds differ by far more than schemes, but each time a is 0.1 better
-    paired = {"a": {128: [1.0, 2.0, 3.0]}, "b": {128: [1.1, 2.11, 3.09]}}
-    assert is_best(many(paired)) == {("a", 128)}
-    # the same means with other partners: the difference drowns
-    assert is_best(many(paired | {"b": {128: [3.09, 1.1, 2.11]}})) == set()
-
-
-def test_best_must_beat_every_other():
-    clear = {"a": {128: [1.0, 1.01, 1.02]}, "b": {128: [1.5, 1.51, 1.53]}, "c": {128: [1.9, 1.93, 1.95]}}
-    assert is_best(many(clear)) == {("a", 128)}
-    close = clear | {"b": {128: [1.01, 1.0, 1.03]}}
-    assert is_best(many(close)) == set()
-
-
-def test_best_turns_where_the_difference_equals_its_interval():
-    half = t_half_width(np.array([0.1, 0.2, 0.3]) - 0.2)  # noise around the mean difference
-
-    def at(lead: float) -> set[tuple[str, int]]:
-        noise = np.array([-0.1, 0.0, 0.1])
-        return is_best(many({"a": {128: [1.0, 1.0, 1.0]}, "b": {128: list(1 + lead + noise)}}))
-
-    assert at(half * 1.001) == {("a", 128)}
-    assert at(half * 0.999) == set()
-
-
-@pytest.mark.parametrize(
-    "nll",
-    [
-        {"a": {128: [1.0]}, "b": {128: [9.0]}},  # a single seed
-        {"a": {128: [1.0, 1.0]}, "b": {128: [1.0, 1.0]}},  # a tie
-        {"a": {128: [1.0, 1.1]}},  # nobody to beat
-        {"a": {128: [1.0, 1.1]}, "b": {128: [9.0]}},  # seed 1 has no partner
-    ],
-)
-def test_nobody_is_best_without_evidence(nll):
-    assert is_best(many(nll)) == set()
-
-
-def test_seeds_without_partners_are_never_best():
-    rows = pd.concat([many({"a": {128: [1.0, 1.01]}}), many({"b": {128: [9.0, 9.01]}}).assign(seed=lambda r: r["seed"] + 2)])
-    assert is_best(rows) == set()
-
-
-def test_best_is_judged_at_each_length_among_those_that_reach_it():
-    rows = many(
-        {"a": {128: [1.0, 1.01], 256: [3.0, 3.01]}, "b": {128: [2.0, 2.02], 256: [2.0, 2.02]}, "ends": {128: [0.5, 0.52]}}
+def test_what_is_not_5_percent_better_than_frequencies_has_learned_next_to_nothing():
+    nll = {"a": {128: [2.9, 3.0], 256: [1.0, 1.0]}, "b": {128: [2.9, 2.9], 256: [9.0, 9.0]}}
+    unigram = [scheme_rows("unigram", {128: [3.0], 256: [3.0]}, kind="unigram"),
+               scheme_rows("unigram", {128: [1.0], 256: [1.0]}, kind="unigram", protocol="same_targets")]  # fmt: skip
+    rows = pd.concat([both_protocols(nll), scheme_rows("b", nll["b"], extension="window"), *unigram])
+    found = (
+        summarise(shuffled(rows)).set_index(["protocol", "scheme", "extension", "eval_len"]).sort_index()["beats_unigram"]
     )
-    assert is_best(rows) == {("ends", 128), ("b", 256)}
-
-
-def test_a_floor_is_never_best_and_stands_in_nobody_s_way():
-    rows = with_floor({"a": {128: [1.5, 1.51]}, "b": {128: [1.8, 1.82]}})
-    assert is_best(rows) == {("a", 128)}
-
-
-def test_settings_are_never_compared():
-    rows = pd.concat([many({"a": {128: [1.0, 1.01]}, "b": {128: [1.5, 1.52]}}, objective="causal"),
-                      many({"a": {128: [5.0, 5.01]}, "b": {128: [2.0, 2.02]}}, objective="mlm")])  # fmt: skip
-    summary = summarise(rows)
-    assert set(summary[summary["best"]][["objective", "scheme"]].itertuples(index=False, name=None)) == {
-        ("causal", "a"), ("mlm", "b"),
-    }  # fmt: skip
-
-
-def test_one_scheme_with_two_extensions_is_two_competitors():
-    at_l = {128: [1.5, 1.52]}
-    rows = [scheme_rows("a", at_l | {256: [1.0, 1.01]}), scheme_rows("a", at_l | {256: [2.0, 2.03]}, extension="ntk"),
-            scheme_rows("b", {128: [3.0, 3.01], 256: [3.0, 3.01]})]  # fmt: skip
-    best = summarise(pd.concat(rows)).set_index(["scheme", "extension", "eval_len"])["best"]
-    # at the training length an extension is a copy, and stands in nobody's way
-    assert set(best[best].index) == {("a", "none", 128), ("a", "none", 256)}
+    expected = {"a": False, "b": True}  # 2.95 + log(1.05) and 2.9 + log(1.05) beside 3.0; at the training length alone
+    for scheme, beats in expected.items():
+        assert (found["nonoverlap", scheme, "none"] == beats).all()
+        assert (~found["same_targets", scheme, "none"]).all()
+    assert found["nonoverlap", "b", "window"].all()
+    assert found["nonoverlap", "unigram", "none"].isna().all()
+    assert summarise(many(nll))["beats_unigram"].isna().all(), "without a reference nothing is said"
 
 
 # onset
@@ -397,7 +341,7 @@ def test_distance_to_the_floor_by_hand():
     found = against_floor(shuffled(rows)).set_index("eval_len")
     assert found["excess"].to_dict() == pytest.approx({128: 0.15, 256: 0.2, 512: 0.24})
     assert found.loc[128, "excess_half"] == pytest.approx(12.706204736 * 0.1 / 2)  # t(0.975, 1) s / sqrt(2), s = 0.1/sqrt(2)
-    assert found.loc[128, "learned"] == pytest.approx(np.mean([0.4, 0.3]) / 0.5)
+    assert np.isnan(found.loc[128, "learned"]), "an interval of 1.27 around 0.15 holds floor and plateau, 0.5 apart"
     assert np.isnan(found.loc[128, "gained"])
     assert found.loc[512, "gained"] == pytest.approx(np.mean([0.1, 0.12]) / 0.2)
     assert found.loc[512, "gained_half"] == pytest.approx(t_half_width(np.array([0.5, 0.6])))
@@ -417,6 +361,8 @@ def test_protocols_have_floors_of_their_own():
 
 VERDICTS = {
     "still on the plateau": {128: [1.66, 1.66, 1.66], 256: [1.5, 1.5, 1.5], 512: [1.2, 1.2, 1.2]},
+    BELOW: {128: [1.5, 1.5, 1.5], 256: [1.25, 1.25, 1.25]},
+    TOO_NEAR: {128: [1.2, 1.5, 1.8], 256: [1.2, 1.5, 1.8]},
     "ends": {128: [1.5, 1.5, 1.5]},
     "breaks": {128: [1.5, 1.5, 1.5], 256: [1.56, 1.56, 1.56], 512: [1.4, 1.4, 1.4]},
     "uses more context": {128: [1.5, 1.51, 1.49], 256: [1.4, 1.42, 1.39], 512: [1.3, 1.31, 1.3]},
@@ -434,7 +380,7 @@ def test_verdicts(expected):
 def test_each_scheme_has_its_own_verdict():
     found = against_floor(with_floor(VERDICTS))
     assert (found["scheme"] == found["verdict"]).all()
-    assert len(found) == 13
+    assert len(found) == 17
 
 
 def verdict_of(nll: dict[int, list[float]]) -> str:
@@ -443,7 +389,7 @@ def verdict_of(nll: dict[int, list[float]]) -> str:
 
 
 def test_verdicts_turn_where_they_say():
-    half_way = (FLOOR[128][0] + PLATEAU[128][0]) / 2
+    half_way = (FLOOR[128][0] + PLATEAU_NLL[128][0]) / 2
     assert verdict_of({128: [half_way + 0.001], 512: [1.2]}) == "still on the plateau"
     assert verdict_of({128: [half_way - 0.001], 512: [half_way]}) == "survives"
     assert verdict_of({128: [1.5], 256: [1.5 + 1.001 * STEP], 512: [1.5]}) == "breaks"
@@ -458,6 +404,87 @@ def test_a_gain_within_the_noise_or_of_one_seed_is_no_use_of_context():
     assert verdict_of({128: [1.5, 1.5, 1.5], 512: [1.3, 1.5, 1.45]}) == "survives"
     # seeds differ, but each of them gains the same
     assert verdict_of({128: [1.4, 1.5, 1.6], 512: [1.3, 1.4, 1.5]}) == "uses more context"
+
+
+def guessing(uniform: float, nll: list[float], plateau: float = 1.9) -> pd.DataFrame:
+    """Lines of a scheme at 128, beside counts of symbols and a uniform guess; the floor is at 1.4."""
+    rows = with_floor({"a": {128: nll}})
+    rows.loc[rows["kind"] == "plateau", "nll_sum"] *= plateau / 1.9
+    uniform_rows = scheme_rows("unigram", {n: [uniform] for n in FLOOR}, kind="unigram", data="markov", objective="causal")
+    return against_floor(shuffled(pd.concat([rows, uniform_rows])))
+
+
+def test_the_plateau_is_the_better_of_counts_and_a_uniform_guess():
+    """Where symbols are about as frequent as each other, counting them is worse than guessing."""
+    assert guessing(2.1, [1.5, 1.5])["learned"].iloc[0] == pytest.approx(0.8)
+    assert guessing(1.6, [1.5, 1.5])["learned"].iloc[0] == pytest.approx(0.5)
+    untrained = guessing(1.6, [1.6, 1.601])
+    assert untrained["learned"].iloc[0] == pytest.approx(0, abs=0.01)
+    assert untrained["verdict"].iloc[0] == PLATEAU
+    assert guessing(3.0, [1.6, 1.601])["verdict"].iloc[0] == "ends", "counts alone would have it learn"
+
+
+def test_where_floor_and_plateau_are_too_near_nothing_is_said():
+    half = t_half_width(np.array([-0.01, 0.01]))
+    for apart, verdict_there in ((1.99 * half, TOO_NEAR), (2.01 * half, "ends")):
+        line = guessing(1.4 + apart, [1.39, 1.41]).iloc[0]
+        assert line["verdict"] == verdict_there
+        assert np.isnan(line["learned"]) == (verdict_there == TOO_NEAR)
+    # a single seed has no interval; a symbol's worth (1.4 nats) in a context of 70 targets is 0.02 a token
+    assert guessing(1.4 + 0.019, [1.4]).iloc[0]["verdict"] == TOO_NEAR
+    assert guessing(1.4 + 0.022, [1.4]).iloc[0]["verdict"] == "ends"
+    for no_way in (1.4, 1.3):  # a floor that is no better, on a finite text
+        line = guessing(no_way, [1.4, 1.4]).iloc[0]
+        assert line["verdict"] == TOO_NEAR
+        assert np.isnan(line["learned"])
+
+
+def test_below_the_floor_is_impossible_and_a_verdict_of_its_own():
+    leak = {n: [FLOOR[n][0] - 1.0] * 3 for n in FLOOR}
+    assert verdict_of(leak) == BELOW
+    assert verdict_of({128: [1.9] * 3, 512: [1.1] * 3}) == BELOW, "at any length, whatever it has learned at L"
+    assert verdict_of({128: [0.5]}) == BELOW, "of a single seed, too"
+    worth = PLATEAU_NLL[128][0] / 70  # a symbol's worth by each of 70 targets: so much may be luck
+    assert verdict_of({128: [FLOOR[128][0] - 0.99 * worth] * 3}) == "ends"
+    assert verdict_of({128: [FLOOR[128][0] - 1.01 * worth] * 3}) == BELOW
+
+
+def test_a_fair_predictor_is_not_called_impossible():
+    """The best one with some luck: on short texts and in short contexts it is below the floor now and then."""
+    source, train_len = Markov(vocab_size=4, alpha=0.5), 32
+    for seed in range(20):
+        tokens = source.batch(np.random.default_rng(seed), 2, 65)
+        lines = []
+        for eval_len in (32, 64):
+            for d, document in enumerate(tokens):
+                context = np.arange(64) % eval_len + 1
+                known = source.references(document, context, train_len)
+                nll = {kind: one.nll for kind, one in known.items()} | {"scheme": lucky(document, context)}
+                lines += [
+                    {"kind": kind, "scheme": kind, "eval_len": eval_len, "document": f"{d}", "nll_sum": value.sum()}
+                    for kind, value in nll.items()
+                ]
+        rows = pd.DataFrame(lines).assign(objective="causal", data="markov", train_len=train_len, protocol="nonoverlap",
+                                          extension="none", seed=0, segment=0, n_tokens=64, n_bytes=64)  # fmt: skip
+        assert not against_floor(rows)["impossible"].any()
+
+
+def lucky(tokens: np.ndarray, context: np.ndarray) -> np.ndarray:
+    """The posterior mean of another alpha, which happens to fit some texts better."""
+    return Markov(vocab_size=4, alpha=0.4).posterior_nll(tokens, context)
+
+
+def test_what_is_worth_nothing_cannot_be_gained():
+    rows = with_floor({"a": {128: [1.5, 1.5], 512: [1.3, 1.3]}})
+    blind = rows[rows["kind"] != "window_floor"]
+    same = rows[rows["kind"] == "floor"].assign(kind="window_floor")
+    found = against_floor(pd.concat([blind, same]))
+    assert found["gained"].isna().all()
+    assert set(found["verdict"]) == {"survives"}
+
+
+def test_unfit_are_the_verdicts_that_leave_nothing_to_say():
+    assert set(VERDICTS) - set(UNFIT) == {"ends", "breaks", "uses more context", "survives"}
 
 
 def test_what_is_used_counts_at_the_longest_length():
