@@ -1,0 +1,22 @@
+"""Which of the held-out text was scored, in words. Imports no torch."""
+
+from textwrap import fill
+
+import pandas as pd
+
+MOST = 32  # names of documents: all stand in rows.csv
+
+
+def scored_text(rows: pd.DataFrame, held_out: int | None = None) -> str:
+    """How many segments of how many documents the rows are of, and which; held_out is how many documents there were.
+
+    One paragraph of Markdown; a number behind a name is how many segments of it were scored, unless it is one.
+    """
+    segments = rows.drop_duplicates(["document", "segment"]).groupby("document").size().sort_index()
+    of = f"{len(segments)} documents" if held_out is None else f"{len(segments)} of {held_out} held-out documents"
+    if held_out is not None and len(segments) < held_out:
+        of += " (the first by name that are long enough)"
+    names = [name if n == 1 else f"{name} ({n})" for name, n in segments.items()]
+    left = len(names) - MOST
+    listed = ", ".join(names[:MOST]) + (f" and {left} others, see rows.csv" if left > 0 else "")
+    return fill(f"Scored: {segments.sum()} segments of {of}: {listed}.", 120, break_long_words=False, break_on_hyphens=False)
