@@ -48,7 +48,7 @@ def best(compared: pd.DataFrame, summary: pd.DataFrame) -> pd.Series:
 CONTROL = "window"  # blind beyond the training length, on the same weights
 AT_TRAIN_LEN = "at the training length"  # stands in for an extension: the same weights and targets with less context
 QUESTIONS = {"window": ("none", CONTROL), "self": ("none", AT_TRAIN_LEN), "control": (CONTROL, AT_TRAIN_LEN)}
-ANSWER = ["difference", "low", "high", "p", "p_holm", "document_low", "document_high", "verdict", "seeds_needed"]
+ANSWER = ["difference", "low", "high", "p", "p_holm", "text_low", "text_high", "verdict", "seeds_needed"]
 
 
 def extrapolates(rows: pd.DataFrame) -> pd.DataFrame:
@@ -231,8 +231,9 @@ def segment_interval(delta: np.ndarray, n_tokens: np.ndarray, document: np.ndarr
     distinguishes documents, and any slow drift along one, drops out of steps. t has 2 m^2 / (2 m + k) degrees of
     freedom, k = steps that begin where another ends: from the variance of mean(step^2) for independent normal e.
 
-    Why segments may be units although the text around them is of a piece: a mean over an even sample is off by what
-    happens between its points, not by what neighbours share. See experiments/README.md for what was measured.
+    Segments may be units although a book is of a piece, since what counts is not how alike neighbours are but how far the mean
+    of an even sample is from that of the whole. In simulated fields and over real books it holds the truth in 93 to 97 % of
+    all tries; in more where an even sample knows more than its spread admits (experiments/README.md, Pairs).
     """
     within = document[1:] == document[:-1]
     ratio = delta.sum(axis=0) / n_tokens.sum()
