@@ -26,10 +26,10 @@ UNIT_NOTES = {
 Other text is other documents like the {n_documents} that were scored: they are the units of the interval over text, a
 bootstrap.""",
     "segments": """\
-Other text is other parts of the same {documents}: fewer than six say nothing about other documents. The units of the
+Other text is other parts of {these}: fewer than six documents say nothing about others. The units of the
 interval over text (t, from differences of neighbours) are the {n_units} segments that were scored, evenly spaced.""",
     "none": """\
-No other text is spoken of: {documents}, scored in too few segments, give no interval over text. The seeds
+No other text is spoken of: too few segments of {these} were scored for an interval over text. The seeds
 alone decide, about this text: that other seeds of the same training would say the same of these very tokens.""",
 }
 EXTRAPOLATES_NOTE = """\
@@ -174,7 +174,9 @@ def _about_text(tables: list[pd.DataFrame]) -> list[str]:
     counts = pd.concat([table[["unit", "n_units", "n_documents"]] for table in tables]).groupby("unit", sort=False).max()
     return [
         UNIT_NOTES[str(n.Index)].format(
-            n_units=n.n_units, n_documents=n.n_documents, documents=_count(n.n_documents, "document")
+            n_units=n.n_units,
+            n_documents=n.n_documents,
+            these=f"these {n.n_documents} documents" if n.n_documents > 1 else "this document",
         )
         for n in counts.itertuples()
     ]

@@ -13,9 +13,13 @@ def scored_text(rows: pd.DataFrame, held_out: int | None = None) -> str:
     One paragraph of Markdown; a number behind a name is how many segments of it were scored, unless it is one.
     """
     segments = rows.drop_duplicates(["document", "segment"]).groupby("document").size().sort_index()
-    of = f"{len(segments)} documents" if held_out is None else f"{len(segments)} of {held_out} held-out documents"
-    if held_out is not None and len(segments) < held_out:
-        of += " (the first by name that are long enough)"
+    n = len(segments)
+    if held_out is None:
+        of = f"{n} documents"
+    elif n < held_out:
+        of = f"{n} of {held_out} held-out documents (the first by name that are long enough)"
+    else:
+        of = f"all {n} held-out documents" if n > 1 else "the held-out document"
     names = [name if n == 1 else f"{name} ({n})" for name, n in segments.items()]
     left = len(names) - MOST
     listed = ", ".join(names[:MOST]) + (f" and {left} others, see rows.csv" if left > 0 else "")

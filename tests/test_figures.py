@@ -508,7 +508,7 @@ def test_the_table_says_which_text_its_intervals_are_about():
 
     points_of = both_protocols(SURE)
     parts = spread(segment=lambda i: i)
-    assert "other parts of the same 2 documents" in parts
+    assert "other parts of these 2 documents" in parts
     assert "the 8 segments that were scored" in parts
     assert "2 seeds, 8 segments of 2 documents**" in parts
     others = spread(document=lambda i: points_of["document"] + f"-{i}")

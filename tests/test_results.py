@@ -576,11 +576,14 @@ def test_a_report_says_which_documents_were_scored():
         "Scored: 2 segments of 2 of 4 held-out documents (the first by name that are long enough): b.txt, c.txt."
     )
     del valid["a.txt"]
-    assert scored_text(scored_rows(valid, 3), 3) == "Scored: 3 segments of 3 of 3 held-out documents: b.txt, c.txt, d.txt."
+    assert scored_text(scored_rows(valid, 3), 3) == "Scored: 3 segments of all 3 held-out documents: b.txt, c.txt, d.txt."
     assert scored_text(scored_rows(valid, 3)) == "Scored: 3 segments of 3 documents: b.txt, c.txt, d.txt."
-    many = scored_text(scored_rows({f"{i:03}": b"1234" for i in range(40)}, 40), 40)
-    assert many.replace("\n", " ").endswith(", 031 and 8 others, see rows.csv.")
-    assert max(map(len, many.splitlines())) <= 120
+    assert (
+        scored_text(scored_rows({"a.txt": b"12345678"}, 2), 1) == "Scored: 2 segments of the held-out document: a.txt (2)."
+    )
+    forty = scored_text(scored_rows({f"{i:03}": b"1234" for i in range(40)}, 40), 40)
+    assert forty.replace("\n", " ").endswith(", 031 and 8 others, see rows.csv.")
+    assert max(map(len, forty.splitlines())) <= 120
 
 
 def test_tables_and_pairs_say_which_documents_were_scored(tmp_path):
