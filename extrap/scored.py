@@ -4,6 +4,8 @@ from textwrap import fill
 
 import pandas as pd
 
+from extrap.typesetting import escape_markdown
+
 MOST = 32  # names of documents: all stand in rows.csv
 
 
@@ -20,7 +22,7 @@ def scored_text(rows: pd.DataFrame, held_out: int | None = None) -> str:
         of = f"{n} of {held_out} held-out documents (the first by name that are long enough)"
     else:
         of = f"all {n} held-out documents" if n > 1 else "the held-out document"
-    names = [name if n == 1 else f"{name} ({n})" for name, n in segments.items()]
+    names = [escape_markdown(str(name)) + (f" ({n})" if n > 1 else "") for name, n in segments.items()]
     left = len(names) - MOST
     listed = ", ".join(names[:MOST]) + (f" and {left} others, see rows.csv" if left > 0 else "")
     return fill(f"Scored: {segments.sum()} segments of {of}: {listed}.", 120, break_long_words=False, break_on_hyphens=False)

@@ -581,6 +581,7 @@ def test_a_report_says_which_documents_were_scored():
     assert (
         scored_text(scored_rows({"a.txt": b"12345678"}, 2), 1) == "Scored: 2 segments of the held-out document: a.txt (2)."
     )
+    assert scored_text(scored_rows({"dbm/__init__.py": b"1234"}, 1), 1).endswith(r": dbm/\_\_init\_\_.py.")
     forty = scored_text(scored_rows({f"{i:03}": b"1234" for i in range(40)}, 40), 40)
     assert forty.replace("\n", " ").endswith(", 031 and 8 others, see rows.csv.")
     assert max(map(len, forty.splitlines())) <= 120
