@@ -17,12 +17,12 @@ def scored_text(rows: pd.DataFrame, held_out: int | None = None) -> str:
     segments = rows.drop_duplicates(["document", "segment"]).groupby("document").size().sort_index()
     n = len(segments)
     if held_out is None:
-        of = f"{n} documents"
+        of = f"{n} documents" if n > 1 else "one document"
     elif n < held_out:
         of = f"{n} of {held_out} held-out documents (the first by name that are long enough)"
     else:
         of = f"all {n} held-out documents" if n > 1 else "the held-out document"
-    names = [escape_markdown(str(name)) + (f" ({n})" if n > 1 else "") for name, n in segments.items()]
+    names = [escape_markdown(str(name)) + (f" ({count})" if count > 1 else "") for name, count in segments.items()]
     left = len(names) - MOST
     listed = ", ".join(names[:MOST]) + (f" and {left} others, see rows.csv" if left > 0 else "")
     return fill(f"Scored: {segments.sum()} segments of {of}: {listed}.", 120, break_long_words=False, break_on_hyphens=False)
