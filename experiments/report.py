@@ -40,6 +40,7 @@ from extrap.results import (
     save_table,
 )
 from extrap.run_folders import evaluated, load_config
+from extrap.scored import scored_text
 from extrap.tables import csv_table, latex_table, markdown_table, text_table
 
 
@@ -85,10 +86,11 @@ def all_or_nothing(folder: Path) -> Iterator[Path]:
 
 
 def write_report(rows: pd.DataFrame, missing: pd.DataFrame, folder: Path) -> list[Path]:
-    """Tables and figures, functions of the rows and of what is missing alone; returns what was written."""
+    """Functions of the rows, of what is missing and of how many documents there were; returns what was written."""
+    scored = f"\n{scored_text(rows, _held_out_documents(folder))}\n"
     compared, against_window = pairs(rows), extrapolates(rows)
     save_table(folder / "table.csv", csv_table(rows, compared))
-    write_atomic(folder / "table.md", markdown_table(rows, compared, missing))
+    write_atomic(folder / "table.md", markdown_table(rows, compared, missing) + scored)
     write_atomic(folder / "table.tex", latex_table(rows, compared, missing))
     written = [*(folder / f"table.{suffix}" for suffix in ("csv", "md", "tex")), *draw(rows, folder)]
     if len(compared):  # a single scheme has nobody to be compared with
@@ -97,9 +99,15 @@ def write_report(rows: pd.DataFrame, missing: pd.DataFrame, folder: Path) -> lis
         save_table(folder / "extrapolates.csv", against_window)
         written.append(folder / "extrapolates.csv")
     if len(compared) or len(against_window):
-        write_atomic(folder / "pairs.md", pairs_table(compared, against_window))
+        write_atomic(folder / "pairs.md", pairs_table(compared, against_window) + scored)
         written.append(folder / "pairs.md")
     return written
+
+
+def _held_out_documents(folder: Path) -> int | None:
+    """How many documents were held out, where that is recorded and they are not made as they are asked for."""
+    told = folder / "provenance.yaml"
+    return load_provenance(told)["config"]["data"].get("valid_documents") if told.exists() else None
 
 
 def report_again(folder: Path) -> list[Path]:

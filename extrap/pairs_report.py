@@ -15,13 +15,23 @@ from extrap.stats import SETTING
 from extrap.typesetting import length, markdown
 
 NOTE = """\
-Differences of log-perplexity (nats per token), paired by seed and on the same tokens. Two intervals, each of 95 %, say
-two things: over seeds (t), how far other seeds of the same training might differ on this text; over documents
-(bootstrap), how far these trained models might differ on other documents like these. p is of the paired t test over
-seeds, after Holm over all pairs that one table compares at one length. Of fewer than six documents there is no interval
-over documents: it is left blank, and nothing is decided. Decided: p < 0.05 and both intervals on the same side of 0.
-Seeds needed: for 80 % power of a two-sided 5 % t test of a difference as large and as varied as the one seen, Holm left
-aside. All lengths stand in pairs.csv."""
+Differences of log-perplexity (nats per token), paired by seed and on the same tokens. Intervals, each of 95 %: over seeds
+(t), how far other seeds of the same training might differ on this text; over text, how far these trained models might
+differ on other text. p is of the paired t test over seeds, after Holm over all pairs that one table compares at one
+length. Decided: p < 0.05 and both intervals on the same side of 0. Seeds needed: for 80 % power of a two-sided 5 % t test
+of a difference as large and as varied as the one seen, Holm left aside. All lengths stand in pairs.csv."""
+# by unit: which other text is meant, and why
+UNIT_NOTES = {
+    "documents": """\
+Other text is other documents like the {n_documents} that were scored: they are the units of the interval over text, a
+bootstrap.""",
+    "segments": """\
+Other text is other parts of {these}: fewer than six documents say nothing about others. The units of the
+interval over text (t, from differences of neighbours) are the {n_units} segments that were scored, evenly spaced.""",
+    "none": """\
+No other text is spoken of: too few segments of {these} were scored for an interval over text. The seeds
+alone decide, about this text: that other seeds of the same training would say the same of these very tokens.""",
+}
 EXTRAPOLATES_NOTE = """\
 A scheme extrapolates if more context than it was trained on makes it better, under same_targets and by the rule above, Holm
 over the schemes at one length: better than itself at the training length L, and better than its own weights with attention
@@ -35,7 +45,7 @@ CELL = (0.28, 0.2)  # inches, of the figure
 
 def pairs_table(pairs: pd.DataFrame, against_window: pd.DataFrame) -> str:
     """Markdown of the lines of `pairs` at L, 4 L and the longest length, and before them those of `extrapolates`."""
-    parts = [NOTE]
+    parts = [NOTE, *_about_text([lines for lines in (pairs, against_window) if len(lines)])]
     if len(against_window):
         parts.append(EXTRAPOLATES_NOTE)
         for setting, lines in against_window.groupby(SETTING, sort=False):
@@ -105,7 +115,7 @@ def _better_first(cell: pd.DataFrame) -> pd.DataFrame:
         by=cell["difference"].abs(),
         decided=cell["verdict"] != "undecided",
     )
-    for low, high in (("low", "high"), ("document_low", "document_high")):
+    for low, high in (("low", "high"), ("text_low", "text_high")):
         lines[low], lines[high] = cell[low].where(turned, -cell[high]), cell[high].where(turned, -cell[low])
     rank = {scheme: i for i, scheme in enumerate(_ranking(cell))}
     return lines.sort_values(["better", "worse"], key=lambda column: column.map(rank))
@@ -116,9 +126,9 @@ def _pairs_block(lines: pd.DataFrame) -> pd.DataFrame:
     table = [
         {
             "length": length(line.eval_len), "better": line.better, "worse": line.worse, "by": f"{line.by:.3f}",
-            "over seeds": _interval(line.low, line.high), "over documents": _interval(line.document_low, line.document_high),
+            "over seeds": _interval(line.low, line.high), "over text": _interval(line.text_low, line.text_high),
             "p (Holm)": "" if np.isnan(line.p_holm) else f"{line.p_holm:.2g}",
-            "verdict": "**decided**" if line.decided else "undecided", "seeds needed": _seeds(line.seeds_needed),
+            "verdict": _verdict(line.decided, line.unit), "seeds needed": _seeds(line.seeds_needed),
         }
         for line in ordered.itertuples()
     ]  # fmt: skip
@@ -147,6 +157,10 @@ def _difference(line: pd.Series, prefix: str) -> str:
     return "" if np.isnan(difference) else f"{difference:+.3f}" + ("" if np.isnan(half) else f" ±{half:.3f}")
 
 
+def _verdict(decided: bool, unit: str) -> str:
+    return ("**decided**" + " on this text" * (unit == "none")) if decided else "undecided"
+
+
 def _interval(low: float, high: float) -> str:
     return "" if np.isnan(low) else f"{low:.3f} to {high:.3f}"
 
@@ -155,9 +169,29 @@ def _seeds(needed: object) -> str:
     return f"{needed}" if pd.notna(needed) else ""
 
 
+def _about_text(tables: list[pd.DataFrame]) -> list[str]:
+    """What intervals over text are about: a paragraph for each unit that occurs."""
+    counts = pd.concat([table[["unit", "n_units", "n_documents"]] for table in tables]).groupby("unit", sort=False).max()
+    return [
+        UNIT_NOTES[str(n.Index)].format(
+            n_units=n.n_units,
+            n_documents=n.n_documents,
+            these=f"these {n.n_documents} documents" if n.n_documents > 1 else "this document",
+        )
+        for n in counts.itertuples()
+    ]
+
+
 def _evidence(lines: pd.DataFrame) -> str:
-    seeds = lines["n_seeds"].max()
-    return f"{seeds} seed{'s' if seeds > 1 else ''}, {lines['n_documents'].max()} documents"
+    first = lines.loc[lines["n_seeds"].idxmax()]
+    text = _count(first["n_documents"], "document")
+    if first["unit"] == "segments":
+        text = f"{first['n_units']} segments of {text}"
+    return f"{_count(first['n_seeds'], 'seed')}, {text}"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' if n > 1 else ''}"
 
 
 def _matrix(axes: Axes, cell: pd.DataFrame) -> None:

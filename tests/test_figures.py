@@ -35,6 +35,9 @@ THREE = {
 }
 
 
+SURE = {"rope": {128: [1.6, 1.601], 256: [1.6, 1.601]}, "alibi": {128: [1.7, 1.7012], 256: [1.601, 1.6]}}
+
+
 def flat(n_schemes: int) -> dict[str, dict[int, list[float]]]:
     """Schemes that all end at the same place."""
     return {f"scheme-{i}": {128: [1.5, 1.5], 256: [1.5, 1.5], 512: [1.5, 1.5]} for i in range(n_schemes)}
@@ -463,11 +466,11 @@ def test_the_table_of_pairs_says_the_same():
     text = pairs_table(points, extrapolates(five()))
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
     head, *body = lines
-    assert head == ["length", "better", "worse", "by", "over seeds", "over documents", "p (Holm)", "verdict", "seeds needed"]
+    assert head == ["length", "better", "worse", "by", "over seeds", "over text", "p (Holm)", "verdict", "seeds needed"]
     assert len(body) == 30
     assert body[0][:4] == ["128", "e", "d", "0.100"]
     decided = points[points["eval_len"].isin([128, 512, 1024])]["verdict"] != "undecided"
-    assert sum(line[7] == "**decided**" for line in body) == decided.sum()
+    assert sum(line[7].startswith("**decided**") for line in body) == decided.sum()
     for line in body:
         low, high = map(float, line[4].split(" to "))
         assert low <= float(line[3]) <= high
@@ -495,13 +498,31 @@ def test_the_table_of_pairs_opens_with_who_extrapolates():
     assert "in an encoder at L/2 on either side" in " ".join(text.split())
 
 
-def test_fewer_documents_than_six_leave_their_interval_blank_and_the_table_says_so():
-    points = pairs(both_protocols(THREE))
-    assert points["document_low"].isna().all()
+def test_the_table_says_which_text_its_intervals_are_about():
+    """Two documents in a segment each: the seeds alone; in eight: their parts; eight documents: others like them."""
+    points = pairs(both_protocols(SURE))
+    assert points["text_low"].isna().all()
     text = pairs_table(points, points[:0])
-    body = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")][1:]
-    assert {(line[5], line[7]) for line in body if line[0] != "length"} == {("", "undecided")}
-    assert "Of fewer than six documents there is no interval" in " ".join(text.split())
+    body = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+    told = {(line[5], line[7]) for line in body if line[0] != "length"}
+    assert told <= {("", "undecided"), ("", "**decided** on this text")}
+    assert ("", "**decided** on this text") in told
+    assert "The seeds alone decide, about this text" in " ".join(text.split())
+    assert "2 seeds, 2 documents**" in text
+
+    def spread(**columns: object) -> str:
+        parts = [points_of.assign(**{name: of(i) for name, of in columns.items()}) for i in range(4)]
+        rows = pd.concat(parts, ignore_index=True)
+        return " ".join(pairs_table(pairs(rows), pairs(rows)[:0]).split())
+
+    points_of = both_protocols(SURE)
+    parts = spread(segment=lambda i: i)
+    assert "other parts of these 2 documents" in parts
+    assert "the 8 segments that were scored" in parts
+    assert "2 seeds, 8 segments of 2 documents**" in parts
+    others = spread(document=lambda i: points_of["document"] + f"-{i}")
+    assert "other documents like the 8 that were scored" in others
+    assert "2 seeds, 8 documents**" in others
 
 
 # what else may come; warnings are errors

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rows import both_protocols, many, scheme_rows
 
 from experiments.report import draw_all, gather, write_report
+from extrap.data.documents import Documents
 from extrap.errors import UserError
 from extrap.files import is_locked, write_atomic
 from extrap.results import (
@@ -28,6 +29,7 @@ from extrap.results import (
     save_rows,
 )
 from extrap.run_folders import claim, differences, finish, refuse_changed, refuse_mixed, refuse_other_config
+from extrap.scored import scored_text
 from extrap.tables import NOTHING
 
 CONFIG = {
@@ -552,3 +554,47 @@ def test_a_single_scheme_is_held_against_its_window(tmp_path):
     assert {"extrapolates.csv", "pairs.md"} <= written
     assert "pairs.png" not in written
     assert list(pd.read_csv(tmp_path / "extrapolates.csv")["eval_len"]) == [256]
+
+
+# which text was scored
+
+
+def scored_rows(valid: dict[str, bytes], n_segments: int) -> pd.DataFrame:
+    """Rows of the segments that a run would score."""
+    held_out = Documents({"train": b"-"}, valid).held_out(4, n_segments)
+    rows = scheme_rows("a", {128: [1.0]}).iloc[[0]]
+    parts = zip(held_out.documents, held_out.segments, strict=True)
+    return pd.concat([rows.assign(document=d, segment=s, seed=seed) for d, s in parts for seed in (0, 1)])
+
+
+def test_a_report_says_which_documents_were_scored():
+    valid = {"a.txt": b"123", "b.txt": b"12345678", "c.txt": b"12345", "d.txt": b"1234"}
+    assert scored_text(scored_rows(valid, 4), 4) == (
+        "Scored: 4 segments of 3 of 4 held-out documents (the first by name that are long enough): b.txt (2), c.txt, d.txt."
+    )
+    assert scored_text(scored_rows(valid, 2), 4) == (
+        "Scored: 2 segments of 2 of 4 held-out documents (the first by name that are long enough): b.txt, c.txt."
+    )
+    del valid["a.txt"]
+    assert scored_text(scored_rows(valid, 3), 3) == "Scored: 3 segments of all 3 held-out documents: b.txt, c.txt, d.txt."
+    assert scored_text(scored_rows(valid, 3)) == "Scored: 3 segments of 3 documents: b.txt, c.txt, d.txt."
+    assert (
+        scored_text(scored_rows({"a.txt": b"12345678"}, 2), 1) == "Scored: 2 segments of the held-out document: a.txt (2)."
+    )
+    assert scored_text(scored_rows({"dbm/__init__.py": b"1234"}, 1), 1).endswith(r": dbm/\_\_init\_\_.py.")
+    forty = scored_text(scored_rows({f"{i:03}": b"1234" for i in range(40)}, 40), 40)
+    assert forty.replace("\n", " ").endswith(", 031 and 8 others, see rows.csv.")
+    assert max(map(len, forty.splitlines())) <= 120
+
+
+def test_tables_and_pairs_say_which_documents_were_scored(tmp_path):
+    rows = many({"a": {128: [1.0, 1.1]}, "b": {128: [2.0, 2.2]}})
+    config = {"model": {}, "objective": {}, "eval": {}, "train": {}, "data": {"valid_documents": 7}}
+    (tmp_path / "provenance.yaml").write_text(yaml.safe_dump({"command": "made", "config": config}))
+    write_report(rows, NOTHING, tmp_path)
+    for page in ("table.md", "pairs.md"):
+        text = " ".join((tmp_path / page).read_text().split())
+        assert (
+            "2 segments of 2 of 7 held-out documents (the first by name that are long enough): document-0, document-1."
+            in text
+        )
