@@ -21,7 +21,8 @@ VOCAB_SIZE = 256
 class Documents:
     """Training and held-out documents, name -> bytes, and all that follows from them.
 
-    `remarks` are lines for who trains on them; below `min_usable_share` of the training bytes nothing is trained.
+    `remarks` are lines for who trains on them. Nothing is trained where less than `min_usable_share` of the training bytes
+    can be, or where more than `max_verbatim_share` of what is scored stands in the training text too.
     """
 
     name: str
@@ -35,9 +36,11 @@ class Documents:
         *,
         remarks: Sequence[str] = (),
         min_usable_share: float = 0.5,
+        max_verbatim_share: float = 1.0,
     ) -> None:
         self.train, self.valid = train, valid
-        self.remarks, self.min_usable_share = list(remarks), min_usable_share
+        self.remarks = list(remarks)
+        self.min_usable_share, self.max_verbatim_share = min_usable_share, max_verbatim_share
         self._index(np.frombuffer(b"".join(train.values()), dtype=np.uint8), [len(text) for text in train.values()])
 
     def _index(self, stream: np.ndarray, lengths: list[int]) -> None:
@@ -86,10 +89,12 @@ class Documents:
     def held_out(self, seg_len: int, n_segments: int) -> HeldOut:
         capacity = {name: len(text) // seg_len for name, text in self.valid.items()}
         taken = dict.fromkeys(capacity, 0)
-        while sum(taken.values()) < n_segments:  # one from each document in turn, until there are enough
+        left = n_segments
+        while left:  # one from each document in turn, until there are enough
             for name, room in capacity.items():
-                if taken[name] < room and sum(taken.values()) < n_segments:
+                if left and taken[name] < room:
                     taken[name] += 1
+                    left -= 1
         tokens, documents, segments = [], [], []
         for name, count in taken.items():
             text = np.frombuffer(self.valid[name], dtype=np.uint8)
@@ -102,9 +107,9 @@ class Documents:
         return HeldOut(np.stack(tokens).astype(np.int64), documents, segments)
 
     def usage(self, train_len: int, seg_len: int, n_segments: int) -> dict[str, Any]:
-        record = usage(
-            self.name, self._stream, self._train_lengths, train_len, self.valid, self.held_out(seg_len, n_segments)
-        )
+        held_out = self.held_out(seg_len, n_segments)
+        sizes = (self._stream, self._train_lengths, train_len)
+        record = usage(self.name, *sizes, self.valid, held_out, self.max_verbatim_share)
         return record | {"remarks": [*self.remarks, *record["remarks"]]}
 
     def unigram_nll(self, train_len: int) -> np.ndarray:

@@ -52,8 +52,9 @@ def read(paths: list[str], option: str, pattern: str, field: str) -> Reading:
             continue
         real = os.path.realpath(given)
         if os.path.isdir(given):
+            n_faults = len(faults)
             files = _below(given, pattern, faults)
-            if not files and not faults:
+            if not files and len(faults) == n_faults:
                 faults.append(f"the folder {given} holds no files" + (f" that match {pattern}" if pattern != "*" else ""))
             given_folders.append(given)
         elif os.path.isfile(given):
@@ -99,7 +100,9 @@ def _all(faults: list[str]) -> str:
 
 
 def _how_to_go_on(faults: list[str], folders: list[str]) -> str:
-    return ". Which files of a folder are read says data.pattern, such as data.pattern='*.txt'" if folders and faults else ""
+    within = tuple(os.path.join(folder, "") for folder in folders)
+    hint = ". data.pattern says which files of a folder are read, for example data.pattern='*.txt'"
+    return hint if any(fault.startswith(within) for fault in faults) else ""
 
 
 def _about(empty: list[str], found: dict[str, tuple[str, str]], option: str, field: str) -> Iterator[str]:
@@ -107,9 +110,9 @@ def _about(empty: list[str], found: dict[str, tuple[str, str]], option: str, fie
         yield f"{option}: {_some(empty, 'empty file')} left out"
     kinds = Counter(suffix for path, _ in found.values() if (suffix := PurePath(path).suffix.lower()) in MARKED_UP)
     if kinds and not field:
-        told = ", ".join(f"{n:,} {suffix}" for suffix, n in kinds.items())
+        told = ", ".join(f"{n:,} {suffix} file{'s' if n > 1 else ''}" for suffix, n in kinds.items())
         lines = "; data.field=NAME reads a field of JSON lines instead" if {".jsonl", ".ndjson"} & kinds.keys() else ""
-        yield f"{option}: {told} taken as plain text, with all marks and keys, which are learned and scored too{lines}"
+        yield f"{option}: {told} taken as plain text: marks and keys are learned and scored too{lines}"
 
 
 def _some(names: list[str], what: str) -> str:

@@ -34,26 +34,33 @@ class Text(Documents):
         field: str = "",
         join: bool = False,
         min_usable_share: float = 0.5,
+        max_verbatim_share: float = 0.95,
     ) -> None:
-        if not 0 <= min_usable_share <= 1:
-            raise UserError(f"data.min_usable_share: expected a share from 0 to 1, found {min_usable_share}")
+        shares = {"min_usable_share": min_usable_share, "max_verbatim_share": max_verbatim_share}
+        for option, share in shares.items():
+            if not 0 <= share <= 1:
+                raise UserError(f"data.{option}: expected a share from 0 to 1, found {share}")
         trained, held_out = (
             read(paths, f"data.{part}", pattern, field) for part, paths in (("train", train), ("valid", valid))
         )
         if both := trained.files & held_out.files:
             raise UserError(f"data.valid: {min(both)} is in data.train too; a document belongs to one part only")
-        known = {_bare(text) for text in trained.documents.values()}
+        known = {_bare(text) for text in trained.documents.values()} - {b""}
         remarks = [*trained.remarks, *held_out.remarks]
         if copies := [name for name, text in held_out.documents.items() if _bare(text) in known]:
-            told = f"{copies[0]}{f' and {len(copies) - 1:,} more' if copies[1:] else ''}"
-            if not field:
-                raise UserError(f"data.valid: {told} is a copy of a document of data.train")
-            remarks.append(f"data.valid: {told} are lines of data.train too")
+            told = f"{copies[0]} and {len(copies) - 1:,} more are each" if copies[1:] else f"{copies[0]} is"
+            told = f"data.valid: {told} a copy of a document of data.train"
+            if not field:  # single lines may well be alike
+                raise UserError(told)
+            remarks.append(told)
+        if join:
+            n_train, n_valid = len(trained.documents), len(held_out.documents)
+            remarks.append(f"data.join: {n_train:,} training and {n_valid:,} held-out documents are joined into one of each")
         parts = [
             {f"{part}(joined)": SEPARATOR.join(documents.values())} if join else documents
             for part, documents in (("train", trained.documents), ("valid", held_out.documents))
         ]
-        super().__init__(*parts, remarks=remarks, min_usable_share=min_usable_share)
+        super().__init__(*parts, remarks=remarks, min_usable_share=min_usable_share, max_verbatim_share=max_verbatim_share)
 
 
 SEPARATOR = b"\0"

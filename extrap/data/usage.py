@@ -9,17 +9,22 @@ from extrap.data.base import HeldOut
 from extrap.data.overlap import PIECE, verbatim
 from extrap.errors import UserError
 
-CONTAINED = 0.95  # of what is scored of a document: the document was trained on
-LONG = 1024  # bytes; less may be a licence's or a table's that many documents share
+LONG = 1024  # bytes scored of a document; a shorter piece may be a licence's or a table's that many documents share
 NOTABLE = 0.01  # shares below are recorded, and not told
 
 
 def usage(
-    name: str, stream: np.ndarray, train_lengths: np.ndarray, train_len: int, valid: dict[str, bytes], held_out: HeldOut
+    name: str,
+    stream: np.ndarray,
+    train_lengths: np.ndarray,
+    train_len: int,
+    valid: dict[str, bytes],
+    held_out: HeldOut,
+    max_verbatim_share: float,
 ) -> dict[str, Any]:
     """The record: documents and bytes that are long enough, what is scored, and the share of it that was trained on.
 
-    Raises UserError where a document that is scored stands in the training text.
+    Raises UserError where that share is larger than `max_verbatim_share`, of a document or of all that is scored.
     """
     usable = train_lengths[train_lengths >= train_len]
     n_scored, seg_len = held_out.tokens.shape
@@ -28,11 +33,13 @@ def usage(
     for document, (n_found, n) in zip(held_out.documents, verbatim(stream, held_out.tokens), strict=True):
         before = found.get(document, (0, 0))
         found[document] = before[0] + n_found, before[1] + n
-    for document, (n_found, n) in found.items():
-        if n >= LONG and n_found >= CONTAINED * n:
+    total = sum(n_found for n_found, _ in found.values()), sum(n for _, n in found.values())
+    judged = {f"the held-out document {document}": counts for document, counts in found.items() if counts[1] >= LONG}
+    for what, (n_found, n) in (judged | {"the held-out text": total}).items():
+        if n_found > max_verbatim_share * n:
             raise UserError(
-                f"data={name}: the held-out document {document} stands in the training text (of its {n:,} scored bytes "
-                f"{n_found / n:.0%} word for word); take it out of one of the two"
+                f"data={name}: {what} stands in the training text, word for word {n_found / n:.0%} of its {n:,} scored "
+                "bytes; take it out of one of the two (data.max_verbatim_share=1 trains all the same)"
             )
     record = {
         "train_documents": len(usable),
@@ -42,7 +49,7 @@ def usage(
         "scored_documents": list(found),
         "scored_segments": n_scored,
         "scored_bytes": held_out.tokens.size,
-        "verbatim_share": _share(*np.sum(list(found.values()), axis=0)),
+        "verbatim_share": _share(*total),
         "verbatim": {document: _share(*counts) for document, counts in found.items() if counts[0]},
     }
     of_all = len(train_lengths), int(train_lengths.sum()), len(valid), sum(map(len, valid.values()))
@@ -50,7 +57,7 @@ def usage(
 
 
 def _share(part: int, whole: int) -> float:
-    return round(float(part / whole), 4)
+    return round(part / whole, 4)
 
 
 def _remarks(
