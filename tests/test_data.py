@@ -9,15 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from extrap.cells import prepare
+from extrap.cells import prepare, prepare_grid, store_documents
 from extrap.compose import compose_grid
 from extrap.config import EvalConfig
 from extrap.data import overlap
 from extrap.data import text as text_data
+from extrap.data import usage as usage_data
 from extrap.data.documents import Documents, Stored, store
 from extrap.data.markov import Markov
 from extrap.data.overlap import PIECE, verbatim
@@ -26,8 +29,12 @@ from extrap.errors import UserError
 from extrap.floor import labels
 from extrap.objectives import Causal, Mlm
 from extrap.protocols import held_out_batch
+from extrap.results import _comparable, load_provenance, provenance
+from extrap.run_folders import claim
+from extrap.runs import build_encoder, describe
 
-CORPORA = Path(os.environ.get("EXTRAP_CORPORA", Path(__file__).parents[2] / "shared" / "corpora"))
+ROOT = Path(__file__).parents[1]
+CORPORA = Path(os.environ.get("EXTRAP_CORPORA", ROOT.parent / "shared" / "corpora"))
 needs_corpora = pytest.mark.skipif(
     not (CORPORA / "books").is_dir(), reason=f"needs the corpora: no {CORPORA}/books; name their folder in EXTRAP_CORPORA"
 )
@@ -613,7 +620,7 @@ def test_empty_files_of_a_folder_are_left_out_with_a_word(tmp_path, valid):
     source = Text([str(folder)], [valid])
     assert list(source.train) == ["repo/a.py"]
     assert source.remarks == ["data.train: 2 empty files (repo/__init__.py, repo/pkg/__init__.py) left out"]
-    assert "2 files, all of them empty" in refusal(Text, [str(folder)], [valid], "__init__.py")
+    assert "no file holds text, all are empty" in refusal(Text, [str(folder)], [valid], "__init__.py")
     assert "is empty" in refusal(Text, [str(folder / "__init__.py")], [valid])
 
 
@@ -682,11 +689,13 @@ def test_joined_documents_are_one(tmp_path, valid):
     folder = write(tmp_path / "f", {f"{i:03d}.txt": f"text {i:02d}" for i in range(50)})
     apart, joined = Text([str(folder)], [valid]), Text([str(folder)], [valid], join=True)
     assert "data.join=true" in refusal(apart.check, 32, 8, 1)
+    assert "data.join=true" in refusal(apart.check, 4, 9, 1)
+    assert "data.join" not in refusal(joined.check, 3200, 8, 1)
     joined.check(32, 8, 1)
     (text,) = joined.train.values()
     assert text.split(b"\0") == list(apart.train.values())
     assert joined.describe()["sha256"] != apart.describe()["sha256"]
-    assert "50 training and 1 held-out documents are joined" in joined.remarks[0]
+    assert "50 documents are joined to be trained on, 1 to be scored" in joined.remarks[0]
 
 
 @pytest.mark.parametrize(("options", "label"), [([], "text"), (["data.join=true"], "text(joined)")])
@@ -732,6 +741,53 @@ def test_options_that_are_not_told_are_no_part_of_what_a_run_is():
     (plain,), (chosen,) = (compose_grid([*told, *options]) for options in ([], ["data.field=text", "data.join=true"]))
     assert plain.identity()["data"] == {"_target_": "extrap.data.text.Text", "train": ["a"], "valid": ["b"]}
     assert chosen.identity()["data"] == plain.identity()["data"] | {"field": "text", "join": True}
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("results/*/provenance.yaml")), ids=lambda path: path.parent.name)
+def test_the_tracked_results_are_still_of_the_same_data(path, monkeypatch):
+    if not (ROOT / "conf" / "experiment" / f"{path.parent.name}.yaml").exists():
+        pytest.skip("no sweep")
+    monkeypatch.setenv("EXTRAP_CORPORA", "corpora")
+    old = _comparable(load_provenance(path)["config"])["data"]
+    config = compose_grid([f"experiment={path.parent.name}"])[0]
+    new = _comparable(config.identity() | {"train": {}})["data"]
+    assert new == {key: value for key, value in old.items() if key not in ("python", "settings")}  # found while reading
+
+
+def test_a_run_records_what_it_used_of_the_data(tmp_path):
+    overrides = ["experiment=smoke", "data=text", "position=nope", "seed=0", f"runtime.results_dir={tmp_path / 'r'}"]
+    write(tmp_path, {"short/a.txt": words(1, 900), "short/b.txt": words(2, 20), "v.txt": words(3, 3000)})
+    (cell,) = prepare_grid(compose_grid([*overrides, f"data.train=[{tmp_path}/short]", f"data.valid=[{tmp_path}/v.txt]"]))
+    assert cell.used == cell.source.usage(32, 128, 8)
+    assert (cell.used["train_documents"], cell.used["scored_documents"]) == (1, ["v.txt"])
+    told = describe(cell, build_encoder(cell), torch.device("cpu"), {"train": 1.0, "evaluate": 1.0}, 1)
+    assert told["used"] == cell.used
+    claim(cell.config.folder, cell.identity)
+    (cell.config.folder / "eval.csv").touch()
+    (cell.config.folder / "meta.json").write_text(json.dumps(told))
+    assert yaml.safe_load(provenance(cell.config.folder.parent, "a test"))["used"] == cell.used
+    store_documents(cell)
+    again = prepare(cell.config, stored=True)
+    assert isinstance(again.source, Stored)
+    assert (again.used, again.identity) == (cell.used, cell.identity)
+    (other,) = compose_grid([*overrides, "data.train=[x]", "data.valid=[y]"])
+    with pytest.raises(UserError):
+        prepare(other, stored=True)
+
+
+def test_texts_are_compared_once_for_all_runs_of_a_sweep(tmp_path, monkeypatch):
+    looks = []
+    monkeypatch.setattr(usage_data, "verbatim", lambda *told: looks.append(told) or verbatim(*told))
+    write(tmp_path, {"t.txt": words(1, 900), "v.txt": words(3, 3000)})
+    told = ["data=text", f"data.train=[{tmp_path}/t.txt]", f"data.valid=[{tmp_path}/v.txt]"]
+    cells = prepare_grid(
+        compose_grid(["experiment=smoke", *told, "position=nope,rope", "seed=0,1", f"runtime.results_dir={tmp_path / 'r'}"])
+    )
+    store_documents(cells[0])
+    for cell in cells:
+        prepare(cell.config, stored=True)
+    assert len(cells) == 4
+    assert len(looks) == 1
 
 
 # real corpora

@@ -27,7 +27,7 @@ class Documents:
 
     name: str
     vocab_size = VOCAB_SIZE
-    remedy = "lower train.train_len"
+    or_join = ""  # what else helps where documents are short
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Documents:
         if longest < train_len:
             raise UserError(
                 f"data={self.name}: the longest training document has {longest:,} bytes, a training sequence needs "
-                f"{train_len:,}: {self.remedy}, or give longer ones"
+                f"{train_len:,}: lower train.train_len or give longer documents{self.or_join}"
             )
         usable = self._usable(train_len)
         if (share := usable.sum() / self._train_lengths.sum()) < self.min_usable_share:
@@ -61,7 +61,7 @@ class Documents:
                 f"data={self.name}: {1 - share:.1%} of the training text ({len(self._train_lengths) - len(usable):,} of "
                 f"{len(self._train_lengths):,} documents) lies in documents shorter than a training sequence of "
                 f"{train_len:,} bytes, which cannot be trained on; expected {self.min_usable_share:.0%} or more of it to be "
-                f"long enough: {self.remedy}"
+                f"long enough: lower train.train_len or give longer documents{self.or_join}"
             )
         found = sum(len(text) // seg_len for text in self.valid.values())
         if found < n_segments:
@@ -69,7 +69,7 @@ class Documents:
             raise UserError(
                 f"data={self.name}: the {len(self.valid)} held-out documents (longest {longest:,} bytes) hold {found} "
                 f"segments of {seg_len:,} bytes, expected {n_segments}: lower max(eval.lengths) or eval.n_segments, "
-                "or give more or longer documents"
+                f"or give more or longer documents{self.or_join}"
             )
 
     def _usable(self, train_len: int) -> np.ndarray:

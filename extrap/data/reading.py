@@ -86,7 +86,7 @@ def read(paths: list[str], option: str, pattern: str, field: str) -> Reading:
         except UserError as error:
             faults.append(str(error))
     if not documents and not faults:
-        faults.append(f"{', '.join(paths)}: {len(empty)} files, all of them empty")
+        faults.append(f"{', '.join(paths)}: no file holds text, all are empty")
     if faults:
         raise UserError(f"{option}: {_all(faults)}" + _how_to_go_on(faults, given_folders))
     return Reading(documents, named, [*_about(empty, found, option, field)])

@@ -24,7 +24,6 @@ class Text(Documents):
     """
 
     name = "text"
-    remedy = "lower train.train_len, or join the documents: data.join=true"
 
     def __init__(
         self,
@@ -55,7 +54,9 @@ class Text(Documents):
             remarks.append(told)
         if join:
             n_train, n_valid = len(trained.documents), len(held_out.documents)
-            remarks.append(f"data.join: {n_train:,} training and {n_valid:,} held-out documents are joined into one of each")
+            remarks.append(f"data.join: {n_train:,} documents are joined to be trained on, {n_valid:,} to be scored")
+        else:
+            self.or_join = ", or join them (data.join=true)"
         parts = [
             {f"{part}(joined)": SEPARATOR.join(documents.values())} if join else documents
             for part, documents in (("train", trained.documents), ("valid", held_out.documents))
