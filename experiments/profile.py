@@ -26,7 +26,7 @@ def main(overrides: list[str]) -> None:
     cell, *others = map(prepare, compose_grid([*TRAINING, "position=rope", *overrides]))
     if others:
         raise UserError(f"a profile is of one run, found {len(others) + 1}: give one position and one seed")
-    config, source, objective, _ = cell
+    config, source, objective, *_ = cell
     device = pick_device(config.runtime.device)
     precision = pick_precision(config.train.precision, device)
     torch.set_num_threads(cores())

@@ -56,6 +56,8 @@ def sweep(overrides: list[str], ranks: "Ranks | None" = None) -> int:
     own = launcher["_target_"].startswith("experiments.")
     engine = build(launcher, "hydra.launcher", "experiments.engines") if own else None
     cells = prepare_grid(configs)
+    for remark in cells[0].used.get("remarks", []):
+        print(remark, file=sys.stderr)
     if engine:
         run = partial(engine.run, [cell.config for cell in cells if not cell.is_finished])
     else:

@@ -25,12 +25,15 @@ from extrap.specs import build
 
 
 class Cell(NamedTuple):
-    """A config, the objects that it names, and all that the answers depend on, the digest of the data included."""
+    """A config, the objects that it names, all that the answers depend on, the digest of the data included, and what of the
+    data it uses.
+    """
 
     config: Config
     source: Source
     objective: Objective
     identity: dict[str, Any]
+    used: dict[str, Any]
 
     @property
     def is_finished(self) -> bool:
@@ -46,22 +49,35 @@ def prepare(config: Config, *, stored: bool = False) -> Cell:
 
     Raises UserError for what they refuse.
     """
-    source = (_stored(config) if stored else None) or build(config.data, "data", "extrap.data")
     objective = build(config.objective, "objective", "extrap.objectives")
-    if not isinstance(source, Source):
-        raise UserError(f"data._target_: expected a source of tokens, found {config.data['_target_']}")
     if not isinstance(objective, Objective):
         raise UserError(f"objective._target_: expected an objective, found {config.objective['_target_']}")
-    return Cell(config, source, objective, _identity(config, source.describe(), program_digest()))
+    sizes = _sizes(config, objective)
+    source = (_stored(config, sizes) if stored else None) or build(config.data, "data", "extrap.data")
+    if not isinstance(source, Source):
+        raise UserError(f"data._target_: expected a source of tokens, found {config.data['_target_']}")
+    source.check(**sizes)
+    identity = _identity(config, source.describe(), program_digest())
+    return Cell(config, source, objective, identity, source.usage(**sizes))
+
+
+def _sizes(config: Config, objective: Objective) -> dict[str, int]:
+    """Of what is asked of a source, in tokens: the training sequences and the held-out segments."""
+    extra = objective.extra_tokens
+    return {
+        "train_len": config.train.train_len + extra,
+        "seg_len": max(config.eval.lengths) + extra,
+        "n_segments": config.eval.n_segments,
+    }
 
 
 def _store(config: Config) -> Path:
     return config.folder.parent / "data"
 
 
-def _stored(config: Config) -> Stored | None:
+def _stored(config: Config, sizes: dict[str, int]) -> Stored | None:
     try:
-        return Stored(_store(config), config.data)
+        return Stored(_store(config), config.data | sizes)
     except (OSError, LookupError):  # data that are no documents, or a run that no sweep has started
         return None
 
@@ -80,12 +96,12 @@ def prepare_grid(configs: list[Config]) -> list[Cell]:
     cells: list[Cell] = []
     prepared: dict[str, Cell] = {}  # data are read once
     for config in configs:
-        key = repr((config.data, config.objective))
+        key = repr((config.data, config.objective, config.train.train_len, config.eval))
         if key not in prepared:
             prepared[key] = prepare(config)
         known = prepared[key]
         identity = _identity(config, known.identity["data"], known.identity["code"])
-        cells.append(Cell(config, known.source, known.objective, identity))
+        cells.append(Cell(config, known.source, known.objective, identity, known.used))
     for cell in cells:
         _check(cell)
     refuse_mixed(configs[0].folder.parent, {cell.config.run: cell.identity for cell in cells})
@@ -98,7 +114,8 @@ def prepare_grid(configs: list[Config]) -> list[Cell]:
 def store_documents(cell: Cell) -> None:
     """Writes the documents for the runs of a sweep, which then need not read the data again."""
     if isinstance(cell.source, Documents):
-        store(cell.source, _store(cell.config), cell.config.data)
+        of = cell.config.data | _sizes(cell.config, cell.objective)
+        store(cell.source, cell.used, _store(cell.config), of)
 
 
 def _check_names(configs: list[Config]) -> None:
@@ -148,8 +165,6 @@ def _check(cell: Cell) -> None:
             f"train.batch_size: expected at least one sequence a process, found {config.train.batch_size} for "
             f"{distributed.n_processes()} processes; start fewer"
         )
-    extra = cell.objective.extra_tokens
-    cell.source.check(config.train.train_len + extra, max(config.eval.lengths) + extra, config.eval.n_segments)
     _check_memory(cell)
     refuse_other_config(config.folder, cell.identity)
     if cell.is_finished:
@@ -158,7 +173,7 @@ def _check(cell: Cell) -> None:
 
 def _n_params(cell: Cell) -> int:
     """Without the memory for them. Raises UserError for what the scheme refuses."""
-    config, source, objective, _ = cell
+    config, source, objective, *_ = cell
     try:
         with torch.device("meta"):  # sizes alone
             scheme = build_scheme(config, objective.causal)

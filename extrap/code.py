@@ -10,9 +10,9 @@ from extrap.specs import target
 
 # all that stands between a config and its rows, but for the schemes that are not part of an extension
 MODULES = (
-    "attention", "cells", "config", "data.base", "data.documents", "data.markov", "data.text", "device", "distributed",
-    "evaluate", "extensions", "floor", "model", "objectives", "positions.absolute", "positions.base", "positions.local",
-    "protocols", "relative", "runs", "specs", "train",
+    "attention", "cells", "config", "data.base", "data.documents", "data.markov", "data.overlap", "data.reading",
+    "data.text", "data.usage", "device", "distributed", "evaluate", "extensions", "floor", "model", "objectives",
+    "positions.absolute", "positions.base", "positions.local", "protocols", "relative", "runs", "specs", "train",
 )  # fmt: skip
 PACKAGE = Path(__file__).parent
 # as it was when this process began, which is what it runs, whatever becomes of the files since

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from extrap.errors import UserError
-from extrap.specs import label
+from extrap.specs import label, without_defaults
 
 
 class Precision(Enum):
@@ -196,7 +196,7 @@ class Config:
 
     def identity(self) -> dict[str, Any]:
         """All of the config that answers depend on."""
-        plain = asdict(self)
+        plain = asdict(self) | {"data": without_defaults(self.data, "data", "extrap.data")}
         return {key: plain[key] for key in ("seed", "model", "position", "data", "objective", "train", "eval")}
 
 

@@ -20,7 +20,7 @@ def reference_rows(config: Config, source: Source, objective: Objective) -> pd.D
     frames: list[pd.DataFrame] = []
     held_out, batch = held_out_batch(source, objective, config.eval)
     train_len, causal = config.train.train_len, objective.causal
-    unigram_nll = source.unigram_nll()[batch.targets]
+    unigram_nll = source.unigram_nll(train_len + objective.extra_tokens)[batch.targets]
     for protocol in config.eval.protocols:
         if protocol == "pseudo":  # hides other tokens, for whose sake alone nobody needs a reference
             continue
@@ -52,6 +52,6 @@ def labels(config: Config) -> dict[str, object]:
     return {
         "experiment": config.name,
         "objective": config.objective["_target_"].rpartition(".")[2].lower(),
-        "data": config.data["_target_"].rpartition(".")[2].lower(),
+        "data": config.data["_target_"].rpartition(".")[2].lower() + ("(joined)" if config.data.get("join") else ""),
         "train_len": config.train.train_len,
     }

@@ -139,6 +139,7 @@ def provenance(runs: Path, command: str) -> str:
             "seconds_of_all_runs": round(sum(sum(meta["seconds"].values()) for meta in metas)),
             "made_by": [one for i, one in enumerate(made_by) if one not in made_by[:i]],
             "config": {key: value for key, value in config.items() if key not in MAY_DIFFER},
+            "used": metas[0].get("used", {}) if metas else {},  # of the data
         },
         sort_keys=False,
         width=125,

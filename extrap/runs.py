@@ -61,7 +61,7 @@ def execute(cell: Cell) -> None:
 
 def train_and_evaluate(cell: Cell) -> None:
     """Of several processes all do the work, and rank 0 alone writes."""
-    config, source, objective, _ = cell
+    config, source, objective, *_ = cell
     folder, device = config.folder, pick_device(config.runtime.device)
     keep_freed_memory()
     torch.set_num_threads(config.runtime.threads)
@@ -132,7 +132,7 @@ def write_references(cell: Cell) -> None:
 
 def build_encoder(cell: Cell) -> Encoder:
     """The model at step 0. Weights other than the scheme's depend on the seed and on sizes alone."""
-    config, source, objective, _ = cell
+    config, source, objective, *_ = cell
     torch.manual_seed(SCHEME_SEED + config.seed)
     scheme = build_scheme(config, objective.causal)
     torch.manual_seed(config.seed)
@@ -158,6 +158,7 @@ def describe(
         "n_params": sum(parameter.numel() for parameter in encoder.parameters()),
         "tokens_seen": config.train.max_steps * config.train.batch_size * config.train.train_len,
         "data": cell.identity["data"],
+        "used": cell.used,
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "peak_memory_bytes": memory,
     }

@@ -74,6 +74,12 @@ def _typed(value: Any, annotation: Any, option: str) -> Any:
     return value
 
 
+def without_defaults(spec: dict[str, Any], option: str, package: str) -> dict[str, Any]:
+    """The spec without the arguments that are what they are if not told: with a new option, an old config is what it was."""
+    parameters = inspect.signature(target(spec, option, package)).parameters
+    return {key: value for key, value in spec.items() if key not in parameters or value != parameters[key].default}
+
+
 def label(spec: dict[str, Any]) -> str:
     """How rows name a scheme: the class, the schemes within it, and every argument that is not its default.
 

@@ -1,28 +1,40 @@
 """Text: which files are read, what is refused, and that no sequence ever leaves its document."""
 
+import gzip
 import hashlib
+import json
 import os
 import platform
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from extrap.cells import prepare
+from extrap.cells import prepare, prepare_grid, store_documents
 from extrap.compose import compose_grid
 from extrap.config import EvalConfig
+from extrap.data import overlap
 from extrap.data import text as text_data
+from extrap.data import usage as usage_data
 from extrap.data.documents import Documents, Stored, store
 from extrap.data.markov import Markov
+from extrap.data.overlap import PIECE, verbatim
 from extrap.data.text import Stdlib, Text, stdlib_files
 from extrap.errors import UserError
+from extrap.floor import labels
 from extrap.objectives import Causal, Mlm
 from extrap.protocols import held_out_batch
+from extrap.results import _comparable, load_provenance, provenance
+from extrap.run_folders import claim
+from extrap.runs import build_encoder, describe
 
-CORPORA = Path(os.environ.get("EXTRAP_CORPORA", Path(__file__).parents[2] / "shared" / "corpora"))
+ROOT = Path(__file__).parents[1]
+CORPORA = Path(os.environ.get("EXTRAP_CORPORA", ROOT.parent / "shared" / "corpora"))
 needs_corpora = pytest.mark.skipif(
     not (CORPORA / "books").is_dir(), reason=f"needs the corpora: no {CORPORA}/books; name their folder in EXTRAP_CORPORA"
 )
@@ -390,20 +402,22 @@ SPEC = {"_target_": "extrap.data.text.Text", "train": ["a"], "valid": ["b"]}
 
 def test_documents_that_another_config_has_stored_are_not_read(tmp_path):
     """As a sweep of text leaves them where a sweep of another source, or of other files, comes later."""
-    store(documents([b"one"]), tmp_path, SPEC)
+    store(documents([b"one"]), {}, tmp_path, SPEC)
     with pytest.raises(LookupError):
         Stored(tmp_path, SPEC | {"train": ["c"]})
     cell = ["experiment=smoke", "data=markov", "position=rope", "seed=0"]
     (config,) = compose_grid([*cell, f"runtime.results_dir={tmp_path}"])
-    store(documents([b"one"]), config.folder.parent / "data", SPEC)
+    store(documents([b"one"]), {}, config.folder.parent / "data", SPEC)
     assert isinstance(prepare(config, stored=True).source, Markov)
 
 
 def test_stored_documents_are_those_that_were_read(tmp_path):
     source = documents([b"a", bytes(range(200)), b"b" * 77], [bytes(range(100)), b"", b"v" * 300])
-    store(source, tmp_path / "data", SPEC)
+    used = source.usage(1, 40, 8)
+    store(source, used, tmp_path / "data", SPEC)
     stored = Stored(tmp_path / "data", SPEC)
     assert stored.describe() == source.describe()
+    assert stored.usage(1, 40, 8) == used
     assert (stored.name, stored.vocab_size) == (source.name, source.vocab_size)
     assert isinstance(stored._stream, np.memmap), "mapped, not read"
     for length in (1, 30, 150):
@@ -412,18 +426,368 @@ def test_stored_documents_are_those_that_were_read(tmp_path):
     held_out = stored.held_out(40, 8), source.held_out(40, 8)
     np.testing.assert_array_equal(held_out[0].tokens, held_out[1].tokens)
     assert held_out[0][1:] == held_out[1][1:]
-    np.testing.assert_array_equal(stored.unigram_nll(), source.unigram_nll())
+    for length in (1, 100):
+        np.testing.assert_array_equal(stored.unigram_nll(length), source.unigram_nll(length))
     for sizes in ((250, 10, 1), (10, 301, 1)):
         assert refusal(stored.check, *sizes) == refusal(source.check, *sizes)
 
 
 def test_other_documents_are_stored_anew_and_the_same_are_not(tmp_path):
-    store(documents([b"one"]), tmp_path, SPEC)
+    store(documents([b"one"]), {"n": 1}, tmp_path, SPEC)
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    store(documents([b"one"]), tmp_path, SPEC)
+    store(documents([b"one"]), {"n": 1}, tmp_path, SPEC)
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
-    store(documents([b"two", b"three"]), tmp_path, SPEC)
+    store(documents([b"one"]), {"n": 2}, tmp_path, SPEC)
+    assert Stored(tmp_path, SPEC).usage(1, 1, 1) == {"n": 2}
+    store(documents([b"two", b"three"]), {"n": 2}, tmp_path, SPEC)
     assert bytes(Stored(tmp_path, SPEC)._stream) == b"twothree"
+
+
+# what is used of the documents
+
+
+def words(seed: int, n_bytes: int) -> bytes:
+    """Text that no other seed gives."""
+    rng = np.random.default_rng(seed)
+    return bytes(rng.choice(np.frombuffer(b"etaoin shrdlu", dtype=np.uint8), n_bytes))
+
+
+def test_training_text_that_cannot_be_trained_on_is_told_and_refused_above_a_share(tmp_path):
+    pieces = [words(i, 31) for i in range(1431)] + [b"=" * 80]
+    source = documents(pieces, [words(-1 % 2**32, 2000)])
+    message = refusal(source.check, 32, 128, 8)
+    assert "99.8% of the training text (1,431 of 1,432 documents)" in message
+    assert "32 bytes" in message
+    assert "lower train.train_len" in message
+    source.check(31, 128, 8)
+    source.min_usable_share = 0.0
+    source.check(32, 128, 8)
+    used = source.usage(32, 128, 8)
+    assert (used["train_documents"], used["train_bytes"]) == (1, 80)
+    assert "training text: 1,432 documents, 44.4 kB; usable (>= 32 bytes): 1 document, 80 bytes" in used["remarks"]
+    all_used = source.usage(31, 128, 8)
+    assert (all_used["train_documents"], all_used["train_bytes"]) == (1432, 1431 * 31 + 80)
+    assert not any("training text:" in remark for remark in all_used["remarks"])
+
+
+def test_the_unigram_reference_counts_what_can_be_trained_on():
+    source = documents([b"a" * 99 + b"b", b"c" * 20, b"b" * 3])
+    counts = np.ones(256)
+    counts[ord("a")], counts[ord("b")] = 100, 2
+    np.testing.assert_allclose(source.unigram_nll(21), -np.log(counts / counts.sum()))
+    counts[ord("c")] = 21
+    np.testing.assert_allclose(source.unigram_nll(4), -np.log(counts / counts.sum()))
+
+
+def test_the_tracked_unigram_rows_count_all_of_the_standard_library(library):
+    source = library(MODULES | {"long.py": "y" * 500})
+    everything = np.bincount(np.frombuffer(b"".join(source.train.values()), dtype=np.uint8), minlength=256) + 1
+    np.testing.assert_array_equal(source.unigram_nll(400), -np.log(everything / everything.sum()))
+
+
+def test_which_documents_are_scored_is_told():
+    source = documents([words(0, 5000)], [words(i, 300) for i in range(1, 31)] + [b"short"])
+    used = source.usage(32, 128, 16)
+    assert used["scored_documents"] == [f"v{i}" for i in range(16)]
+    assert (used["valid_documents"], used["valid_bytes"]) == (30, 9000)
+    assert (used["scored_segments"], used["scored_bytes"]) == (16, 16 * 128)
+    (told,) = used["remarks"]
+    assert "31 documents" in told
+    assert "16 segments from 16 of the 31 (v0, v1, ... v15)" in told
+    assert documents([words(0, 5000)], [words(1, 3000)]).usage(32, 128, 16)["remarks"] == []
+
+
+def by_looking(stream: bytes, segment: bytes) -> int:
+    """The bytes of a segment that lie in a piece which the stream holds, the plain way."""
+    stream, segment = stream.replace(b"\r", b""), segment.replace(b"\r", b"")
+    covered = set()
+    for i in range(len(segment) - PIECE + 1):
+        if segment[i : i + PIECE] in stream:
+            covered |= set(range(i, i + PIECE))
+    return len(covered)
+
+
+@pytest.mark.parametrize("chunk", [2**20, 1000, 70, 7])
+def test_verbatim_pieces_are_found_wherever_they_lie(monkeypatch, chunk):
+    monkeypatch.setattr(overlap, "CHUNK", chunk)
+    stream, own = words(1, 3000), words(2, 400)
+    segments = [
+        own,
+        stream[:400],
+        stream[-400:],
+        own[:100] + stream[1000:1200] + own[100:200],
+        stream[500:563] + own[:337],  # one byte short of a piece
+        stream[500:564] + own[:336],
+        own[:336] + stream[990:1054],
+        stream[100:300] + stream[2000:2200],
+        (stream[:100] + b"\r\n" + stream[100:398]),
+    ]
+    tokens = np.array([list(segment) for segment in segments])
+    found = verbatim(np.frombuffer(stream, dtype=np.uint8), tokens)
+    assert [n for n, _ in found] == [by_looking(stream, segment) for segment in segments]
+    assert [n for n, _ in found][:5] == [0, 400, 400, 200, 0]
+    assert verbatim(np.frombuffer(stream[:10], dtype=np.uint8), tokens[:, :50]) == [(0, 50)] * 8 + [(0, 50)]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda text: text,
+        lambda text: text.replace(b"\n", b"\r\n"),
+        lambda text: text + b"one more line\n",
+        lambda text: b"\xef\xbb\xbf" + text,
+        lambda text: words(3, 4000) + text + words(4, 4000),  # all in one file
+    ],
+)
+def test_training_text_that_contains_a_held_out_document_is_refused(tmp_path, changed):
+    held_out = b"\n".join(words(i, 60) for i in range(100))
+    train, valid = tmp_path / "train.txt", tmp_path / "valid.txt"
+    valid.write_bytes(held_out)
+    train.write_bytes(words(7, 20_000) + changed(held_out))
+    source = Text([str(train)], [str(valid)])
+    source.check(32, 1000, 4)
+    message = refusal(source.usage, 32, 1000, 4)
+    assert "valid.txt stands in the training text, word for word 100% of its" in message
+    assert "take it out of one" in message
+    taken = Text([str(train)], [str(valid)], max_verbatim_share=1.0).usage(32, 1000, 4)
+    assert taken["verbatim_share"] == pytest.approx(1, abs=0.05)
+    assert any("stand in the training text too" in remark for remark in taken["remarks"])
+    (tmp_path / "copy.txt").write_bytes(changed(held_out))
+    if b"one more line" not in changed(held_out) and len(changed(held_out)) < 7000:
+        message = refusal(Text, [str(tmp_path / "copy.txt")], [str(valid)])
+        assert "valid.txt is a copy of a document of data.train" in message
+
+
+def test_near_copies_are_told_with_their_share():
+    mine, theirs = words(1, 4000), words(2, 4000)
+    source = documents([words(3, 9000) + mine[:2000]], [mine, theirs])
+    used = source.usage(32, 4000, 2)
+    assert used["verbatim"] == {"v0": 0.5}
+    assert used["verbatim_share"] == 0.25
+    (told,) = used["remarks"]
+    assert told.startswith(
+        "25.0% of the scored bytes stand in the training text too, 64 bytes or more in a row (most: v0 50%)"
+    )
+
+
+def test_near_copies_in_the_standard_library_do_not_end_a_sweep():
+    source = Stdlib()
+    sizes = 128, 4096, min(16, sum(len(text) // 4096 for text in source.valid.values()))
+    source.check(*sizes)
+    assert 0 <= source.usage(*sizes)["verbatim_share"] < 0.5
+
+
+# text of other kinds
+
+
+def write(folder: Path, files: dict[str, bytes | str]) -> Path:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return folder
+
+
+@pytest.fixture
+def valid(tmp_path) -> str:
+    (tmp_path / "held-out.txt").write_text("held out")
+    return str(tmp_path / "held-out.txt")
+
+
+def test_all_bad_files_of_a_folder_are_told_at_once(tmp_path, valid):
+    folder = write(tmp_path / "folder", {
+        "a/picture.png": b"\x89PNG\0", "b.txt": "naïve".encode("latin-1"), "c.txt.gz": gzip.compress(b"c"),
+        "good.txt": "good", "utf-16.txt": "text".encode("utf-16"), "table.parquet": b"PAR1\0\0",
+    })  # fmt: skip
+    os.mkfifo(folder / "pipe")
+    (folder / "out").symlink_to("/etc/hostname")
+    message = refusal(Text, [str(folder)], [valid])
+    assert message.startswith("data.train: 7 files cannot be read: ")
+    for name in ("picture.png", "b.txt", "c.txt.gz", "utf-16.txt", "table.parquet", "pipe", "out"):
+        assert name in message
+    for told in (f"gunzip --keep {folder}/c.txt.gz", "iconv -f utf-16", "JSON lines", "data.pattern='*.txt'"):
+        assert told in message
+    assert list(Text([str(folder)], [valid], pattern="good*").train) == ["folder/good.txt"]
+    write(folder, {f"{i:03d}.bin": b"\0" for i in range(100)})
+    assert "107 files" in (message := refusal(Text, [str(folder)], [valid]))
+    assert message.endswith(
+        "and 87 more. data.pattern says which files of a folder are read, for example data.pattern='*.txt'"
+    )
+
+
+def test_empty_files_of_a_folder_are_left_out_with_a_word(tmp_path, valid):
+    folder = write(tmp_path / "repo", {"a.py": "a = 1", "__init__.py": "", "pkg/__init__.py": ""})
+    source = Text([str(folder)], [valid])
+    assert list(source.train) == ["repo/a.py"]
+    assert source.remarks == ["data.train: 2 empty files (repo/__init__.py, repo/pkg/__init__.py) left out"]
+    assert "no file holds text, all are empty" in refusal(Text, [str(folder)], [valid], "__init__.py")
+    assert "is empty" in refusal(Text, [str(folder / "__init__.py")], [valid])
+
+
+def test_a_pattern_chooses_the_files_of_folders(tmp_path, valid):
+    folder = write(tmp_path / "f", {"a.txt": "1", "b.md": "2", "train/c.txt": "3", "valid/[x].txt": "4", "d.bin": b"\0"})
+    assert list(Text([str(folder)], [valid], pattern="*.txt").train) == ["f/a.txt", "f/train/c.txt", "f/valid/[x].txt"]
+    assert list(Text([str(folder)], [valid], pattern="train/*").train) == ["f/train/c.txt"]
+    assert list(Text([str(folder / "b.md")], [valid], pattern="*.txt").train) == ["b.md"], "what is named is read"
+    assert "holds no files that match *.rst" in refusal(Text, [str(folder)], [valid], "*.rst")
+    assert "data.pattern: expected a pattern" in refusal(Text, [str(folder)], [valid], "")
+
+
+LINES = [{"text": "First.", "n": 1}, {"text": "Second\nline.", "n": 2}, {"text": "", "n": 3}, {"text": "Ünï", "n": 4}]
+
+
+def test_json_lines_are_documents(tmp_path, valid):
+    lines = "\r\n".join(json.dumps(line) for line in LINES) + "\n\n"
+    folder = write(tmp_path / "set", {"a.jsonl": lines, "b.jsonl": lines.replace("First", "Other")})
+    (tmp_path / "held-out.jsonl").write_text('{"text": "Held out.", "n": null}\n{"text": "Second\\nline."}')
+    source = Text([str(folder)], [str(tmp_path / "held-out.jsonl")], field="text")
+    assert source.train == {
+        "set/a.jsonl:1": b"First.", "set/a.jsonl:2": b"Second\nline.", "set/a.jsonl:4": "Ünï".encode(),
+        "set/b.jsonl:1": b"Other.", "set/b.jsonl:2": b"Second\nline.", "set/b.jsonl:4": "Ünï".encode(),
+    }  # fmt: skip
+    assert list(source.valid.values()) == [b"Held out.", b"Second\nline."]
+    assert source.remarks == ["data.valid: held-out.jsonl:2 is a copy of a document of data.train"]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("plain text", "line 1: is no JSON; data.field reads"),
+        (
+            '{"text": "a"}\n{"txt": "b", "n": 1}',
+            "line 2: expected a JSON object with the field text (data.field), found txt, n",
+        ),
+        ('["text"]', "expected a JSON object with the field text (data.field), found list"),
+        ('{"text": 7}', "expected text in the field text, found 7"),
+        ('{"text": "a\\u0000b"}', "expected text in the field text, found"),
+        ('{"text": "\\ud800"}', "expected text in the field text, found"),
+        ("[" * 100_000, "line 1: is no JSON"),
+        ('{"text": ""}\n\n', "no line holds text in the field text"),
+    ],
+)
+def test_what_is_no_json_line_is_refused_with_its_place(tmp_path, valid, content, told):
+    folder = write(tmp_path / "set", {"bad.jsonl": content, "good.jsonl": '{"text": "good"}'})
+    message = refusal(Text, [str(folder)], [str(folder / "good.jsonl")], "*", "text")
+    assert f"{folder}/bad.jsonl" in message
+    assert told in message
+
+
+def test_marked_up_text_is_read_as_it_is_with_a_word(tmp_path, valid):
+    folder = write(
+        tmp_path / "f", {"a.jsonl": '{"text": "a"}', "b.CSV": "a,b", "c.html": "<p>", "d.html": "<b>", "e.txt": "e"}
+    )
+    (told,) = Text([str(folder)], [valid]).remarks
+    assert told == (
+        "data.train: 1 .jsonl file, 1 .csv file, 2 .html files taken as plain text: marks and keys are learned and scored "
+        "too; data.field=NAME reads a field of JSON lines instead"
+    )
+    (told,) = Text([str(folder / "b.CSV")], [valid]).remarks
+    assert told == "data.train: 1 .csv file taken as plain text: marks and keys are learned and scored too"
+
+
+def test_joined_documents_are_one(tmp_path, valid):
+    folder = write(tmp_path / "f", {f"{i:03d}.txt": f"text {i:02d}" for i in range(50)})
+    apart, joined = Text([str(folder)], [valid]), Text([str(folder)], [valid], join=True)
+    assert "data.join=true" in refusal(apart.check, 32, 8, 1)
+    assert "data.join=true" in refusal(apart.check, 4, 9, 1)
+    assert "data.join" not in refusal(joined.check, 3200, 8, 1)
+    joined.check(32, 8, 1)
+    (text,) = joined.train.values()
+    assert text.split(b"\0") == list(apart.train.values())
+    assert joined.describe()["sha256"] != apart.describe()["sha256"]
+    assert "50 documents are joined to be trained on, 1 to be scored" in joined.remarks[0]
+
+
+@pytest.mark.parametrize(("options", "label"), [([], "text"), (["data.join=true"], "text(joined)")])
+def test_rows_tell_joined_documents(options, label):
+    (config,) = compose_grid(["experiment=smoke", "data=text", "position=rope", "seed=0", *options])
+    assert labels(config)["data"] == label
+
+
+def test_the_cache_of_a_hub_is_read(tmp_path, valid):
+    cache = write(tmp_path / "hub", {"blobs/1f": '{"text": "a"}', "blobs/2f": '{"text": "b"}', "private": "secret"})
+    (cache / "snapshots" / "rev" / "data").mkdir(parents=True)
+    (cache / "snapshots" / "rev" / "a.jsonl").symlink_to("../../blobs/1f")
+    (cache / "snapshots" / "rev" / "data" / "b.jsonl").symlink_to("../../../blobs/2f")
+    for place in ("snapshots/rev", "snapshots/rev/data", "snapshots"):
+        source = Text([str(cache / place)], [valid], pattern="*.jsonl")
+        assert b'{"text": "b"}' in source.train.values()
+        assert all(name.endswith(".jsonl") for name in source.train)
+
+
+@pytest.mark.parametrize(
+    "target", ["../../private", "../../../outside", "../../blobs/link", "../../blobs/deep/x", "/etc/hostname"]
+)
+def test_no_link_of_a_hub_cache_leads_elsewhere(tmp_path, valid, target):
+    cache = write(tmp_path / "hub", {"blobs/1f": "a", "blobs/deep/x": "x", "private": "secret"})
+    (tmp_path / "outside").write_text("secret")
+    (cache / "blobs" / "link").symlink_to(tmp_path / "outside")
+    (cache / "snapshots" / "rev").mkdir(parents=True)
+    (cache / "snapshots" / "rev" / "a.txt").symlink_to(target)
+    message = refusal(Text, [str(cache / "snapshots" / "rev")], [valid])
+    assert "a.txt is a link to" in message
+    assert "name it itself" in message
+
+
+def test_a_blob_beside_a_folder_of_another_name_is_not_read(tmp_path, valid):
+    write(tmp_path / "x", {"blobs/1f": "a", "corpus/b.txt": "b"})
+    (tmp_path / "x" / "corpus" / "a.txt").symlink_to("../blobs/1f")
+    assert "is a link to" in refusal(Text, [str(tmp_path / "x" / "corpus")], [valid])
+
+
+def test_options_that_are_not_told_are_no_part_of_what_a_run_is():
+    """Rows that were made before an option was there stay what a sweep of the same config makes."""
+    told = ["experiment=smoke", "data=text", "position=rope", "seed=0", "data.train=[a]", "data.valid=[b]"]
+    (plain,), (chosen,) = (compose_grid([*told, *options]) for options in ([], ["data.field=text", "data.join=true"]))
+    assert plain.identity()["data"] == {"_target_": "extrap.data.text.Text", "train": ["a"], "valid": ["b"]}
+    assert chosen.identity()["data"] == plain.identity()["data"] | {"field": "text", "join": True}
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("results/*/provenance.yaml")), ids=lambda path: path.parent.name)
+def test_the_tracked_results_are_still_of_the_same_data(path, monkeypatch):
+    if not (ROOT / "conf" / "experiment" / f"{path.parent.name}.yaml").exists():
+        pytest.skip("no sweep")
+    monkeypatch.setenv("EXTRAP_CORPORA", "corpora")
+    old = _comparable(load_provenance(path)["config"])["data"]
+    config = compose_grid([f"experiment={path.parent.name}"])[0]
+    new = _comparable(config.identity() | {"train": {}})["data"]
+    assert new == {key: value for key, value in old.items() if key not in ("python", "settings")}  # found while reading
+
+
+def test_a_run_records_what_it_used_of_the_data(tmp_path):
+    overrides = ["experiment=smoke", "data=text", "position=nope", "seed=0", f"runtime.results_dir={tmp_path / 'r'}"]
+    write(tmp_path, {"short/a.txt": words(1, 900), "short/b.txt": words(2, 20), "v.txt": words(3, 3000)})
+    (cell,) = prepare_grid(compose_grid([*overrides, f"data.train=[{tmp_path}/short]", f"data.valid=[{tmp_path}/v.txt]"]))
+    assert cell.used == cell.source.usage(32, 128, 8)
+    assert (cell.used["train_documents"], cell.used["scored_documents"]) == (1, ["v.txt"])
+    told = describe(cell, build_encoder(cell), torch.device("cpu"), {"train": 1.0, "evaluate": 1.0}, 1)
+    assert told["used"] == cell.used
+    claim(cell.config.folder, cell.identity)
+    (cell.config.folder / "eval.csv").touch()
+    (cell.config.folder / "meta.json").write_text(json.dumps(told))
+    assert yaml.safe_load(provenance(cell.config.folder.parent, "a test"))["used"] == cell.used
+    store_documents(cell)
+    again = prepare(cell.config, stored=True)
+    assert isinstance(again.source, Stored)
+    assert (again.used, again.identity) == (cell.used, cell.identity)
+    (other,) = compose_grid([*overrides, "data.train=[x]", "data.valid=[y]"])
+    with pytest.raises(UserError):
+        prepare(other, stored=True)
+
+
+def test_texts_are_compared_once_for_all_runs_of_a_sweep(tmp_path, monkeypatch):
+    looks = []
+    monkeypatch.setattr(usage_data, "verbatim", lambda *told: looks.append(told) or verbatim(*told))
+    write(tmp_path, {"t.txt": words(1, 900), "v.txt": words(3, 3000)})
+    told = ["data=text", f"data.train=[{tmp_path}/t.txt]", f"data.valid=[{tmp_path}/v.txt]"]
+    cells = prepare_grid(
+        compose_grid(["experiment=smoke", *told, "position=nope,rope", "seed=0,1", f"runtime.results_dir={tmp_path / 'r'}"])
+    )
+    store_documents(cells[0])
+    for cell in cells:
+        prepare(cell.config, stored=True)
+    assert len(cells) == 4
+    assert len(looks) == 1
 
 
 # real corpora

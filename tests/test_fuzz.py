@@ -164,6 +164,10 @@ def broken_values(key: str, value: object) -> st.SearchStrategy[str]:
         return st.one_of(WORDS, ODD, UNICODE.map(quoted), st.integers(4, 10**30).map(str))
     if isinstance(value, list):
         return broken_lists(value)
+    if isinstance(value, str):  # any words may be meant, but nothing else
+        return st.one_of(
+            st.integers().map(str), st.floats(allow_nan=False).map(str), st.sampled_from(["[a]", "{a: b}", "null"])
+        )
     raise AssertionError(f"{key}={value!r}: write here what such an option cannot be")
 
 
@@ -312,10 +316,10 @@ BAD_FILES = {
     "empty folder": Path.mkdir,
     "/dev/zero": lambda path: path.symlink_to("/dev/zero"),
     "/proc/self/mem": lambda path: path.symlink_to("/proc/self/mem"),
-    "\n": Path.touch,
+    "\n": lambda path: path.write_bytes(b"\xff"),
 }
 WITHIN_FOLDERS = {  # in a folder beside a good text
-    **{kind: make for kind, make in BAD_FILES.items() if kind not in ("missing", "short", "empty folder")},
+    **{kind: make for kind, make in BAD_FILES.items() if kind not in ("missing", "short", "empty", "empty folder")},
     "out": lambda path: path.symlink_to("/etc/hostname"),
     "up": lambda path: path.symlink_to(".."),
     "out to a folder": escaping_folder,

@@ -93,7 +93,10 @@ def test_the_library_does_not_know_its_commands_and_sources_know_no_config():
         if name.startswith("extrap"):
             assert not any(other.startswith("experiments") for other in found), name
         if name.startswith("extrap.data"):
-            known = {"extrap.data.base", "extrap.data.documents", "extrap.errors", "extrap.files"}
+            known = {f"extrap.data.{part}" for part in ("base", "documents", "overlap", "reading", "usage")} | {
+                "extrap.errors",
+                "extrap.files",
+            }
             assert {other for other in found if other.startswith("extrap")} <= known, name
         if name.startswith("extrap.positions"):
             assert {other for other in found if other.startswith("extrap")} <= {"extrap.errors"} | {

@@ -39,8 +39,11 @@ class Source(Protocol):
     def describe(self) -> dict[str, Any]:
         """What is recorded with every result: sizes and a digest of all that was read."""
 
-    def unigram_nll(self) -> np.ndarray:
-        """(V,) nats: -log of how often each token is seen in training, each counted once more than it was."""
+    def usage(self, train_len: int, seg_len: int, n_segments: int) -> dict[str, Any]:
+        """What of the data these sizes use, for the record; under `remarks` the lines to tell before training."""
+
+    def unigram_nll(self, train_len: int) -> np.ndarray:
+        """(V,) nats: -log of how often each token is in what can be trained on, counted once more than it is."""
 
     def references(self, tokens: np.ndarray, context: np.ndarray, train_len: int) -> dict[str, Reference]:
         """kind -> predictor of tokens[t + 1] from the context[t] tokens up to t; tokens (S + 1,), context (S,)."""

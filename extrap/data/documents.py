@@ -4,12 +4,14 @@ import contextlib
 import hashlib
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from extrap.data.base import HeldOut, Reference
+from extrap.data.usage import usage
 from extrap.errors import UserError
 from extrap.files import write_atomic
 
@@ -17,13 +19,28 @@ VOCAB_SIZE = 256
 
 
 class Documents:
-    """Training and held-out documents, name -> bytes, and all that follows from them."""
+    """Training and held-out documents, name -> bytes, and all that follows from them.
+
+    `remarks` are lines for who trains on them. Nothing is trained where less than `min_usable_share` of the training bytes
+    can be, or where more than `max_verbatim_share` of what is scored stands in the training text too.
+    """
 
     name: str
     vocab_size = VOCAB_SIZE
+    or_join = ""  # what else helps where documents are short
 
-    def __init__(self, train: dict[str, bytes], valid: dict[str, bytes]) -> None:
+    def __init__(
+        self,
+        train: dict[str, bytes],
+        valid: dict[str, bytes],
+        *,
+        remarks: Sequence[str] = (),
+        min_usable_share: float = 0.5,
+        max_verbatim_share: float = 1.0,
+    ) -> None:
         self.train, self.valid = train, valid
+        self.remarks = list(remarks)
+        self.min_usable_share, self.max_verbatim_share = min_usable_share, max_verbatim_share
         self._index(np.frombuffer(b"".join(train.values()), dtype=np.uint8), [len(text) for text in train.values()])
 
     def _index(self, stream: np.ndarray, lengths: list[int]) -> None:
@@ -36,7 +53,15 @@ class Documents:
         if longest < train_len:
             raise UserError(
                 f"data={self.name}: the longest training document has {longest:,} bytes, a training sequence needs "
-                f"{train_len:,}: lower train.train_len or give longer documents"
+                f"{train_len:,}: lower train.train_len or give longer documents{self.or_join}"
+            )
+        usable = self._usable(train_len)
+        if (share := usable.sum() / self._train_lengths.sum()) < self.min_usable_share:
+            raise UserError(
+                f"data={self.name}: {1 - share:.1%} of the training text ({len(self._train_lengths) - len(usable):,} of "
+                f"{len(self._train_lengths):,} documents) lies in documents shorter than a training sequence of "
+                f"{train_len:,} bytes, which cannot be trained on; expected {self.min_usable_share:.0%} or more of it to be "
+                f"long enough: lower train.train_len or give longer documents{self.or_join}"
             )
         found = sum(len(text) // seg_len for text in self.valid.values())
         if found < n_segments:
@@ -44,8 +69,12 @@ class Documents:
             raise UserError(
                 f"data={self.name}: the {len(self.valid)} held-out documents (longest {longest:,} bytes) hold {found} "
                 f"segments of {seg_len:,} bytes, expected {n_segments}: lower max(eval.lengths) or eval.n_segments, "
-                "or give more or longer documents"
+                f"or give more or longer documents{self.or_join}"
             )
+
+    def _usable(self, train_len: int) -> np.ndarray:
+        """The lengths of the training documents that hold a training sequence."""
+        return self._train_lengths[self._train_lengths >= train_len]
 
     def batch(self, rng: np.random.Generator, batch_size: int, length: int) -> np.ndarray:
         # every possible start is equally likely; a document shorter than `length` has none
@@ -60,10 +89,12 @@ class Documents:
     def held_out(self, seg_len: int, n_segments: int) -> HeldOut:
         capacity = {name: len(text) // seg_len for name, text in self.valid.items()}
         taken = dict.fromkeys(capacity, 0)
-        while sum(taken.values()) < n_segments:  # one from each document in turn, until there are enough
+        left = n_segments
+        while left:  # one from each document in turn, until there are enough
             for name, room in capacity.items():
-                if taken[name] < room and sum(taken.values()) < n_segments:
+                if left and taken[name] < room:
                     taken[name] += 1
+                    left -= 1
         tokens, documents, segments = [], [], []
         for name, count in taken.items():
             text = np.frombuffer(self.valid[name], dtype=np.uint8)
@@ -75,8 +106,15 @@ class Documents:
                 segments.append(segment)
         return HeldOut(np.stack(tokens).astype(np.int64), documents, segments)
 
-    def unigram_nll(self) -> np.ndarray:
-        counts = np.bincount(self._stream, minlength=VOCAB_SIZE) + 1
+    def usage(self, train_len: int, seg_len: int, n_segments: int) -> dict[str, Any]:
+        held_out = self.held_out(seg_len, n_segments)
+        sizes = (self._stream, self._train_lengths, train_len)
+        record = usage(self.name, *sizes, self.valid, held_out, self.max_verbatim_share)
+        return record | {"remarks": [*self.remarks, *record["remarks"]]}
+
+    def unigram_nll(self, train_len: int) -> np.ndarray:
+        usable = np.repeat(self._train_lengths >= train_len, self._train_lengths)
+        counts = np.bincount(self._stream[usable], minlength=VOCAB_SIZE) + 1
         nll: np.ndarray = -np.log(counts / counts.sum())
         return nll
 
@@ -100,15 +138,16 @@ class Documents:
 class Stored(Documents):
     """Documents that were read and stored by another process: the training text is mapped into memory, not read.
 
-    So all runs of a sweep share one copy, and none of them reads or hashes the files again. `of` is what a config says of
-    the data. Raises LookupError or OSError where other documents are stored, or none.
+    So all runs of a sweep share one copy, and none of them reads, hashes or compares the texts again. `of` is what a config
+    says of the data and of the sizes that it takes. Raises LookupError or OSError where other documents are stored, or none.
     """
 
     def __init__(self, folder: Path, of: dict[str, Any]) -> None:
         told = json.loads((folder / "documents.json").read_text())
         if told["of"] != of:
             raise LookupError(f"{folder} holds documents of {told['of']}")
-        self.name, self.described = told["name"], told["described"]
+        self.name, self.described, self.used = told["name"], told["described"], told["used"]
+        self.min_usable_share = told["min_usable_share"]
         self._index(np.load(folder / "train.npy", mmap_mode="r"), told["train"])
         valid = np.load(folder / "valid.npy", mmap_mode="r")
         ends = np.cumsum(list(told["valid"].values())).tolist()
@@ -116,10 +155,12 @@ class Stored(Documents):
             name: valid[end - n : end].tobytes() for (name, n), end in zip(told["valid"].items(), ends, strict=True)
         }
 
-    def holds(self, source: Documents) -> bool:
-        """Whether these are the documents of another source, byte for byte."""
+    def holds(self, source: Documents, used: dict[str, Any]) -> bool:
+        """Whether these are the documents of another source, byte for byte, and this its record."""
         return (
             self.described == source.describe()
+            and self.used == used
+            and self.min_usable_share == source.min_usable_share
             and self.name == source.name
             and self._train_lengths.tolist() == [len(text) for text in source.train.values()]
             and self._stream.tobytes() == b"".join(source.train.values())
@@ -129,11 +170,14 @@ class Stored(Documents):
     def describe(self) -> dict[str, Any]:
         return dict(self.described)
 
+    def usage(self, train_len: int, seg_len: int, n_segments: int) -> dict[str, Any]:
+        return dict(self.used)
 
-def store(source: Documents, folder: Path, of: dict[str, Any]) -> None:
+
+def store(source: Documents, used: dict[str, Any], folder: Path, of: dict[str, Any]) -> None:
     """Writes the documents for Stored, unless they lie there already, every byte of them."""
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # not there, or not as it was written
-        if Stored(folder, of).holds(source):
+        if Stored(folder, of).holds(source, used):
             return
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "documents.json").unlink(missing_ok=True)
@@ -145,6 +189,8 @@ def store(source: Documents, folder: Path, of: dict[str, Any]) -> None:
         "of": of,
         "name": source.name,
         "described": source.describe(),
+        "used": used,
+        "min_usable_share": source.min_usable_share,
         "train": [len(text) for text in source.train.values()],
         "valid": {name: len(text) for name, text in source.valid.items()},
     }

@@ -50,7 +50,10 @@ class Markov:
         settings = f"markov V={self.vocab_size} alpha={self.alpha!r}"
         return {"sha256": hashlib.sha256(settings.encode()).hexdigest(), "settings": settings}
 
-    def unigram_nll(self) -> np.ndarray:
+    def usage(self, train_len: int, seg_len: int, n_segments: int) -> dict[str, Any]:
+        return {}  # all of it, and nothing twice
+
+    def unigram_nll(self, train_len: int) -> np.ndarray:
         """log V for each: over all documents no symbol is more frequent than another."""
         return np.full(self.vocab_size, np.log(self.vocab_size))
 

@@ -1,33 +1,75 @@
 """Real text as bytes, a file is a document: any files, or the standard library of the running Python."""
 
+import codecs
 import hashlib
-import os
 import platform
 import sysconfig
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from extrap.data.documents import Documents
+from extrap.data.reading import read
 from extrap.errors import UserError
 
 
 class Text(Documents):
-    """Files and folders of UTF-8 text: a file is a document, a folder gives all its files, in sorted order.
+    """Files and folders of UTF-8 text: a file is a document, a folder gives all its files that match, in sorted order.
 
+    `field`: each line of a file is a JSON object, whose `field` is a document. `join`: the documents of a part, one after
+    the other with a NUL byte between them, which text never holds, are one document: short ones then serve, too, and a
+    sequence or segment may hold the end of one and the beginning of the next.
     Raises UserError for a path that is missing, empty or not UTF-8 text, and for one given in both parts.
     """
 
     name = "text"
 
-    def __init__(self, train: list[str], valid: list[str]) -> None:
-        train_files, valid_files = files_below(train, "data.train"), files_below(valid, "data.valid")
-        if both := {path.resolve() for path in train_files.values()} & {path.resolve() for path in valid_files.values()}:
+    def __init__(
+        self,
+        train: list[str],
+        valid: list[str],
+        pattern: str = "*",
+        field: str = "",
+        join: bool = False,
+        min_usable_share: float = 0.5,
+        max_verbatim_share: float = 0.95,
+    ) -> None:
+        shares = {"min_usable_share": min_usable_share, "max_verbatim_share": max_verbatim_share}
+        for option, share in shares.items():
+            if not 0 <= share <= 1:
+                raise UserError(f"data.{option}: expected a share from 0 to 1, found {share}")
+        trained, held_out = (
+            read(paths, f"data.{part}", pattern, field) for part, paths in (("train", train), ("valid", valid))
+        )
+        if both := trained.files & held_out.files:
             raise UserError(f"data.valid: {min(both)} is in data.train too; a document belongs to one part only")
-        parts = [{name: read_text(path) for name, path in files.items()} for files in (train_files, valid_files)]
-        for name, text in parts[1].items():
-            if text in parts[0].values():
-                raise UserError(f"data.valid: {name} is a copy of a document of data.train")
-        super().__init__(*parts)
+        known = {_bare(text) for text in trained.documents.values()} - {b""}
+        remarks = [*trained.remarks, *held_out.remarks]
+        if copies := [name for name, text in held_out.documents.items() if _bare(text) in known]:
+            told = f"{copies[0]} and {len(copies) - 1:,} more are each" if copies[1:] else f"{copies[0]} is"
+            told = f"data.valid: {told} a copy of a document of data.train"
+            if not field:  # single lines may well be alike
+                raise UserError(told)
+            remarks.append(told)
+        if join:
+            n_train, n_valid = len(trained.documents), len(held_out.documents)
+            remarks.append(f"data.join: {n_train:,} documents are joined to be trained on, {n_valid:,} to be scored")
+        else:
+            self.or_join = ", or join them (data.join=true)"
+        parts = [
+            {f"{part}(joined)": SEPARATOR.join(documents.values())} if join else documents
+            for part, documents in (("train", trained.documents), ("valid", held_out.documents))
+        ]
+        super().__init__(*parts, remarks=remarks, min_usable_share=min_usable_share, max_verbatim_share=max_verbatim_share)
+
+
+SEPARATOR = b"\0"
+
+
+def _bare(text: bytes) -> bytes:
+    """What makes a copy: not its line ends, the blanks around it, or a mark of byte order."""
+    return text.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").strip()
 
 
 class Stdlib(Documents):
@@ -55,6 +97,10 @@ class Stdlib(Documents):
     def describe(self) -> dict[str, Any]:
         return {"python": platform.python_version(), **super().describe()}
 
+    def unigram_nll(self, train_len: int) -> np.ndarray:
+        """Of all training documents; those shorter than 128 bytes, 0.009 % of the text, have counted in all rows so far."""
+        return super().unigram_nll(0)
+
 
 EXCLUDED = {
     "site-packages", "dist-packages", "test", "tests",  # third-party packages, tests
@@ -72,76 +118,3 @@ def stdlib_files(root: Path) -> list[Path]:
         return not EXCLUDED.intersection(parts) and not parts[0].startswith(("_sysconfigdata", "config-"))
 
     return sorted(path for path in root.rglob("*.py") if chosen(path))
-
-
-def files_below(paths: list[str], option: str) -> dict[str, Path]:
-    """The files named by paths, folders replaced by all the files below them; hidden ones are left out.
-
-    A document's name begins with the last part of the path that was given: wherever a corpus lies, its names are the same.
-    Raises UserError for a link that leads out of its folder: who gives away a corpus could name any file with it.
-    """
-    if not paths:
-        raise UserError(f"{option}: no files given; expected a list of UTF-8 text files or folders, {option}=[PATH,...]")
-    files: dict[str, Path] = {}
-    read = set()
-    for given in paths:
-        path = Path(given)
-        if not given or not os.path.exists(path):  # unlike Path.exists, False for a name that cannot be one
-            raise UserError(f"{option}: {given or repr(given)} does not exist (looked from {Path.cwd()})")
-        if not path.is_file() and not path.is_dir():
-            raise UserError(f"{option}: {path} is neither a file nor a folder")
-        below = [path] if path.is_file() else _files_of(path, option)
-        if not below:
-            raise UserError(f"{option}: the folder {path} holds no files")
-        for file in below:
-            if file.resolve() in read:
-                continue
-            read.add(file.resolve())
-            name = Path(path.resolve().name, file.relative_to(path)).as_posix()
-            if any("\ud800" <= c <= "\udfff" for c in name):
-                raise UserError(f"{option}: {name}: the name of the file is not UTF-8; rename it")
-            if files.setdefault(name, file) is not file:
-                raise UserError(
-                    f"{option}: {files[name]} and {file} would both be named {name}; give the folder that holds both"
-                )
-    return dict(sorted(files.items()))
-
-
-def _files_of(folder: Path, option: str) -> list[Path]:
-    """The files below a folder, links to others of them last."""
-    root = Path(os.path.realpath(folder))
-
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{option}: {error.filename}: cannot be read ({error.strerror})")
-
-    found = []
-    for place, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for path in (Path(place, name) for name in (*folders, *names) if not name.startswith(".")):
-            target = Path(os.path.realpath(path))  # of a link in a circle itself
-            if path.is_symlink() and not (target.is_relative_to(root) and os.path.exists(target)):
-                raise UserError(f"{option}: {path} is a link to {target}, which is no file or folder within {folder}")
-            if path.is_file():
-                found.append(path)
-            elif not path.is_dir():
-                raise UserError(f"{option}: {path} is neither a file nor a folder")
-    return sorted(found, key=lambda path: (path.is_symlink(), path))
-
-
-def read_text(path: Path) -> bytes:
-    """The bytes of a UTF-8 text file."""
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except MemoryError as error:
-        raise UserError(f"{path}: is larger than what is left of this machine's memory") from error
-    if not text:
-        raise UserError(f"{path}: is empty; expected UTF-8 text")
-    try:
-        text.decode()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 text (byte {error.start:,}: {error.reason})") from error
-    if b"\0" in text:
-        raise UserError(f"{path}: is a binary file (it holds NUL bytes); expected UTF-8 text")
-    return text
