@@ -16,6 +16,7 @@ from experiments.report import draw_all, gather, write_report
 from extrap.data.documents import Documents
 from extrap.errors import UserError
 from extrap.files import is_locked, write_atomic
+from extrap.pairs import extrapolates, pairs
 from extrap.results import (
     COLUMNS,
     MISSING,
@@ -366,6 +367,19 @@ def test_a_report_that_fails_halfway_leaves_the_last_one_as_it_was(tmp_path, cap
     draw_all(tmp_path)
 
 
+def test_a_report_leaves_no_table_of_an_earlier_one(tmp_path, capsys):
+    finished(tmp_path / "runs" / "made", "rope", 0)
+    (tmp_path / "made").mkdir()
+    for left in ("table.tex", "table_floor.tex"):
+        (tmp_path / "made" / left).write_text("of other rows")
+    gather(tmp_path, "made", "a test", "lengths=256")
+    tables = {path.name for path in (tmp_path / "made").glob("*.tex")}
+    assert tables == {"table_nonoverlap.tex", "table_same_targets.tex", "table_narrow.tex"}
+    assert "scheme & 256 " in (tmp_path / "made" / "table_narrow.tex").read_text()
+    message = refusal(gather, tmp_path, "made", "a test", "lengths=77")
+    assert message.startswith("TABLE: nothing was scored at lengths=77")
+
+
 def test_a_bad_folder_is_told_in_a_line_and_stops_no_other(tmp_path, capsys):
     rows = many({"a": {128: [1.0], 256: [2.0]}})
     for name in ("a", "b", "c"):
@@ -388,11 +402,13 @@ def test_a_report_can_be_made_again_from_its_rows_byte_for_byte(tmp_path, capsys
     printed = capsys.readouterr().out
     files = {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()}
     assert files.keys() == {
-        "rows.csv", "missing.csv", "training.csv", "provenance.yaml", "table.csv", "table.md", "table.tex",
+        "rows.csv", "missing.csv", "training.csv", "provenance.yaml", "table.csv", "table.md",
+        "table_nonoverlap.tex", "table_same_targets.tex", "table_narrow.tex",
         "perplexity.csv", "perplexity.png", "perplexity.pdf", "perplexity.svg",
         "pairs.csv", "pairs.md", "pairs.png", "pairs.pdf", "pairs.svg",
     }  # fmt: skip
-    assert all(str(tmp_path / "made" / name) in printed for name in files)
+    _, _, paths = printed.partition(f"written: {tmp_path / 'made'}\n")
+    assert set(paths.split()) == files.keys()
     for name in files.keys() - {"rows.csv", "missing.csv", "training.csv", "provenance.yaml"}:
         (tmp_path / "made" / name).unlink()
     draw_all(tmp_path)
@@ -550,7 +566,7 @@ def test_a_single_scheme_is_held_against_its_window(tmp_path):
     nll = {128: [1.0, 1.1], 256: [0.9, 1.0]}
     window = scheme_rows("a", {128: [1.0, 1.1], 256: [1.0, 1.1]}, extension="window", protocol="same_targets")
     rows = pd.concat([scheme_rows("a", nll, protocol="same_targets"), window])
-    written = {path.name for path in write_report(rows, NOTHING, tmp_path)}
+    written = {path.name for path in write_report(rows, NOTHING, pairs(rows), extrapolates(rows), tmp_path)}
     assert {"extrapolates.csv", "pairs.md"} <= written
     assert "pairs.png" not in written
     assert list(pd.read_csv(tmp_path / "extrapolates.csv")["eval_len"]) == [256]
