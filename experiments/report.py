@@ -34,13 +34,16 @@ from extrap.results import (
     collect,
     collect_missing,
     collect_training,
+    kept,
     load_missing,
     load_provenance,
     load_rows,
+    load_training,
     provenance,
     refuse_to_lose,
     save_rows,
     save_table,
+    with_kept,
 )
 from extrap.run_folders import evaluated, load_config
 from extrap.scored import scored_text
@@ -58,17 +61,26 @@ def gather(results: Path, name: str, command: str, table: str = "") -> None:
             raise UserError(_why_nothing(runs, missing))
         refuse_to_lose(folder, load_config(first / "config.yaml"))
         training = collect_training(runs)
+        stay, earlier = kept(folder, rows, missing), None
+        if stay:
+            earlier = load_provenance(folder / "provenance.yaml")
+            rows = with_kept(rows, load_rows(folder / "rows.csv"), stay)
+            missing = with_kept(missing, load_missing(folder / "missing.csv"), stay)
+            training = with_kept(training, load_training(folder / "training.csv"), stay)
         with all_or_nothing(folder) as draft:
             save_rows(draft / "rows.csv", rows)
             save_table(draft / "missing.csv", missing)
             save_rows(draft / "training.csv", training)
-            write_atomic(draft / "provenance.yaml", provenance(runs, command))
+            write_atomic(draft / "provenance.yaml", provenance(runs, command, stay, earlier))
             rows = load_rows(draft / "rows.csv")
             compared, against_window = pairs(rows), extrapolates(rows)
             write_report(rows, missing, compared, against_window, draft, table)
             written = sorted(path.name for path in draft.iterdir())
     told = answer(rows, missing, training, compared, against_window)
     print(f"\n{in_letters_of(sys.stdout.encoding, told)}\n\nwritten: {folder}")
+    if stay:
+        told = f"kept of the report that stood there, and not made here (provenance.yaml says by what): {', '.join(stay)}"
+        print(*wrap(told, WIDTH), sep="\n")
     print(*wrap("  ".join(written), WIDTH, initial_indent="  ", subsequent_indent="  "), sep="\n")
 
 

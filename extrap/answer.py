@@ -24,10 +24,10 @@ MODELS = {"mlm": "masked LM", "causal": "causal LM"}
 
 LEGEND = """\
 L: the training length. ±: 95 % t interval over seeds. Breaks, survives: perplexity more than 5 % above that at L, between \
-which lengths first, or nowhere; unclear where the interval over seeds holds both. Extrapolates: better with all of a \
-longer input than with attention cut off at L. Decided: beyond the noise of seeds and of text. In parentheses, what \
-leaves it undecided: so many seeds would show a difference as large and as varied as the one seen in 80 % of all tries; \
-text: other text might say otherwise; Holm: so many pairs are compared."""
+which lengths first, or nowhere; unclear where the interval over seeds holds both. Extrapolates: with all of a longer input \
+better than at L, and than with attention cut off at L. Decided: beyond the noise of seeds and of text. In parentheses, \
+what leaves it undecided: so many seeds would show a difference as large and as varied as the one seen in 80 % of all \
+tries; text: other text might say otherwise; Holm: so many pairs are compared."""
 ONE_SEED = "One seed decides nothing: what follows is what this one seed shows."
 FALLS = "(falls with length even where nothing beyond L is used)"  # perplexity under nonoverlap
 
@@ -230,7 +230,9 @@ class _Group:
             parts = []
             for scheme, part in lines.groupby("scheme", sort=False):
                 nearest = part.sort_values("seeds_needed", kind="stable").iloc[0]
-                open_ = f" ({_open(nearest)} at {length(nearest['eval_len'])})" if word == "undecided" else ""
+                enough = pd.notna(nearest["seeds_needed"]) and nearest["seeds_needed"] <= nearest["n_seeds"]
+                why = f"{'not for want of seeds' if enough else _open(nearest)} at {length(nearest['eval_len'])}"
+                open_ = f" ({why})" if word == "undecided" else ""
                 parts.append(f"{self.names[scheme]} at {_lengths(part['eval_len'], scored)}{open_}")
             told[word] = f"{word}: {'; '.join(parts)}"
         order = sorted(told, key=lambda word: (word != "yes", word == "undecided"))
@@ -324,7 +326,7 @@ class _Group:
         if len(at := sorted(lines.loc[lines["verdict"] == "yes", "eval_len"])):
             return f"{length(at[0])}" + (f" +{len(at) - 1} more" if len(at) > 1 else "")
         words = list(lines["verdict"].unique())
-        return words[0] if len(words) == 1 else " or ".join(sorted(words))
+        return words[0] if len(words) == 1 else "not shown"
 
 
 FATES = ("breaks", "unclear", "survives", "ends")
