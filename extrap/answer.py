@@ -29,6 +29,7 @@ better than at L, and than with attention cut off at L. Decided: beyond the nois
 what leaves it undecided: so many seeds would show a difference as large and as varied as the one seen in 80 % of all \
 tries; text: other text might say otherwise; Holm: so many pairs are compared."""
 ONE_SEED = "One seed decides nothing: what follows is what this one seed shows."
+THIS_TEXT = "The text is too little for an interval over text: what is decided is decided about this text."
 FALLS = "(falls with length even where nothing beyond L is used)"  # perplexity under nonoverlap
 
 Names = dict[str, str]  # scheme -> as it is printed
@@ -108,6 +109,8 @@ class _Group:
             lines += wrap(at + (f" {FALLS}" if reach and self.at_protocol == "nonoverlap" else ""), WIDTH)
         if high == 1:
             lines.append(ONE_SEED)
+        elif len(self.pairs) and (self.pairs["unit"] == "none").any():
+            lines.append(THIS_TEXT)
         return "\n".join([*lines, ""])
 
     def _scored(self, lines: pd.DataFrame) -> str:

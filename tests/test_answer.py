@@ -55,8 +55,15 @@ def losses(nats: dict[str, list[np.ndarray]], **changes: object) -> pd.DataFrame
 
 def test_the_best_at_l_and_by_how_much():
     text = sentence(said(many({"rope": around(1.0), "alibi": around(1.1), "nope": around(2.0)})), "best at L")
-    undecided = "but undecided against alibi, 10.5 % above (text); nope, 171.8 % above (text)"  # of two documents
-    assert text == f"rope, perplexity 2.72, {undecided}"
+    assert text == "rope, perplexity 2.72, decided against all others; next alibi, 10.5 % above"
+
+
+def test_text_that_is_too_little_is_told():
+    rows = many({"rope": around(1.0), "alibi": around(1.1)})
+    assert set(pairs(rows)["unit"]) == {"none"}
+    assert "what is decided is decided about this text" in said(rows)
+    lines = pairs(rows).assign(unit="documents")
+    assert "about this text" not in answer(rows, NONE_MISSING, UNTRAINED, lines, extrapolates(rows))
 
 
 def test_a_leader_that_is_not_decided_is_told_with_what_would_decide_it():
@@ -141,7 +148,8 @@ def test_controls_of_those_that_break():
 
 
 def test_what_is_undecided_is_what_pairs_leave_undecided():
-    rows = both_protocols({name: around(*2 * [1 + 0.001 * i]) for i, name in enumerate("abcdef")})
+    noise = np.random.default_rng(0).normal(1, 0.01, (6, 3))
+    rows = both_protocols({name: dict.fromkeys((128, 256), list(noise[i])) for i, name in enumerate("abcdef")})
     text = sentence(said(rows), "undecided")
     compared = pairs(rows)
     for protocol, eval_len in (("nonoverlap", 128), ("same_targets", 256)):
