@@ -15,6 +15,7 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import wrap
 
 import pandas as pd
 
@@ -22,30 +23,36 @@ from experiments.claims.report import write_claims
 from experiments.door import through
 from experiments.remake import draw_papers, paper_figures
 from experiments.speed.report import write_speed_report
+from extrap.answer import WIDTH, answer
 from extrap.errors import UserError
 from extrap.figures import draw, save_figure
 from extrap.files import locked, write_atomic
+from extrap.latex import remove_others, write_latex
 from extrap.pairs import extrapolates, pairs
 from extrap.pairs_report import pairs_figure, pairs_table
 from extrap.results import (
     collect,
     collect_missing,
     collect_training,
+    kept,
     load_missing,
     load_provenance,
     load_rows,
+    load_training,
     provenance,
     refuse_to_lose,
     save_rows,
     save_table,
+    with_kept,
 )
 from extrap.run_folders import evaluated, load_config
 from extrap.scored import scored_text
-from extrap.tables import csv_table, latex_table, markdown_table, text_table
+from extrap.tables import csv_table, markdown_table
+from extrap.typesetting import NONE
 
 
-def gather(results: Path, name: str, command: str) -> None:
-    """Writes results/<name>/ from the evaluated runs and prints the table; `command` is recorded as what made them."""
+def gather(results: Path, name: str, command: str, table: str = "") -> None:
+    """Writes results/<name>/ from the evaluated runs and prints the answer; `command` is recorded as what made them."""
     folder, runs = results / name, results / "runs" / name
     first = evaluated(runs)[0]
     with locked(runs / "locks" / "report.lock", seconds=600):  # a sweep and `make report` may come at once
@@ -53,16 +60,38 @@ def gather(results: Path, name: str, command: str) -> None:
         if not (rows["kind"] == "scheme").any():
             raise UserError(_why_nothing(runs, missing))
         refuse_to_lose(folder, load_config(first / "config.yaml"))
+        training = collect_training(runs)
+        stay, earlier = kept(folder, rows, missing), None
+        if stay:
+            earlier = load_provenance(folder / "provenance.yaml")
+            rows = with_kept(rows, load_rows(folder / "rows.csv"), stay)
+            missing = with_kept(missing, load_missing(folder / "missing.csv"), stay)
+            training = with_kept(training, load_training(folder / "training.csv"), stay)
         with all_or_nothing(folder) as draft:
             save_rows(draft / "rows.csv", rows)
             save_table(draft / "missing.csv", missing)
-            save_rows(draft / "training.csv", collect_training(runs))
-            write_atomic(draft / "provenance.yaml", provenance(runs, command))
-            written = [draft / "rows.csv", draft / "missing.csv", draft / "training.csv", draft / "provenance.yaml"]
-            written += write_report(load_rows(draft / "rows.csv"), missing, draft)
-    table = text_table(rows, pairs(rows), missing)
-    print(f"\n{table}\n\n* better than every other scheme as trained, each pair decided (pairs.md)\n")
-    print("written:", *(f"  {folder / path.name}" for path in written), sep="\n")
+            save_rows(draft / "training.csv", training)
+            write_atomic(draft / "provenance.yaml", provenance(runs, command, stay, earlier))
+            rows = load_rows(draft / "rows.csv")
+            compared, against_window = pairs(rows), extrapolates(rows)
+            write_report(rows, missing, compared, against_window, draft, table)
+            written = sorted(path.name for path in draft.iterdir())
+    told = answer(rows, missing, training, compared, against_window)
+    print(f"\n{in_letters_of(sys.stdout.encoding, told)}\n\nwritten: {folder}")
+    if stay:
+        told = f"kept of the report that stood there, and not made here (provenance.yaml says by what): {', '.join(stay)}"
+        print(*wrap(told, WIDTH), sep="\n")
+    print(*wrap("  ".join(written), WIDTH, initial_indent="  ", subsequent_indent="  "), sep="\n")
+
+
+def in_letters_of(encoding: str, text: str) -> str:
+    """Signs that a terminal does not have in others as wide; what else it lacks is for `through` to replace."""
+    for sign, plain in (("±", "~"), (NONE, "-")):
+        try:
+            sign.encode(encoding)
+        except UnicodeEncodeError:
+            text = text.replace(sign, plain)
+    return text
 
 
 def _why_nothing(runs: Path, missing: pd.DataFrame) -> str:
@@ -81,18 +110,30 @@ def all_or_nothing(folder: Path) -> Iterator[Path]:
         yield (draft := Path(name))
         if in_the_way := [folder / path.name for path in draft.iterdir() if (folder / path.name).is_dir()]:
             raise UserError(f"{in_the_way[0]} is a folder, expected a file or nothing; move it away")
-        for path in sorted(draft.iterdir()):
+        written = sorted(draft.iterdir())
+        for path in written:
             path.replace(folder / path.name)
+        remove_others(folder, {path.name for path in written})
 
 
-def write_report(rows: pd.DataFrame, missing: pd.DataFrame, folder: Path) -> list[Path]:
-    """Functions of the rows, of what is missing and of how many documents there were; returns what was written."""
+def write_report(
+    rows: pd.DataFrame,
+    missing: pd.DataFrame,
+    compared: pd.DataFrame,
+    against_window: pd.DataFrame,
+    folder: Path,
+    table: str = "",
+) -> list[Path]:
+    """Functions of the rows, of what is missing and of how many documents there were; returns what was written.
+
+    `compared` and `against_window` are pairs(rows) and extrapolates(rows) of these rows; `table` says what the narrow table
+    of LaTeX shows (see choose in extrap/latex.py).
+    """
     scored = f"\n{scored_text(rows, _held_out_documents(folder))}\n"
-    compared, against_window = pairs(rows), extrapolates(rows)
     save_table(folder / "table.csv", csv_table(rows, compared))
     write_atomic(folder / "table.md", markdown_table(rows, compared, missing) + scored)
-    write_atomic(folder / "table.tex", latex_table(rows, compared, missing))
-    written = [*(folder / f"table.{suffix}" for suffix in ("csv", "md", "tex")), *draw(rows, folder)]
+    written = [folder / "table.csv", folder / "table.md"]
+    written += [*write_latex(folder, rows, compared, missing, table), *draw(rows, folder)]
     if len(compared):  # a single scheme has nobody to be compared with
         written += save_figure(pairs_figure(compared), compared, folder / "pairs")
     if len(against_window):
@@ -111,7 +152,8 @@ def _held_out_documents(folder: Path) -> int | None:
 
 
 def report_again(folder: Path) -> list[Path]:
-    return write_report(load_rows(folder / "rows.csv"), load_missing(folder / "missing.csv"), folder)
+    rows, missing = load_rows(folder / "rows.csv"), load_missing(folder / "missing.csv")
+    return write_report(rows, missing, pairs(rows), extrapolates(rows), folder)
 
 
 # what the measurements of a folder are named -> how its report is written
@@ -152,14 +194,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Tables and figures from rows.")
     parser.add_argument("--results", type=Path, default=Path("results"))
     verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("gather").add_argument("name")
+    gathering = verbs.add_parser("gather")
+    gathering.add_argument("name")
+    gathering.add_argument("--table", default="", help='"protocol=... lengths=... schemes=..." of table_narrow.tex')
     verbs.add_parser("draw")
     verbs.add_parser("claims")
     arguments = parser.parse_args()
     if arguments.verb == "gather":
         told = arguments.results / arguments.name / "provenance.yaml"
         known = load_provenance(told)["command"] if told.exists() else None
-        gather(arguments.results, arguments.name, known or f"python -m experiments.report gather {arguments.name}")
+        made_by = known or f"python -m experiments.report gather {arguments.name}"
+        gather(arguments.results, arguments.name, made_by, arguments.table)
     elif arguments.verb == "claims":
         print(*write_claims(arguments.results), sep="\n")
     else:

@@ -38,7 +38,8 @@ MADE_BY = ("version", "git_commit", "git_dirty", "python", "torch", "device", "p
 def refuse_to_lose(results: Path, config: dict[str, Any], planned: Collection[tuple[str, int]] = ()) -> None:
     """Raises UserError if a report of these (scheme, seed) would replace one of another config, or one that holds more.
 
-    Another machine may have other data and another precision: there the same experiment is made anew.
+    It may hold other schemes, whose rows are kept (see `kept`), if recipe, data and precision are the same. Another machine
+    may have other data and another precision: there the same experiment is made anew.
     """
     if not (results / "rows.csv").exists():
         return
@@ -54,14 +55,50 @@ def refuse_to_lose(results: Path, config: dict[str, Any], planned: Collection[tu
         refuse_changed(folder)
         if (folder / "eval.csv").exists():
             found.append(load_rows(folder / "eval.csv"))
-    kept = {run for table in found for run in _runs_of(table)}
-    if lost := sorted(_runs_of(rows) - {*planned} - kept):
+    made = {run for table in found for run in _runs_of(table)} | {*planned}
+    if lost := sorted(_runs_of(rows) - made):
+        changes = differences(_same_numbers(old), _same_numbers(config))
+        if references := sorted({*rows.loc[rows["kind"] != "scheme", "scheme"]} & {scheme for scheme, _ in lost}):
+            why = f"{references[0]} is no scheme"
+        elif changes:
+            why = f"nor can their rows stand beside these: {'; '.join(changes)}"
+        elif partly := sorted({scheme for scheme, _ in lost} & {scheme for scheme, _ in made}):
+            why = f"all seeds of {partly[0]} are made by one program"
+        else:
+            return  # they are kept
         named = ", ".join(f"{scheme} seed {seed}" for scheme, seed in lost[:3])
         raise UserError(
             f"{results} holds {len(lost)} runs that are neither planned now nor finished in {runs}, and would drop: {named}"
-            f"{', ...' if len(lost) > 3 else ''}. Run the sweep that makes them, choose another name=..., or move {results} "
-            "away"
+            f"{', ...' if len(lost) > 3 else ''}; {why}. Run the sweep that makes them, choose another name=..., or move "
+            f"{results} away"
         )
+
+
+def kept(results: Path, rows: pd.DataFrame, missing: pd.DataFrame) -> list[str]:
+    """The runs of an earlier report that `rows` and `missing` of the runs here do not hold, and which stay in it.
+
+    Raises UserError where both score the references, which nobody trains, and get other numbers.
+    """
+    if not (results / "rows.csv").exists():
+        return []
+    old = load_rows(results / "rows.csv")
+    both = old[old["kind"] != "scheme"].merge(rows[rows["kind"] != "scheme"], on=["kind", *KEY], suffixes=("", "_here"))
+    if not np.allclose(both["nll_sum"], both["nll_sum_here"], rtol=1e-6, atol=0):
+        worst = both.loc[(both["nll_sum"] - both["nll_sum_here"]).abs().idxmax()]
+        raise UserError(
+            f"{results} holds other references than the runs here: {worst['scheme']} at {worst['eval_len']} has "
+            f"nll_sum={worst['nll_sum']} there and {worst['nll_sum_here']} here; choose another name=..."
+        )
+    made = _runs_of(rows) | _runs_of(missing)
+    trained = old[old["kind"] == "scheme"]
+    runs = trained[["run", "scheme", "seed"]].drop_duplicates().itertuples(index=False, name=None)
+    return sorted(run for run, scheme, seed in runs if (scheme, seed) not in made)
+
+
+def with_kept(table: pd.DataFrame, old: pd.DataFrame, runs: list[str]) -> pd.DataFrame:
+    """A table of the runs here, and of an earlier report the lines of these runs, in the order of their names."""
+    both = pd.concat([part for part in (table, old[old["run"].isin(runs)]) if len(part)] or [table], ignore_index=True)
+    return both.sort_values("run", kind="stable", ignore_index=True) if runs else table
 
 
 def _runs_of(table: pd.DataFrame) -> set[tuple[str, int]]:
@@ -73,6 +110,12 @@ def _comparable(config: dict[str, Any]) -> dict[str, Any]:
     train = {key: value for key, value in config["train"].items() if key != "precision"}
     data = {key: value for key, value in config["data"].items() if not key.startswith(("sha256", "train", "valid"))}
     return {key: config[key] for key in ("model", "objective", "eval")} | {"train": train, "data": data}
+
+
+def _same_numbers(config: dict[str, Any]) -> dict[str, Any]:
+    """What must be the same of rows that stand side by side, whoever made them: all but where their text lay."""
+    data = {key: value for key, value in config["data"].items() if key not in ("train", "valid")}
+    return {key: config[key] for key in ("model", "objective", "eval", "train")} | {"data": data}
 
 
 def collect(runs: Path) -> pd.DataFrame:
@@ -126,8 +169,11 @@ def load_training(path: Path) -> pd.DataFrame:
     return losses
 
 
-def provenance(runs: Path, command: str) -> str:
-    """YAML: the command that made the rows, what its runs share, and the machines and versions they ran on."""
+def provenance(runs: Path, command: str, kept_runs: Sequence[str] = (), earlier: dict[str, Any] | None = None) -> str:
+    """YAML: the command that made the rows, what its runs share, and the machines and versions they ran on.
+
+    Under `kept`, what `earlier` told of the runs that stay of another report.
+    """
     folders = evaluated(runs)
     config = load_config(folders[0] / "config.yaml")
     metas = [load_meta(folder / "meta.json") for folder in folders if (folder / "meta.json").exists()]
@@ -140,11 +186,23 @@ def provenance(runs: Path, command: str) -> str:
             "made_by": [one for i, one in enumerate(made_by) if one not in made_by[:i]],
             "config": {key: value for key, value in config.items() if key not in MAY_DIFFER},
             "used": metas[0].get("used", {}) if metas else {},  # of the data
-        },
+        }
+        | _told_of(kept_runs, earlier or {}),
         sort_keys=False,
         width=125,
     )
     return text
+
+
+def _told_of(runs: Sequence[str], earlier: dict[str, Any]) -> dict[str, Any]:
+    """What made the runs that are kept: of one report, or of several one after the other."""
+    before = [part | {"runs": [run for run in part["runs"] if run in runs]} for part in earlier.get("kept", [])]
+    rest = [run for run in runs if not any(run in part["runs"] for part in before)]
+    parts = [part for part in before if part["runs"]]
+    if rest:
+        parts.append({"command": earlier["command"], "runs": rest, "made_by": earlier["made_by"]})
+        parts[-1] |= {"code": earlier["config"]["code"]} if "code" in earlier["config"] else {}
+    return {"kept": parts} if parts else {}
 
 
 def load_provenance(path: Path) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Rows -> tables of perplexity for people (terminal, Markdown, LaTeX) and for machines (CSV). Imports no torch."""
+"""Rows -> tables of perplexity for people (Markdown; LaTeX takes its blocks) and machines (CSV). Imports no torch."""
 
 from collections.abc import Callable
 from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -9,22 +10,19 @@ import pandas as pd
 from extrap.null import early_token_null
 from extrap.pairs import best
 from extrap.stats import BELOW, FLOORS, SCHEME, SETTING, against_floor, summarise
-from extrap.typesetting import (
-    NONE,
-    align,
-    bits_per,
-    escape_latex,
-    interval,
-    latex_cell,
-    length,
-    markdown,
-    name,
-    number,
-    percent,
-)
+from extrap.typesetting import NONE, bits_per, interval, length, markdown, name, number
 
 NOTHING = pd.DataFrame(columns=[*SETTING, "run", "scheme", "extension", "eval_len", "reason"])  # is missing
-MOST = {"terminal": 6, "page": 8}  # lengths side by side: a terminal of 130 columns, a page of text
+MOST = 8  # lengths side by side
+
+
+class Block(NamedTuple):
+    """One table of a report."""
+
+    setting: tuple[object, ...]
+    kind: str  # perplexity, controls, excess or floor
+    title: str
+    table: pd.DataFrame  # text; the first column names schemes
 
 
 def csv_table(rows: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
@@ -36,7 +34,7 @@ def csv_table(rows: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
     """
     rows = _tabulated(rows)
     floor, null = against_floor(rows), early_token_null(rows)
-    summary = _summary(rows, compared, floor)
+    summary = summary_with_best(rows, compared, floor)
     keys = [*SETTING, "scheme", "extension", "eval_len"]
     if not floor.empty:
         summary = summary.merge(floor.drop(columns=["ratio", "log_ppl", "n_seeds", "impossible"]), on=keys, how="left")
@@ -46,38 +44,16 @@ def csv_table(rows: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
     return summary
 
 
-def text_table(rows: pd.DataFrame, compared: pd.DataFrame, missing: pd.DataFrame = NOTHING) -> str:
-    """For a terminal: perplexity and its interval, the best with a star."""
-    parts = []
-    for title, table in _blocks(rows, compared, missing, _cell_text, MOST["terminal"]):
-        parts += [title, table.to_markdown(index=False, tablefmt="simple", disable_numparse=True, colalign=align(table))]
-    if _leaves_out(rows, MOST["terminal"]):
-        parts.append(LENGTHS_NOTE)
-    return "\n\n".join([*parts, *_missing_note(missing)])
-
-
 def markdown_table(rows: pd.DataFrame, compared: pd.DataFrame, missing: pd.DataFrame = NOTHING) -> str:
     """For a page: perplexity, its interval and its ratio to the training length; the best in bold."""
-    parts = [_notes(rows), *_missing_note(missing)]
-    for title, table in _blocks(rows, compared, missing, _cell_markdown, MOST["page"]):
+    parts = [_notes(rows), *missing_note(missing)]
+    for _, _, title, table in blocks(rows, compared, missing, _cell_markdown, MOST):
         parts += [f"**{title}**", markdown(table, ["scheme"])]
     return "\n\n".join(parts) + "\n"
 
 
-def latex_table(rows: pd.DataFrame, compared: pd.DataFrame, missing: pd.DataFrame = NOTHING) -> str:
-    """booktabs tables, one a protocol, otherwise the Markdown ones; needs \\usepackage{booktabs}."""
-    notes = "\n".join([_notes(rows), *_missing_note(missing)])
-    parts = ["% " + notes.replace("**", "").replace("\n", "\n% ") + "\n"]
-    for title, table in _blocks(rows, compared, missing, _cell_markdown, MOST["page"]):
-        cells = table.map(latex_cell).assign(scheme=table["scheme"].map(escape_latex))
-        styled = cells.rename(columns=escape_latex).style.hide(axis="index")
-        body = styled.to_latex(hrules=True, column_format="l" + "r" * (table.shape[1] - 1))
-        caption = f"\\caption{{{escape_latex(title)}.}}"
-        parts.append(f"\\begin{{table}}\n\\centering\\footnotesize\n{caption}\n{body}\\end{{table}}\n")
-    return "\n".join(parts)
-
-
-def _summary(rows: pd.DataFrame, compared: pd.DataFrame, floor: pd.DataFrame) -> pd.DataFrame:
+def summary_with_best(rows: pd.DataFrame, compared: pd.DataFrame, floor: pd.DataFrame) -> pd.DataFrame:
+    """The lines of summarise, and which of them are best (see csv_table)."""
     summary = summarise(rows)
     summary["best"] = best(compared, summary)
     if not floor.empty:
@@ -117,7 +93,7 @@ worth, negative where longer inputs do harm. Who is below the floor by more than
 def _notes(rows: pd.DataFrame) -> str:
     bits = rows[["objective", "data"]].drop_duplicates().itertuples(index=False, name=None)
     notes = [NOTE.format(bits=" or ".join(dict.fromkeys(bits_per(*of) for of in bits)))]
-    if _leaves_out(rows, MOST["page"]):
+    if _leaves_out(rows, MOST):
         notes.append(LENGTHS_NOTE)
     if (~summarise(_tabulated(rows))["beats_unigram"].fillna(True)).any():
         notes.append(UNLEARNED_NOTE)
@@ -130,7 +106,7 @@ def _notes(rows: pd.DataFrame) -> str:
     return "\n".join(notes)
 
 
-def _missing_note(missing: pd.DataFrame) -> list[str]:
+def missing_note(missing: pd.DataFrame) -> list[str]:
     """What was not measured, and why: a sentence a run and reason."""
     told = []
     for (run, reason, extension), part in missing.groupby(["run", "reason", "extension"], sort=False):
@@ -166,14 +142,14 @@ def _shown_null(rows: pd.DataFrame) -> pd.DataFrame:
     return null if null.empty else null[(null["full_context"] != "same_targets") & (null["eval_len"] > null["train_len"])]
 
 
-def _blocks(
+def blocks(
     rows: pd.DataFrame, compared: pd.DataFrame, missing: pd.DataFrame, cell: Callable[[pd.Series], str], most: int
-) -> list[tuple[str, pd.DataFrame]]:
-    """(title, table) for every setting: schemes, their controls, and what there is to compare them with."""
+) -> list[Block]:
+    """For every setting: schemes, their controls, and what there is to compare them with; `cell` shows a perplexity."""
     rows = _tabulated(rows)
-    blocks = []
+    found = []
     floor, null = against_floor(rows), _shown_null(rows)
-    for setting, lines in _summary(rows, compared, floor).groupby(SETTING, sort=False):
+    for setting, lines in summary_with_best(rows, compared, floor).groupby(SETTING, sort=False):
         objective, data, train_len, protocol = setting
         where = f"by length, {objective} on {data}, trained on {train_len}"
         counts = lines.loc[lines["kind"] == "scheme", "n_seeds"]
@@ -182,14 +158,18 @@ def _blocks(
         goes_beyond = lines.groupby(SCHEME)["eval_len"].transform("max") > train_len  # up to there an extension is a copy
         trained, shown = lines["extension"] == "none", _shown(lines, most)
         lacking = _of(missing, setting).set_index(["scheme", "extension", "eval_len"])["reason"].to_dict()
-        for what, part in (("perplexity", lines[trained]), ("controls, perplexity", lines[~trained & goes_beyond])):
+        for kind, part in (("perplexity", lines[trained]), ("controls", lines[~trained & goes_beyond])):
             if len(part):
-                blocks.append((f"{protocol}: {what} {where}, {seeds}", _perplexity_block(part, lacking, shown, cell)))
+                what = "perplexity" if kind == "perplexity" else "controls, perplexity"
+                table = _perplexity_block(part, lacking, shown, cell)
+                found.append(Block(setting, kind, f"{protocol}: {what} {where}, {seeds}", table))
         if len(chosen := _of(null, setting)):
-            blocks.append((f"{protocol}: excess over the early-token null {where}", _null_block(chosen, shown)))
+            title = f"{protocol}: excess over the early-token null {where}"
+            found.append(Block(setting, "excess", title, _null_block(chosen, shown)))
         if len(chosen := _of(floor, setting)):
-            blocks.append((f"{protocol}: nats per token above the floor {where}", _floor_block(chosen, shown)))
-    return blocks
+            title = f"{protocol}: nats per token above the floor {where}"
+            found.append(Block(setting, "floor", title, _floor_block(chosen, shown)))
+    return found
 
 
 def _of(table: pd.DataFrame, setting: tuple[object, ...]) -> pd.DataFrame:
@@ -258,10 +238,6 @@ def _bracket(line: pd.Series, longest: int, lengths: list[int], ends: bool) -> s
     if longest < max(lengths):
         return f"ends at {longest:,}" if ends else f"none to {longest:,}"
     return "none"
-
-
-def _cell_text(line: pd.Series) -> str:
-    return f"{'*' if line['best'] else ''}{number(line['ppl'])}{percent(line['log_ppl_half'])}"
 
 
 def _cell_markdown(line: pd.Series) -> str:

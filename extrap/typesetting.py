@@ -73,8 +73,12 @@ def escape_latex(text: str) -> str:
         "\\": r"\textbackslash{}",
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
+        "[": "{[}",  # after the end of a line it would be an option of that
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
         "–": "--",
-        "±": r"$\pm$",
         "†": r"$\dagger$",
+        "±": r"$\pm$",
     } | {c: f"\\{c}" for c in "&%$#_{}"}
     return "".join(special.get(character, character) for character in one_line(text))

@@ -182,7 +182,7 @@ def test_a_report_that_would_lose_results_is_refused(tmp_path):
     (results / "rows.csv").write_text(rows)
     refusals = [
         (["experiment=smoke", "name=main"], r"holds results of another config: .*train\.max_steps: 2400 -> 20"),
-        (["experiment=main", "position=rope"], r"would drop: alibi seed 0.*name="),
+        (["experiment=main", "position=rope", "train.precision=fp32"], r"would drop: alibi seed 0.*precision: .*name="),
         (["experiment=main", "seed=0"], r"holds 12 runs .* would drop: alibi seed 1"),
     ]
     for overrides, message in refusals:

@@ -14,6 +14,7 @@ from experiments.report import write_report
 from experiments.speed.report import write_speed_report
 from extrap.compose import CONF, compose_grid
 from extrap.config import Config
+from extrap.pairs import extrapolates, pairs
 from extrap.results import load_missing, load_rows
 from extrap.stats import LEARNED, UNFIT, perplexity
 
@@ -78,7 +79,8 @@ QUICK = [pytest.param(name, marks=[] if name in ("main", "markov") else pytest.m
 @pytest.mark.parametrize("name", QUICK)
 def test_tables_and_figures_show_the_rows(name, tmp_path):
     (tmp_path / "provenance.yaml").write_bytes((RESULTS / name / "provenance.yaml").read_bytes())
-    written = write_report(rows_of(name), load_missing(RESULTS / name / "missing.csv"), tmp_path)
+    rows = rows_of(name)
+    written = write_report(rows, load_missing(RESULTS / name / "missing.csv"), pairs(rows), extrapolates(rows), tmp_path)
     check_committed(name, written, {"rows.csv", "missing.csv", "training.csv", "provenance.yaml"})
 
 

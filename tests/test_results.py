@@ -16,6 +16,7 @@ from experiments.report import draw_all, gather, write_report
 from extrap.data.documents import Documents
 from extrap.errors import UserError
 from extrap.files import is_locked, write_atomic
+from extrap.pairs import extrapolates, pairs
 from extrap.results import (
     COLUMNS,
     MISSING,
@@ -323,6 +324,91 @@ def test_a_report_that_would_drop_runs_is_refused(tmp_path, capsys):
     assert (tmp_path / "made" / "rows.csv").read_bytes() == rows
 
 
+def other(results: Path, runs: Path, **config: object) -> dict[str, bytes]:
+    """A report of rope and nope, seeds 0 and 1, whose runs are gone; and of another scheme the runs."""
+    for scheme in ("rope", "nope"):
+        for seed in (0, 1):
+            finished(runs, scheme, seed)
+    gather(results, runs.name, "the first sweep")
+    shutil.rmtree(runs)
+    finished(runs, "mine", 0, **config)
+    return {path.name: path.read_bytes() for path in (results / runs.name).iterdir()}
+
+
+def test_an_own_scheme_joins_the_rows_that_stand_there(tmp_path, capsys):
+    runs = tmp_path / "runs" / "made"
+    other(tmp_path, runs)
+    before = load_rows(tmp_path / "made" / "rows.csv")
+    capsys.readouterr()
+    gather(tmp_path, "made", "the second sweep")
+    assert "kept of the report that stood there" in capsys.readouterr().out
+    rows = load_rows(tmp_path / "made" / "rows.csv")
+    assert list(dict.fromkeys(rows["run"])) == ["mine-seed0", "nope-seed0", "nope-seed1", "rope-seed0", "rope-seed1"]
+    of_before = rows[rows["scheme"] != "mine"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(of_before, before, check_exact=True)
+    for name in ("table.md", "pairs.md", "perplexity.csv"):
+        assert "mine" in (tmp_path / "made" / name).read_text()
+    told = load_provenance(tmp_path / "made" / "provenance.yaml")
+    assert told["command"] == "the second sweep"
+    assert [(part["command"], part["runs"]) for part in told["kept"]] == [
+        ("the first sweep", ["nope-seed0", "nope-seed1", "rope-seed0", "rope-seed1"])
+    ]
+
+
+def test_what_is_kept_stays_told_and_gives_way_to_runs_made_here(tmp_path, capsys):
+    runs = tmp_path / "runs" / "made"
+    other(tmp_path, runs)
+    gather(tmp_path, "made", "the second sweep")
+    for seed in (0, 1):
+        finished(runs, "rope", seed)
+    gather(tmp_path, "made", "the third sweep")
+    (part,) = load_provenance(tmp_path / "made" / "provenance.yaml")["kept"]
+    assert (part["command"], part["runs"]) == ("the first sweep", ["nope-seed0", "nope-seed1"])
+    for seed in (0, 1):
+        finished(runs, "nope", seed)
+    gather(tmp_path, "made", "the whole sweep")
+    assert "kept" not in load_provenance(tmp_path / "made" / "provenance.yaml")
+    assert load_rows(tmp_path / "made" / "rows.csv")["scheme"].nunique() == 3
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"data": {"_target_": "stdlib", "sha256": "other"}}, "data.sha256"),
+        ({"train": CONFIG["train"] | {"precision": "fp32"}}, "train.precision: nothing -> fp32"),
+        ({"train": CONFIG["train"] | {"lr": 0.1}}, "train.lr: 0.002 -> 0.1"),
+        ({"eval": {"lengths": [128]}}, "eval.lengths"),
+    ],
+)
+def test_rows_of_another_recipe_data_or_precision_are_never_joined(tmp_path, capsys, changed, told):
+    before = other(tmp_path, tmp_path / "runs" / "made", **changed)
+    assert told in refusal(gather, tmp_path, "made", "a test")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()} == before
+
+
+def test_seeds_of_one_scheme_are_of_one_making(tmp_path, capsys):
+    runs = tmp_path / "runs" / "made"
+    before = other(tmp_path, runs)
+    finished(runs, "rope", 2)
+    assert "all seeds of rope are made by one program" in refusal(gather, tmp_path, "made", "a test")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()} == before
+
+
+def test_other_references_are_another_text(tmp_path, capsys):
+    runs = tmp_path / "runs" / "made"
+    floor = both_protocols({"unigram": {128: [1.0], 256: [2.0]}}).assign(kind="unigram", run="reference", experiment="made")
+    shared = {key: value for key, value in CONFIG.items() if key not in ("seed", "position")}
+    for nll in (1.0, 1.1):
+        claim(runs / "reference", shared)
+        finish(runs / "reference", {"eval.csv": as_csv(floor.assign(nll_sum=nll * floor["nll_sum"]))})
+        if nll == 1.0:
+            finished(runs, "rope", 0)
+            gather(tmp_path, "made", "the first sweep")
+            shutil.rmtree(runs)
+    finished(runs, "mine", 0)
+    assert "holds other references than the runs here: unigram" in refusal(gather, tmp_path, "made", "a test")
+
+
 def test_a_report_of_runs_that_are_not_finished_says_so(tmp_path):
     runs = tmp_path / "runs" / "made"
     claim(runs / "rope-seed0", CONFIG)
@@ -366,6 +452,19 @@ def test_a_report_that_fails_halfway_leaves_the_last_one_as_it_was(tmp_path, cap
     draw_all(tmp_path)
 
 
+def test_a_report_leaves_no_table_of_an_earlier_one(tmp_path, capsys):
+    finished(tmp_path / "runs" / "made", "rope", 0)
+    (tmp_path / "made").mkdir()
+    for left in ("table.tex", "table_floor.tex"):
+        (tmp_path / "made" / left).write_text("of other rows")
+    gather(tmp_path, "made", "a test", "lengths=256")
+    tables = {path.name for path in (tmp_path / "made").glob("*.tex")}
+    assert tables == {"table_nonoverlap.tex", "table_same_targets.tex", "table_narrow.tex"}
+    assert "scheme & 256 " in (tmp_path / "made" / "table_narrow.tex").read_text()
+    message = refusal(gather, tmp_path, "made", "a test", "lengths=77")
+    assert message.startswith("TABLE: nothing was scored at lengths=77")
+
+
 def test_a_bad_folder_is_told_in_a_line_and_stops_no_other(tmp_path, capsys):
     rows = many({"a": {128: [1.0], 256: [2.0]}})
     for name in ("a", "b", "c"):
@@ -388,11 +487,13 @@ def test_a_report_can_be_made_again_from_its_rows_byte_for_byte(tmp_path, capsys
     printed = capsys.readouterr().out
     files = {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()}
     assert files.keys() == {
-        "rows.csv", "missing.csv", "training.csv", "provenance.yaml", "table.csv", "table.md", "table.tex",
+        "rows.csv", "missing.csv", "training.csv", "provenance.yaml", "table.csv", "table.md",
+        "table_nonoverlap.tex", "table_same_targets.tex", "table_narrow.tex",
         "perplexity.csv", "perplexity.png", "perplexity.pdf", "perplexity.svg",
         "pairs.csv", "pairs.md", "pairs.png", "pairs.pdf", "pairs.svg",
     }  # fmt: skip
-    assert all(str(tmp_path / "made" / name) in printed for name in files)
+    _, _, paths = printed.partition(f"written: {tmp_path / 'made'}\n")
+    assert set(paths.split()) == files.keys()
     for name in files.keys() - {"rows.csv", "missing.csv", "training.csv", "provenance.yaml"}:
         (tmp_path / "made" / name).unlink()
     draw_all(tmp_path)
@@ -550,7 +651,7 @@ def test_a_single_scheme_is_held_against_its_window(tmp_path):
     nll = {128: [1.0, 1.1], 256: [0.9, 1.0]}
     window = scheme_rows("a", {128: [1.0, 1.1], 256: [1.0, 1.1]}, extension="window", protocol="same_targets")
     rows = pd.concat([scheme_rows("a", nll, protocol="same_targets"), window])
-    written = {path.name for path in write_report(rows, NOTHING, tmp_path)}
+    written = {path.name for path in write_report(rows, NOTHING, pairs(rows), extrapolates(rows), tmp_path)}
     assert {"extrapolates.csv", "pairs.md"} <= written
     assert "pairs.png" not in written
     assert list(pd.read_csv(tmp_path / "extrapolates.csv")["eval_len"]) == [256]
@@ -591,7 +692,7 @@ def test_tables_and_pairs_say_which_documents_were_scored(tmp_path):
     rows = many({"a": {128: [1.0, 1.1]}, "b": {128: [2.0, 2.2]}})
     config = {"model": {}, "objective": {}, "eval": {}, "train": {}, "data": {"valid_documents": 7}}
     (tmp_path / "provenance.yaml").write_text(yaml.safe_dump({"command": "made", "config": config}))
-    write_report(rows, NOTHING, tmp_path)
+    write_report(rows, NOTHING, pairs(rows), extrapolates(rows), tmp_path)
     for page in ("table.md", "pairs.md"):
         text = " ".join((tmp_path / page).read_text().split())
         assert (

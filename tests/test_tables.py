@@ -44,16 +44,8 @@ def csv_table(rows: pd.DataFrame) -> pd.DataFrame:
     return tables.csv_table(rows, decided(rows))
 
 
-def text_table(rows: pd.DataFrame, missing: pd.DataFrame = NOTHING) -> str:
-    return tables.text_table(rows, decided(rows), missing)
-
-
 def markdown_table(rows: pd.DataFrame, missing: pd.DataFrame = NOTHING) -> str:
     return tables.markdown_table(rows, decided(rows), missing)
-
-
-def latex_table(rows: pd.DataFrame, missing: pd.DataFrame = NOTHING) -> str:
-    return tables.latex_table(rows, decided(rows), missing)
 
 
 def markdown_blocks(text: str) -> list[Table]:
@@ -66,15 +58,6 @@ def markdown_blocks(text: str) -> list[Table]:
             blocks.append([row])
         elif not all(re.fullmatch(":?-+:?", cell) for cell in row):
             blocks[-1].append(row)
-    return blocks
-
-
-def latex_blocks(text: str) -> list[Table]:
-    blocks = []
-    for body in re.findall(r"\\begin{tabular}{l(?:r*)}\n(.*?)\\end{tabular}", text, flags=re.DOTALL):
-        lines = [line for line in body.splitlines() if line not in (r"\toprule", r"\midrule", r"\bottomrule")]
-        assert all(line.endswith(r" \\") for line in lines)
-        blocks.append([[cell.strip() for cell in re.split(r"(?<!\\)&", line.removesuffix(r"\\"))] for line in lines])
     return blocks
 
 
@@ -95,24 +78,6 @@ def test_markdown_numbers_by_hand():
     assert NONE == "–"
 
 
-def test_latex_has_the_numbers_of_markdown():
-    (markdown,), (latex,) = markdown_blocks(markdown_table(many(TWO_SEEDS))), latex_blocks(latex_table(many(TWO_SEEDS)))
-
-    def plain(cell: str) -> str:
-        cell = re.sub(r"\\textbf{([^}]*)}", r"**\1**", cell)
-        return cell.replace(r"$\pm$", "±").replace(r"\%", "%").replace("--", NONE)
-
-    assert [[plain(cell) for cell in row] for row in latex] == markdown
-
-
-def test_the_terminal_shows_the_same_with_a_star_for_the_best():
-    text = text_table(many(TWO_SEEDS))
-    lines = {line.split()[0]: line for line in text.splitlines() if line.strip()}
-    assert re.split(r" {2,}", lines["rope"]) == ["rope", "*5.00 ±14%", "*6.00 ±14%", "128 to 256", "2.322", "100"]
-    assert re.split(r" {2,}", lines["learned"].strip())[1:4] == ["1,234 ±0.0%", NONE, "ends at 128"]
-    assert "2 seeds" in text
-
-
 def test_csv_holds_everything_unrounded():
     rows = with_floor({"rope": {128: [1.5, 1.6], 512: [1.4, 1.6]}})
     table = csv_table(rows).set_index(["scheme", "eval_len"])
@@ -130,14 +95,13 @@ def test_csv_holds_everything_unrounded():
 def test_the_floor_table_by_hand():
     rows = with_floor({"uses": {128: [1.5] * 2, 256: [1.4] * 2, 512: [1.3, 1.32]}, "ends": {128: [1.54, 1.56]}})
     for made in (rows, shuffled(rows, seed=1), shuffled(rows, seed=2)):  # the order of rows is no matter
-        for table in (markdown_blocks(markdown_table(made))[1], latex_blocks(latex_table(made))[1]):
-            plain = [[cell.replace(r"\%", "%").replace(r"$\pm$", "±").replace("--", NONE) for cell in row] for row in table]
-            assert plain[0] == ["scheme", "128", "256", "512", "learned at L", "gained", "verdict"]
-            half = f"{12.706204736 * 0.01:.3f}"
-            lines = {row[0]: row[1:] for row in plain[1:]}
-            assert lines["uses"] == ["0.100 ±0.000", "0.100 ±0.000", f"0.110 ±{half}", "80 %", "95 %", "uses more context"]
-            assert lines["ends"] == [f"0.150 ±{half}", NONE, NONE, "70 %", NONE, "ends"]
-            assert lines.keys() == {"uses", "ends"}
+        plain = markdown_blocks(markdown_table(made))[1]
+        assert plain[0] == ["scheme", "128", "256", "512", "learned at L", "gained", "verdict"]
+        half = f"{12.706204736 * 0.01:.3f}"
+        lines = {row[0]: row[1:] for row in plain[1:]}
+        assert lines["uses"] == ["0.100 ±0.000", "0.100 ±0.000", f"0.110 ±{half}", "80 %", "95 %", "uses more context"]
+        assert lines["ends"] == [f"0.150 ±{half}", NONE, NONE, "70 %", NONE, "ends"]
+        assert lines.keys() == {"uses", "ends"}
 
 
 def test_references_have_no_blow_up_and_no_interval():
@@ -164,8 +128,6 @@ def test_a_single_undecided_pair_takes_the_bold_away():
         is_of_a = "a" in (line["scheme_a"], line["scheme_b"])
         assert tables.csv_table(rows, told)["best"].any() != is_of_a, "what others leave open is no matter"
         assert ("**2.7" in tables.markdown_table(rows, told)) != is_of_a
-        assert (r"\textbf{2.7" in tables.latex_table(rows, told)) != is_of_a
-        assert ("*2.7" in tables.text_table(rows, told)) != is_of_a
 
 
 def test_controls_and_references_are_never_bold_and_stand_in_nobody_s_way():
@@ -196,7 +158,6 @@ def test_what_has_learned_next_to_nothing_is_marked():
     trained, controls = markdown_blocks(markdown_table(rows))
     assert [row[0] for row in trained[1:]] == ["flat †", "learns", "unigram"]
     assert [row[0] for row in controls[1:]] == ["flat + window †"]
-    assert r"flat $\dagger$" in latex_table(rows)
     assert "†: at L not 5 % better than the frequencies" in markdown_table(rows)
     assert "†" not in markdown_table(many(nll)), "without a reference nothing is said"
 
@@ -204,11 +165,9 @@ def test_what_has_learned_next_to_nothing_is_marked():
 def test_bold_stands_where_a_scheme_is_best_and_nowhere_else():
     rows = both_protocols({"a": {128: [1.0, 1.01], 256: [3.0, 3.02]}, "b": {128: [2.0, 2.03], 256: [2.0, 2.01]}})
     best = csv_table(rows).set_index(["protocol", "scheme", "eval_len"])["best"]
-    for blocks, bold in ((markdown_blocks(markdown_table(rows)), "**"), (latex_blocks(latex_table(rows)), r"\textbf")):
-        assert len(blocks) == 2
-        for protocol, table in zip(("nonoverlap", "same_targets"), blocks, strict=True):
-            for scheme, at_128, at_256, *_ in table[1:]:
-                assert (bold in at_128, bold in at_256) == (best[protocol, scheme, 128], best[protocol, scheme, 256])
+    for protocol, table in zip(("nonoverlap", "same_targets"), markdown_blocks(markdown_table(rows)), strict=True):
+        for scheme, at_128, at_256, *_ in table[1:]:
+            assert ("**" in at_128, "**" in at_256) == (best[protocol, scheme, 128], best[protocol, scheme, 256])
     assert best.sum() == 4
 
 
@@ -235,10 +194,9 @@ def test_intervals_above_100_percent_are_bounds(half, expected):
      ("mlm", "markov", "masked symbol")],
 )  # fmt: skip
 def test_bits_are_per_what_is_predicted(objective, data, unit):
-    for written in (markdown_table, latex_table):
-        text = written(many(TWO_SEEDS, objective=objective, data=data))
-        assert f"Bits: per {unit} at L." in text
-        assert "bits per byte" not in text
+    text = markdown_table(many(TWO_SEEDS, objective=objective, data=data))
+    assert f"Bits: per {unit} at L." in text
+    assert "bits per byte" not in text
 
 
 def test_objectives_and_protocols_never_share_a_table():
@@ -283,14 +241,13 @@ def with_null() -> pd.DataFrame:
 
 
 def test_the_excess_table_by_hand():
-    for blocks in (markdown_blocks(markdown_table(with_null())), latex_blocks(latex_table(with_null()))):
-        excess = [[cell.replace(r"\%", "%").replace(r"$\pm$", "±").replace("--", NONE) for cell in row] for row in blocks[2]]
-        percent = f"{100 * np.expm1(HALF):.0f}"
-        assert excess == [
-            ["scheme", "512", "4,096"],
-            ["a", f"{np.exp(0.1):.3f} ±{percent}%", "1.000 ±0.0%"],
-            ["a + window", "1.000 ±0.0%", "1.000 ±0.0%"],
-        ]
+    excess = markdown_blocks(markdown_table(with_null()))[2]
+    percent = f"{100 * np.expm1(HALF):.0f}"
+    assert excess == [
+        ["scheme", "512", "4,096"],
+        ["a", f"{np.exp(0.1):.3f} ±{percent}%", "1.000 ±0.0%"],
+        ["a + window", "1.000 ±0.0%", "1.000 ±0.0%"],
+    ]
     assert "excess over the early-token null" in markdown_table(with_null())
     line = (
         csv_table(with_null()).set_index(["protocol", "scheme", "extension", "eval_len"]).loc["nonoverlap", "a", "none", 512]
@@ -358,38 +315,16 @@ def test_of_many_lengths_people_see_doublings_and_the_longest_and_the_csv_all():
     assert table[0][1:6] == ["128", "256", "512", "900", "blow-up"]
     assert table[1][5] == "166 to 180", "of all lengths"
     assert sorted(csv_table(rows)["eval_len"].unique()) == sorted(nll)
-    for written in (markdown_table, latex_table, text_table):
-        assert "All lengths stand in table.csv." in written(rows)
+    assert "All lengths stand in table.csv." in markdown_table(rows)
 
 
 def test_few_lengths_are_shown_whatever_they_are():
     nll = {n: [1.0] for n in (20, 30, 45, 90, 100, 110)}
     rows = many({"a": nll, "b": nll}, train_len=30)
-    for shown in (markdown_blocks(markdown_table(rows))[0][0], text_table(rows).splitlines()[2].split()):
-        assert shown[1:8] == ["20", "30", "45", "90", "100", "110", "blow-up"]
-    assert "table.csv" not in markdown_table(rows) + text_table(rows)
+    assert markdown_blocks(markdown_table(rows))[0][0][1:8] == ["20", "30", "45", "90", "100", "110", "blow-up"]
+    assert "table.csv" not in markdown_table(rows)
     eight = many({"a": nll | {60: [1.0], 120: [1.0]}}, train_len=30)
     assert len(markdown_blocks(markdown_table(eight))[0][0]) == 1 + 8 + 3
-    assert re.findall(r"\d+", text_table(eight).splitlines()[2]) == ["30", "60", "120"]
-
-
-def test_a_terminal_of_130_columns_is_wide_enough():
-    lengths = [32, 45, *(32 * 2**k for k in range(1, 8))]
-    nll = {n: [np.log(1234) - 0.1, np.log(1234) + 0.1] if n > 32 else [3.0, 3.01] for n in lengths}
-    text = text_table(many({"local(rope)": nll, "b": {n: [9.0, 9.3] for n in lengths}}, train_len=32))
-    assert re.findall(r"[\d,]+", text.splitlines()[2]) == ["32", "128", "512", "2,048", "4,096"]
-    assert max(map(len, text.splitlines())) <= 130
-
-
-def test_a_table_with_verdicts_fits_into_it_too():
-    lengths = [128 * 2**k for k in range(6)]
-    plateau = {"local(rope)": {n: [1.69 - 0.1 * i, 1.71 - 0.1 * i] for i, n in enumerate(lengths)}}
-    floor = [scheme_rows(kind, {n: [value] for n in lengths}, kind=kind) for kind, value in
-             (("floor", 0.1), ("window_floor", 0.2), ("plateau", 1.8))]  # fmt: skip
-    text = text_table(pd.concat([many(plateau), *floor]))
-    assert "still on the plateau" in text
-    assert max(map(len, text.splitlines())) <= 130
-    assert "All lengths stand in table.csv." in text
 
 
 def test_the_same_lengths_stand_in_all_tables_of_a_setting():
@@ -467,12 +402,6 @@ def test_no_name_breaks_markdown():
             assert not re.search(r"(?<!\\)(\\\\)*[*<`\[]", cell), name
 
 
-def test_no_name_breaks_the_terminal():
-    plain, odd = (text_table(rows_named(*names)) for names in (["x" * n for n in range(1, len(NAMES) + 1)], NAMES))
-    assert odd.count("\n") == plain.count("\n")
-    assert all(line.isprintable() for line in odd.splitlines())
-
-
 @settings(deadline=None, derandomize=True)
 @given(st.text(max_size=20), st.text(max_size=20))
 @example("carriage\rreturn", "\r")
@@ -484,64 +413,6 @@ def test_rows_are_read_as_they_were_written_whatever_their_names(tmp_path_factor
     rows = rows.assign(document=rows["document"] + document).reset_index(drop=True)
     save_rows(path, rows)
     pd.testing.assert_frame_equal(load_rows(path), rows, check_dtype=False, check_exact=True)
-
-
-def test_no_name_breaks_latex():
-    text = latex_table(rows_named(*NAMES))
-    assert_balanced(text)
-    blocks = latex_blocks(text)
-    assert_only_names_differ(blocks, latex_blocks(latex_table(rows_named("plain"))))
-    for table in blocks:
-        for (cell, *_), name in zip(table[1:], NAMES, strict=False):
-            assert without_latex(cell) == shown(name)
-
-
-SPECIAL = {r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^", r"\textless{}": "<",
-           r"\textgreater{}": ">", r"\textbar{}": "|", r"\textasciigrave{}": "`"}  # fmt: skip
-SPECIAL |= {f"\\{c}": c for c in "&%$#_{}"}
-
-
-def without_latex(cell: str) -> str:
-    """What a cell shows; whatever is not escaped must be a character that LaTeX sets as it is."""
-    parts = re.split("(" + "|".join(map(re.escape, SPECIAL)) + ")", cell)
-    for part in parts[::2]:
-        assert not re.search(r"[\\{}$&#^_~%]", part), cell
-    return "".join(SPECIAL.get(part, part) for part in parts)
-
-
-def assert_balanced(text: str) -> None:
-    """No comment within a line, braces and environments closed in order, dollars in pairs."""
-    open_environments = []
-    for line in text.splitlines():
-        if line.startswith("%"):
-            continue
-        assert not re.search(r"(?<!\\)%", line), line
-        bare = re.sub(r"\\[&%$#_{}]", "", line)
-        assert bare.count("$") % 2 == 0, line
-        assert bare.count("{") == bare.count("}"), line
-        assert not re.search(r"[_^~#]", re.sub(r"\$\\pm\$", "", bare)), line
-        for verb, name in re.findall(r"\\(begin|end){(\w+)}", bare):
-            if verb == "begin":
-                open_environments.append(name)
-            else:
-                assert open_environments.pop() == name
-    assert not open_environments
-
-
-def test_latex_of_a_whole_experiment_is_balanced():
-    text = latex_table(with_floor(TWO_SEEDS | {"t5(max_distance=64)": {128: [1.5, 1.6], 256: [1.5, 1.6], 512: [2.0, 2.1]}}))
-    assert_balanced(text)
-    assert text.count(r"\begin{tabular}") == 2
-    assert {len(row) for row in latex_blocks(text)[0]} == {1 + 3 + 3}
-    assert {len(row) for row in latex_blocks(text)[1]} == {1 + 3 + 3}
-
-
-@pytest.mark.parametrize(
-    "broken", [r"a & b \\ % c", "a_b", r"\textbf{a", r"\begin{table}", r"\begin{a}\begin{b}\end{a}\end{b}", "$x"]
-)
-def test_unbalanced_latex_is_noticed(broken):
-    with pytest.raises(AssertionError):
-        assert_balanced(broken)
 
 
 # what is missing
@@ -556,12 +427,10 @@ def absent(scheme: str, seed: int, eval_len: int, reason: str, protocol: str = "
 
 def test_what_did_not_fit_into_memory_is_told_and_is_not_the_end_of_a_scheme():
     missing = pd.DataFrame([absent("learned", seed, 256, "out of memory") for seed in (0, 1)])
-    for make, blocks in ((markdown_table, markdown_blocks), (latex_table, latex_blocks)):
-        text = make(many(TWO_SEEDS), missing)
-        line = blocks(text)[0][-1]
-        assert (line[0], line[2], line[3]) == ("learned", "out of memory", "none to 128")
-        assert "Not measured: learned-seed0 (out of memory at 256); learned-seed1 (out of memory at 256)." in text
-    assert "out of memory" in text_table(many(TWO_SEEDS), missing)
+    text = markdown_table(many(TWO_SEEDS), missing)
+    line = markdown_blocks(text)[0][-1]
+    assert (line[0], line[2], line[3]) == ("learned", "out of memory", "none to 128")
+    assert "Not measured: learned-seed0 (out of memory at 256); learned-seed1 (out of memory at 256)." in text
     assert "ends at 128" in markdown_table(many(TWO_SEEDS))
 
 

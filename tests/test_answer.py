@@ -1,0 +1,262 @@
+"""The answer at the end of a sweep: what it says is what the rows hold, on lines that a terminal has room for."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from rows import both_protocols, many, scheme_rows, shuffled, with_floor
+
+from experiments.report import in_letters_of
+from extrap.answer import WIDTH, answer, shortened, still_falling
+from extrap.pairs import extrapolates, pairs
+from extrap.results import MISSING, TRAINING, load_missing, load_rows, load_training
+from extrap.stats import summarise
+from extrap.typesetting import number
+
+NONE_MISSING = pd.DataFrame(columns=MISSING)
+UNTRAINED = pd.DataFrame(columns=TRAINING)
+SPREAD = np.array([-0.01, 0.0, 0.01])
+SETTINGS = ("mlm", "causal")
+
+
+def said(rows: pd.DataFrame, missing: pd.DataFrame = NONE_MISSING, training: pd.DataFrame = UNTRAINED) -> str:
+    text = answer(rows, missing, training, pairs(rows), extrapolates(rows))
+    assert max(map(len, text.splitlines())) <= WIDTH, text
+    return text
+
+
+def sentence(text: str, label: str) -> str:
+    """What stands beside a label, on one line; nothing if there is no such sentence."""
+    found = re.search(rf"^{label} +(.*(?:\n {{14}}.*)*)", text, flags=re.MULTILINE)
+    return re.sub(r"\s+", " ", found[1]) if found else ""
+
+
+def around(*log_ppl: float, spread: float = 1.0) -> dict[int, list[float]]:
+    """By length from 128 on, doubling: three seeds around these."""
+    return {128 * 2**i: list(value + spread * SPREAD) for i, value in enumerate(log_ppl)}
+
+
+def losses(nats: dict[str, list[np.ndarray]], **changes: object) -> pd.DataFrame:
+    """Training logs, a line each ten steps."""
+    lines = [
+        {"scheme": scheme, "seed": seed, "step": 10 * (i + 1), "tokens": i, "loss": loss}
+        for scheme, by_seed in nats.items()
+        for seed, run in enumerate(by_seed)
+        for i, loss in enumerate(run)
+    ]
+    labels = {"experiment": "made", "run": "made", "objective": "mlm", "data": "stdlib", "train_len": 128}
+    return pd.DataFrame(lines).assign(**labels | changes)[TRAINING]
+
+
+# at the training length
+
+
+def test_the_best_at_l_and_by_how_much():
+    text = sentence(said(many({"rope": around(1.0), "alibi": around(1.1), "nope": around(2.0)})), "best at L")
+    assert text == "rope, perplexity 2.72, decided against all others; next alibi, 10.5 % above"
+
+
+def test_text_that_is_too_little_is_told():
+    rows = many({"rope": around(1.0), "alibi": around(1.1)})
+    assert set(pairs(rows)["unit"]) == {"none"}
+    assert "what is decided is decided about this text" in said(rows)
+    lines = pairs(rows).assign(unit="documents")
+    assert "about this text" not in answer(rows, NONE_MISSING, UNTRAINED, lines, extrapolates(rows))
+
+
+def test_a_leader_that_is_not_decided_is_told_with_what_would_decide_it():
+    rows = many({"rope": {128: [1.0, 1.0, 1.0]}, "alibi": {128: [1.02, 0.99, 1.03]}})
+    text = sentence(said(rows), "best at L")
+    needed = pairs(rows).loc[0, "seeds_needed"]
+    assert needed > 3
+    assert text == f"rope, perplexity 2.72, but undecided against alibi, 1.3 % above ({needed} seeds)"
+
+
+def test_one_seed_decides_nothing_and_that_is_said():
+    text = said(both_protocols({"rope": {128: [1.0], 256: [3.0]}, "alibi": {128: [2.0], 256: [2.0]}}))
+    assert "One seed decides nothing" in text
+    assert sentence(text, "best at L").startswith("lowest is rope, perplexity 2.72; next alibi, 171.8 % above; undecided")
+    assert "decided against" not in text
+    assert "±" not in text.partition("L: the training length")[0]
+
+
+def test_a_single_scheme_has_nobody_to_be_compared_with():
+    text = said(many({"rope": around(1.0, 1.0)}))
+    assert sentence(text, "best at L") == "rope, perplexity 2.72; a single scheme has nobody to be compared with"
+
+
+def test_who_is_no_better_than_byte_frequencies_survives_nothing():
+    unigram = scheme_rows("unigram", {128: [2.0], 256: [2.0]}, kind="unigram")
+    schemes = {"learns": around(1.5, 1.5), "level": around(1.995, 1.995), "worse": around(2.5, 2.5)}
+    text = said(pd.concat([many(schemes), unigram]))
+    assert sentence(text, "survives") == "learns (at most 1.00 x)"
+    undertrained = sentence(text, "undertrained")
+    assert "worse than unigram (7.39) at L, so a flat curve is no success: worse (12.2)" in undertrained
+    assert "hardly better than unigram (7.39) at L, so a flat curve is no success: level (7.35)" in undertrained
+    assert re.search(r"^worse +.*worse than unigram *$", text, flags=re.MULTILINE)
+
+
+# beyond it
+
+
+def test_who_breaks_where_and_who_survives():
+    rows = many({
+        "breaks": around(1.0, 1.2, 2.0), "survives": around(1.0, 1.0, 0.99, spread=0.1),
+        "unclear": around(1.0, 1.0) | {512: [1.0, 1.1, 1.0]}, "ends": around(1.0),
+    })  # fmt: skip
+    text = said(rows)
+    assert sentence(text, "breaks") == "breaks (128 to 256; 2.72 x at 512)"
+    assert sentence(text, "survives") == "survives (at most 1.00 x)"
+    assert sentence(text, "unclear").startswith("unclear (")
+    assert sentence(text, "ends") == "ends at 128"
+
+
+def test_breaking_is_told_of_the_same_targets_where_they_are_scored():
+    falls = many({"a": around(2.0, 1.0)}, protocol="nonoverlap")
+    rises = many({"a": around(2.0, 3.0)}, protocol="same_targets")
+    assert sentence(said(pd.concat([falls, rises])), "breaks") == "a (128 to 256; 2.72 x at 256)"
+    assert "falls with length even where nothing beyond L is used" in said(falls)
+
+
+def test_who_extrapolates_is_what_extrapolates_says():
+    rows = many({"a": around(2.0, 1.5, 1.5), "b": around(2.0, 3.0, 3.0)}, protocol="same_targets")
+    window = many({"a": around(2.0, 2.0, 2.0), "b": around(2.0, 2.0, 2.0)}, protocol="same_targets")
+    rows = pd.concat([rows, window.assign(extension="window")])
+    told = extrapolates(rows)
+    for verdict in ("yes", "no"):
+        forced = told.assign(verdict=np.where(told["scheme"] == "a", verdict, "undecided"))
+        text = sentence(answer(rows, NONE_MISSING, UNTRAINED, pairs(rows), forced), "extrapolates")
+        assert f"{verdict}: a at 256, 512" in text
+        assert ("nobody, beyond the noise" in text) == (verdict == "no")
+        assert "undecided: b at 256, 512 (" in text
+
+
+def test_what_was_not_asked_is_not_answered():
+    assert sentence(said(many({"a": around(1.0, 1.0)})), "extrapolates").startswith("not asked: that takes same_targets")
+    assert sentence(said(many({"a": around(1.0)})), "extrapolates").startswith("not asked: no length beyond L")
+
+
+def test_controls_of_those_that_break():
+    window = scheme_rows("a", around(1.0, 1.0, spread=0.1), extension="window")
+    text = said(pd.concat([many({"a": around(1.0, 2.0)}), window]))
+    assert sentence(text, "controls") == "with attention cut off at L, survives: a (at most 1.00 x)"
+
+
+# what is open, and what is missing
+
+
+def test_what_is_undecided_is_what_pairs_leave_undecided():
+    noise = np.random.default_rng(0).normal(1, 0.01, (6, 3))
+    rows = both_protocols({name: dict.fromkeys((128, 256), list(noise[i])) for i, name in enumerate("abcdef")})
+    text = sentence(said(rows), "undecided")
+    compared = pairs(rows)
+    for protocol, eval_len in (("nonoverlap", 128), ("same_targets", 256)):
+        lines = compared[(compared["protocol"] == protocol) & (compared["eval_len"] == eval_len)]
+        undecided = (lines["verdict"] == "undecided").sum()
+        assert f"at {eval_len} ({protocol}) {undecided} of 15 pairs" in text
+        assert f"{undecided - 4} more" in text
+
+
+def test_what_is_missing_is_told_with_its_reason():
+    absent = {"experiment": "made", "objective": "mlm", "data": "stdlib", "train_len": 128, "extension": "none"}
+    missing = pd.DataFrame(
+        [absent | {"scheme": "t5", "run": f"t5-seed{s}", "seed": s, "protocol": p, "eval_len": n, "reason": "diverged"}
+         for s in (0, 1) for p in ("nonoverlap", "same_targets") for n in (128, 256)]
+        + [absent | {"scheme": "a", "run": "a-seed0", "seed": 0, "protocol": "nonoverlap", "eval_len": 512,
+                     "reason": "out of memory"}]
+    )[MISSING]  # fmt: skip
+    text = said(many({"a": around(1.0, 1.0), "b": around(1.0, 1.0, 1.0)}), missing)
+    assert sentence(text, "missing") == "t5, seed 0, 1 (diverged); a, seed 0 (out of memory at 512)"
+    assert "a to 256" in sentence(text, "survives")
+
+
+def test_objectives_texts_and_training_lengths_are_told_apart():
+    rows = pd.concat([many({"a": around(1.0, 1.0), "b": around(2.0, 2.0)}, objective=o, data=o) for o in SETTINGS])
+    text = said(rows)
+    assert "masked LM on mlm" in text
+    assert "causal LM on causal" in text
+    assert text.count("best at L") == 2
+
+
+def test_a_known_floor_gives_the_verdicts():
+    rows = with_floor({"uses": {128: [1.5] * 2, 256: [1.4] * 2, 512: [1.3, 1.3]}, "flat": {128: [1.89] * 2, 256: [1.9] * 2}})
+    text = said(rows)
+    assert re.search(r"^uses .* uses more context *$", text, flags=re.MULTILINE)
+    assert re.search(r"^flat .* still on the plateau *$", text, flags=re.MULTILINE)
+
+
+# training that was not at its end
+
+
+@pytest.fixture
+def noise():
+    return np.random.default_rng(0)
+
+
+def test_a_loss_that_still_falls_is_told_with_its_share(noise):
+    steep = [np.linspace(3, 2, 240) + noise.normal(0, 0.1, 240) for _ in range(3)]
+    flat = [np.full(240, 2.0) + noise.normal(0, 0.1, 240) for _ in range(3)]
+    falling = still_falling(losses({"steep": steep, "flat": flat}))
+    assert list(falling.index) == ["steep"]
+    assert falling["steep"] == pytest.approx(0.25, abs=0.03)
+    text = said(many({"steep": around(1.0), "flat": around(1.0)}), training=losses({"steep": steep, "flat": flat}))
+    assert "training perplexity of steep was still 22 % lower" in sentence(text, "undertrained")
+
+
+def test_noise_is_no_fall_not_even_of_one_run(noise):
+    alarms = [len(still_falling(losses({"a": [2 + noise.normal(0, 0.4, 240)]}))) for _ in range(200)]
+    assert sum(alarms) <= 2
+
+
+def test_a_fall_of_just_the_threshold_is_rarely_told(noise):
+    """The interval must lie above it: at the threshold itself it does so in 2.5 % of all tries."""
+    step = np.where(np.arange(240) < 180, np.log(1.05), 0.0)
+    alarms = [len(still_falling(losses({"a": [2 + step + noise.normal(0, 0.2, 240)] * 1}))) for _ in range(400)]
+    assert sum(alarms) <= 20
+
+
+def test_logs_too_short_to_tell_say_nothing():
+    assert still_falling(losses({"a": [np.array([5.0, 3.0, 1.0])]})).empty
+    assert still_falling(UNTRAINED).empty
+
+
+# the terminal
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_no_name_is_too_long_for_the_terminal(seeds):
+    names = ["x" * 300, "x" * 299 + "y", "a b\n" * 60, "Ünïcode" * 20, "local(t5(max_distance=64, n_buckets=32), window=64)"]
+    nll = {128: [20.0] * seeds, 256: list(23 + SPREAD[:seeds]), 512: list(27 + 400 * SPREAD[:seeds])}
+    rows = pd.concat([both_protocols(dict.fromkeys(names, nll)), *(
+        scheme_rows(name, nll, protocol="same_targets", extension="window") for name in names
+    ), scheme_rows("unigram", {128: [12.0], 256: [12.0]}, kind="unigram")])  # fmt: skip
+    text = said(rows)
+    shown = shortened(names, 20)
+    assert len(set(shown.values())) == len(names)
+    assert all(len(name) <= 20 and name in text for name in shown.values())
+
+
+def test_the_order_of_rows_is_no_matter():
+    rows = both_protocols({"a": around(1.0, 2.0), "b": around(1.5, 1.5), "c": around(1.7, 1.8)})
+    assert sentence(said(rows), "best at L") == sentence(said(shuffled(rows)), "best at L")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8", "cp437"])
+def test_a_terminal_shows_what_it_has_signs_for(encoding):
+    text = in_letters_of(encoding, said(many({"a": around(1.0, 1.0), "ends": around(1.0)})))
+    assert text.encode(encoding).decode(encoding) == text
+    assert max(map(len, text.splitlines())) <= WIDTH
+    assert ("±" in text) == (encoding != "ascii")
+
+
+def test_the_answer_of_main_is_that_of_its_tables():
+    folder = Path(__file__).parents[1] / "results" / "main"
+    rows = load_rows(folder / "rows.csv")
+    text = said(rows, load_missing(folder / "missing.csv"), load_training(folder / "training.csv"))
+    summary = summarise(rows).query("kind == 'scheme' and extension == 'none' and eval_len == 128")
+    at = summary[summary["protocol"] == "nonoverlap"].sort_values("ppl")
+    assert sentence(text, "best at L").startswith(f"{at['scheme'].iloc[0]}, perplexity {number(at['ppl'].iloc[0])}, ")
+    assert {"rope", "sinusoidal"} == set(re.findall(r"(\S+) \(\d", sentence(text, "breaks")))
+    assert len(text.splitlines()) < 60

@@ -1,0 +1,51 @@
+"""results/README.md says what every column of a report is, and shows lines of Python that run."""
+
+import re
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rows import both_protocols, scheme_rows, with_floor
+
+from experiments.report import write_report
+from extrap.pairs import extrapolates, pairs
+from extrap.results import COLUMNS, MISSING, TRAINING
+from extrap.tables import NOTHING
+
+TEXT = (Path(__file__).parents[1] / "results" / "README.md").read_text()
+NLL = {"a": {128: [1.5, 1.6], 256: [1.4, 1.5]}, "b": {128: [1.6, 1.7], 256: [1.5, 1.7]}}
+
+
+def told(file: str) -> list[str]:
+    """The columns that the sections of this file name, and the labels; a star stands for what follows."""
+    sections = re.split(r"^## ", TEXT, flags=re.MULTILINE)[1:]
+    of_file = [part for part in sections if part.startswith("Labels") or file in part.splitlines()[0]]
+    assert len(of_file) > 1, f"no section of {file}"
+    return [name for part in of_file for line in re.findall(r"^\| (`.*?) \|", part, flags=re.MULTILINE)
+            for name in re.findall(r"`(.*?)`", line)]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> dict[str, list[str]]:
+    """Columns by file, of reports that hold everything."""
+    folder = tmp_path_factory.mktemp("report")
+    window = [scheme_rows(s, n, extension="window", protocol="same_targets") for s, n in NLL.items()]
+    sliding = [scheme_rows(s, {128: n[128]}, protocol="sliding(stride=32)") for s, n in NLL.items()]
+    place = [scheme_rows(s, n, protocol="position") for s, n in NLL.items()]
+    found: dict[str, list[str]] = {"rows.csv": COLUMNS, "missing.csv": MISSING, "training.csv": TRAINING}
+    for rows in (pd.concat([both_protocols(NLL), *window, *sliding, *place]), with_floor(NLL)):
+        for path in write_report(rows, NOTHING, pairs(rows), extrapolates(rows), folder):
+            if path.suffix == ".csv":
+                found[path.name] = [*found.get(path.name, []), *pd.read_csv(path).columns]
+    return found
+
+
+def test_every_column_is_told_and_none_that_is_not_there(written):
+    assert {"table.csv", "pairs.csv", "extrapolates.csv", "perplexity.csv", "position.csv", "floor.csv"} <= set(written)
+    everything = {column for columns in written.values() for column in columns}
+    for file, columns in written.items():
+        unknown = {column for column in columns if not any(fnmatch(column, name) for name in told(file))}
+        assert not unknown, f"{file}: results/README.md does not say what {unknown} is"
+        idle = {name for name in told(file) if not any(fnmatch(column, name) for column in everything)}
+        assert not idle, f"results/README.md tells of {idle}, which no table holds"

@@ -1,0 +1,41 @@
+"""Attention weights are those that a model attends with."""
+
+import pytest
+import torch
+
+from extrap.cells import prepare
+from extrap.compose import compose_grid
+from extrap.errors import UserError
+from extrap.runs import build_encoder
+from extrap.trained import attention, load_encoder
+
+
+def cell_of(tmp_path, objective, position):
+    sizes = ["experiment=smoke", "data=markov", f"runtime.results_dir={tmp_path}", "seed=0"]
+    return prepare(compose_grid([*sizes, f"objective={objective}", f"position={position}"])[0])
+
+
+@pytest.mark.parametrize("objective", ["mlm", "causal"])
+@pytest.mark.parametrize("position", ["rope", "alibi", "local", "sinusoidal"])
+def test_weights_are_shares_and_give_what_the_model_gives(tmp_path, objective, position):
+    encoder = build_encoder(cell_of(tmp_path, objective, position)).eval()
+    tokens = torch.randint(0, 8, (2, 40), generator=torch.Generator().manual_seed(0))
+    weights = attention(encoder, tokens)
+    assert weights.shape == (len(encoder.blocks), 2, encoder.n_heads, 40, 40)
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(weights.shape[:-1]))
+    assert (weights.triu(1) == 0).all() == (objective == "causal")
+    x = encoder.scheme.embed(encoder.embedding(tokens), encoder.scheme.positions(40))
+    for block, layer in zip(encoder.blocks, weights, strict=True):
+        x = block(x, lambda q, k, v, layer=layer: layer @ v)
+    torch.testing.assert_close(encoder.norm(x), encoder(tokens), rtol=1e-4, atol=1e-5)
+
+
+def test_the_weights_of_a_run_are_those_that_it_saved(tmp_path):
+    cell = cell_of(tmp_path, "causal", "rope")
+    with pytest.raises(UserError, match="is not trained here"):
+        load_encoder(cell)
+    trained = build_encoder(cell)
+    torch.nn.init.ones_(trained.embedding.weight)
+    cell.config.folder.mkdir(parents=True)
+    torch.save({"model": trained.state_dict(), "history": ()}, cell.config.folder / "model.pt")
+    assert (load_encoder(cell).embedding.weight == 1).all()
