@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from extrap.positions.base import Geometry, PositionScheme
 from extrap.protocols import PROTOCOLS
 from extrap.results import refuse_to_lose
 from extrap.run_folders import refuse_changed, refuse_mixed, refuse_other_config
+from extrap.scheme_checks import check_scheme
 from extrap.specs import build
 
 
@@ -104,6 +106,7 @@ def prepare_grid(configs: list[Config]) -> list[Cell]:
         cells.append(Cell(config, known.source, known.objective, identity, known.used))
     for cell in cells:
         _check(cell)
+    _check_schemes(cells)
     refuse_mixed(configs[0].folder.parent, {cell.config.run: cell.identity for cell in cells})
     refuse_to_lose(configs[0].results, cells[0].identity, {(config.scheme, config.seed) for config in configs})
     _check_disk(cells)
@@ -169,6 +172,16 @@ def _check(cell: Cell) -> None:
     refuse_other_config(config.folder, cell.identity)
     if cell.is_finished:
         refuse_changed(config.folder)
+
+
+def _check_schemes(cells: list[Cell]) -> None:
+    """Each scheme once, unless all its runs are over."""
+    checked: set[str] = set()
+    for cell in cells:
+        config = cell.config
+        if config.scheme not in checked and not cell.is_finished:
+            checked.add(config.scheme)
+            check_scheme(partial(build_scheme, config, cell.objective.causal), max(config.eval.lengths))
 
 
 def _n_params(cell: Cell) -> int:

@@ -118,7 +118,7 @@ class EvalConfig:
 
 @dataclass
 class RuntimeConfig:
-    """What changes speed and places, not answers."""
+    """What changes speed and places, and answers by rounding alone: other threads and devices add up in another order."""
 
     device: Device
     threads: int  # of one run

@@ -38,6 +38,17 @@ def pick_precision(wanted: Precision, device: torch.device) -> Precision:
     return Precision.bf16 if has_units else Precision.fp32
 
 
+def arithmetic(device: torch.device) -> dict[str, str | int]:
+    """What the last bits of sums hang on: they are taken in another order with other vector units, threads or kernels."""
+    cuda = device.type == "cuda"
+    return {
+        "torch": str(torch.__version__),  # a class of its own, which no checkpoint may hold
+        "device": torch.cuda.get_device_name(device) if cuda else torch.cpu.get_capabilities().get("cpu_name", "cpu"),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+    }
+
+
 def cores() -> int:
     """That this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -36,9 +36,21 @@ class Scoring(NamedTuple):
     columns: slice
 
 
+class Missing(NamedTuple):
+    """What has no rows, although the scheme reaches it."""
+
+    extension: str
+    protocol: str
+    eval_len: int
+    reason: str
+
+
+OUT_OF_MEMORY, NOT_A_NUMBER = "out of memory", "not a number"
+
+
 class Evaluated(NamedTuple):
     rows: pd.DataFrame
-    out_of_memory: list[tuple[str, str, int]]  # (extension, protocol, eval_len)
+    missing: list[Missing]
 
 
 @torch.no_grad()
@@ -46,10 +58,10 @@ def evaluate(encoder: Encoder, source: Source, objective: Objective, config: Eva
     """Rows of (extension, protocol, eval_len, segment); none for lengths that the scheme, so extended, does not reach.
 
     Up to the training length extensions change nothing: their rows are copies of those of `none`. A length that does not
-    fit into memory has no rows and is told; the others are what they would be without it.
+    fit into memory, or where a loss is not a number, has no rows and is told; the others are what they would be without it.
+    A protocol that lacks the training length has no rows at all, for there is nothing to compare its lengths with.
     Computed in float32, whatever the precision of training; sums are float64. Several processes divide the forward passes
-    of a single one among them, none of which changes: the rows are the same, bit for bit.
-    Raises FloatingPointError for a loss that is not a number.
+    of a single one among them, none of which changes: on one machine the rows are the same, bit for bit.
     """
     encoder.eval()
     held_out, hidden = held_out_batch(source, objective, config)
@@ -83,10 +95,10 @@ def evaluate(encoder: Encoder, source: Source, objective: Objective, config: Eva
         return sums
 
     unextended: dict[Read, list[np.ndarray] | None] = {}
-    frames, out_of_memory = [], []
+    frames, missing = [], []
     for extension in sorted(config.extensions, key=lambda name: name != "none"):
         found: dict[tuple[str, int], np.ndarray] = {}  # (protocol, eval_len) -> (2, N): nll_sum and n_tokens
-        lacking: set[tuple[str, int]] = set()
+        lacking: dict[tuple[str, int], str] = {}
         of_processes = distributed.gathered(partial(own_sums, extension))
         for read in of_processes[0]:
             sums = together([own[read] for own in of_processes], config.n_segments)
@@ -95,21 +107,25 @@ def evaluate(encoder: Encoder, source: Source, objective: Objective, config: Eva
             if extension == "none":
                 unextended[read] = sums
             if sums is None:
-                lacking |= {(scoring.protocol, scoring.eval_len) for scoring in plan[read]}
+                lacking |= {(scoring.protocol, scoring.eval_len): OUT_OF_MEMORY for scoring in plan[read]}
                 continue
             for (protocol, eval_len, _), part in zip(plan[read], sums, strict=True):
                 found[protocol, eval_len] = found.get((protocol, eval_len), 0.0) + part
-        out_of_memory += [(extension, *one) for one in sorted(lacking)]
+        for at, (nll_sum, _) in found.items():
+            if not np.isfinite(nll_sum).all():
+                lacking.setdefault(at, NOT_A_NUMBER)
+        for protocol, eval_len in found:
+            if (reason := lacking.get((protocol, train_len))) is not None:
+                lacking.setdefault((protocol, eval_len), f"{reason} at the training length")
+        missing += [Missing(extension, *at, reason) for at, reason in sorted(lacking.items())]
         for (protocol, eval_len), (nll_sum, n_tokens) in found.items():
             if (protocol, eval_len) in lacking:
                 continue
-            if not np.isfinite(nll_sum).all():
-                raise FloatingPointError(f"the loss at eval_len {eval_len} ({protocol}, {extension}) is not a number")
             rows = rows_of(held_out, protocol, eval_len, nll_sum, n_tokens.astype(np.int64))
             frames.append(rows.assign(extension=extension))
     nothing = np.zeros(config.n_segments, dtype=np.int64)
     rows = pd.concat(frames or [rows_of(held_out, "", 0, nothing, nothing)[:0]], ignore_index=True)
-    return Evaluated(rows, out_of_memory)
+    return Evaluated(rows, missing)
 
 
 def together(of_processes: list[list[np.ndarray] | None], n_segments: int) -> list[np.ndarray] | None:

@@ -32,7 +32,9 @@ MISSING = ["experiment", "run", "scheme", "objective", "data", "train_len", "see
 COUNTS = ["train_len", "eval_len", "seed", "segment", "n_tokens", "n_bytes"]
 # one segment scored once: two rows that agree in all of these are an error
 KEY = ["scheme", "extension", "objective", "data", "protocol", "train_len", "eval_len", "seed", "document", "segment"]
-MADE_BY = ("version", "git_commit", "git_dirty", "python", "torch", "device", "precision", "threads", "processes")
+MADE_BY = (
+    "version", "git_commit", "git_dirty", "python", "torch", "device", "instructions", "precision", "threads", "processes",
+)  # fmt: skip
 
 
 def refuse_to_lose(results: Path, config: dict[str, Any], planned: Collection[tuple[str, int]] = ()) -> None:

@@ -10,7 +10,7 @@ results/runs/<experiment>/<run>/
   checkpoint.pt  model, optimizer, step, seconds; replaced atomically, sealed with its SHA-256 and that of the config
   model.pt       its existence means: trained; sealed likewise, with train.csv in it
   SHA256SUMS     of config and tables, as `sha256sum --check` reads it: what was changed is refused
-  missing.csv    what has no rows, and why, if anything: out of memory at a length, diverged in training
+  missing.csv    what has no rows, and why, if anything: out of memory or not a number at a length, diverged in training
   meta.json      versions, machine, sizes, seconds, memory, SHA-256 of the data
   eval.csv       one row per (protocol, eval_len, segment); its existence means: evaluated
   diverged.txt   at which step; its existence means: there is nothing to evaluate

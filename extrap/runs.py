@@ -17,15 +17,15 @@ from filelock import Timeout
 from extrap import __version__, distributed
 from extrap.cells import Cell, build_scheme
 from extrap.config import Precision
-from extrap.device import keep_freed_memory, pick_device
+from extrap.device import arithmetic, keep_freed_memory, pick_device
 from extrap.errors import UserError
-from extrap.evaluate import evaluate, reads
+from extrap.evaluate import NOT_A_NUMBER, Missing, evaluate, reads
 from extrap.files import locked, write_atomic
 from extrap.floor import label_rows, labels, reference_rows
 from extrap.model import Encoder
 from extrap.results import MISSING, as_csv
 from extrap.run_folders import MAY_DIFFER, claim, finish, refuse_changed, refuse_mixed, refuse_other_config
-from extrap.train import Diverged, History, load_tensors, save_tensors, train
+from extrap.train import Diverged, History, load_tensors, save_tensors, tell_other_arithmetic, train
 
 LOCK_SECONDS = 10.0  # workers of a killed sweep are gone by then
 SCHEME_SEED = 2**32  # a scheme's own weights are drawn apart, so that the other weights do not depend on it
@@ -49,7 +49,7 @@ def execute(cell: Cell) -> None:
             try:
                 train_and_evaluate(cell)
             except Diverged as error:
-                missing = _missing(cell, _all_lengths(cell), str(error).partition(":")[0])
+                missing = _missing(cell, _all_lengths(cell, str(error).partition(":")[0]))
                 finish(folder, {**missing, "diverged.txt": f"{error}\n"})
             except Exception:
                 if not (folder / "error.log").exists():  # another process may have failed, and this one for want of it
@@ -72,6 +72,7 @@ def train_and_evaluate(cell: Cell) -> None:
     if trained := load_tensors(folder / "model.pt", of):
         encoder.load_state_dict(trained["model"])
         history = History(*trained["history"])
+        tell_other_arithmetic(folder.name, "its trained weights", trained["arithmetic"], device)
     else:
         precision = Precision(cell.identity["train"]["precision"])
         history = train(
@@ -86,33 +87,39 @@ def train_and_evaluate(cell: Cell) -> None:
             of=of,
         )
         if distributed.rank() == 0:
-            save_tensors(folder / "model.pt", {"model": encoder.state_dict(), "history": tuple(history)}, of)
+            state = {"model": encoder.state_dict(), "history": tuple(history), "arithmetic": arithmetic(device)}
+            save_tensors(folder / "model.pt", state, of)
             (folder / "checkpoint.pt").unlink(missing_ok=True)
     began = time.monotonic()
-    rows, out_of_memory = evaluate(encoder, source, objective, config.eval)
+    rows, missing = evaluate(encoder, source, objective, config.eval)
+    if not (rows["protocol"] != "position").any():  # which is a figure alone
+        if any(one.reason.startswith(NOT_A_NUMBER) for one in missing):
+            raise Diverged(f"{NOT_A_NUMBER} at the training length: trained to its end, it gives none there")
+        told = "; ".join(sorted({one.reason for one in missing})) or "the scheme reaches none of eval.lengths"
+        raise UserError(f"{folder} has no rows ({told}); other eval.lengths or a larger machine may mend that")
     if distributed.rank() > 0:
         return
     took = {"train": history.seconds, "evaluate": time.monotonic() - began}
     meta = describe(cell, encoder, device, took, history.processes)
     labelled = label_rows(rows, config, run=config.run, kind="scheme", scheme=config.scheme, seed=config.seed)
     write_atomic(folder / "train.csv", history.log)  # whatever has become of it since
-    missing = _missing(cell, out_of_memory, "out of memory")
-    finish(folder, {"meta.json": json.dumps(meta, indent=2) + "\n", **missing, "eval.csv": as_csv(labelled)})
+    tables = {"meta.json": json.dumps(meta, indent=2) + "\n", **_missing(cell, missing), "eval.csv": as_csv(labelled)}
+    finish(folder, tables)
 
 
-def _all_lengths(cell: Cell) -> list[tuple[str, str, int]]:
-    """(extension, protocol, eval_len) of all that an unextended scheme would be scored on."""
+def _all_lengths(cell: Cell, reason: str) -> list[Missing]:
+    """All that an unextended scheme would be scored on."""
     plan = reads(cell.config.eval, cell.config.train.train_len, cell.objective.causal)
-    return sorted({("none", scoring.protocol, scoring.eval_len) for scorings in plan.values() for scoring in scorings})
+    scored = {(scoring.protocol, scoring.eval_len) for scorings in plan.values() for scoring in scorings}
+    return [Missing("none", protocol, eval_len, reason) for protocol, eval_len in sorted(scored)]
 
 
-def _missing(cell: Cell, missing: list[tuple[str, str, int]], reason: str) -> dict[str, str]:
+def _missing(cell: Cell, missing: list[Missing]) -> dict[str, str]:
     """missing.csv and its content, if there is any."""
     if not missing:
         return {}
     config = cell.config
-    table = pd.DataFrame(missing, columns=["extension", "protocol", "eval_len"])
-    labelled = table.assign(**labels(config), run=config.run, scheme=config.scheme, seed=config.seed, reason=reason)
+    labelled = pd.DataFrame(missing).assign(**labels(config), run=config.run, scheme=config.scheme, seed=config.seed)
     return {"missing.csv": as_csv(labelled[MISSING])}
 
 
@@ -150,10 +157,8 @@ def describe(
         "version": __version__,
         **git_state(),
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name(device) if cuda else torch.cpu.get_capabilities().get("cpu_name", "cpu"),
+        **arithmetic(device),
         "precision": cell.identity["train"]["precision"],
-        "threads": config.runtime.threads,
         "processes": processes,
         "n_params": sum(parameter.numel() for parameter in encoder.parameters()),
         "tokens_seen": config.train.max_steps * config.train.batch_size * config.train.train_len,

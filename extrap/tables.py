@@ -110,7 +110,8 @@ def missing_note(missing: pd.DataFrame) -> list[str]:
     """What was not measured, and why: a sentence a run and reason."""
     told = []
     for (run, reason, extension), part in missing.groupby(["run", "reason", "extension"], sort=False):
-        at = "" if reason.startswith("diverged") else f" at {', '.join(map(length, sorted(set(part['eval_len']))))}"
+        of_the_whole = reason.startswith("diverged") or reason.endswith("at the training length")
+        at = "" if of_the_whole else f" at {', '.join(map(length, sorted(set(part['eval_len']))))}"
         told.append(f"{name(run, extension)} ({reason}{at})")
     return [f"Not measured: {'; '.join(told)}."] if told else []
 

@@ -1,5 +1,8 @@
 """The training loop: schedule, checkpoint, resume. The state after step n depends on the config alone.
 
+To the bit, that is on one processor, with one number of threads and one version of torch: others add up in another order.
+Weights then differ from the eighth digit on, and more with every step.
+
 Several processes (extrap/distributed.py) divide the rows of each batch. What comes out differs from a single process by the
 rounding of sums in another order (seen in rows after 600 steps: 1e-7 in fp32, 1e-3 in bf16), and by dropout and randomized
 positions, which each of them draws for itself.
@@ -21,6 +24,7 @@ from torch import Tensor, nn
 from extrap import distributed
 from extrap.config import Precision, TrainConfig
 from extrap.data.base import Source
+from extrap.device import arithmetic
 from extrap.errors import UserError
 from extrap.files import Damaged, read_sealed, write_atomic, write_sealed
 from extrap.model import Encoder
@@ -51,9 +55,11 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     return config.lr * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def make_optimizer(encoder: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+def make_optimizer(encoder: Encoder, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW with weight decay on the matrices of linear maps: not on tables, biases, norms or a scheme's parameters."""
-    matrices = [module.weight for module in encoder.modules() if isinstance(module, nn.Linear)]
+    of_scheme = set(encoder.scheme.modules())
+    linear = [module for module in encoder.modules() if isinstance(module, nn.Linear) and module not in of_scheme]
+    matrices = [module.weight for module in linear]
     chosen = {id(weight) for weight in matrices}
     others = [parameter for parameter in encoder.parameters() if id(parameter) not in chosen]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -141,6 +147,7 @@ def train(
         encoder.load_state_dict(checkpoint["model"])
         optimizer.load_state_dict(checkpoint["optimizer"])
         first, before = checkpoint["step"], History(*checkpoint["history"])
+        tell_other_arithmetic(folder.name, f"step {first}", checkpoint["arithmetic"], device)
     log, processes = before.log, max(before.processes, distributed.n_processes())
     writes = distributed.rank() == 0
     if writes:
@@ -173,13 +180,25 @@ def train(
         if writes and done % checkpoint_every == 0 and done < config.max_steps:
             history = History(time.monotonic() - began, log, processes)
             state = {"model": encoder.state_dict(), "optimizer": optimizer.state_dict(), "step": done}
-            save_tensors(folder / "checkpoint.pt", state | {"history": tuple(history)}, of)
+            state |= {"history": tuple(history), "arithmetic": arithmetic(device)}
+            save_tensors(folder / "checkpoint.pt", state, of)
     if (loss_at_end := _loss_at_end(log)) > WORSE * math.log(encoder.n_outputs):
         raise Diverged(
             f"diverged by step {config.max_steps}: loss {loss_at_end:.4g}, {math.log(encoder.n_outputs):.4g} is guessing"
         )
     encoder.eval()
     return History(time.monotonic() - began, log, processes)
+
+
+def tell_other_arithmetic(run: str, stage: str, before: dict[str, Any], device: torch.device) -> None:
+    """A line where a run goes on otherwise than it began: its rows are then not those of an undisturbed one to the bit."""
+    changed = [f"{key} {before[key]} -> {value}" for key, value in arithmetic(device).items() if before[key] != value]
+    if changed and distributed.rank() == 0:
+        print(
+            f"{run} goes on from {stage} with {', '.join(changed)}: sums are rounded in another order, and its rows may "
+            "differ from the eighth digit on from those of a run that nothing has stopped",
+            file=sys.stderr,
+        )
 
 
 def _loss_at_end(log: str) -> float:

@@ -11,6 +11,7 @@ from extrap import evaluate as evaluation
 from extrap import model
 from extrap.cells import prepare_grid
 from extrap.compose import compose_grid
+from extrap.positions.rope import Rope
 from extrap.protocols import PROTOCOLS, held_out_batch, label
 from extrap.runs import build_encoder, write_references
 
@@ -173,12 +174,51 @@ def test_pseudo_alone_has_no_references_to_wait_for(tmp_path):
     assert set(rows(c, encoder)["protocol"]) == {"pseudo"}
 
 
-def test_a_loss_that_is_no_number_is_an_error_and_no_row(tmp_path):
-    c, encoder = make(tmp_path)
-    with torch.no_grad():
-        encoder.norm.weight.fill_(math.nan)
-    with pytest.raises(FloatingPointError, match="not a number"):
-        rows(c, encoder)
+class NotANumberFrom(Rope):
+    """Adds a value that is none to the vectors from a position on."""
+
+    first, value = 30, math.nan
+
+    def embed(self, x, pos):
+        return torch.where(pos[:, None] >= self.first, self.value, x)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("objective", ["mlm", "causal"])
+def test_a_length_whose_loss_is_no_number_has_a_reason_and_no_row(tmp_path, monkeypatch, objective, value):
+    c, encoder = make(tmp_path, f"objective={objective}", "eval.extensions=[none,window]")
+    monkeypatch.setattr(NotANumberFrom, "value", value)
+    whole, broken = rows(c, encoder), NotANumberFrom(encoder.scheme.geometry)
+    encoder.scheme = broken
+    found, missing = evaluation.evaluate(encoder, c.source, c.objective, c.config.eval)
+    assert encoder.scheme is broken
+    assert {one.reason for one in missing} == {"not a number"}
+    lacking = {(one.extension, one.protocol, one.eval_len) for one in missing}
+    assert {(extension, "nonoverlap", 48) for extension in ("none", "window")} <= lacking
+    keys = ["extension", "protocol", "eval_len"]
+    of_whole, of_found = (set(table[keys].itertuples(index=False, name=None)) for table in (whole, found))
+    assert of_found == of_whole - lacking
+    kept = whole[[key in of_found for key in whole[keys].itertuples(index=False, name=None)]]
+    assert found.reset_index(drop=True).equals(kept.reset_index(drop=True)), "the others are what they would be"
+
+
+def test_one_segment_whose_loss_is_no_number_takes_its_length_with_it(tmp_path, monkeypatch):
+    """And a protocol that lacks the training length has nothing left to compare with."""
+    c, encoder = make(tmp_path, "eval.protocols=[nonoverlap,same_targets]")
+    real = evaluation.token_nll
+
+    def one_is_none(encoder, batch, columns):
+        nll, wanted = real(encoder, batch, columns)
+        if batch.inputs.shape == (9, 16) and wanted.sum() < 9 * 8:
+            nll[3, np.flatnonzero(wanted[3])[:1]] = math.nan
+        return nll, wanted
+
+    monkeypatch.setattr(evaluation, "token_nll", one_is_none)
+    found, missing = evaluation.evaluate(encoder, c.source, c.objective, c.config.eval)
+    told = {(one.protocol, one.eval_len): one.reason for one in missing}
+    assert told["nonoverlap", 16] == "not a number"
+    assert told["nonoverlap", 48] == "not a number at the training length"
+    assert set(found["protocol"]) <= {"same_targets"}
 
 
 def test_weights_are_float32_in_evaluation_whatever_training_was(tmp_path):

@@ -155,7 +155,9 @@ def test_hydra_and_omegaconf_stay_at_the_door():
 def test_the_digest_of_the_code_is_of_all_that_rows_depend_on():
     """All that a run imports, but for what answers do not depend on; schemes have a digest of their own."""
     reached = reached_from("extrap.runs") & TREES.keys()
-    others = {f"extrap.{name}" for name in ("code", "errors", "files", "results", "run_folders", "data")} | {"extrap"}
+    others = {
+        f"extrap.{name}" for name in ("code", "errors", "files", "results", "run_folders", "scheme_checks", "data")
+    } | {"extrap"}
     sources = {name for name in TREES if name.startswith("extrap.data.")}
     assert {f"extrap.{name}" for name in MODULES} == (reached | sources | {"extrap.runs"}) - others
 

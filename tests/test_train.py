@@ -1,6 +1,7 @@
 """Training: the start, the same bits twice, resuming, pairing by seed."""
 
 import itertools
+import json
 import math
 import shutil
 from pathlib import Path
@@ -91,6 +92,66 @@ def test_weight_decay_is_for_linear_matrices_alone(tmp_path):
     assert {names[id(p)].split(".")[-2] for p in decayed["params"]} == {"qkv", "out", "up", "down", "unembedding"}
     assert {names[id(p)] for p in others["params"]} >= {"embedding.weight", "scheme.table", "norm.weight"}
     assert len(decayed["params"]) + len(others["params"]) == len(names)
+
+
+def test_linear_maps_of_a_scheme_are_not_decayed(tmp_path):
+    c = cell(tmp_path)
+    encoder = build_encoder(c)
+    encoder.scheme.gate = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
+    decayed, others = training.make_optimizer(encoder, c.config.train).param_groups
+    own = {id(parameter) for parameter in encoder.scheme.parameters()}
+    assert len(own) == 4
+    assert own <= {id(parameter) for parameter in others["params"]}
+    assert not own & {id(parameter) for parameter in decayed["params"]}
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pt", "model.pt"])
+def test_a_run_that_goes_on_with_other_arithmetic_is_told(tmp_path, one_thread, monkeypatch, capsys, name):
+    c = cell(tmp_path)
+    with monkeypatch.context() as elsewhere:
+        before = {"torch": "2.0.0", "device": "cpu", "instructions": "AVX0", "threads": 7}
+        elsewhere.setattr(training, "arithmetic", lambda device: before)
+        elsewhere.setattr("extrap.runs.arithmetic", lambda device: before)
+        elsewhere.setattr(Path, "unlink", lambda *a, **k: None)  # its checkpoint stays
+        execute(c)
+    assert "goes on" not in capsys.readouterr().err
+    (c.config.folder / "eval.csv").unlink()
+    if name == "checkpoint.pt":
+        (c.config.folder / "model.pt").unlink()
+    execute(c)
+    told = capsys.readouterr().err
+    stage = "step 10" if name == "checkpoint.pt" else "its trained weights"
+    assert told.startswith(f"{c.config.run} goes on from {stage} with torch 2.0.0 -> {torch.__version__}, ")
+    assert f"instructions AVX0 -> {torch.backends.cpu.get_cpu_capability()}" in told
+    assert "threads 7 -> 1" in told
+    assert "from the eighth digit on" in told
+    assert told.count("\n") == 1
+    (c.config.folder / "eval.csv").unlink()
+    if name == "checkpoint.pt":  # trained to its end here, in one piece as far as its weights know
+        execute(c)
+        assert capsys.readouterr().err == ""
+
+
+def test_a_run_without_a_number_at_the_training_length_is_over_with_its_reason(tmp_path, one_thread, monkeypatch):
+    c = cell(tmp_path)
+    real = Encoder.logits
+    monkeypatch.setattr(Encoder, "logits", lambda self, x: real(self, x) * (1 if self.training else math.nan))
+    execute(c)
+    assert c.is_finished
+    assert not (c.config.folder / "eval.csv").exists()
+    missing = collect_missing(c.config.folder.parent)
+    assert set(missing["reason"]) == {"not a number at the training length"}
+    assert set(missing["eval_len"]) >= set(c.config.eval.lengths)
+    assert (c.config.folder / "diverged.txt").read_text().startswith("not a number at the training length: ")
+
+
+def test_meta_tells_what_rounding_hangs_on(tmp_path, one_thread):
+    c = cell(tmp_path)
+    execute(c)
+    meta = json.loads((c.config.folder / "meta.json").read_text())
+    assert meta["threads"] == 1
+    assert meta["instructions"] == torch.backends.cpu.get_cpu_capability()
+    assert meta["torch"] == torch.__version__
 
 
 def test_schemes_of_a_seed_share_batches_and_all_weights_but_their_own(tmp_path):

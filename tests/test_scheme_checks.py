@@ -1,0 +1,309 @@
+"""What is tried on every scheme before a sweep: those of ours pass, and each broken promise is told in a line."""
+
+from functools import partial
+
+import pytest
+import torch
+from test_interface import Cable, Cope, Randomized, ReRope
+from test_positions import DECODER, ENCODER
+from torch import nn
+
+from extrap.cells import prepare_grid
+from extrap.compose import compose_grid
+from extrap.errors import UserError
+from extrap.positions.alibi import Alibi
+from extrap.positions.base import Branch, PositionScheme
+from extrap.positions.local import Local
+from extrap.positions.rope import Rope
+from extrap.scheme_checks import check_scheme
+
+
+def test_schemes_of_ours_pass(case, causal, scheme_of):
+    check_scheme(partial(scheme_of, case, causal), longest=64)
+
+
+def test_so_do_those_that_a_user_could_write():
+    for build in (lambda g: ReRope(g, 5), lambda g: Randomized(g, Rope(g), 99)):
+        for geometry in (DECODER, ENCODER):
+            check_scheme(partial(build, geometry), longest=64)
+    for build in (Cope, Cable, lambda g: Cable(g, Alibi(g)), lambda g: Randomized(g, Cable(g, Rope(g)), 99)):
+        check_scheme(partial(build, DECODER), longest=64)
+
+
+def test_draws_outside_stay_what_they_are(scheme_of):
+    before = torch.get_rng_state()
+    check_scheme(partial(Randomized, DECODER, Rope(DECODER), 99), longest=64)
+    check_scheme(lambda: nn.init.normal_(Gate(DECODER).gate) is None or Alibi(DECODER), longest=64)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def next_vector(x):
+    return nn.functional.pad(x[:, 1:], (0, 0, 0, 1))
+
+
+class Leak(PositionScheme):
+    """Each token gets something of the vector of the next."""
+
+    strength = 1.0
+
+    def embed(self, x, pos):
+        return x + self.strength * next_vector(x)
+
+
+class Faint(Leak):
+    strength = 1e-3
+
+
+class Late(Leak):
+    """Only where the input is longer than in training."""
+
+    def embed(self, x, pos):
+        return super().embed(x, pos) if len(pos) > self.geometry.train_len else x
+
+
+class Early(Leak):
+    """Only in training."""
+
+    def embed(self, x, pos):
+        return super().embed(x, pos) if self.training else x
+
+
+class Gate(PositionScheme):
+    """A leak that is learned, closed at the start."""
+
+    def __init__(self, geometry):
+        super().__init__(geometry)
+        self.gate = nn.Parameter(torch.zeros(geometry.d_model))
+
+    def embed(self, x, pos):
+        return x + self.gate * next_vector(x)
+
+
+class KeyNorm(PositionScheme):
+    """Keys in units of their length over the whole input."""
+
+    def rotation(self, pos):
+        return lambda q, k: (q, k / k.norm(dim=2, keepdim=True))
+
+
+class NextKey(PositionScheme):
+    """A content bias that asks the next key."""
+
+    def branches(self, pos):
+        def content(q, k):
+            norm = k.roll(-1, dims=2).norm(dim=-1)  # (B, H, T)
+            return lambda score, b, h, i, j: score + norm[b, h, j]
+
+        return (Branch(content=content),)
+
+
+class Blocks(PositionScheme):
+    """Tokens of a block of 4 share the sum of their vectors."""
+
+    def embed(self, x, pos):
+        block = pos // 4
+        return x + (block[:, None] == block).to(x.dtype) @ x
+
+
+FUTURE = [Leak, Faint, Late, Early, Gate, KeyNorm, NextKey, Blocks]
+
+
+@pytest.mark.parametrize("scheme", FUTURE)
+def test_a_causal_model_that_sees_the_future_is_refused(scheme):
+    with pytest.raises(UserError, match=rf"position: {scheme.__name__} \(.*\.py\) sees the future: of \d+ tokens, token"):
+        check_scheme(partial(scheme, DECODER), longest=64)
+    check_scheme(partial(scheme, ENCODER), longest=64)
+
+
+class Neighbour(PositionScheme):
+    def embed(self, x, pos):
+        return x + 1e-3 * x.roll(1, dims=0)
+
+
+class Mean(PositionScheme):
+    def embed(self, x, pos):
+        return x - x.mean(dim=0)
+
+
+class Noise(PositionScheme):
+    def embed(self, x, pos):
+        return x + 0.01 * torch.randn_like(x)
+
+
+class Moving(PositionScheme):
+    """Keeps the longest input that it has met, as dynamic NTK with a cache does."""
+
+    longest = 0
+
+    def rotation(self, pos):
+        self.longest = max(self.longest, len(pos))
+        return Rope(self.geometry, base=10_000.0 * self.longest).rotation(pos)
+
+
+class Counter(PositionScheme):
+    calls = 0
+
+    def embed(self, x, pos):
+        self.calls += 1
+        return x * self.calls
+
+
+class NoNumber(PositionScheme):
+    def embed(self, x, pos):
+        return x + torch.where(pos[:, None] == 9, torch.nan, 0.0)
+
+
+class NoGradient(PositionScheme):
+    """sqrt(0) has an infinite slope."""
+
+    def __init__(self, geometry):
+        super().__init__(geometry)
+        self.zero = nn.Parameter(torch.zeros(1))
+
+    def embed(self, x, pos):
+        return x + self.zero.abs().sqrt()
+
+
+class Twice(PositionScheme):
+    def score_mod(self, pos):
+        return lambda score, b, h, i, j: 2 * score - 0.1 * (i - j).abs()
+
+
+class OfBatch(PositionScheme):
+    def score_mod(self, pos):
+        return lambda score, b, h, i, j: score - 0.1 * b
+
+
+class WrongWindow(Local):
+    def _narrow(self, branch, pos):
+        return super()._narrow(branch, pos)._replace(window=self.window - 1)
+
+
+class NoMask(PositionScheme):
+    def branches(self, pos):
+        return (Branch(window=3),)
+
+
+class Unrelative(Alibi):
+    """Adds the place of the key to a relative bias."""
+
+    def score_mod(self, pos):
+        plain = super().score_mod(pos)
+        return lambda score, b, h, i, j: plain(score, b, h, i, j) + 0.01 * pos[j]
+
+
+class UnrelativeMask(Alibi):
+    def mask_mod(self, pos):
+        return lambda b, h, i, j: (j % 2 == 0) | (i == j)
+
+
+class Overlap(PositionScheme):
+    def branches(self, pos):
+        return (Branch(), Branch(mask_mod=lambda b, h, i, j: i == j))
+
+
+class Keyless(PositionScheme):
+    """Beyond training the last token may attend to nothing."""
+
+    def mask_mod(self, pos):
+        return lambda b, h, i, j: (i < self.geometry.train_len) & (j <= i)
+
+
+class IntegerMask(PositionScheme):
+    def branches(self, pos):
+        return (Branch(mask_mod=lambda b, h, i, j: torch.ones_like(i - j)),)
+
+
+class FloatPositions(PositionScheme):
+    def positions(self, seq_len, device=None):
+        return torch.linspace(0, 1, seq_len, device=device)
+
+
+class Still(PositionScheme):
+    def positions(self, seq_len, device=None):
+        return torch.arange(seq_len, device=device) // 2
+
+
+class Ends(PositionScheme):
+    max_len = 8
+
+
+class Table(PositionScheme):
+    """Ends without saying so."""
+
+    def embed(self, x, pos):
+        return x + torch.zeros(self.geometry.train_len, 1)[pos]
+
+
+BROKEN = {
+    Neighbour: "mixes the sequences of a batch",
+    Mean: "mixes the sequences of a batch",
+    Noise: "draws at random in evaluation",
+    Counter: "gives two outputs for one input",
+    Moving: "gives another output after it has read another length",
+    NoNumber: "gives outputs that are no numbers for 16 tokens",
+    NoGradient: "makes the gradient of scheme.zero no number",
+    Twice: "has a score_mod that does more than add",
+    OfBatch: "has a score_mod that depends on b",
+    NoMask: "states window=3 and attends beyond it",
+    Unrelative: "states relative and depends on more",
+    UnrelativeMask: "states relative and depends on more",
+    Overlap: "has branches that overlap",
+    Keyless: "leaves a token of 33 without any key",
+    IntegerMask: "RuntimeError: where expected condition to be a boolean tensor",
+    FloatPositions: "has positions that are not 7 growing whole numbers",
+    Still: "has positions that are not 7 growing whole numbers",
+    Ends: "has max_len=8; expected the training length 16",
+    Table: "fails before any training: IndexError",
+}
+
+
+@pytest.mark.parametrize("scheme", BROKEN)
+def test_each_broken_promise_is_told(scheme, causal):
+    with pytest.raises(UserError, match=BROKEN[scheme]) as told:
+        check_scheme(partial(scheme, DECODER if causal else ENCODER), longest=64)
+    assert "\n" not in str(told.value)
+
+
+def test_a_window_that_is_wider_than_it_says_is_told(causal):
+    geometry = DECODER if causal else ENCODER
+    with pytest.raises(UserError, match="states window=4 and attends beyond it"):
+        check_scheme(lambda: WrongWindow(geometry, Rope(geometry), 5), longest=64)
+
+
+class NanBeyond(PositionScheme):
+    def embed(self, x, pos):
+        return x + torch.where(pos[:, None] >= self.geometry.train_len, torch.nan, 0.0)
+
+
+def test_what_is_no_number_beyond_the_training_length_is_a_result(causal):
+    check_scheme(partial(NanBeyond, DECODER if causal else ENCODER), longest=64)
+
+
+def test_no_length_is_tried_beyond_the_longest():
+    check_scheme(partial(Table, DECODER), longest=16)
+
+
+def test_a_sweep_asks_before_it_trains(tmp_path, monkeypatch):
+    """Every scheme of the grid, once; no scheme whose runs are over."""
+    asked = []
+    monkeypatch.setattr("extrap.cells.check_scheme", lambda build, longest: asked.append((type(build()).__name__, longest)))
+    grid = ["experiment=smoke", "data=markov", "position=rope,alibi", "seed=0,1", f"runtime.results_dir={tmp_path}"]
+    prepare_grid(compose_grid(grid))
+    assert asked == [("Rope", 128), ("Alibi", 128)]
+    monkeypatch.setattr("extrap.cells._check", lambda cell: None)
+    for seed in (0, 1):
+        (tmp_path / "runs" / "smoke" / f"rope-seed{seed}").mkdir(parents=True)
+        (tmp_path / "runs" / "smoke" / f"rope-seed{seed}" / "diverged.txt").touch()
+    del asked[:]
+    with pytest.raises(UserError, match=r"config\.yaml is damaged or gone"):
+        prepare_grid(compose_grid(grid))
+    assert [name for name, _ in asked] == ["Alibi"]
+
+
+def test_a_scheme_that_leaks_ends_a_sweep(tmp_path, monkeypatch):
+    monkeypatch.setattr(Rope, "embed", lambda self, x, pos: x + next_vector(x))
+    grid = ["experiment=smoke", "position=nope,rope", "objective=causal", "data=markov", f"runtime.results_dir={tmp_path}"]
+    with pytest.raises(UserError, match=r"position: Rope \(extrap/positions/rope.py\) sees the future"):
+        prepare_grid(compose_grid(grid))
+    assert not list(tmp_path.iterdir())
