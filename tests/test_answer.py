@@ -149,7 +149,7 @@ def test_controls_of_those_that_break():
 
 def test_what_is_undecided_is_what_pairs_leave_undecided():
     noise = np.random.default_rng(0).normal(1, 0.01, (6, 3))
-    rows = both_protocols({name: dict.fromkeys((128, 256), list(noise[i])) for i, name in enumerate("abcdef")})
+    rows = both_protocols({name: {n: list(noise[i]) for n in (128, 256)} for i, name in enumerate("abcdef")})
     text = sentence(said(rows), "undecided")
     compared = pairs(rows)
     for protocol, eval_len in (("nonoverlap", 128), ("same_targets", 256)):
