@@ -13,7 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from extrap.curves import LOOKS, STYLE, label_inside, spread
+from extrap.curves import STYLE, drawn, label_inside, looks_of, spread
+from extrap.drawing import settle, snapped
+from extrap.results import rounded
 from extrap.stats import summarise
 
 OURS = "ours"
@@ -27,7 +29,7 @@ def our_ratios(rows: pd.DataFrame, protocol: str, schemes: Sequence[str]) -> pd.
     wanted = (rows["protocol"] == protocol) & rows["scheme"].isin(schemes) & (rows["extension"] == "none")
     found = summarise(rows[wanted & (rows["kind"] == "scheme")])
     found = found[found["eval_len"] >= found["train_len"]].assign(source=OURS, x=found["eval_len"] / found["train_len"])
-    return found.rename(columns={"ratio": "value", "ratio_low": "low", "ratio_high": "high"})[CURVE]
+    return rounded(found.rename(columns={"ratio": "value", "ratio_low": "low", "ratio_high": "high"})[CURVE])
 
 
 def published_ppl(published: pd.DataFrame, source: str, *tables: str) -> pd.DataFrame:
@@ -44,7 +46,7 @@ def published_ratios(published: pd.DataFrame, source: str, *tables: str) -> pd.D
     key = ["source", "protocol", "scheme", "train_len"]
     start = found.loc[found["eval_len"] == found["train_len"], [*key, "value"]]
     found = found.merge(start, on=key, suffixes=("", "_start"))
-    return found.assign(value=found["value"] / found["value_start"])[CURVE]
+    return rounded(found.assign(value=found["value"] / found["value_start"])[CURVE])
 
 
 def pair_lengths(ours: pd.DataFrame, theirs: pd.DataFrame) -> list[tuple[int, int]]:
@@ -67,9 +69,10 @@ def new_figure(width: float, height: float, columns: int, **options: Any) -> tup
 
 def curves(axes: Axes, points: pd.DataFrame, **changes: Any) -> None:
     """Ours solid and filled, with a band or bars; published dashed and hollow. `changes` are to the look of all."""
+    looks = looks_of(points["scheme"])
     for (source, scheme), line in points.groupby(["source", "scheme"], sort=False):
         line = line.sort_values("x")
-        look = LOOKS[str(scheme)] | changes
+        look = looks[str(scheme)] | changes
         if source == OURS:
             axes.plot(line["x"], line["value"], clip_on=False, zorder=3, **look)
             if len(line) > 1:
@@ -79,7 +82,7 @@ def curves(axes: Axes, points: pd.DataFrame, **changes: Any) -> None:
         else:  # of many markers only those that can be told apart
             hollow = {"markerfacecolor": "white", "linewidth": 0.9, "markeredgewidth": 0.8}
             hollow |= {"markevery": 0.12} if len(line) > 12 else {}
-            axes.plot(line["x"], line["value"], linestyle=DASHES, zorder=2, **look | hollow)
+            axes.plot(line["x"], line["value"], zorder=2, **look | {"linestyle": DASHES} | hollow)
 
 
 def bars(axes: Axes, line: pd.DataFrame, colour: str) -> None:
@@ -123,36 +126,47 @@ def log_limits(axes: Axes, points: pd.DataFrame) -> None:
     ratio_ticks(axes.yaxis)
 
 
-def name_ends(axes: Axes, points: pd.DataFrame) -> None:
-    """The name of each of our curves at its right end, and of those that are published alone where they end."""
+Ends = Sequence[tuple[str, str, float, float]]  # (name, colour, x, value)
+
+
+def name_ends(axes: Axes, points: pd.DataFrame) -> Ends:
+    """The names of our curves, for place_names; those that are published alone get theirs where they end."""
+    looks = looks_of(points["scheme"])
     ours = points[points["source"] == OURS]
     ends = ours.sort_values("x").groupby("scheme")[["x", "value"]].last()
-    place_names(axes, [(str(scheme), LOOKS[str(scheme)]["color"], x, value) for scheme, x, value in ends.itertuples()])
     for scheme, line in points[~points["scheme"].isin(ends.index)].groupby("scheme"):
         last = line.sort_values("x").iloc[-1]
-        axes.annotate(f"{scheme} (published)", (last["x"], last["value"]), xytext=(-3, 5), textcoords="offset points",
-                      color=LOOKS[str(scheme)]["color"], fontsize=7, ha="right")  # fmt: skip
+        axes.annotate(f"{drawn(str(scheme))} (published)", (last["x"], last["value"]), xytext=(-3, 5),
+                      textcoords="offset points", color=looks[str(scheme)]["color"], fontsize=7, ha="right",
+                      parse_math=False)  # fmt: skip
+    return [(drawn(str(scheme)), looks[str(scheme)]["color"], x, value) for scheme, x, value in ends.itertuples()]
 
 
-def place_names(axes: Axes, ends: Sequence[tuple[str, str, float, float]]) -> None:
-    """Each (name, colour, x, value) to the right of the axes, moved apart where they would overlap, or where it ends."""
-    right = [end for end in ends if end[2] >= 0.99 * axes.get_xlim()[1]]
-    heights = [axes.transData.transform((1, value))[1] for *_, value in right]
-    box = axes.get_window_extent()
-    places = spread(heights, 9.0 * axes.figure.dpi / 72, box.y0, box.y1)
-    for (name, colour, *_), place in zip(right, places, strict=True):
-        y = axes.transAxes.inverted().transform((0, place))[1]
-        axes.annotate(name, (1, y), xycoords="axes fraction", xytext=(6, 0), textcoords="offset points",
-                      color=colour, fontsize=7, va="center", annotation_clip=False)  # fmt: skip
-    axes.figure.canvas.draw()  # they have taken room from the panel
-    for name, colour, *end in (end for end in ends if end not in right):
-        label_inside(axes, name, (end[0], end[1]), colour)
+def place_names(panels: Sequence[tuple[Axes, Ends]]) -> None:
+    """To the right of the axes, moved apart where they would overlap, or where the curve ends. Panels stay as they then are."""
+    figure = panels[0][0].get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()
+    inside = []
+    for axes, ends in panels:
+        right = [end for end in ends if end[2] >= 0.99 * axes.get_xlim()[1]]
+        inside += [(axes, end) for end in ends if end not in right]
+        heights = list(snapped([axes.transData.transform((1, value))[1] for *_, value in right]))
+        box = axes.get_window_extent()
+        places = spread(heights, 9.0 * figure.dpi / 72, box.y0, box.y1)
+        for (name, colour, *_), place in zip(right, places, strict=True):
+            y = axes.transAxes.inverted().transform((0, place))[1]
+            axes.annotate(name, (1, y), xycoords="axes fraction", xytext=(6, 0), textcoords="offset points", color=colour,
+                          fontsize=7, va="center", annotation_clip=False, parse_math=False)  # fmt: skip
+    settle(figure)  # names have taken room from the panels
+    for axes, (name, colour, x, value) in inside:
+        label_inside(axes, name, (x, value), colour)
 
 
 def key(figure: Figure, published: str | None, band: str | None = None, schemes: Sequence[str] = ()) -> None:
     """Below the panels: which is ours and which is published, and the schemes that have no name beside their curve."""
     grey: dict[str, Any] = {"color": "0.3", "marker": "o"}
-    entries: list[tuple[Any, str]] = [(Line2D([], [], **LOOKS[scheme]), scheme) for scheme in schemes]
+    entries: list[tuple[Any, str]] = [(Line2D([], [], **look), drawn(scheme)) for scheme, look in looks_of(schemes).items()]
     if published:
         entries.append((Line2D([], [], **grey), "ours"))
     if band:
@@ -184,8 +198,5 @@ def draw_panels(
         log_limits(all_axes[0], points)
         all_axes[0].set_ylabel(ylabel)
         key(figure, published, band_over(points))
-        figure.canvas.draw()
-        for axes, (_, shown) in zip(all_axes, panels, strict=True):
-            name_ends(axes, shown)
-        figure.canvas.draw()
+        place_names([(axes, name_ends(axes, shown)) for axes, (_, shown) in zip(all_axes, panels, strict=True)])
     return figure

@@ -14,8 +14,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
+from matplotlib.transforms import Bbox, BboxBase
 from scipy.optimize import isotonic_regression
 
+from extrap.drawing import settle, snapped
 from extrap.errors import one_line
 from extrap.typesetting import name
 
@@ -173,8 +175,9 @@ def labels(
     panels: Sequence[Axes], points: Sequence[pd.DataFrame], value: str, looks: Looks, names: dict[tuple[str, str], str]
 ) -> None:
     """The name of each line at its right end, moved apart where they would overlap: the points of each panel."""
-    figure = panels[0].figure
-    figure.canvas.draw()
+    figure = panels[0].get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()
     inside = []
     for axes, chosen in zip(panels, points, strict=True):
         longest = chosen["eval_len"].max()
@@ -189,11 +192,11 @@ def labels(
                 shown.append((names[key], looks[key]["color"], end[0]))
         gap = 9.0 * figure.dpi / 72
         bottom, top = axes.get_window_extent().y0, axes.get_window_extent().y1
-        for (text, color, x), y in zip(shown, spread(right, gap, bottom, top), strict=True):
+        for (text, color, x), y in zip(shown, spread(list(snapped(right)), gap, bottom, top), strict=True):
             axes.annotate(text, (x, axes.transData.inverted().transform((0, y))[1]), xytext=(6, 0),
                           textcoords="offset points", color=color, fontsize=7, va="center", annotation_clip=False,
                           parse_math=False)  # fmt: skip
-    figure.canvas.draw()  # names beside the panels have taken room from them
+    settle(figure)  # names beside the panels have taken room from them
     for label in inside:
         label_inside(*label)
 
@@ -206,12 +209,15 @@ def label_inside(axes: Axes, text: str, end: tuple[float, float], color: str) ->
                           arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.5, "shrinkA": 0,
                                       "shrinkB": 3, "relpos": (0, 0.5)})  # fmt: skip
     label.update_positions(axes.figure.canvas.get_renderer())  # type: ignore[attr-defined]
-    box, panel = Text.get_window_extent(label).padded(2.5 / point), axes.get_window_extent()  # without the line to its end
-    drawn_on = np.concatenate([_pixels(line) for line in axes.get_lines()])
-    names = [other.get_window_extent() for other in axes.texts if other is not label]
+    box, panel = (
+        _whole(Text.get_window_extent(label).padded(2.5 / point)),
+        _whole(axes.get_window_extent()),
+    )  # without the line
+    drawn_on = snapped(np.concatenate([_pixels(line) for line in axes.get_lines()]))  # of two places the same one everywhere
+    names = [_whole(other.get_window_extent()) for other in axes.texts if other is not label]
 
     def covered(offset: tuple[int, int]) -> float:
-        place = box.translated((offset[0] - 6) / point, offset[1] / point)
+        place = _whole(box.translated((offset[0] - 6) / point, offset[1] / point))
         outside = not (panel.x0 <= place.x0 and place.x1 <= panel.x1 and panel.y0 <= place.y0 and place.y1 <= panel.y1)
         hits = ((drawn_on > place.min) & (drawn_on < place.max)).all(axis=1).sum()
         return float(hits + 1000 * (outside + place.count_overlaps(names)))
@@ -219,6 +225,10 @@ def label_inside(axes: Axes, text: str, end: tuple[float, float], color: str) ->
     offsets = sorted(product((6, 18, 30), range(-120, 121, 3)), key=lambda offset: np.hypot(*offset))
     label.set_position(best := min(offsets, key=covered))
     label.arrow_patch.set_visible(best != offsets[0])  # type: ignore[union-attr]
+
+
+def _whole(box: BboxBase) -> Bbox:
+    return Bbox(snapped(box.get_points()))
 
 
 def _pixels(line: Line2D) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Rows -> figures, and the points that they show. Imports no torch."""
 
-import io
 from pathlib import Path
 
 import matplotlib as mpl
@@ -21,16 +20,12 @@ from extrap.curves import (
     setting_title,
     styles,
 )
+from extrap.drawing import FORMATS, settle
 from extrap.files import write_atomic
 from extrap.null import early_token_null
-from extrap.results import save_table
+from extrap.results import rounded, save_table
 from extrap.stats import SCHEME, SETTING, against_floor, summarise
 
-NO_DATE = {
-    "png": {"Software": None},
-    "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
-    "svg": {"Date": None},
-}
 POINT = [*SETTING, *SCHEME, "eval_len", "n_seeds"]
 
 
@@ -57,7 +52,7 @@ def perplexity_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
         points = points.merge(sound[[*SETTING, "scheme", "extension", "eval_len", "null"]], how="left")
     else:
         points["null"] = np.nan
-    points = points[[*POINT, "null", "ppl", "ppl_low", "ppl_high"]]
+    points = rounded(points[[*POINT, "null", "ppl", "ppl_low", "ppl_high"]])
     return panels_by_protocol(points, ("ppl", "ppl_low", "ppl_high"), "perplexity", log=True, looks=styles(rows)), points
 
 
@@ -65,7 +60,7 @@ def floor_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Distance to the best possible predictor by length, in nats per token; bands as above."""
     floor = _as_trained(against_floor(_by_length(rows)).assign(kind="scheme"))
     floor = floor.assign(low=floor["excess"] - floor["excess_half"], high=floor["excess"] + floor["excess_half"])
-    points = floor[[*POINT, "excess", "low", "high"]]
+    points = rounded(floor[[*POINT, "excess", "low", "high"]])
     ylabel = "nats per token above the floor"
     return panels_by_protocol(points, ("excess", "low", "high"), ylabel, log=False, looks=styles(rows)), points
 
@@ -78,7 +73,7 @@ def position_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     summary = _as_trained(summarise(rows[rows["protocol"] == "position"]))
     summary = summary.assign(low=summary["log_ppl"] - summary["log_ppl_half"],
                              high=summary["log_ppl"] + summary["log_ppl_half"])  # fmt: skip
-    points = summary[[*POINT, "log_ppl", "low", "high"]]
+    points = rounded(summary[[*POINT, "log_ppl", "low", "high"]])
     figure = panels_by_protocol(points, ("log_ppl", "low", "high"), "nats per token", log=False, looks=styles(rows))
     figure.axes[0].set_xlabel("tokens read (up to) / training length")
     return figure, points
@@ -116,7 +111,8 @@ def controls_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     protocol = "same_targets" if (protocols == "same_targets").any() else protocols.iloc[0]
     schemes = list(summary.loc[control & (summary["protocol"] == protocol), "scheme"].unique())
     chosen = (summary["protocol"] == protocol) & summary["scheme"].isin(schemes)
-    points = summary.loc[chosen & ((summary["extension"] == "none") | control), [*POINT, "ppl", "ppl_low", "ppl_high"]]
+    shown = chosen & ((summary["extension"] == "none") | control)
+    points = rounded(summary.loc[shown, [*POINT, "ppl", "ppl_low", "ppl_high"]])
     looks = styles(rows)
     names = {key: "as trained" if key[1] == "none" else key[1] for key in looks}
     n_rows = -(-len(schemes) // COLUMNS)
@@ -146,13 +142,11 @@ def controls_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
 
 
 def save_figure(figure: Figure, points: pd.DataFrame, path: Path) -> list[Path]:
-    """The figure in three formats and its points, the same bytes for the same rows."""
-    written = []
+    """The figure in three formats and its points, the same bytes for the same rows on every processor."""
+    written = [path.with_suffix(f".{suffix}") for suffix in FORMATS]
     with mpl.rc_context(fname=STYLE):
-        for suffix, metadata in NO_DATE.items():
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=suffix, metadata=metadata)
-            write_atomic(path.with_suffix(f".{suffix}"), buffer.getvalue())
-            written.append(path.with_suffix(f".{suffix}"))
+        settle(figure)
+        for file, draw_as in zip(written, FORMATS.values(), strict=True):
+            write_atomic(file, draw_as(figure))
     save_table(path.with_suffix(".csv"), points)
     return [*written, path.with_suffix(".csv")]

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from extrap.curves import STYLE, drawn, setting_title
+from extrap.results import rounded
 from extrap.stats import SETTING
 from extrap.typesetting import length, markdown
 
@@ -61,7 +62,7 @@ def pairs_table(pairs: pd.DataFrame, against_window: pd.DataFrame) -> str:
 
 def pairs_figure(pairs: pd.DataFrame) -> Figure:
     """At L, 4 L and the longest length, by how many nats a scheme (row) beats another (column): lines of `pairs`."""
-    shown = _shown(pairs)
+    shown = rounded(_shown(pairs))
     protocols = list(shown["protocol"].unique())
     n_columns = shown.groupby("protocol")["eval_len"].nunique().max()
     n_cells = len(set(shown["scheme_a"]) | set(shown["scheme_b"])) - 1

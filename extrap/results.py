@@ -259,9 +259,29 @@ def save_rows(path: Path, rows: pd.DataFrame) -> None:
     write_atomic(path, as_csv(rows))
 
 
+DIGITS = 6  # of what is shown: what processors differ by is far below, and what is seen far above
+P_VALUES = {"p": 3, "p_holm": 3}  # of differences near 0: much less is known of them
+
+
+def rounded(table: pd.DataFrame) -> pd.DataFrame:
+    """Every number with the digits that are shown: six, and no more than six behind the point; three of a p value.
+
+    Logarithms, exponentials and sums of vectors differ from processor to processor in the sixteenth digit, and differences
+    of like numbers in earlier ones. What is drawn and written is rounded here, once.
+    """
+    return table.assign(**{
+        column: [_rounded(value, P_VALUES.get(str(column))) for value in table[column]]
+        for column in table.select_dtypes("float")
+    })  # fmt: skip
+
+
+def _rounded(value: float, digits: int | None) -> float:
+    return float(f"{value:.{digits}g}") if digits else float(f"{round(value, DIGITS):.{DIGITS}g}")
+
+
 def save_table(path: Path, table: pd.DataFrame) -> None:
-    """CSV with ten digits: logarithms and exponentials may differ from processor to processor in the sixteenth."""
-    write_atomic(path, as_csv(table, "%.10g"))
+    """CSV of numbers as they are shown (see rounded)."""
+    write_atomic(path, as_csv(rounded(table), "%.10g"))
 
 
 def as_csv(table: pd.DataFrame, float_format: str | None = None) -> str:

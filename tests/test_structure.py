@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted([*(ROOT / "extrap").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")])
 REPORT = {"extrap.errors", "extrap.files", "extrap.run_folders", "extrap.results",
           "extrap.stats", "extrap.null", "extrap.pairs", "extrap.typesetting", "extrap.scored",
-          "extrap.tables", "extrap.answer", "extrap.latex",
+          "extrap.tables", "extrap.answer", "extrap.latex", "extrap.drawing",
           "extrap.curves", "extrap.figures", "extrap.pairs_report", "extrap.quantities", "extrap.claims",
           "experiments.claims.places", "experiments.claims.press", "experiments.claims.later",
           "experiments.claims.registry", "experiments.claims.published", "experiments.claims.verdicts",

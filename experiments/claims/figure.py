@@ -15,6 +15,7 @@ from experiments.claims.places import CODE, FLOOR, PROSE, TEXTS
 from experiments.claims.words import SIGNS, value
 from extrap.claims import CONFIRMED, OUT_OF_SCOPE, REFUTED, UNDECIDED, Claim
 from extrap.curves import STYLE
+from extrap.results import rounded
 
 # blue and vermilion of Okabe and Ito are told apart by the colour-blind, and stand beside the word anyway
 COLOURS = {CONFIRMED: "#0072B2", REFUTED: "#D55E00", UNDECIDED: "0.35", OUT_OF_SCOPE: "0.6"}
@@ -27,7 +28,7 @@ LINEAR = np.log(1.01)  # up to here the axis is linear
 
 def board(table: pd.DataFrame, claims: tuple[Claim, ...]) -> Figure:
     """Claims down; how far effects lie on the claim's side of its threshold across, as a factor, linear up to 1 %."""
-    blocks = []
+    table, blocks = rounded(table), []
     for claim in claims:
         mine = table[(table["id"] == claim.id) & table["deciding"] & table["place"].isin(TEXTS)]
         decided = mine[mine["verdict"] != OUT_OF_SCOPE]

@@ -15,7 +15,19 @@ make paper FIGURE=chi2022_figure5
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.overlay import CURVE, OURS, band_over, curves, key, length_axis, name_ends, new_figure, paper_style
+from experiments.overlay import (
+    CURVE,
+    OURS,
+    band_over,
+    curves,
+    key,
+    length_axis,
+    name_ends,
+    new_figure,
+    paper_style,
+    place_names,
+)
+from extrap.results import rounded
 from extrap.stats import perplexity, t_half_width
 
 SCHEMES = ("alibi", "rope", "sinusoidal", "t5")
@@ -56,10 +68,7 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
         all_axes[1].set_ylabel("loss less ALiBi's without, nats per token")
         all_axes[1].axhline(0, color="0.3", linewidth=0.8, zorder=0)
         key(drawn, None, band_over(points))
-        drawn.canvas.draw()
-        name_ends(all_axes[0], left)
-        name_ends(all_axes[1], right)
-        drawn.canvas.draw()
+        place_names([(axes, name_ends(axes, shown)) for axes, shown in zip(all_axes, (left, right), strict=True)])
     return drawn, points
 
 
@@ -75,4 +84,4 @@ def over_seeds(by_seed: pd.DataFrame, values: pd.Series) -> pd.DataFrame:
         lines.append(
             (OURS, protocol, scheme, extension, train_len, eval_len, len(group), x, middle, middle - half, middle + half)
         )
-    return pd.DataFrame(lines, columns=CURVE)
+    return rounded(pd.DataFrame(lines, columns=CURVE))

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from experiments.overlay import OURS, band_over, key, new_figure, paper_style, ratio_ticks
 from extrap.curves import LOOKS
+from extrap.results import rounded
 from extrap.stats import perplexity, t_half_width
 
 NEEDS = ("causal/rows.csv", "main/rows.csv")
@@ -27,7 +28,7 @@ POINTS = ["source", "objective", "over", "train_len", "n_seeds", "value", "low",
 
 def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """A line a (objective, scheme to compare with)."""
-    points = pd.DataFrame([*our_points(rows), *their_points(published)], columns=POINTS)
+    points = rounded(pd.DataFrame([*our_points(rows), *their_points(published)], columns=POINTS))
     with paper_style():
         drawn, (axes,) = new_figure(4.2, 2.3, 1)
         axes.axvline(1, color="0.3", linewidth=0.8, zorder=0)

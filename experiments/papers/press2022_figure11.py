@@ -65,9 +65,7 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
         left.set_title(f"moved by one; trained on {mine:,} tokens (published: {PUBLISHED_AT:,})")
         right.set_title("ALiBi: moved by one, and in pieces (grey)")
         key(drawn, "published, 1 run", band_over(points))
-        drawn.canvas.draw()
-        name_ends(left, sliding)
         lasts = [part[part["source"] == OURS].sort_values("x").iloc[-1][["x", "value"]] for part in (alibi, ours[1])]
-        place_names(right, [("moved by one", LOOKS["alibi"]["color"], *lasts[0]), ("in pieces", GREY, *lasts[1])])
-        drawn.canvas.draw()
+        two = [("moved by one", LOOKS["alibi"]["color"], *lasts[0]), ("in pieces", GREY, *lasts[1])]
+        place_names([(left, name_ends(left, sliding)), (right, two)])
     return drawn, points

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from experiments.overlay import DASHES, OURS, key, new_figure, paper_style, ratio_ticks
 from experiments.papers import PRESS2022
 from extrap.curves import LOOKS
+from extrap.results import rounded
 
 NEEDS = ("speed/timings.csv",)
 HOLDS = {"case": ("training",), "scheme": ("sinusoidal",)}
@@ -34,7 +35,7 @@ POINTS = ["source", "panel", "scheme", "over", "n", "value", "low", "high"]
 
 def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """A panel a quantity, a line a scheme."""
-    points = pd.DataFrame([*our_points(rows), *their_points(published)], columns=POINTS)
+    points = rounded(pd.DataFrame([*our_points(rows), *their_points(published)], columns=POINTS))
     with paper_style():
         drawn, axes = new_figure(7.2, 2.3, len(PANELS), sharey=True)
         for one, (panel, (_, _, more)) in zip(axes, PANELS.items(), strict=True):

@@ -29,6 +29,7 @@ from experiments.overlay import (
     published_ppl,
 )
 from experiments.papers import PRESS2022
+from extrap.results import rounded
 from extrap.stats import perplexity, refuse_other_targets, t_half_width
 
 NEEDS = ("causal_32/rows.csv", "causal_64/rows.csv", "causal/rows.csv", "causal_256/rows.csv")
@@ -88,4 +89,4 @@ def summarised(by_seed: pd.DataFrame, source: str) -> pd.DataFrame:
         half = 0.0 if (group["log_ratio"] == 0).all() else half  # sinusoidal over itself
         key_values = (source, "nonoverlap", scheme, "none", train_len, eval_len, len(group), x)
         lines.append((length, *key_values, np.exp(ratio), np.exp(ratio - half), np.exp(ratio + half)))
-    return pd.DataFrame(lines, columns=[PANEL, *CURVE])
+    return rounded(pd.DataFrame(lines, columns=[PANEL, *CURVE]))

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from experiments.overlay import OURS, band_over, key, new_figure, paper_style
 from extrap.curves import LOOKS
+from extrap.results import rounded
 from extrap.stats import t_half_width
 
 NEEDS = ("main/training.csv", "prose_mlm/training.csv")
@@ -67,4 +68,4 @@ def by_step(rows: pd.DataFrame) -> pd.DataFrame:
         step, tokens = group["step"].max(), group["tokens_a_step"].max()
         lines.append((OURS, experiment, data, scheme, step, tokens, len(group), loss, loss - half, loss + half))
     columns = ["source", "experiment", "data", "scheme", "step", "tokens_a_step", "n_seeds", "loss", "low", "high"]
-    return pd.DataFrame(lines, columns=columns)
+    return rounded(pd.DataFrame(lines, columns=columns))

@@ -12,6 +12,8 @@ from matplotlib.lines import Line2D
 
 from experiments.speed.timings import ATTENTION, OURS, YARDSTICK
 from extrap.curves import STYLE, Style, label_inside, looks_of, spread
+from extrap.drawing import settle, snapped
+from extrap.results import rounded
 
 OBJECTIVES = ("mlm", "causal")
 YARDSTICK_STYLE: Style = {"color": "0.35", "linestyle": "--", "linewidth": 1.0}
@@ -21,7 +23,7 @@ POINTS = ["case", "objective", "label", "setting", "n", "value", "low", "high", 
 def speed_figure(timings: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """The figure of the first machine, and the points that it shows."""
     rows = timings[timings["machine"] == timings["machine"].iloc[0]]
-    points = pd.concat([training_points(rows), length_points(rows)], ignore_index=True)
+    points = rounded(pd.concat([training_points(rows), length_points(rows)], ignore_index=True))
     schemes = [scheme for scheme in rows.loc[rows["name"] == OURS, "scheme"].unique() if scheme]
     # local attention has more than one window, and looks as with its own
     families = {scheme.partition("(")[0]: scheme for scheme in sorted(schemes, reverse=True)}
@@ -51,10 +53,10 @@ def speed_figure(timings: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
         title = f"{rows['machine'].iloc[0]}, {rows['threads'].max()} threads. "
         title += "Ours in colour; peers in grey, filled at their best, hollow at their default; lines and bands: all rounds"
         figure.suptitle("\n".join(wrap(title, 110)), x=0.01, ha="left", fontsize=8)
-        figure.canvas.draw()
+        figure.draw_without_rendering()
         for axes in panels[1:].flat:
             label_ends(axes)
-        figure.canvas.draw()  # names beside the panels have taken room from them
+        settle(figure)  # names beside the panels have taken room from them
         for axes in panels[1:].flat:
             label_early_ends(axes)
     return figure, points
@@ -119,7 +121,7 @@ def label_ends(axes: Axes) -> None:
     longest = max((end(line)[0] for line in axes.get_lines()), default=0)
     lines = [line for line in axes.get_lines() if end(line)[0] == longest]
     gap, box = 8.0 * axes.figure.dpi / 72, axes.get_window_extent()
-    wanted = [axes.transData.transform(end(line))[1] for line in lines]
+    wanted = snapped([axes.transData.transform(end(line))[1] for line in lines])
     names = [str(line.get_label()).replace(", ", ",\n") for line in lines]
     rows = [name.count("\n") + 1 for name in names]  # of text, each with a place of its own
     places = np.split(spread(list(np.repeat(wanted, rows)), gap, box.y0, box.y1), np.cumsum(rows)[:-1])
