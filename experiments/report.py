@@ -29,7 +29,7 @@ from extrap.figures import draw, save_figure
 from extrap.files import locked, write_atomic
 from extrap.latex import remove_others, write_latex
 from extrap.pairs import extrapolates, pairs
-from extrap.pairs_report import pairs_figure, pairs_table
+from extrap.pairs_report import is_drawn, pairs_figure, pairs_table
 from extrap.results import (
     collect,
     collect_missing,
@@ -135,7 +135,11 @@ def write_report(
     written = [folder / "table.csv", folder / "table.md"]
     written += [*write_latex(folder, rows, compared, missing, table), *draw(rows, folder)]
     if len(compared):  # a single scheme has nobody to be compared with
-        written += save_figure(pairs_figure(compared), compared, folder / "pairs")
+        if is_drawn(compared):
+            written += save_figure(pairs_figure(compared), compared, folder / "pairs")
+        else:
+            save_table(folder / "pairs.csv", compared)
+            written.append(folder / "pairs.csv")
     if len(against_window):
         save_table(folder / "extrapolates.csv", against_window)
         written.append(folder / "extrapolates.csv")

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from itertools import cycle, product
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import matplotlib as mpl
@@ -42,7 +43,8 @@ PANEL_TITLES = {
     "same_targets": "same_targets: same tokens, growing context",
     "position": "position: one pass, tokens by how much they read",
 }
-NULL_TITLE = "nonoverlap: text cut into pieces; dotted: if blind beyond"
+NULL_TITLE = "nonoverlap: text cut into pieces; dotted: if blind beyond L"
+NULL_NOTE = "dotted: what it would be for the same weights if they made no use of context beyond L, the training length"
 
 LONGEST = 80  # characters of a name
 
@@ -50,7 +52,7 @@ Looks = dict[tuple[str, str], Style]  # (scheme, extension) -> of its line
 Values = tuple[str, str, str]  # the columns of middle, low and high
 
 
-def panels_by_protocol(points: pd.DataFrame, values: Values, ylabel: str, log: bool, looks: Looks) -> Figure:
+def panels_by_protocol(points: pd.DataFrame, values: Values, ylabel: str, log: bool, looks: Looks, what: str) -> Figure:
     """A panel a protocol on one scale; a column `null`, where points have it, is drawn dotted."""
     protocols = list(points["protocol"].unique())
     with mpl.rc_context(fname=STYLE):
@@ -70,8 +72,14 @@ def panels_by_protocol(points: pd.DataFrame, values: Values, ylabel: str, log: b
             keep_to_curves(panels[0], points[values[0]])
         names = {key: drawn(name(*key)) for key in looks}
         labels(panels, [points[points["protocol"] == protocol] for protocol in protocols], values[0], looks, names)
-        figure.suptitle(f"{setting_title(points)}{seeds_title(points)}", x=0.01, ha="left", fontsize=8)
+        told = [f"{what}: {setting_title(points)}{seeds_title(points)}"]
+        told += [NULL_NOTE] if "null" in points and points["null"].notna().any() else []
+        lines = [line for text in told for line in wrap(text, int(figure.get_figwidth() / 0.062))]
+        figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=8, parse_math=False)
     return figure
+
+
+LEAST_SPAN = 1.2  # of a log axis, top over bottom: a change of a thousandth is no cliff
 
 
 def drawn(text: str) -> str:
@@ -145,9 +153,11 @@ def curves(axes: Axes, points: pd.DataFrame, values: Values, looks: Looks) -> No
 
 
 def keep_to_curves(axes: Axes, middle: pd.Series) -> None:
-    """Bands of seeds that disagree may leave a panel on a log axis, curves may not."""
+    """Bands of seeds that disagree may leave a panel on a log axis, curves may not; it spans no less than LEAST_SPAN."""
     low, high = axes.get_ylim()
-    axes.set_ylim(max(low, middle.min() / 3), min(high, middle.max() * 3))
+    low, high = max(low, middle.min() / 3), min(high, middle.max() * 3)
+    room = max(1.0, np.sqrt(LEAST_SPAN * low / high))
+    axes.set_ylim(low / room, high * room)
 
 
 def axes_of_lengths(axes: Axes, points: pd.DataFrame, log: bool, mark: str = "training length") -> None:

@@ -26,7 +26,7 @@ WHERE = IdentityTransform()
 
 
 def snapped(values: Any, decimals: int = 3) -> np.ndarray:
-    """Rounded twice: what lies half way on purpose, as 0.0625, is then exactly half way, and goes the same way everywhere."""
+    """Rounded twice: what lies half way, as 0.0625, then does so exactly, and goes the same way everywhere."""
     return np.round(np.round(np.asarray(values, dtype=float), decimals + 3), decimals)
 
 
@@ -84,16 +84,18 @@ class _Svg(_Snapped, RendererSVG):
 
 def png(figure: Figure) -> bytes:
     figure.dpi = PNG_DPI
-    renderer = _Png(*(int(side) for side in figure.bbox.size), PNG_DPI)
+    width, height = map(int, figure.bbox.size)
+    renderer = _Png(width, height, PNG_DPI)
     figure.draw(renderer)
     pixels = np.asarray(renderer.buffer_rgba())[..., :3]
     lines = np.pad(pixels.reshape(len(pixels), -1), ((0, 0), (1, 0)))  # each line as it is: filter 0
     dots = round(PNG_DPI / 0.0254)  # per metre
-    head = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 8, 2, 0, 0, 0)
     chunks = {
-        b"IHDR": head,
+        b"IHDR": struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0),
         b"pHYs": struct.pack(">IIB", dots, dots, 1),
-        b"IDAT": zlib.compress(lines.tobytes(), 9),
+        b"IDAT": zlib.compress(
+            lines.tobytes(), 9
+        ),  # by the zlib of Python: what that of Pillow writes hangs on the processor
         b"IEND": b"",
     }
     return b"\x89PNG\r\n\x1a\n" + b"".join(

@@ -1,6 +1,7 @@
 """Rows -> figures, and the points that they show. Imports no torch."""
 
 from pathlib import Path
+from textwrap import wrap
 
 import matplotlib as mpl
 import numpy as np
@@ -53,7 +54,8 @@ def perplexity_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     else:
         points["null"] = np.nan
     points = rounded(points[[*POINT, "null", "ppl", "ppl_low", "ppl_high"]])
-    return panels_by_protocol(points, ("ppl", "ppl_low", "ppl_high"), "perplexity", log=True, looks=styles(rows)), points
+    values = ("ppl", "ppl_low", "ppl_high")
+    return panels_by_protocol(points, values, "perplexity", log=True, looks=styles(rows), what=_what(rows)), points
 
 
 def floor_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
@@ -62,7 +64,8 @@ def floor_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     floor = floor.assign(low=floor["excess"] - floor["excess_half"], high=floor["excess"] + floor["excess_half"])
     points = rounded(floor[[*POINT, "excess", "low", "high"]])
     ylabel = "nats per token above the floor"
-    return panels_by_protocol(points, ("excess", "low", "high"), ylabel, log=False, looks=styles(rows)), points
+    values = ("excess", "low", "high")
+    return panels_by_protocol(points, values, ylabel, log=False, looks=styles(rows), what=_what(rows)), points
 
 
 def position_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
@@ -74,9 +77,15 @@ def position_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     summary = summary.assign(low=summary["log_ppl"] - summary["log_ppl_half"],
                              high=summary["log_ppl"] + summary["log_ppl_half"])  # fmt: skip
     points = rounded(summary[[*POINT, "log_ppl", "low", "high"]])
-    figure = panels_by_protocol(points, ("log_ppl", "low", "high"), "nats per token", log=False, looks=styles(rows))
+    values = ("log_ppl", "low", "high")
+    figure = panels_by_protocol(points, values, "nats per token", log=False, looks=styles(rows), what=_what(rows))
     figure.axes[0].set_xlabel("tokens read (up to) / training length")
     return figure, points
+
+
+def _what(rows: pd.DataFrame) -> str:
+    """The name of the experiment: it says what the columns of rows do not, as that weights are tied."""
+    return drawn(rows["experiment"].iloc[0])
 
 
 def _by_length(rows: pd.DataFrame) -> pd.DataFrame:
@@ -135,7 +144,9 @@ def controls_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
             axes.set_visible(False)
         figure.supxlabel("evaluation length / training length", fontsize=8)
         figure.supylabel(f"perplexity, {protocol}", fontsize=8)
-        figure.suptitle(f"{setting_title(points)}{seeds_title(points)}", x=0.01, ha="left", fontsize=8)
+        title = f"{_what(rows)}: {setting_title(points)}{seeds_title(points)}"
+        told = wrap(title, int(figure.get_figwidth() / 0.062))
+        figure.suptitle("\n".join(told), x=0.01, ha="left", fontsize=8, parse_math=False)
         by_panel = [points[points["scheme"] == scheme] for scheme in schemes]
         labels(list(panels[: len(schemes)]), by_panel, "ppl", looks, names)
     return figure, points

@@ -33,6 +33,9 @@ interval over text (t, from differences of neighbours) are the {n_units} segment
 No other text is spoken of: too few segments of {these} were scored for an interval over text. The seeds
 alone decide, about this text: that other seeds of the same training would say the same of these very tokens.""",
 }
+ONE_SEED = """\
+**One seed decides nothing**: how far another seed of the same training would differ is not known, and every pair below is
+undecided. Train more, as `seed=0,1,2`; a figure of pairs is drawn then."""
 EXTRAPOLATES_NOTE = """\
 A scheme extrapolates if more context than it was trained on makes it better, under same_targets and by the rule above, Holm
 over the schemes at one length: better than itself at the training length L, and better than its own weights with attention
@@ -46,7 +49,9 @@ CELL = (0.28, 0.2)  # inches, of the figure
 
 def pairs_table(pairs: pd.DataFrame, against_window: pd.DataFrame) -> str:
     """Markdown of the lines of `pairs` at L, 4 L and the longest length, and before them those of `extrapolates`."""
-    parts = [NOTE, *_about_text([lines for lines in (pairs, against_window) if len(lines)])]
+    about_text = _about_text([lines for lines in (pairs, against_window) if len(lines)])
+    parts = [ONE_SEED] if len(pairs) and not _is_repeated(pairs) else []
+    parts += [NOTE, *about_text]
     if len(against_window):
         parts.append(EXTRAPOLATES_NOTE)
         for setting, lines in against_window.groupby(SETTING, sort=False):
@@ -58,6 +63,18 @@ def pairs_table(pairs: pd.DataFrame, against_window: pd.DataFrame) -> str:
         title = f"{protocol}: who beats whom, {objective} on {data}, trained on {train_len}, {_evidence(lines)}"
         parts += [f"**{title}**", markdown(_pairs_block(lines), ["better", "worse"])]
     return "\n\n".join(parts) + "\n"
+
+
+FEWEST_DRAWN = 3  # schemes: of two, the figure is one number on a white page, and a line of pairs.md
+
+
+def is_drawn(pairs: pd.DataFrame) -> bool:
+    """Whether a figure shows more than the table: more schemes than two, and more seeds than one."""
+    return len({*pairs["scheme_a"], *pairs["scheme_b"]}) >= FEWEST_DRAWN and _is_repeated(pairs)
+
+
+def _is_repeated(pairs: pd.DataFrame) -> bool:
+    return bool((pairs["n_seeds"] > 1).any())
 
 
 def pairs_figure(pairs: pd.DataFrame) -> Figure:

@@ -20,12 +20,14 @@ from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 from rows import both_protocols, many, scheme_rows, shuffled, with_floor
 
+from experiments.report import write_report
 from extrap.compose import CONF
 from extrap.curves import LOOKS, looks_of, spread
+from extrap.drawing import snapped
 from extrap.figures import controls_figure, draw, floor_figure, perplexity_figure, position_figure, save_figure
 from extrap.pairs import extrapolates, pairs
 from extrap.pairs_report import pairs_figure, pairs_table
-from extrap.results import save_table
+from extrap.results import load_missing, load_rows, rounded, save_table
 
 ROOT = Path(__file__).parents[1]
 THREE = {
@@ -73,6 +75,42 @@ def test_the_same_rows_give_the_same_bytes_in_another_process_and_under_other_se
         assert content == (tmp_path / "again" / path.name).read_bytes(), path.name
         for trace in (b"CreationDate", b"dc:date", str(tmp_path).encode()):
             assert trace not in content, (path.name, trace)
+
+
+def nudged(rows: pd.DataFrame, draw_of: int) -> pd.DataFrame:
+    """What another processor might have measured: every loss off by 1e-12 of itself, up or down."""
+    signs = np.random.default_rng(draw_of).choice([-1, 1], len(rows))
+    return rows.assign(nll_sum=rows["nll_sum"] * (1 + 1e-12 * signs))
+
+
+TRACKED = sorted(path.parent.name for path in (ROOT / "results").glob("*/rows.csv"))
+QUICK = [pytest.param(name, marks=[] if name in ("main", "markov") else pytest.mark.slow) for name in TRACKED]
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_nothing_shown_hangs_on_the_last_digits_of_the_rows(name, tmp_path):
+    rows = load_rows(ROOT / "results" / name / "rows.csv")
+    for draw_of in range(2):
+        folder = tmp_path / str(draw_of)
+        folder.mkdir()
+        written = write_report(nudged(rows, draw_of) if draw_of else rows, load_missing(tmp_path / "none"), folder)
+    for path in written:
+        assert path.read_bytes() == (tmp_path / "0" / path.name).read_bytes(), path.name
+
+
+def test_coordinates_half_way_go_the_same_way_everywhere():
+    half = np.array([0.0625, 12.5 / 8, 70.8395])
+    for noise in (-1e-13, 1e-13):
+        assert (snapped(half + noise) == snapped(half)).all()
+
+
+def test_numbers_are_shown_with_six_digits_and_differences_of_nothing_are_nothing():
+    table = pd.DataFrame({"ppl": [1234567.8, 4.97786344], "difference": [3e-13, -0.0123456789], "p": [1.23456e-7, np.nan]})
+    found = rounded(table)
+    assert found["ppl"].to_list() == [1234570, 4.97786]
+    assert found["difference"].to_list() == [0, -0.012346]
+    assert found["p"][0] == 1.23e-7
+    assert np.isnan(found["p"][1])
 
 
 def test_without_a_floor_no_figure_of_it_is_drawn(tmp_path):
@@ -359,6 +397,23 @@ def test_controls_stand_beside_their_scheme_in_a_panel_of_its_own():
         assert len(ticks) >= 2, scheme
 
 
+def test_a_thousandth_is_no_cliff():
+    flat = {"a": {128: [1.5], 256: [1.5001], 512: [1.501]}}
+    rows = pd.concat([many(flat), many({"a": {128: [1.5], 256: [1.5], 512: [1.5]}}, extension="window")])
+    for figure_of in (controls_figure, perplexity_figure):
+        low, high = panels(figure_of(rows)[0])[0].get_ylim()
+        assert high / low >= 1.2 - 1e-9
+
+
+def test_the_title_names_the_experiment_and_what_is_dotted():
+    rows = everything().assign(experiment="tied")
+    for figure_of in (perplexity_figure, controls_figure):
+        assert figure_of(rows)[0]._suptitle.get_text().startswith("tied: ")
+    assert "no use of context beyond L, the training length" in " ".join(
+        perplexity_figure(rows)[0]._suptitle.get_text().split()
+    )
+
+
 def test_without_the_same_targets_controls_are_those_of_what_there_is():
     rows = everything().query("protocol == 'nonoverlap'")
     assert set(controls_figure(rows)[1]["protocol"]) == {"nonoverlap"}
@@ -459,6 +514,15 @@ def test_however_few_are_compared_titles_fit(n_schemes, lengths):
         assert box.y1 <= figure.bbox.height
     assert all(left.x1 < right.x0 for left, right in pairwise(titles))
     assert all(axes.patches[0].get_window_extent(renderer).width > 0.25 * figure.dpi for axes in panels(figure))
+
+
+@pytest.mark.parametrize(("n_schemes", "n_seeds", "drawn"), [(3, 1, False), (2, 2, False), (3, 2, True)])
+def test_pairs_are_drawn_where_a_picture_says_more_than_a_line(tmp_path, n_schemes, n_seeds, drawn):
+    rows = many({f"s{i}": {128: [1.0 + 0.1 * i + 0.01 * s for s in range(n_seeds)]} for i in range(n_schemes)})
+    names = {path.name for path in write_report(rows, load_missing(tmp_path / "none"), tmp_path)}
+    assert {"pairs.csv", "pairs.md"} <= names
+    assert ("pairs.svg" in names) == drawn
+    assert ("One seed decides nothing" in (tmp_path / "pairs.md").read_text()) == (n_seeds == 1)
 
 
 def test_the_table_of_pairs_says_the_same():
