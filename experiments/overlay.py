@@ -143,7 +143,7 @@ def name_ends(axes: Axes, points: pd.DataFrame) -> Ends:
 
 
 def place_names(panels: Sequence[tuple[Axes, Ends]]) -> None:
-    """To the right of the axes, moved apart where they would overlap, or where a curve ends. Panels then stay where they are."""
+    """To the right of the axes, moved apart where they would overlap, or where a curve ends; panels then stay in place."""
     figure = panels[0][0].get_figure(root=True)
     assert figure is not None
     figure.draw_without_rendering()
