@@ -209,6 +209,13 @@ class Keyless(PositionScheme):
         return lambda b, h, i, j: (i < self.geometry.train_len) & (j <= i)
 
 
+class Closed(PositionScheme):
+    """Masks everything but itself, and itself too."""
+
+    def mask_mod(self, pos):
+        return lambda b, h, i, j: (i - j).abs() < 0
+
+
 class IntegerMask(PositionScheme):
     def branches(self, pos):
         return (Branch(mask_mod=lambda b, h, i, j: torch.ones_like(i - j)),)
@@ -250,9 +257,10 @@ BROKEN = {
     UnrelativeMask: "states relative and depends on more",
     Overlap: "has branches that overlap",
     Keyless: "leaves a token of 33 without any key",
+    Closed: "leaves a token of 16 without any key",
     IntegerMask: "RuntimeError: where expected condition to be a boolean tensor",
-    FloatPositions: "has positions that are not 7 growing whole numbers",
-    Still: "has positions that are not 7 growing whole numbers",
+    FloatPositions: "has positions that are not 16 growing whole numbers",
+    Still: "has positions that are not 16 growing whole numbers",
     Ends: "has max_len=8; expected the training length 16",
     Table: "fails before any training: IndexError",
 }
