@@ -54,6 +54,8 @@ def _faults(scheme: PositionScheme, longest: int) -> Iterator[str]:
     sizes = ModelConfig(geometry.d_model, 1, geometry.n_heads, geometry.d_model, dropout=0.0, tie=False)
     encoder = Encoder(sizes, scheme, VOCAB, VOCAB)
     tokens = torch.randint(VOCAB, (2, max(end, train_len)))
+    with torch.no_grad():
+        yield from _faults_of_hooks(scheme, train_len)  # a mask that leaves nothing says more than what comes of it
     yield from _no_numbers(encoder, tokens[:, :train_len])
     with torch.no_grad():
         for parameter in scheme.parameters():

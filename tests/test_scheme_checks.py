@@ -8,9 +8,11 @@ from test_interface import Cable, Cope, Randomized, ReRope
 from test_positions import DECODER, ENCODER
 from torch import nn
 
+from extrap import cells
 from extrap.cells import prepare_grid
 from extrap.compose import compose_grid
 from extrap.errors import UserError
+from extrap.objectives import Mlm
 from extrap.positions.alibi import Alibi
 from extrap.positions.base import Branch, PositionScheme
 from extrap.positions.local import Local
@@ -209,6 +211,13 @@ class Keyless(PositionScheme):
         return lambda b, h, i, j: (i < self.geometry.train_len) & (j <= i)
 
 
+class Closed(PositionScheme):
+    """Masks everything but itself, and itself too."""
+
+    def mask_mod(self, pos):
+        return lambda b, h, i, j: (i - j).abs() < 0
+
+
 class IntegerMask(PositionScheme):
     def branches(self, pos):
         return (Branch(mask_mod=lambda b, h, i, j: torch.ones_like(i - j)),)
@@ -250,9 +259,10 @@ BROKEN = {
     UnrelativeMask: "states relative and depends on more",
     Overlap: "has branches that overlap",
     Keyless: "leaves a token of 33 without any key",
-    IntegerMask: "RuntimeError: where expected condition to be a boolean tensor",
-    FloatPositions: "has positions that are not 7 growing whole numbers",
-    Still: "has positions that are not 7 growing whole numbers",
+    Closed: "leaves a token of 16 without any key",
+    IntegerMask: "has a mask_mod of torch.int64; expected torch.bool",
+    FloatPositions: "has positions that are not 16 growing whole numbers",
+    Still: "has positions that are not 16 growing whole numbers",
     Ends: "has max_len=8; expected the training length 16",
     Table: "fails before any training: IndexError",
 }
@@ -284,21 +294,18 @@ def test_no_length_is_tried_beyond_the_longest():
     check_scheme(partial(Table, DECODER), longest=16)
 
 
-def test_a_sweep_asks_before_it_trains(tmp_path, monkeypatch):
-    """Every scheme of the grid, once; no scheme whose runs are over."""
+def test_a_sweep_asks_about_every_scheme_once_unless_its_runs_are_over(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("extrap.cells.check_scheme", lambda build, longest: asked.append((type(build()).__name__, longest)))
-    grid = ["experiment=smoke", "data=markov", "position=rope,alibi", "seed=0,1", f"runtime.results_dir={tmp_path}"]
-    prepare_grid(compose_grid(grid))
+    monkeypatch.setattr(cells, "check_scheme", lambda build, longest: asked.append((type(build()).__name__, longest)))
+    grid = compose_grid(["experiment=smoke", "position=rope,alibi", "seed=0,1", f"runtime.results_dir={tmp_path}"])
+    planned = [cells.Cell(config, None, Mlm(), {}) for config in grid]
+    cells._check_schemes(planned)
     assert asked == [("Rope", 128), ("Alibi", 128)]
-    monkeypatch.setattr("extrap.cells._check", lambda cell: None)
-    for seed in (0, 1):
-        (tmp_path / "runs" / "smoke" / f"rope-seed{seed}").mkdir(parents=True)
-        (tmp_path / "runs" / "smoke" / f"rope-seed{seed}" / "diverged.txt").touch()
-    del asked[:]
-    with pytest.raises(UserError, match=r"config\.yaml is damaged or gone"):
-        prepare_grid(compose_grid(grid))
-    assert [name for name, _ in asked] == ["Alibi"]
+    for cell in planned[:2]:
+        cell.config.folder.mkdir(parents=True)
+        (cell.config.folder / "eval.csv").touch()
+    cells._check_schemes(planned)
+    assert asked[2:] == [("Alibi", 128)]
 
 
 def test_a_scheme_that_leaks_ends_a_sweep(tmp_path, monkeypatch):

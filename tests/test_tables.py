@@ -442,6 +442,15 @@ def test_a_length_that_one_seed_lacks_is_a_mean_over_the_others():
     assert "rope-seed1 (out of memory at 256)" in markdown_table(many(nll), missing)
 
 
+def test_a_length_without_a_number_is_told_like_one_without_memory():
+    missing = pd.DataFrame([absent("learned", seed, 256, "not a number") for seed in (0, 1)])
+    text = markdown_table(many(TWO_SEEDS), missing)
+    assert markdown_blocks(text)[0][-1][2] == "not a number"
+    assert "learned-seed1 (not a number at 256)" in text
+    missing = pd.DataFrame([absent("t5", 0, n, "not a number at the training length") for n in (128, 256)])
+    assert "Not measured: t5-seed0 (not a number at the training length)." in markdown_table(many(TWO_SEEDS), missing)
+
+
 def test_a_run_that_diverged_is_told_once_with_its_step():
     missing = pd.DataFrame([absent("t5", 0, n, "diverged at step 7", p) for n in (128, 256) for p in ("nonoverlap", "x")])
     text = markdown_table(many(TWO_SEEDS), missing)
