@@ -329,7 +329,7 @@ class _Group:
         if len(at := sorted(lines.loc[lines["verdict"] == "yes", "eval_len"])):
             return f"{length(at[0])}" + (f" +{len(at) - 1} more" if len(at) > 1 else "")
         words = list(lines["verdict"].unique())
-        return words[0] if len(words) == 1 else "not shown"
+        return words[0] if len(words) == 1 else "not shown" if words else ""
 
 
 FATES = ("breaks", "unclear", "survives", "ends")

@@ -133,6 +133,15 @@ def test_who_extrapolates_is_what_extrapolates_says():
         assert "undecided: b at 256, 512 (" in text
 
 
+def test_only_who_was_held_against_a_window_has_a_word_in_the_table():
+    window = many({"a": around(2.0, 2.0)}, protocol="same_targets").assign(extension="window")
+    rows = pd.concat([many({"a": around(2.0, 3.0), "other": around(2.1, 2.1)}, protocol="same_targets"), window])
+    (word,) = extrapolates(rows)["verdict"]
+    text = said(rows)
+    assert re.search(rf"^a .* {word} *$", text, flags=re.MULTILINE)
+    assert re.search(r"^other .* survives *$", text, flags=re.MULTILINE)
+
+
 def test_what_was_not_asked_is_not_answered():
     assert sentence(said(many({"a": around(1.0, 1.0)})), "extrapolates").startswith("not asked: that takes same_targets")
     assert sentence(said(many({"a": around(1.0)})), "extrapolates").startswith("not asked: no length beyond L")
