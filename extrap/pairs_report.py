@@ -146,7 +146,8 @@ def _pairs_block(lines: pd.DataFrame) -> pd.DataFrame:
             "length": length(line.eval_len), "better": line.better, "worse": line.worse, "by": f"{line.by:.3f}",
             "over seeds": _interval(line.low, line.high), "over text": _interval(line.text_low, line.text_high),
             "p (Holm)": "" if np.isnan(line.p_holm) else f"{line.p_holm:.2g}",
-            "verdict": _verdict(line.decided, line.unit), "seeds needed": _seeds(line.seeds_needed),
+            "verdict": _verdict("decided" if line.decided else "undecided", line.unit),
+            "seeds needed": _seeds(line.seeds_needed),
         }
         for line in ordered.itertuples()
     ]  # fmt: skip
@@ -161,7 +162,7 @@ def _extrapolates_block(lines: pd.DataFrame) -> pd.DataFrame:
             "to its window": _difference(line, ""),
             "to itself at L": _difference(line, "self_"),
             "its window to L": _difference(line, "control_"),
-            "verdict": line["verdict"] if line["verdict"] == "undecided" else f"**{line['verdict']}**",
+            "verdict": _verdict(line["verdict"], line["unit"]),
             "seeds needed": _seeds(line["seeds_needed"]) if line["verdict"] == "undecided" else "",
         }
         for _, group in lines.groupby("scheme", sort=False)
@@ -175,8 +176,8 @@ def _difference(line: pd.Series, prefix: str) -> str:
     return "" if np.isnan(difference) else f"{difference:+.3f}" + ("" if np.isnan(half) else f" ±{half:.3f}")
 
 
-def _verdict(decided: bool, unit: str) -> str:
-    return ("**decided**" + " on this text" * (unit == "none")) if decided else "undecided"
+def _verdict(word: str, unit: str) -> str:
+    return word if word == "undecided" else f"**{word}**" + " on this text" * (unit == "none")
 
 
 def _interval(low: float, high: float) -> str:

@@ -559,6 +559,8 @@ def test_the_table_of_pairs_opens_with_who_extrapolates():
         assert line[3].startswith(f"{of.self_difference:+.3f}")
         assert line[4].startswith(f"{of.control_difference:+.3f} ±")
     assert "**control breaks**" in words
+    by_seeds_alone = pairs_table(pairs(rows), extrapolates(rows).assign(unit="none"))
+    assert by_seeds_alone.count("** on this text") == len(words) - words.count("undecided")
     assert "in an encoder at L/2 on either side" in " ".join(text.split())
 
 
