@@ -20,14 +20,14 @@ from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 from rows import both_protocols, many, scheme_rows, shuffled, with_floor
 
-from experiments.report import write_report
+from experiments.report import report_again
 from extrap.compose import CONF
 from extrap.curves import LOOKS, looks_of, spread
 from extrap.drawing import snapped
 from extrap.figures import controls_figure, draw, floor_figure, perplexity_figure, position_figure, save_figure
 from extrap.pairs import extrapolates, pairs
 from extrap.pairs_report import pairs_figure, pairs_table
-from extrap.results import load_missing, load_rows, rounded, save_table
+from extrap.results import load_rows, rounded, save_rows, save_table
 
 ROOT = Path(__file__).parents[1]
 THREE = {
@@ -93,7 +93,8 @@ def test_nothing_shown_hangs_on_the_last_digits_of_the_rows(name, tmp_path):
     for draw_of in range(2):
         folder = tmp_path / str(draw_of)
         folder.mkdir()
-        written = write_report(nudged(rows, draw_of) if draw_of else rows, load_missing(tmp_path / "none"), folder)
+        save_rows(folder / "rows.csv", nudged(rows, draw_of) if draw_of else rows)
+        written = report_again(folder)
     for path in written:
         assert path.read_bytes() == (tmp_path / "0" / path.name).read_bytes(), path.name
 
@@ -519,7 +520,8 @@ def test_however_few_are_compared_titles_fit(n_schemes, lengths):
 @pytest.mark.parametrize(("n_schemes", "n_seeds", "drawn"), [(3, 1, False), (2, 2, False), (3, 2, True)])
 def test_pairs_are_drawn_where_a_picture_says_more_than_a_line(tmp_path, n_schemes, n_seeds, drawn):
     rows = many({f"s{i}": {128: [1.0 + 0.1 * i + 0.01 * s for s in range(n_seeds)]} for i in range(n_schemes)})
-    names = {path.name for path in write_report(rows, load_missing(tmp_path / "none"), tmp_path)}
+    save_rows(tmp_path / "rows.csv", rows)
+    names = {path.name for path in report_again(tmp_path)}
     assert {"pairs.csv", "pairs.md"} <= names
     assert ("pairs.svg" in names) == drawn
     assert ("One seed decides nothing" in (tmp_path / "pairs.md").read_text()) == (n_seeds == 1)
