@@ -417,6 +417,15 @@ def test_the_title_names_the_experiment_and_what_is_dotted():
     )
 
 
+@pytest.mark.parametrize("figure_of", [perplexity_figure, controls_figure])
+def test_titles_stand_above_the_panels(figure_of, tmp_path):
+    figure, points = figure_of(everything())
+    save_figure(figure, points, tmp_path / "figure")
+    title = figure._suptitle.get_window_extent()
+    assert title.x1 <= figure.bbox.x1
+    assert all(title.y0 >= axes._left_title.get_window_extent().y1 for axes in panels(figure) if axes.get_visible())
+
+
 def test_without_the_same_targets_controls_are_those_of_what_there_is():
     rows = everything().query("protocol == 'nonoverlap'")
     assert set(controls_figure(rows)[1]["protocol"]) == {"nonoverlap"}
