@@ -70,12 +70,13 @@ def panels_by_protocol(points: pd.DataFrame, values: Values, ylabel: str, log: b
         panels[0].set_ylabel(ylabel)
         if log:
             keep_to_curves(panels[0], points[values[0]])
-        names = {key: drawn(name(*key)) for key in looks}
-        labels(panels, [points[points["protocol"] == protocol] for protocol in protocols], values[0], looks, names)
         told = [f"{what}: {setting_title(points)}{seeds_title(points)}"]
         told += [NULL_NOTE] if "null" in points and points["null"].notna().any() else []
         lines = [line for text in told for line in wrap(text, int(figure.get_figwidth() / 0.062))]
+        figure.set_figheight(3.0 + 0.15 * (len(lines) - 1))
         figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=8, parse_math=False)
+        names = {key: drawn(name(*key)) for key in looks}
+        labels(panels, [points[points["protocol"] == protocol] for protocol in protocols], values[0], looks, names)
     return figure
 
 

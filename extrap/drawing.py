@@ -54,8 +54,8 @@ class _Snapped(RendererBase):
     ) -> None:  # fmt: skip
         super().draw_markers(_clipped(gc), _path(marker_path, marker_trans), WHERE, _path(path, trans), WHERE, rgbFace)
 
-    def draw_text(self, gc: GraphicsContextBase, x: float, y: float, *text: Any, **how: Any) -> None:
-        super().draw_text(_clipped(gc), *map(float, snapped((x, y))), *text, **how)
+    def draw_text(self, gc: GraphicsContextBase, x: float, y: float, s: str, *text: Any, **how: Any) -> None:
+        super().draw_text(_clipped(gc), float(snapped(x)), float(snapped(y)), s, *text, **how)
 
 
 def _path(path: Path, transform: Transform) -> Path:
@@ -85,9 +85,9 @@ class _Svg(_Snapped, RendererSVG):
 def png(figure: Figure) -> bytes:
     figure.dpi = PNG_DPI
     width, height = map(int, figure.bbox.size)
-    renderer = _Png(width, height, PNG_DPI)
+    renderer = _Png(width, height, PNG_DPI)  # type: ignore[no-untyped-call]
     figure.draw(renderer)
-    pixels = np.asarray(renderer.buffer_rgba())[..., :3]
+    pixels = np.asarray(renderer.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
     lines = np.pad(pixels.reshape(len(pixels), -1), ((0, 0), (1, 0)))  # each line as it is: filter 0
     dots = round(PNG_DPI / 0.0254)  # per metre
     chunks = {
@@ -110,9 +110,9 @@ def pdf(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     file = PdfFile(buffer, metadata={"CreationDate": None, "Producer": None, "Creator": None})
     file.newPage(width, height)
-    renderer = _Pdf(file, POINTS, height, width)
+    renderer = _Pdf(file, POINTS, height, width)  # type: ignore[no-untyped-call]
     figure.draw(renderer)
-    renderer.finalize()
+    renderer.finalize()  # type: ignore[no-untyped-call]
     file.finalize()
     file.close()
     return buffer.getvalue()
@@ -121,9 +121,9 @@ def pdf(figure: Figure) -> bytes:
 def svg(figure: Figure) -> bytes:
     figure.dpi = POINTS
     buffer = io.StringIO()
-    renderer = _Svg(*figure.bbox.size, buffer, image_dpi=POINTS, metadata={"Date": None})
+    renderer = _Svg(*figure.bbox.size, buffer, image_dpi=POINTS, metadata={"Date": None})  # type: ignore[no-untyped-call]
     figure.draw(renderer)
-    renderer.finalize()
+    renderer.finalize()  # type: ignore[no-untyped-call]
     return buffer.getvalue().encode()
 
 

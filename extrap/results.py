@@ -1,6 +1,7 @@
 """Rows on disk: what the runs have written, checked and brought together. Imports no torch."""
 
 import io
+import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -260,7 +261,7 @@ def save_rows(path: Path, rows: pd.DataFrame) -> None:
 
 
 DIGITS = 6  # of what is shown: what processors differ by is far below, and what is seen far above
-P_VALUES = {"p": 3, "p_holm": 3}  # of differences near 0: much less is known of them
+P_DIGITS = 3  # of a p value: of differences near 0 much less is known
 
 
 def rounded(table: pd.DataFrame) -> pd.DataFrame:
@@ -270,13 +271,13 @@ def rounded(table: pd.DataFrame) -> pd.DataFrame:
     of like numbers in earlier ones. What is drawn and written is rounded here, once.
     """
     return table.assign(**{
-        column: [_rounded(value, P_VALUES.get(str(column))) for value in table[column]]
+        column: [_rounded(value, is_p=re.fullmatch(r"(\w+_)?p(_holm)?", str(column)) is not None) for value in table[column]]
         for column in table.select_dtypes("float")
     })  # fmt: skip
 
 
-def _rounded(value: float, digits: int | None) -> float:
-    return float(f"{value:.{digits}g}") if digits else float(f"{round(value, DIGITS):.{DIGITS}g}")
+def _rounded(value: float, is_p: bool) -> float:
+    return float(f"{value:.{P_DIGITS}g}" if is_p else f"{round(value, DIGITS):.{DIGITS}g}")
 
 
 def save_table(path: Path, table: pd.DataFrame) -> None:

@@ -20,14 +20,14 @@ from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 from rows import both_protocols, many, scheme_rows, shuffled, with_floor
 
-from experiments.report import write_report
+from experiments.report import report_again
 from extrap.compose import CONF
 from extrap.curves import LOOKS, looks_of, spread
 from extrap.drawing import snapped
 from extrap.figures import controls_figure, draw, floor_figure, perplexity_figure, position_figure, save_figure
 from extrap.pairs import extrapolates, pairs
 from extrap.pairs_report import pairs_figure, pairs_table
-from extrap.results import load_missing, load_rows, rounded, save_table
+from extrap.results import load_rows, rounded, save_rows, save_table
 
 ROOT = Path(__file__).parents[1]
 THREE = {
@@ -93,7 +93,8 @@ def test_nothing_shown_hangs_on_the_last_digits_of_the_rows(name, tmp_path):
     for draw_of in range(2):
         folder = tmp_path / str(draw_of)
         folder.mkdir()
-        written = write_report(nudged(rows, draw_of) if draw_of else rows, load_missing(tmp_path / "none"), folder)
+        save_rows(folder / "rows.csv", nudged(rows, draw_of) if draw_of else rows)
+        written = report_again(folder)
     for path in written:
         assert path.read_bytes() == (tmp_path / "0" / path.name).read_bytes(), path.name
 
@@ -105,12 +106,14 @@ def test_coordinates_half_way_go_the_same_way_everywhere():
 
 
 def test_numbers_are_shown_with_six_digits_and_differences_of_nothing_are_nothing():
-    table = pd.DataFrame({"ppl": [1234567.8, 4.97786344], "difference": [3e-13, -0.0123456789], "p": [1.23456e-7, np.nan]})
+    table = pd.DataFrame(
+        {"ppl": [1234567.8, 4.97786344], "difference": [3e-13, -0.0123456789], "self_p_holm": [1.23456e-7, np.nan]}
+    )
     found = rounded(table)
     assert found["ppl"].to_list() == [1234570, 4.97786]
     assert found["difference"].to_list() == [0, -0.012346]
-    assert found["p"][0] == 1.23e-7
-    assert np.isnan(found["p"][1])
+    assert found["self_p_holm"][0] == 1.23e-7
+    assert np.isnan(found["self_p_holm"][1])
 
 
 def test_without_a_floor_no_figure_of_it_is_drawn(tmp_path):
@@ -414,6 +417,15 @@ def test_the_title_names_the_experiment_and_what_is_dotted():
     )
 
 
+@pytest.mark.parametrize("figure_of", [perplexity_figure, controls_figure])
+def test_titles_stand_above_the_panels(figure_of, tmp_path):
+    figure, points = figure_of(everything())
+    save_figure(figure, points, tmp_path / "figure")
+    title = figure._suptitle.get_window_extent()
+    assert title.x1 <= figure.bbox.x1
+    assert all(title.y0 >= axes._left_title.get_window_extent().y1 for axes in panels(figure) if axes.get_visible())
+
+
 def test_without_the_same_targets_controls_are_those_of_what_there_is():
     rows = everything().query("protocol == 'nonoverlap'")
     assert set(controls_figure(rows)[1]["protocol"]) == {"nonoverlap"}
@@ -519,7 +531,8 @@ def test_however_few_are_compared_titles_fit(n_schemes, lengths):
 @pytest.mark.parametrize(("n_schemes", "n_seeds", "drawn"), [(3, 1, False), (2, 2, False), (3, 2, True)])
 def test_pairs_are_drawn_where_a_picture_says_more_than_a_line(tmp_path, n_schemes, n_seeds, drawn):
     rows = many({f"s{i}": {128: [1.0 + 0.1 * i + 0.01 * s for s in range(n_seeds)]} for i in range(n_schemes)})
-    names = {path.name for path in write_report(rows, load_missing(tmp_path / "none"), tmp_path)}
+    save_rows(tmp_path / "rows.csv", rows)
+    names = {path.name for path in report_again(tmp_path)}
     assert {"pairs.csv", "pairs.md"} <= names
     assert ("pairs.svg" in names) == drawn
     assert ("One seed decides nothing" in (tmp_path / "pairs.md").read_text()) == (n_seeds == 1)
