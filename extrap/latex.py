@@ -21,8 +21,8 @@ LEFT_OUT = ["bits", "tokens"]  # columns; the tokens stand in the caption, both 
 KEYS = ("protocol", "lengths", "schemes")
 
 NOTE = """\
-Means over seeds, and below them their 95 % t intervals over seeds, where there is more than one. What each column means \
-stands in table.md; ratios to the perplexity at L, bits and all lengths in table.csv."""
+Means over seeds, and below them their 95 % t intervals over seeds, or the bounds of these, where there is more than one \
+seed. What each column means stands in table.md; ratios to the perplexity at L, bits and all lengths in table.csv."""
 FLOAT = """\
 % \\input{{{stem}}}, with \\usepackage{{booktabs}} in the preamble; \\ref{{{label}}} is its number.
 % Made from rows.csv, and made again, or removed, by `make report`: edit a copy in another folder.
@@ -188,6 +188,11 @@ def _lines(scheme: str, *cells: str) -> list[str]:
     values, intervals = ([found[i] or "" for found in split if found] for i in (1, 2))
     lines = [" & ".join([escape_latex(scheme), *map(latex_cell, values)]) + r" \\"]
     if any(intervals):
-        small = (f"{{\\scriptsize {escape_latex(interval)}}}" if interval else "" for interval in intervals)
+        small = (f"{{\\scriptsize {escape_latex(_narrowed(told))}}}" if told else "" for told in intervals)
         lines.append(" & ".join(["", *small]) + r" \\[2pt]")
     return lines
+
+
+def _narrowed(interval: str) -> str:
+    """Bounds with a dash between them, "(5.2 to 297)" as "5.2–297"."""
+    return re.sub(r"^\((.*) to (.*)\)$", r"\1–\2", interval)

@@ -41,6 +41,7 @@ def cells(text: str) -> Table:
             table.append(row)
         else:
             small = [re.sub(r"{\\scriptsize (.*)}", r" \1", cell) for cell in row]
+            small = [re.sub(r"^ ([\d.,e+]+)--([\d.,e+]+)$", r" (\1 to \2)", cell) for cell in small]
             table[-1] = [a + b for a, b in zip(table[-1], small, strict=True)]
     return table
 
