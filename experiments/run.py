@@ -20,9 +20,10 @@ from filelock import Timeout
 from omegaconf import DictConfig
 
 from experiments.door import through
-from extrap.compose import CONF, as_typed, compose_grid, compose_launcher, described, parse
+from extrap.compose import CONF, compose_grid, compose_launcher, described, parse
 from extrap.errors import UserError
 from extrap.files import locked
+from extrap.overrides import as_typed
 from extrap.specs import build
 
 if TYPE_CHECKING:
@@ -40,8 +41,7 @@ def run_cells(composed: DictConfig) -> None:
 
 def _run_by_hydra(overrides: list[str], results: str, precision: str) -> None:
     # other machines may pick another precision than this one did, and their ~ is another
-    places = [as_typed(f"runtime.results_dir={results}"), f"train.precision={precision}"]
-    sys.argv[1:] = [*map(as_typed, overrides), *places]
+    sys.argv[1:] = as_typed([*overrides, f"runtime.results_dir={results}", f"train.precision={precision}"], CONF)
     run_cells()
 
 

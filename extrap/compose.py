@@ -1,6 +1,5 @@
 """The door to Hydra: overrides to configs, and its errors to one line. Nothing else touches OmegaConf."""
 
-import functools
 import math
 import re
 import textwrap
@@ -18,13 +17,14 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString, RangeSweep, Sweep
+from hydra.core.override_parser.types import Glob, Override, RangeSweep, Sweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from extrap.config import Config
 from extrap.errors import UserError, nearest, one_line
+from extrap.overrides import as_typed, texts
 
 CONF = Path(__file__).parents[1] / "conf"
 ConfigStore.instance().store(name="schema", node=Config)
@@ -34,7 +34,6 @@ TOLD_BY_HYDRA = re.compile(r"overrides\.task$|runtime\.choices\.|job\.override_d
 # options of a scheme, a source, an objective: which there are depends on the choice
 OF_A_CHOICE = re.compile(r"(position|data|objective)[.@]")
 COMPARED = re.compile(r"seed$|position($|[.@])")  # by one table
-CALLS = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag|extend_list|int|float|str|bool|json_str)\(")  # of Hydra
 # what composing raises besides its own errors: broken YAML, names that no file can have, choices that are no names
 NOT_COMPOSED = (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, LookupError, ArithmeticError,
                 RecursionError)  # fmt: skip
@@ -62,7 +61,7 @@ def compose_grid(overrides: list[str]) -> list[Config]:
     """Every cell of the sweep that these Hydra overrides ask for, in Hydra's order. Raises UserError."""
     with _composing(overrides) as (parser, given, hydra, allowed):
         params = hydra.sweeper.params or {}
-        planned = [as_typed(f"{key}={value}") for key, value in params.items()]
+        planned = as_typed([f"{key}={value}" for key, value in params.items()], CONF)
         swept = _checked(parser.parse_overrides(planned), launcher=False)
         configs = []
         for cell in _cells([*swept, *given]):
@@ -89,59 +88,6 @@ def compose_launcher(overrides: list[str]) -> dict[str, Any]:
     return launcher
 
 
-def as_typed(override: str) -> str:
-    """The same override with quotes around what an option takes as text, of which Hydra would read 12e4567 as a number.
-
-    Names, choices and paths then are what was typed: 1e3, 1_0, true, null, ~/a, a(1).txt. Left alone are quotes that are
-    there already, brackets, interpolations, Hydra's own functions, and values with a backslash.
-    """
-    key, given, value = override.partition("=")
-    option = key.lstrip("+").partition("@")[0]
-    is_list = _texts().get(option)
-    if not given or not option or (is_list is None and not (CONF / option).is_dir()):
-        return override
-    if not is_list:
-        return f"{key}={_quoted_items(value)}"
-    if re.fullmatch(r"\[.*\]", value, re.DOTALL):
-        return f"{key}=[{_quoted_items(value[1:-1])}]"
-    return override
-
-
-@functools.cache
-def _texts() -> dict[str, bool]:
-    """The options that take text, which have text in conf/, and whether they take a list of it."""
-    texts = {"name": False}
-    for path in sorted(CONF.glob("*/*.yaml")):
-        for key, value in (yaml.safe_load(path.read_text()) or {}).items() if path.parent.name != "experiment" else ():
-            items = value if isinstance(value, list) else [value]
-            if key not in ("_target_", "defaults") and all(isinstance(item, str) for item in items):
-                texts[f"{path.parent.name}.{key}"] = isinstance(value, list)
-    return texts
-
-
-def _quoted_items(text: str) -> str:
-    """Items between commas, those within quotes and brackets apart, each of them quoted."""
-    items, depth, quote = [""], 0, ""
-    for c in text:
-        if quote:
-            quote = "" if c == quote and not items[-1].endswith("\\") else quote
-        elif c in "'\"" and not items[-1].strip():
-            quote = c
-        elif c == "," and not depth:
-            items.append("")
-            continue
-        else:
-            depth += (c in "([{") - (c in ")]}")
-        items[-1] += c
-    return ",".join(_quoted(item.strip()) for item in items)
-
-
-def _quoted(item: str) -> str:
-    if not item or item[0] in "'\"[{" or "${" in item or "\\" in item or CALLS.match(item):
-        return item
-    return QuotedString(item, Quote.single).with_quotes()
-
-
 @contextmanager
 def _composing(overrides: list[str]) -> Iterator[tuple[OverridesParser, list[Override], DictConfig, dict[str, Any]]]:
     """Hydra made ready: the overrides read, Hydra's own section as they make it, and as they may; errors as UserError.
@@ -159,7 +105,7 @@ def _composing(overrides: list[str]) -> Iterator[tuple[OverridesParser, list[Ove
     try:
         with _hydra() as loader:
             parser = OverridesParser.create(config_loader=loader)
-            given = _checked(parser.parse_overrides([as_typed(override) for override in overrides]))
+            given = _checked(parser.parse_overrides(as_typed(overrides, CONF)))
             fixed = [str(o.input_line) for o in given if not o.is_sweep_override()]
             # whether a scheme has an option is known in each cell
             of_all = [line for line in fixed if not OF_A_CHOICE.match(line.lstrip("+~"))]
@@ -255,7 +201,7 @@ def _refuse_foreign(hydra: DictConfig, allowed: dict[str, Any], overrides: list[
 def described(overrides: list[str]) -> str:
     """What can be chosen, and every option with the value that it has with these overrides and otherwise."""
     with _composing(overrides), _hydra() as loader:
-        composed = compose("config", overrides=[as_typed(line) for line in overrides], return_hydra_config=True)
+        composed = compose("config", overrides=as_typed(overrides, CONF), return_hydra_config=True)
         groups = [group for group in composed.hydra.runtime.choices if not group.startswith("hydra/")]
         names = {group: loader.get_group_options(group) for group in [*groups, "hydra/launcher"] if "@" not in group}
     with open_dict(composed):
@@ -271,7 +217,7 @@ def described(overrides: list[str]) -> str:
 def _refuse_misread(experiment: str) -> None:
     """Raises UserError where YAML reads something else than what an experiment's file shows: 1e3 as 1000.0."""
     text = (CONF / "experiment" / f"{experiment}.yaml").read_text()
-    for key in _texts():
+    for key in texts(CONF):
         node = yaml.compose(text)
         for part in key.split("."):
             node = next((value for name, value in _pairs(node) if name.value == part), None)

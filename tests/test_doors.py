@@ -15,10 +15,11 @@ from experiments.engines import places
 from experiments.progress import Run, progress_line
 from experiments.run import refuse_left_over
 from extrap import compose
-from extrap.compose import as_typed, compose_grid
+from extrap.compose import compose_grid
 from extrap.device import cpu_quota
 from extrap.errors import UserError
 from extrap.files import as_path
+from extrap.overrides import as_typed
 
 ROOT = Path(__file__).parents[1]
 TINY = ["experiment=smoke", "position=rope", "seed=0", "data=markov", "objective=causal"]
@@ -62,7 +63,7 @@ def test_home_is_expanded(monkeypatch):
      "position={}", "hydra.launcher.n_jobs=2", "~position.base", "nothing"],
 )  # fmt: skip
 def test_what_is_no_text_is_left_to_hydra(override):
-    assert as_typed(override) == override
+    assert as_typed([override], compose.CONF) == [override]
 
 
 def test_an_experiment_whose_name_yaml_would_change_is_refused(tmp_path, monkeypatch):
