@@ -4,32 +4,85 @@ EXPERIMENT ?= main
 LAUNCHER ?= local
 JOBS ?= -1
 ARGS ?=
+RESULTS ?= results
+TABLE ?=
 FIGURE ?=
 SCALE ?=
 
+TARGETS := help setup sweep status tensorboard report figures claims paper bench bench-all profile test test-all test-engines \
+    check smoke clean
+ENGINES := LAUNCHER JOBS ARGS RESULTS
+TAKES-help := EXPERIMENT
+TAKES-sweep := EXPERIMENT $(ENGINES)
+TAKES-smoke := $(ENGINES)
+TAKES-paper := FIGURE SCALE $(ENGINES)
+TAKES-status := EXPERIMENT RESULTS
+TAKES-report := EXPERIMENT RESULTS TABLE
+TAKES-figures := RESULTS
+TAKES-claims := RESULTS
+TAKES-tensorboard := RESULTS
+TAKES-bench := ARGS
+TAKES-bench-all := ARGS
+TAKES-profile := ARGS
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup sweep status tensorboard report figures claims paper bench bench-all profile test test-all test-engines check smoke clean
+.PHONY: $(TARGETS) FORCE
+
+# a slip would otherwise be passed over, and the default sweep run
+ifneq ($(filter-out $(TARGETS) .venv/%,$(MAKECMDGOALS)),)
+$(error $(firstword $(filter-out $(TARGETS) .venv/%,$(MAKECMDGOALS))): no such target; there are $(TARGETS))
+endif
+GOALS := $(or $(MAKECMDGOALS),help)
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
+TAKEN := $(sort PYTHON $(foreach goal,$(GOALS),$(TAKES-$(goal))))
+ifneq ($(filter-out $(TAKEN) -%,$(GIVEN)),)
+$(error $(firstword $(filter-out $(TAKEN) -%,$(GIVEN)))=...: make $(GOALS) takes $(TAKEN)$(if $(filter ARGS,$(TAKEN)),; options of a run go into ARGS="option=value ..."))
+endif
+ifeq ($(OS),Windows_NT)
+$(error extrap runs on Linux and macOS; on Windows, within WSL: wsl --install)
+endif
+ifneq ($(and $(filter JOBS,$(GIVEN)),$(filter-out local,$(LAUNCHER))),)
+$(error JOBS is for LAUNCHER=local; how many runs LAUNCHER=$(LAUNCHER) has side by side is said in conf/hydra/launcher/$(LAUNCHER).yaml)
+endif
 
 help:  ## this help
-	@echo "make TARGET [EXPERIMENT=$(EXPERIMENT)] [LAUNCHER=local|ray|slurm] [JOBS=runs side by side, all cores if not given] [ARGS=\"option=value ...\"]"
+	@echo "make TARGET [EXPERIMENT=$(EXPERIMENT)] [LAUNCHER=local|ray|slurm] [JOBS=runs side by side, all cores if not given] [ARGS=\"option=value ...\"] [RESULTS=folder]"
 	@echo
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1@\2/p' $(MAKEFILE_LIST) | while IFS=@ read -r name text; do printf '  %-14s %s\n' "$$name" "$$text"; done
 	@echo
 	@echo "experiments: $(patsubst conf/experiment/%.yaml,%,$(wildcard conf/experiment/*.yaml))"
 
-READY := .venv/ready
+# What is installed is told by the content of what names it, not by clocks, which git moves; and it has to run: the Python that
+# it was made with may be gone.
+WANTED := $(shell { sed '/^\[tool\./,$$d' pyproject.toml; cat constraints.txt; } | cksum | tr ' ' -)
+READY := .venv/ready-$(WANTED)
+RUNS := $(shell .venv/bin/python -c 'from importlib.metadata import version as v; v("extrap"), v("torch")' 2>/dev/null && echo yes)
 
 setup: $(READY)  ## only set up the virtual environment in .venv
 
-$(READY): pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON) found: install Python 3.11 or later, or name one with make PYTHON=..." >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is $$($(PYTHON) -V 2>&1): extrap needs Python 3.11 or later; name one with make PYTHON=..." >&2; exit 1; }
+$(READY): $(if $(RUNS),,FORCE)
+	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON) found: install Python 3.11 to 3.14, or name one with make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' || { echo "error: $(PYTHON) is $$($(PYTHON) -V 2>&1): extrap needs Python 3.11 to 3.14; name one with make PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "error: $(PYTHON) has no venv module: install it (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@$(PYTHON) -c "$$PLATFORM"
 	@echo "setting up .venv (once, a few minutes)"
-	@$(PYTHON) -m venv .venv
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(PYTHON) -m venv $(if $(RUNS),,--clear) .venv
+	@rm -f .venv/ready*
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' || { echo "error: pip could not install what pyproject.toml and constraints.txt name; once that is mended, the same command goes on" >&2; exit 1; }
 	@touch $@
+
+# PyTorch has no wheels for other platforms
+define PLATFORM
+import platform, sys
+machine, mac, (libc, version) = platform.machine(), platform.mac_ver()[0], platform.libc_ver()
+number = lambda text: [int(part) for part in text.split(".")[:2] if part.isdigit()]
+if mac and (machine != "arm64" or number(mac) < [14]):
+    sys.exit(f"error: this is macOS {mac} on {machine}: extrap needs macOS 14 or later on Apple silicon, or Linux (PyTorch has no other wheels)")
+if sys.platform == "linux" and (machine not in ("x86_64", "aarch64") or libc != "glibc" or number(version) < [2, 28]):
+    sys.exit(f"error: this is Linux on {machine} with {libc or 'another C library than glibc'} {version}: extrap needs glibc 2.28 or later on x86_64 or aarch64 (PyTorch has no other wheels)")
+endef
+export PLATFORM
 
 # the extras of pyproject.toml, each installed when a target first needs it
 .venv/extra-%: $(READY)
@@ -37,33 +90,37 @@ $(READY): pyproject.toml constraints.txt
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
 	@touch $@
 
-ENGINE := hydra/launcher=$(LAUNCHER) $(if $(filter local,$(LAUNCHER)),hydra.launcher.n_jobs=$(JOBS))
+ENGINE := hydra/launcher=$(LAUNCHER) $(if $(filter local,$(LAUNCHER)),hydra.launcher.n_jobs=$(JOBS)) \
+    $(if $(filter-out results,$(RESULTS)),runtime.results_dir=$(RESULTS))
+# each word in quotes, for the shell to leave brackets alone, unless whoever gave them has done that himself
+QUOTE := '
+WORDS := $(if $(findstring $(QUOTE),$(ARGS))$(findstring ",$(ARGS))$(findstring \,$(ARGS))$(findstring $$,$(ARGS)),$(ARGS),$(foreach word,$(ARGS),'$(word)'))
 EXTRA := $(patsubst %,.venv/extra-%,$(filter ray slurm,$(LAUNCHER)))
 
 sweep: $(READY) $(EXTRA)  ## train and evaluate all runs of EXPERIMENT that are not finished, then its report
-	@.venv/bin/python -m experiments.run experiment=$(EXPERIMENT) $(ENGINE) $(ARGS)
+	@.venv/bin/python -m experiments.run experiment=$(EXPERIMENT) $(ENGINE) $(WORDS)
 
-status: $(READY)  ## how far each sweep is, from its files alone, while it runs here or elsewhere
-	@.venv/bin/python -m experiments.progress
+status: $(READY)  ## how far each sweep is (or EXPERIMENT alone), from its files, while it runs here or elsewhere
+	@.venv/bin/python -m experiments.progress --results $(RESULTS) $(if $(filter EXPERIMENT,$(GIVEN)),$(EXPERIMENT))
 
 tensorboard: .venv/extra-tensorboard  ## losses and perplexities of all runs in a browser, while sweeps write them; Ctrl-C ends it
-	@.venv/bin/python -m experiments.tensorboard
+	@.venv/bin/python -m experiments.tensorboard --results $(RESULTS)
 
-report: $(READY)  ## tables and figures of EXPERIMENT from its finished runs
-	@.venv/bin/python -m experiments.report gather $(EXPERIMENT)
+report: $(READY)  ## tables and figures of EXPERIMENT from its finished runs; TABLE="lengths=... schemes=...": a table of your own
+	@.venv/bin/python -m experiments.report --results $(RESULTS) gather $(EXPERIMENT) $(if $(TABLE),--table "$(TABLE)")
 
 figures: $(READY)  ## all tables and figures again from the tracked rows, without training
-	@.venv/bin/python -m experiments.report draw
+	@.venv/bin/python -m experiments.report --results $(RESULTS) draw
 
 claims: $(READY)  ## what the tracked rows say about published claims, without training
-	@.venv/bin/python -m experiments.report claims
+	@.venv/bin/python -m experiments.report --results $(RESULTS) claims
 
 paper: $(READY) $(EXTRA)  ## what the figures of papers need, and the figures; FIGURE=NAME: one of them; SCALE=gpu: larger models
 	@needs=$$(.venv/bin/python -m experiments.remake needs $(FIGURE) $(if $(SCALE),--scale $(SCALE))) || exit; \
 	for experiment in $$needs; do \
-	    .venv/bin/python -m experiments.run experiment=$$experiment $(ENGINE) $(ARGS) || failed=1; \
+	    .venv/bin/python -m experiments.run experiment=$$experiment $(ENGINE) $(WORDS) || failed=1; \
 	done; \
-	.venv/bin/python -m experiments.remake draw $(FIGURE) && exit $${failed:-0}
+	.venv/bin/python -m experiments.remake --results $(RESULTS) draw $(FIGURE) && exit $${failed:-0}
 
 bench: .venv/extra-bench  ## how fast it is against the peers, a few minutes; leave the machine alone meanwhile
 	@.venv/bin/python -m experiments.bench $(ARGS)
@@ -72,7 +129,7 @@ bench-all: .venv/extra-bench  ## the same with longer inputs and more rounds, a 
 	@.venv/bin/python -m experiments.bench --all $(ARGS)
 
 profile: $(READY)  ## where a training step goes; ARGS="position=rope objective=mlm ..."
-	@.venv/bin/python -m experiments.profile $(ARGS)
+	@.venv/bin/python -m experiments.profile $(WORDS)
 
 test: $(READY)  ## the quick tests, about four minutes
 	@.venv/bin/python -m pytest -q -n auto --dist worksteal -m "not slow and not gpu"
@@ -84,13 +141,13 @@ test-engines: $(READY) .venv/extra-ray .venv/extra-slurm  ## sweeps over several
 	@.venv/bin/python -m pytest -q tests/test_ray.py tests/test_slurm.py
 
 check: $(READY)  ## lint and types
-	@.venv/bin/ruff check .
-	@.venv/bin/ruff format --check .
-	@.venv/bin/mypy
+	@.venv/bin/python -m ruff check .
+	@.venv/bin/python -m ruff format --check .
+	@.venv/bin/python -m mypy
 
 smoke: $(READY) $(EXTRA)  ## the whole path in about a minute, with models too small to mean anything
-	@rm -rf results/runs/smoke
-	@.venv/bin/python -m experiments.run experiment=smoke hydra.launcher.n_jobs=$(JOBS) $(ARGS)
+	@rm -rf $(RESULTS)/runs/smoke
+	@.venv/bin/python -m experiments.run experiment=smoke $(ENGINE) $(WORDS)
 
 clean:  ## remove the virtual environment and caches, never results
 	@rm -rf .venv *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -7,6 +7,7 @@ import argparse
 import re
 import sys
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -18,11 +19,12 @@ from tqdm import tqdm
 from experiments.door import through
 from extrap.config import Config
 from extrap.errors import UserError
-from extrap.files import is_locked, write_atomic
+from extrap.files import as_path, is_locked, write_atomic
 from extrap.run_folders import load_meta
 
 ENTRY = re.compile(r"^(\d+),.*,(\d+\.?\d*)$", re.MULTILINE)  # of train.csv: its step, and seconds so far
 SECONDS = 1.0  # between looks
+MINUTE = 60.0
 EVALUATION = 0.3  # of the training of a run, until a run has shown what it is
 
 
@@ -80,7 +82,7 @@ def _last_line(path: Path) -> str:
 class Progress:
     """The bar of a sweep: counts training steps and finished runs while the workers write.
 
-    Silent where the output is no terminal.
+    Where the output is no terminal a line is told instead: every minute, and every ten after the first ten.
     """
 
     def __init__(self, configs: list[Config]) -> None:
@@ -103,6 +105,7 @@ class Progress:
         runs = self._look()
         layout = "{desc} {percentage:3.0f}% |{bar}| {elapsed} gone, {remaining} left"
         already = sum(run.share() for run in runs)
+        began, told = time.monotonic(), 0.0
         with tqdm(total=len(runs), initial=already, disable=None, bar_format=layout, smoothing=0, leave=False) as bar:
             while True:
                 stopped = self.stop.wait(SECONDS)
@@ -111,6 +114,20 @@ class Progress:
                 bar.update(sum(run.share() for run in runs) - bar.n)
                 if stopped:
                     return
+                gone = time.monotonic() - began
+                if bar.disable and gone - told >= (MINUTE if gone < 11 * MINUTE else 10 * MINUTE):
+                    print(progress_line(runs, already, gone), file=sys.stderr, flush=True)
+                    told = gone
+
+
+def progress_line(runs: list[Run], already: float, seconds: float) -> str:
+    """How far a sweep is that began `seconds` ago with `already` runs' worth of work done before."""
+    done = sum(run.share() for run in runs)
+    left = (
+        f"about {_time(seconds * (len(runs) - done) / (done - already))} left" if done > already else "no step is done yet"
+    )
+    over = sum(run.is_over for run in runs)
+    return f"{over} of {len(runs)} runs, {done / len(runs):.0%}; {_time(seconds)} gone, {left}"
 
 
 def status(results: Path, name: str) -> str:
@@ -167,7 +184,7 @@ def _time(seconds: float) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="How far the sweeps are.")
-    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--results", type=as_path, default=Path("results"))
     parser.add_argument("names", nargs="*")
     arguments = parser.parse_args()
     names = arguments.names or sorted(path.parent.name for path in arguments.results.glob("runs/*/sweep.yaml"))

@@ -6,8 +6,10 @@ itself, and so do all others, in step. They read no config, write no result and 
 
 import os
 import pickle
+import socket
 import sys
 import traceback
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import NoReturn, cast
 
@@ -17,11 +19,28 @@ from experiments.worker import give_up
 from extrap import distributed
 from extrap.cells import Cell, prepare
 from extrap.config import Config
+from extrap.errors import UserError
 from extrap.files import write_atomic
 from extrap.runs import execute, train_and_evaluate
 
 PATIENCE = timedelta(days=30)  # of who waits for work or for its end
 GRACE = timedelta(seconds=10)  # of who has failed, for the others to fail as well
+SECONDS = 10.0  # for torchrun, which waits for this process, to answer
+
+
+def refuse_gone_agent(environment: Mapping[str, str]) -> None:
+    """Raises UserError where the torchrun that the environment tells of is no longer there: nobody would ever answer."""
+    if environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":  # process 0 itself is who answers
+        return
+    host, port = environment["MASTER_ADDR"], environment["MASTER_PORT"]
+    try:
+        socket.create_connection((host, int(port)), timeout=SECONDS).close()
+    except (OSError, ValueError) as error:
+        left = " ".join(sorted(name for name in environment if name.startswith("TORCHELASTIC_")))
+        raise UserError(
+            f"no torchrun answers at MASTER_ADDR={host}, MASTER_PORT={port} ({error}); if these are left over from another "
+            f"command, unset WORLD_SIZE RANK MASTER_ADDR MASTER_PORT {left}"
+        ) from error
 
 
 class Ranks:

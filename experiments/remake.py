@@ -24,7 +24,7 @@ from experiments.overlay import OURS
 from experiments.speed.timings import load_timings
 from extrap.errors import UserError, nearest
 from extrap.figures import save_figure
-from extrap.files import write_atomic
+from extrap.files import as_path, write_atomic
 from extrap.results import load_rows, load_training
 
 LOADERS: dict[str, Callable[[Path], pd.DataFrame]] = {
@@ -155,7 +155,7 @@ def caption(one: PaperFigure, name: str, facts: dict[str, dict[str, str]], point
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Figures of papers, remade from rows.")
-    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--results", type=as_path, default=Path("results"))
     parser.add_argument("--scale", choices=[scale.removeprefix("_") for scale in SCALES], default="")
     parser.add_argument("verb", choices=["needs", "draw"])
     parser.add_argument("figure", nargs="?")

@@ -26,7 +26,7 @@ from experiments.speed.report import write_speed_report
 from extrap.answer import WIDTH, answer
 from extrap.errors import UserError
 from extrap.figures import draw, save_figure
-from extrap.files import locked, write_atomic
+from extrap.files import as_path, locked, write_atomic
 from extrap.latex import remove_others, write_latex
 from extrap.pairs import extrapolates, pairs
 from extrap.pairs_report import is_drawn, pairs_figure, pairs_table
@@ -196,7 +196,7 @@ def _written(make: Callable[[], Iterable[Path | str]]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Tables and figures from rows.")
-    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--results", type=as_path, default=Path("results"))
     verbs = parser.add_subparsers(dest="verb", required=True)
     gathering = verbs.add_parser("gather")
     gathering.add_argument("name")

@@ -1,6 +1,7 @@
 """Runs an experiment: every cell of its sweep that is not finished, and then its report.
 
     python -m experiments.run experiment=main [any Hydra override ...]
+    python -m experiments.run --help                        # what can be chosen, and every option
     torchrun --nproc-per-node 2 -m experiments.run ...      # one run at a time, over two GPUs
 
 Errors in the config or the data end it before any training, with one line and exit code 2. Runs that fail do not stop
@@ -10,7 +11,7 @@ the others; they are listed at the end, with exit code 1. A run that is finished
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,10 @@ from filelock import Timeout
 from omegaconf import DictConfig
 
 from experiments.door import through
-from extrap.compose import CONF, compose_grid, compose_launcher, parse
+from extrap.compose import CONF, compose_grid, compose_launcher, described, parse
 from extrap.errors import UserError
 from extrap.files import locked
+from extrap.overrides import as_typed
 from extrap.specs import build
 
 if TYPE_CHECKING:
@@ -37,8 +39,9 @@ def run_cells(composed: DictConfig) -> None:
     run_one(parse(composed))
 
 
-def _run_by_hydra(precision: str) -> None:
-    sys.argv.append(f"train.precision={precision}")  # other machines may pick another than this one did
+def _run_by_hydra(overrides: list[str], results: str, precision: str) -> None:
+    # other machines may pick another precision than this one did, and their ~ is another
+    sys.argv[1:] = as_typed([*overrides, f"runtime.results_dir={results}", f"train.precision={precision}"], CONF)
     run_cells()
 
 
@@ -61,7 +64,8 @@ def sweep(overrides: list[str], ranks: "Ranks | None" = None) -> int:
     if engine:
         run = partial(engine.run, [cell.config for cell in cells if not cell.is_finished])
     else:
-        run = partial(_run_by_hydra, cells[0].identity["train"]["precision"])
+        precision = cells[0].identity["train"]["precision"]
+        run = partial(_run_by_hydra, overrides, configs[0].runtime.results_dir, precision)
     if ranks:
         run = partial(ranks.execute_all, cells)
     try:
@@ -121,14 +125,40 @@ def _reason(cell: "Cell") -> str:
 
 def main(argv: list[str], ranks: "Ranks | None" = None) -> int:
     """The command; returns its exit code."""
-    return through(partial(sweep, argv, ranks))
+    return through(partial(_show_help if {"-h", "--help"} & {*argv} else _start, argv, ranks))
+
+
+def _show_help(argv: list[str], ranks: "Ranks | None") -> int:
+    print(f"{__doc__}\n{described([line for line in argv if '=' in line])}")
+    return 0
+
+
+def _start(argv: list[str], ranks: "Ranks | None") -> int:
+    if not ranks:
+        refuse_left_over(os.environ)
+    return sweep(argv, ranks)
+
+
+def refuse_left_over(environment: Mapping[str, str]) -> None:
+    """Raises UserError where the environment tells of several processes that torchrun has not started.
+
+    WORLD_SIZE alone tells nothing: who means it gives RANK and MASTER_ADDR, too.
+    """
+    named = [name for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name in environment]
+    if environment.get("WORLD_SIZE", "1") != "1" and {"RANK", "MASTER_ADDR"} <= {*named}:
+        raise UserError(
+            f"WORLD_SIZE={environment['WORLD_SIZE']} and RANK={environment['RANK']} are set, but torchrun did not start "
+            f"this: unset {' '.join(named)}; several processes are started by torchrun -m experiments.run ..."
+        )
 
 
 def main_of_several(overrides: list[str]) -> int:
     """The same, where torchrun has started several processes."""
-    from experiments.ranks import Ranks
+    from experiments.ranks import Ranks, refuse_gone_agent
     from extrap import distributed
 
+    if code := through(partial(refuse_gone_agent, os.environ)):
+        return code
     ranks = Ranks()
     if distributed.rank() > 0:
         return ranks.follow()
@@ -138,5 +168,5 @@ def main_of_several(overrides: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # torchrun sets it
+    several = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"  # torchrun sets both
     sys.exit((main_of_several if several else main)(sys.argv[1:]))

@@ -15,6 +15,7 @@ import pandas as pd
 
 from experiments.door import through
 from extrap.errors import UserError
+from extrap.files import as_path
 from extrap.results import load_rows
 from extrap.stats import perplexity
 
@@ -60,7 +61,7 @@ class Board:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Runs as TensorBoard shows them.")
-    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--results", type=as_path, default=Path("results"))
     parser.add_argument("--once", action="store_true", help="write the event files and end, without a server")
     parser.add_argument("names", nargs="*")
     arguments = parser.parse_args()

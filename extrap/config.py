@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from extrap.errors import UserError
+from extrap.files import as_path
 from extrap.specs import label, without_defaults
 
 
@@ -131,6 +132,7 @@ class RuntimeConfig:
             raise UserError(f"runtime.threads: expected at most {MOST_THREADS:,}, found {self.threads}")
         if not self.results_dir.strip() or "\0" in self.results_dir:
             raise UserError(f"runtime.results_dir: expected a folder, found {self.results_dir!r}")
+        self.results_dir = str(as_path(self.results_dir))
 
 
 @dataclass

@@ -9,11 +9,21 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from extrap.errors import UserError
+
 DIGEST = hashlib.sha256().digest_size  # bytes, behind the content of a sealed file
 
 
 class Damaged(Exception):
     """A sealed file is not what was written."""
+
+
+def as_path(typed: str) -> Path:
+    """A path as people type it, ~ and ~user included. Raises UserError where there is no such user."""
+    try:
+        return Path(typed).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{typed}: nobody of that name has a home here; a folder that is named so is ./{typed}") from error
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import platform
 import resource
 import subprocess
@@ -29,6 +30,13 @@ from extrap.train import Diverged, History, load_tensors, save_tensors, tell_oth
 
 LOCK_SECONDS = 10.0  # workers of a killed sweep are gone by then
 SCHEME_SEED = 2**32  # a scheme's own weights are drawn apart, so that the other weights do not depend on it
+
+# what `git rev-parse --local-env-vars` lists, but for its configuration, without which it may not trust this folder
+OF_ANOTHER_REPOSITORY = {
+    "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_NAMESPACE", "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_GRAFT_FILE", "GIT_SHALLOW_FILE", "GIT_IMPLICIT_WORK_TREE", "GIT_CONFIG",
+    "GIT_REPLACE_REF_BASE", "GIT_NO_REPLACE_OBJECTS", "GIT_INTERNAL_SUPER_PREFIX",
+}  # fmt: skip
 
 
 def execute(cell: Cell) -> None:
@@ -170,13 +178,23 @@ def describe(
 
 
 def git_state() -> dict[str, Any]:
-    """The commit that ran and whether files differed from it; nothing where this is no checkout."""
+    """The commit that ran and whether files differed from it; nothing where this is no checkout of the program.
+
+    A checkout is a work tree of which this is the top and which tracks this file: the repository of somebody who has
+    unpacked the program within it, or that GIT_DIR names, as in the hooks of git, has commits that say nothing about it.
+    """
+    file = Path(__file__).resolve()
+    root = file.parents[1]
+    own = {name: value for name, value in os.environ.items() if name not in OF_ANOTHER_REPOSITORY}
 
     def git(*arguments: str) -> str:
-        root = Path(__file__).parents[1]
-        return subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+        line = ["git", "-C", str(root), *arguments]
+        return subprocess.run(line, capture_output=True, text=True, check=True, env=own).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", str(file.relative_to(root)))
+        if not root.samefile(git("rev-parse", "--show-toplevel")):
+            return {"git_commit": None, "git_dirty": None}
         return {"git_commit": git("rev-parse", "HEAD"), "git_dirty": bool(git("status", "--porcelain", "extrap", "conf"))}
     except (OSError, subprocess.CalledProcessError):
         return {"git_commit": None, "git_dirty": None}

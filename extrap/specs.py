@@ -67,8 +67,8 @@ def _typed(value: Any, annotation: Any, option: str) -> Any:
     items = typing.get_args(annotation)
     fits = type(value) is wanted and (wanted is not list or all(type(item) is items[0] for item in value))
     if not fits:
-        name = wanted.__name__ if not items else str(annotation)
-        raise UserError(f"{option}: expected {name}, found {value!r}")
+        name, hint = (str(annotation), "; in brackets also when it is but one") if items else (wanted.__name__, "")
+        raise UserError(f"{option}: expected {name}, found {value!r}{hint}")
     if (type(value) is float and not math.isfinite(value)) or (type(value) is int and abs(value) >= 2**31):
         raise UserError(f"{option}: expected a finite number, below 2**31 where it is a whole one; found {value}")
     return value

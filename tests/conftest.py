@@ -16,6 +16,7 @@ from extrap import attention, relative
 from extrap.cells import build_scheme
 from extrap.compose import CONF, compose_grid
 from extrap.config import ModelConfig
+from extrap.device import cores
 from extrap.model import Encoder
 
 torch.set_num_threads(1)
@@ -32,6 +33,12 @@ VARIANTS = [
     "local position.window=9 position@position.inner=t5",
     "local position.window=5 position@position.inner=sinusoidal",
 ]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """As many as a container lets this process have, not as its host has."""
+    return cores()
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from extrap.cells import prepare_grid
-from extrap.compose import compose_grid
+from extrap.compose import compose_grid, compose_launcher
 from extrap.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -24,8 +24,9 @@ def without_corpora(monkeypatch):
 
 
 def refusal(results: Path, *overrides: str) -> str:
+    told = [*TINY, f"runtime.results_dir={results}", *overrides]
     with pytest.raises(UserError) as error:
-        prepare_grid(compose_grid([*TINY, f"runtime.results_dir={results}", *overrides]))
+        prepare_grid(compose_grid(told) if compose_launcher(told) else [])
     message = str(error.value)
     assert "\n" not in message
     assert not list(results.glob("runs/*/*")), "no run folder is made"
@@ -41,7 +42,7 @@ def refusal(results: Path, *overrides: str) -> str:
         (["objective=clm"], ["objective=clm", "mlm"]),
         (["trian.lr=1"], ["trian.lr: no such option", "did you mean train.lr"]),
         (["train.learning_rate=1"], ["train.learning_rate: no such option"]),
-        (["position.bass=3"], ["position.bass: no such option", "did you mean position.base"]),
+        (["position.bass=3"], ["position.bass: position=rope has no such option", "did you mean position.base"]),
         (["+train.lrr=3"], ["train.lrr: no such option", "did you mean lr"]),
         (["+position.windw=3"], ["position.windw: no such option", "base"]),
         (["+foo=3"], ["foo: no such option"]),
@@ -86,7 +87,21 @@ def refusal(results: Path, *overrides: str) -> str:
         (["name=claims"], ["found 'claims'"]),
         (["name=papers"], ["found 'papers'"]),
         (["name=speed"], ["found 'speed'"]),
-        (["train.lr=0.1,0.2"], ["share the run folder", "name="]),
+        (["train.lr=0.1,0.2"], ["train.lr=0.1,0.2: a sweep is over position, its options and seed", "name="]),
+        (["name=a,b"], ["a sweep is over position", "name=..."]),
+        (["position=rope,", "alibi"], ["position=rope,: ends with a comma", "option=a,b"]),
+        (["alibi"], ["alibi: expected option=value"]),
+        (["position=[rope,alibi]"], ["position=NAME, or names with commas and no brackets", "kerple"]),
+        (["position="], ["position=: expected position=NAME", "kerple"]),
+        (["data=stdlib", "data.train=[x]", "data.valid=[y]"], ["data.train: data=stdlib has no such option; data=text has"]),
+        (["data=text", "data.train=x"], ["data.train: expected list[str], found 'x'; in brackets"]),
+        (["position=alibi,rope", "position.base=500"], ["position.base: position=alibi has no such option; position=rope"]),
+        (["position=local,t5", "position.window=3"], ["position.window: position=t5 has no", "position=local has"]),
+        (["position=alibi", "position.base=500,600"], ["position.base: position=alibi has no such option"]),
+        (["position=nope", "position.qx=1"], ["position.qx: position=nope has no such option; it takes none"]),
+        (["hydra.launcher.n_jobs="], ["JOBS", "or -1", "found ''"]),
+        (["hydra.launcher.n_jobs=all"], ["JOBS", "found 'all'"]),
+        (["runtime.results_dir=~qxqx/r"], ["~qxqx/r", "./~qxqx/r"]),
         (["position._target_=os.system"], ["position._target_", "os.system"]),
         (["position._target_=extrap.positions.rope.Roppe"], ["there is no extrap.positions.rope.Roppe"]),
         (["position._target_=extrap.positions.rope.rotate_by"], ["expected a class"]),

@@ -255,7 +255,7 @@ def test_the_command_does_not_run_what_a_stranger_wrote(checkout):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--multirun"], ["--config-dir=/tmp"], ["--experimental-rerun=x.pickle"], ["--help"], ["-cn", "x"],
+        ["--multirun"], ["--config-dir=/tmp"], ["--experimental-rerun=x.pickle"], ["-cn", "x"],
         ["hydra.searchpath=[pkg://antigravity]"], ["+hydra.callbacks.x._target_=os.mkdir"], ["hydra.sweep.dir=/tmp/x"],
         [b"name=\xff\xfe"], [b"\xff"], ["name='a\nb'"], ["name='\x1b[31mred'"], ["seed=range(0,3000000000)"],
         ["model.n_layers=2000000000"], ["eval.lengths=[32,2000000000]", "eval.n_segments=2000000000"],

@@ -7,7 +7,7 @@ import threading
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 
-from experiments.engines.places import places
+from experiments.engines.places import keep_sockets_short, places
 from experiments.worker import give_up, run_one
 from extrap.code import MODULES, scheme_modules
 from extrap.config import Config
@@ -25,6 +25,7 @@ class Local:
         self.n_jobs = n_jobs
 
     def run(self, configs: list[Config]) -> None:
+        keep_sockets_short()
         context = multiprocessing.get_context("forkserver")
         # schemes, too: a run is of the program as it was when the sweep began; the optimizer would import the last of them
         schemes = sorted({module for config in configs for module in scheme_modules(config.position)})

@@ -1,6 +1,8 @@
 """Where the runs of a sweep can be at the same time on this machine."""
 
+import multiprocessing.util
 import os
+import tempfile
 
 import torch
 
@@ -8,6 +10,8 @@ from extrap.config import Config
 from extrap.device import cores, pick_device
 from extrap.evaluate import FORWARD_TOKENS
 
+LONGEST_TMPDIR = 60  # bytes: with what multiprocessing adds to it, a socket's address has 103 at most on macOS, 107 on Linux
+SHORT_TMPDIR = "/tmp"  # noqa: S108  of which a folder is taken that nobody else may read
 CUDA_BYTES = 2**30  # that a process takes on a GPU before it has done anything
 
 
@@ -31,3 +35,13 @@ def bytes_needed(config: Config) -> int:
     step = train.batch_size * train.train_len * model.n_layers * width
     longest = max(*config.eval.lengths, FORWARD_TOKENS) * width
     return CUDA_BYTES + 2 * 4 * (4 * weights + max(step, longest))
+
+
+def keep_sockets_short() -> None:
+    """Where TMPDIR is too long for a socket's address, takes a private folder of /tmp for those of multiprocessing alone."""
+    if len(os.fsencode(tempfile.gettempdir())) > LONGEST_TMPDIR:
+        usual, tempfile.tempdir = tempfile.tempdir, SHORT_TMPDIR
+        try:
+            multiprocessing.util.get_temp_dir()  # made now, kept for all that follows, removed when this process ends
+        finally:
+            tempfile.tempdir = usual

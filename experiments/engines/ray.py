@@ -5,10 +5,12 @@ import io
 import logging
 import os
 import socket
+import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from experiments.engines.places import SHORT_TMPDIR
 from experiments.worker import give_up, run_one
 from extrap.config import Config, Device
 from extrap.device import cores, pick_device, pick_precision
@@ -23,6 +25,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 TRIES = 3  # of a run whose process or node was lost
+LONGEST_TMPDIR = 30  # bytes: with what Ray adds to it, a socket's address has 103 at most on macOS, 107 on Linux
 OBJECT_STORE = 80 * 2**20  # bytes, about the least that Ray takes: runs exchange files, not objects
 
 
@@ -48,6 +51,8 @@ class Ray:
 
     def _connect(self) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if len(os.fsencode(tempfile.gettempdir())) > LONGEST_TMPDIR:
+            os.environ.setdefault("RAY_TMPDIR", SHORT_TMPDIR)
         init = partial(ray.init, self.address, log_to_driver=False, logging_level=logging.ERROR)
         if self.address == "local":
             init(num_cpus=cores(), object_store_memory=OBJECT_STORE, include_dashboard=False)

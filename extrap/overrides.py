@@ -1,0 +1,65 @@
+"""What people type for an option that takes text, as Hydra has to be told it."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+CALLS = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag|extend_list|int|float|str|bool|json_str)\(")  # of Hydra
+
+
+def as_typed(overrides: list[str], conf: Path) -> list[str]:
+    """The same overrides with quotes around what an option takes as text, of which Hydra would read 12e4567 as a number.
+
+    Names, choices and paths then are what was typed: 1e3, 1_0, true, null, ~/a, a(1).txt. Left alone are quotes that are
+    there already, brackets, interpolations, Hydra's own functions, and values with a backslash.
+    """
+    known = texts(conf)
+    return [_as_typed(override, known, conf) for override in overrides]
+
+
+def texts(conf: Path) -> dict[str, bool]:
+    """The options that take text, which have text in conf/, and whether they take a list of it."""
+    found = {"name": False}
+    for path in sorted(conf.glob("*/*.yaml")):
+        for key, value in (yaml.safe_load(path.read_text()) or {}).items() if path.parent.name != "experiment" else ():
+            items = value if isinstance(value, list) else [value]
+            if key not in ("_target_", "defaults") and all(isinstance(item, str) for item in items):
+                found[f"{path.parent.name}.{key}"] = isinstance(value, list)
+    return found
+
+
+def _as_typed(override: str, known: dict[str, bool], conf: Path) -> str:
+    key, given, value = override.partition("=")
+    option = key.lstrip("+").partition("@")[0]
+    is_list = known.get(option)
+    if not given or not option or (is_list is None and not (conf / option).is_dir()):
+        return override
+    if not is_list:
+        return f"{key}={_quoted_items(value)}"
+    if re.fullmatch(r"\[.*\]", value, re.DOTALL):
+        return f"{key}=[{_quoted_items(value[1:-1])}]"
+    return override
+
+
+def _quoted_items(text: str) -> str:
+    """Items between commas, those within quotes and brackets apart, each of them quoted."""
+    items, depth, quote = [""], 0, ""
+    for c in text:
+        if quote:
+            quote = "" if c == quote and not items[-1].endswith("\\") else quote
+        elif c in "'\"" and not items[-1].strip():
+            quote = c
+        elif c == "," and not depth:
+            items.append("")
+            continue
+        else:
+            depth += (c in "([{") - (c in ")]}")
+        items[-1] += c
+    return ",".join(_quoted(item.strip()) for item in items)
+
+
+def _quoted(item: str) -> str:
+    if not item or item[0] in "'\"[{" or "${" in item or "\\" in item or CALLS.match(item):
+        return item
+    return "'" + item.replace("'", r"\'") + "'"
