@@ -16,6 +16,7 @@ from experiments.progress import Run, progress_line
 from experiments.run import refuse_left_over
 from extrap import compose
 from extrap.compose import compose_grid
+from extrap.data.text import Text
 from extrap.device import cpu_quota
 from extrap.errors import UserError
 from extrap.files import as_path
@@ -55,6 +56,14 @@ def test_home_is_expanded(monkeypatch):
     assert as_path("a/~") == Path("a/~")
     with pytest.raises(UserError, match=r"~qxqx/a: nobody .* \./~qxqx/a"):
         as_path("~qxqx/a")
+
+
+def test_the_home_of_a_text_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for part in ("train", "valid"):
+        (tmp_path / f"{part}.txt").write_text(f"All happy families are alike in {part}. " * 200)
+    source = Text(["~/train.txt"], ["~/valid.txt"])
+    assert source.describe() == Text([f"{tmp_path}/train.txt"], [f"{tmp_path}/valid.txt"]).describe()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from extrap.errors import UserError
+from extrap.files import as_path
 
 # how a file begins -> what it is, and what makes text of it
 KINDS = {
@@ -46,7 +47,8 @@ def read(paths: list[str], option: str, pattern: str, field: str) -> Reading:
     found: dict[str, tuple[str, str]] = {}  # name -> path, real path
     named: set[str] = set()  # real paths
     given_folders = []
-    for given in paths:
+    for typed in paths:
+        given = str(as_path(typed)) if typed else ""
         if not given or not os.path.exists(given):
             faults.append(f"{given or repr(given)} does not exist (looked from {Path.cwd()})")
             continue
