@@ -39,11 +39,10 @@ LOOKS: dict[str, Style] = {
 REFERENCE_STYLES = {"floor": "-", "window_floor": "--", "plateau": ":"}
 EXTENSION_STYLES = {"window": "--", "tile": ":", "clamp": "-."}
 PANEL_TITLES = {
-    "nonoverlap": "nonoverlap: all tokens, text cut into pieces",
+    "nonoverlap": "nonoverlap: all tokens, text in pieces",
     "same_targets": "same_targets: same tokens, growing context",
     "position": "position: one pass, tokens by how much they read",
 }
-NULL_TITLE = "nonoverlap: text cut into pieces; dotted: if blind beyond L"
 NULL_NOTE = "dotted: what it would be for the same weights if they made no use of context beyond L, the training length"
 
 LONGEST = 80  # characters of a name
@@ -52,34 +51,45 @@ Looks = dict[tuple[str, str], Style]  # (scheme, extension) -> of its line
 Values = tuple[str, str, str]  # the columns of middle, low and high
 
 
-def panels_by_protocol(points: pd.DataFrame, values: Values, ylabel: str, log: bool, looks: Looks, what: str) -> Figure:
-    """A panel a protocol on one scale; a column `null`, where points have it, is drawn dotted."""
+def panels_by_protocol(
+    points: pd.DataFrame, values: Values, ylabel: str, log: bool, looks: Looks, what: str, column: bool = False
+) -> Figure:
+    """A panel a protocol on one scale; a column `null`, where points have it, is drawn dotted.
+
+    Side by side, or one above the other, as wide as a column of a paper.
+    """
     protocols = list(points["protocol"].unique())
     with mpl.rc_context(fname=STYLE):
         longest = points["scheme"].map(drawn).str.len().max()
-        width = (3.5 + 0.06 * max(0, longest - 16)) * len(protocols)
-        figure = Figure(figsize=(max(width, 4.6), 3.0), layout="constrained")  # no narrower than the title
+        room = 0.06 * max(0, longest - 16)  # inches that long names take
+        size = (max((3.5 + room) * len(protocols), 4.6), 3.0)  # no narrower than the title
+        size = (COLUMN + room, 2.3 * len(protocols)) if column else size
+        figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
-        panels = figure.subplots(1, len(protocols), sharey=True, squeeze=False)[0]
+        grid = (len(protocols), 1) if column else (1, len(protocols))
+        panels = list(figure.subplots(*grid, sharex=column, sharey=True, squeeze=False).flat)
         for axes, protocol in zip(panels, protocols, strict=True):
             chosen = points[points["protocol"] == protocol]
             curves(axes, chosen, values, looks)
             axes_of_lengths(axes, chosen, log)
-            has_null = "null" in chosen and chosen["null"].notna().any()
-            axes.set_title(NULL_TITLE if has_null else PANEL_TITLES.get(protocol, protocol))
-        panels[0].set_ylabel(ylabel)
+            axes.set_title(PANEL_TITLES.get(protocol, protocol))
+        for axes in panels if column else panels[:1]:
+            axes.set_ylabel(ylabel)
+        for axes in panels[:-1] if column else ():
+            axes.set_xlabel("")
         if log:
             keep_to_curves(panels[0], points[values[0]])
         told = [f"{what}: {setting_title(points)}{seeds_title(points)}"]
         told += [NULL_NOTE] if "null" in points and points["null"].notna().any() else []
         lines = [line for text in told for line in wrap(text, int(figure.get_figwidth() / 0.062))]
-        figure.set_figheight(3.0 + 0.15 * (len(lines) - 1))
+        figure.set_figheight(size[1] + 0.15 * (len(lines) - 1))
         figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=8, parse_math=False)
         names = {key: drawn(name(*key)) for key in looks}
         labels(panels, [points[points["protocol"] == protocol] for protocol in protocols], values[0], looks, names)
     return figure
 
 
+COLUMN = 3.3  # inches: a column of a paper that has two, if no name is endless
 LEAST_SPAN = 1.2  # of a log axis, top over bottom: a change of a thousandth is no cliff
 
 

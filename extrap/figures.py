@@ -31,8 +31,11 @@ POINT = [*SETTING, *SCHEME, "eval_len", "n_seeds"]
 
 
 def draw(rows: pd.DataFrame, folder: Path) -> list[Path]:
-    """perplexity.{png,pdf,svg,csv}, and controls.*, floor.*, position.* where rows hold such; returns what was written."""
-    written = save_figure(*perplexity_figure(rows), folder / "perplexity")
+    """perplexity.{png,pdf,svg,csv}, the same for a column of a paper as perplexity_column.{png,pdf,svg}, and controls.*,
+    floor.*, position.* where rows hold such; returns what was written."""
+    figure, points = perplexity_figure(rows)
+    written = save_figure(figure, points, folder / "perplexity")
+    written += save_drawing(curves_of_perplexity(rows, points, column=True), folder / "perplexity_column")
     if has_controls(rows):
         written += save_figure(*controls_figure(rows), folder / "controls")
     if not against_floor(rows).empty:
@@ -54,8 +57,13 @@ def perplexity_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     else:
         points["null"] = np.nan
     points = rounded(points[[*POINT, "null", "ppl", "ppl_low", "ppl_high"]])
+    return curves_of_perplexity(rows, points), points
+
+
+def curves_of_perplexity(rows: pd.DataFrame, points: pd.DataFrame, column: bool = False) -> Figure:
+    """The points of perplexity_figure, side by side or as wide as a column of a paper."""
     values = ("ppl", "ppl_low", "ppl_high")
-    return panels_by_protocol(points, values, "perplexity", log=True, looks=styles(rows), what=_what(rows)), points
+    return panels_by_protocol(points, values, "perplexity", True, styles(rows), _what(rows), column)
 
 
 def floor_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
@@ -154,10 +162,15 @@ def controls_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
 
 def save_figure(figure: Figure, points: pd.DataFrame, path: Path) -> list[Path]:
     """The figure in three formats and its points, the same bytes for the same rows on every processor."""
+    written = save_drawing(figure, path)
+    save_table(path.with_suffix(".csv"), points)
+    return [*written, path.with_suffix(".csv")]
+
+
+def save_drawing(figure: Figure, path: Path) -> list[Path]:
     written = [path.with_suffix(f".{suffix}") for suffix in FORMATS]
     with mpl.rc_context(fname=STYLE):
         settle(figure)
         for file, draw_as in zip(written, FORMATS.values(), strict=True):
             write_atomic(file, draw_as(figure))
-    save_table(path.with_suffix(".csv"), points)
-    return [*written, path.with_suffix(".csv")]
+    return written

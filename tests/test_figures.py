@@ -24,7 +24,16 @@ from experiments.report import report_again
 from extrap.compose import CONF
 from extrap.curves import LOOKS, looks_of, spread
 from extrap.drawing import snapped
-from extrap.figures import controls_figure, draw, floor_figure, perplexity_figure, position_figure, save_figure
+from extrap.figures import (
+    controls_figure,
+    curves_of_perplexity,
+    draw,
+    floor_figure,
+    perplexity_figure,
+    position_figure,
+    save_drawing,
+    save_figure,
+)
 from extrap.pairs import extrapolates, pairs
 from extrap.pairs_report import pairs_figure, pairs_table
 from extrap.results import load_rows, rounded, save_rows, save_table
@@ -341,7 +350,12 @@ def everything() -> pd.DataFrame:
 
 
 def test_everything_is_drawn_once(tmp_path):
-    assert {path.stem for path in draw(everything(), tmp_path)} == {"perplexity", "controls", "position"}
+    assert {path.stem for path in draw(everything(), tmp_path)} == {
+        "perplexity",
+        "perplexity_column",
+        "controls",
+        "position",
+    }
 
 
 def test_the_perplexity_figure_has_schemes_as_trained_and_no_panel_of_one_length():
@@ -424,6 +438,24 @@ def test_titles_stand_above_the_panels(figure_of, tmp_path):
     title = figure._suptitle.get_window_extent()
     assert title.x1 <= figure.bbox.x1
     assert all(title.y0 >= axes._left_title.get_window_extent().y1 for axes in panels(figure) if axes.get_visible())
+
+
+def test_a_column_of_a_paper_holds_all_that_the_wide_figure_shows(tmp_path):
+    rows = everything()
+    wide, points = perplexity_figure(rows)
+    narrow = curves_of_perplexity(rows, points, column=True)
+    save_drawing(narrow, tmp_path / "column")
+    assert narrow.get_figwidth() == pytest.approx(3.3)
+    for one, other in zip(panels(wide), panels(narrow), strict=True):
+        assert [line.get_xydata().tolist() for line in one.get_lines()] == [
+            line.get_xydata().tolist() for line in other.get_lines()
+        ]
+        inside = [other._left_title, *other.texts, other.yaxis.label]
+        assert all(text.get_window_extent().x1 <= narrow.bbox.x1 for text in inside)
+    assert narrow._suptitle.get_window_extent().x1 <= narrow.bbox.x1
+    above, below = panels(narrow)
+    assert above._left_title.get_window_extent().y1 <= narrow._suptitle.get_window_extent().y0
+    assert below._left_title.get_window_extent().y1 <= above.get_window_extent().y0
 
 
 def test_without_the_same_targets_controls_are_those_of_what_there_is():
