@@ -106,7 +106,7 @@ status: $(READY)  ## how far each sweep is (or EXPERIMENT alone), from its files
 tensorboard: .venv/extra-tensorboard  ## losses and perplexities of all runs in a browser, while sweeps write them; Ctrl-C ends it
 	@.venv/bin/python -m experiments.tensorboard --results $(RESULTS)
 
-report: $(READY)  ## tables and figures of EXPERIMENT from its finished runs; TABLE="lengths=... schemes=...": a table of your own
+report: $(READY)  ## tables and figures of EXPERIMENT from its finished runs, "a b": of both in one; TABLE="lengths=... schemes=...": a table of your own
 	@.venv/bin/python -m experiments.report --results $(RESULTS) gather $(EXPERIMENT) $(if $(TABLE),--table "$(TABLE)")
 
 figures: $(READY)  ## all tables and figures again from the tracked rows, without training

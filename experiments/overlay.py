@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from extrap.curves import STYLE, drawn, label_inside, looks_of, spread
+from extrap.curves import LOOKS, STYLE, Style, drawn, label_inside, looks_of, spread
 from extrap.drawing import settle, snapped
 from extrap.results import rounded
 from extrap.stats import summarise
@@ -22,6 +22,12 @@ OURS = "ours"
 DASHES = (0, (4, 2))
 # what a curve shows: `value` at `x`, between `low` and `high`; `source` is OURS or a paper with its table
 CURVE = ["source", "protocol", "scheme", "extension", "train_len", "eval_len", "n_seeds", "x", "value", "low", "high"]
+
+
+def with_own(schemes: Sequence[str], rows: pd.DataFrame) -> tuple[str, ...]:
+    """These schemes, and those of the rows that are none of the project's."""
+    trained = rows if "kind" not in rows else rows[rows["kind"] == "scheme"]  # of training.csv all are
+    return (*schemes, *sorted({*trained["scheme"]} - LOOKS.keys() - {*schemes}))
 
 
 def our_ratios(rows: pd.DataFrame, protocol: str, schemes: Sequence[str]) -> pd.DataFrame:
@@ -67,9 +73,8 @@ def new_figure(width: float, height: float, columns: int, **options: Any) -> tup
     return figure, figure.subplots(1, columns, squeeze=False, **options)[0]
 
 
-def curves(axes: Axes, points: pd.DataFrame, **changes: Any) -> None:
+def curves(axes: Axes, points: pd.DataFrame, looks: dict[str, Style], **changes: Any) -> None:
     """Ours solid and filled, with a band or bars; published dashed and hollow. `changes` are to the look of all."""
-    looks = looks_of(points["scheme"])
     for (source, scheme), line in points.groupby(["source", "scheme"], sort=False):
         line = line.sort_values("x")
         look = looks[str(scheme)] | changes
@@ -129,9 +134,8 @@ def log_limits(axes: Axes, points: pd.DataFrame) -> None:
 Ends = Sequence[tuple[str, str, float, float]]  # (name, colour, x, value)
 
 
-def name_ends(axes: Axes, points: pd.DataFrame) -> Ends:
+def name_ends(axes: Axes, points: pd.DataFrame, looks: dict[str, Style]) -> Ends:
     """The names of our curves, for place_names; those that are published alone get theirs where they end."""
-    looks = looks_of(points["scheme"])
     ours = points[points["source"] == OURS]
     ends = ours.sort_values("x").groupby("scheme")[["x", "value"]].last()
     for scheme, line in points[~points["scheme"].isin(ends.index)].groupby("scheme"):
@@ -188,15 +192,16 @@ def draw_panels(
     points: pd.DataFrame, panels: list[tuple[str, pd.DataFrame]], ylabel: str, published: str | None, xlabel: str
 ) -> Figure:
     """Curves by length, a panel each of (title, points), on the same log axes; names stand beside the last panel."""
+    looks = looks_of(points["scheme"])
     with paper_style():
         figure, all_axes = new_figure(7.2, 3.1, len(panels), sharey=True)
         for axes, (title, shown) in zip(all_axes, panels, strict=True):
-            curves(axes, shown)
+            curves(axes, shown, looks)
             length_axis(axes, shown["x"].min(), shown["x"].max())
             axes.set_title(title)
             axes.set_xlabel(xlabel)
         log_limits(all_axes[0], points)
         all_axes[0].set_ylabel(ylabel)
         key(figure, published, band_over(points))
-        place_names([(axes, name_ends(axes, shown)) for axes, (_, shown) in zip(all_axes, panels, strict=True)])
+        place_names([(axes, name_ends(axes, shown, looks)) for axes, (_, shown) in zip(all_axes, panels, strict=True)])
     return figure

@@ -1,6 +1,7 @@
 """Rows -> tables and figures. Imports no torch.
 
 python -m experiments.report gather NAME   from the runs of results/runs/NAME, as a sweep does at its end
+python -m experiments.report gather A B    results/A+B/: the rows of several reports in one
 python -m experiments.report draw          everything below results/ again, from its tracked rows
 python -m experiments.report claims        results/claims/: what the rows say about published claims
 """
@@ -34,6 +35,7 @@ from extrap.results import (
     collect,
     collect_missing,
     collect_training,
+    join,
     kept,
     load_missing,
     load_provenance,
@@ -47,6 +49,7 @@ from extrap.results import (
 )
 from extrap.run_folders import evaluated, load_config
 from extrap.scored import scored_text
+from extrap.stats import refuse_other_targets
 from extrap.tables import csv_table, markdown_table
 from extrap.typesetting import NONE
 
@@ -67,20 +70,35 @@ def gather(results: Path, name: str, command: str, table: str = "") -> None:
             rows = with_kept(rows, load_rows(folder / "rows.csv"), stay)
             missing = with_kept(missing, load_missing(folder / "missing.csv"), stay)
             training = with_kept(training, load_training(folder / "training.csv"), stay)
-        with all_or_nothing(folder) as draft:
-            save_rows(draft / "rows.csv", rows)
-            save_table(draft / "missing.csv", missing)
-            save_rows(draft / "training.csv", training)
-            write_atomic(draft / "provenance.yaml", provenance(runs, command, stay, earlier))
-            rows = load_rows(draft / "rows.csv")
-            compared, against_window = pairs(rows), extrapolates(rows)
-            write_report(rows, missing, compared, against_window, draft, table)
-            written = sorted(path.name for path in draft.iterdir())
-    told = answer(rows, missing, training, compared, against_window)
-    print(f"\n{in_letters_of(sys.stdout.encoding, told)}\n\nwritten: {folder}")
+        write_whole(folder, rows, missing, training, provenance(runs, command, stay, earlier), table)
     if stay:
         told = f"kept of the report that stood there, and not made here (provenance.yaml says by what): {', '.join(stay)}"
         print(*wrap(told, WIDTH), sep="\n")
+
+
+def gather_several(results: Path, names: list[str], table: str = "") -> None:
+    """Writes results/<name>+<name>/ from the reports of these names, which stay as they are, and prints the answer."""
+    command = f"python -m experiments.report gather {' '.join(names)}"
+    rows, missing, training, told = join([results / name for name in names], command)
+    refuse_other_targets(rows)
+    write_whole(results / "+".join(names), rows, missing, training, told, table)
+
+
+def write_whole(
+    folder: Path, rows: pd.DataFrame, missing: pd.DataFrame, training: pd.DataFrame, made_by: str, table: str
+) -> None:
+    """All files of a report, or none where one of them cannot be made; prints the answer, and what was written."""
+    with all_or_nothing(folder) as draft:
+        save_rows(draft / "rows.csv", rows)
+        save_table(draft / "missing.csv", missing)
+        save_rows(draft / "training.csv", training)
+        write_atomic(draft / "provenance.yaml", made_by)
+        rows = load_rows(draft / "rows.csv")
+        compared, against_window = pairs(rows), extrapolates(rows)
+        write_report(rows, missing, compared, against_window, draft, table)
+        written = sorted(path.name for path in draft.iterdir())
+    told = answer(rows, missing, training, compared, against_window)
+    print(f"\n{in_letters_of(sys.stdout.encoding, told)}\n\nwritten: {folder}")
     print(*wrap("  ".join(written), WIDTH, initial_indent="  ", subsequent_indent="  "), sep="\n")
 
 
@@ -199,16 +217,19 @@ def main() -> None:
     parser.add_argument("--results", type=as_path, default=Path("results"))
     verbs = parser.add_subparsers(dest="verb", required=True)
     gathering = verbs.add_parser("gather")
-    gathering.add_argument("name")
+    gathering.add_argument("names", metavar="NAME", nargs="+")
     gathering.add_argument("--table", default="", help='"protocol=... lengths=... schemes=..." of table_narrow.tex')
     verbs.add_parser("draw")
     verbs.add_parser("claims")
     arguments = parser.parse_args()
     if arguments.verb == "gather":
-        told = arguments.results / arguments.name / "provenance.yaml"
-        known = load_provenance(told)["command"] if told.exists() else None
-        made_by = known or f"python -m experiments.report gather {arguments.name}"
-        gather(arguments.results, arguments.name, made_by, arguments.table)
+        first, *others = names = sorted({*"+".join(arguments.names).split("+")})  # no name holds a "+"
+        if others:
+            gather_several(arguments.results, names, arguments.table)
+        else:
+            told = arguments.results / first / "provenance.yaml"
+            known = load_provenance(told)["command"] if told.exists() else None
+            gather(arguments.results, first, known or f"python -m experiments.report gather {first}", arguments.table)
     elif arguments.verb == "claims":
         print(*write_claims(arguments.results), sep="\n")
     else:

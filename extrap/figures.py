@@ -92,8 +92,8 @@ def position_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
 
 
 def _what(rows: pd.DataFrame) -> str:
-    """The name of the experiment: it says what the columns of rows do not, as that weights are tied."""
-    return drawn(rows["experiment"].iloc[0])
+    """The names of the experiments: they say what the columns of rows do not, as that weights are tied."""
+    return drawn("+".join(sorted(rows["experiment"].unique())))
 
 
 def _by_length(rows: pd.DataFrame) -> pd.DataFrame:

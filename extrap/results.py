@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Collection, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -85,23 +86,71 @@ def kept(results: Path, rows: pd.DataFrame, missing: pd.DataFrame) -> list[str]:
     if not (results / "rows.csv").exists():
         return []
     old = load_rows(results / "rows.csv")
-    both = old[old["kind"] != "scheme"].merge(rows[rows["kind"] != "scheme"], on=["kind", *KEY], suffixes=("", "_here"))
-    if not np.allclose(both["nll_sum"], both["nll_sum_here"], rtol=1e-6, atol=0):
-        worst = both.loc[(both["nll_sum"] - both["nll_sum_here"]).abs().idxmax()]
-        raise UserError(
-            f"{results} holds other references than the runs here: {worst['scheme']} at {worst['eval_len']} has "
-            f"nll_sum={worst['nll_sum']} there and {worst['nll_sum_here']} here; choose another name=..."
-        )
+    if change := _other_reference(old, rows):
+        raise UserError(f"{results} holds other references than the runs here: {change}; choose another name=...")
     made = _runs_of(rows) | _runs_of(missing)
     trained = old[old["kind"] == "scheme"]
     runs = trained[["run", "scheme", "seed"]].drop_duplicates().itertuples(index=False, name=None)
     return sorted(run for run, scheme, seed in runs if (scheme, seed) not in made)
 
 
+def _other_reference(old: pd.DataFrame, new: pd.DataFrame) -> str:
+    """Where both score the same reference and get other numbers: it hangs on the text alone."""
+    both = old[old["kind"] != "scheme"].merge(new[new["kind"] != "scheme"], on=["kind", *KEY], suffixes=("", "_new"))
+    if np.allclose(both["nll_sum"], both["nll_sum_new"], rtol=1e-6, atol=0):
+        return ""
+    worst = both.loc[(both["nll_sum"] - both["nll_sum_new"]).abs().idxmax()]
+    return f"{worst['scheme']} at {worst['eval_len']} has nll_sum={worst['nll_sum']} there and {worst['nll_sum_new']} here"
+
+
+def join(reports: Sequence[Path], command: str) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, str]:
+    """Rows, what is missing, training losses and provenance of several reports in one; a reference stands there once.
+
+    Raises UserError where they differ in recipe, data, precision, evaluation or references, or two hold the same scheme.
+    """
+    told = [load_provenance(report / "provenance.yaml") for report in reports]
+    rows = [load_rows(report / "rows.csv") for report in reports]
+    missing = [load_missing(report / "missing.csv") for report in reports]
+    losses = [load_training(report / "training.csv") for report in reports]
+    trained = [
+        _runs_of(table[table["kind"] == "scheme"]) | _runs_of(gone) for table, gone in zip(rows, missing, strict=True)
+    ]
+    for i, j in combinations(range(len(reports)), 2):
+        these = f"{reports[i]} and {reports[j]}"
+        if changes := differences(_same_numbers(told[i]["config"]), _same_numbers(told[j]["config"])):
+            raise UserError(f"the rows of {these} cannot stand in one report, they differ in {'; '.join(changes)}")
+        if change := _other_reference(rows[j], rows[i]):
+            raise UserError(f"the rows of {these} cannot stand in one report, their references differ: {change}")
+        if both := sorted(set.intersection(*({scheme for scheme, _ in trained[k]} for k in (i, j)))):
+            seeds = sorted({seed for scheme, seed in trained[i] | trained[j] if scheme in both})
+            raise UserError(
+                f"{these} both hold {', '.join(both)} (seeds {', '.join(map(str, seeds))}); all seeds of a scheme are made "
+                "by one program: sweep what only one of them holds under another name=..."
+            )
+    parts = [
+        part
+        for table, one in zip(rows, told, strict=True)
+        for part in _told_of(sorted({*table.loc[table["kind"] == "scheme", "run"]}), one)["kept"]
+    ]
+    shared = {key: value for key, value in told[0]["config"].items() if key != "code"}
+    made_by = {"command": command, "config": shared, "used": told[0].get("used", {}), "kept": parts}
+    return (
+        _together(rows).drop_duplicates(["kind", *KEY], ignore_index=True),
+        _together(missing),
+        _together(losses),
+        yaml.safe_dump(made_by, sort_keys=False, width=125),
+    )
+
+
+def _together(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """In the order of the names of runs."""
+    filled = [table for table in tables if len(table)] or [*tables[:1]]
+    return pd.concat(filled, ignore_index=True).sort_values("run", kind="stable", ignore_index=True)
+
+
 def with_kept(table: pd.DataFrame, old: pd.DataFrame, runs: list[str]) -> pd.DataFrame:
     """A table of the runs here, and of an earlier report the lines of these runs, in the order of their names."""
-    both = pd.concat([part for part in (table, old[old["run"].isin(runs)]) if len(part)] or [table], ignore_index=True)
-    return both.sort_values("run", kind="stable", ignore_index=True) if runs else table
+    return _together([table, old[old["run"].isin(runs)]]) if runs else table
 
 
 def _runs_of(table: pd.DataFrame) -> set[tuple[str, int]]:

@@ -117,6 +117,7 @@ def test_what_python_is_asked_to_do(checkout):
     assert checkout.commands("report", "EXPERIMENT=a", "RESULTS=r", "TABLE=lengths=128,256 schemes=rope") == [
         "-m experiments.report --results r gather a --table lengths=128,256 schemes=rope"
     ]
+    assert checkout.commands("report", "EXPERIMENT=a b") == ["-m experiments.report --results results gather a b"]
 
 
 @pytest.mark.parametrize(

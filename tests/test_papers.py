@@ -177,6 +177,27 @@ def test_losses_are_averaged_over_parts_of_the_training(results, drawn):
     assert (points["tokens_a_step"] == 1024).all()
 
 
+@pytest.mark.parametrize("name", ["press2022_figure1", "press2022_figure11", "chi2022_figure5", "su2021_figure3"])
+def test_an_own_scheme_is_drawn_beside_them(name, results, drawn):
+    """Also where only one of the experiments has trained it; nothing else changes, and it looks like none of the others."""
+    one, before = FIGURES[name], drawn[name][1]
+    rows = pd.concat([remake.load(results / need) for need in one.NEEDS])
+    experiment, known = rows["experiment"].iloc[0], one.SCHEMES[-1]
+    own = rows[(rows["experiment"] == experiment) & (rows["scheme"] == known)].assign(scheme="mine")
+    figure, points = one.figure(pd.concat([rows, own]), PUBLISHED)
+    assert any(text.get_text() == "mine" for text in figure.findobj(Text))
+    rest = points[points["scheme"] != "mine"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(rest, before[before["scheme"] != "mine"].reset_index(drop=True), check_exact=True)
+    same = ours(before)[ours(before)["scheme"] == known]
+    columns = [column for column in before if column not in ("scheme", "experiment", "data")]
+    mine = points.loc[points["scheme"] == "mine", columns]
+    assert len(mine)
+    assert set(mine.itertuples(index=False, name=None)) <= set(same[columns].itertuples(index=False, name=None))
+    lines = [line for axes in figure.axes for line in axes.get_lines() if len(line.get_xdata()) > 2]
+    looks = {(line.get_color(), line.get_marker()) for line in lines if line.get_marker() != "None"}
+    assert len(looks) == len({*before["scheme"], "mine"}) + (name == "press2022_figure11")  # ALiBi in grey
+
+
 def test_nope_stands_over_schemes_with_positions_at_the_training_length(results, drawn):
     rows = rows_of(results, "main", "causal")
     rows = rows[(rows["protocol"] == "nonoverlap") & (rows["extension"] == "none") & (rows["eval_len"] == 128)]

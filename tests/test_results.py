@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rows import both_protocols, many, scheme_rows
 
-from experiments.report import draw_all, gather, write_report
+from experiments.report import draw_all, gather, gather_several, report_again, write_report
 from extrap.data.documents import Documents
 from extrap.errors import UserError
 from extrap.files import is_locked, write_atomic
@@ -23,10 +24,12 @@ from extrap.results import (
     as_csv,
     collect,
     collect_missing,
+    collect_training,
     load_missing,
     load_provenance,
     load_rows,
     load_training,
+    provenance,
     save_rows,
 )
 from extrap.run_folders import claim, differences, finish, refuse_changed, refuse_mixed, refuse_other_config
@@ -407,6 +410,86 @@ def test_other_references_are_another_text(tmp_path, capsys):
             shutil.rmtree(runs)
     finished(runs, "mine", 0)
     assert "holds other references than the runs here: unigram" in refusal(gather, tmp_path, "made", "a test")
+
+
+def two_reports(results: Path, mine: str = "mine", **config: object) -> None:
+    """What a report is made of: of rope and nope in one, of a scheme of one's own in the other; and the same reference."""
+    for name, schemes, changes in (("made", ("rope", "nope"), {}), ("own", (mine,), config)):
+        runs, folder = results / "runs" / name, results / name
+        for scheme, seed in product(schemes, (0, 1)):
+            finished(runs, scheme, seed, **changes)
+        floor = both_protocols({"unigram": {128: [1.0], 256: [2.0]}}).assign(kind="unigram", run="reference")
+        claim(runs / "reference", {key: value for key, value in CONFIG.items() if key not in ("seed", "position")} | changes)
+        finish(runs / "reference", {"eval.csv": as_csv(floor.assign(experiment=name))})
+        folder.mkdir()
+        save_rows(folder / "rows.csv", collect(runs))
+        save_rows(folder / "training.csv", collect_training(runs))
+        (folder / "provenance.yaml").write_text(provenance(runs, f"the sweep of {name}"))
+
+
+def files(results: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(results)): path.read_bytes() for path in results.rglob("*.*") if path.is_file()}
+
+
+def test_reports_of_several_names_are_joined_in_one(tmp_path, capsys):
+    two_reports(tmp_path)
+    before = files(tmp_path)
+    gather_several(tmp_path, ["made", "own"])
+    assert before.items() <= files(tmp_path).items(), "what it was made from stays as it is"
+    place = tmp_path / "made+own"
+    rows = load_rows(place / "rows.csv")
+    assert list(dict.fromkeys(rows["run"])) == [f"{s}-seed{n}" for s in ("mine", "nope") for n in (0, 1)] + [
+        "reference", "rope-seed0", "rope-seed1"
+    ]  # fmt: skip
+    for name in ("made", "own"):
+        of_one = rows[(rows["experiment"] == name) & (rows["kind"] == "scheme")].reset_index(drop=True)
+        source = load_rows(tmp_path / name / "rows.csv")
+        pd.testing.assert_frame_equal(of_one, source[source["kind"] == "scheme"].reset_index(drop=True), check_exact=True)
+    assert set(rows.loc[rows["kind"] != "scheme", "experiment"]) == {"made"}, "a reference stands there once"
+    for name in ("table.md", "pairs.md", "perplexity.csv"):
+        assert "mine" in (place / name).read_text()
+    told = load_provenance(place / "provenance.yaml")
+    assert told["command"] == "python -m experiments.report gather made own"
+    assert [(part["command"], part["runs"]) for part in told["kept"]] == [
+        ("the sweep of made", ["nope-seed0", "nope-seed1", "rope-seed0", "rope-seed1"]),
+        ("the sweep of own", ["mine-seed0", "mine-seed1"]),
+    ]
+    assert all("made_by" in part for part in told["kept"])
+    reported = files(place)
+    report_again(place)
+    assert files(place) == reported, "as every other"
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"data": {"_target_": "stdlib", "sha256": "other"}}, "data.sha256"),
+        ({"train": CONFIG["train"] | {"precision": "fp32"}}, "train.precision: nothing -> fp32"),
+        ({"eval": {"lengths": [128]}}, "eval.lengths"),
+        ({"mine": "rope"}, "both hold rope (seeds 0, 1)"),
+    ],
+)
+def test_reports_whose_rows_cannot_stand_side_by_side_are_not_joined(tmp_path, capsys, config, told):
+    two_reports(tmp_path, **config)
+    before = files(tmp_path)
+    message = refusal(gather_several, tmp_path, ["made", "own"])
+    assert told in message
+    assert f"{tmp_path / 'made'} and {tmp_path / 'own'}" in message
+    assert not (tmp_path / "made+own").exists()
+    assert files(tmp_path) == before
+
+
+def test_reports_with_other_references_or_other_targets_are_not_joined(tmp_path, capsys):
+    two_reports(tmp_path)
+    path = tmp_path / "own" / "rows.csv"
+    rows = load_rows(path)
+    save_rows(path, rows.assign(nll_sum=rows["nll_sum"].where(rows["kind"] == "scheme", 1.1 * rows["nll_sum"])))
+    assert "their references differ: unigram at" in refusal(gather_several, tmp_path, ["made", "own"])
+    save_rows(path, rows.assign(n_tokens=rows["n_tokens"] + 1))
+    assert "scored other tokens" in refusal(gather_several, tmp_path, ["made", "own"])
+    (tmp_path / "own" / "rows.csv").unlink()
+    assert "does not exist; `make sweep` writes it" in refusal(gather_several, tmp_path, ["made", "own"])
+    assert not (tmp_path / "made+own").exists()
 
 
 def test_a_report_of_runs_that_are_not_finished_says_so(tmp_path):

@@ -26,7 +26,9 @@ from experiments.overlay import (
     new_figure,
     paper_style,
     place_names,
+    with_own,
 )
+from extrap.curves import looks_of
 from extrap.results import rounded
 from extrap.stats import perplexity, t_half_width
 
@@ -45,18 +47,19 @@ PAPER = {
 def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Left the loss without an extension, right with the window. `published` is not used: the paper prints no numbers."""
     by_seed = perplexity(
-        rows[(rows["protocol"] == "position") & rows["scheme"].isin(SCHEMES)],
+        rows[(rows["protocol"] == "position") & rows["scheme"].isin(with_own(SCHEMES, rows))],
         ["protocol", "scheme", "extension", "train_len", "eval_len", "seed"],
     )
     alone, window = (by_seed[by_seed["extension"] == extension] for extension in ("none", "window"))
     alibi = alone[alone["scheme"] == "alibi"].set_index(["eval_len", "seed"])["log_ppl"].rename("alibi")
-    window = window.join(alibi, on=["eval_len", "seed"])
+    window = window.join(alibi, on=["eval_len", "seed"], how="inner")
     left, right = over_seeds(alone, alone["log_ppl"]), over_seeds(window, window["log_ppl"] - window["alibi"])
     points = pd.concat([left.assign(over=""), right.assign(over="alibi")], ignore_index=True)
+    looks = looks_of(points["scheme"])
     with paper_style():
         drawn, all_axes = new_figure(7.2, 3.1, 2)
         for axes, shown in zip(all_axes, (left, right), strict=True):
-            curves(axes, shown)
+            curves(axes, shown, looks)
             length_axis(axes, points["x"].min(), points["x"].max())
             axes.set_xlabel("position / training length")
             low, high = shown["value"].min(), shown["value"].max()
@@ -68,7 +71,7 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
         all_axes[1].set_ylabel("loss less ALiBi's without, nats per token")
         all_axes[1].axhline(0, color="0.3", linewidth=0.8, zorder=0)
         key(drawn, None, band_over(points))
-        place_names([(axes, name_ends(axes, shown)) for axes, shown in zip(all_axes, (left, right), strict=True)])
+        place_names([(axes, name_ends(axes, shown, looks)) for axes, shown in zip(all_axes, (left, right), strict=True)])
     return drawn, points
 
 

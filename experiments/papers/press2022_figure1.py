@@ -13,7 +13,7 @@ make paper FIGURE=press2022_figure1
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.overlay import draw_panels, our_ratios, pair_lengths, published_ratios
+from experiments.overlay import draw_panels, our_ratios, pair_lengths, published_ratios, with_own
 from experiments.papers import PRESS2022
 
 NEEDS = ("causal_64/rows.csv", "causal/rows.csv")
@@ -24,7 +24,8 @@ PAPER = PRESS2022 | {"training length": "512, 1,024", "seeds": "1"}
 
 def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """A panel a training length: ours, and the one of the paper that has the same rank."""
-    ours, theirs = our_ratios(rows, "nonoverlap", SCHEMES), published_ratios(published, "press2022alibi", "2", "3")
+    ours = our_ratios(rows, "nonoverlap", with_own(SCHEMES, rows))
+    theirs = published_ratios(published, "press2022alibi", "2", "3")
     points = pd.concat([ours, theirs], ignore_index=True)
     panels = [
         (f"trained on {mine:,} tokens (published: {other:,})", select(points, mine, other))

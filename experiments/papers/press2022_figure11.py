@@ -28,9 +28,10 @@ from experiments.overlay import (
     paper_style,
     place_names,
     published_ratios,
+    with_own,
 )
 from experiments.papers import PRESS2022
-from extrap.curves import LOOKS
+from extrap.curves import LOOKS, looks_of
 
 NEEDS = ("stride1/rows.csv",)
 SLIDING, PIECES = "sliding(stride=1)", "nonoverlap"
@@ -43,18 +44,18 @@ GREY = "0.45"
 
 def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Left all schemes, right ALiBi under both protocols."""
-    ours = [our_ratios(rows, SLIDING, SCHEMES), our_ratios(rows, PIECES, ["alibi"])]
+    ours = [our_ratios(rows, SLIDING, with_own(SCHEMES, rows)), our_ratios(rows, PIECES, ["alibi"])]
     tables = [published_ratios(published, "press2022alibi", table) for table in ("13-15", "5")]
     tables[1] = tables[1][tables[1]["scheme"] == "alibi"]
     theirs = [table[table["train_len"] == PUBLISHED_AT] for table in tables]
     points = pd.concat([ours[0], theirs[0], ours[1], theirs[1]], ignore_index=True)
     sliding = points[points["protocol"] != PIECES]
-    alibi = sliding[sliding["scheme"] == "alibi"]
+    alibi, looks = sliding[sliding["scheme"] == "alibi"], looks_of(sliding["scheme"])
     with paper_style():
         drawn, (left, right) = new_figure(7.2, 3.1, 2)
-        curves(left, sliding)
-        curves(right, alibi)
-        curves(right, points[points["protocol"] == PIECES], color=GREY)
+        curves(left, sliding, looks)
+        curves(right, alibi, looks)
+        curves(right, points[points["protocol"] == PIECES], looks, color=GREY)
         log_limits(left, sliding)
         log_limits(right, points[points["scheme"] == "alibi"])
         for axes in (left, right):
@@ -67,5 +68,5 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
         key(drawn, "published, 1 run", band_over(points))
         lasts = [part[part["source"] == OURS].sort_values("x").iloc[-1][["x", "value"]] for part in (alibi, ours[1])]
         two = [("moved by one", LOOKS["alibi"]["color"], *lasts[0]), ("in pieces", GREY, *lasts[1])]
-        place_names([(left, name_ends(left, sliding)), (right, two)])
+        place_names([(left, name_ends(left, sliding, looks)), (right, two)])
     return drawn, points

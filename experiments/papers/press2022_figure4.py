@@ -29,6 +29,7 @@ from experiments.overlay import (
     published_ppl,
 )
 from experiments.papers import PRESS2022
+from extrap.curves import looks_of
 from extrap.results import rounded
 from extrap.stats import perplexity, refuse_other_targets, t_half_width
 
@@ -53,11 +54,12 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
     theirs = summarised(over_sinusoidal(by_run), table["source"].iloc[0])
     pairs = pair_lengths(ours, theirs)
     points = pd.concat([ours, theirs[theirs[PANEL].isin([other for _, other in pairs])]], ignore_index=True)
+    looks = looks_of(points["scheme"])
     with paper_style():
         drawn, all_axes = new_figure(7.2, 3.1, len(pairs), sharey=True)
         for axes, (mine, other) in zip(all_axes, pairs, strict=True):
             shown = points[points[PANEL] == points["source"].eq(OURS).map({True: mine, False: other})]
-            curves(axes, shown)
+            curves(axes, shown, looks)
             length_axis(axes, 1, shown["x"].max())
             longest = int(np.log2(shown["x"].max()))
             axes.set_xticks([2.0**k for k in range(0, longest + 1, 2)], [f"{2**k}" for k in range(0, longest + 1, 2)])

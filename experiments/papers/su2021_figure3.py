@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.overlay import OURS, band_over, key, new_figure, paper_style
-from extrap.curves import LOOKS
+from experiments.overlay import OURS, band_over, key, new_figure, paper_style, with_own
+from extrap.curves import looks_of
 from extrap.results import rounded
 from extrap.stats import t_half_width
 
@@ -33,13 +33,14 @@ PARTS = 40
 
 def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """A panel a source of text. `published` is not used: the paper prints no numbers."""
-    points = by_step(rows[rows["scheme"].isin(SCHEMES)])
+    schemes = with_own(SCHEMES, rows)
+    points, looks = by_step(rows[rows["scheme"].isin(schemes)]), looks_of(schemes)
     with paper_style():
         panels = list(points.groupby("experiment", sort=False))
         drawn, all_axes = new_figure(7.2, 3.0, len(panels), sharey=True)
         for axes, (_, shown) in zip(all_axes, panels, strict=True):
             for scheme, line in shown.groupby("scheme"):
-                look = LOOKS[str(scheme)] | {"markevery": 4}
+                look = looks[str(scheme)] | {"markevery": 4}
                 axes.plot(line["step"], line["loss"], **look)
                 axes.fill_between(line["step"], line["low"], line["high"], color=look["color"], alpha=0.2, linewidth=0)
             axes.set_xlim(0, shown["step"].max())
@@ -50,7 +51,7 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
         all_axes[0].set_ylabel("loss, nats per masked token")
         low, high = points["loss"].min(), points["loss"].max()
         all_axes[0].set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-        key(drawn, None, band_over(points), SCHEMES)
+        key(drawn, None, band_over(points), schemes)
     return drawn, points
 
 
