@@ -108,8 +108,8 @@ def join(reports: Sequence[Path], command: str) -> tuple[pd.DataFrame, pd.DataFr
 
     Raises UserError where they differ in recipe, data, precision, evaluation or references, or two hold the same scheme.
     """
-    told = [load_provenance(report / "provenance.yaml") for report in reports]
     rows = [load_rows(report / "rows.csv") for report in reports]
+    told = [load_provenance(report / "provenance.yaml") for report in reports]
     missing = [load_missing(report / "missing.csv") for report in reports]
     losses = [load_training(report / "training.csv") for report in reports]
     trained = [

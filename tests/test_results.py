@@ -487,7 +487,7 @@ def test_reports_with_other_references_or_other_targets_are_not_joined(tmp_path,
     assert "their references differ: unigram at" in refusal(gather_several, tmp_path, ["made", "own"])
     save_rows(path, rows.assign(n_tokens=rows["n_tokens"] + 1))
     assert "scored other tokens" in refusal(gather_several, tmp_path, ["made", "own"])
-    (tmp_path / "own" / "rows.csv").unlink()
+    shutil.rmtree(tmp_path / "own")
     assert "does not exist; `make sweep` writes it" in refusal(gather_several, tmp_path, ["made", "own"])
     assert not (tmp_path / "made+own").exists()
 
