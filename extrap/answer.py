@@ -109,7 +109,7 @@ class _Group:
             lines += wrap(at + (f" {FALLS}" if reach and self.at_protocol == "nonoverlap" else ""), WIDTH)
         if high == 1:
             lines.append(ONE_SEED)
-        elif len(self.pairs) and (self.pairs["unit"] == "none").any():
+        elif any(len(lines) and (lines["unit"] == "none").any() for lines in (self.pairs, self.against_window)):
             lines.append(THIS_TEXT)
         return "\n".join([*lines, ""])
 
@@ -134,18 +134,25 @@ class _Group:
         possible = self.at[~self.at["scheme"].isin(self.impossible)]
         if possible.empty:
             return ""
-        leader, *others = possible["scheme"]
-        first = f"{self.names[leader]}, perplexity {number(possible['ppl'].iloc[0])}"
+        log_ppl = possible.set_index("scheme")["log_ppl"]
+        lines = self._pairs_at(self.at_protocol, self.train_len)
+        # seeds that only one of two has shift its mean, and pairs know nothing of them: who loses a pair does not lead
+        losers = {line["scheme_b" if line["verdict"] == "a" else "scheme_a"] for _, line in lines.iterrows()
+                  if line["verdict"] != "undecided"}  # fmt: skip
+        leader = next((scheme for scheme in log_ppl.index if scheme not in losers), log_ppl.index[0])
+        others = [scheme for scheme in log_ppl.index if scheme != leader]
+        first = f"{self.names[leader]}, perplexity {number(np.exp(log_ppl[leader]))}"
         if not others:
             return f"{first}; a single scheme has nobody to be compared with"
-        gaps = dict(zip(others, possible["log_ppl"].iloc[1:] - possible["log_ppl"].iloc[0], strict=True))
+        lines = lines[(lines["scheme_a"] == leader) | (lines["scheme_b"] == leader)]
+        side = {i: "a" if a == leader else "b" for i, a in lines["scheme_a"].items()}
+        against = {line["scheme_b" if side[i] == "a" else "scheme_a"]: i for i, line in lines.iterrows()}
+        gaps = dict(log_ppl[others] - log_ppl[leader])
+        for other, i in against.items():  # paired by seed
+            gaps[other] = lines.loc[i, "difference"] * (-1 if side[i] == "a" else 1)
         if self.n_seeds == 1:
             return f"lowest is {first}; next {self.names[others[0]]}, {_above(gaps[others[0]])}; undecided, with one seed"
-        lines = self._pairs_at(self.at_protocol, self.train_len)
-        against = {
-            b if a == leader else a: i for i, a, b in lines[["scheme_a", "scheme_b"]].itertuples() if leader in (a, b)
-        }
-        decided = [other for other in others if other in against and lines.loc[against[other], "verdict"] != "undecided"]
+        decided = [o for o in others if o in against and lines.loc[against[o], "verdict"] == side[against[o]]]
         if len(decided) == len(others):
             return f"{first}, decided against all others; next {self.names[others[0]]}, {_above(gaps[others[0]])}"
         open_ = [
@@ -213,8 +220,10 @@ class _Group:
         low, high = (longer[column].fillna(longer["ratio"]) for column in ("ratio_low", "ratio_high"))
         worst = longer.loc[longer["ratio"].idxmax()]
         if (low > ONSET).any():
+            surely = longer.loc[low > ONSET, "eval_len"].iloc[0]
             onset = longer.iloc[0]
             where = f"{length(onset['onset_low'])} to {length(onset['onset_high'])}"
+            where += f", surely at {length(surely)}" if surely != onset["onset_high"] else ""
             return "breaks", f"{shown} ({alone}{where}; {_times(worst['ratio'])} at {length(worst['eval_len'])})"
         if (high > ONSET).any():
             widest = longer.loc[high.idxmax()]
@@ -256,7 +265,7 @@ class _Group:
 
     def _pairs_at(self, protocol: str, eval_len: int) -> pd.DataFrame:
         if self.pairs.empty:
-            return pd.DataFrame(columns=["scheme_a", "scheme_b", "verdict", "seeds_needed", "n_seeds"])
+            return pd.DataFrame(columns=["scheme_a", "scheme_b", "difference", "verdict", "seeds_needed", "n_seeds"])
         return self.pairs[(self.pairs["protocol"] == protocol) & (self.pairs["eval_len"] == eval_len)]
 
     def _undecided(self) -> str:

@@ -23,6 +23,8 @@ def none(scheme: PositionScheme, *, train_len: int, eval_len: int) -> PositionSc
 def window(scheme: PositionScheme, *, train_len: int, eval_len: int) -> PositionScheme | None:
     """A mask at test time: no token sees more keys than in training. The control that an extrapolating scheme has to beat.
 
+    Of every layer: through n of them a token still receives from n windows back, so that whoever beats it makes use of more.
+
     Causal: the last train_len keys, abs(i - j) < L. In an encoder the L keys around a token, abs(i - j) < (L + 1) // 2.
     Source: the "window" of kexue.fm 9431; Chi et al. 2022 (arXiv:2205.09921), section 5.
     """

@@ -45,7 +45,7 @@ def best(compared: pd.DataFrame, summary: pd.DataFrame) -> pd.Series:
     return trained & (n_won == n_others)  # nan, where nothing is won, equals nothing
 
 
-CONTROL = "window"  # blind beyond the training length, on the same weights
+CONTROL = "window"  # no layer attends beyond the training length; n of them pass on what n windows hold
 AT_TRAIN_LEN = "at the training length"  # stands in for an extension: the same weights and targets with less context
 QUESTIONS = {"window": ("none", CONTROL), "self": ("none", AT_TRAIN_LEN), "control": (CONTROL, AT_TRAIN_LEN)}
 ANSWER = ["difference", "low", "high", "p", "p_holm", "text_low", "text_high", "verdict", "seeds_needed"]
@@ -55,7 +55,7 @@ def extrapolates(rows: pd.DataFrame) -> pd.DataFrame:
     """Whether a scheme makes use of context beyond its training length L, at n = 2 L, 4 L, ... and the longest length.
 
     Three differences of log_ppl under same_targets, each with the columns of `compare` and Holm over the schemes at n:
-    difference, ...          the scheme at n less its extension `window`, which attends to the last L tokens only
+    difference, ...          the scheme at n less its extension `window`, in which every layer attends to the last L only
     self_difference, ...     the scheme at n less itself at L
     control_difference, ...  its window at n less the scheme at L
     window_verdict, self_verdict, control_verdict: better, worse or undecided, by the rule of `compare`

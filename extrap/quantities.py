@@ -179,7 +179,9 @@ class Worst(Quantity):
             raise Missing(f"no length from {self.up_to:g} L on for {self.term}")
         lines = lines[lines["eval_len"] > lines["train_len"]].assign(at=lines["eval_len"] / lines["train_len"])
         ratios = lines.pivot(index="at", columns="seed", values=column) - start
-        ratios = ratios.dropna(axis="columns")  # a seed counts with all its lengths or not at all
+        if len(lost := ratios.columns[ratios.isna().any() & ratios.notna().any()]):  # none is left out because it broke
+            raise Missing(f"seed {', '.join(map(str, lost))} of {self.term.scheme} has no number at some length")
+        ratios = ratios.dropna(axis="columns")
         return ratios.abs() if self.either_way else ratios
 
     def by_seed(self, evidence: Evidence) -> pd.Series:

@@ -116,9 +116,11 @@ def train_and_evaluate(cell: Cell) -> None:
 
 
 def _all_lengths(cell: Cell, reason: str) -> list[Missing]:
-    """All that an unextended scheme would be scored on."""
+    """All that the scheme, unextended, would be scored on."""
     plan = reads(cell.config.eval, cell.config.train.train_len, cell.objective.causal)
-    scored = {(scoring.protocol, scoring.eval_len) for scorings in plan.values() for scoring in scorings}
+    max_len = build_scheme(cell.config, cell.objective.causal).max_len
+    reached = [scorings for read, scorings in plan.items() if max_len is None or read.eval_len <= max_len]
+    scored = {(scoring.protocol, scoring.eval_len) for scorings in reached for scoring in scorings}
     return [Missing("none", protocol, eval_len, reason) for protocol, eval_len in sorted(scored)]
 
 

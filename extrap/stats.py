@@ -99,12 +99,13 @@ def is_doubling(lines: pd.DataFrame) -> pd.Series:
 
 
 def onset(scheme: pd.DataFrame) -> tuple[int, int | None]:
-    """(last length, first length) around the point where log_ppl exceeds that at the training length by log 1.05.
+    """(last length, first length) around the point where the ratio to the training length exceeds 1.05.
 
-    The second is None if it never does; only lengths from the training length on count.
+    The ratio is paired by seed: seeds that have no number at some length do not shift it. The second is None if it never
+    does; only lengths from the training length on count.
     """
     beyond = scheme[scheme["eval_len"] >= scheme["train_len"]].sort_values("eval_len")
-    above = beyond["log_ppl"].to_numpy() > beyond["log_ppl"].iloc[0] + np.log(ONSET)
+    above = beyond["ratio"].to_numpy() > ONSET
     lengths = beyond["eval_len"].to_list()
     if not above.any():
         return lengths[-1], None
@@ -175,14 +176,18 @@ def against_floor(rows: pd.DataFrame) -> pd.DataFrame:
         )
     table = pd.DataFrame(lines)
     scheme = [*SETTING, "scheme", "extension"]
+    longest = known.groupby(SETTING)["eval_len"].max().rename("longest")
+    asked = table.join(longest, on=SETTING)
+    table["asked_beyond"] = asked["longest"] > asked["train_len"]
     verdicts = {key: verdict(group) for key, group in table.groupby(scheme, sort=False)}
     table["verdict"] = [verdicts[key] for key in table[scheme].itertuples(index=False, name=None)]
-    return table
+    return table.drop(columns="asked_beyond")
 
 
 LEARNED = 0.5  # of the way from the plateau to the floor: below it a scheme has not learned to count transitions
 GAINED = 0.05  # of what context beyond the training length is worth: what is less is no use of it
 BELOW, TOO_NEAR, PLATEAU = "below the floor: impossible", "floor and plateau too near", "still on the plateau"
+ENDS = "ends"
 UNFIT = (BELOW, TOO_NEAR, PLATEAU)  # verdicts that leave nothing to be said of a scheme's use of context
 
 
@@ -192,7 +197,8 @@ def verdict(scheme: pd.DataFrame) -> str:
     below the floor: impossible  at some length better than the best possible predictor: it sees what it should predict
     floor and plateau too near   at the training length nothing tells whether it has learned
     still on the plateau         at the training length not half of the way from the plateau to the floor
-    ends                         not defined beyond the training length
+    not asked                    nothing was scored beyond the training length
+    ends                         not defined there
     breaks                       perplexity exceeds that at the training length by 5 % at some longer length
     uses more context            at the longest length it gained, beyond the interval over seeds, more than 5 % of what
                                  context beyond the training length is worth
@@ -207,7 +213,7 @@ def verdict(scheme: pd.DataFrame) -> str:
         return PLATEAU
     longer = scheme[scheme["eval_len"] > scheme["train_len"]].sort_values("eval_len")
     if longer.empty:
-        return "ends"
+        return ENDS if scheme["asked_beyond"].any() else "not asked"
     if (longer["ratio"] > ONSET).any():
         return "breaks"
     longest = longer.iloc[-1]

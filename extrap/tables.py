@@ -9,7 +9,7 @@ import pandas as pd
 
 from extrap.null import early_token_null
 from extrap.pairs import best
-from extrap.stats import BELOW, FLOORS, SCHEME, SETTING, against_floor, summarise
+from extrap.stats import BELOW, ENDS, FLOORS, SCHEME, SETTING, against_floor, summarise
 from extrap.typesetting import NONE, bits_per, interval, length, markdown, name, number
 
 NOTHING = pd.DataFrame(columns=[*SETTING, "run", "scheme", "extension", "eval_len", "reason"])  # is missing
@@ -75,14 +75,14 @@ UNLEARNED_NOTE = """\
 †: at L not 5 % better than the frequencies in the training text (unigram): next to nothing was learned from context, and a
 curve that stays flat says nothing about length."""
 CONTROLS_NOTE = """\
-Controls: the same weights, changed beyond L only, and never bold; "+ window" attends to the last L tokens, in an encoder to
-L/2 on either side."""
+Controls: the same weights, changed beyond L only, and never bold; "+ window" attends to the last L tokens in every layer, in
+an encoder to L/2 on either side; what n layers pass on comes from up to n times as far."""
 NULL_NOTE = """\
 Excess: perplexity over the early-token null, which is what perplexity under nonoverlap would be if a scheme as it was
 trained made no use of context beyond L: of such a scheme below 1 it does, above 1 longer inputs do harm. A control
-is not what the null is made from: its excess says how far it is from the scheme blind beyond L, not that it uses what it
-cannot see. Sliding by S tokens, from which the null is made, lets tokens read L - S + 1 or more, not L: the excess of a
-model that is blind beyond L is a little below 1."""
+is not what the null is made from: its excess says how far it is from the scheme blind beyond L, not what it makes use of.
+Sliding by S tokens, from which the null is made, lets tokens read L - S + 1 or more, not L: the excess of a model that is
+blind beyond L is a little below 1."""
 FLOOR_NOTE = """\
 Floor: the best possible prediction from the tokens that a model sees; "floor, last L" looks back L tokens at most. Learned
 at L: the share of the way to the floor from the better of two that know nothing of order, counts of symbols and a uniform
@@ -169,7 +169,7 @@ def blocks(
             found.append(Block(setting, "excess", title, _null_block(chosen, shown)))
         if len(chosen := _of(floor, setting)):
             title = f"{protocol}: nats per token above the floor {where}"
-            found.append(Block(setting, "floor", title, _floor_block(chosen, shown)))
+            found.append(Block(setting, "floor", title, _floor_block(chosen, shown, lacking)))
     return found
 
 
@@ -187,10 +187,11 @@ def _perplexity_block(
         unlearned = pd.notna(beats := group["beats_unigram"].iloc[0]) and not beats
         line = {"scheme": name(scheme, extension) + UNLEARNED * unlearned}
         for eval_len in shown:
-            measured = eval_len in by_length.index
-            line[length(eval_len)] = (
-                cell(by_length.loc[eval_len]) if measured else lacking.get((scheme, extension, eval_len), NONE)
-            )
+            if eval_len not in by_length.index:
+                line[length(eval_len)] = lacking.get((scheme, extension, eval_len), NONE)
+                continue
+            of, seeds = by_length["n_seeds"].max(), by_length.loc[eval_len, "n_seeds"]
+            line[length(eval_len)] = cell(by_length.loc[eval_len]) + (f" {seeds} of {of} seeds" if seeds < of else "")
         first = by_length.iloc[0]
         if len(lengths) > 1:
             ends = not any((scheme, extension, n) in lacking for n in lengths)
@@ -213,7 +214,7 @@ def _null_block(lines: pd.DataFrame, shown: list[int]) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def _floor_block(lines: pd.DataFrame, shown: list[int]) -> pd.DataFrame:
+def _floor_block(lines: pd.DataFrame, shown: list[int], lacking: dict[tuple[str, str, int], str]) -> pd.DataFrame:
     train_len = lines["train_len"].iloc[0]
     table = []
     for (scheme, extension), group in lines.groupby(["scheme", "extension"], sort=False):
@@ -228,7 +229,9 @@ def _floor_block(lines: pd.DataFrame, shown: list[int]) -> pd.DataFrame:
         line["learned at L"] = f"{100 * learned:.0f} %" if np.isfinite(learned) else NONE
         gained = by_length.iloc[-1]["gained"]
         line["gained"] = f"{100 * gained:.0f} %" if np.isfinite(gained) else NONE
-        line["verdict"] = by_length.iloc[0]["verdict"]
+        verdict = by_length.iloc[0]["verdict"]
+        was_lost = verdict == ENDS and any(key[:2] == (scheme, extension) for key in lacking)
+        line["verdict"] = "not measured" if was_lost else verdict
         table.append(line)
     return pd.DataFrame(table)
 

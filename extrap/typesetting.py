@@ -65,7 +65,7 @@ def escape_markdown(text: str) -> str:
 
 
 def latex_cell(text: str) -> str:
-    return re.sub(r"^\*\*([\d.,]+)\*\*", r"\\textbf{\1}", escape_latex(text))
+    return re.sub(r"^\*\*([\d.,e+]+)\*\*", r"\\textbf{\1}", escape_latex(text))
 
 
 def escape_latex(text: str) -> str:

@@ -269,3 +269,17 @@ def test_the_answer_of_main_is_that_of_its_tables():
     assert sentence(text, "best at L").startswith(f"{at['scheme'].iloc[0]}, perplexity {number(at['ppl'].iloc[0])}, ")
     assert {"rope", "sinusoidal"} == set(re.findall(r"(\S+) \(\d", sentence(text, "breaks")))
     assert len(text.splitlines()) < 60
+
+
+def test_who_loses_a_pair_does_not_lead_whatever_seeds_it_has():
+    """A has a fourth seed that is far better; on the seeds that both have B wins every time."""
+    rows = many({"A": {128: [1.50, 1.51, 1.52, 1.00]}, "B": {128: [1.45, 1.46, 1.47]}})
+    told = sentence(said(rows), "best at L")
+    assert told.startswith("B, perplexity 4.31, decided against all others; next A, 5.1 % above"), told
+
+
+def test_a_single_scheme_is_about_this_text_alone_too():
+    rows = both_protocols({"A": around(1.5, 1.4, 1.3)})
+    window = both_protocols({"A": around(1.5, 1.5, 1.5)}, extension="window")
+    one = pd.concat([rows, window]).query("document == 'document-0'")
+    assert "decided about this text" in said(one)

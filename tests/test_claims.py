@@ -168,6 +168,17 @@ def test_seeds_that_not_all_have_are_left_out():
     assert "no seed" in decide(claim, replace(evidence, measures=none)).reason
 
 
+def test_a_seed_is_not_left_out_because_it_broke():
+    """Else a claim that nothing gets worse would be confirmed by those that did not."""
+    claim = BY_ID["A4"]
+    evidence = evidence_for(claim, None)
+    measures = evidence.measures
+    longest = measures["eval_len"] == measures.loc[measures["scheme"] == "alibi", "eval_len"].max()
+    some = measures[~(longest & (measures["scheme"] == "alibi") & (measures["seed"] == 1))]
+    decision = decide(claim, replace(evidence, measures=some))
+    assert (decision.verdict, decision.reason) == (OUT_OF_SCOPE, "seed 1 of alibi has no number at some length")
+
+
 def test_what_is_not_comparable_is_refused():
     with pytest.raises(ValueError, match="comparable"):
         at_most(Term("rope", protocol="same_targets") / Term("rope"), 1)

@@ -212,6 +212,13 @@ def bracket(by_length: dict[int, float]) -> tuple[int, int | None]:
 STEP = np.log(1.05)
 
 
+@pytest.mark.parametrize(("third", "at_512", "expected"), [(0.5, 0.0, (512, None)), (3.0, 0.2, (256, 512))])
+def test_a_seed_without_a_number_at_some_length_shifts_no_onset(third, at_512, expected):
+    """Its level is not that of the others: means of other seeds than at the training length say nothing."""
+    rows = scheme_rows("a", {n: [1.5, 1.51, third] for n in (128, 256)} | {512: [1.5 + at_512, 1.51 + at_512]})
+    assert onset(summarise(rows)) == expected
+
+
 @pytest.mark.parametrize(
     ("by_length", "expected"),
     [
@@ -375,6 +382,11 @@ def test_verdicts(expected):
     found = against_floor(with_floor({"a": VERDICTS[expected]}))
     assert set(found["verdict"]) == {expected}
     assert set(against_floor(shuffled(with_floor({"a": VERDICTS[expected]}), seed=3))["verdict"]) == {expected}
+
+
+def test_who_was_not_asked_beyond_the_training_length_does_not_end_there():
+    rows = with_floor({"a": {128: [1.5, 1.5, 1.5]}})
+    assert set(against_floor(rows[rows["eval_len"] == 128])["verdict"]) == {"not asked"}
 
 
 def test_each_scheme_has_its_own_verdict():

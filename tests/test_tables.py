@@ -266,7 +266,7 @@ def test_what_was_scored_at_one_length_has_a_small_table():
 
 def test_notes_say_what_a_window_and_a_stride_are():
     text = " ".join(markdown_table(with_null()).split())
-    assert "the last L tokens, in an encoder to L/2 on either" in text
+    assert "the last L tokens in every layer, in an encoder to L/2 on either" in text
     assert "read L - S + 1" in text
 
 
