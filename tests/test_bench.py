@@ -304,6 +304,7 @@ def test_the_baseline_looks_back_only_when_causal():
 # reports
 
 
+@pytest.mark.slow
 def test_the_report_is_a_function_of_the_timings_byte_for_byte(folder, capsys):
     written = write_speed_report(folder)
     assert {path.name for path in written} == {

@@ -44,6 +44,10 @@ def log_ppl(name: str, protocol: str) -> pd.DataFrame:
     )
 
 
+# that which the README opens with; the others take minutes
+QUICK = [pytest.param(name, marks=[] if name == "main" else pytest.mark.slow) for name in TRACKED]
+
+
 @pytest.fixture(autouse=True)
 def corpora(monkeypatch):
     monkeypatch.setenv("EXTRAP_CORPORA", "corpora")
@@ -53,7 +57,7 @@ def test_the_main_experiments_are_tracked():
     assert {"main", "causal", "markov"} <= set(TRACKED)
 
 
-@pytest.mark.parametrize("name", TRACKED)
+@pytest.mark.parametrize("name", QUICK)
 def test_all_runs_are_there(name):
     configs = configs_of(name)
     rows = rows_of(name)
@@ -69,10 +73,6 @@ def test_all_runs_are_there(name):
         lambda cell: tuple(zip(cell["document"], cell["segment"], strict=True))
     )
     assert segments.nunique() == 1, "the same segments for every scheme, seed and length"
-
-
-# those that the README shows; the others take a minute more
-QUICK = [pytest.param(name, marks=[] if name in ("main", "markov") else pytest.mark.slow) for name in TRACKED]
 
 
 @pytest.mark.parametrize("name", QUICK)

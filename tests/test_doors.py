@@ -218,6 +218,7 @@ def recorded(place: Path, **environment: str) -> dict:
     return eval(done.stdout)
 
 
+@pytest.mark.slow
 def test_the_commit_of_somebody_elses_repository_is_not_recorded(tmp_path):
     thesis = tmp_path / "thesis"
     copy = thesis / "extrap"

@@ -68,7 +68,7 @@ def assert_survives(moment, results, swept):
     assert not [*results.rglob("*.partial"), *results.rglob(".draft-*")]
 
 
-@pytest.mark.parametrize("moment", moments(3))
+@pytest.mark.parametrize("moment", moments(1))
 def test_a_sweep_killed_at_some_moments_comes_to_the_same_rows(moment, tmp_path, swept):
     assert_survives(moment, tmp_path, swept)
 
@@ -122,7 +122,8 @@ def test_a_second_sweep_on_the_same_folder_is_refused(tmp_path):
 # ---- damaged, changed, full
 
 
-@pytest.mark.parametrize("damage", ["truncated", pytest.param("altered", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["truncated", "altered"])
 def test_a_damaged_checkpoint_is_told_and_made_again(damage, tmp_path, swept):
     checkpoint = tmp_path / "runs" / "smoke" / "rope-seed0" / "checkpoint.pt"
     sweep = start(tmp_path)
@@ -137,6 +138,7 @@ def test_a_damaged_checkpoint_is_told_and_made_again(damage, tmp_path, swept):
     assert rows(tmp_path) == rows(swept)
 
 
+@pytest.mark.slow
 def test_what_is_damaged_in_a_finished_run_is_told_or_made_again(tmp_path, swept):
     """One after the other in one folder: changed rows, torn weights and log, a run that says of what no more."""
     folder = copy_of(swept, tmp_path) / "runs" / "smoke" / "rope-seed0"

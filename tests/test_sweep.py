@@ -15,8 +15,13 @@ def state(folder: Path) -> dict[Path, tuple[int, bytes]]:
 
 def test_a_sweep_writes_and_prints_everything(swept):
     folder = swept / "smoke"
-    expected = {f"{name}.{suffix}" for name in ("perplexity", "floor", "pairs") for suffix in ("png", "pdf", "svg", "csv")}
+    expected = {
+        f"{name}.{suffix}" for name in ("perplexity", "perplexity_column", "floor") for suffix in ("png", "pdf", "svg")
+    }
     assert {p.name for p in folder.iterdir()} == expected | {
+        "perplexity.csv",
+        "floor.csv",
+        "pairs.csv",
         "rows.csv",
         "missing.csv",
         "training.csv",
@@ -107,7 +112,7 @@ def test_a_terminal_that_knows_ascii_alone_is_shown_the_table(tmp_path, swept):
     copy_of(swept, tmp_path)
     done = report("--results", tmp_path, "gather", "smoke", LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "perplexity by length, causal on markov" in done.stdout
+    assert "causal LM on markov, trained on L = 32" in done.stdout
     assert rows(tmp_path) == rows(swept)
 
 
