@@ -394,7 +394,7 @@ def test_a_null_of_other_tokens_is_not_drawn():
     figure, points = perplexity_figure(both_protocols(THREE))
     assert points["null"].isna().all()
     assert not any(dotted(axes) for axes in panels(figure))
-    assert not any("dotted" in axes.get_title(loc="left") for axes in panels(figure))
+    assert "dotted" not in figure._suptitle.get_text()
 
 
 def test_controls_stand_beside_their_scheme_in_a_panel_of_its_own():
