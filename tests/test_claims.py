@@ -557,6 +557,7 @@ def test_every_place_that_can_decides(table):
     assert list(table.columns[:8]) == ["id", "verdict", "effect", "low", "high", "published", "n_seeds", "experiment"]
 
 
+@pytest.mark.slow
 def test_the_page_and_the_board_are_functions_of_the_rows(results):
     written = write_claims(results)
     assert {path.name for path in written} == {
@@ -595,6 +596,7 @@ def test_published_numbers_on_the_page_stand_in_the_table(text):
     assert set(numbers) <= values
 
 
+@pytest.mark.slow
 def test_where_texts_differ_is_told(results):
     lower = {cell_: 0.3 * (cell_[0] == "prose" and cell_[2] == "alibi") for cell_ in world()}
     made = {cell_: [value - lower[cell_] for value in values] for cell_, values in world().items()}

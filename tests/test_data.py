@@ -743,7 +743,13 @@ def test_options_that_are_not_told_are_no_part_of_what_a_run_is():
     assert chosen.identity()["data"] == plain.identity()["data"] | {"field": "text", "join": True}
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("results/*/provenance.yaml")), ids=lambda path: path.parent.name)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.parent.name, marks=[] if path.parent.name == "main" else pytest.mark.slow)
+        for path in sorted(ROOT.glob("results/*/provenance.yaml"))
+    ],
+)
 def test_the_tracked_results_are_still_of_the_same_data(path, monkeypatch):
     if not (ROOT / "conf" / "experiment" / f"{path.parent.name}.yaml").exists():
         pytest.skip("no sweep")

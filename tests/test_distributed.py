@@ -108,6 +108,7 @@ def test_two_processes_write_what_one_does(alone, tmp_path):
     assert_same_rows(mine, theirs)
 
 
+@pytest.mark.slow
 def test_a_run_changes_hands_and_a_failure_of_one_process_ends_all(alone, tmp_path, monkeypatch):
     """RoPE is begun by one process and ended by two; of these one fails in the next run, which one process ends."""
     rope, learned = grid(tmp_path, *MLM)

@@ -75,6 +75,7 @@ def test_what_is_no_text_is_left_to_hydra(override):
     assert as_typed([override], compose.CONF) == [override]
 
 
+@pytest.mark.slow
 def test_an_experiment_whose_name_yaml_would_change_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(compose, "CONF", Path(shutil.copytree(compose.CONF, tmp_path / "conf")))
     file = compose.CONF / "experiment" / "mine.yaml"

@@ -79,6 +79,7 @@ def test_a_sweep_killed_at_any_moment_comes_to_the_same_rows(moment, tmp_path, s
     assert_survives(moment, tmp_path, swept)
 
 
+@pytest.mark.slow
 @ON_LINUX
 def test_a_killed_worker_ends_its_own_run_alone(tmp_path, swept):
     sweep = start(tmp_path)
@@ -240,6 +241,7 @@ def test_status_of_what_is_damaged_is_a_line_and_hides_no_other(tmp_path, swept,
     assert (code, told.err.count("\n")) == ((2, 1) if "train.csv" not in name else (0, 0))
 
 
+@pytest.mark.slow
 def test_other_data_under_an_old_run_are_refused_with_the_difference(tmp_path):
     corpus = tmp_path / "corpus"
     for part in ("train", "valid"):
