@@ -68,7 +68,7 @@ def assert_survives(moment, results, swept):
     assert not [*results.rglob("*.partial"), *results.rglob(".draft-*")]
 
 
-@pytest.mark.parametrize("moment", moments(2))
+@pytest.mark.parametrize("moment", moments(3))
 def test_a_sweep_killed_at_some_moments_comes_to_the_same_rows(moment, tmp_path, swept):
     assert_survives(moment, tmp_path, swept)
 
