@@ -101,7 +101,7 @@ sweep: $(READY) $(EXTRA)  ## train and evaluate all runs of EXPERIMENT that are 
 	@.venv/bin/python -m experiments.run experiment=$(EXPERIMENT) $(ENGINE) $(WORDS)
 
 status: $(READY)  ## how far each sweep is (or EXPERIMENT alone), from its files, while it runs here or elsewhere
-	@.venv/bin/python -m experiments.progress --results $(RESULTS) $(if $(filter EXPERIMENT,$(GIVEN)),$(EXPERIMENT))
+	@.venv/bin/python -m extrap.sweep.progress --results $(RESULTS) $(if $(filter EXPERIMENT,$(GIVEN)),$(EXPERIMENT))
 
 tensorboard: .venv/extra-tensorboard  ## losses and perplexities of all runs in a browser, while sweeps write them; Ctrl-C ends it
 	@.venv/bin/python -m experiments.tensorboard --results $(RESULTS)

@@ -17,17 +17,17 @@ from typing import NamedTuple
 import torch
 import yaml
 
-from experiments.door import through
 from experiments.speed import equality, long, memory, ours, peers, sweeps
 from experiments.speed.report import write_speed_report
 from experiments.speed.rounds import Contestant, Row, interleave, machine, peak_of_products
 from experiments.speed.timings import save_timings
 from extrap import __version__
-from extrap.config import Device, Precision
+from extrap.config.schema import Device, Precision
 from extrap.data.text import Stdlib
-from extrap.device import cores, keep_freed_memory, pick_device, pick_precision
 from extrap.files import write_atomic
-from extrap.runs import git_state
+from extrap.runs.run import git_state
+from extrap.sweep.door import through
+from extrap.train.device import cores, keep_freed_memory, pick_device, pick_precision
 
 
 class Plan(NamedTuple):

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from extrap.curves import LOOKS, STYLE, Style, drawn, label_inside, looks_of, spread
-from extrap.drawing import settle, snapped
-from extrap.results import rounded
-from extrap.stats import summarise
+from extrap.report.curves import LOOKS, STYLE, Style, drawn, label_inside, looks_of, spread
+from extrap.report.drawing import settle, snapped
+from extrap.results.rows import rounded
+from extrap.stats.perplexity import summarise
 
 OURS = "ours"
 DASHES = (0, (4, 2))

@@ -10,14 +10,14 @@ from functools import partial
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from experiments.door import through
 from experiments.speed.ours import TRAINING
-from extrap.cells import prepare
-from extrap.compose import compose_grid
-from extrap.device import cores, pick_device, pick_precision
+from extrap.config.compose import compose_grid
 from extrap.errors import UserError
-from extrap.runs import build_encoder
-from extrap.train import TrainingLoss, make_optimizer, train_step, training_batch
+from extrap.runs.cell import prepare
+from extrap.runs.run import build_encoder
+from extrap.sweep.door import through
+from extrap.train.device import cores, pick_device, pick_precision
+from extrap.train.loop import TrainingLoss, make_optimizer, train_step, training_batch
 
 WARMUP, STEPS, LINES = 2, 5, 25
 

@@ -19,13 +19,13 @@ from matplotlib.figure import Figure
 
 from experiments import papers
 from experiments.claims.published import load_published
-from experiments.door import through
 from experiments.overlay import OURS
 from experiments.speed.timings import load_timings
 from extrap.errors import UserError, nearest
-from extrap.figures import save_figure
 from extrap.files import as_path, write_atomic
-from extrap.results import load_rows, load_training
+from extrap.report.figures import save_figure
+from extrap.results.rows import load_rows, load_training
+from extrap.sweep.door import through
 
 LOADERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     "rows.csv": load_rows,

@@ -21,17 +21,19 @@ from textwrap import wrap
 import pandas as pd
 
 from experiments.claims.report import write_claims
-from experiments.door import through
 from experiments.remake import draw_papers, paper_figures
 from experiments.speed.report import write_speed_report
-from extrap.answer import WIDTH, answer
 from extrap.errors import UserError
-from extrap.figures import draw, save_figure
 from extrap.files import as_path, locked, write_atomic
-from extrap.latex import remove_others, write_latex
-from extrap.pairs import extrapolates, pairs
-from extrap.pairs_report import is_drawn, pairs_figure, pairs_table
-from extrap.results import (
+from extrap.report.answer import WIDTH, answer
+from extrap.report.figures import draw, save_figure
+from extrap.report.latex import remove_others, write_latex
+from extrap.report.pairs import is_drawn, pairs_figure, pairs_table
+from extrap.report.scored import scored_text
+from extrap.report.tables import csv_table, markdown_table
+from extrap.report.typesetting import NONE
+from extrap.results.folders import evaluated, load_config
+from extrap.results.rows import (
     collect,
     collect_missing,
     collect_training,
@@ -47,11 +49,9 @@ from extrap.results import (
     save_table,
     with_kept,
 )
-from extrap.run_folders import evaluated, load_config
-from extrap.scored import scored_text
-from extrap.stats import refuse_other_targets
-from extrap.tables import csv_table, markdown_table
-from extrap.typesetting import NONE
+from extrap.stats.pairs import extrapolates, pairs
+from extrap.stats.perplexity import refuse_other_targets
+from extrap.sweep.door import through
 
 
 def gather(results: Path, name: str, command: str, table: str = "") -> None:
@@ -145,7 +145,7 @@ def write_report(
     """Functions of the rows, of what is missing and of how many documents there were; returns what was written.
 
     `compared` and `against_window` are pairs(rows) and extrapolates(rows) of these rows; `table` says what the narrow table
-    of LaTeX shows (see choose in extrap/latex.py).
+    of LaTeX shows (see choose in extrap/report/latex.py).
     """
     scored = f"\n{scored_text(rows, _held_out_documents(folder))}\n"
     save_table(folder / "table.csv", csv_table(rows, compared))

@@ -19,22 +19,22 @@ import hydra
 from filelock import Timeout
 from omegaconf import DictConfig
 
-from experiments.door import through
-from extrap.compose import CONF, compose_grid, compose_launcher, described, parse
+from extrap.config.compose import CONF, compose_grid, compose_launcher, described, parse
+from extrap.config.overrides import as_typed
+from extrap.config.specs import build
 from extrap.errors import UserError
 from extrap.files import locked
-from extrap.overrides import as_typed
-from extrap.specs import build
+from extrap.sweep.door import through
 
 if TYPE_CHECKING:
-    from experiments.ranks import Ranks
-    from extrap.cells import Cell
+    from extrap.runs.cell import Cell
+    from extrap.sweep.ranks import Ranks
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name="config")
 def run_cells(composed: DictConfig) -> None:
     """One cell, as launchers of other packages call it."""
-    from experiments.worker import run_one
+    from extrap.sweep.worker import run_one
 
     run_one(parse(composed))
 
@@ -53,11 +53,11 @@ def sweep(overrides: list[str], ranks: "Ranks | None" = None) -> int:
     configs = compose_grid(overrides)
     launcher = compose_launcher(overrides)
     # torch takes a second to import: not before the config is right
-    from extrap.cells import prepare_grid
+    from extrap.runs.cell import prepare_grid
 
     # an engine of ours takes the configs as they are; launchers of other packages are Hydra's business
-    own = launcher["_target_"].startswith("experiments.")
-    engine = build(launcher, "hydra.launcher", "experiments.engines") if own else None
+    own = launcher["_target_"].startswith("extrap.")
+    engine = build(launcher, "hydra.launcher", "extrap.sweep.engines") if own else None
     cells = prepare_grid(configs)
     for remark in cells[0].used.get("remarks", []):
         print(remark, file=sys.stderr)
@@ -79,10 +79,10 @@ def sweep(overrides: list[str], ranks: "Ranks | None" = None) -> int:
 
 
 def _run_and_report(cells: "list[Cell]", run: Callable[[], None], command: str) -> int:
-    from experiments.progress import Progress, save_plan
     from experiments.report import gather
-    from extrap.cells import store_documents
-    from extrap.runs import write_references
+    from extrap.runs.cell import store_documents
+    from extrap.runs.run import write_references
+    from extrap.sweep.progress import Progress, save_plan
 
     store_documents(cells[0])
     write_references(cells[0])
@@ -154,8 +154,8 @@ def refuse_left_over(environment: Mapping[str, str]) -> None:
 
 def main_of_several(overrides: list[str]) -> int:
     """The same, where torchrun has started several processes."""
-    from experiments.ranks import Ranks, refuse_gone_agent
-    from extrap import distributed
+    from extrap.sweep.ranks import Ranks, refuse_gone_agent
+    from extrap.train import distributed
 
     if code := through(partial(refuse_gone_agent, os.environ)):
         return code

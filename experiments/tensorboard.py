@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from experiments.door import through
 from extrap.errors import UserError
 from extrap.files import as_path
-from extrap.results import load_rows
-from extrap.stats import perplexity
+from extrap.results.rows import load_rows
+from extrap.stats.perplexity import perplexity
+from extrap.sweep.door import through
 
 SECONDS = 5.0  # between looks
 LOSSES = ("loss", "grad_norm", "lr")

@@ -12,12 +12,12 @@ import yaml
 from filelock import FileLock
 from reference import REFERENCES
 
-from extrap import attention, relative
-from extrap.cells import build_scheme
-from extrap.compose import CONF, compose_grid
-from extrap.config import ModelConfig
-from extrap.device import cores
-from extrap.model import Encoder
+from extrap.config.compose import CONF, compose_grid
+from extrap.config.schema import ModelConfig
+from extrap.model import attention, relative
+from extrap.model.encoder import Encoder
+from extrap.runs.cell import build_scheme
+from extrap.train.device import cores
 
 torch.set_num_threads(1)
 

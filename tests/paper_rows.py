@@ -7,7 +7,7 @@ import pandas as pd
 import yaml
 from rows import scheme_rows
 
-from extrap.results import save_rows
+from extrap.results.rows import save_rows
 
 SEEDS = 3
 LEVELS = {"alibi": 1.42, "learned": 1.75, "nope": 1.9, "rope": 1.40, "sinusoidal": 1.47, "t5": 1.41}  # nats at L = 128

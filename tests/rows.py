@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from extrap.results import COLUMNS
+from extrap.results.rows import COLUMNS
 
 SEGMENTS = ((30, 0.5), (70, 1.5))  # tokens and a share of the loss: unequal, so that a mean of means is another number
 N_TOKENS = sum(n for n, _ in SEGMENTS)

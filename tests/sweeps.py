@@ -50,7 +50,7 @@ def report(*arguments: object, **environment: str) -> subprocess.CompletedProces
 
 
 def status(results: Path, *names: str) -> subprocess.CompletedProcess:
-    line = [sys.executable, "-m", "experiments.progress", "--results", str(results), *names]
+    line = [sys.executable, "-m", "extrap.sweep.progress", "--results", str(results), *names]
     return subprocess.run(line, capture_output=True, text=True, cwd=ROOT, timeout=60)
 
 

@@ -9,11 +9,11 @@ import pytest
 from rows import both_protocols, many, scheme_rows, shuffled, with_floor
 
 from experiments.report import in_letters_of
-from extrap.answer import WIDTH, answer, shortened, still_falling
-from extrap.pairs import extrapolates, pairs
-from extrap.results import MISSING, TRAINING, load_missing, load_rows, load_training
-from extrap.stats import summarise
-from extrap.typesetting import number
+from extrap.report.answer import WIDTH, answer, shortened, still_falling
+from extrap.report.typesetting import number
+from extrap.results.rows import MISSING, TRAINING, load_missing, load_rows, load_training
+from extrap.stats.pairs import extrapolates, pairs
+from extrap.stats.perplexity import summarise
 
 NONE_MISSING = pd.DataFrame(columns=MISSING)
 UNTRAINED = pd.DataFrame(columns=TRAINING)

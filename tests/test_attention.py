@@ -9,8 +9,8 @@ from test_positions import DECODER, ENCODER, FAR, inputs
 from torch import nn
 from torch.testing import assert_close
 
-from extrap import attention, relative
-from extrap.attention import additive_bias, attend_reference, prepare
+from extrap.model import attention, relative
+from extrap.model.attention import additive_bias, attend_reference, prepare
 from extrap.positions.alibi import Alibi
 from extrap.positions.base import Branch, PositionScheme
 from extrap.positions.local import Local

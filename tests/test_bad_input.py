@@ -10,9 +10,9 @@ import pytest
 import torch
 import yaml
 
-from extrap.cells import prepare_grid
-from extrap.compose import compose_grid, compose_launcher
+from extrap.config.compose import compose_grid, compose_launcher
 from extrap.errors import UserError
+from extrap.runs.cell import prepare_grid
 
 ROOT = Path(__file__).parents[1]
 TINY = ["experiment=smoke", "position=rope", "seed=0", "data=markov", "objective=causal"]
@@ -155,7 +155,7 @@ def test_cuda_is_refused_where_there_is_none(tmp_path, monkeypatch):
 
 
 def test_a_run_folder_with_another_config_is_refused_with_the_difference(tmp_path):
-    from extrap.run_folders import claim
+    from extrap.results.folders import claim
 
     results = [*TINY, f"runtime.results_dir={tmp_path}"]
     cell = prepare_grid(compose_grid(results))[0]
@@ -168,7 +168,7 @@ def test_a_run_folder_with_another_config_is_refused_with_the_difference(tmp_pat
 
 
 def test_changed_data_under_an_old_run_are_refused(tmp_path):
-    from extrap.run_folders import claim
+    from extrap.results.folders import claim
 
     train, valid = tmp_path / "train.txt", tmp_path / "valid.txt"
     train.write_text("All happy families are alike. " * 20)
@@ -188,7 +188,7 @@ def test_changed_data_under_an_old_run_are_refused(tmp_path):
 
 
 def test_a_report_that_would_lose_results_is_refused(tmp_path):
-    from extrap.results import refuse_to_lose
+    from extrap.results.rows import refuse_to_lose
 
     told, rows = ((ROOT / "results" / "main" / name).read_text() for name in ("provenance.yaml", "rows.csv"))
     results = tmp_path / "main"

@@ -17,11 +17,11 @@ from experiments.speed.ours import Trained, flops_of, in_turn
 from experiments.speed.report import markdown, write_speed_report
 from experiments.speed.rounds import Contestant, interleave
 from experiments.speed.timings import COLUMNS, RATIOS, load_timings, ratios, save_timings
-from extrap.attention import attend_reference
-from extrap.compose import compose_grid
-from extrap.curves import LOOKS
+from extrap.config.compose import compose_grid
 from extrap.errors import UserError
+from extrap.model.attention import attend_reference
 from extrap.objectives import Causal, Mlm
+from extrap.report.curves import LOOKS
 
 ROOT = Path(__file__).parents[1]
 LOAD = (1.0, 1.0, 50.0, 1.0, 2.0)  # by round, on a machine that others use: the same for all within a round
@@ -170,8 +170,8 @@ def test_flops_are_those_that_torch_counts(encoder_of, scheme_of):
 
     (config,) = compose_grid(["experiment=smoke", "seed=0", "position=nope"])
     model, train = config.model, config.train
-    from extrap.cells import build_scheme
-    from extrap.model import Encoder
+    from extrap.model.encoder import Encoder
+    from extrap.runs.cell import build_scheme
 
     encoder = Encoder(model, build_scheme(config, False), 257, 256).train()
     with FlopCounterMode(display=False) as counter:

@@ -9,21 +9,21 @@ import pytest
 from rows import scheme_rows
 from world import EXPERIMENTS, SEEDS, SPEED, curves, evidence_of, rows_of, timings, world
 
+from experiments.claims import claim as claims_module
+from experiments.claims import quantities as quantities_module
 from experiments.claims import verdicts as verdicts_module
+from experiments.claims.claim import CONFIRMED, OUT_OF_SCOPE, REFUTED, UNDECIDED, Claim, Part, at_least, at_most, decide
 from experiments.claims.figure import board, margin
 from experiments.claims.page import cell, page
 from experiments.claims.places import CODE, FLOOR, TEXTS
 from experiments.claims.published import cited, load_published, published_values
+from experiments.claims.quantities import NO_FLOOR, Evidence, Missing, Ratio, Removed, Steps, Term, Worst, measures
 from experiments.claims.registry import CLAIMS, NOT_YET
 from experiments.claims.report import write_claims
 from experiments.claims.verdicts import of_timings, shown, verdicts
-from extrap import claims as claims_module
-from extrap import quantities as quantities_module
-from extrap.claims import CONFIRMED, OUT_OF_SCOPE, REFUTED, UNDECIDED, Claim, Part, at_least, at_most, decide
 from extrap.errors import UserError
-from extrap.quantities import NO_FLOOR, Evidence, Missing, Ratio, Removed, Steps, Term, Worst, measures
-from extrap.results import save_rows
-from extrap.stats import BELOW, PLATEAU
+from extrap.results.rows import save_rows
+from extrap.stats.perplexity import BELOW, PLATEAU
 
 IDS = [claim.id for claim in CLAIMS]
 BY_ID = {claim.id: claim for claim in CLAIMS}

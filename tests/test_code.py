@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from extrap import code
-from extrap.code import meaning, program_digest, scheme_digest
+from extrap.runs import digest as code
+from extrap.runs.digest import meaning, program_digest, scheme_digest
 
 ROPE = {"_target_": "extrap.positions.rope.Rope"}
 ALIBI = {"_target_": "extrap.positions.alibi.Alibi"}
@@ -64,5 +64,5 @@ def test_the_digest_is_of_the_program_that_runs_whatever_becomes_of_its_files(mo
     before = program_digest(), scheme_digest(ROPE)
     monkeypatch.setattr(Path, "read_text", lambda *_: "another = 1")
     assert (program_digest(), scheme_digest(ROPE)) == before
-    monkeypatch.setitem(code.SOURCES, "extrap.runs", "another = 1")
+    monkeypatch.setitem(code.SOURCES, "extrap.runs.run", "another = 1")
     assert program_digest() != before[0]

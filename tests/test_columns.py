@@ -9,9 +9,9 @@ import pytest
 from rows import both_protocols, scheme_rows, with_floor
 
 from experiments.report import write_report
-from extrap.pairs import extrapolates, pairs
-from extrap.results import COLUMNS, MISSING, TRAINING
-from extrap.tables import NOTHING
+from extrap.report.tables import NOTHING
+from extrap.results.rows import COLUMNS, MISSING, TRAINING
+from extrap.stats.pairs import extrapolates, pairs
 
 TEXT = (Path(__file__).parents[1] / "results" / "README.md").read_text()
 NLL = {"a": {128: [1.5, 1.6], 256: [1.4, 1.5]}, "b": {128: [1.6, 1.7], 256: [1.5, 1.7]}}

@@ -11,11 +11,11 @@ import yaml
 from experiments.claims.report import write_claims
 from experiments.report import write_report
 from experiments.speed.report import write_speed_report
-from extrap.compose import CONF, compose_grid
-from extrap.config import Config
-from extrap.pairs import extrapolates, pairs
-from extrap.results import load_missing, load_rows
-from extrap.stats import LEARNED, UNFIT, perplexity
+from extrap.config.compose import CONF, compose_grid
+from extrap.config.schema import Config
+from extrap.results.rows import load_missing, load_rows
+from extrap.stats.pairs import extrapolates, pairs
+from extrap.stats.perplexity import LEARNED, UNFIT, perplexity
 
 RESULTS = Path(__file__).parents[1] / "results"
 IGNORED = {"quick", "smoke"}  # by git: whatever was run here last

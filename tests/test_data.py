@@ -15,9 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from extrap.cells import prepare, prepare_grid, store_documents
-from extrap.compose import compose_grid
-from extrap.config import EvalConfig
+from extrap.config.compose import compose_grid
+from extrap.config.schema import EvalConfig
 from extrap.data import overlap
 from extrap.data import text as text_data
 from extrap.data import usage as usage_data
@@ -26,12 +25,13 @@ from extrap.data.markov import Markov
 from extrap.data.overlap import PIECE, verbatim
 from extrap.data.text import Stdlib, Text, stdlib_files
 from extrap.errors import UserError
-from extrap.floor import labels
 from extrap.objectives import Causal, Mlm
-from extrap.protocols import held_out_batch
-from extrap.results import _comparable, load_provenance, provenance
-from extrap.run_folders import claim
-from extrap.runs import build_encoder, describe
+from extrap.results.folders import claim
+from extrap.results.rows import _comparable, load_provenance, provenance
+from extrap.runs.cell import prepare, prepare_grid, store_documents
+from extrap.runs.run import build_encoder, describe
+from extrap.score.protocols import held_out_batch
+from extrap.score.references import labels
 
 ROOT = Path(__file__).parents[1]
 CORPORA = Path(os.environ.get("EXTRAP_CORPORA", ROOT.parent / "shared" / "corpora"))

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from extrap.config import Device, Precision
-from extrap.device import keep_freed_memory, pick_device, pick_precision
+from extrap.config.schema import Device, Precision
 from extrap.errors import UserError
+from extrap.train.device import keep_freed_memory, pick_device, pick_precision
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[1]
@@ -36,7 +36,7 @@ def test_a_gpu_is_taken_where_there_is_one_and_missed_where_it_was_asked_for(mon
 
 PAGE_FAULTS = """
 import resource, torch
-from extrap.device import keep_freed_memory
+from extrap.train.device import keep_freed_memory
 keep_freed_memory()
 for step in range(20):
     if step == 5:  # where blocks come to lie settles in a few steps

@@ -13,15 +13,15 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from extrap import distributed
-from extrap import train as training
-from extrap.cells import Cell, prepare_grid
-from extrap.compose import compose_grid
-from extrap.config import Device, Precision
-from extrap.device import pick_device
+from extrap.config.compose import compose_grid
+from extrap.config.schema import Device, Precision
 from extrap.errors import UserError
-from extrap.evaluate import evaluate
-from extrap.runs import build_encoder, execute
+from extrap.runs.cell import Cell, prepare_grid
+from extrap.runs.run import build_encoder, execute
+from extrap.score.evaluate import evaluate
+from extrap.train import distributed
+from extrap.train import loop as training
+from extrap.train.device import pick_device
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -39,8 +39,9 @@ LAST_DIGIT = 1.01e-6  # of losses in train.csv
 FAILING = """
 import sys
 from datetime import timedelta
-from experiments import ranks, report, run
-from extrap import distributed, train
+from extrap.sweep import ranks
+from experiments import report, run
+from extrap.train import distributed, loop as train
 
 ranks.GRACE = timedelta(seconds=1)
 real = train.training_batch
@@ -191,7 +192,7 @@ def test_the_gradient_is_that_of_the_mean_over_all_scored_tokens(tmp_path, n):
 @pytest.mark.parametrize("n", [2, 3])
 def test_the_same_weights_have_the_same_rows_bit_for_bit(tmp_path, monkeypatch, overrides, n):
     cell = grid(tmp_path, *overrides)[-1]
-    monkeypatch.setattr("extrap.evaluate.FORWARD_TOKENS", 160)  # several forward passes a read
+    monkeypatch.setattr("extrap.score.evaluate.FORWARD_TOKENS", 160)  # several forward passes a read
     encoder = build_encoder(cell)
     alone = evaluate(encoder, cell.source, cell.objective, cell.config.eval).rows
 

@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments import ranks
-from experiments.engines import places
-from experiments.progress import Run, progress_line
 from experiments.run import refuse_left_over
-from extrap import compose
-from extrap.compose import compose_grid
+from extrap.config import compose
+from extrap.config.compose import compose_grid
+from extrap.config.overrides import as_typed
 from extrap.data.text import Text
-from extrap.device import cpu_quota
 from extrap.errors import UserError
 from extrap.files import as_path
-from extrap.overrides import as_typed
+from extrap.sweep import ranks
+from extrap.sweep.engines import places
+from extrap.sweep.progress import Run, progress_line
+from extrap.train.device import cpu_quota
 
 ROOT = Path(__file__).parents[1]
 TINY = ["experiment=smoke", "position=rope", "seed=0", "data=markov", "objective=causal"]
@@ -138,7 +138,7 @@ def test_the_quota_of_a_container_counts(tmp_path, groups, files, cores):
 
 SERVE = """
 import multiprocessing, sys
-from experiments.engines.places import keep_sockets_short
+from extrap.sweep.engines.places import keep_sockets_short
 keep_sockets_short()
 process = multiprocessing.get_context("forkserver").Process(target=print, args=("served",))
 process.start(); process.join(); sys.exit(process.exitcode)
@@ -206,7 +206,7 @@ def git(place: Path, *arguments: str) -> str:
 
 
 def recorded(place: Path, **environment: str) -> dict:
-    code = "from extrap.runs import git_state; print(git_state())"
+    code = "from extrap.runs.run import git_state; print(git_state())"
     line = [sys.executable, "-c", code]
     done = subprocess.run(
         line,

@@ -4,8 +4,8 @@ import pytest
 import torch
 from reference import attend
 
-from extrap.attention import attend_reference, prepare
-from extrap.extensions import EXTENSIONS, N_FIRST
+from extrap.extensions.controls import EXTENSIONS, N_FIRST
+from extrap.model.attention import attend_reference, prepare
 from extrap.positions.local import Local
 
 T, L = 40, 12

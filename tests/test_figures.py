@@ -21,10 +21,10 @@ from matplotlib.transforms import Bbox
 from rows import both_protocols, many, scheme_rows, shuffled, with_floor
 
 from experiments.report import report_again
-from extrap.compose import CONF
-from extrap.curves import LOOKS, looks_of, spread
-from extrap.drawing import snapped
-from extrap.figures import (
+from extrap.config.compose import CONF
+from extrap.report.curves import LOOKS, looks_of, spread
+from extrap.report.drawing import snapped
+from extrap.report.figures import (
     controls_figure,
     curves_of_perplexity,
     draw,
@@ -34,9 +34,9 @@ from extrap.figures import (
     save_drawing,
     save_figure,
 )
-from extrap.pairs import extrapolates, pairs
-from extrap.pairs_report import pairs_figure, pairs_table
-from extrap.results import load_rows, rounded, save_rows, save_table
+from extrap.report.pairs import pairs_figure, pairs_table
+from extrap.results.rows import load_rows, rounded, save_rows, save_table
+from extrap.stats.pairs import extrapolates, pairs
 
 ROOT = Path(__file__).parents[1]
 THREE = {
@@ -61,7 +61,8 @@ def test_the_same_rows_give_the_same_bytes_in_another_process_and_under_other_se
     rows = with_floor(THREE)
     save_table(tmp_path / "rows.csv", rows)
     fresh = (
-        "import sys; from pathlib import Path; from extrap.figures import draw; from extrap.results import load_rows;"
+        "import sys; from pathlib import Path; from extrap.report.figures import draw\n"
+        "from extrap.results.rows import load_rows\n"
         "draw(load_rows(Path(sys.argv[1])), Path(sys.argv[2])); assert 'torch' not in sys.modules"
     )
     for folder in ("here", "there", "again"):

@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 
 from experiments import run
 from experiments.run import main
-from extrap import cells
-from extrap.compose import CONF, compose_grid
+from extrap.config.compose import CONF, compose_grid
 from extrap.data.text import Text
+from extrap.runs import cell as cells
 
 TINY = ["experiment=smoke", "position=rope", "seed=0", "data=markov", "objective=causal"]
 SECONDS = 300  # after which a case counts as hanging, on a busy machine too
@@ -122,7 +122,7 @@ INTERPOLATIONS = st.sampled_from([
     "${oc.env:NOT_SET,${nope}}", "${oc.select:1:2}", "${name}${", "'${nope}'", "'${'", "'${oc.env:}'",
 ])  # fmt: skip
 FOREIGN = listed("""os.system subprocess.Popen builtins.eval builtins.dict torch.load torch.nn.Linear pathlib.Path hydra.main
-    extrap.cells.prepare extrap.errors.UserError extrap.config.Config experiments.run.main""")
+    extrap.runs.cell.prepare extrap.errors.UserError extrap.config.schema.Config experiments.run.main""")
 PACKAGES = {"position": "extrap.positions", "data": "extrap.data", "objective": "extrap.objectives"}
 
 

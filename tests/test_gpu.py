@@ -8,12 +8,12 @@ import torch
 from test_attention import check_path
 from torch.testing import assert_close
 
-from extrap.cells import prepare
-from extrap.compose import compose_grid
-from extrap.config import Precision
-from extrap.evaluate import evaluate
-from extrap.runs import build_encoder
-from extrap.train import TrainingLoss, make_optimizer, train_step, training_batch
+from extrap.config.compose import compose_grid
+from extrap.config.schema import Precision
+from extrap.runs.cell import prepare
+from extrap.runs.run import build_encoder
+from extrap.score.evaluate import evaluate
+from extrap.train.loop import TrainingLoss, make_optimizer, train_step, training_batch
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 

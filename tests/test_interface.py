@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from extrap.attention import attend_reference, prepare
+from extrap.model.attention import attend_reference, prepare
 from extrap.positions.alibi import Alibi
 from extrap.positions.base import Branch, PositionScheme
 from extrap.positions.local import Local

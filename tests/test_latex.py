@@ -11,11 +11,11 @@ from rows import both_protocols, many, scheme_rows, with_floor
 from test_tables import NAMES, TWO_SEEDS, Table, decided, markdown_blocks, rows_named, shown, with_null
 
 from extrap.errors import UserError
-from extrap.latex import Choice, choose, latex_tables, narrow_table, write_latex
-from extrap.pairs import pairs
-from extrap.results import load_missing, load_rows
-from extrap.tables import csv_table, markdown_table
-from extrap.typesetting import name as printed
+from extrap.report.latex import Choice, choose, latex_tables, narrow_table, write_latex
+from extrap.report.tables import csv_table, markdown_table
+from extrap.report.typesetting import name as printed
+from extrap.results.rows import load_missing, load_rows
+from extrap.stats.pairs import pairs
 
 RESULTS = Path(__file__).parents[1] / "results"
 PAGE, COLUMN = 397, 240  # pt, of NeurIPS and of one of two columns

@@ -112,8 +112,10 @@ def test_what_python_is_asked_to_do(checkout):
     ]
     (checkout.place / ".venv" / "extra-ray").touch()
     assert checkout.commands("smoke", "LAUNCHER=ray") == [f"{run}smoke hydra/launcher=ray"]
-    assert checkout.commands("status") == ["-m experiments.progress --results results"]
-    assert checkout.commands("status", "RESULTS=~", "EXPERIMENT=a") == [f"-m experiments.progress --results {Path.home()} a"]
+    assert checkout.commands("status") == ["-m extrap.sweep.progress --results results"]
+    assert checkout.commands("status", "RESULTS=~", "EXPERIMENT=a") == [
+        f"-m extrap.sweep.progress --results {Path.home()} a"
+    ]
     assert checkout.commands("report", "EXPERIMENT=a", "RESULTS=r", "TABLE=lengths=128,256 schemes=rope") == [
         "-m experiments.report --results r gather a --table lengths=128,256 schemes=rope"
     ]

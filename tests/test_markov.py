@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from scipy.stats import chi2, chisquare
 
-from extrap.cells import build
-from extrap.compose import compose_grid
+from extrap.config.compose import compose_grid
 from extrap.data.markov import Markov
 from extrap.errors import UserError
-from extrap.floor import reference_rows
-from extrap.protocols import held_out_batch
-from extrap.results import COLUMNS
+from extrap.results.rows import COLUMNS
+from extrap.runs.cell import build
+from extrap.score.protocols import held_out_batch
+from extrap.score.references import reference_rows
 
 
 def brute_force_nll(tokens, context, n_symbols, alpha):

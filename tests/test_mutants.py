@@ -25,8 +25,9 @@ from test_positions import (
 )
 from torch import nn
 
-from extrap import relative
-from extrap.attention import prepare
+from extrap.model import relative
+from extrap.model.attention import prepare
+from extrap.model.relative import reaches
 from extrap.positions.absolute import Sinusoidal, sinusoids
 from extrap.positions.alibi import Alibi, alibi_slopes
 from extrap.positions.base import Geometry
@@ -34,7 +35,6 @@ from extrap.positions.local import Local
 from extrap.positions.nope import Nope
 from extrap.positions.rope import Rope, rotary_angles, rotate_by
 from extrap.positions.t5 import T5, t5_bucket
-from extrap.relative import reaches
 
 # ---- checks of a class: each builds the scheme and asks
 

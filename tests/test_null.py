@@ -9,11 +9,11 @@ import pytest
 from rows import many, scheme_rows, shuffled
 
 from experiments.claims.published import load_published
-from extrap import null
-from extrap.config import EvalConfig
-from extrap.null import early_token_null
-from extrap.protocols import PROTOCOLS, Window
-from extrap.stats import t_half_width
+from extrap.config.schema import EvalConfig
+from extrap.score.protocols import PROTOCOLS, Window
+from extrap.stats import null
+from extrap.stats.null import early_token_null
+from extrap.stats.perplexity import t_half_width
 
 L, N = 16, 96  # trained on L, segments of N
 STRIDE_1 = "sliding(stride=1)"

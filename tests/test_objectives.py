@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from extrap.cells import prepare_grid
-from extrap.compose import compose_grid
+from extrap.config.compose import compose_grid
 from extrap.errors import UserError
-from extrap.evaluate import evaluate
 from extrap.objectives import Batch, Causal, Mlm
-from extrap.runs import build_encoder
-from extrap.stats import perplexity
+from extrap.runs.cell import prepare_grid
+from extrap.runs.run import build_encoder
+from extrap.score.evaluate import evaluate
+from extrap.stats.perplexity import perplexity
 
 V = 7
 

@@ -12,10 +12,10 @@ from scipy.integrate import quad
 from scipy.special import gammaln, nctdtr, ndtr
 from test_data import CORPORA, needs_corpora
 
-from extrap import pairs as pairs_module
 from extrap.data.documents import Documents
 from extrap.errors import UserError
-from extrap.pairs import (
+from extrap.stats import pairs as pairs_module
+from extrap.stats.pairs import (
     ROUNDING,
     best,
     compare,
@@ -29,7 +29,7 @@ from extrap.pairs import (
     segment_interval,
     text_interval,
 )
-from extrap.stats import summarise, t_half_width
+from extrap.stats.perplexity import summarise, t_half_width
 
 SIZES = np.array([30, 250, 60, 170, 90, 40, 120, 200, 80, 50, 140, 70])  # tokens of 12 documents
 

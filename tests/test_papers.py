@@ -22,10 +22,10 @@ from experiments.claims.published import load_published
 from experiments.overlay import DASHES, OURS
 from experiments.report import draw_all
 from experiments.speed.timings import load_timings
-from extrap.compose import CONF, compose_grid
-from extrap.curves import LOOKS
+from extrap.config.compose import CONF, compose_grid
 from extrap.errors import UserError
-from extrap.results import load_rows, rounded, save_rows
+from extrap.report.curves import LOOKS
+from extrap.results.rows import load_rows, rounded, save_rows
 
 ROOT = Path(__file__).parents[1]
 FIGURES = remake.paper_figures()

@@ -8,9 +8,9 @@ from reference import REFERENCES, attend
 from torch import nn
 from torch.testing import assert_close
 
-from extrap.attention import attend_reference
-from extrap.compose import compose_grid
+from extrap.config.compose import compose_grid
 from extrap.errors import UserError
+from extrap.model.attention import attend_reference
 from extrap.positions.absolute import Learned, Sinusoidal, sinusoids
 from extrap.positions.alibi import Alibi, alibi_slopes
 from extrap.positions.base import Geometry

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from extrap.config import EvalConfig
+from extrap.config.schema import EvalConfig
 from extrap.data.markov import Markov
 from extrap.objectives import Causal, Mlm
-from extrap.protocols import PROTOCOLS, Window, held_out_batch, label, masked_alone, rows_of
+from extrap.score.protocols import PROTOCOLS, Window, held_out_batch, label, masked_alone, rows_of
 
 SIZES = st.tuples(st.integers(1, 200), st.integers(1, 200), st.integers(1, 200)).map(
     lambda sizes: tuple(sorted(sizes, reverse=True))  # seg_len >= eval_len >= n_targets

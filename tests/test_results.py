@@ -17,8 +17,10 @@ from experiments.report import draw_all, gather, gather_several, report_again, w
 from extrap.data.documents import Documents
 from extrap.errors import UserError
 from extrap.files import is_locked, write_atomic
-from extrap.pairs import extrapolates, pairs
-from extrap.results import (
+from extrap.report.scored import scored_text
+from extrap.report.tables import NOTHING
+from extrap.results.folders import claim, differences, finish, refuse_changed, refuse_mixed, refuse_other_config
+from extrap.results.rows import (
     COLUMNS,
     MISSING,
     as_csv,
@@ -32,9 +34,7 @@ from extrap.results import (
     provenance,
     save_rows,
 )
-from extrap.run_folders import claim, differences, finish, refuse_changed, refuse_mixed, refuse_other_config
-from extrap.scored import scored_text
-from extrap.tables import NOTHING
+from extrap.stats.pairs import extrapolates, pairs
 
 CONFIG = {
     "seed": 0,

@@ -12,14 +12,14 @@ import torch
 
 from experiments import run
 from experiments.run import main
-from extrap import compose
-from extrap.cells import prepare_grid
-from extrap.compose import compose_grid
+from extrap.config import compose
+from extrap.config.compose import compose_grid
+from extrap.config.specs import target
 from extrap.errors import UserError
 from extrap.files import write_sealed
-from extrap.run_folders import claim
-from extrap.specs import target
-from extrap.train import load_tensors
+from extrap.results.folders import claim
+from extrap.runs.cell import prepare_grid
+from extrap.train.loop import load_tensors
 
 ROOT = Path(__file__).parents[1]
 TINY = ["experiment=smoke", "position=rope", "seed=0", "data=markov", "objective=causal"]
@@ -246,7 +246,7 @@ def test_the_command_does_not_run_what_a_stranger_wrote(checkout):
         f"with initialize_config_dir({str(checkout / 'conf')!r}, version_base='1.3'):\n"
         "    Callbacks(compose('config', ['experiment=stranger'], return_hydra_config=True))"
     )
-    subprocess.run([sys.executable, "-c", f"import extrap.compose\n{calls}"], cwd=checkout, timeout=300, check=True)
+    subprocess.run([sys.executable, "-c", f"import extrap.config.compose\n{calls}"], cwd=checkout, timeout=300, check=True)
     assert (checkout / "owned").exists(), "Hydra would have run it"
     (checkout / "owned").rmdir()
 

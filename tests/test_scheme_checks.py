@@ -8,16 +8,16 @@ from test_interface import Cable, Cope, Randomized, ReRope
 from test_positions import DECODER, ENCODER
 from torch import nn
 
-from extrap import cells
-from extrap.cells import prepare_grid
-from extrap.compose import compose_grid
+from extrap.config.compose import compose_grid
 from extrap.errors import UserError
 from extrap.objectives import Mlm
 from extrap.positions.alibi import Alibi
 from extrap.positions.base import Branch, PositionScheme
 from extrap.positions.local import Local
 from extrap.positions.rope import Rope
-from extrap.scheme_checks import check_scheme
+from extrap.runs import cell as cells
+from extrap.runs.cell import prepare_grid
+from extrap.testing import check_scheme
 
 
 def test_schemes_of_ours_pass(case, causal, scheme_of):

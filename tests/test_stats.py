@@ -9,7 +9,7 @@ from scipy import stats as scipy_stats
 
 from extrap.data.markov import Markov
 from extrap.errors import UserError
-from extrap.stats import (
+from extrap.stats.perplexity import (
     BELOW,
     CONFIDENCE,
     PLATEAU,

@@ -10,20 +10,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from extrap.code import MODULES
-from extrap.compose import CONF, compose_grid
+from extrap.config.compose import CONF, compose_grid
+from extrap.runs.digest import MODULES
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted([*(ROOT / "extrap").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")])
-REPORT = {"extrap.errors", "extrap.files", "extrap.run_folders", "extrap.results",
-          "extrap.stats", "extrap.null", "extrap.pairs", "extrap.typesetting", "extrap.scored",
-          "extrap.tables", "extrap.answer", "extrap.latex", "extrap.drawing",
-          "extrap.curves", "extrap.figures", "extrap.pairs_report", "extrap.quantities", "extrap.claims",
-          "experiments.claims.places", "experiments.claims.press", "experiments.claims.later",
-          "experiments.claims.registry", "experiments.claims.published", "experiments.claims.verdicts",
-          "experiments.claims.words", "experiments.claims.page", "experiments.claims.figure", "experiments.claims.report",
-          "experiments.overlay", "experiments.remake",
-          "experiments.speed.timings", "experiments.speed.figure", "experiments.speed.report"}  # fmt: skip
+# in the order of the data, as extrap/README.md draws them: a room imports what stands before it
+ROOMS = ["errors", "files", "config", "data", "positions", "extensions", "model", "objectives", "testing", "train",
+         "results", "score", "runs", "stats", "report", "sweep"]  # fmt: skip
+OF_ROWS = ("extrap.errors", "extrap.files", "extrap.results", "extrap.stats", "extrap.report")  # what a report may know
 
 
 def module_name(path: Path) -> str:
@@ -75,18 +70,19 @@ def assert_no_circles(graph: dict[str, set[str]]) -> None:
 def test_imports_run_one_way():
     assert_no_circles({name: found & TREES.keys() for name, found in IMPORTS.items()})
     with pytest.raises(AssertionError, match="extrap"):
-        assert_no_circles(IMPORTS | {"extrap.errors": {"extrap.config"}})
+        assert_no_circles(IMPORTS | {"extrap.errors": {"extrap.config.schema"}})
 
 
-# from the door to the rows; nobody imports what stands to the right of him
-ORDER = ["extrap.errors", "extrap.specs", "extrap.config", "extrap.data.base", "extrap.objectives", "extrap.protocols",
-         "extrap.cells", "extrap.train", "extrap.evaluate", "extrap.runs", "experiments.run"]  # fmt: skip
+def room(module: str) -> str:
+    return module.removeprefix("extrap.").split(".")[0]
 
 
-def test_imports_follow_the_order_of_data():
-    assert set(ORDER) <= TREES.keys()
-    for i, name in enumerate(ORDER):
-        assert not reached_from(name) & set(ORDER[i + 1 :]), name
+def test_rooms_follow_the_order_of_the_data():
+    assert {room(name) for name in TREES if name.startswith("extrap.")} == {*ROOMS}
+    for name in TREES:
+        if name.startswith("extrap."):
+            later = ROOMS[ROOMS.index(room(name)) + 1 :]
+            assert not {other for other in IMPORTS[name] if other.startswith("extrap.") and room(other) in later}, name
 
 
 def test_the_library_does_not_know_its_commands_and_sources_know_no_config():
@@ -105,10 +101,17 @@ def test_the_library_does_not_know_its_commands_and_sources_know_no_config():
             }, name
 
 
+def reporting() -> set[str]:
+    """All that makes tables, figures and claims of rows."""
+    studies = ("experiments.claims", "experiments.papers", "experiments.overlay", "experiments.remake")
+    files = {"experiments.speed.timings", "experiments.speed.figure", "experiments.speed.report"}
+    return {name for name in TREES if name.startswith((*OF_ROWS, *studies))} | files
+
+
 def test_reporting_knows_rows_alone():
-    for name in REPORT | PAPERS | {"experiments.report"}:
-        known = REPORT | PAPERS | {"experiments.door"}
-        assert {other for other in IMPORTS[name] if other.startswith(("extrap", "experiments"))} <= known, name
+    for name in reporting() | {"experiments.report"}:
+        known = reporting() | {"extrap.sweep.door"}
+        assert {other for other in IMPORTS[name] if other.startswith(("extrap.", "experiments."))} <= known, name
 
 
 def without_torch() -> list[str]:
@@ -118,18 +121,15 @@ def without_torch() -> list[str]:
 
 def test_who_says_to_import_no_torch_imports_none():
     said = without_torch()
-    assert set(said) >= (REPORT - {"extrap.errors"}) | {
-        "extrap.data",
-        "extrap.objectives",
-        "extrap.protocols",
-        "experiments.report",
-    }
-    for name in [*said, *PAPERS, *(name for name in TREES if name.startswith("extrap.data")), "extrap.compose"]:
+    rooms = {f"extrap.{name}" for name in ("config", "data", "results", "stats", "report")}
+    assert {*said} >= rooms | {"extrap.objectives", "extrap.score.protocols", "experiments.report"}
+    of_rooms = {name for name in TREES if name.startswith(tuple(rooms))}
+    for name in {*said} | reporting() | of_rooms:
         assert not any(other.split(".")[0] == "torch" for other in reached_from(name)), name
 
 
 def test_a_report_starts_without_torch():
-    modules = ["experiments.report", "extrap.data.text", "extrap.data.markov", "extrap.objectives", "extrap.protocols"]
+    modules = ["experiments.report", "extrap.data.text", "extrap.data.markov", "extrap.objectives", "extrap.score.protocols"]
     code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, timeout=60).returncode == 0
 
@@ -148,18 +148,17 @@ def test_every_file_is_about_one_thing(path):
 
 def test_hydra_and_omegaconf_stay_at_the_door():
     for name, found in IMPORTS.items():
-        if name not in ("extrap.compose", "experiments.run"):
+        if name not in ("extrap.config.compose", "experiments.run"):
             assert not any(other.split(".")[0] in ("hydra", "omegaconf") for other in found), name
 
 
 def test_the_digest_of_the_code_is_of_all_that_rows_depend_on():
     """All that a run imports, but for what answers do not depend on; schemes have a digest of their own."""
-    reached = reached_from("extrap.runs") & TREES.keys()
-    others = {
-        f"extrap.{name}" for name in ("code", "errors", "files", "results", "run_folders", "scheme_checks", "data")
-    } | {"extrap"}
+    reached = {name for name in reached_from("extrap.runs.run") & TREES.keys() if "." in name.removeprefix("extrap.")}
+    others = {name for name in TREES if name.startswith("extrap.results.")} | {"extrap.runs.digest"}
     sources = {name for name in TREES if name.startswith("extrap.data.")}
-    assert {f"extrap.{name}" for name in MODULES} == (reached | sources | {"extrap.runs"}) - others
+    expected = (reached | sources | {"extrap.runs.run", "extrap.objectives"}) - others
+    assert {f"extrap.{name}" for name in MODULES} == expected
 
 
 # experiments

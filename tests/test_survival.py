@@ -12,8 +12,8 @@ import pytest
 import yaml
 from sweeps import LONG, ON_LINUX, ROOT, command, copy_of, holder, kill, rows, run, start, status, wait_for
 
-from experiments import progress
-from experiments.door import through
+from extrap.sweep import progress
+from extrap.sweep.door import through
 
 # ---- killed
 
@@ -201,13 +201,13 @@ def test_rows_of_another_version_of_the_program_are_not_mixed(tmp_path):
 @pytest.mark.parametrize(
     ("edited", "old", "new"),
     [
-        ("train.py", "config.lr * 0.5", "config.lr * 0.05"),
+        ("train/loop.py", "config.lr * 0.5", "config.lr * 0.05"),
         ("positions/nope.py", "class Nope(PositionScheme):", "class Nope(PositionScheme):\n    embed = None\n"),
     ],
 )
 def test_a_sweep_whose_program_is_edited_meanwhile_ends_as_what_it_began(tmp_path, swept, edited, old, new):
     results, project = tmp_path / "results", copy_of_the_project(tmp_path / "project")
-    (project / "extrap" / ".#train.py").symlink_to("nobody@nowhere")  # as an editor leaves it
+    (project / "extrap" / ".#errors.py").symlink_to("nobody@nowhere")  # as an editor leaves it
     sweep = start(results, "hydra.launcher.n_jobs=1", root=project)
     wait_for((results / "runs" / "smoke" / "rope-seed0" / "config.yaml").exists, sweep)
     source = (project / "extrap" / edited).read_text()
@@ -316,7 +316,7 @@ def test_a_run_that_diverges_is_told_and_has_no_number(tmp_path):
 
 SHORT_OF_MEMORY = """
 import resource, sys
-import experiments.engines.local, experiments.report  # all that a sweep imports, before it is measured
+import extrap.sweep.engines.local, experiments.report  # all that a sweep imports, before it is measured
 from experiments.run import main
 used = int(next(line for line in open("/proc/self/status") if line.startswith("VmData")).split()[1]) * 1024
 resource.setrlimit(resource.RLIMIT_DATA, (used + {more}, used + {more}))

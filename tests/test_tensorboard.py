@@ -9,7 +9,7 @@ import pytest
 from rows import scheme_rows
 
 from experiments.tensorboard import Board
-from extrap.results import save_rows
+from extrap.results.rows import save_rows
 
 ROOT = Path(__file__).parents[1]
 HEADER = "step,tokens,lr,loss,grad_norm,seconds\n"

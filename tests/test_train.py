@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from extrap import train as training
-from extrap.cells import Cell, prepare_grid
-from extrap.compose import compose_grid
-from extrap.config import Precision
-from extrap.model import Encoder
+from extrap.config.compose import compose_grid
+from extrap.config.schema import Precision
+from extrap.model.encoder import Encoder
 from extrap.positions.absolute import Learned
-from extrap.results import collect_missing
-from extrap.runs import build_encoder, execute
+from extrap.results.rows import collect_missing
+from extrap.runs.cell import Cell, prepare_grid
+from extrap.runs.run import build_encoder, execute
+from extrap.train import loop as training
 
 TINY = [
     "experiment=smoke", "seed=0", "data=stdlib", "train.train_len=16", "train.max_steps=12", "train.batch_size=2",
@@ -111,7 +111,7 @@ def test_a_run_that_goes_on_with_other_arithmetic_is_told(tmp_path, one_thread, 
     with monkeypatch.context() as elsewhere:
         before = {"torch": "2.0.0", "device": "cpu", "instructions": "AVX0", "threads": 7}
         elsewhere.setattr(training, "arithmetic", lambda device: before)
-        elsewhere.setattr("extrap.runs.arithmetic", lambda device: before)
+        elsewhere.setattr("extrap.runs.run.arithmetic", lambda device: before)
         elsewhere.setattr(Path, "unlink", lambda *a, **k: None)  # its checkpoint stays
         execute(c)
     assert "goes on" not in capsys.readouterr().err
@@ -221,7 +221,7 @@ def test_a_run_killed_while_evaluating_does_not_train_again(tmp_path, one_thread
     execute(c)
     rows = (c.config.folder / "eval.csv").read_bytes()
     (c.config.folder / "eval.csv").unlink()
-    monkeypatch.setattr("extrap.runs.train", None)
+    monkeypatch.setattr("extrap.runs.run.train", None)
     execute(c)
     assert (c.config.folder / "eval.csv").read_bytes() == rows
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from extrap.cells import prepare
-from extrap.compose import compose_grid
+from extrap.config.compose import compose_grid
 from extrap.errors import UserError
-from extrap.runs import build_encoder
-from extrap.trained import attention, load_encoder
+from extrap.runs.cell import prepare
+from extrap.runs.run import build_encoder
+from extrap.runs.trained import attention, load_encoder
 
 
 def cell_of(tmp_path, objective, position):

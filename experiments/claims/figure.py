@@ -11,11 +11,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from experiments.claims.claim import CONFIRMED, OUT_OF_SCOPE, REFUTED, UNDECIDED, Claim
 from experiments.claims.places import CODE, FLOOR, PROSE, TEXTS
 from experiments.claims.words import SIGNS, value
-from extrap.claims import CONFIRMED, OUT_OF_SCOPE, REFUTED, UNDECIDED, Claim
-from extrap.curves import STYLE
-from extrap.results import rounded
+from extrap.report.curves import STYLE
+from extrap.results.rows import rounded
 
 # blue and vermilion of Okabe and Ito are told apart by the colour-blind, and stand beside the word anyway
 COLOURS = {CONFIRMED: "#0072B2", REFUTED: "#D55E00", UNDECIDED: "0.35", OUT_OF_SCOPE: "0.6"}

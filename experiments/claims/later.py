@@ -1,8 +1,8 @@
 """What other papers say, as tests on rows. Imports no torch."""
 
+from experiments.claims.claim import Claim, Published, at_least, at_most
 from experiments.claims.places import BOTH, CAUSAL, MASKED, TIED
-from extrap.claims import Claim, Published, at_least, at_most
-from extrap.quantities import Largest, Removed, Steps, Term
+from experiments.claims.quantities import Largest, Removed, Steps, Term
 
 
 def masked(scheme: str, at: float = 1, extension: str = "none") -> Term:

@@ -3,12 +3,12 @@
 import numpy as np
 import pandas as pd
 
+from experiments.claims.claim import CONFIRMED, OUT_OF_SCOPE, REFUTED, Claim
 from experiments.claims.places import NO_EXPERIMENT, TEXTS
 from experiments.claims.published import cited
 from experiments.claims.registry import CLAIMS, NOT_YET
 from experiments.claims.words import SIGNS, value
-from extrap.claims import CONFIRMED, OUT_OF_SCOPE, REFUTED, Claim
-from extrap.typesetting import NONE, escape_markdown, name
+from extrap.report.typesetting import NONE, escape_markdown, name
 
 HEAD = """\
 # Published claims

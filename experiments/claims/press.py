@@ -1,8 +1,8 @@
 """What Press et al. 2022 (ALiBi, arXiv:2108.12409) say, as tests on rows. Imports no torch."""
 
+from experiments.claims.claim import Claim, Published, at_least, at_most
 from experiments.claims.places import CAUSAL, L_64, OTHER_L, SHORTER, SPEED, STRIDE
-from extrap.claims import Claim, Published, at_least, at_most
-from extrap.quantities import Ratio, Term, Worst
+from experiments.claims.quantities import Ratio, Term, Worst
 
 SOURCE = "Press et al. 2022 (arXiv:2108.12409)"
 CURVES = Published("press2022alibi", ("2", "3", "4"))

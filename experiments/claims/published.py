@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from extrap.claims import Claim, Part, Published
-from extrap.quantities import LINE, NEAR, NO_FLOOR, Evidence, Missing, Quantity, Term
+from experiments.claims.claim import Claim, Part, Published
+from experiments.claims.quantities import LINE, NEAR, NO_FLOOR, Evidence, Missing, Quantity, Term
 
 PUBLISHED = Path(__file__).parents[1] / "published.csv"
 # what a quantity can be computed from: the name of the metric there, and its logarithm

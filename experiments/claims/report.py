@@ -7,9 +7,9 @@ from experiments.claims.page import page
 from experiments.claims.published import load_published
 from experiments.claims.registry import CLAIMS
 from experiments.claims.verdicts import shown, verdicts
-from extrap.figures import save_figure
 from extrap.files import write_atomic
-from extrap.results import save_table
+from extrap.report.figures import save_figure
+from extrap.results.rows import save_table
 
 
 def write_claims(results: Path) -> list[Path]:

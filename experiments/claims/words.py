@@ -1,6 +1,6 @@
 """Numbers of claims as page and board write them. Imports no torch."""
 
-from extrap.typesetting import number
+from extrap.report.typesetting import number
 
 SIGNS = {"at most": "≤", "at least": "≥"}
 

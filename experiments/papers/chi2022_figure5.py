@@ -28,9 +28,9 @@ from experiments.overlay import (
     place_names,
     with_own,
 )
-from extrap.curves import looks_of
-from extrap.results import rounded
-from extrap.stats import perplexity, t_half_width
+from extrap.report.curves import looks_of
+from extrap.results.rows import rounded
+from extrap.stats.perplexity import perplexity, t_half_width
 
 SCHEMES = ("alibi", "rope", "sinusoidal", "t5")
 NEEDS = ("causal/rows.csv",)

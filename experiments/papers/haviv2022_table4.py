@@ -14,9 +14,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.overlay import OURS, band_over, key, new_figure, paper_style, ratio_ticks
-from extrap.curves import LOOKS
-from extrap.results import rounded
-from extrap.stats import perplexity, t_half_width
+from extrap.report.curves import LOOKS
+from extrap.results.rows import rounded
+from extrap.stats.perplexity import perplexity, t_half_width
 
 NEEDS = ("causal/rows.csv", "main/rows.csv")
 HOLDS = {"protocol": ("nonoverlap",), "scheme": ("nope", "sinusoidal", "learned")}

@@ -31,7 +31,7 @@ from experiments.overlay import (
     with_own,
 )
 from experiments.papers import PRESS2022
-from extrap.curves import LOOKS, looks_of
+from extrap.report.curves import LOOKS, looks_of
 
 NEEDS = ("stride1/rows.csv",)
 SLIDING, PIECES = "sliding(stride=1)", "nonoverlap"

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 
 from experiments.overlay import DASHES, OURS, key, new_figure, paper_style, ratio_ticks
 from experiments.papers import PRESS2022
-from extrap.curves import LOOKS
-from extrap.results import rounded
+from extrap.report.curves import LOOKS
+from extrap.results.rows import rounded
 
 NEEDS = ("speed/timings.csv",)
 HOLDS = {"case": ("training",), "scheme": ("sinusoidal",)}

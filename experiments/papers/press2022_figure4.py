@@ -29,9 +29,9 @@ from experiments.overlay import (
     published_ppl,
 )
 from experiments.papers import PRESS2022
-from extrap.curves import looks_of
-from extrap.results import rounded
-from extrap.stats import perplexity, refuse_other_targets, t_half_width
+from extrap.report.curves import looks_of
+from extrap.results.rows import rounded
+from extrap.stats.perplexity import perplexity, refuse_other_targets, t_half_width
 
 NEEDS = ("causal_32/rows.csv", "causal_64/rows.csv", "causal/rows.csv", "causal_256/rows.csv")
 HOLDS = {"protocol": ("nonoverlap",), "scheme": ("alibi", "sinusoidal")}

@@ -14,9 +14,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.overlay import OURS, band_over, key, new_figure, paper_style, with_own
-from extrap.curves import looks_of
-from extrap.results import rounded
-from extrap.stats import t_half_width
+from extrap.report.curves import looks_of
+from extrap.results.rows import rounded
+from extrap.stats.perplexity import t_half_width
 
 NEEDS = ("main/training.csv", "prose_mlm/training.csv")
 SCHEMES = ("learned", "rope")

@@ -10,8 +10,8 @@ from experiments.speed.long import Layer, Qkv, attention_of, layers_of
 from experiments.speed.ours import Trained
 from experiments.speed.rounds import Row
 from experiments.speed.timings import OURS
-from extrap.attention import attend_reference
 from extrap.errors import UserError
+from extrap.model.attention import attend_reference
 from extrap.positions.base import Branch
 
 TOLERANCE = 1e-5  # of the largest number in the reference

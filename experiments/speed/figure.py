@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from experiments.speed.timings import ATTENTION, OURS, YARDSTICK
-from extrap.curves import STYLE, Style, label_inside, looks_of, spread
-from extrap.drawing import settle, snapped
-from extrap.results import rounded
+from extrap.report.curves import STYLE, Style, label_inside, looks_of, spread
+from extrap.report.drawing import settle, snapped
+from extrap.results.rows import rounded
 
 OBJECTIVES = ("mlm", "causal")
 YARDSTICK_STYLE: Style = {"color": "0.35", "linestyle": "--", "linewidth": 1.0}

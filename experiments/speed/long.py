@@ -11,7 +11,7 @@ from torch import Tensor
 from experiments.speed.ours import Trained
 from experiments.speed.rounds import Contestant, Row
 from experiments.speed.timings import OURS, YARDSTICK
-from extrap.attention import Attend, prepare
+from extrap.model.attention import Attend, prepare
 
 Qkv = tuple[Tensor, Tensor, Tensor]  # each (B, H, T, K), before rotation
 

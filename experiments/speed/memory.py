@@ -21,8 +21,8 @@ from tqdm import tqdm
 from experiments.speed.ours import Trained, encoder_of
 from experiments.speed.rounds import Row, in_a_process, seconds_of
 from experiments.speed.timings import OURS
-from extrap.compose import compose_grid
-from extrap.model import Encoder
+from extrap.config.compose import compose_grid
+from extrap.model.encoder import Encoder
 
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": str(2**18)}  # bytes, mallopt(3)
 SHORT = 64  # tokens of the first forward pass

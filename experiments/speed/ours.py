@@ -9,14 +9,14 @@ from tqdm import tqdm
 
 from experiments.speed.rounds import Contestant, Row
 from experiments.speed.timings import OURS
-from extrap.cells import build_scheme
-from extrap.compose import compose_grid
-from extrap.config import Config, Precision
+from extrap.config.compose import compose_grid
+from extrap.config.schema import Config, Precision
 from extrap.data.text import Stdlib
-from extrap.device import pick_precision
-from extrap.model import Encoder
+from extrap.model.encoder import Encoder
 from extrap.objectives import Causal, Mlm, Objective
-from extrap.train import TrainingLoss, learning_rate, make_optimizer, train_step, training_batch
+from extrap.runs.cell import build_scheme
+from extrap.train.device import pick_precision
+from extrap.train.loop import TrainingLoss, learning_rate, make_optimizer, train_step, training_batch
 
 SCHEMES = ("nope", "learned", "sinusoidal", "rope", "alibi", "local", "t5", "kerple")
 OBJECTIVES: dict[str, Objective] = {"mlm": Mlm(), "causal": Causal()}

@@ -21,7 +21,7 @@ from experiments.speed.steps import (
     shifted_loss,
     stepper,
 )
-from extrap.config import ModelConfig
+from extrap.config.schema import ModelConfig
 from extrap.errors import UserError
 
 

@@ -6,10 +6,10 @@ import pandas as pd
 
 from experiments.speed.figure import speed_figure
 from experiments.speed.timings import ATTENTION, COMPARED, OURS, YARDSTICK, load_timings, ratios, where
-from extrap.figures import save_figure
 from extrap.files import write_atomic
-from extrap.results import save_table
-from extrap.typesetting import number
+from extrap.report.figures import save_figure
+from extrap.report.typesetting import number
+from extrap.results.rows import save_table
 
 NAMES = {"scheme", "precision", "peer", "objective", "setting", "attention", "path", "runs", ""}  # columns of words
 NOTE = """\

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
-from extrap.device import cores
 from extrap.errors import UserError, one_line
+from extrap.train.device import cores
 
 ROOT = Path(__file__).parents[2]
 Row = dict[str, object]  # column of timings.csv -> value

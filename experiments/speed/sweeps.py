@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from experiments.speed.rounds import Row, in_a_process
 from experiments.speed.timings import OURS
-from extrap.device import cores
+from extrap.train.device import cores
 
 RUNS, STEPS = 4, 600
 # the sizes of main, a quarter of its steps, and little to evaluate

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from extrap.errors import UserError, one_line
-from extrap.results import save_rows
+from extrap.results.rows import save_rows
 
 OURS = "extrap"
 YARDSTICK = "torch SDPA"

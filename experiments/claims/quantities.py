@@ -1,0 +1,270 @@
+"""Quantities that claims are about: for each seed a ratio or a share, from rows and nothing else. Imports no torch."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from extrap.errors import UserError
+from extrap.report.typesetting import name
+from extrap.stats.perplexity import UNFIT, against_floor, perplexity
+
+NEAR = 0.025  # a length stands for a multiple of the training length if it is this near to it, and the nearest
+MEASURE = ["experiment", "objective", "protocol", "scheme", "extension", "train_len", "eval_len", "seed"]
+LINE = ["metric", *MEASURE, "log", "floor", "guess", "unfit", "text"]
+NO_FLOOR = {"floor": np.nan, "guess": np.nan, "unfit": ""}
+
+
+class Missing(Exception):
+    """What a quantity needs is not among the rows; says what."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that a claim sees.
+
+    measures  a line a (metric, MEASURE): `log` is the natural logarithm of the metric, `text` stands for what was scored.
+              Where a floor is known, `log` is over `floor`, `guess` is what a uniform guess has in its place, and `unfit`
+              says why a scheme can decide nothing; elsewhere they are nan, nan and empty
+    training  a line a (experiment, scheme, seed, step): the loss of that step's batch, in nats per token
+    """
+
+    measures: pd.DataFrame
+    training: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+
+def measures(rows: pd.DataFrame) -> pd.DataFrame:
+    """Log-perplexities of the schemes of one experiment, as evidence; over the floor where one is known (see over_floor)."""
+    schemes = rows[rows["kind"] == "scheme"]
+    scored = pd.util.hash_pandas_object(schemes[["data", "document", "segment", "n_tokens"]], index=False)
+    text = scored.groupby([schemes[column] for column in MEASURE], sort=False).sum().rename("text").reset_index()
+    lines = perplexity(schemes, MEASURE).rename(columns={"log_ppl": "log"}).merge(text, on=MEASURE)
+    lines = lines.assign(metric="perplexity", **NO_FLOOR)
+    return over_floor(lines, rows)[LINE]
+
+
+def over_floor(lines: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Lines with log-perplexities over that of the best predictor that looks back L tokens at most, where one is known.
+
+    The floor of a source falls with the length of the context, and further beyond L: a ratio of perplexities at two lengths
+    would mostly be its slope. Over that of a predictor that reads what training has shown, on the same tokens, a model that
+    is blind beyond L and as good as ever is at 1 for all lengths; one that makes use of more context is below, one that
+    breaks is above. At one length the floor cancels.
+    """
+    where = ["objective", "protocol", "train_len", "eval_len"]
+    floors, guesses = (
+        perplexity(rows[rows["kind"] == kind], where)[[*where, "log_ppl"]] for kind in ("window_floor", "unigram")
+    )
+    if floors.empty:
+        return lines
+    scheme = ["objective", "protocol", "train_len", "scheme", "extension"]
+    verdicts = against_floor(rows)[[*scheme, "verdict"]].drop_duplicates()
+    known = floors.merge(guesses, on=where, how="left", suffixes=("_floor", "_guess"))
+    lines = lines.merge(known, on=where).merge(verdicts, on=scheme)
+    return lines.assign(
+        log=lines["log"] - lines["log_ppl_floor"],
+        floor=lines["log_ppl_floor"],
+        guess=lines["log_ppl_guess"] - lines["log_ppl_floor"],
+        unfit=lines["verdict"].where(lines["verdict"].isin(UNFIT), ""),
+    )
+
+
+class Quantity:
+    """A number for each seed: the logarithm of a ratio, or (unit "share") a share."""
+
+    unit: Literal["ratio", "share"] = "ratio"
+
+    def by_seed(self, evidence: Evidence) -> pd.Series:
+        raise NotImplementedError
+
+    def guessed(self, evidence: Evidence) -> pd.Series:
+        """The same if the model on top guessed uniformly, as one that knows nothing does; empty where that is unknown."""
+        return pd.Series(dtype=float)
+
+    def terms(self, evidence: Evidence | None = None) -> Iterator["Term"]:
+        """What it is made of; with evidence also what it picks from there."""
+        raise NotImplementedError
+
+    def __truediv__(self, other: "Quantity") -> "Ratio":
+        return Ratio(self, other)
+
+
+@dataclass(frozen=True)
+class Term(Quantity):
+    """The metric of a scheme at a multiple of the training length L; `experiment` only where a claim compares several."""
+
+    scheme: str
+    at: float = 1
+    extension: str = "none"
+    protocol: str = "nonoverlap"
+    objective: str = "causal"
+    experiment: str = ""
+    metric: str = "perplexity"
+
+    def lines(self, evidence: Evidence) -> pd.DataFrame:
+        """All lengths."""
+        lines = evidence.measures
+        for column in ("metric", "experiment", "objective", "protocol", "scheme", "extension"):
+            if wanted := getattr(self, column):
+                lines = lines[lines[column] == wanted]
+                if lines.empty:
+                    raise Missing(f"no {column} {wanted} for {self}")
+        return lines
+
+    def found(self, evidence: Evidence) -> pd.DataFrame:
+        """One line a seed."""
+        lines = self.lines(evidence)
+        off = (lines["eval_len"] / (self.at * lines["train_len"]) - 1).abs()
+        lines = lines[(off <= NEAR) & (off == off.min())]
+        if lines.empty:
+            raise Missing(f"no length for {self}")
+        if lines["seed"].duplicated().any():
+            raise UserError(f"rows: {self} was measured more than once with the same seed; expected one training length")
+        return lines
+
+    def by_seed(self, evidence: Evidence) -> pd.Series:
+        return self.found(evidence).set_index("seed")["log"]
+
+    def guessed(self, evidence: Evidence) -> pd.Series:
+        return self.found(evidence).set_index("seed")["guess"].dropna()
+
+    def terms(self, evidence: Evidence | None = None) -> Iterator["Term"]:
+        yield self
+
+    def __str__(self) -> str:
+        if self.metric != "perplexity":
+            return f"{self.metric} of {self.scheme}"
+        told = f" ({self.objective})" if self.objective != "causal" else ""
+        return f"{name(self.scheme, self.extension)}{told} at {'' if self.at == 1 else f'{self.at:g} '}L"
+
+
+@dataclass(frozen=True)
+class Ratio(Quantity):
+    """top / bottom, paired by seed."""
+
+    top: Quantity
+    bottom: Quantity
+
+    def by_seed(self, evidence: Evidence) -> pd.Series:
+        return (self.top.by_seed(evidence) - self.bottom.by_seed(evidence)).dropna()
+
+    def guessed(self, evidence: Evidence) -> pd.Series:
+        return (self.top.guessed(evidence) - self.bottom.by_seed(evidence)).dropna()
+
+    def terms(self, evidence: Evidence | None = None) -> Iterator[Term]:
+        yield from self.top.terms(evidence)
+        yield from self.bottom.terms(evidence)
+
+    def __str__(self) -> str:
+        return f"{self.top} / {self.bottom}"
+
+
+@dataclass(frozen=True)
+class Worst(Quantity):
+    """max over all lengths n > L of ppl(n) / ppl(L), for each seed; `either_way` counts a fall as much as a rise.
+
+    Raises Missing if the longest length is below `up_to` training lengths.
+    """
+
+    term: Term
+    up_to: float
+    either_way: bool = False
+
+    def ratios(self, evidence: Evidence, column: str = "log") -> pd.DataFrame:
+        """Log-ratios to L, (multiple of L, seed); of another column, what that is over perplexity at L."""
+        lines, start = self.term.lines(evidence), self.term.by_seed(evidence)
+        if lines["eval_len"].max() < self.up_to * (1 - NEAR) * lines["train_len"].max():
+            raise Missing(f"no length from {self.up_to:g} L on for {self.term}")
+        lines = lines[lines["eval_len"] > lines["train_len"]].assign(at=lines["eval_len"] / lines["train_len"])
+        ratios = lines.pivot(index="at", columns="seed", values=column) - start
+        if len(lost := ratios.columns[ratios.isna().any() & ratios.notna().any()]):  # none is left out because it broke
+            raise Missing(f"seed {', '.join(map(str, lost))} of {self.term.scheme} has no number at some length")
+        ratios = ratios.dropna(axis="columns")
+        return ratios.abs() if self.either_way else ratios
+
+    def by_seed(self, evidence: Evidence) -> pd.Series:
+        return self.ratios(evidence).max()
+
+    def guessed(self, evidence: Evidence) -> pd.Series:
+        return self.ratios(evidence, "guess").max()
+
+    def terms(self, evidence: Evidence | None = None) -> Iterator[Term]:
+        yield self.term
+        if evidence is not None:
+            yield Term(**vars(self.term) | {"at": self.ratios(evidence).mean(axis="columns").idxmax()})
+
+    def __str__(self) -> str:
+        return f"{self.term.scheme} at its {'farthest' if self.either_way else 'worst'} length / {self.term}"
+
+
+@dataclass(frozen=True)
+class Largest(Quantity):
+    """max over the quantities of max(ratio, 1 / ratio): how much the one that changes most changes, either way."""
+
+    name: str
+    of: tuple[Quantity, ...]
+
+    def by_seed(self, evidence: Evidence) -> pd.Series:
+        return (
+            pd.concat([quantity.by_seed(evidence) for quantity in self.of], axis=1, join="inner").abs().max(axis="columns")
+        )
+
+    def terms(self, evidence: Evidence | None = None) -> Iterator[Term]:
+        for quantity in self.of:
+            yield from quantity.terms(evidence)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class Removed(Quantity):
+    """1 - log(repaired / sound) / log(broken / sound): the share of a blow-up that a repair takes away."""
+
+    broken: Term
+    repaired: Term
+    sound: Term
+    unit = "share"
+
+    def by_seed(self, evidence: Evidence) -> pd.Series:
+        left = (self.repaired / self.sound).by_seed(evidence) / (self.broken / self.sound).by_seed(evidence)
+        return (1 - left).dropna()
+
+    def terms(self, evidence: Evidence | None = None) -> Iterator[Term]:
+        yield from (self.broken, self.repaired, self.sound)
+
+    def __str__(self) -> str:
+        return f"share of the rise of {self.broken} that {self.repaired.extension} removes"
+
+
+@dataclass(frozen=True)
+class Steps(Quantity):
+    """Training steps that scheme / other need until the training loss that the worse of the two ends with.
+
+    Losses are means over a twentieth of the steps that lie behind, for one batch says little.
+    """
+
+    scheme: str
+    other: str
+
+    def by_seed(self, evidence: Evidence) -> pd.Series:
+        if evidence.training.empty:
+            raise Missing("no training curves")
+        curves = {}
+        for scheme in (self.scheme, self.other):
+            chosen = evidence.training[evidence.training["scheme"] == scheme]
+            if chosen.empty:
+                raise Missing(f"no scheme {scheme} among the training curves")
+            curve = chosen.pivot(index="step", columns="seed", values="loss").dropna(axis="columns").sort_index()
+            curves[scheme] = curve.rolling(max(1, len(curve) // 20)).mean()
+        goal = pd.concat([curve.iloc[-1] for curve in curves.values()], axis=1, join="inner").max(axis="columns")
+        reached = {scheme: (curve[goal.index] <= goal).idxmax() for scheme, curve in curves.items()}
+        return np.log(reached[self.scheme] / reached[self.other])
+
+    def terms(self, evidence: Evidence | None = None) -> Iterator[Term]:
+        yield from ()
+
+    def __str__(self) -> str:
+        return f"training steps of {self.scheme} / {self.other} to the same loss"

@@ -1,0 +1,210 @@
+"""The config of one cell as dataclasses, which check what can be checked without the data."""
+
+import re
+from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from extrap.config.specs import label, without_defaults
+from extrap.errors import UserError
+from extrap.files import as_path
+
+
+class Precision(Enum):
+    """Of matrix products while training; positions, softmax and losses are float32 or better in any case."""
+
+    auto = "auto"  # bf16 where the machine has units for it, else fp32
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+class Device(Enum):
+    auto = "auto"  # cuda where there is one
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+MOST = 2**31 - 1  # of any count: beyond it, products of two counts leave the whole numbers of 64 bits
+MOST_THREADS = 1024
+NO_EXPERIMENTS = ("runs", "claims", "papers", "speed")  # what else stands below results/
+
+
+# Values stand in conf/ alone: a field without a default is one that conf/ must give.
+
+
+@dataclass
+class ModelConfig:
+    d_model: int
+    n_layers: int
+    n_heads: int
+    d_ff: int
+    dropout: float
+    tie: bool  # the output table is the input table
+
+    def __post_init__(self) -> None:
+        _at_least(1, "model", self, "d_model", "n_layers", "n_heads", "d_ff")
+        if self.d_model % self.n_heads:
+            raise UserError(f"model.n_heads: {self.n_heads} heads do not divide model.d_model={self.d_model}")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"model.dropout: expected a share from 0 to below 1, found {self.dropout}")
+
+
+@dataclass
+class TrainConfig:
+    train_len: int  # tokens
+    batch_size: int  # sequences a step
+    max_steps: int
+    lr: float  # at its peak
+    warmup_steps: int
+    weight_decay: float  # of linear weights only
+    grad_clip: float  # largest gradient norm
+    precision: Precision
+
+    def __post_init__(self) -> None:
+        _at_least(1, "train", self, "batch_size", "max_steps")
+        _at_least(2, "train", self, "train_len")
+        _at_least(0, "train", self, "warmup_steps", "weight_decay")
+        for field in ("lr", "grad_clip"):
+            if not 0 < getattr(self, field) < float("inf"):
+                raise UserError(f"train.{field}: expected a positive number, found {getattr(self, field)}")
+        if self.warmup_steps >= self.max_steps:
+            raise UserError(
+                f"train.warmup_steps: expected less than train.max_steps={self.max_steps}, found {self.warmup_steps}"
+            )
+
+
+@dataclass
+class EvalConfig:
+    protocols: list[str]
+    extensions: list[str]
+    lengths: list[int]  # tokens
+    windows: list[int]  # tokens: the lengths of `sliding`
+    stride: int  # tokens, of `sliding`
+    n_segments: int
+    n_targets: int  # scored by same_targets in each segment
+    n_pseudo: int  # of them, masked one at a time by `pseudo`
+
+    def __post_init__(self) -> None:
+        _at_least(1, "eval", self, "n_segments", "n_targets", "stride", "n_pseudo")
+        for name in ("lengths", "windows"):
+            if not all(type(n) is int and 1 <= n <= MOST for n in getattr(self, name)):
+                raise UserError(f"eval.{name}: expected numbers of tokens from 1 to 2**31 - 1, found {getattr(self, name)}")
+        for name in ("protocols", "extensions"):
+            if not all(type(n) is str for n in getattr(self, name)):
+                raise UserError(f"eval.{name}: expected names, found {getattr(self, name)}")
+        for name in ("protocols", "extensions", "lengths", "windows"):
+            given = getattr(self, name)
+            if not given or len(set(given)) < len(given):
+                raise UserError(f"eval.{name}: expected at least one, and each of them once, found {given}")
+        if "none" not in self.extensions:
+            raise UserError(f"eval.extensions: expected none among them, to compare with; found {self.extensions}")
+        if self.protocols == ["position"]:  # whose lengths are places in a text: no table could be made of them alone
+            raise UserError(
+                "eval.protocols: expected one of nonoverlap, same_targets, sliding, pseudo among them, "
+                f"found {self.protocols}"
+            )
+        if min(self.lengths) < self.n_targets:
+            raise UserError(
+                f"eval.n_targets: {self.n_targets} targets do not fit into the shortest of eval.lengths, {min(self.lengths)}"
+            )
+        if "pseudo" in self.protocols and self.n_pseudo > self.n_targets:
+            raise UserError(f"eval.n_pseudo: expected at most eval.n_targets={self.n_targets}, found {self.n_pseudo}")
+        if "sliding" in self.protocols and not self.stride <= min(self.windows) <= max(self.windows) <= max(self.lengths):
+            raise UserError(
+                f"eval.windows: expected each from eval.stride={self.stride} to the longest of eval.lengths, "
+                f"{max(self.lengths)}; found {self.windows}"
+            )
+
+
+@dataclass
+class RuntimeConfig:
+    """What changes speed and places, and answers by rounding alone: other threads and devices add up in another order."""
+
+    device: Device
+    threads: int  # of one run
+    checkpoint_every: int  # steps
+    results_dir: str
+
+    def __post_init__(self) -> None:
+        _at_least(1, "runtime", self, "threads", "checkpoint_every")
+        if self.threads > MOST_THREADS:
+            raise UserError(f"runtime.threads: expected at most {MOST_THREADS:,}, found {self.threads}")
+        if not self.results_dir.strip() or "\0" in self.results_dir:
+            raise UserError(f"runtime.results_dir: expected a folder, found {self.results_dir!r}")
+        self.results_dir = str(as_path(self.results_dir))
+
+
+@dataclass
+class Config:
+    """One cell. position, data and objective are specs: `_target_`, a class of this package, and its arguments."""
+
+    name: str  # of the experiment: the folder below results/
+    seed: int
+    model: ModelConfig
+    position: dict[str, Any]
+    data: dict[str, Any]
+    objective: dict[str, Any]
+    train: TrainConfig
+    eval: EvalConfig
+    runtime: RuntimeConfig
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed <= MOST:
+            raise UserError(f"seed: expected 0 to 2**31 - 1, found {self.seed}")
+        if not re.fullmatch(r"[\w.-]{1,100}", self.name, re.ASCII) or not self.name.strip("."):
+            raise UserError(f"name: expected 1 to 100 letters, digits, '_', '.' or '-', found {self.name!r}")
+        if self.name in NO_EXPERIMENTS:
+            raise UserError(
+                f"name: expected none of {', '.join(NO_EXPERIMENTS)}, which stand for others; found {self.name!r}"
+            )
+        if self.train.train_len not in self.eval.lengths:
+            raise UserError(
+                f"eval.lengths: expected train.train_len={self.train.train_len} among them, to compare with; "
+                f"found {self.eval.lengths}"
+            )
+        if "sliding" in self.eval.protocols and self.train.train_len not in self.eval.windows:
+            raise UserError(
+                f"eval.windows: expected train.train_len={self.train.train_len} among them, to compare with under sliding; "
+                f"found {self.eval.windows}"
+            )
+
+    @property
+    def scheme(self) -> str:
+        return label(self.position)
+
+    @property
+    def run(self) -> str:
+        """The run's name: for people, and unique within an experiment."""
+        scheme = re.sub(r"[^\w.=]+", "-", self.scheme).strip("-")
+        return f"{scheme}-seed{self.seed}"
+
+    @property
+    def results(self) -> Path:
+        return Path(self.runtime.results_dir) / self.name
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.runtime.results_dir) / "runs" / self.name / self.run
+
+    @property
+    def lock(self) -> Path:
+        """Held by whoever is at work on this run; beside the run folders, which hold results alone."""
+        return self.folder.parent / "locks" / f"{self.run}.lock"
+
+    @property
+    def sweep_lock(self) -> Path:
+        return self.lock.with_name("sweep.lock")
+
+    def identity(self) -> dict[str, Any]:
+        """All of the config that answers depend on."""
+        plain = asdict(self) | {"data": without_defaults(self.data, "data", "extrap.data")}
+        return {key: plain[key] for key in ("seed", "model", "position", "data", "objective", "train", "eval")}
+
+
+def _at_least(bound: int, group: str, config: object, *fields: str) -> None:
+    for field in fields:
+        if not getattr(config, field) >= bound:
+            raise UserError(f"{group}.{field}: expected at least {bound}, found {getattr(config, field)}")
+        if getattr(config, field) > MOST:
+            raise UserError(f"{group}.{field}: expected at most 2**31 - 1, found {getattr(config, field)}")

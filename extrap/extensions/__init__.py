@@ -1,0 +1,1 @@
+"""What can be done to finished weights without training them further."""

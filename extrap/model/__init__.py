@@ -1,0 +1,1 @@
+"""The encoder, and the paths on which attention is computed."""

@@ -1,0 +1,107 @@
+"""The encoder: pre-norm Transformer blocks that know nothing of positions beyond the attend function they are given."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from extrap.config.schema import ModelConfig
+from extrap.model.attention import Attend, prepare
+from extrap.positions.absolute import TABLE_STD
+from extrap.positions.base import PositionScheme
+
+MLP_TOKENS = 8_192  # of a sequence at a time
+
+
+def n_parameters(config: ModelConfig, n_inputs: int, n_outputs: int) -> int:
+    """Of an Encoder, its scheme's left aside, without building it."""
+    d_model = config.d_model
+    block = 4 * d_model**2 + 2 * d_model * config.d_ff + 2 * d_model
+    return (n_inputs + 1 + (0 if config.tie else n_outputs)) * d_model + config.n_layers * block
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)); (B, T, D) -> (B, T, D)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        d_model, self.n_heads, self.dropout = config.d_model, config.n_heads, config.dropout
+        self.attn_norm = nn.LayerNorm(d_model, bias=False)
+        self.qkv = nn.Linear(d_model, 3 * d_model, bias=False)
+        self.out = nn.Linear(d_model, d_model, bias=False)
+        self.mlp_norm = nn.LayerNorm(d_model, bias=False)
+        self.up = nn.Linear(d_model, config.d_ff, bias=False)
+        self.down = nn.Linear(config.d_ff, d_model, bias=False)
+
+    def forward(self, x: Tensor, attend: Attend) -> Tensor:
+        mixed = attend(*self._heads(x).unbind()).transpose(1, 2).reshape(x.shape)
+        x = x + F.dropout(self.out(mixed), self.dropout, self.training)
+        # long inputs in parts: their hidden features would take more memory than all the rest
+        parts = [self.down(F.gelu(self.up(self.mlp_norm(part)))) for part in torch.split(x, MLP_TOKENS, dim=1)]
+        return x + F.dropout(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1), self.dropout, self.training)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """Queries, keys and values, (3, B, H, T, K)."""
+        n_batch, seq_len, d_model = x.shape
+        qkv: Tensor = self.qkv(self.attn_norm(x)).view(n_batch, seq_len, 3, self.n_heads, d_model // self.n_heads)
+        return qkv.permute(2, 0, 3, 1, 4).contiguous()
+
+
+class Encoder(nn.Module):
+    """Tokens (B, T) -> hidden states (B, T, D); `logits` turns hidden states into scores over the vocabulary.
+
+    Linear weights start at N(0, 1/fan_in), those that write into the residual stream divided by sqrt(2 * n_layers) (GPT-2).
+    Token embeddings start at N(0, 0.5^2), see positions/absolute.py. A tied table of standard deviation s gives the token
+    that was read a logit of D * s at the start and a loss of log(exp(D * s) + V - 1) (kexue.fm 9698), so its logits are
+    scaled down by 2 / (D * s): the loss stays near log V at any width.
+    """
+
+    def __init__(self, config: ModelConfig, scheme: PositionScheme, n_inputs: int, n_outputs: int) -> None:
+        """n_inputs counts the tokens that may be read (a mask token among them), n_outputs those to predict."""
+        super().__init__()
+        self.causal = scheme.geometry.causal
+        self.n_heads, self.dropout = config.n_heads, config.dropout
+        self.embedding = nn.Embedding(n_inputs, config.d_model)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.norm = nn.LayerNorm(config.d_model, bias=False)
+        self.unembedding = None if config.tie else nn.Linear(config.d_model, n_outputs, bias=False)
+        self.n_outputs = n_outputs
+        self._initialise()
+        self.scheme = scheme  # after the draws above: the other weights do not depend on the scheme
+
+    def _initialise(self) -> None:
+        d_model = self.embedding.embedding_dim
+        nn.init.normal_(self.embedding.weight, std=TABLE_STD)
+        self.tied_scale = 2.0 / (d_model * TABLE_STD)
+        for name, module in self.blocks.named_modules():
+            if isinstance(module, nn.Linear):
+                residual = name.endswith((".out", ".down"))
+                std = module.in_features**-0.5
+                nn.init.normal_(module.weight, std=std / (2 * len(self.blocks)) ** 0.5 if residual else std)
+        if self.unembedding is not None:
+            # the standard deviation of a logit, std * sqrt(D), adds half its square to the loss at the start
+            nn.init.normal_(self.unembedding.weight, std=min(0.02, 0.3 * d_model**-0.5))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        seq_len = tokens.shape[1]
+        pos = self.scheme.positions(seq_len, tokens.device)
+        x = self.scheme.embed(self.embedding(tokens), pos)
+        x = F.dropout(x, self.dropout, self.training)
+        attend = prepare(
+            self.scheme.branches(pos),
+            seq_len=seq_len,
+            n_heads=self.n_heads,
+            causal=self.causal,
+            training=self.training,
+            device=tokens.device,
+        )
+        for block in self.blocks:
+            x = block(x, attend)
+        hidden: Tensor = self.norm(x)
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> (..., V)."""
+        if self.unembedding is None:
+            return self.tied_scale * F.linear(hidden, self.embedding.weight[: self.n_outputs])
+        logits: Tensor = self.unembedding(hidden)
+        return logits

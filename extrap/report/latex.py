@@ -1,0 +1,198 @@
+"""Rows -> LaTeX tables, a file each, that fit a page, and a narrow one that fits a column. Imports no torch."""
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+from textwrap import wrap
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from extrap.errors import UserError, nearest
+from extrap.files import write_atomic
+from extrap.report.tables import NOTHING, Block, blocks, missing_note, summary_with_best
+from extrap.report.typesetting import NONE, escape_latex, interval, latex_cell, length, name, number
+from extrap.stats.perplexity import SETTING, against_floor
+
+MOST = 6  # lengths side by side: with an interval below each number they fit 397 pt, the width of a page of NeurIPS
+MOST_NARROW = 5  # and these 240 pt, one of two columns
+LEFT_OUT = ["bits", "tokens"]  # columns; the tokens stand in the caption, both in table.csv
+KEYS = ("protocol", "lengths", "schemes")
+
+NOTE = """\
+Means over seeds, and below them their 95 % t intervals over seeds, or the bounds of these, where there is more than one \
+seed. What each column means stands in table.md; ratios to the perplexity at L, bits and all lengths in table.csv."""
+FLOAT = """\
+% \\input{{{stem}}}, with \\usepackage{{booktabs}} in the preamble; \\ref{{{label}}} is its number.
+% Made from rows.csv, and made again, or removed, by `make report`: edit a copy in another folder.
+\\begin{{table}}
+\\centering\\footnotesize\\setlength{{\\tabcolsep}}{{4pt}}
+\\caption{{{caption}.}}
+\\label{{{label}}}\\vspace{{3pt}}
+\\begin{{tabular}}{{{columns}}}
+\\toprule
+{head} \\\\
+\\midrule
+{body}
+\\bottomrule
+\\end{{tabular}}
+\\end{{table}}
+"""
+
+
+class Choice(NamedTuple):
+    """What the narrow table shows."""
+
+    protocol: str
+    lengths: list[int]
+    schemes: list[tuple[str, str]]  # scheme and extension
+
+
+def write_latex(
+    folder: Path, rows: pd.DataFrame, compared: pd.DataFrame, missing: pd.DataFrame = NOTHING, chosen: str = ""
+) -> list[Path]:
+    """table_<protocol>[_controls, ...].tex for each table of table.md, and table_narrow.tex; returns them.
+
+    What else is called table*.tex there is removed. `chosen`: see `choose`.
+    """
+    tables = latex_tables(rows, compared, missing)
+    tables["table_narrow"] = narrow_table(rows, compared, choose(rows, chosen))
+    for stem, text in tables.items():
+        write_atomic(folder / f"{stem}.tex", text)
+    written = [folder / f"{stem}.tex" for stem in tables]
+    remove_others(folder, {path.name for path in written})
+    return written
+
+
+def remove_others(folder: Path, written: Collection[str]) -> None:
+    """Removes the table*.tex of a folder that are not among these: what they show are other rows."""
+    for path in folder.glob("table*.tex"):
+        if path.name not in written:
+            path.unlink()
+
+
+def latex_tables(rows: pd.DataFrame, compared: pd.DataFrame, missing: pd.DataFrame = NOTHING) -> dict[str, str]:
+    """By the name of its file: a booktabs float for every table of table.md, intervals below their numbers."""
+    told = "".join(f"% {line}\n" for text in (NOTE, *missing_note(missing)) for line in wrap(text, 120))
+    found = blocks(rows, compared, missing, _cell, MOST)
+    several = len({block.setting[:3] for block in found}) > 1
+    tables = {}
+    for block in found:
+        stem = "_".join(["table", *map(_slug, _named(block, several))])
+        scored = f", {block.table['tokens'].iloc[0]} tokens a seed" if "tokens" in block.table else ""
+        table = block.table.drop(columns=LEFT_OUT, errors="ignore")
+        tables[stem] = told + _float(rows, stem, block.title + scored, table)
+    return tables
+
+
+def _named(block: Block, several: bool) -> list[str]:
+    objective, data, train_len, protocol = map(str, block.setting)
+    kind = [] if block.kind == "perplexity" else [block.kind]
+    return [*([objective, data, train_len] if several else []), protocol, *kind]
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_")
+
+
+def choose(rows: pd.DataFrame, text: str = "") -> Choice:
+    """What "protocol=... lengths=... schemes=..." asks for; each of the three may be left out.
+
+    Left out: same_targets, if it was scored; the training length, four times that or what is nearest, and the longest; all
+    schemes as they were trained. Raises UserError.
+    """
+    given: dict[str, str] = {}
+    for part in re.split(r"\s+(?=\w+=)(?![^()]*\))", text.strip()) if text.strip() else []:
+        key, equals, value = part.partition("=")
+        if key not in KEYS or not equals or not value.strip() or key in given:
+            raise UserError(
+                f"TABLE: expected protocol=NAME lengths=N,N schemes=NAME,NAME, each at most once; found {part!r}"
+            )
+        given[key] = value.strip()
+    rows = rows[(rows["kind"] == "scheme") & (rows["protocol"] != "position")]
+    protocols = list(rows["protocol"].unique())
+    protocol = given.get("protocol") or next((p for p in ("same_targets", "nonoverlap") if p in protocols), protocols[0])
+    if protocol not in protocols:
+        raise UserError(f"TABLE: no rows of protocol={protocol}; {nearest(protocol, protocols)}")
+    rows = rows[rows["protocol"] == protocol]
+    scored, train_len = sorted(rows["eval_len"].unique()), rows["train_len"].iloc[0]
+    four = min(scored, key=lambda n: abs(np.log(n / (4 * train_len))))
+    wanted = given["lengths"].split(",") if "lengths" in given else [*dict.fromkeys((train_len, four, scored[-1]))]
+    if unknown := [n for n in wanted if str(n).strip() not in map(str, scored)]:
+        raise UserError(f"TABLE: nothing was scored at lengths={unknown[0]} under {protocol}; expected some of {scored}")
+    lengths = [int(n) for n in wanted]
+    if len(lengths) > MOST_NARROW or len(set(lengths)) < len(lengths):
+        raise UserError(
+            f"TABLE: expected up to {MOST_NARROW} lengths, which a column has room for, each once; found {lengths}"
+        )
+    labels = list(rows[["scheme", "extension"]].drop_duplicates().itertuples(index=False, name=None))
+    if "schemes" not in given:
+        return Choice(protocol, lengths, [label for label in labels if label[1] == "none"])
+    known = {name(*label): label for label in labels}
+    schemes = list(dict.fromkeys(_listed(given["schemes"])))
+    if unknown := [scheme for scheme in schemes if scheme not in known]:
+        raise UserError(f"TABLE: no rows of schemes={unknown[0]} under {protocol}; {nearest(unknown[0], list(known))}")
+    return Choice(protocol, lengths, [known[scheme] for scheme in schemes])
+
+
+def _listed(text: str) -> list[str]:
+    """Parts between commas that are in no parentheses: labels of schemes hold their options in such."""
+    parts, depth = [""], 0
+    for sign in text:
+        depth += (sign == "(") - (sign == ")")
+        if sign == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    return [part.strip() for part in parts]
+
+
+def narrow_table(rows: pd.DataFrame, compared: pd.DataFrame, chosen: Choice) -> str:
+    """A float with the perplexities of a choice in its order, the interval below each, and nothing else."""
+    rows = rows[rows["protocol"] == chosen.protocol]
+    summary = summary_with_best(rows, compared, against_floor(rows)).query("kind == 'scheme'")
+    known = summary.set_index(["scheme", "extension", "eval_len"])
+    lines = [
+        {"scheme": name(*label)}
+        | {length(n): _cell(known.loc[(*label, n)]) if (*label, n) in known.index else NONE for n in chosen.lengths}
+        for label in chosen.schemes
+    ]
+    objective, data, train_len = summary[SETTING[:3]].iloc[0]
+    caption = f"{chosen.protocol}: perplexity by length, {objective} on {data}, trained on {train_len}"
+    if np.isfinite(known["log_ppl_half"]).any():
+        caption += ", with 95 % t intervals over seeds"
+    return _float(rows, "table_narrow", caption, pd.DataFrame(lines))
+
+
+def _cell(line: pd.Series) -> str:
+    bold = "**" if line["best"] else ""
+    return f"{bold}{number(line['ppl'])}{bold}{interval(line['ppl'], line['log_ppl_half'])}"
+
+
+def _float(rows: pd.DataFrame, stem: str, caption: str, table: pd.DataFrame) -> str:
+    label = f"tab:{'+'.join(map(_slug, rows['experiment'].unique()))}:{stem.removeprefix('table_')}".replace("_", "-")
+    return FLOAT.format(
+        stem=stem,
+        label=label,
+        caption=escape_latex(caption),
+        columns="l" + "r" * (table.shape[1] - 1),
+        head=" & ".join(map(escape_latex, table.columns)),
+        body="\n".join(line for cells in table.itertuples(index=False, name=None) for line in _lines(*cells)),
+    )
+
+
+def _lines(scheme: str, *cells: str) -> list[str]:
+    """A line of the table, and a second one for the intervals, if it has any: below their numbers they take no width."""
+    split = [re.fullmatch(r"(.*?)(?: (±.*|\(.*\)))?", cell) for cell in cells]
+    values, intervals = ([found[i] or "" for found in split if found] for i in (1, 2))
+    lines = [" & ".join([escape_latex(scheme), *map(latex_cell, values)]) + r" \\"]
+    if any(intervals):
+        small = (f"{{\\scriptsize {escape_latex(_narrowed(told))}}}" if told else "" for told in intervals)
+        lines.append(" & ".join(["", *small]) + r" \\[2pt]")
+    return lines
+
+
+def _narrowed(interval: str) -> str:
+    """Bounds with a dash between them, "(5.2 to 297)" as "5.2–297"."""
+    return re.sub(r"^\((.*) to (.*)\)$", r"\1–\2", interval)

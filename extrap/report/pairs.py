@@ -1,0 +1,244 @@
+"""Who beats whom, as people see it: pairs.md and the figure. Imports no torch."""
+
+from textwrap import wrap
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from extrap.report.curves import STYLE, drawn, setting_title
+from extrap.report.typesetting import length, markdown
+from extrap.results.rows import rounded
+from extrap.stats.perplexity import SETTING
+
+NOTE = """\
+Differences of log-perplexity (nats per token), paired by seed and on the same tokens. Intervals, each of 95 %: over seeds
+(t), how far other seeds of the same training might differ on this text; over text, how far these trained models might
+differ on other text. p is of the paired t test over seeds, after Holm over all pairs that one table compares at one
+length. Decided: p < 0.05 and both intervals on the same side of 0. Seeds needed: for 80 % power of a two-sided 5 % t test
+of a difference as large and as varied as the one seen, Holm left aside. All lengths stand in pairs.csv."""
+# by unit: which other text is meant, and why
+UNIT_NOTES = {
+    "documents": """\
+Other text is other documents like the {n_documents} that were scored: they are the units of the interval over text, a
+bootstrap.""",
+    "segments": """\
+Other text is other parts of {these}: fewer than six documents say nothing about others. The units of the
+interval over text (t, from differences of neighbours) are the {n_units} segments that were scored, evenly spaced.""",
+    "none": """\
+No other text is spoken of: too few segments of {these} were scored for an interval over text. The seeds
+alone decide, about this text: that other seeds of the same training would say the same of these very tokens.""",
+}
+ONE_SEED = """\
+**One seed decides nothing**: how far another seed of the same training would differ is not known, and every pair below is
+undecided. Train more, as `seed=0,1,2`; a figure of pairs is drawn then."""
+EXTRAPOLATES_NOTE = """\
+A scheme extrapolates if more context than it was trained on makes it better, under same_targets and by the rule above, Holm
+over the schemes at one length: better than itself at the training length L, and better than its own weights with attention
+cut off at the last L tokens (in an encoder at L/2 on either side). Differences of log-perplexity with their intervals over
+seeds; negative: the first named is better. **Yes**: both are decided so. **No**: one of them is decided the other way,
+longer inputs do harm. **Control breaks**: the window is worse than the scheme at L, decided, so that to be better than it
+proves nothing. Seeds needed: for yes or no, if differences stay as they are. All that decided stands in extrapolates.csv."""
+
+CELL = (0.28, 0.2)  # inches, of the figure
+
+
+def pairs_table(pairs: pd.DataFrame, against_window: pd.DataFrame) -> str:
+    """Markdown of the lines of `pairs` at L, 4 L and the longest length, and before them those of `extrapolates`."""
+    about_text = _about_text([lines for lines in (pairs, against_window) if len(lines)])
+    parts = [ONE_SEED] if len(pairs) and not _is_repeated(pairs) else []
+    parts += [NOTE, *about_text]
+    if len(against_window):
+        parts.append(EXTRAPOLATES_NOTE)
+        for setting, lines in against_window.groupby(SETTING, sort=False):
+            objective, data, train_len, protocol = setting
+            title = f"{protocol}: who extrapolates, {objective} on {data}, trained on {train_len}"
+            parts += [f"**{title}**", markdown(_extrapolates_block(lines), ["scheme"])]
+    for setting, lines in _shown(pairs).groupby(SETTING, sort=False) if len(pairs) else ():
+        objective, data, train_len, protocol = setting
+        title = f"{protocol}: who beats whom, {objective} on {data}, trained on {train_len}, {_evidence(lines)}"
+        parts += [f"**{title}**", markdown(_pairs_block(lines), ["better", "worse"])]
+    return "\n\n".join(parts) + "\n"
+
+
+FEWEST_DRAWN = 3  # schemes: of two, the figure is one number on a white page, and a line of pairs.md
+
+
+def is_drawn(pairs: pd.DataFrame) -> bool:
+    """Whether a figure shows more than the table: more schemes than two, and more seeds than one."""
+    return len({*pairs["scheme_a"], *pairs["scheme_b"]}) >= FEWEST_DRAWN and _is_repeated(pairs)
+
+
+def _is_repeated(pairs: pd.DataFrame) -> bool:
+    return bool((pairs["n_seeds"] > 1).any())
+
+
+def pairs_figure(pairs: pd.DataFrame) -> Figure:
+    """At L, 4 L and the longest length, by how many nats a scheme (row) beats another (column): lines of `pairs`."""
+    shown = rounded(_shown(pairs))
+    protocols = list(shown["protocol"].unique())
+    n_columns = shown.groupby("protocol")["eval_len"].nunique().max()
+    n_cells = len(set(shown["scheme_a"]) | set(shown["scheme_b"])) - 1
+    longest = max(len(drawn(scheme)) for scheme in {*shown["scheme_a"], *shown["scheme_b"]})
+    names = 0.06 * longest + 0.3
+    size = (names + max(CELL[0] * n_cells, 1.7), CELL[1] * n_cells + 0.5 + 0.05 * longest)  # titles are up to 1.7 wide
+    width = max(size[0] * n_columns, 3.4)
+    what = f"{setting_title(pairs)}by how many nats per token a row beats a column; grey: undecided"
+    told = wrap(what, int(width / 0.062))
+    with mpl.rc_context(fname=STYLE):
+        layout = ConstrainedLayoutEngine(h_pad=0.08)  # names of columns stand above titles
+        figure = Figure(figsize=(width, size[1] * len(protocols) + 0.15 * (1 + len(told))), layout=layout)
+        FigureCanvasAgg(figure)
+        panels = figure.subplots(len(protocols), n_columns, squeeze=False)
+        for line, protocol in zip(panels, protocols, strict=True):
+            cells = list(shown[shown["protocol"] == protocol].groupby("eval_len"))
+            for axes, (eval_len, cell) in zip(line, cells, strict=False):
+                _matrix(axes, cell)
+                multiple = eval_len / cell["train_len"].iloc[0]
+                axes.set_title(f"{protocol}, {length(eval_len)}" + (f" ({multiple:.3g} L)" if multiple != 1 else " (L)"))
+            for axes in line[len(cells) :]:
+                axes.set_visible(False)
+        figure.suptitle("\n".join(told), x=0.01, ha="left", fontsize=8)
+    return figure
+
+
+def _shown(lines: pd.DataFrame) -> pd.DataFrame:
+    """At the training length, at four times that or what comes nearest, and at the longest; no places in a text."""
+    lines = lines[lines["protocol"] != "position"]
+    n_lengths = lines.groupby(SETTING)["eval_len"].transform("nunique")
+    lines = lines[n_lengths > 1] if (n_lengths > 1).any() else lines
+    multiples = lines["eval_len"] / lines["train_len"]
+    distance = np.abs(np.log(multiples / 4))
+    four_times = distance == distance.groupby([lines[column] for column in SETTING]).transform("min")
+    longest = lines["eval_len"] == lines.groupby(SETTING)["eval_len"].transform("max")
+    return lines[(multiples == 1) | four_times | longest]
+
+
+def _ranking(cell: pd.DataFrame) -> list[str]:
+    """The schemes of one length, the best first."""
+    lead = pd.concat([cell.set_index("scheme_a")["difference"], -cell.set_index("scheme_b")["difference"]])
+    return list(lead.groupby(level=0).mean().sort_values(kind="stable").index)
+
+
+def _better_first(cell: pd.DataFrame) -> pd.DataFrame:
+    """Every pair with the better one first, in the order of the ranking."""
+    turned = cell["difference"] > 0
+    lines = cell.assign(
+        better=cell["scheme_b"].where(turned, cell["scheme_a"]),
+        worse=cell["scheme_a"].where(turned, cell["scheme_b"]),
+        by=cell["difference"].abs(),
+        decided=cell["verdict"] != "undecided",
+    )
+    for low, high in (("low", "high"), ("text_low", "text_high")):
+        lines[low], lines[high] = cell[low].where(turned, -cell[high]), cell[high].where(turned, -cell[low])
+    rank = {scheme: i for i, scheme in enumerate(_ranking(cell))}
+    return lines.sort_values(["better", "worse"], key=lambda column: column.map(rank))
+
+
+def _pairs_block(lines: pd.DataFrame) -> pd.DataFrame:
+    ordered = pd.concat([_better_first(cell) for _, cell in lines.groupby("eval_len")])
+    table = [
+        {
+            "length": length(line.eval_len), "better": line.better, "worse": line.worse, "by": f"{line.by:.3f}",
+            "over seeds": _interval(line.low, line.high), "over text": _interval(line.text_low, line.text_high),
+            "p (Holm)": "" if np.isnan(line.p_holm) else f"{line.p_holm:.2g}",
+            "verdict": _verdict("decided" if line.decided else "undecided", line.unit),
+            "seeds needed": _seeds(line.seeds_needed),
+        }
+        for line in ordered.itertuples()
+    ]  # fmt: skip
+    return pd.DataFrame(table)
+
+
+def _extrapolates_block(lines: pd.DataFrame) -> pd.DataFrame:
+    table = [
+        {
+            "scheme": line["scheme"],
+            "length": length(line["eval_len"]),
+            "to its window": _difference(line, ""),
+            "to itself at L": _difference(line, "self_"),
+            "its window to L": _difference(line, "control_"),
+            "verdict": _verdict(line["verdict"], line["unit"]),
+            "seeds needed": _seeds(line["seeds_needed"]) if line["verdict"] == "undecided" else "",
+        }
+        for _, group in lines.groupby("scheme", sort=False)
+        for _, line in group.sort_values("eval_len").iterrows()
+    ]
+    return pd.DataFrame(table)
+
+
+def _difference(line: pd.Series, prefix: str) -> str:
+    difference, half = line[f"{prefix}difference"], line[f"{prefix}high"] - line[f"{prefix}difference"]
+    return "" if np.isnan(difference) else f"{difference:+.3f}" + ("" if np.isnan(half) else f" ±{half:.3f}")
+
+
+def _verdict(word: str, unit: str) -> str:
+    return word if word == "undecided" else f"**{word}**" + " on this text" * (unit == "none")
+
+
+def _interval(low: float, high: float) -> str:
+    return "" if np.isnan(low) else f"{low:.3f} to {high:.3f}"
+
+
+def _seeds(needed: object) -> str:
+    return f"{needed}" if pd.notna(needed) else ""
+
+
+def _about_text(tables: list[pd.DataFrame]) -> list[str]:
+    """What intervals over text are about: a paragraph for each unit that occurs."""
+    counts = pd.concat([table[["unit", "n_units", "n_documents"]] for table in tables]).groupby("unit", sort=False).max()
+    return [
+        UNIT_NOTES[str(n.Index)].format(
+            n_units=n.n_units,
+            n_documents=n.n_documents,
+            these=f"these {n.n_documents} documents" if n.n_documents > 1 else "this document",
+        )
+        for n in counts.itertuples()
+    ]
+
+
+def _evidence(lines: pd.DataFrame) -> str:
+    first = lines.loc[lines["n_seeds"].idxmax()]
+    text = _count(first["n_documents"], "document")
+    if first["unit"] == "segments":
+        text = f"{first['n_units']} segments of {text}"
+    return f"{_count(first['n_seeds'], 'seed')}, {text}"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' if n > 1 else ''}"
+
+
+def _matrix(axes: Axes, cell: pd.DataFrame) -> None:
+    ranking = _ranking(cell)
+    lines = _better_first(cell)
+    rows, columns = ([scheme for scheme in ranking if scheme in set(lines[side])] for side in ("better", "worse"))
+    by = np.full((len(rows), len(columns)), np.nan)
+    decided = np.zeros(by.shape, dtype=bool)
+    for line in lines.itertuples():
+        at = rows.index(line.better), columns.index(line.worse)
+        by[at], decided[at] = line.by, line.decided
+    strength = mpl.colors.LogNorm(0.003, 3, clip=True)
+    shades = mpl.colormaps["Blues"](0.15 + 0.75 * strength(np.nan_to_num(by, nan=1.0)))
+    shades[~decided] = mpl.colors.to_rgba("0.94")
+    shades[np.isnan(by)] = mpl.colors.to_rgba("white")
+    for i, j in np.argwhere(~np.isnan(by)):
+        axes.add_patch(mpl.patches.Rectangle((j, i), 1, 1, facecolor=shades[i, j], edgecolor="white", linewidth=1))
+        dark = decided[i, j] and shades[i, j, :3].mean() < 0.6
+        text = f"{by[i, j]:.2f}" if by[i, j] >= 0.0995 else f"{by[i, j]:.3f}"
+        colour = "white" if dark else "black" if decided[i, j] else "0.5"
+        axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=6, color=colour)
+    axes.set_xlim(0, len(columns))
+    axes.set_ylim(len(rows), 0)
+    axes.set_aspect(CELL[1] / CELL[0], anchor="W")
+    axes.set_xticks(np.arange(len(columns)) + 0.5, [*map(drawn, columns)], parse_math=False)
+    axes.tick_params(axis="x", labelrotation=45)
+    for label in axes.get_xticklabels():
+        label.set(ha="right", rotation_mode="anchor")
+    axes.set_yticks(np.arange(len(rows)) + 0.5, [*map(drawn, rows)], parse_math=False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)

@@ -1,0 +1,28 @@
+"""Which of the held-out text was scored, in words. Imports no torch."""
+
+from textwrap import fill
+
+import pandas as pd
+
+from extrap.report.typesetting import escape_markdown
+
+MOST = 32  # names of documents: all stand in rows.csv
+
+
+def scored_text(rows: pd.DataFrame, held_out: int | None = None) -> str:
+    """How many segments of how many documents the rows are of, and which; held_out is how many documents there were.
+
+    One paragraph of Markdown; a number behind a name is how many segments of it were scored, unless it is one.
+    """
+    segments = rows.drop_duplicates(["document", "segment"]).groupby("document").size().sort_index()
+    n = len(segments)
+    if held_out is None:
+        of = f"{n} documents" if n > 1 else "one document"
+    elif n < held_out:
+        of = f"{n} of {held_out} held-out documents (the first by name that are long enough)"
+    else:
+        of = f"all {n} held-out documents" if n > 1 else "the held-out document"
+    names = [escape_markdown(str(name)) + (f" ({count})" if count > 1 else "") for name, count in segments.items()]
+    left = len(names) - MOST
+    listed = ", ".join(names[:MOST]) + (f" and {left} others, see rows.csv" if left > 0 else "")
+    return fill(f"Scored: {segments.sum()} segments of {of}: {listed}.", 120, break_long_words=False, break_on_hyphens=False)

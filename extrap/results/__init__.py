@@ -1,0 +1,1 @@
+"""Run folders and the rows in them. Imports no torch."""

@@ -1,0 +1,38 @@
+"""Finished runs, to look into: the trained encoder, and what its layers attend to."""
+
+import torch
+from torch import Tensor
+
+from extrap.errors import UserError
+from extrap.model.attention import attend_reference
+from extrap.model.encoder import Encoder
+from extrap.runs.cell import Cell
+from extrap.runs.run import build_encoder
+
+
+def load_encoder(cell: Cell) -> Encoder:
+    """The encoder of a run with its trained weights, on the CPU. Raises UserError if it is not trained here."""
+    path = cell.config.folder / "model.pt"
+    if not path.exists():
+        raise UserError(f"{path} does not exist; the run is not trained here, `make sweep` does it")
+    encoder = build_encoder(cell)
+    encoder.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["model"])
+    return encoder.eval()
+
+
+@torch.no_grad()
+def attention(encoder: Encoder, tokens: Tensor) -> Tensor:
+    """Attention weights of every layer, by the definition: tokens (B, T) -> (layers, B, H, T, T), queries before keys."""
+    seq_len = tokens.shape[1]
+    pos = encoder.scheme.positions(seq_len, tokens.device)
+    branches = encoder.scheme.branches(pos)
+    x, layers = encoder.scheme.embed(encoder.embedding(tokens), pos), []
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        each = torch.eye(seq_len).expand(*q.shape[:2], seq_len, seq_len)  # the mean of unit vectors is the weights
+        layers.append(attend_reference(branches, q, k, each, causal=encoder.causal))
+        return layers[-1] @ v
+
+    for block in encoder.blocks:
+        x = block(x, attend)
+    return torch.stack(layers)

@@ -1,0 +1,144 @@
+"""Which tokens of a held-out segment are scored with how much context. Imports no torch.
+
+A protocol is a function (config, train_len, causal) -> {eval_len: windows}. It cuts a segment of max(config.lengths)
+positions into windows and says what each of them scores. Under every protocol but `position` the scored positions are the
+same at every eval_len; only the context around them differs.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from extrap.config.schema import EvalConfig
+from extrap.data.base import HeldOut, Source
+from extrap.objectives import Batch, Objective
+
+MASK_SEED = 0  # the same positions are hidden for every scheme, seed and length
+SHORTEST_BIN = 16  # positions, of the first bin of `position`
+
+
+class Window(NamedTuple):
+    """The model reads [start, stop) and is scored on [score_start, score_stop), all positions of the segment."""
+
+    start: int
+    stop: int
+    score_start: int
+    score_stop: int
+
+
+Plan = dict[int, list[Window]]  # by eval_len
+
+
+def nonoverlap(config: EvalConfig, train_len: int, causal: bool) -> Plan:
+    """The segment cut into pieces of eval_len, every position scored; the last piece is what is left.
+
+    The context of a token is eval_len / 2 on average, so perplexity falls with eval_len even for a model that uses
+    nothing beyond the training length (the early-token curse, Press et al. 2022, appendix B).
+    """
+    seg_len, plan = max(config.lengths), {}
+    for n in sorted(config.lengths):
+        ends = [*range(0, seg_len, n), seg_len]
+        plan[n] = [Window(a, b, a, b) for a, b in pairwise(ends)]
+    return plan
+
+
+def same_targets(config: EvalConfig, train_len: int, causal: bool) -> Plan:
+    """The same n_targets positions at every length, each with the context that one window of eval_len gives.
+
+    Causal: the last n_targets of the segment, context growing to the left. Otherwise the targets in the centre,
+    context growing on both sides. The only protocol whose change with length is the value of context alone.
+    """
+    seg_len, n_targets, plan = max(config.lengths), config.n_targets, {}
+    for n in sorted(config.lengths):
+        start, first = (seg_len - n, seg_len - n_targets) if causal else ((seg_len - n) // 2, (seg_len - n_targets) // 2)
+        plan[n] = [Window(start, start + n, first, first + n_targets)]
+    return plan
+
+
+def sliding(config: EvalConfig, train_len: int, causal: bool) -> Plan:
+    """A window of eval_len at every `stride` positions, at each of config.windows; every position scored once.
+
+    Causal: each window scores its last `stride` positions, the first all of them, so that a token beyond the first window
+    has a context of eval_len - stride + 1 or more (Press et al. 2022, appendix B; Baevski and Auli 2019). Otherwise each
+    scores `stride` positions in its middle, the first all up to there and the last all from there on. The last window
+    ends with the segment and scores what is left.
+    """
+    seg_len, stride, plan = max(config.lengths), config.stride, {}
+    for n in sorted(config.windows):
+        after = 0 if causal else (n - stride) // 2  # what a window reads behind the positions that it scores
+        ends = [stop - after for stop in range(n, seg_len, stride)] + [seg_len]
+        stops = [min(seg_len, end + after) for end in ends]
+        plan[n] = [Window(stop - n, stop, a, b) for stop, (a, b) in zip(stops, pairwise([0, *ends]), strict=True)]
+    return plan
+
+
+def position(config: EvalConfig, train_len: int, causal: bool) -> Plan:
+    """The loss by position in one pass over the segment: eval_len n stands for the positions from the last bin up to n.
+
+    Position p has p tokens to its left and counts as p + 1 (Chi et al. 2022, figure 5); in an encoder the nearer end
+    counts. Bins end at 16, 24, 32, 48, 64, ... and at the training length. Each scores other tokens: curves over position
+    are as rough as the text, and schemes are compared within a bin only.
+    """
+    seg_len = max(config.lengths)
+    longest = seg_len if causal else seg_len // 2
+    doublings = range((longest // SHORTEST_BIN).bit_length())
+    ends = {SHORTEST_BIN * 2**k * half // 2 for k in doublings for half in (2, 3)} | {train_len, longest}
+    plan: Plan = {}
+    for a, b in pairwise([0, *sorted(end for end in ends if end <= longest)]):
+        plan[b] = [Window(0, seg_len, a, b)]
+        if not causal:
+            plan[b].append(Window(0, seg_len, seg_len - b, seg_len - a))
+    return plan
+
+
+# `pseudo` reads what same_targets reads, but scores n_pseudo of its targets, each of them alone masked
+PROTOCOLS: dict[str, Callable[[EvalConfig, int, bool], Plan]] = {
+    "nonoverlap": nonoverlap,
+    "same_targets": same_targets,
+    "sliding": sliding,
+    "position": position,
+    "pseudo": same_targets,
+}
+
+
+def label(config: EvalConfig, protocol: str) -> str:
+    """How rows name a protocol: with every number that its scores depend on beside eval_len."""
+    return f"sliding(stride={config.stride})" if protocol == "sliding" else protocol
+
+
+def held_out_batch(source: Source, objective: Objective, config: EvalConfig) -> tuple[HeldOut, Batch]:
+    """The held-out segments and, for the whole of each, what is hidden and what is scored."""
+    held_out = source.held_out(max(config.lengths) + objective.extra_tokens, config.n_segments)
+    return held_out, objective.batch(held_out.tokens, source.vocab_size, np.random.default_rng(MASK_SEED))
+
+
+def masked_alone(held_out: HeldOut, mask: int, config: EvalConfig) -> Batch:
+    """(N * n_pseudo, S): each segment n_pseudo times, each time with another of its targets masked, and that alone.
+
+    Scored one at a time, they are a sample of the pseudo-log-likelihood (Salazar et al. 2020, arXiv:1910.14659). The
+    positions are spread evenly over the targets of same_targets.
+    """
+    tokens = np.repeat(held_out.tokens, config.n_pseudo, axis=0)
+    first = (tokens.shape[1] - config.n_targets) // 2
+    places = first + np.arange(config.n_pseudo) * config.n_targets // config.n_pseudo
+    scored = np.zeros(tokens.shape, dtype=bool)
+    scored[np.arange(len(tokens)), np.tile(places, len(held_out.tokens))] = True
+    return Batch(np.where(scored, mask, tokens), tokens, scored)
+
+
+def rows_of(held_out: HeldOut, protocol: str, eval_len: int, nll_sum: np.ndarray, n_tokens: np.ndarray) -> pd.DataFrame:
+    """One row a segment: nll_sum in nats, and what it is a sum over."""
+    columns: dict[str, Any] = {
+        "extension": "none",
+        "protocol": protocol,
+        "eval_len": eval_len,
+        "document": held_out.documents,
+        "segment": held_out.segments,
+        "nll_sum": nll_sum,
+        "n_tokens": n_tokens,
+        "n_bytes": n_tokens,  # a token is a byte
+    }
+    return pd.DataFrame(columns)

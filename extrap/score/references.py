@@ -1,0 +1,57 @@
+"""Rows of the predictors that are known in closed form for a source. Imports no torch."""
+
+import numpy as np
+import pandas as pd
+
+from extrap.config.schema import Config
+from extrap.data.base import Source
+from extrap.objectives import Objective
+from extrap.results.rows import COLUMNS
+from extrap.score.protocols import PROTOCOLS, held_out_batch, label, rows_of
+
+
+def reference_rows(config: Config, source: Source, objective: Objective) -> pd.DataFrame:
+    """One row a (reference, protocol, eval_len, segment), as for a scheme.
+
+    `unigram` predicts every token from the frequencies in the training text. The others see exactly what a model sees: the
+    tokens from the start of its window up to the one before the target. Only causal prediction has those: what two-sided
+    context is worth has no closed form here. Under `pseudo` there is none: alone, it gives a table without rows.
+    """
+    frames: list[pd.DataFrame] = []
+    held_out, batch = held_out_batch(source, objective, config.eval)
+    train_len, causal = config.train.train_len, objective.causal
+    unigram_nll = source.unigram_nll(train_len + objective.extra_tokens)[batch.targets]
+    for protocol in config.eval.protocols:
+        if protocol == "pseudo":  # hides other tokens, for whose sake alone nobody needs a reference
+            continue
+        for eval_len, windows in PROTOCOLS[protocol](config.eval, train_len, causal).items():
+            context = np.ones(batch.targets.shape[1], dtype=np.int64)
+            scored = np.zeros_like(batch.scored)
+            for start, _, score_start, score_stop in windows:
+                context[score_start:score_stop] = np.arange(score_start, score_stop) - start + 1
+                scored[:, score_start:score_stop] = batch.scored[:, score_start:score_stop]
+            known = {("unigram", "unigram"): unigram_nll}
+            if causal:
+                seen = [source.references(tokens, context, train_len) for tokens in held_out.tokens]
+                known |= {(kind, seen[0][kind].label): np.stack([one[kind].nll for one in seen]) for kind in seen[0]}
+            for (kind, name), nll in known.items():
+                sums = np.where(scored, nll, 0.0).sum(axis=1)
+                rows = rows_of(held_out, label(config.eval, protocol), eval_len, sums, scored.sum(axis=1))
+                frames.append(rows.assign(kind=kind, scheme=name))
+    rows = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
+    return label_rows(rows, config, run="reference", seed=0)
+
+
+def label_rows(rows: pd.DataFrame, config: Config, **columns: object) -> pd.DataFrame:
+    """The rows with every column of rows.csv; `columns` holds what the config does not say."""
+    return rows.assign(**(labels(config) | columns))[COLUMNS]
+
+
+def labels(config: Config) -> dict[str, object]:
+    """What a config says about its rows."""
+    return {
+        "experiment": config.name,
+        "objective": config.objective["_target_"].rpartition(".")[2].lower(),
+        "data": config.data["_target_"].rpartition(".")[2].lower() + ("(joined)" if config.data.get("join") else ""),
+        "train_len": config.train.train_len,
+    }

@@ -1,0 +1,1 @@
+"""What rows say: perplexity over seeds, comparisons, verdicts. Imports no torch."""

@@ -1,0 +1,73 @@
+"""One machine: a bounded number of runs side by side, each in a fresh process, so that a killed one costs itself alone."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerProcess
+
+from extrap.config.schema import Config
+from extrap.runs.digest import MODULES, scheme_modules
+from extrap.sweep.engines.places import keep_sockets_short, places
+from extrap.sweep.worker import give_up, run_one
+
+
+class Local:
+    """As many runs at once as there are cores, or as fit on the GPUs; a positive n_jobs says otherwise.
+
+    Processes come from a server that has imported everything, so that one starts in milliseconds, and end with this one.
+    """
+
+    def __init__(self, n_jobs: int) -> None:
+        if n_jobs == 0 or n_jobs < -1:
+            raise ValueError(f"expected n_jobs to be -1, for as many as there is room for, or at least 1, found {n_jobs}")
+        self.n_jobs = n_jobs
+
+    def run(self, configs: list[Config]) -> None:
+        keep_sockets_short()
+        context = multiprocessing.get_context("forkserver")
+        # schemes, too: a run is of the program as it was when the sweep began; the optimizer would import the last of them
+        schemes = sorted({module for config in configs for module in scheme_modules(config.position)})
+        modules = ["extrap.runs.digest", *(f"extrap.{name}" for name in MODULES), *schemes]
+        context.set_forkserver_preload([*modules, "hydra", "extrap.sweep.engines.local", "torch._dynamo"])
+        waiting, free = list(configs), places(configs[0], self.n_jobs)
+        running: dict[ForkServerProcess, tuple[Config, str | None]] = {}
+        try:
+            while waiting or running:
+                while waiting and free:
+                    config, gpu = waiting.pop(0), free.pop(0)
+                    process = context.Process(target=_child, args=(config, gpu), daemon=True)
+                    process.start()
+                    running[process] = config, gpu
+                wait([process.sentinel for process in running])
+                for process in [process for process in running if not process.is_alive()]:
+                    config, gpu = running.pop(process)
+                    _tell_if_killed(process, config)
+                    free.append(gpu)
+        finally:
+            for process in running:
+                process.kill()
+                process.join()
+
+
+def _child(config: Config, gpu: str | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the sweep decides what Ctrl-C ends
+    threading.Thread(target=_end_with_the_sweep, daemon=True).start()
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    run_one(config)
+
+
+def _end_with_the_sweep() -> None:
+    sweep = multiprocessing.parent_process()
+    assert sweep is not None
+    sweep.join()
+    os._exit(1)
+
+
+def _tell_if_killed(process: ForkServerProcess, config: Config) -> None:
+    if process.exitcode is not None and process.exitcode < 0:
+        name = signal.Signals(-process.exitcode).name
+        hint = "; a machine that runs out of memory does that: run fewer side by side" if name == "SIGKILL" else ""
+        give_up(config, f"its process was ended by {name}{hint}")

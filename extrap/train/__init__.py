@@ -1,0 +1,1 @@
+"""Training one encoder, on one processor or several."""

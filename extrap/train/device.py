@@ -1,0 +1,106 @@
+"""What this machine has, and what it does well."""
+
+import ctypes
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from extrap.config.schema import Device, Precision
+from extrap.errors import UserError
+from extrap.train import distributed
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
+
+
+def pick_device(wanted: Device) -> torch.device:
+    """Raises UserError where there is none of that kind."""
+    if wanted is Device.cuda and not torch.cuda.is_available():
+        raise UserError("runtime.device=cuda: no CUDA device was found here; take runtime.device=cpu or auto")
+    name = wanted.value if wanted is not Device.auto else "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and (n := distributed.n_processes_here()) > max(1, torch.cuda.device_count()):
+        raise UserError(
+            f"torchrun --nproc-per-node={n}: expected at most one process a CUDA device, found {torch.cuda.device_count()} "
+            "devices; lower it, or take runtime.device=cpu"
+        )
+    return torch.device(name)
+
+
+def pick_precision(wanted: Precision, device: torch.device) -> Precision:
+    """bf16 where the machine has units for it; elsewhere it would be emulated and slower than fp32."""
+    if wanted is not Precision.auto:
+        return wanted
+    if device.type == "cuda":
+        has_units = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        capabilities = torch.cpu.get_capabilities()
+        has_units = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return Precision.bf16 if has_units else Precision.fp32
+
+
+def arithmetic(device: torch.device) -> dict[str, str | int]:
+    """What the last bits of sums hang on: they are taken in another order with other vector units, threads or kernels."""
+    cuda = device.type == "cuda"
+    return {
+        "torch": str(torch.__version__),  # a class of its own, which no checkpoint may hold
+        "device": torch.cuda.get_device_name(device) if cuda else torch.cpu.get_capabilities().get("cpu_name", "cpu"),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def cores() -> int:
+    """That this process may use: no more than its affinity and the quota of its container let it."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        groups = Path("/proc/self/cgroup").read_text()
+    except OSError:  # no Linux
+        return here
+    return max(1, min(here, int(cpu_quota(Path("/sys/fs/cgroup"), groups))))
+
+
+def cpu_quota(root: Path, groups: str) -> float:
+    """Cores that control groups leave a process, the smallest quota of its groups and all above them; 2**31 without one.
+
+    `root` is where the groups are mounted, `groups` what /proc/self/cgroup tells: ID:CONTROLLERS:PATH, a line each. Within a
+    container PATH may be that of the machine outside, and the container's own group is `root`.
+    Source: cgroups(7); cpu.max of version 2, cpu.cfs_quota_us and cpu.cfs_period_us of version 1.
+    """
+    quotas = [2.0**31]
+    for _, controllers, path in (line.split(":", 2) for line in groups.splitlines()):
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mount = root / controllers if controllers else root
+        group = mount / path.strip("/")
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(mount):
+                quotas.append(_quota_of(folder))
+    return min(quotas)
+
+
+def _quota_of(folder: Path) -> float:
+    try:
+        if (folder / "cpu.max").exists():
+            quota, period = map(float, (folder / "cpu.max").read_text().replace("max", "inf").split())
+        else:
+            quota, period = (float((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+    except (OSError, ValueError):
+        return 2.0**31
+    return quota / period if 0 < quota < float("inf") else 2.0**31
+
+
+def physical_memory() -> int:
+    """Bytes."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def keep_freed_memory() -> None:
+    """Lets this process reuse the memory of large tensors instead of handing it back and fetching it page by page.
+
+    The C library of Linux does the latter by default; a training step on small batches takes a sixth longer for it.
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda option, value: None)  # not every C library has it
+        for option, size in ((M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**26), (M_MMAP_THRESHOLD, 2**25)):
+            mallopt(option, size)
