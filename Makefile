@@ -98,7 +98,7 @@ WORDS := $(if $(findstring $(QUOTE),$(ARGS))$(findstring ",$(ARGS))$(findstring 
 EXTRA := $(patsubst %,.venv/extra-%,$(filter ray slurm,$(LAUNCHER)))
 
 sweep: $(READY) $(EXTRA)  ## train and evaluate all runs of EXPERIMENT that are not finished, then its report
-	@.venv/bin/python -m experiments.run experiment=$(EXPERIMENT) $(ENGINE) $(WORDS)
+	@.venv/bin/python -m extrap experiment=$(EXPERIMENT) $(ENGINE) $(WORDS)
 
 status: $(READY)  ## how far each sweep is (or EXPERIMENT alone), from its files, while it runs here or elsewhere
 	@.venv/bin/python -m extrap.sweep.progress --results $(RESULTS) $(if $(filter EXPERIMENT,$(GIVEN)),$(EXPERIMENT))
@@ -116,11 +116,11 @@ claims: $(READY)  ## what the tracked rows say about published claims, without t
 	@.venv/bin/python -m experiments.report --results $(RESULTS) claims
 
 paper: $(READY) $(EXTRA)  ## what the figures of papers need, and the figures; FIGURE=NAME: one of them; SCALE=gpu: larger models
-	@needs=$$(.venv/bin/python -m experiments.remake needs $(FIGURE) $(if $(SCALE),--scale $(SCALE))) || exit; \
+	@needs=$$(.venv/bin/python -m experiments.papers.remake needs $(FIGURE) $(if $(SCALE),--scale $(SCALE))) || exit; \
 	for experiment in $$needs; do \
-	    .venv/bin/python -m experiments.run experiment=$$experiment $(ENGINE) $(WORDS) || failed=1; \
+	    .venv/bin/python -m extrap experiment=$$experiment $(ENGINE) $(WORDS) || failed=1; \
 	done; \
-	.venv/bin/python -m experiments.remake --results $(RESULTS) draw $(FIGURE) && exit $${failed:-0}
+	.venv/bin/python -m experiments.papers.remake --results $(RESULTS) draw $(FIGURE) && exit $${failed:-0}
 
 bench: .venv/extra-bench  ## how fast it is against the peers, a few minutes; leave the machine alone meanwhile
 	@.venv/bin/python -m experiments.bench $(ARGS)
@@ -147,7 +147,7 @@ check: $(READY)  ## lint and types
 
 smoke: $(READY) $(EXTRA)  ## the whole path in about a minute, with models too small to mean anything
 	@rm -rf $(RESULTS)/runs/smoke
-	@.venv/bin/python -m experiments.run experiment=smoke $(ENGINE) $(WORDS)
+	@.venv/bin/python -m extrap experiment=smoke $(ENGINE) $(WORDS)
 
 clean:  ## remove the virtual environment and caches, never results
 	@rm -rf .venv *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

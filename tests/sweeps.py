@@ -20,7 +20,7 @@ ON_LINUX = pytest.mark.skipif(not Path("/proc/locks").exists(), reason="looks in
 
 
 def command(results: Path, *overrides: str) -> list[str]:
-    return [sys.executable, "-m", "experiments.run", *TINY, f"runtime.results_dir={results}", *overrides]
+    return [sys.executable, "-m", "extrap", *TINY, f"runtime.results_dir={results}", *overrides]
 
 
 def run(results: Path, *overrides: str, root: Path = ROOT) -> subprocess.CompletedProcess:

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from rows import both_protocols, many, scheme_rows, shuffled, with_floor
 
-from experiments.report import in_letters_of
 from extrap.report.answer import WIDTH, answer, shortened, still_falling
+from extrap.report.report import in_letters_of
 from extrap.report.typesetting import number
 from extrap.results.rows import MISSING, TRAINING, load_missing, load_rows, load_training
 from extrap.stats.pairs import extrapolates, pairs

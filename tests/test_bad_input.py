@@ -220,7 +220,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
 
 
 def test_the_command_ends_with_one_line_and_code_2(tmp_path):
-    command = [sys.executable, "-m", "experiments.run", *TINY, f"runtime.results_dir={tmp_path}", "position=ropee"]
+    command = [sys.executable, "-m", "extrap", *TINY, f"runtime.results_dir={tmp_path}", "position=ropee"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 2
     assert done.stdout == ""

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from rows import both_protocols, scheme_rows, with_floor
 
-from experiments.report import write_report
+from extrap.report.report import write_report
 from extrap.report.tables import NOTHING
 from extrap.results.rows import COLUMNS, MISSING, TRAINING
 from extrap.stats.pairs import extrapolates, pairs

@@ -40,7 +40,8 @@ FAILING = """
 import sys
 from datetime import timedelta
 from extrap.sweep import ranks
-from experiments import report, run
+from extrap.report import report
+    from extrap.sweep import sweep as run
 from extrap.train import distributed, loop as train
 
 ranks.GRACE = timedelta(seconds=1)
@@ -97,7 +98,7 @@ def alone(tmp_path_factory) -> Path:
 
 
 def test_two_processes_write_what_one_does(alone, tmp_path):
-    done = torchrun("-m", "experiments.run", *TINY, *CAUSAL, f"runtime.results_dir={tmp_path}")
+    done = torchrun("-m", "extrap", *TINY, *CAUSAL, f"runtime.results_dir={tmp_path}")
     assert done.returncode == 0
     (remark,) = done.stderr.splitlines()
     assert remark.startswith("held-out text: "), "told once, not by each process"
@@ -150,7 +151,7 @@ def test_processes_that_have_read_different_programs_do_not_begin(tmp_path, monk
 
 
 def test_an_error_is_one_line_of_rank_0_and_the_exit_code_of_all(tmp_path):
-    done = torchrun("-m", "experiments.run", *TINY, *CAUSAL, "train.batch_size=1", f"runtime.results_dir={tmp_path}")
+    done = torchrun("-m", "extrap", *TINY, *CAUSAL, "train.batch_size=1", f"runtime.results_dir={tmp_path}")
     told = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert told == [
         "error: train.batch_size: expected at least one sequence a process, found 1 for 2 processes; start fewer"

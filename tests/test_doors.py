@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.run import refuse_left_over
 from extrap.config import compose
 from extrap.config.compose import compose_grid
 from extrap.config.overrides import as_typed
@@ -20,6 +19,7 @@ from extrap.files import as_path
 from extrap.sweep import ranks
 from extrap.sweep.engines import places
 from extrap.sweep.progress import Run, progress_line
+from extrap.sweep.sweep import refuse_left_over
 from extrap.train.device import cpu_quota
 
 ROOT = Path(__file__).parents[1]
@@ -100,7 +100,7 @@ def test_an_option_of_the_swept_schemes_needs_none_of_the_default_one():
 
 
 def test_help_shows_what_can_be_chosen_and_every_option():
-    line = [sys.executable, "-m", "experiments.run", "position=local", "--help"]
+    line = [sys.executable, "-m", "extrap", "position=local", "--help"]
     done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     for part in ("position=alibi | kerple", "hydra/launcher=", "  position.window=64\n", "train.precision=auto\n"):
@@ -177,7 +177,7 @@ def test_processes_that_torchrun_has_not_started_are_told():
 
 
 def test_the_command_tells_of_left_over_processes_within_seconds(tmp_path):
-    line = [sys.executable, "-m", "experiments.run", *TINY, f"runtime.results_dir={tmp_path}"]
+    line = [sys.executable, "-m", "extrap", *TINY, f"runtime.results_dir={tmp_path}"]
     left = {"WORLD_SIZE": "4", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}
     for more, told in (
         ({}, "torchrun did not start"),

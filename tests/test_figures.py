@@ -20,7 +20,6 @@ from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 from rows import both_protocols, many, scheme_rows, shuffled, with_floor
 
-from experiments.report import report_again
 from extrap.config.compose import CONF
 from extrap.report.curves import LOOKS, looks_of, spread
 from extrap.report.drawing import snapped
@@ -35,6 +34,7 @@ from extrap.report.figures import (
     save_figure,
 )
 from extrap.report.pairs import pairs_figure, pairs_table
+from extrap.report.report import report_again
 from extrap.results.rows import load_rows, rounded, save_rows, save_table
 from extrap.stats.pairs import extrapolates, pairs
 

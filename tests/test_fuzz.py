@@ -21,11 +21,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments import run
-from experiments.run import main
 from extrap.config.compose import CONF, compose_grid
 from extrap.data.text import Text
 from extrap.runs import cell as cells
+from extrap.sweep import sweep as run
+from extrap.sweep.sweep import main
 
 TINY = ["experiment=smoke", "position=rope", "seed=0", "data=markov", "objective=causal"]
 SECONDS = 300  # after which a case counts as hanging, on a busy machine too
@@ -122,7 +122,7 @@ INTERPOLATIONS = st.sampled_from([
     "${oc.env:NOT_SET,${nope}}", "${oc.select:1:2}", "${name}${", "'${nope}'", "'${'", "'${oc.env:}'",
 ])  # fmt: skip
 FOREIGN = listed("""os.system subprocess.Popen builtins.eval builtins.dict torch.load torch.nn.Linear pathlib.Path hydra.main
-    extrap.runs.cell.prepare extrap.errors.UserError extrap.config.schema.Config experiments.run.main""")
+    extrap.runs.cell.prepare extrap.errors.UserError extrap.config.schema.Config extrap.sweep.sweep.main""")
 PACKAGES = {"position": "extrap.positions", "data": "extrap.data", "objective": "extrap.objectives"}
 
 

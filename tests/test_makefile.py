@@ -102,7 +102,7 @@ def test_an_environment_whose_python_is_gone_is_made_anew(checkout):
 
 def test_what_python_is_asked_to_do(checkout):
     checkout.commands("setup")
-    run = "-m experiments.run experiment="
+    run = "-m extrap experiment="
     local = "hydra/launcher=local hydra.launcher.n_jobs"
     assert checkout.commands("sweep", "ARGS=data.train=[a(1).txt] position=glob(*)") == [
         f"{run}main {local}=-1 data.train=[a(1).txt] position=glob(*)"

@@ -17,9 +17,10 @@ from matplotlib.text import Text
 from paper_rows import LENGTHS, make_results
 from scipy import stats
 
-from experiments import papers, remake
+from experiments import papers
 from experiments.claims.published import load_published
-from experiments.overlay import DASHES, OURS
+from experiments.papers import remake
+from experiments.papers.overlay import DASHES, OURS
 from experiments.report import draw_all
 from experiments.speed.timings import load_timings
 from extrap.config.compose import CONF, compose_grid

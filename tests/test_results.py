@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rows import both_protocols, many, scheme_rows
 
-from experiments.report import draw_all, gather, gather_several, report_again, write_report
+from experiments.report import draw_all
 from extrap.data.documents import Documents
 from extrap.errors import UserError
 from extrap.files import is_locked, write_atomic
+from extrap.report.report import gather, gather_several, report_again, write_report
 from extrap.report.scored import scored_text
 from extrap.report.tables import NOTHING
 from extrap.results.folders import claim, differences, finish, refuse_changed, refuse_mixed, refuse_other_config
@@ -517,7 +518,7 @@ def test_runs_are_collected_while_no_other_report_can_be_written(tmp_path, monke
     finished(tmp_path / "runs" / "made", "rope", 0)
     lock = tmp_path / "runs" / "made" / "locks" / "report.lock"
     seen = []
-    monkeypatch.setattr("experiments.report.collect", lambda runs: seen.append(is_locked(lock)) or collect(runs))
+    monkeypatch.setattr("extrap.report.report.collect", lambda runs: seen.append(is_locked(lock)) or collect(runs))
     gather(tmp_path, "made", "a test")
     assert seen == [True]
     assert not is_locked(lock)

@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments import run
-from experiments.run import main
 from extrap.config import compose
 from extrap.config.compose import compose_grid
 from extrap.config.specs import target
@@ -19,6 +17,8 @@ from extrap.errors import UserError
 from extrap.files import write_sealed
 from extrap.results.folders import claim
 from extrap.runs.cell import prepare_grid
+from extrap.sweep import sweep as run
+from extrap.sweep.sweep import main
 from extrap.train.loop import load_tensors
 
 ROOT = Path(__file__).parents[1]
@@ -228,7 +228,7 @@ def checkout(tmp_path_factory):
 def command(checkout: Path, *arguments: str | bytes) -> str:
     before = sorted(path for path in checkout.rglob("*") if "__pycache__" not in path.parts)
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.run", *TINY, *arguments],
+        [sys.executable, "-m", "extrap", *TINY, *arguments],
         capture_output=True, text=True, cwd=checkout, timeout=300, env={**os.environ, "PYTHONPATH": str(checkout)},
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")

@@ -316,8 +316,8 @@ def test_a_run_that_diverges_is_told_and_has_no_number(tmp_path):
 
 SHORT_OF_MEMORY = """
 import resource, sys
-import extrap.sweep.engines.local, experiments.report  # all that a sweep imports, before it is measured
-from experiments.run import main
+import extrap.sweep.engines.local, extrap.report.report  # all that a sweep imports, before it is measured
+from extrap.sweep.sweep import main
 used = int(next(line for line in open("/proc/self/status") if line.startswith("VmData")).split()[1]) * 1024
 resource.setrlimit(resource.RLIMIT_DATA, (used + {more}, used + {more}))
 sys.exit(main(sys.argv[1:]))

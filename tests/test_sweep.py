@@ -43,7 +43,7 @@ def test_a_sweep_writes_and_prints_everything(swept):
         expected = {"config.yaml", "train.csv", "model.pt", "meta.json", "SHA256SUMS", "eval.csv"}
         assert {p.name for p in run_folder.iterdir()} == expected
     told = yaml.safe_load((folder / "provenance.yaml").read_text())
-    assert told["command"].startswith("python -m experiments.run experiment=smoke data=markov")
+    assert told["command"].startswith("python -m extrap experiment=smoke data=markov")
     assert told["runs"] == 2
     assert len(told["made_by"]) == 1
     assert told["config"]["train"]["max_steps"] == 100

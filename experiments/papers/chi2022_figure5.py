@@ -15,7 +15,7 @@ make paper FIGURE=chi2022_figure5
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.overlay import (
+from experiments.papers.overlay import (
     CURVE,
     OURS,
     band_over,

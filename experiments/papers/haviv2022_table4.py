@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.overlay import OURS, band_over, key, new_figure, paper_style, ratio_ticks
+from experiments.papers.overlay import OURS, band_over, key, new_figure, paper_style, ratio_ticks
 from extrap.report.curves import LOOKS
 from extrap.results.rows import rounded
 from extrap.stats.perplexity import perplexity, t_half_width

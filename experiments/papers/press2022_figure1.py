@@ -13,8 +13,8 @@ make paper FIGURE=press2022_figure1
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.overlay import draw_panels, our_ratios, pair_lengths, published_ratios, with_own
 from experiments.papers import PRESS2022
+from experiments.papers.overlay import draw_panels, our_ratios, pair_lengths, published_ratios, with_own
 
 NEEDS = ("causal_64/rows.csv", "causal/rows.csv")
 SCHEMES = ("alibi", "rope", "sinusoidal", "t5")

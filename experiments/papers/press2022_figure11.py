@@ -15,7 +15,8 @@ make paper FIGURE=press2022_figure11
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.overlay import (
+from experiments.papers import PRESS2022
+from experiments.papers.overlay import (
     OURS,
     band_over,
     curves,
@@ -30,7 +31,6 @@ from experiments.overlay import (
     published_ratios,
     with_own,
 )
-from experiments.papers import PRESS2022
 from extrap.report.curves import LOOKS, looks_of
 
 NEEDS = ("stride1/rows.csv",)

@@ -14,8 +14,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.overlay import DASHES, OURS, key, new_figure, paper_style, ratio_ticks
 from experiments.papers import PRESS2022
+from experiments.papers.overlay import DASHES, OURS, key, new_figure, paper_style, ratio_ticks
 from extrap.report.curves import LOOKS
 from extrap.results.rows import rounded
 

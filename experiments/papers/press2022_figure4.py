@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.overlay import (
+from experiments.papers import PRESS2022
+from experiments.papers.overlay import (
     CURVE,
     OURS,
     band_over,
@@ -28,7 +29,6 @@ from experiments.overlay import (
     paper_style,
     published_ppl,
 )
-from experiments.papers import PRESS2022
 from extrap.report.curves import looks_of
 from extrap.results.rows import rounded
 from extrap.stats.perplexity import perplexity, refuse_other_targets, t_half_width

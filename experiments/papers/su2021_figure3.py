@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.overlay import OURS, band_over, key, new_figure, paper_style, with_own
+from experiments.papers.overlay import OURS, band_over, key, new_figure, paper_style, with_own
 from extrap.report.curves import looks_of
 from extrap.results.rows import rounded
 from extrap.stats.perplexity import t_half_width

@@ -31,7 +31,7 @@ MEMORY_NOTE = """\
 Megabytes (10^6 bytes) at the peak above the model and its libraries, in the same process; in parentheses over that of half
 the length."""
 SWEEP_NOTE = """\
-The same runs by `python -m experiments.run`, start-up included. Busy cores: processor time over time."""
+The same runs by `python -m extrap`, start-up included. Busy cores: processor time over time."""
 EQUALITY_NOTE = """\
 The largest difference to the definition in float64, relative to its largest number, over all layers of the trained
 encoders and both objectives; training: what comes out and the gradients. A difference above 1e-5 would have ended the

@@ -41,7 +41,7 @@ def sweep(overrides: list[str]) -> tuple[float, float]:
     """Seconds, and the mean number of busy cores."""
     with TemporaryDirectory() as folder:
         worked, began = _processor_seconds(), time.perf_counter()
-        in_a_process("experiments.run", *SWEEP, *overrides, f"runtime.results_dir={folder}")
+        in_a_process("extrap", *SWEEP, *overrides, f"runtime.results_dir={folder}")
         seconds = time.perf_counter() - began
     return seconds, (_processor_seconds() - worked) / seconds
 

@@ -1,6 +1,6 @@
 """One run over several processes: what rank 0 of torchrun tells the others, and what these do.
 
-Rank 0 is `python -m experiments.run` but for one thing: instead of handing runs to workers it takes part in each of them
+Rank 0 is `python -m extrap` but for one thing: instead of handing runs to workers it takes part in each of them
 itself, and so do all others, in step. They read no config, write no result and print nothing.
 """
 

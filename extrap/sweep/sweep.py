@@ -1,8 +1,8 @@
 """Runs an experiment: every cell of its sweep that is not finished, and then its report.
 
-    python -m experiments.run experiment=main [any Hydra override ...]
-    python -m experiments.run --help                        # what can be chosen, and every option
-    torchrun --nproc-per-node 2 -m experiments.run ...      # one run at a time, over two GPUs
+    python -m extrap experiment=main [any Hydra override ...]
+    python -m extrap --help                        # what can be chosen, and every option
+    torchrun --nproc-per-node 2 -m extrap ...      # one run at a time, over two GPUs
 
 Errors in the config or the data end it before any training, with one line and exit code 2. Runs that fail do not stop
 the others; they are listed at the end, with exit code 1. A run that is finished is never run again.
@@ -70,7 +70,7 @@ def sweep(overrides: list[str], ranks: "Ranks | None" = None) -> int:
         run = partial(ranks.execute_all, cells)
     try:
         with locked(configs[0].sweep_lock, seconds=0):
-            return _run_and_report(cells, run, shlex.join(["python", "-m", "experiments.run", *overrides]))
+            return _run_and_report(cells, run, shlex.join(["python", "-m", "extrap", *overrides]))
     except Timeout as error:
         raise UserError(
             f"another sweep is at work on {configs[0].folder.parent}; wait until it has ended (make status shows how far it "
@@ -79,7 +79,7 @@ def sweep(overrides: list[str], ranks: "Ranks | None" = None) -> int:
 
 
 def _run_and_report(cells: "list[Cell]", run: Callable[[], None], command: str) -> int:
-    from experiments.report import gather
+    from extrap.report.report import gather
     from extrap.runs.cell import store_documents
     from extrap.runs.run import write_references
     from extrap.sweep.progress import Progress, save_plan
@@ -148,7 +148,7 @@ def refuse_left_over(environment: Mapping[str, str]) -> None:
     if environment.get("WORLD_SIZE", "1") != "1" and {"RANK", "MASTER_ADDR"} <= {*named}:
         raise UserError(
             f"WORLD_SIZE={environment['WORLD_SIZE']} and RANK={environment['RANK']} are set, but torchrun did not start "
-            f"this: unset {' '.join(named)}; several processes are started by torchrun -m experiments.run ..."
+            f"this: unset {' '.join(named)}; several processes are started by torchrun -m extrap ..."
         )
 
 
@@ -165,8 +165,3 @@ def main_of_several(overrides: list[str]) -> int:
     code = main(overrides, ranks)
     ranks.end(code)
     return code
-
-
-if __name__ == "__main__":
-    several = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"  # torchrun sets both
-    sys.exit((main_of_several if several else main)(sys.argv[1:]))

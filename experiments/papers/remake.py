@@ -1,13 +1,14 @@
 """Figures of papers, remade from tracked rows: finds those in experiments/papers, draws and captions them. Imports no torch.
 
-python -m experiments.remake needs [FIGURE]   the experiments that a figure, or all, are drawn from
-python -m experiments.remake draw [FIGURE]    results/papers/<figure>.{png,pdf,svg,csv,md}
+python -m experiments.papers.remake needs [FIGURE]   the experiments that a figure, or all, are drawn from
+python -m experiments.papers.remake draw [FIGURE]    results/papers/<figure>.{png,pdf,svg,csv,md}
 """
 
 import argparse
 import importlib
 import inspect
 import pkgutil
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from matplotlib.figure import Figure
 
 from experiments import papers
 from experiments.claims.published import load_published
-from experiments.overlay import OURS
+from experiments.papers.overlay import OURS
 from experiments.speed.timings import load_timings
 from extrap.errors import UserError, nearest
 from extrap.files import as_path, write_atomic
@@ -48,7 +49,8 @@ class PaperFigure(Protocol):
 
 def paper_figures() -> dict[str, PaperFigure]:
     """Every figure by its name."""
-    names = sorted(module.name for module in pkgutil.iter_modules(papers.__path__))
+    found = (module.name for module in pkgutil.iter_modules(papers.__path__))
+    names = sorted(name for name in found if re.match(r"[a-z]+\d{4}_", name))  # an author and a year
     return {name: cast(PaperFigure, importlib.import_module(f"{papers.__name__}.{name}")) for name in names}
 
 

@@ -1,0 +1,164 @@
+"""A report: rows, tables, figures and verdicts of one sweep or of several, written as a whole or not at all."""
+
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from textwrap import wrap
+
+import pandas as pd
+
+from extrap.errors import UserError
+from extrap.files import locked, write_atomic
+from extrap.report.answer import WIDTH, answer
+from extrap.report.figures import draw, save_figure
+from extrap.report.latex import remove_others, write_latex
+from extrap.report.pairs import is_drawn, pairs_figure, pairs_table
+from extrap.report.scored import scored_text
+from extrap.report.tables import csv_table, markdown_table
+from extrap.report.typesetting import NONE
+from extrap.results.folders import evaluated, load_config
+from extrap.results.rows import (
+    collect,
+    collect_missing,
+    collect_training,
+    join,
+    kept,
+    load_missing,
+    load_provenance,
+    load_rows,
+    load_training,
+    provenance,
+    refuse_to_lose,
+    save_rows,
+    save_table,
+    with_kept,
+)
+from extrap.stats.pairs import extrapolates, pairs
+from extrap.stats.perplexity import refuse_other_targets
+
+
+def gather(results: Path, name: str, command: str, table: str = "") -> None:
+    """Writes results/<name>/ from the evaluated runs and prints the answer; `command` is recorded as what made them."""
+    folder, runs = results / name, results / "runs" / name
+    first = evaluated(runs)[0]
+    with locked(runs / "locks" / "report.lock", seconds=600):  # a sweep and `make report` may come at once
+        rows, missing = collect(runs), collect_missing(runs)
+        if not (rows["kind"] == "scheme").any():
+            raise UserError(_why_nothing(runs, missing))
+        refuse_to_lose(folder, load_config(first / "config.yaml"))
+        training = collect_training(runs)
+        stay, earlier = kept(folder, rows, missing), None
+        if stay:
+            earlier = load_provenance(folder / "provenance.yaml")
+            rows = with_kept(rows, load_rows(folder / "rows.csv"), stay)
+            missing = with_kept(missing, load_missing(folder / "missing.csv"), stay)
+            training = with_kept(training, load_training(folder / "training.csv"), stay)
+        write_whole(folder, rows, missing, training, provenance(runs, command, stay, earlier), table)
+    if stay:
+        told = f"kept of the report that stood there, and not made here (provenance.yaml says by what): {', '.join(stay)}"
+        print(*wrap(told, WIDTH), sep="\n")
+
+
+def gather_several(results: Path, names: list[str], table: str = "") -> None:
+    """Writes results/<name>+<name>/ from the reports of these names, which stay as they are, and prints the answer."""
+    command = f"python -m experiments.report gather {' '.join(names)}"
+    rows, missing, training, told = join([results / name for name in names], command)
+    refuse_other_targets(rows)
+    write_whole(results / "+".join(names), rows, missing, training, told, table)
+
+
+def write_whole(
+    folder: Path, rows: pd.DataFrame, missing: pd.DataFrame, training: pd.DataFrame, made_by: str, table: str
+) -> None:
+    """All files of a report, or none where one of them cannot be made; prints the answer, and what was written."""
+    with all_or_nothing(folder) as draft:
+        save_rows(draft / "rows.csv", rows)
+        save_table(draft / "missing.csv", missing)
+        save_rows(draft / "training.csv", training)
+        write_atomic(draft / "provenance.yaml", made_by)
+        rows = load_rows(draft / "rows.csv")
+        compared, against_window = pairs(rows), extrapolates(rows)
+        write_report(rows, missing, compared, against_window, draft, table)
+        written = sorted(path.name for path in draft.iterdir())
+    told = answer(rows, missing, training, compared, against_window)
+    print(f"\n{in_letters_of(sys.stdout.encoding, told)}\n\nwritten: {folder}")
+    print(*wrap("  ".join(written), WIDTH, initial_indent="  ", subsequent_indent="  "), sep="\n")
+
+
+def in_letters_of(encoding: str, text: str) -> str:
+    """Signs that a terminal does not have in others as wide; what else it lacks is for the command to replace."""
+    for sign, plain in (("±", "~"), (NONE, "-")):
+        try:
+            sign.encode(encoding)
+        except UnicodeEncodeError:
+            text = text.replace(sign, plain)
+    return text
+
+
+def _why_nothing(runs: Path, missing: pd.DataFrame) -> str:
+    if missing.empty:
+        return f"{runs}: no run is finished yet; make status shows how far they are"
+    return f"{runs}: no run has rows ({', '.join(sorted(set(missing['reason'])))}); a lower train.lr may mend that"
+
+
+@contextmanager
+def all_or_nothing(folder: Path) -> Iterator[Path]:
+    """A place to write to: at the end its files replace those of the folder, after an error none of them does."""
+    folder.mkdir(exist_ok=True)
+    for left in folder.glob(".draft-*"):  # by a report that was killed
+        shutil.rmtree(left)
+    with TemporaryDirectory(prefix=".draft-", dir=folder) as name:
+        yield (draft := Path(name))
+        if in_the_way := [folder / path.name for path in draft.iterdir() if (folder / path.name).is_dir()]:
+            raise UserError(f"{in_the_way[0]} is a folder, expected a file or nothing; move it away")
+        written = sorted(draft.iterdir())
+        for path in written:
+            path.replace(folder / path.name)
+        remove_others(folder, {path.name for path in written})
+
+
+def write_report(
+    rows: pd.DataFrame,
+    missing: pd.DataFrame,
+    compared: pd.DataFrame,
+    against_window: pd.DataFrame,
+    folder: Path,
+    table: str = "",
+) -> list[Path]:
+    """Functions of the rows, of what is missing and of how many documents there were; returns what was written.
+
+    `compared` and `against_window` are pairs(rows) and extrapolates(rows) of these rows; `table` says what the narrow table
+    of LaTeX shows (see choose in extrap/report/latex.py).
+    """
+    scored = f"\n{scored_text(rows, _held_out_documents(folder))}\n"
+    save_table(folder / "table.csv", csv_table(rows, compared))
+    write_atomic(folder / "table.md", markdown_table(rows, compared, missing) + scored)
+    written = [folder / "table.csv", folder / "table.md"]
+    written += [*write_latex(folder, rows, compared, missing, table), *draw(rows, folder)]
+    if len(compared):  # a single scheme has nobody to be compared with
+        if is_drawn(compared):
+            written += save_figure(pairs_figure(compared), compared, folder / "pairs")
+        else:
+            save_table(folder / "pairs.csv", compared)
+            written.append(folder / "pairs.csv")
+    if len(against_window):
+        save_table(folder / "extrapolates.csv", against_window)
+        written.append(folder / "extrapolates.csv")
+    if len(compared) or len(against_window):
+        write_atomic(folder / "pairs.md", pairs_table(compared, against_window) + scored)
+        written.append(folder / "pairs.md")
+    return written
+
+
+def _held_out_documents(folder: Path) -> int | None:
+    """How many documents were held out, where that is recorded and they are not made as they are asked for."""
+    told = folder / "provenance.yaml"
+    return load_provenance(told)["config"]["data"].get("valid_documents") if told.exists() else None
+
+
+def report_again(folder: Path) -> list[Path]:
+    rows, missing = load_rows(folder / "rows.csv"), load_missing(folder / "missing.csv")
+    return write_report(rows, missing, pairs(rows), extrapolates(rows), folder)
