@@ -259,6 +259,7 @@ def test_layers_are_what_attention_gets_and_gives(trained):
 # peers
 
 
+@pytest.mark.slow
 def test_a_missing_extra_is_told_in_one_line():
     code = "import sys; sys.modules['x_transformers'] = sys.modules['transformers'] = None; sys.argv = ['bench']; "
     code += "import runpy; runpy.run_module('experiments.bench', run_name='__main__')"

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from marks import slow
 from torch.testing import assert_close
 
 from extrap.config.compose import compose_grid
@@ -150,6 +151,7 @@ def test_processes_that_have_read_different_programs_do_not_begin(tmp_path, monk
     assert not (cell.config.folder / "train.csv").exists()
 
 
+@pytest.mark.slow
 def test_an_error_is_one_line_of_rank_0_and_the_exit_code_of_all(tmp_path):
     done = torchrun("-m", "extrap", *TINY, *CAUSAL, "train.batch_size=1", f"runtime.results_dir={tmp_path}")
     told = [line for line in done.stderr.splitlines() if line.startswith("error:")]
@@ -190,7 +192,7 @@ def test_the_gradient_is_that_of_the_mean_over_all_scored_tokens(tmp_path, n):
 
 
 @pytest.mark.parametrize("overrides", [CAUSAL, MLM])
-@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize("n", [2, *slow(3)])
 def test_the_same_weights_have_the_same_rows_bit_for_bit(tmp_path, monkeypatch, overrides, n):
     cell = grid(tmp_path, *overrides)[-1]
     monkeypatch.setattr("extrap.score.evaluate.FORWARD_TOKENS", 160)  # several forward passes a read

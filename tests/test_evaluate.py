@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from marks import slow
 
 from extrap.config.compose import compose_grid
 from extrap.model import encoder as model
@@ -35,7 +36,7 @@ def rows(c, encoder):
 
 
 @pytest.mark.parametrize("objective", ["mlm", "causal"])
-@pytest.mark.parametrize("position", ["rope", "local", "alibi"])
+@pytest.mark.parametrize("position", ["local", *slow("rope", "alibi")])
 def test_rows_equal_a_loop_over_windows(tmp_path, objective, position):
     c, encoder = make(tmp_path, f"objective={objective}", f"position={position}")
     found = rows(c, encoder).set_index(["protocol", "eval_len", "document", "segment"])
@@ -183,7 +184,7 @@ class NotANumberFrom(Rope):
         return torch.where(pos[:, None] >= self.first, self.value, x)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("value", [math.nan, *slow(math.inf)])
 @pytest.mark.parametrize("objective", ["mlm", "causal"])
 def test_a_length_whose_loss_is_no_number_has_a_reason_and_no_row(tmp_path, monkeypatch, objective, value):
     c, encoder = make(tmp_path, f"objective={objective}", "eval.extensions=[none,window]")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from marks import slow
 from matplotlib.axis import Axis
 from matplotlib.collections import PolyCollection
 from matplotlib.image import imread
@@ -382,6 +383,7 @@ def test_text_stays_in_the_figure_and_apart(name, drawn):
 # files
 
 
+@pytest.mark.slow
 def test_all_are_written_with_captions_that_tell_what_differs(results, tmp_path):
     folder = tmp_path / "results"
     shutil.copytree(results, folder)
@@ -457,6 +459,7 @@ def test_missing_rows_are_told_in_a_line_and_are_no_error(results, tmp_path, cap
     assert (folder / "papers" / "haviv2022_table4.png").exists()
 
 
+@pytest.mark.slow
 def test_make_figures_draws_them_too(results, tmp_path, capsys):
     for name in ("main", "causal"):
         shutil.copytree(results / name, tmp_path / name)
@@ -537,7 +540,7 @@ def corpora(monkeypatch):
     monkeypatch.setenv("EXTRAP_CORPORA", "somewhere")
 
 
-@pytest.mark.parametrize("scale", ["", "_gpu"])
+@pytest.mark.parametrize("scale", ["", *slow("_gpu")])
 def test_what_figures_need_can_be_run(scale, corpora):
     for name in remake.needed_experiments(None, scale):
         assert (CONF / "experiment" / f"{name}.yaml").exists(), name

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from marks import slow
 from rows import both_protocols, many, scheme_rows
 
 from experiments.report import draw_all
@@ -359,6 +360,7 @@ def test_an_own_scheme_joins_the_rows_that_stand_there(tmp_path, capsys):
     ]
 
 
+@pytest.mark.slow
 def test_what_is_kept_stays_told_and_gives_way_to_runs_made_here(tmp_path, capsys):
     runs = tmp_path / "runs" / "made"
     other(tmp_path, runs)
@@ -379,9 +381,11 @@ def test_what_is_kept_stays_told_and_gives_way_to_runs_made_here(tmp_path, capsy
     ("changed", "told"),
     [
         ({"data": {"_target_": "stdlib", "sha256": "other"}}, "data.sha256"),
-        ({"train": CONFIG["train"] | {"precision": "fp32"}}, "train.precision: nothing -> fp32"),
-        ({"train": CONFIG["train"] | {"lr": 0.1}}, "train.lr: 0.002 -> 0.1"),
-        ({"eval": {"lengths": [128]}}, "eval.lengths"),
+        *slow(
+            ({"train": CONFIG["train"] | {"precision": "fp32"}}, "train.precision: nothing -> fp32"),
+            ({"train": CONFIG["train"] | {"lr": 0.1}}, "train.lr: 0.002 -> 0.1"),
+            ({"eval": {"lengths": [128]}}, "eval.lengths"),
+        ),
     ],
 )
 def test_rows_of_another_recipe_data_or_precision_are_never_joined(tmp_path, capsys, changed, told):
@@ -503,6 +507,7 @@ def test_a_report_of_runs_that_are_not_finished_says_so(tmp_path):
     assert f"{runs}: no run is finished yet" in refusal(gather, tmp_path, "made", "a test")
 
 
+@pytest.mark.slow
 def test_a_folder_in_the_place_of_a_table_is_told_before_anything_is_replaced(tmp_path, capsys):
     finished(tmp_path / "runs" / "made", "rope", 0)
     gather(tmp_path, "made", "a test")
@@ -549,6 +554,7 @@ def test_a_report_leaves_no_table_of_an_earlier_one(tmp_path, capsys):
     assert message.startswith("TABLE: nothing was scored at lengths=77")
 
 
+@pytest.mark.slow
 def test_a_bad_folder_is_told_in_a_line_and_stops_no_other(tmp_path, capsys):
     rows = many({"a": {128: [1.0], 256: [2.0]}})
     for name in ("a", "b", "c"):
@@ -563,6 +569,7 @@ def test_a_bad_folder_is_told_in_a_line_and_stops_no_other(tmp_path, capsys):
     assert (tmp_path / "claims" / "claims.md").exists()
 
 
+@pytest.mark.slow
 def test_a_report_can_be_made_again_from_its_rows_byte_for_byte(tmp_path, capsys):
     for scheme in ("rope", "alibi"):
         for seed in (0, 1):

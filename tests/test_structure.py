@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from marks import slow
 
 from extrap.config.compose import CONF, compose_grid
 from extrap.runs.digest import MODULES
@@ -174,7 +175,7 @@ def test_an_experiment_opens_with_what_it_is_and_its_command(path):
     assert yaml.safe_load(path.read_text())["name"] == path.stem  # or its results would overwrite another's
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*EXPERIMENTS[:2], *slow(*EXPERIMENTS[2:])], ids=lambda path: path.stem)
 def test_an_experiment_composes(path, monkeypatch):
     monkeypatch.setenv("EXTRAP_CORPORA", "corpora")
     cells = compose_grid([f"experiment={path.stem}", "seed=0,1", "position=rope,learned"])

@@ -68,7 +68,7 @@ def assert_survives(moment, results, swept):
     assert not [*results.rglob("*.partial"), *results.rglob(".draft-*")]
 
 
-@pytest.mark.parametrize("moment", moments(3))
+@pytest.mark.parametrize("moment", moments(1))
 def test_a_sweep_killed_at_some_moments_comes_to_the_same_rows(moment, tmp_path, swept):
     assert_survives(moment, tmp_path, swept)
 
@@ -93,6 +93,7 @@ def test_a_killed_worker_ends_its_own_run_alone(tmp_path, swept):
     assert rows(tmp_path) == rows(swept)
 
 
+@pytest.mark.slow
 @ON_LINUX
 def test_workers_end_with_their_sweep(tmp_path):
     folder = tmp_path / "runs" / "smoke" / "rope-seed0"
@@ -106,6 +107,7 @@ def test_workers_end_with_their_sweep(tmp_path):
 # ---- two at once
 
 
+@pytest.mark.slow
 def test_a_second_sweep_on_the_same_folder_is_refused(tmp_path):
     sweep = start(tmp_path, *LONG)
     try:
@@ -292,6 +294,7 @@ def test_a_disk_that_becomes_full_costs_nothing_that_was_finished(small_disk, sw
     assert rows(small_disk) == rows(swept)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_too_small_is_told_before_anything_is_trained(small_disk):
     done = run(small_disk, "model.d_model=256", "model.d_ff=1024", "model.n_layers=4")
     assert done.returncode == 2
@@ -303,6 +306,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_trained(small_disk)
 # ---- what has no number
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_is_told_and_has_no_number(tmp_path):
     done = run(tmp_path, "train.lr=1e20", "position=rope,nope")
     assert done.returncode == 2, "there is nothing to report"

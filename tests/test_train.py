@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from marks import slow
 from torch import nn
 
 from extrap.config.compose import compose_grid
@@ -57,7 +58,7 @@ def one_thread():
 
 @pytest.mark.parametrize("objective", ["mlm", "causal"])
 @pytest.mark.parametrize("tie", [True, False])
-@pytest.mark.parametrize("d_model", [32, 128, 1024])
+@pytest.mark.parametrize("d_model", [128, *slow(32, 1024)])
 def test_loss_at_the_start_is_log_v(tmp_path, objective, tie, d_model):
     c = cell(tmp_path, f"objective={objective}", f"model.tie={tie}", f"model.d_model={d_model}")
     assert loss_on_random_tokens(c, build_encoder(c)) == pytest.approx(math.log(256), abs=0.12)
@@ -176,7 +177,10 @@ def test_seeds_and_steps_differ(tmp_path):
     assert not torch.equal(build_encoder(c).embedding.weight, build_encoder(other).embedding.weight)
 
 
-@pytest.mark.parametrize("overrides", [[], ["train.precision=fp32"], ["model.dropout=0.2"], ["position=learned"]])
+@pytest.mark.parametrize(
+    "overrides",
+    [["model.dropout=0.2"], *slow([], ["train.precision=fp32"], ["position=learned"])],
+)
 def test_the_same_run_twice_has_the_same_bits(tmp_path, one_thread, overrides):
     a, b = cell(tmp_path / "a", *overrides), cell(tmp_path / "b", *overrides)
     execute(a)
@@ -187,7 +191,7 @@ def test_the_same_run_twice_has_the_same_bits(tmp_path, one_thread, overrides):
     assert (a.config.folder / "eval.csv").read_bytes() == (b.config.folder / "eval.csv").read_bytes()
 
 
-@pytest.mark.parametrize("stop_at", [3, 5, 6, 11])
+@pytest.mark.parametrize("stop_at", [6, *slow(3, 5, 11)])
 def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path, one_thread, monkeypatch, stop_at):
     whole, broken = cell(tmp_path / "whole", "model.dropout=0.1"), cell(tmp_path / "broken", "model.dropout=0.1")
     execute(whole)
