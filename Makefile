@@ -138,7 +138,7 @@ test-all: $(READY)  ## all tests; those for a GPU are skipped where there is non
 	@.venv/bin/python -m pytest -q -n auto --dist worksteal
 
 test-engines: $(READY) .venv/extra-ray .venv/extra-slurm  ## sweeps over several machines and processes, with the extras that they need
-	@.venv/bin/python -m pytest -q tests/test_ray.py tests/test_slurm.py
+	@.venv/bin/python -m pytest -q -n 2 --dist loadfile tests/test_ray.py tests/test_slurm.py
 
 check: $(READY)  ## lint and types
 	@.venv/bin/python -m ruff check .
