@@ -1,4 +1,4 @@
-"""results/README.md says what every column of a report is, and shows lines of Python that run."""
+"""results/README.md says what every column of a report is."""
 
 import re
 from fnmatch import fnmatch
