@@ -96,6 +96,13 @@ def test_numbers_in_sentences_are_those_of_the_tables():
     assert len(harmed["sinusoidal"]) > said["eval_len"].nunique() / 2
 
 
+def test_one_learning_rate_serves_all_schemes():
+    assert "(2e-3, on `markov` 3e-3)" in PAGES["results/README.md"]
+    for path in (ROOT / "results").glob("*/provenance.yaml"):
+        if config := yaml.safe_load(path.read_text()).get("config"):
+            assert config["train"]["lr"] == (3e-3 if path.parent.name == "markov" else 2e-3)
+
+
 # own schemes
 
 
