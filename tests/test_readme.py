@@ -83,8 +83,11 @@ def test_numbers_in_sentences_are_those_of_the_tables():
     main, causal = at_train_len("main"), at_train_len("causal")
     assert f"at L it is {100 * main['alibi'] / main['rope'] - 100:.0f} % behind RoPE" in SENTENCES
     assert f"[causal model](results/causal/table.md) {100 * causal['alibi'] / causal['rope'] - 100:.0f} %" in SENTENCES
-    share = math.log(causal["unigram"] / causal["nope"]) / math.log(causal["unigram"] / causal["sinusoidal"])
-    assert f"gives NoPE about {round(share, 1):.0%}".replace("%", " %") in SENTENCES
+    shares = [
+        math.log(ppl["unigram"] / ppl["nope"]) / math.log(ppl["unigram"] / ppl["sinusoidal"]) for ppl in (main, causal)
+    ]
+    for share in shares:
+        assert f"gains{', in nats,' if share == shares[0] else ''} {100 * share:.0f} %" in SENTENCES
     said = pd.read_csv(ROOT / "results" / "main" / "extrapolates.csv")
     assert "[no scheme is found to](results/main/pairs.md)" in SENTENCES
     assert "yes" not in set(said["verdict"])
@@ -120,15 +123,12 @@ def mine(tmp_path, monkeypatch):
     return partial(build_scheme, run)
 
 
-def test_the_scheme_of_the_readme_is_short_and_keeps_its_promises(mine, causal):
+def test_the_scheme_of_the_readme_is_short_and_what_its_docstring_says(mine, causal):
+    """- slope_(side, h) * log(1 + abs(i - j))"""
     assert len(quoted("README.md", "file", "extrap/positions/mine.py").splitlines()) <= 25
     check_scheme(partial(mine, causal), longest=2048)
-
-
-def test_the_scheme_of_the_readme_is_what_its_docstring_says(mine, causal):
-    """- slope_(side, h) * log(1 + abs(i - j))"""
-    scheme, pos = mine(causal), torch.arange(9)
-    bias = scheme.score_mod(pos)
+    scheme = mine(causal)
+    bias = scheme.score_mod(torch.arange(9))
     for i, j, h in ((8, 0, 1), (0, 8, 3), (5, 5, 0), (3, 4, 2)):
         found = bias(torch.tensor(0.5), torch.tensor(0), torch.tensor(h), torch.tensor(i), torch.tensor(j))
         expected = 0.5 - scheme.slope[int(i > j)][h].item() * math.log(1 + abs(i - j))
