@@ -1,8 +1,10 @@
 """The config of one cell as dataclasses, which check what can be checked without the data."""
 
+import math
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import Enum
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,7 @@ class EvalConfig:
     n_segments: int
     n_targets: int  # scored by same_targets in each segment
     n_pseudo: int  # of them, masked one at a time by `pseudo`
+    multiples: list[float] = field(default_factory=list)  # of train.train_len, where conf/ gives no lengths; later none
 
     def __post_init__(self) -> None:
         _at_least(1, "eval", self, "n_segments", "n_targets", "stride", "n_pseudo")
@@ -199,7 +202,22 @@ class Config:
     def identity(self) -> dict[str, Any]:
         """All of the config that answers depend on."""
         plain = asdict(self) | {"data": without_defaults(self.data, "data", "extrap.data")}
+        del plain["eval"]["multiples"]  # its lengths say it
         return {key: plain[key] for key in ("seed", "model", "position", "data", "objective", "train", "eval")}
+
+
+def in_tokens(multiples: list[float], train_len: int) -> list[int]:
+    """The lengths that are these multiples of the training length. Raises UserError where one is no whole number of tokens."""
+    lengths = []
+    for multiple in multiples:
+        exact = Fraction(str(multiple)) * train_len if math.isfinite(multiple) else Fraction(0)
+        if exact.denominator > 1 or not 1 <= exact <= MOST:
+            raise UserError(
+                f"eval.multiples: {multiple:g} x train.train_len={train_len} is {multiple * train_len:g} tokens; expected a whole "
+                "number from 1 to 2**31 - 1; eval.lengths takes tokens"
+            )
+        lengths.append(int(exact))
+    return lengths
 
 
 def _at_least(bound: int, group: str, config: object, *fields: str) -> None:

@@ -19,7 +19,7 @@ import hydra
 from filelock import Timeout
 from omegaconf import DictConfig
 
-from extrap.config.compose import CONF, compose_grid, compose_launcher, described, parse
+from extrap.config.compose import CONF, compose_sweep, described, parse
 from extrap.config.overrides import as_typed
 from extrap.config.specs import build
 from extrap.errors import UserError
@@ -41,7 +41,7 @@ def run_cells(composed: DictConfig) -> None:
 
 def _run_by_hydra(overrides: list[str], results: str, precision: str) -> None:
     # other machines may pick another precision than this one did, and their ~ is another
-    sys.argv[1:] = as_typed([*overrides, f"runtime.results_dir={results}", f"train.precision={precision}"], CONF)
+    sys.argv[1:] = [*overrides, *as_typed([f"runtime.results_dir={results}", f"train.precision={precision}"], CONF)]
     run_cells()
 
 
@@ -50,8 +50,7 @@ def sweep(overrides: list[str], ranks: "Ranks | None" = None) -> int:
 
     With `ranks` each run is one of several processes, of which this is the first; otherwise each has a worker process.
     """
-    configs = compose_grid(overrides)
-    launcher = compose_launcher(overrides)
+    configs, launcher, told = compose_sweep(overrides)
     # torch takes a second to import: not before the config is right
     from extrap.runs.cell import prepare_grid
 
@@ -65,7 +64,7 @@ def sweep(overrides: list[str], ranks: "Ranks | None" = None) -> int:
         run = partial(engine.run, [cell.config for cell in cells if not cell.is_finished])
     else:
         precision = cells[0].identity["train"]["precision"]
-        run = partial(_run_by_hydra, overrides, configs[0].runtime.results_dir, precision)
+        run = partial(_run_by_hydra, told, configs[0].runtime.results_dir, precision)
     if ranks:
         run = partial(ranks.execute_all, cells)
     try:
