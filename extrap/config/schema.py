@@ -79,7 +79,7 @@ class TrainConfig:
 @dataclass
 class EvalConfig:
     protocols: list[str]
-    extensions: list[str]
+    extensions: Any  # conf/ names them, with arguments or without; in a config that is parsed, specs by label
     lengths: list[int]  # tokens
     windows: list[int]  # tokens: the lengths of `sliding`
     stride: int  # tokens, of `sliding`
@@ -203,6 +203,7 @@ class Config:
         """All of the config that answers depend on."""
         plain = asdict(self) | {"data": without_defaults(self.data, "data", "extrap.data")}
         del plain["eval"]["multiples"]  # its lengths say it
+        plain["eval"]["extensions"] = [*self.eval.extensions]  # a label says all that is not the default
         return {key: plain[key] for key in ("seed", "model", "position", "data", "objective", "train", "eval")}
 
 

@@ -80,15 +80,15 @@ def without_defaults(spec: dict[str, Any], option: str, package: str) -> dict[st
     return {key: value for key, value in spec.items() if key not in parameters or value != parameters[key].default}
 
 
-def label(spec: dict[str, Any]) -> str:
-    """How rows name a scheme: the class, the schemes within it, and every argument that is not its default.
+def label(spec: dict[str, Any], option: str = "position", package: str = "extrap.positions") -> str:
+    """How rows name a scheme or an extension: the class, the schemes within it, and every argument that is not its default.
 
     For example rope, rope(base=500000.0), local(rope), local(alibi, window=32).
     """
-    cls = target(spec, "position", "extrap.positions")
+    cls = target(spec, option, package)
     parameters = inspect.signature(cls).parameters
     shown = [label(value) for value in spec.values() if isinstance(value, dict)]
     for key, value in spec.items():
         if key in parameters and not isinstance(value, dict) and value != parameters[key].default:
-            shown.append(f"{key}={_typed(value, parameters[key].annotation, f'position.{key}')}")
+            shown.append(f"{key}={_typed(value, parameters[key].annotation, f'{option}.{key}')}")
     return cls.__name__.lower() + (f"({', '.join(shown)})" if shown else "")
