@@ -22,8 +22,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from extrap.config.outside import find, named
 from extrap.config.overrides import as_typed, texts
 from extrap.config.schema import Config
+from extrap.config.specs import parameters_of
 from extrap.errors import UserError, nearest, one_line
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -74,6 +76,58 @@ def compose_grid(overrides: list[str]) -> list[Config]:
                 del composed["hydra"]
             configs.append(parse(composed))
         return configs
+
+
+def with_schemes(overrides: list[str]) -> list[str]:
+    """The same for Hydra: what scheme=FILE.py:Class(option=value) names becomes one more choice of position.
+
+    Raises UserError for what is no scheme, or has the name of another in rows.
+    """
+    given = [override for override in overrides if not override.startswith("scheme=")]
+    places = [part for override in overrides if override not in given for part in named(override.partition("=")[2])]
+    if not places:
+        return given
+    with _composing(given) as (parser, lines, hydra, _):
+        planned = as_typed([f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()], CONF)
+        chosen = [str(hydra.runtime.choices["position"])]
+        for o in [*parser.parse_overrides(planned), *lines]:
+            if o.get_key_element() == "position":
+                chosen = [*o.sweep_string_iterator()] if o.is_sweep_override() else [o.get_value_element_as_str()]
+    return [*given, f"position={','.join([*chosen, *_choices(places)])}"]
+
+
+def _choices(places: list[tuple[str, dict[str, Any]]]) -> list[str]:
+    """Names of position for schemes of the project and for those of other files, which Hydra is told of."""
+    ours = {
+        path.stem: str(yaml.safe_load(path.read_text())["_target_"]) for path in sorted((CONF / "position").glob("*.yaml"))
+    }
+    called: dict[str, object] = {target.rpartition(".")[2].lower(): target for target in ours.values()}
+    choices = []
+    for place, arguments in places:
+        if not re.search(r"\.py(:|$)", place):
+            if place not in ours:
+                raise UserError(f"scheme={place}: expected FILE.py:Class or a scheme of the project; {nearest(place, ours)}")
+            if arguments:
+                raise UserError(f"scheme={place}(...): options of a scheme of the project go into position.OPTION=VALUE")
+            choices.append(place)
+            continue
+        scheme = find(place)
+        name = scheme.name.lower()
+        if (other := called.setdefault(name, str(scheme.path))) != str(scheme.path):
+            raise UserError(f"scheme={place}: rows would call it {name}, as they call that of {other}; rename the class")
+        choice = name if name not in choices else f"{name}-{len(choices)}"
+        parameters = parameters_of(scheme.load(), f"scheme={place}")
+        plain = {key: p.default for key, p in parameters.items() if _is_plain(p.default)}
+        content: dict[Any, Any] = {"_target_": scheme} | plain | arguments
+        node = DictConfig(content, flags={"allow_objects": True})  # which no file can have
+        ConfigStore.instance().store(group="position", name=choice, node=node)
+        choices.append(choice)
+    return choices
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a config can say it."""
+    return all(map(_is_plain, value)) if isinstance(value, list | tuple) else isinstance(value, int | float | str | None)
 
 
 def compose_launcher(overrides: list[str]) -> dict[str, Any]:

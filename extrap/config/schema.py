@@ -6,7 +6,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from extrap.config.specs import label, without_defaults
+from extrap.config.specs import label, without_defaults, written
 from extrap.errors import UserError
 from extrap.files import as_path
 
@@ -137,7 +137,7 @@ class RuntimeConfig:
 
 @dataclass
 class Config:
-    """One cell. position, data and objective are specs: `_target_`, a class of this package, and its arguments."""
+    """One cell. position, data and objective are specs: see extrap/config/specs.py."""
 
     name: str  # of the experiment: the folder below results/
     seed: int
@@ -198,7 +198,10 @@ class Config:
 
     def identity(self) -> dict[str, Any]:
         """All of the config that answers depend on."""
-        plain = asdict(self) | {"data": without_defaults(self.data, "data", "extrap.data")}
+        plain = asdict(self) | {
+            "position": written(self.position),
+            "data": without_defaults(self.data, "data", "extrap.data"),
+        }
         return {key: plain[key] for key in ("seed", "model", "position", "data", "objective", "train", "eval")}
 
 

@@ -19,7 +19,7 @@ import hydra
 from filelock import Timeout
 from omegaconf import DictConfig
 
-from extrap.config.compose import CONF, compose_grid, compose_launcher, described, parse
+from extrap.config.compose import CONF, compose_grid, compose_launcher, described, parse, with_schemes
 from extrap.config.overrides import as_typed
 from extrap.config.specs import build
 from extrap.errors import UserError
@@ -50,8 +50,9 @@ def sweep(overrides: list[str], ranks: "Ranks | None" = None) -> int:
 
     With `ranks` each run is one of several processes, of which this is the first; otherwise each has a worker process.
     """
-    configs = compose_grid(overrides)
-    launcher = compose_launcher(overrides)
+    composed = with_schemes(overrides)
+    configs = compose_grid(composed)
+    launcher = compose_launcher(composed)
     # torch takes a second to import: not before the config is right
     from extrap.runs.cell import prepare_grid
 
@@ -65,7 +66,7 @@ def sweep(overrides: list[str], ranks: "Ranks | None" = None) -> int:
         run = partial(engine.run, [cell.config for cell in cells if not cell.is_finished])
     else:
         precision = cells[0].identity["train"]["precision"]
-        run = partial(_run_by_hydra, overrides, configs[0].runtime.results_dir, precision)
+        run = partial(_run_by_hydra, composed, configs[0].runtime.results_dir, precision)
     if ranks:
         run = partial(ranks.execute_all, cells)
     try:
@@ -129,7 +130,7 @@ def main(argv: list[str], ranks: "Ranks | None" = None) -> int:
 
 
 def _show_help(argv: list[str], ranks: "Ranks | None") -> int:
-    print(f"{__doc__}\n{described([line for line in argv if '=' in line])}")
+    print(f"{__doc__}\n{described(with_schemes([line for line in argv if '=' in line]))}")
     return 0
 
 
