@@ -43,20 +43,24 @@ def _as_typed(override: str, known: dict[str, bool], conf: Path) -> str:
 
 
 def _quoted_items(text: str) -> str:
-    """Items between commas, those within quotes and brackets apart, each of them quoted."""
-    items, depth, quote = [""], 0, ""
+    return ",".join(_quoted(item) for item in items(text))
+
+
+def items(text: str, between: str = ",") -> list[str]:
+    """What stands between commas, those within quotes and brackets apart."""
+    found, depth, quote = [""], 0, ""
     for c in text:
         if quote:
-            quote = "" if c == quote and not items[-1].endswith("\\") else quote
-        elif c in "'\"" and not items[-1].strip():
+            quote = "" if c == quote and not found[-1].endswith("\\") else quote
+        elif c in "'\"" and not found[-1].strip():
             quote = c
-        elif c == "," and not depth:
-            items.append("")
+        elif c in between and not depth:
+            found.append("")
             continue
         else:
             depth += (c in "([{") - (c in ")]}")
-        items[-1] += c
-    return ",".join(_quoted(item.strip()) for item in items)
+        found[-1] += c
+    return [item.strip() for item in found]
 
 
 def _quoted(item: str) -> str:

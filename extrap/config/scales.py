@@ -12,7 +12,7 @@ from extrap.errors import UserError, nearest
 
 
 def at_scale(overrides: list[str], conf: Path) -> tuple[list[str], Path | None]:
-    """The overrides with an experiment that there is, named as it was asked for, and the file of its scale, if it has one."""
+    """The overrides with an experiment that conf/ holds, named as it was asked for, and the file of its scale, if any."""
     chosen = [i for i, line in enumerate(overrides) if re.match(r"experiment=", line)]
     name = overrides[chosen[-1]].partition("=")[2].strip("'\"") if chosen else ""
     for scale in _files(conf, "scale"):
@@ -25,7 +25,9 @@ def at_scale(overrides: list[str], conf: Path) -> tuple[list[str], Path | None]:
 
 def experiments(conf: Path) -> list[str]:
     """The name of every experiment, at every scale."""
-    return [name + end for end in ("", *(f"_{scale}" for scale in names(conf, "scale"))) for name in names(conf, "experiment")]
+    return [
+        name + end for end in ("", *(f"_{scale}" for scale in names(conf, "scale"))) for name in names(conf, "experiment")
+    ]
 
 
 def names(conf: Path, group: str) -> list[str]:
@@ -37,7 +39,7 @@ def _files(conf: Path, group: str) -> list[Path]:
 
 
 def sizes(scale: Path, composed: dict[str, Any]) -> list[str]:
-    """What a scale sets, as overrides: options and their values; under `times`, what those of the experiment are multiplied by.
+    """What a scale sets, as overrides: values, and under `times` factors for what the experiment sets.
 
     What follows from other values of the experiment (an interpolation, an empty list) goes on to follow from them.
     """

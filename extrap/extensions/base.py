@@ -1,10 +1,8 @@
 """What an extension is, and the extensions that a config names."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from extrap.config.specs import build
-from extrap.errors import UserError
 from extrap.positions.base import PositionScheme
 
 
@@ -25,16 +23,3 @@ def extensions_of(specs: dict[str, dict[str, Any]]) -> dict[str, Extension]:
         label: build(spec, f"extension.{label.partition('(')[0]}", "extrap.extensions") if spec else Extension()
         for label, spec in specs.items()
     }
-
-
-def refuse_idle(grid: Iterable[tuple[dict[str, Extension], PositionScheme, int]]) -> None:
-    """Raises UserError for an extension that applies to none of the schemes for which it is asked, at their longest inputs."""
-    applies: dict[str, bool] = {}
-    for extensions, scheme, longest in grid:
-        for label, extension in extensions.items():
-            applies[label] = applies.get(label, False) or extension(scheme, longest) is not None
-    if idle := [label for label, somewhere in applies.items() if not somewhere]:
-        raise UserError(
-            f"eval.extensions: {idle[0]} applies to no scheme of this sweep, or changes none; leave it out, or add a scheme "
-            "that it is for"
-        )

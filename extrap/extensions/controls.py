@@ -17,9 +17,9 @@ class Window(Extension):
 
     Of every layer: through n of them a token still receives from n windows back, so that whoever beats it makes use of more.
 
-    Causal: the last `size` keys, abs(i - j) < size. In an encoder the `size` keys around a token, abs(i - j) < (size + 1) // 2.
-    Without a size it is the training length. Source: the "window" of kexue.fm 9431; Chi et al. 2022 (arXiv:2205.09921),
-    section 5.
+    Causal: the last `size` keys, abs(i - j) < size. In an encoder the `size` keys around a token,
+    abs(i - j) < (size + 1) // 2. Without a size it is the training length.
+    Source: the "window" of kexue.fm 9431; Chi et al. 2022 (arXiv:2205.09921), section 5.
     """
 
     size: int | None = None  # tokens
