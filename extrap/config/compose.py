@@ -167,9 +167,7 @@ def _one_of_lengths(overrides: list[str]) -> list[str]:
     """The overrides of which the one of eval.lengths and eval.multiples that is given takes the place of the other."""
     given = {line.lstrip("+").partition("=")[0] for line in overrides} & {"eval.lengths", "eval.multiples"}
     if len(given) > 1:
-        raise UserError(
-            "eval.lengths and eval.multiples: expected one of them, in tokens or in multiples of train.train_len"
-        )
+        raise UserError("eval.lengths, eval.multiples: expected one of them, in tokens or in multiples of train.train_len")
     return [f"{option}=[]" for option in {"eval.lengths", "eval.multiples"} - given if given] + overrides
 
 
@@ -204,7 +202,8 @@ def described(overrides: list[str]) -> str:
     groups = [group for group in composed.hydra.runtime.choices if "@" not in group and not group.startswith("hydra/")]
     lines = ["what can be chosen:"]
     lines += [f"  {group}={' | '.join(names(CONF, group))}" for group in [*groups, "hydra/launcher"]]
-    lines.append(f"  experiment=NAME_{' | NAME_'.join(names(CONF, 'scale'))}: any of them at the sizes of conf/scale")
+    lines.append(f"  experiment=NAME_{' | NAME_'.join(names(CONF, 'scale'))}   NAME at the sizes of conf/scale")
+    lines.append(f"  eval.extensions=[none,NAME,NAME(option=value)]   NAME={' | '.join(names(CONF, 'extension'))}")
     lines.append("every option, and what it is with these choices:")
     with open_dict(composed):
         del composed["hydra"]

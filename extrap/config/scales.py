@@ -43,17 +43,18 @@ def sizes(scale: Path, composed: dict[str, Any]) -> list[str]:
 
     What follows from other values of the experiment (an interpolation, an empty list) goes on to follow from them.
     """
-    told = yaml.safe_load(scale.read_text())
-    if not isinstance(told, dict) or not isinstance(told.get("times", {}), dict):
-        raise UserError(f"conf/scale/{scale.name}: expected options with their values, and numbers for them under times")
+    try:
+        values = dict(dotted(yaml.safe_load(scale.read_text())))
+    except (yaml.YAMLError, AttributeError) as error:
+        raise UserError(f"conf/scale/{scale.name}: expected options and their values") from error
     found = dict(dotted(composed))
-    times = dict(dotted(told.pop("times", {})))
-    if unknown := sorted(times.keys() - found.keys()):
-        raise UserError(f"conf/scale/{scale.name}: times: {unknown[0]}: no such option; {nearest(unknown[0], found)}")
-    values = dict(dotted(told))
-    for key, factor in times.items():
+    for key in [key for key in values if key.split(".")[0] == "times"]:
+        factor, key = values.pop(key), key.partition(".")[2]
+        if key not in found or type(factor) not in (int, float):
+            what = f"expected a number, found {factor}" if key in found else f"no such option; {nearest(key, found)}"
+            raise UserError(f"conf/scale/{scale.name}: times.{key}: {what}")
         items = found[key] if isinstance(found[key], list) else [found[key]]
-        if items and all(type(item) in (int, float) for item in (*items, factor)):
+        if items and all(type(item) in (int, float) for item in items):
             scaled = [_whole(item * factor) for item in items]
             values[key] = scaled if isinstance(found[key], list) else scaled[0]
     return [f"{key}={json.dumps(value)}" for key, value in values.items()]
