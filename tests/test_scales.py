@@ -115,16 +115,24 @@ def test_a_scale_sets_and_multiplies(tmp_path):
         ("times: 4", "times.: no such option"),
         ("- train", "mine.yaml: expected options and their values"),
         ("times: {train: {train_len: x}}", "times.train.train_len: expected a number, found x"),
-        ("train: {max_step: 4}", "train.max_step: no such option; did you mean train.max_steps"),
-        ("hydra: {callbacks: {x: {_target_: os.mkdir}}}", "of hydra only"),
         ("train: [", "mine.yaml: expected options and their values"),
     ],
 )
-def test_a_broken_scale_is_told(conf, text, told):
-    (conf / "scale" / "mine.yaml").write_text(text)
+def test_a_broken_scale_is_told(tmp_path, text, told):
+    (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(UserError) as error:
-        compose_grid(["experiment=smoke_mine", *ONE])
+        sizes(tmp_path / "mine.yaml", {"train": {"train_len": 32}})
     assert told in str(error.value)
+
+
+def test_a_scale_is_what_could_be_typed(conf):
+    for text, told in (
+        ("train: {max_step: 4}", "train.max_step: no such option; did you mean train.max_steps"),
+        ("hydra: {callbacks: {x: {_target_: os.mkdir}}}", "of hydra only"),
+    ):
+        (conf / "scale" / "mine.yaml").write_text(text)
+        with pytest.raises(UserError, match=told):
+            compose_grid(["experiment=smoke_mine", *ONE])
 
 
 def test_what_is_typed_counts_before_what_an_experiment_sweeps_and_that_before_the_scale(conf):

@@ -21,10 +21,8 @@ def as_typed(overrides: list[str], conf: Path) -> list[str]:
 def texts(conf: Path) -> dict[str, bool]:
     """The options that take text, which have text in conf/, and whether they take a list of it."""
     found = {"name": False}
-    for path in sorted(conf.glob("*/*.yaml")):
-        for key, value in (
-            (yaml.safe_load(path.read_text()) or {}).items() if path.parent.name not in ("experiment", "scale") else ()
-        ):
+    for path in sorted(path for path in conf.glob("*/*.yaml") if path.parent.name not in ("experiment", "scale")):
+        for key, value in (yaml.safe_load(path.read_text()) or {}).items():
             items = value if isinstance(value, list) else [value]
             if key not in ("_target_", "defaults") and all(isinstance(item, str) for item in items):
                 found[f"{path.parent.name}.{key}"] = isinstance(value, list)
