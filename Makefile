@@ -52,6 +52,7 @@ help:  ## this help
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1@\2/p' $(MAKEFILE_LIST) | while IFS=@ read -r name text; do printf '  %-14s %s\n' "$$name" "$$text"; done
 	@echo
 	@echo "experiments: $(patsubst conf/experiment/%.yaml,%,$(wildcard conf/experiment/*.yaml))"
+	@echo "at another scale: EXPERIMENT=NAME_SCALE with one of the scales $(patsubst conf/scale/%.yaml,%,$(wildcard conf/scale/*.yaml))"
 
 # What is installed is told by the content of what names it, not by clocks, which git moves; and it has to run: the Python that
 # it was made with may be gone.

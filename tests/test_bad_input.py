@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from extrap.config.compose import compose_grid, compose_launcher
+from extrap.config.compose import compose_grid
 from extrap.errors import UserError
 from extrap.runs.cell import prepare_grid
 
@@ -26,7 +26,7 @@ def without_corpora(monkeypatch):
 def refusal(results: Path, *overrides: str) -> str:
     told = [*TINY, f"runtime.results_dir={results}", *overrides]
     with pytest.raises(UserError) as error:
-        prepare_grid(compose_grid(told) if compose_launcher(told) else [])
+        prepare_grid(compose_grid(told))
     message = str(error.value)
     assert "\n" not in message
     assert not list(results.glob("runs/*/*")), "no run folder is made"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from marks import slow
 
-from extrap.config.compose import compose_grid
+from extrap.config.compose import compose_grid, extension_specs
 from extrap.model import encoder as model
 from extrap.positions.rope import Rope
 from extrap.runs.cell import prepare_grid
@@ -122,7 +122,7 @@ def test_one_long_pass_serves_every_protocol(tmp_path, causal):
 
 
 def extended(c, encoder, extension):
-    config = dataclasses.replace(c.config.eval, extensions=["none", extension])
+    config = dataclasses.replace(c.config.eval, extensions=extension_specs(["none", extension]))
     found = evaluation.evaluate(encoder, c.source, c.objective, config).rows
     columns = ["protocol", "eval_len", "document", "segment"]
     apart = {name: part.drop(columns="extension").set_index(columns) for name, part in found.groupby("extension")}

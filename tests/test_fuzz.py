@@ -178,7 +178,9 @@ def options() -> dict[str, tuple[list[str], object]]:
     found = {}
     for choice in ["", *(f"{group}={path.stem}" for group in PACKAGES for path in (CONF / group).glob("*.yaml"))]:
         chosen = text if choice == "data=text" else [choice] if choice else []
-        for key, value in flat(asdict(compose_grid([*TINY, *chosen])[0])):
+        composed = asdict(compose_grid([*TINY, *chosen])[0])
+        composed["eval"] |= {"extensions": [*composed["eval"]["extensions"]], "multiples": [1.0, 2.0]}  # as they are given
+        for key, value in flat(composed):
             found.setdefault(key, (chosen, value))
     return found
 
@@ -213,7 +215,7 @@ def misspelt(key: str) -> st.SearchStrategy[str]:
     )
 
 
-GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ("scale", "hydra"))
+GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ("scale", "extension", "hydra"))
 NO_CHOICES = [
     "null",
     "5",

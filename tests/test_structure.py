@@ -146,13 +146,16 @@ def test_every_file_is_about_one_thing(path):
 
 def test_hydra_and_omegaconf_stay_at_the_door():
     for name, found in IMPORTS.items():
-        if name not in ("extrap.config.compose", "extrap.sweep.sweep"):
+        if name not in ("extrap.config.compose", "extrap.config.door", "extrap.sweep.sweep"):
             assert not any(other.split(".")[0] in ("hydra", "omegaconf") for other in found), name
 
 
 def test_the_digest_of_the_code_is_of_all_that_rows_depend_on():
     """All that a run imports, but for what answers do not depend on; schemes have a digest of their own."""
-    reached = {name for name in reached_from("extrap.runs.run") & TREES.keys() if "." in name.removeprefix("extrap.")}
+    named = {name for name in TREES if name.startswith("extrap.extensions.")}  # by configs
+    ends = {"extrap.runs.run", *named}
+    reached = {*ends}.union(*map(reached_from, ends)) & TREES.keys()
+    reached = {name for name in reached if "." in name.removeprefix("extrap.")}
     others = {name for name in TREES if name.startswith("extrap.results.")} | {"extrap.runs.digest"}
     sources = {name for name in TREES if name.startswith("extrap.data.")}
     expected = (reached | sources | {"extrap.runs.run", "extrap.objectives"}) - others

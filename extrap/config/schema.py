@@ -1,12 +1,15 @@
 """The config of one cell as dataclasses, which check what can be checked without the data."""
 
+import dataclasses
+import math
 import re
 from dataclasses import asdict, dataclass
 from enum import Enum
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from extrap.config.specs import label, without_defaults
+from extrap.config.specs import label, without_defaults, written
 from extrap.errors import UserError
 from extrap.files import as_path
 
@@ -77,13 +80,14 @@ class TrainConfig:
 @dataclass
 class EvalConfig:
     protocols: list[str]
-    extensions: list[str]
+    extensions: Any  # conf/ names them, with arguments or without; in a config that is parsed, specs by label
     lengths: list[int]  # tokens
     windows: list[int]  # tokens: the lengths of `sliding`
     stride: int  # tokens, of `sliding`
     n_segments: int
     n_targets: int  # scored by same_targets in each segment
     n_pseudo: int  # of them, masked one at a time by `pseudo`
+    multiples: list[float] = dataclasses.field(default_factory=list)  # of train.train_len; parsed, they are lengths
 
     def __post_init__(self) -> None:
         _at_least(1, "eval", self, "n_segments", "n_targets", "stride", "n_pseudo")
@@ -137,7 +141,7 @@ class RuntimeConfig:
 
 @dataclass
 class Config:
-    """One cell. position, data and objective are specs: `_target_`, a class of this package, and its arguments."""
+    """One cell. position, data and objective are specs: see extrap/config/specs.py."""
 
     name: str  # of the experiment: the folder below results/
     seed: int
@@ -198,8 +202,27 @@ class Config:
 
     def identity(self) -> dict[str, Any]:
         """All of the config that answers depend on."""
-        plain = asdict(self) | {"data": without_defaults(self.data, "data", "extrap.data")}
+        plain = asdict(self) | {
+            "position": written(self.position),
+            "data": without_defaults(self.data, "data", "extrap.data"),
+        }
+        del plain["eval"]["multiples"]  # its lengths say it
+        plain["eval"]["extensions"] = [*self.eval.extensions]  # a label says all that is not the default
         return {key: plain[key] for key in ("seed", "model", "position", "data", "objective", "train", "eval")}
+
+
+def in_tokens(multiples: list[float], train_len: int) -> list[int]:
+    """These multiples of the training length. Raises UserError where one is no whole number of tokens."""
+    lengths = []
+    for multiple in multiples:
+        exact = Fraction(str(multiple)) * train_len if math.isfinite(multiple) else Fraction(0)
+        if exact.denominator > 1 or not 1 <= exact <= MOST:
+            raise UserError(
+                f"eval.multiples: {multiple:g} x train.train_len={train_len} is {multiple * train_len:g} tokens; expected a "
+                "whole number from 1 to 2**31 - 1 (eval.lengths takes tokens)"
+            )
+        lengths.append(int(exact))
+    return lengths
 
 
 def _at_least(bound: int, group: str, config: object, *fields: str) -> None:

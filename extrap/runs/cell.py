@@ -13,7 +13,7 @@ from extrap.config.specs import build
 from extrap.data.base import Source
 from extrap.data.documents import Documents, Stored, store
 from extrap.errors import UserError, nearest
-from extrap.extensions.controls import EXTENSIONS
+from extrap.extensions.base import extensions_of
 from extrap.model.encoder import n_parameters
 from extrap.objectives import Objective
 from extrap.positions.base import Geometry, PositionScheme
@@ -154,9 +154,7 @@ def _check(cell: Cell) -> None:
             "eval.lengths: position counts tokens from the nearer end of the longest; to reach the training length "
             f"expected at least 2 * train.train_len={2 * train_len} among them, found {config.eval.lengths}"
         )
-    for extension in config.eval.extensions:
-        if extension not in EXTENSIONS:
-            raise UserError(f"eval.extensions: no extension {extension}; {nearest(extension, EXTENSIONS)}")
+    extensions_of(config.eval.extensions)  # which refuse what they cannot be
     n_scored = cell.objective.scored_share * config.eval.n_targets * config.eval.n_segments
     if "same_targets" in config.eval.protocols and n_scored < 10:
         raise UserError(

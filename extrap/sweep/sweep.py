@@ -19,7 +19,7 @@ import hydra
 from filelock import Timeout
 from omegaconf import DictConfig
 
-from extrap.config.compose import CONF, compose_grid, compose_launcher, described, parse
+from extrap.config.compose import CONF, compose_sweep, described, parse, with_schemes
 from extrap.config.overrides import as_typed
 from extrap.config.specs import build
 from extrap.errors import UserError
@@ -41,7 +41,7 @@ def run_cells(composed: DictConfig) -> None:
 
 def _run_by_hydra(overrides: list[str], results: str, precision: str) -> None:
     # other machines may pick another precision than this one did, and their ~ is another
-    sys.argv[1:] = as_typed([*overrides, f"runtime.results_dir={results}", f"train.precision={precision}"], CONF)
+    sys.argv[1:] = [*overrides, *as_typed([f"runtime.results_dir={results}", f"train.precision={precision}"], CONF)]
     run_cells()
 
 
@@ -50,8 +50,7 @@ def sweep(overrides: list[str], ranks: "Ranks | None" = None) -> int:
 
     With `ranks` each run is one of several processes, of which this is the first; otherwise each has a worker process.
     """
-    configs = compose_grid(overrides)
-    launcher = compose_launcher(overrides)
+    configs, launcher, told = compose_sweep(with_schemes(overrides))
     # torch takes a second to import: not before the config is right
     from extrap.runs.cell import prepare_grid
 
@@ -59,13 +58,16 @@ def sweep(overrides: list[str], ranks: "Ranks | None" = None) -> int:
     own = launcher["_target_"].startswith("extrap.")
     engine = build(launcher, "hydra.launcher", "extrap.sweep.engines") if own else None
     cells = prepare_grid(configs)
+    given = {line.partition("=")[0] for line in told}
+    if "eval.extensions" in given or "position" not in given:  # whoever picks schemes need not leave out what is for others
+        _refuse_idle(cells)
     for remark in cells[0].used.get("remarks", []):
         print(remark, file=sys.stderr)
     if engine:
         run = partial(engine.run, [cell.config for cell in cells if not cell.is_finished])
     else:
         precision = cells[0].identity["train"]["precision"]
-        run = partial(_run_by_hydra, overrides, configs[0].runtime.results_dir, precision)
+        run = partial(_run_by_hydra, told, configs[0].runtime.results_dir, precision)
     if ranks:
         run = partial(ranks.execute_all, cells)
     try:
@@ -76,6 +78,24 @@ def sweep(overrides: list[str], ranks: "Ranks | None" = None) -> int:
             f"another sweep is at work on {configs[0].folder.parent}; wait until it has ended (make status shows how far it "
             "is), or give this one another name=..."
         ) from error
+
+
+def _refuse_idle(cells: "list[Cell]") -> None:
+    """Raises UserError for an extension that does nothing for any scheme of the sweep."""
+    from extrap.extensions.base import extensions_of
+    from extrap.runs.cell import build_scheme
+
+    schemes = {cell.config.scheme: (cell.config, build_scheme(cell.config, cell.objective.causal)) for cell in cells}
+    asked, useful = dict[str, None](), set()
+    for config, scheme in schemes.values():
+        for label, extension in extensions_of(config.eval.extensions).items():
+            asked[label] = None
+            useful |= {label} if extension(scheme, max(config.eval.lengths)) else set()
+    if idle := [label for label in asked if label not in useful]:
+        raise UserError(
+            f"eval.extensions: {idle[0]} does not apply to {' or '.join(schemes)}, or changes nothing; leave it out, or add "
+            "a scheme that it is for"
+        )
 
 
 def _run_and_report(cells: "list[Cell]", run: Callable[[], None], command: str) -> int:
@@ -129,7 +149,7 @@ def main(argv: list[str], ranks: "Ranks | None" = None) -> int:
 
 
 def _show_help(argv: list[str], ranks: "Ranks | None") -> int:
-    print(f"{__doc__}\n{described([line for line in argv if '=' in line])}")
+    print(f"{__doc__}\n{described(with_schemes([line for line in argv if '=' in line]))}")
     return 0
 
 
