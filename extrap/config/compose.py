@@ -58,7 +58,7 @@ def parse(composed: DictConfig) -> Config:
 
 
 def compose_grid(overrides: list[str]) -> list[Config]:
-    """Every cell of the sweep that these Hydra overrides ask for, in Hydra's order. Raises UserError."""
+    """The config of every run that these Hydra overrides ask for, in Hydra's order. Raises UserError."""
     with _composing(overrides) as (parser, given, hydra, allowed):
         params = hydra.sweeper.params or {}
         planned = as_typed([f"{key}={value}" for key, value in params.items()], CONF)

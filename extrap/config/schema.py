@@ -1,4 +1,4 @@
-"""The config of one cell as dataclasses, which check what can be checked without the data."""
+"""The config of one run as dataclasses, which check what can be checked without the data."""
 
 import re
 from dataclasses import asdict, dataclass
@@ -137,7 +137,7 @@ class RuntimeConfig:
 
 @dataclass
 class Config:
-    """One cell. position, data and objective are specs: `_target_`, a class of this package, and its arguments."""
+    """Of one run. position, data and objective are specs: `_target_`, a class of this package, and its arguments."""
 
     name: str  # of the experiment: the folder below results/
     seed: int
@@ -186,15 +186,6 @@ class Config:
     @property
     def folder(self) -> Path:
         return Path(self.runtime.results_dir) / "runs" / self.name / self.run
-
-    @property
-    def lock(self) -> Path:
-        """Held by whoever is at work on this run; beside the run folders, which hold results alone."""
-        return self.folder.parent / "locks" / f"{self.run}.lock"
-
-    @property
-    def sweep_lock(self) -> Path:
-        return self.lock.with_name("sweep.lock")
 
     def identity(self) -> dict[str, Any]:
         """All of the config that answers depend on."""

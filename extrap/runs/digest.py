@@ -2,48 +2,33 @@
 
 import ast
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from extrap.config.specs import target
 
-# all that stands between a config and its rows, but for the schemes that are not part of an extension
-MODULES = (
-    "config.schema", "config.specs", "data.base", "data.documents", "data.markov", "data.overlap", "data.reading",
-    "data.text", "data.usage", "extensions.controls", "model.attention", "model.encoder", "model.relative", "objectives",
-    "positions.absolute", "positions.base", "positions.local", "runs.cell", "runs.run", "score.evaluate", "score.protocols",
-    "score.references", "train.device", "train.distributed", "train.loop",
-)  # fmt: skip
+NO_ANSWERS = ("extrap", "extrap.errors", "extrap.files", "extrap.runs.digest")
 PACKAGE = Path(__file__).parents[1]
 # as it was when this process began, which is what it runs, whatever becomes of the files since
 SOURCES = {
-    ".".join(["extrap", *path.relative_to(PACKAGE).with_suffix("").parts]): path.read_text("utf-8", errors="replace")
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path.read_text(
+        "utf-8", errors="replace"
+    )
     for path in sorted(PACKAGE.rglob("*.py"))
     if path.is_file() and path.stem.isidentifier()  # editors leave other things beside
 }
 
 
-def program_digest() -> str:
-    """Of all that every run goes through."""
-    return _digest([f"extrap.{module}" for module in MODULES])
-
-
-def scheme_digest(position: dict[str, Any]) -> str:
-    """Of the modules of one scheme: whoever edits a scheme leaves the runs of others valid."""
-    return _digest(scheme_modules(position))
-
-
-def scheme_modules(position: dict[str, Any]) -> list[str]:
-    """Those of its classes, and what they import of extrap.positions that is not part of every run."""
-    shared = {f"extrap.{module}" for module in MODULES}
+def reached(modules: Iterable[str], counts: Callable[[str], bool]) -> set[str]:
+    """These modules and all that they import of the program, in the end, and that counts."""
     found: set[str] = set()
-    ahead = {cls.__module__ for cls in _classes(position)}
+    ahead = {*modules}
     while ahead:
         found |= ahead
         named = {name for module in ahead for name in _imports(SOURCES[module])}
-        ahead = {name for name in named & SOURCES.keys() if name.startswith("extrap.positions.")} - found - shared
-    return sorted(found)
+        ahead = {name for name in named & SOURCES.keys() if counts(name)} - found
+    return found
 
 
 def _imports(source: str) -> Iterator[str]:
@@ -55,6 +40,34 @@ def _imports(source: str) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def _answers_depend_on(module: str) -> bool:
+    """All but how results are written, how errors are told, the version, and this."""
+    return not module.startswith("extrap.results") and module not in NO_ANSWERS
+
+
+# all that stands between a config and its rows, but for the schemes that are not part of an extension
+MODULES = reached(
+    ["extrap.runs.run", "extrap.objectives", *(name for name in SOURCES if name.startswith("extrap.data."))],
+    _answers_depend_on,
+)
+
+
+def program_digest() -> str:
+    """Of all that every run goes through."""
+    return _digest(MODULES)
+
+
+def scheme_digest(position: dict[str, Any]) -> str:
+    """Of the modules of one scheme: whoever edits a scheme leaves the runs of others valid."""
+    return _digest(scheme_modules(position))
+
+
+def scheme_modules(position: dict[str, Any]) -> set[str]:
+    """Those of its classes, and what they import of extrap.positions that is not part of every run."""
+    classes = {cls.__module__ for cls in _classes(position)}
+    return reached(classes, lambda name: name.startswith("extrap.positions.") and name not in MODULES)
+
+
 def _classes(spec: dict[str, Any]) -> Iterator[type]:
     yield target(spec, "position", "extrap.positions")
     for value in spec.values():
@@ -62,9 +75,9 @@ def _classes(spec: dict[str, Any]) -> Iterator[type]:
             yield from _classes(value)
 
 
-def _digest(modules: list[str]) -> str:
+def _digest(modules: Iterable[str]) -> str:
     digest = hashlib.sha256()
-    for module in modules:
+    for module in sorted(modules):
         digest.update(f"{module}\0{meaning(SOURCES[module])}\0".encode())
     return digest.hexdigest()[:16]
 
