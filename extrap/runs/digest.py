@@ -36,8 +36,8 @@ def _imports(source: str) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield str(node.module)
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            inner = {f"{node.module}.{alias.name}" for alias in node.names} & SOURCES.keys()
+            yield from inner or {str(node.module)}
 
 
 def _answers_depend_on(module: str) -> bool:

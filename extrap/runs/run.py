@@ -7,7 +7,6 @@ import platform
 import resource
 import subprocess
 import time
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from filelock import Timeout
 from extrap import __version__
 from extrap.config.schema import Precision
 from extrap.errors import UserError
-from extrap.files import locked, write_atomic
+from extrap.files import locked
 from extrap.model.encoder import Encoder
 from extrap.results.folders import MAY_DIFFER, RunFolder, refuse_mixed
 from extrap.results.rows import MISSING, as_csv
@@ -45,8 +44,7 @@ OF_ANOTHER_REPOSITORY = {
 def execute(run: Run) -> None:
     """Trains and evaluates whatever of this run is not done yet.
 
-    A run that diverges is finished, without rows. Any other error leaves its traceback in error.log.
-    Raises UserError if another process is at work on the run.
+    A run that diverges is finished, without rows. Raises UserError if another process is at work on the run.
     """
     folder = run.folder
     try:
@@ -62,10 +60,6 @@ def execute(run: Run) -> None:
             except Diverged as error:
                 missing = _missing(run, _all_lengths(run, str(error).partition(":")[0]))
                 folder.finish({**missing, folder.divergence: f"{error}\n"})
-            except Exception:
-                if not folder.error.exists():  # another process may have failed, and this one for want of it
-                    write_atomic(folder.error, traceback.format_exc())
-                raise
     except Timeout as error:
         raise UserError(f"{folder.path} is being run by another process; wait until it has ended") from error
 

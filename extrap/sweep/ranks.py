@@ -86,7 +86,7 @@ class Ranks:
             try:
                 execute(run)
             except Exception:  # noqa: BLE001  the others go on
-                if not run.folder.error.exists():  # it did not come as far as to write one
+                if not run.folder.error.exists():  # else another process has failed, and this one for want of it
                     give_up(run.config, traceback.format_exc())
                 patience = GRACE
             self.in_step = self.meet(patience)

@@ -15,8 +15,7 @@ def run_one(config: Config) -> None:
     try:
         execute(prepare(config, stored=True))
     except Exception:  # noqa: BLE001  the others go on
-        if not RunFolder(config.folder).error.exists():  # it did not come as far as to write one
-            give_up(config, traceback.format_exc())
+        give_up(config, traceback.format_exc())
 
 
 def give_up(config: Config, reason: str) -> None:
