@@ -6,9 +6,11 @@ Broken values are drawn for every option that the composed configs hold, so that
 import functools
 import io
 import os
+import shutil
 import signal
 import socket
 import tempfile
+from collections import namedtuple
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from enum import Enum
@@ -450,6 +452,11 @@ def test_a_bad_run_in_the_last_place_is_found_at_the_start(place, monkeypatch, o
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(checks, "physical_memory", lambda: 68_800_000_000)  # the table of learned is too much
     assert told in refusal(place, *overrides)
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(place, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("Room", "total free")(2**30, 1))
+    assert "MiB free; make room" in refusal(place)
 
 
 def test_a_run_folder_of_another_config_in_the_last_place_is_found_at_the_start(place, tmp_path):

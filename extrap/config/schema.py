@@ -26,7 +26,6 @@ class Device(Enum):
 
 
 MOST = 2**31 - 1  # of any count: beyond it, products of two counts leave the whole numbers of 64 bits
-MOST_THREADS = 1024
 NO_EXPERIMENTS = ("runs", "claims", "papers", "speed")  # what else stands below results/
 
 
@@ -128,8 +127,6 @@ class RuntimeConfig:
 
     def __post_init__(self) -> None:
         _at_least(1, "runtime", self, "threads", "checkpoint_every")
-        if self.threads > MOST_THREADS:
-            raise UserError(f"runtime.threads: expected at most {MOST_THREADS:,}, found {self.threads}")
         if not self.results_dir.strip() or "\0" in self.results_dir:
             raise UserError(f"runtime.results_dir: expected a folder, found {self.results_dir!r}")
         self.results_dir = str(as_path(self.results_dir))

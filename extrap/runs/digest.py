@@ -9,13 +9,11 @@ from typing import Any
 from extrap.config.specs import target
 
 NO_ANSWERS = ("extrap", "extrap.errors", "extrap.files", "extrap.runs.digest")
-PACKAGE = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # as it was when this process began, which is what it runs, whatever becomes of the files since
 SOURCES = {
-    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path.read_text(
-        "utf-8", errors="replace"
-    )
-    for path in sorted(PACKAGE.rglob("*.py"))
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path.read_text("utf-8", "replace")
+    for path in sorted(ROOT.glob("extrap/**/*.py"))
     if path.is_file() and path.stem.isidentifier()  # editors leave other things beside
 }
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import resource
 import subprocess
 import time
@@ -32,13 +33,6 @@ from extrap.train.loop import Diverged, train
 
 LOCK_SECONDS = 10.0  # workers of a killed sweep are gone by then
 SCHEME_SEED = 2**32  # a scheme's own weights are drawn apart, so that the other weights do not depend on it
-
-# what `git rev-parse --local-env-vars` lists, but for its configuration, without which it may not trust this folder
-OF_ANOTHER_REPOSITORY = {
-    "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_NAMESPACE", "GIT_OBJECT_DIRECTORY",
-    "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_GRAFT_FILE", "GIT_SHALLOW_FILE", "GIT_IMPLICIT_WORK_TREE", "GIT_CONFIG",
-    "GIT_REPLACE_REF_BASE", "GIT_NO_REPLACE_OBJECTS", "GIT_INTERNAL_SUPER_PREFIX",
-}  # fmt: skip
 
 
 def execute(run: Run) -> None:
@@ -178,7 +172,8 @@ def git_state() -> dict[str, Any]:
     """
     file = Path(__file__).resolve()
     root = file.parents[2]
-    own = {name: value for name, value in os.environ.items() if name not in OF_ANOTHER_REPOSITORY}
+    # but for its configuration, without which git may not trust this folder
+    own = {name: value for name, value in os.environ.items() if not re.match("GIT_(?!CONFIG_)", name)}
 
     def git(*arguments: str) -> str:
         line = ["git", "-C", str(root), *arguments]

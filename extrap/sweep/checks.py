@@ -1,5 +1,6 @@
 """All that refuses the grid of a sweep, before anything is trained."""
 
+import shutil
 from functools import partial
 from tempfile import TemporaryFile
 
@@ -27,6 +28,7 @@ def prepare_grid(configs: list[Config]) -> list[Run]:
     _check_schemes(runs)
     refuse_mixed(configs[0].folder.parent, {run.config.run: run.identity for run in runs})
     refuse_to_lose(configs[0].results, runs[0].identity, {(config.scheme, config.seed) for config in configs})
+    _check_disk(runs)
     _check_writable(configs[0])
     return runs
 
@@ -123,6 +125,19 @@ def _n_params(run: Run) -> int:
         return n_parameters(config.model, scheme, objective.n_inputs(source.vocab_size), source.vocab_size)
     except RuntimeError as error:  # torch's own of a matrix with more numbers than it can count
         raise UserError(one_line(f"model: {error}")) from error
+
+
+def _check_disk(runs: list[Run]) -> None:
+    """Weights of all runs to come, and of one at least a checkpoint while it replaces the one before."""
+    sizes = [4 * _n_params(run) for run in runs if not run.folder.is_finished]
+    needed = sum(sizes) + 6 * max(sizes, default=0)
+    place = next(folder for folder in runs[0].config.folder.parents if folder.exists())
+    disk = shutil.disk_usage(place)
+    if disk.free < needed and disk.total:  # what has no size is no disk
+        raise UserError(
+            f"runtime.results_dir: weights and checkpoints take {needed / 2**20:,.0f} MiB, {place} has "
+            f"{disk.free / 2**20:,.0f} MiB free; make room or choose another place"
+        )
 
 
 def _check_writable(config: Config) -> None:
