@@ -11,10 +11,10 @@ from marks import slow
 from extrap.config.compose import compose_grid, extension_specs
 from extrap.model import encoder as model
 from extrap.positions.rope import Rope
-from extrap.runs.cell import prepare_grid
 from extrap.runs.run import build_encoder, write_references
 from extrap.score import evaluate as evaluation
 from extrap.score.protocols import PROTOCOLS, held_out_batch, label
+from extrap.sweep.checks import prepare_grid
 
 SMALL = [
     "experiment=smoke", "seed=0", "train.train_len=16", "eval.lengths=[8,16,21,48]", "eval.n_segments=9", "eval.n_targets=8",

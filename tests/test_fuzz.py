@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from extrap.config.compose import CONF, compose_grid
 from extrap.data.text import Text
-from extrap.runs import cell as cells
+from extrap.sweep import checks
 from extrap.sweep import sweep as run
 from extrap.sweep.sweep import main
 
@@ -44,7 +44,7 @@ def no_sweep(monkeypatch):
         raise NotRefused
 
     monkeypatch.setattr(run, "_run_and_report", begin)
-    monkeypatch.setattr(cells, "physical_memory", lambda: 16 * 2**30)  # sizes are too large on any machine
+    monkeypatch.setattr(checks, "physical_memory", lambda: 16 * 2**30)  # sizes are too large on any machine
     for name in ("EXTRAP_CORPORA", "NOT_SET"):
         monkeypatch.delenv(name, raising=False)
 
@@ -122,7 +122,7 @@ INTERPOLATIONS = st.sampled_from([
     "${oc.env:NOT_SET,${nope}}", "${oc.select:1:2}", "${name}${", "'${nope}'", "'${'", "'${oc.env:}'",
 ])  # fmt: skip
 FOREIGN = listed("""os.system subprocess.Popen builtins.eval builtins.dict torch.load torch.nn.Linear pathlib.Path hydra.main
-    extrap.runs.cell.prepare extrap.errors.UserError extrap.config.schema.Config extrap.sweep.sweep.main""")
+    extrap.runs.prepare.prepare extrap.errors.UserError extrap.config.schema.Config extrap.sweep.sweep.main""")
 PACKAGES = {"position": "extrap.positions", "data": "extrap.data", "objective": "extrap.objectives"}
 
 
@@ -431,7 +431,7 @@ def test_links_and_hidden_files_that_stay_within_a_corpus_may_be_there(tmp_path)
     assert list(Text([str(tmp_path / "given")], [str(valid)]).train) == ["corpus/b.txt"], "a link that is given is a choice"
 
 
-# the whole grid, before the first cell
+# the whole grid, before the first run
 
 
 @pytest.mark.parametrize(
@@ -450,9 +450,9 @@ def test_links_and_hidden_files_that_stay_within_a_corpus_may_be_there(tmp_path)
         (["seed=0,1", "runtime.device=cuda"], "no CUDA device"),
     ],
 )
-def test_a_bad_cell_in_the_last_place_is_found_at_the_start(place, monkeypatch, overrides, told):
+def test_a_bad_run_in_the_last_place_is_found_at_the_start(place, monkeypatch, overrides, told):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(cells, "physical_memory", lambda: 68_800_000_000)  # the table of learned is too much
+    monkeypatch.setattr(checks, "physical_memory", lambda: 68_800_000_000)  # the table of learned is too much
     assert told in refusal(place, *overrides)
 
 

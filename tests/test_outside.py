@@ -15,8 +15,9 @@ from extrap.config.specs import build, label, target
 from extrap.errors import UserError
 from extrap.positions.base import Geometry
 from extrap.results.folders import claim, refuse_other_config
-from extrap.runs.cell import build_scheme, prepare_grid
 from extrap.runs.digest import scheme_digest
+from extrap.runs.prepare import build_scheme
+from extrap.sweep.checks import prepare_grid
 
 MINE = """
 from __future__ import annotations

@@ -18,7 +18,7 @@ from test_structure import EXPERIMENTS, ROOMS
 from extrap.config.compose import CONF, compose_grid
 from extrap.report.answer import answer
 from extrap.results.rows import load_missing, load_rows, load_training
-from extrap.runs.cell import build_scheme, prepare
+from extrap.runs.prepare import build_scheme, prepare
 from extrap.runs.run import build_encoder
 from extrap.testing import check_scheme
 

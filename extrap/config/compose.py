@@ -84,7 +84,7 @@ class Grid(NamedTuple):
 
 
 def compose_grid(overrides: list[str]) -> list[Config]:
-    """Every cell of the sweep that these Hydra overrides ask for, in Hydra's order. Raises UserError."""
+    """The config of every run that these Hydra overrides ask for, in Hydra's order. Raises UserError."""
     return compose_sweep(overrides).configs
 
 

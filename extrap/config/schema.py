@@ -1,4 +1,4 @@
-"""The config of one cell as dataclasses, which check what can be checked without the data."""
+"""The config of one run as dataclasses, which check what can be checked without the data."""
 
 import dataclasses
 import math
@@ -29,7 +29,6 @@ class Device(Enum):
 
 
 MOST = 2**31 - 1  # of any count: beyond it, products of two counts leave the whole numbers of 64 bits
-MOST_THREADS = 1024
 NO_EXPERIMENTS = ("runs", "claims", "papers", "speed")  # what else stands below results/
 
 
@@ -132,8 +131,6 @@ class RuntimeConfig:
 
     def __post_init__(self) -> None:
         _at_least(1, "runtime", self, "threads", "checkpoint_every")
-        if self.threads > MOST_THREADS:
-            raise UserError(f"runtime.threads: expected at most {MOST_THREADS:,}, found {self.threads}")
         if not self.results_dir.strip() or "\0" in self.results_dir:
             raise UserError(f"runtime.results_dir: expected a folder, found {self.results_dir!r}")
         self.results_dir = str(as_path(self.results_dir))
@@ -141,7 +138,7 @@ class RuntimeConfig:
 
 @dataclass
 class Config:
-    """One cell. position, data and objective are specs: see extrap/config/specs.py."""
+    """The options of one run. position, data and objective are specs: see extrap/config/specs.py."""
 
     name: str  # of the experiment: the folder below results/
     seed: int
@@ -190,15 +187,6 @@ class Config:
     @property
     def folder(self) -> Path:
         return Path(self.runtime.results_dir) / "runs" / self.name / self.run
-
-    @property
-    def lock(self) -> Path:
-        """Held by whoever is at work on this run; beside the run folders, which hold results alone."""
-        return self.folder.parent / "locks" / f"{self.run}.lock"
-
-    @property
-    def sweep_lock(self) -> Path:
-        return self.lock.with_name("sweep.lock")
 
     def identity(self) -> dict[str, Any]:
         """All of the config that answers depend on."""

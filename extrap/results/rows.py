@@ -13,16 +13,7 @@ import yaml
 
 from extrap.errors import UserError, one_line
 from extrap.files import write_atomic
-from extrap.results.folders import (
-    MAY_DIFFER,
-    differences,
-    evaluated,
-    load_config,
-    load_meta,
-    refuse_changed,
-    refuse_mixed,
-    runs_that_are_over,
-)
+from extrap.results.folders import MAY_DIFFER, differences, evaluated, finished, refuse_mixed
 
 COLUMNS = [
     "experiment", "run", "kind", "scheme", "extension", "objective", "data", "protocol", "train_len", "eval_len",
@@ -54,11 +45,7 @@ def refuse_to_lose(results: Path, config: dict[str, Any], planned: Collection[tu
     if planned:  # a sweep makes the references again
         rows = rows[rows["kind"] == "scheme"]
     runs = results.parent / "runs" / results.name
-    found = [collect_missing(runs)]
-    for folder in runs_that_are_over(runs):
-        refuse_changed(folder)
-        if (folder / "eval.csv").exists():
-            found.append(load_rows(folder / "eval.csv"))
+    found = [collect_missing(runs), *(load_rows(folder.rows) for folder in finished(runs) if folder.is_evaluated)]
     made = {run for table in found for run in _runs_of(table)} | {*planned}
     if lost := sorted(_runs_of(rows) - made):
         changes = differences(_same_numbers(old), _same_numbers(config))
@@ -177,13 +164,11 @@ def collect(runs: Path) -> pd.DataFrame:
     """
     folders = evaluated(runs)
     refuse_mixed(runs)
-    for folder in runs_that_are_over(runs):
-        refuse_changed(folder)
-    tables = [load_rows(folder / "eval.csv") for folder in folders]
+    tables = [load_rows(folder.rows) for folder in folders]
     for folder, table in zip(folders, tables, strict=True):
-        if (found := table.loc[0, ["experiment", "run"]].tolist()) != [runs.name, folder.name]:
+        if (found := table.loc[0, ["experiment", "run"]].tolist()) != [runs.name, folder.path.name]:
             raise UserError(
-                f"{folder} holds the rows of {'/'.join(found)}: give it that name back, or move it out of {runs}"
+                f"{folder.path} holds the rows of {'/'.join(found)}: give it that name back, or move it out of {runs}"
             )
     rows = pd.concat(tables, ignore_index=True)
     refuse_duplicates(rows, runs)
@@ -192,7 +177,7 @@ def collect(runs: Path) -> pd.DataFrame:
 
 def collect_missing(runs: Path) -> pd.DataFrame:
     """What the runs below results/runs/<experiment> have no rows of, and why."""
-    tables = [load_missing(folder / "missing.csv") for folder in runs_that_are_over(runs)]
+    tables = [load_missing(folder.missing) for folder in finished(runs)]
     tables = [table for table in tables if len(table)]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=MISSING)
 
@@ -206,9 +191,9 @@ def collect_training(runs: Path) -> pd.DataFrame:
     """The training losses of every evaluated run, named as its rows are; loss in nats per scored token of a batch."""
     tables = [pd.DataFrame(columns=TRAINING)]
     for folder in evaluated(runs):
-        if (folder / "train.csv").exists():  # references are not trained
-            run = load_rows(folder / "eval.csv").loc[:0, TRAINING[:-3]]
-            losses = _table(folder / "train.csv", TRAINING[-3:], ["step", "tokens"], ["loss"])
+        if folder.log.exists():  # references are not trained
+            run = load_rows(folder.rows).loc[:0, TRAINING[:-3]]
+            losses = _table(folder.log, TRAINING[-3:], ["step", "tokens"], ["loss"])
             tables.append(run.merge(losses, how="cross"))
     return pd.concat(tables[1:] or tables, ignore_index=True)
 
@@ -227,8 +212,8 @@ def provenance(runs: Path, command: str, kept_runs: Sequence[str] = (), earlier:
     Under `kept`, what `earlier` told of the runs that stay of another report.
     """
     folders = evaluated(runs)
-    config = load_config(folders[0] / "config.yaml")
-    metas = [load_meta(folder / "meta.json") for folder in folders if (folder / "meta.json").exists()]
+    config = folders[0].load_config()
+    metas = [folder.load_meta() for folder in folders if folder.meta.exists()]
     made_by = [{key: meta[key] for key in MADE_BY if key in meta} for meta in metas]
     text: str = yaml.safe_dump(
         {

@@ -1,30 +1,48 @@
 """The digest of the code that answers depend on: rows of different programs are not mixed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from extrap.config.outside import Outside, digest_of, imports
 
-# all that stands between a config and its rows, but for the schemes that are not part of an extension
-MODULES = (
-    "config.outside", "config.overrides", "config.schema", "config.specs", "data.base", "data.documents", "data.markov",
-    "data.overlap", "data.reading", "data.text", "data.usage", "extensions.base", "extensions.controls", "model.attention",
-    "model.encoder", "model.relative", "objectives", "positions.absolute", "positions.base", "positions.local", "runs.cell",
-    "runs.run", "score.evaluate", "score.protocols", "score.references", "train.device", "train.distributed", "train.loop",
-)  # fmt: skip
-PACKAGE = Path(__file__).parents[1]
+NO_ANSWERS = ("extrap", "extrap.errors", "extrap.files", "extrap.runs.digest")
+ROOT = Path(__file__).parents[2]
 # as it was when this process began, which is what it runs, whatever becomes of the files since
 SOURCES = {
-    ".".join(["extrap", *path.relative_to(PACKAGE).with_suffix("").parts]): path.read_text("utf-8", errors="replace")
-    for path in sorted(PACKAGE.rglob("*.py"))
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path.read_text("utf-8", "replace")
+    for path in sorted(ROOT.glob("extrap/**/*.py"))
     if path.is_file() and path.stem.isidentifier()  # editors leave other things beside
 }
 
 
+def reached(modules: Iterable[str], sources: Mapping[str, str], counts: Callable[[str], bool]) -> set[str]:
+    """These modules and all that they import of the program, in the end, and that counts."""
+    found: set[str] = set()
+    ahead = {*modules}
+    while ahead:
+        found |= ahead
+        named = {name for module in ahead for name in imports(sources[module])}
+        ahead = {name for name in named & SOURCES.keys() if counts(name)} - found
+    return found
+
+
+def _answers_depend_on(module: str) -> bool:
+    """All but how results are written, how errors are told, the version, and this."""
+    return not module.startswith("extrap.results") and module not in NO_ANSWERS
+
+
+# all that stands between a config and its rows, but for the schemes that are not part of an extension
+MODULES = reached(
+    ["extrap.runs.run", "extrap.objectives", *(name for name in SOURCES if name.startswith("extrap.data."))],
+    SOURCES,
+    _answers_depend_on,
+)
+
+
 def program_digest() -> str:
     """Of all that every run goes through."""
-    return digest_of({f"extrap.{module}": SOURCES[f"extrap.{module}"] for module in MODULES})
+    return digest_of({module: SOURCES[module] for module in MODULES})
 
 
 def scheme_digest(position: dict[str, Any]) -> str:
@@ -32,17 +50,14 @@ def scheme_digest(position: dict[str, Any]) -> str:
     return digest_of(_outside(position) | {module: SOURCES[module] for module in scheme_modules(position)})
 
 
-def scheme_modules(position: dict[str, Any]) -> list[str]:
+def scheme_modules(position: dict[str, Any]) -> set[str]:
     """Those of its classes, and what they import of extrap.positions that is not part of every run."""
-    shared = {f"extrap.{module}" for module in MODULES}
-    sources = SOURCES | _outside(position)
-    found: set[str] = set()
-    ahead = {str(spec["_target_"]).rpartition(".")[0] for spec in _specs(position)} & SOURCES.keys() | {*_outside(position)}
-    while ahead:
-        found |= ahead
-        named = {name for module in ahead for name in imports(sources[module])}
-        ahead = {name for name in named & SOURCES.keys() if name.startswith("extrap.positions.")} - found - shared
-    return sorted(found & SOURCES.keys())
+    outside = _outside(position)
+    named = {str(spec["_target_"]).rpartition(".")[0] for spec in _specs(position)} & SOURCES.keys()
+    modules = reached(
+        {*named, *outside}, SOURCES | outside, lambda name: name.startswith("extrap.positions.") and name not in MODULES
+    )
+    return modules & SOURCES.keys()
 
 
 def _outside(position: dict[str, Any]) -> dict[str, str]:
