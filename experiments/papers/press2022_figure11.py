@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from experiments.papers import PRESS2022, overlay
 from extrap.report.drawing import new_figure, style
-from extrap.report.labels import End, name_ends
+from extrap.report.labels import name_ends
 from extrap.report.looks import LOOKS, looks_of
 
 NEEDS = ("stride1/rows.csv",)
@@ -54,6 +54,7 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
         right.set_title("ALiBi: moved by one, and in pieces (grey)")
         overlay.key(drawn, "published, 1 run", overlay.band_over(points))
         lasts = [part[part["source"] == overlay.OURS].sort_values("x").iloc[-1][["x", "value"]] for part in (alibi, ours[1])]
-        two = [End("moved by one", LOOKS["alibi"]["color"], *lasts[0]), End("in pieces", GREY, *lasts[1])]
+        colours = {"moved by one": LOOKS["alibi"]["color"], "in pieces": GREY}
+        two = [overlay.end(right, *told, *last) for told, last in zip(colours.items(), lasts, strict=True)]
         name_ends([(left, overlay.ends(left, sliding, looks)), (right, two)])
     return drawn, points
