@@ -10,20 +10,21 @@ from rows import scheme_rows
 from world import EXPERIMENTS, SEEDS, SPEED, curves, evidence_of, rows_of, timings, world
 
 from experiments.claims import claim as claims_module
-from experiments.claims import quantities as quantities_module
+from experiments.claims import evidence as evidence_module
 from experiments.claims import verdicts as verdicts_module
 from experiments.claims.claim import CONFIRMED, OUT_OF_SCOPE, REFUTED, UNDECIDED, Claim, Part, at_least, at_most, decide
+from experiments.claims.evidence import NO_FLOOR, Evidence, Missing, measures
 from experiments.claims.figure import board, margin
 from experiments.claims.page import cell, page
 from experiments.claims.places import CODE, FLOOR, TEXTS
 from experiments.claims.published import cited, load_published, published_values
-from experiments.claims.quantities import NO_FLOOR, Evidence, Missing, Ratio, Removed, Steps, Term, Worst, measures
+from experiments.claims.quantities import Ratio, Removed, Steps, Term, Worst
 from experiments.claims.registry import CLAIMS, NOT_YET
 from experiments.claims.report import write_claims
 from experiments.claims.verdicts import of_timings, shown, verdicts
 from extrap.errors import UserError
 from extrap.results.rows import save_rows
-from extrap.stats.perplexity import BELOW, PLATEAU
+from extrap.stats.floor import BELOW, PLATEAU
 
 IDS = [claim.id for claim in CLAIMS]
 BY_ID = {claim.id: claim for claim in CLAIMS}
@@ -318,7 +319,7 @@ def over_nothing(lines, rows):
     return lines
 
 
-def over_the_whole_floor(lines, rows, honest=quantities_module.over_floor):
+def over_the_whole_floor(lines, rows, honest=evidence_module.over_floor):
     lines = honest(lines, rows)
     seen = {round(at * 128): nll for at, nll in zip(AT, FALLING["floor"], strict=True)}
     return lines.assign(log=lines["log"] + lines["floor"] - lines["eval_len"].map(seen))
@@ -327,7 +328,7 @@ def over_the_whole_floor(lines, rows, honest=quantities_module.over_floor):
 @pytest.mark.parametrize("wrong", [over_nothing, over_the_whole_floor])
 def test_a_verdict_that_hangs_on_the_slope_is_noticed(wrong, monkeypatch):
     """Over nothing nobody gets worse; over the floor that sees all, whoever makes no use of more context does."""
-    monkeypatch.setattr(quantities_module, "over_floor", wrong)
+    monkeypatch.setattr(evidence_module, "over_floor", wrong)
     with pytest.raises(AssertionError):
         check_that_the_slope_of_the_floor_decides_nothing()
 
@@ -451,8 +452,8 @@ def test_parts_share_the_error_that_is_allowed():
 
 
 def test_unadjusted_levels_are_noticed(monkeypatch):
-    honest = claims_module.t_half_width
-    monkeypatch.setattr(claims_module, "t_half_width", lambda values, confidence: honest(values))
+    honest = claims_module.over_seeds
+    monkeypatch.setattr(claims_module, "over_seeds", lambda values, confidence: honest(values))
     with pytest.raises(AssertionError):
         check_levels()
 

@@ -15,22 +15,11 @@ make paper FIGURE=chi2022_figure5
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.papers.overlay import (
-    CURVE,
-    OURS,
-    band_over,
-    curves,
-    key,
-    length_axis,
-    name_ends,
-    new_figure,
-    paper_style,
-    place_names,
-    with_own,
-)
-from extrap.report.curves import looks_of
-from extrap.results.rows import rounded
-from extrap.stats.perplexity import perplexity, t_half_width
+from experiments.papers.overlay import CURVE, OURS, band_over, by_group, curves, ends, key, multiples_axis, with_own
+from extrap.report.drawing import new_figure, style
+from extrap.report.labels import name_ends
+from extrap.report.looks import looks_of
+from extrap.stats.perplexity import over_seeds, perplexity
 
 SCHEMES = ("alibi", "rope", "sinusoidal", "t5")
 NEEDS = ("causal/rows.csv",)
@@ -46,21 +35,21 @@ PAPER = {
 
 def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Left the loss without an extension, right with the window. `published` is not used: the paper prints no numbers."""
-    by_seed = perplexity(
-        rows[(rows["protocol"] == "position") & rows["scheme"].isin(with_own(SCHEMES, rows))],
-        ["protocol", "scheme", "extension", "train_len", "eval_len", "seed"],
-    )
+    rows = rows[(rows["protocol"] == "position") & rows["scheme"].isin(with_own(SCHEMES, rows))]
+    line = ["protocol", "scheme", "extension", "train_len", "eval_len", "x"]
+    by_seed = perplexity(rows.assign(x=rows["eval_len"] / rows["train_len"]), [*line, "seed"])
     alone, window = (by_seed[by_seed["extension"] == extension] for extension in ("none", "window"))
     alibi = alone[alone["scheme"] == "alibi"].set_index(["eval_len", "seed"])["log_ppl"].rename("alibi")
     window = window.join(alibi, on=["eval_len", "seed"], how="inner")
-    left, right = over_seeds(alone, alone["log_ppl"]), over_seeds(window, window["log_ppl"] - window["alibi"])
+    window = window.assign(log_ppl=window["log_ppl"] - window["alibi"])
+    left, right = (by_group(over_seeds(part.groupby(line, sort=False)["log_ppl"]), OURS)[CURVE] for part in (alone, window))
     points = pd.concat([left.assign(over=""), right.assign(over="alibi")], ignore_index=True)
     looks = looks_of(points["scheme"])
-    with paper_style():
-        drawn, all_axes = new_figure(7.2, 3.1, 2)
+    with style():
+        drawn, (all_axes,) = new_figure(7.2, 3.1, 1, 2)
         for axes, shown in zip(all_axes, (left, right), strict=True):
             curves(axes, shown, looks)
-            length_axis(axes, points["x"].min(), points["x"].max())
+            multiples_axis(axes, points["x"].min(), points["x"].max())
             axes.set_xlabel("position / training length")
             low, high = shown["value"].min(), shown["value"].max()
             axes.set_ylim(low - 0.05 * (high - low), high + 0.12 * (high - low))
@@ -71,20 +60,5 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
         all_axes[1].set_ylabel("loss less ALiBi's without, nats per token")
         all_axes[1].axhline(0, color="0.3", linewidth=0.8, zorder=0)
         key(drawn, None, band_over(points))
-        place_names([(axes, name_ends(axes, shown, looks)) for axes, shown in zip(all_axes, (left, right), strict=True)])
+        name_ends([(axes, ends(axes, shown, looks)) for axes, shown in zip(all_axes, (left, right), strict=True)])
     return drawn, points
-
-
-def over_seeds(by_seed: pd.DataFrame, values: pd.Series) -> pd.DataFrame:
-    """Means over seeds with t intervals; eval_len is where the positions of a point end."""
-    lines = []
-    columns = ["protocol", "scheme", "extension", "train_len", "eval_len"]
-    for (protocol, scheme, extension, train_len, eval_len), group in values.groupby(
-        [by_seed[c] for c in columns], sort=False
-    ):
-        middle, half = group.mean(), t_half_width(group.to_numpy())
-        x = eval_len / train_len
-        lines.append(
-            (OURS, protocol, scheme, extension, train_len, eval_len, len(group), x, middle, middle - half, middle + half)
-        )
-    return rounded(pd.DataFrame(lines, columns=CURVE))

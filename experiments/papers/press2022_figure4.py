@@ -15,23 +15,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.papers import PRESS2022
-from experiments.papers.overlay import (
-    CURVE,
-    OURS,
-    band_over,
-    curves,
-    key,
-    length_axis,
-    log_limits,
-    new_figure,
-    pair_lengths,
-    paper_style,
-    published_ppl,
-)
-from extrap.report.curves import looks_of
-from extrap.results.rows import rounded
-from extrap.stats.perplexity import perplexity, refuse_other_targets, t_half_width
+from experiments.papers import PRESS2022, overlay
+from extrap.report.drawing import new_figure, style
+from extrap.report.looks import looks_of
+from extrap.stats.perplexity import over_seeds, perplexity, refuse_other_targets
 
 NEEDS = ("causal_32/rows.csv", "causal_64/rows.csv", "causal/rows.csv", "causal_256/rows.csv")
 HOLDS = {"protocol": ("nonoverlap",), "scheme": ("alibi", "sinusoidal")}
@@ -47,27 +34,28 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
     rows = rows[(rows["protocol"] == "nonoverlap") & rows["scheme"].isin(["alibi", "sinusoidal"])]
     models = rows["scheme"] + " trained on " + rows["train_len"].astype(str)
     refuse_other_targets(rows.assign(scheme=models, train_len=0))  # they are compared across training lengths
-    by_seed = perplexity(rows[rows["extension"] == "none"], ["scheme", "train_len", "eval_len", "seed"])
-    ours = summarised(over_sinusoidal(by_seed), OURS)
-    table = published_ppl(published, "press2022alibi", "5")
+    line = ["protocol", "scheme", "extension", "train_len", "eval_len", "seed"]
+    by_seed = perplexity(rows[rows["extension"] == "none"], line)
+    ours = summarised(over_sinusoidal(by_seed), overlay.OURS)
+    table = overlay.published_ppl(published, "press2022alibi", "5")
     by_run = table.assign(log_ppl=np.log(table["value"]), seed=0)
     theirs = summarised(over_sinusoidal(by_run), table["source"].iloc[0])
-    pairs = pair_lengths(ours, theirs)
+    pairs = overlay.pair_lengths(ours, theirs)
     points = pd.concat([ours, theirs[theirs[PANEL].isin([other for _, other in pairs])]], ignore_index=True)
     looks = looks_of(points["scheme"])
-    with paper_style():
-        drawn, all_axes = new_figure(7.2, 3.1, len(pairs), sharey=True)
+    with style():
+        drawn, (all_axes,) = new_figure(7.2, 3.1, 1, len(pairs), sharey=True)
         for axes, (mine, other) in zip(all_axes, pairs, strict=True):
-            shown = points[points[PANEL] == points["source"].eq(OURS).map({True: mine, False: other})]
-            curves(axes, shown, looks)
-            length_axis(axes, 1, shown["x"].max())
+            shown = points[points[PANEL] == points["source"].eq(overlay.OURS).map({True: mine, False: other})]
+            overlay.curves(axes, shown, looks)
+            overlay.multiples_axis(axes, 1, shown["x"].max())
             longest = int(np.log2(shown["x"].max()))
             axes.set_xticks([2.0**k for k in range(0, longest + 1, 2)], [f"{2**k}" for k in range(0, longest + 1, 2)])
             axes.set_title(f"ALiBi trained on {mine:,}\ntokens (published: {other:,})")
             axes.set_xlabel("length / training length")
-        log_limits(all_axes[0], points)
+        overlay.log_limits(all_axes[0], points)
         all_axes[0].set_ylabel("perplexity / that of sinusoidal at L")
-        key(drawn, "published, 1 run", band_over(points), ("alibi", "sinusoidal"))
+        overlay.key(drawn, "published, 1 run", overlay.band_over(points), ("alibi", "sinusoidal"))
     return drawn, points
 
 
@@ -85,10 +73,7 @@ def over_sinusoidal(by_seed: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarised(by_seed: pd.DataFrame, source: str) -> pd.DataFrame:
-    lines = []
-    for (length, scheme, train_len, eval_len, x), group in by_seed.groupby([PANEL, "scheme", "train_len", "eval_len", "x"]):
-        ratio, half = group["log_ratio"].mean(), t_half_width(group["log_ratio"].to_numpy())
-        half = 0.0 if (group["log_ratio"] == 0).all() else half  # sinusoidal over itself
-        key_values = (source, "nonoverlap", scheme, "none", train_len, eval_len, len(group), x)
-        lines.append((length, *key_values, np.exp(ratio), np.exp(ratio - half), np.exp(ratio + half)))
-    return rounded(pd.DataFrame(lines, columns=[PANEL, *CURVE]))
+    groups = by_seed.groupby([PANEL, "protocol", "scheme", "extension", "train_len", "eval_len", "x"])
+    points = overlay.by_group(over_seeds(groups["log_ratio"]).exp(), source)
+    itself = (points["scheme"] == "sinusoidal") & (points["x"] == 1)  # whose ratio is known without an interval
+    return points.assign(**{bound: points[bound].mask(itself, 1.0) for bound in ("low", "high")})[[PANEL, *overlay.CURVE]]

@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pandas as pd
 
-from extrap.stats.perplexity import SETTING, perplexity, t_half_width
+from extrap.stats.perplexity import GROUP, SETTING, over_seeds, perplexity
 
-WEIGHTS = ["objective", "data", "train_len", "scheme", "seed"]  # extensions share them
+WEIGHTS = [*GROUP, "scheme", "seed"]  # extensions share them
 
 
 def early_token_null(rows: pd.DataFrame) -> pd.DataFrame:
@@ -52,17 +52,13 @@ def early_token_null(rows: pd.DataFrame) -> pd.DataFrame:
     if joined.empty:
         return pd.DataFrame()
     joined["log_null"] = _log_null(joined, _segment_lengths(rows))
-    lines = []
-    for key, group in joined.groupby([*SETTING, "scheme", "extension", "eval_len"], sort=False):
-        log_excess = (group["log_ppl"] - group["log_null"]).to_numpy()
-        middle, half = log_excess.mean(), t_half_width(log_excess)
-        lines.append(
-            dict(zip([*SETTING, "scheme", "extension", "eval_len"], key, strict=True))
-            | {"n_seeds": len(group), "null": np.exp(group["log_null"].mean()), "excess": np.exp(middle)}
-            | {"excess_low": np.exp(middle - half), "excess_high": np.exp(middle + half)}
-            | {"full_context": group["full_context"].iloc[0]}
-        )
-    return pd.DataFrame(lines)
+    joined["log_excess"] = joined["log_ppl"] - joined["log_null"]
+    groups = joined.groupby([*SETTING, "scheme", "extension", "eval_len"], sort=False)
+    excess = over_seeds(groups["log_excess"]).exp()
+    return pd.DataFrame({
+        "n_seeds": excess.n, "null": np.exp(groups["log_null"].mean()), "excess": excess.mean, "excess_low": excess.low,
+        "excess_high": excess.high, "full_context": groups["full_context"].first(),
+    }).reset_index()  # fmt: skip
 
 
 def _stride(protocol: str) -> float:
@@ -74,7 +70,7 @@ def _stride(protocol: str) -> float:
 def _segment_lengths(rows: pd.DataFrame) -> pd.Series:
     """A segment is as long as the longest length; one of published numbers, a whole corpus, is longer than any of them."""
     pieces = rows[rows["protocol"] == "nonoverlap"]
-    return pieces.groupby(["objective", "data", "train_len"])[["eval_len", "n_tokens"]].max().max(axis=1).rename("seg_len")
+    return pieces.groupby(GROUP)[["eval_len", "n_tokens"]].max().max(axis=1).rename("seg_len")
 
 
 def _log_null(joined: pd.DataFrame, seg_lens: pd.Series) -> pd.Series:
