@@ -14,7 +14,7 @@ from reference import REFERENCES
 
 from extrap.config.compose import CONF, compose_grid
 from extrap.config.schema import ModelConfig
-from extrap.model import attention, relative
+from extrap.model import attention, decay, relative
 from extrap.model.encoder import Encoder
 from extrap.runs.cell import build_scheme
 from extrap.train.device import cores
@@ -63,6 +63,7 @@ def small(monkeypatch):
     monkeypatch.setattr(attention, "CHUNK", 8)
     monkeypatch.setattr(attention, "DENSE_MAX", 16)
     monkeypatch.setattr(relative, "BLOCK", 8)
+    monkeypatch.setattr(decay, "BLOCK", 8)
     monkeypatch.setattr(relative, "WHOLE", 16)
 
 
@@ -119,7 +120,7 @@ def encoder_of():
 
     def build(scheme, vocab_size=11):
         geometry = scheme.geometry
-        config = ModelConfig(geometry.d_model, n_layers=2, n_heads=geometry.n_heads, d_ff=32, dropout=0.0, tie=False)
+        config = ModelConfig(geometry.d_model, geometry.n_layers, geometry.n_heads, d_ff=32, dropout=0.0, tie=False)
         torch.manual_seed(0)
         return Encoder(config, scheme, vocab_size, vocab_size)
 
