@@ -81,7 +81,7 @@ def scheme_of():
         config = composed(case)
         config = replace(
             config,
-            model=replace(config.model, d_model=n_heads * head_dim, n_heads=n_heads),
+            model=replace(config.model, d_model=n_heads * head_dim, n_layers=2, n_heads=n_heads),
             train=replace(config.train, train_len=train_len),
             eval=replace(config.eval, protocols=["nonoverlap"], lengths=[train_len], n_targets=1),
         )
