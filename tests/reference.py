@@ -2,7 +2,8 @@
 
 Nothing here comes from extrap and nothing is vectorised. A reference takes the sizes of the model, the arguments of the
 scheme's file in conf/position and the scheme's trained tables as nested lists, and returns what the paper says about one
-query at position i and one key at position j. To add one: write the function, and name it in REFERENCES.
+query at position i and one key at position j; a list of such references, one for each layer, where layers differ. To add
+one: write the function, and name it in REFERENCES.
 """
 
 import cmath
@@ -33,6 +34,24 @@ class Reference(NamedTuple):
     add: Callable | None = None  # t -> the vector that joins the input at t, None for nothing
     content: Callable | None = None  # (queries, keys, inputs, m, n, h) -> what joins the score of query m and key n
     weigh: Callable = softmax  # (scores, h) -> what the values count for
+
+
+def tables(module):
+    """The trained tables of a scheme by name, lists in its lists of parameters and of modules."""
+    found = {key: parameter.tolist() for key, parameter in module.named_parameters(recurse=False)}
+    for key, child in module.named_children():
+        if type(child).__name__ == "ParameterList":
+            found[key] = [parameter.tolist() for parameter in child]
+        if type(child).__name__ == "ModuleList":
+            found[key] = [tables(one) for one in child]
+    return found
+
+
+def of_layers(scheme, reference):
+    """The scheme of each layer beside its formula, once where layers share it."""
+    n_layers = scheme.geometry.n_layers
+    formulas = [reference] * n_layers if isinstance(reference, Reference) else reference
+    return [*dict(zip(scheme.layers(n_layers), formulas, strict=True)).items()]
 
 
 def attend(reference, q, k, v, positions, causal, x=None):

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 from marks import slow
-from test_positions import DECODER, ENCODER, FAR, inputs
+from test_positions import DECODER, ENCODER, FAR, inputs, layers
 from torch import nn
 from torch.testing import assert_close
 
@@ -65,9 +65,11 @@ def check_path(scheme, seq_len, training, path=prepare, device="cpu"):
 def test_float64_stays_float64(case, causal, seq_len, scheme_of, small):
     scheme = scheme_of(case, causal, train_len=64)
     q, k, v = inputs(scheme.geometry, seq_len)
-    for training in (True, False):
-        found = run(prepare, scheme, q, k, v, training)
-        assert_close(found, run(define, scheme, q, k, v, training), rtol=0, atol=1e-6)
+    x = torch.randn(1, seq_len, scheme.geometry.d_model)
+    for layer in layers(scheme):
+        for training in (True, False):
+            found = run(prepare, layer, q, k, v, training, x)
+            assert_close(found, run(define, layer, q, k, v, training, x), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("seq_len", [16, 45])
@@ -126,7 +128,8 @@ class Halves(PositionScheme):
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("seq_len", [7, 45, *slow(1, 8, 9, 16, 17)])
 def test_every_scheme_on_every_path(case, causal, training, seq_len, scheme_of, small):
-    check_path(scheme_of(case, causal, train_len=64), seq_len, training)
+    for layer in layers(scheme_of(case, causal, train_len=64)):
+        check_path(layer, seq_len, training)
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])

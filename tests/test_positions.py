@@ -1,11 +1,12 @@
 """Schemes against their papers' formulas, and the properties that make each of them what it is."""
 
+import copy
 import math
 
 import pytest
 import torch
 from marks import slow
-from reference import REFERENCES, attend
+from reference import REFERENCES, attend, of_layers
 from torch import nn
 from torch.testing import assert_close
 
@@ -35,17 +36,18 @@ def inputs(geometry, seq_len, n_batch=1, dtype=torch.float64):
 
 
 def check_against_reference(scheme, reference, at):
-    """What the scheme does at these positions, a list or range, is what the paper's formula says."""
+    """What every layer of the scheme does at these positions, a list or range, is what the paper's formula says."""
+    scheme = copy.deepcopy(scheme).double()
     geometry, seq_len = scheme.geometry, len(at)
-    q, k, v = inputs(geometry, seq_len)
     pos = scheme.positions(at[-1] + 1)[list(at)]
     x = torch.randn(1, seq_len, geometry.d_model, dtype=torch.float64)
-    output = attend_reference(scheme.branches(pos), q, k, v, x, causal=geometry.causal, weights=scheme.weights())
-    expected = attend(reference, q.tolist(), k.tolist(), v.tolist(), at, geometry.causal, x.tolist())
-    assert_close(output, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=ROUNDING)
-    embedded = scheme.embed(x, pos)
-    added = torch.tensor([reference.add(t) for t in at], dtype=torch.float64) if reference.add else 0
-    assert_close(embedded, x + added, rtol=0, atol=ROUNDING)
+    for layer, formula in of_layers(scheme, reference):
+        q, k, v = inputs(geometry, seq_len)
+        output = attend_reference(layer.branches(pos), q, k, v, x, causal=geometry.causal, weights=layer.weights())
+        expected = attend(formula, q.tolist(), k.tolist(), v.tolist(), at, geometry.causal, x.tolist())
+        assert_close(output, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=ROUNDING)
+    added = torch.tensor([formula.add(t) for t in at], dtype=torch.float64) if formula.add else 0
+    assert_close(scheme.embed(x, pos), x + added, rtol=0, atol=ROUNDING)
 
 
 def check_positions(scheme):
@@ -90,6 +92,11 @@ def check_facts(scheme, encoder_of):
 
 def differ(a, b):
     return bool((a - b).abs().max() > 1e-4)
+
+
+def layers(scheme):
+    """The schemes of the layers, each once."""
+    return dict.fromkeys(scheme.layers(scheme.geometry.n_layers))
 
 
 def grid(scheme, seq_len):
@@ -162,15 +169,17 @@ def test_facts_about_a_scheme_hold(case, causal, scheme_of, encoder_of):
     scheme = scheme_of(case, causal)
     check_facts(scheme_of(case, causal, train_len=64), encoder_of)
     check_positions(scheme)
-    check_window_fact(scheme)
-    check_relative_fact(scheme)
-    check_bias_is_additive(scheme)
+    for layer in layers(scheme):
+        check_window_fact(layer)
+        check_relative_fact(layer)
+        check_bias_is_additive(layer)
 
 
 def test_no_scheme_of_ours_hides_that_it_is_relative(case, causal, scheme_of):
-    scheme = scheme_of(case, causal)
-    assert all(branch.relative or branch.reads_content for branch in scheme.branches(scheme.positions(16)))
-    assert not any(branch.relative for branch in scheme.branches(2 * scheme.positions(8)))
+    for layer in layers(scheme_of(case, causal)):
+        assert all(branch.relative or branch.reads_content for branch in layer.branches(layer.positions(16)))
+        branches = layer.branches(2 * layer.positions(8))
+        assert not any(branch.relative and (branch.score_mod or branch.mask_mod) for branch in branches)
 
 
 def test_a_call_leaves_nothing_behind(case, causal, scheme_of):

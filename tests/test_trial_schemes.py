@@ -1,6 +1,5 @@
 """Five schemes of the kinds that the interface has to carry, each one file, one spec and one formula."""
 
-import copy
 import importlib
 import math
 from dataclasses import replace
@@ -10,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from reference import REFERENCES, Reference, attend
+from reference import REFERENCES, Reference, attend, tables
 from test_attention import FLOAT32, check_path
-from test_positions import DECODER, ENCODER, ROUNDING, SCATTERED, check_against_reference, check_facts, inputs
+from test_positions import DECODER, ENCODER, ROUNDING, SCATTERED, check_against_reference, check_facts, inputs, layers
 from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
@@ -55,19 +54,11 @@ def formula(spec, scheme):
         key: formula(value, getattr(scheme, key)) if isinstance(value, dict) else value for key, value in spec.items()
     }
     del arguments["_target_"]
-    tables = {key: parameter.tolist() for key, parameter in scheme.named_parameters(recurse=False)}
-    for key, child in scheme.named_children():
-        if isinstance(child, nn.ParameterList):
-            tables[key] = [table.tolist() for table in child]
-        if isinstance(child, nn.ModuleList):
-            tables[key] = [{name: table.tolist() for name, table in one.named_parameters()} for one in child]
-    return (getattr(references, name, None) or REFERENCES[name])(scheme.geometry, **arguments, **tables)
+    return (getattr(references, name, None) or REFERENCES[name])(scheme.geometry, **arguments, **tables(scheme))
 
 
-def of_layers(spec, scheme):
-    """Every layer: its scheme and its formula."""
-    n_layers, known = scheme.geometry.n_layers, formula(spec, scheme)
-    return zip(scheme.layers(n_layers), [known] * n_layers if isinstance(known, Reference) else known, strict=True)
+def every_layer(reference, scheme):
+    return [reference] * scheme.geometry.n_layers if isinstance(reference, Reference) else reference
 
 
 DEFINED = [(name, sizes) for name in SPECS for sizes in GEOMETRIES if name != "cope" or GEOMETRIES[sizes].causal]
@@ -81,8 +72,7 @@ def trial(request):
 
 
 def check_formula(spec, scheme, at=range(20)):
-    for layer, reference in of_layers(spec, copy.deepcopy(scheme).double()):
-        check_against_reference(layer, reference, at)
+    check_against_reference(scheme, formula(spec, scheme), at)
 
 
 def test_a_trial_scheme_computes_what_its_formula_says(trial):
@@ -92,7 +82,7 @@ def test_a_trial_scheme_computes_what_its_formula_says(trial):
 
 def test_on_every_path(trial, small):
     _, scheme = trial
-    for layer in dict.fromkeys(scheme.layers(scheme.geometry.n_layers)):
+    for layer in layers(scheme):
         for seq_len in (1, 9, 16, 17, 45):
             for training in (True, False):
                 check_path(layer, seq_len, training)
@@ -105,7 +95,7 @@ def test_an_encoder_gives_every_layer_its_scheme_and_its_input(trial, encoder_of
     for training, seq_len in ((True, 13), (False, 13), (False, 21)):  # all at once, and in chunks
         tokens = torch.randint(11, (2, seq_len))
         x = scheme.embed(encoder.embedding(tokens), scheme.positions(seq_len))
-        for block, (_, reference) in zip(encoder.blocks, of_layers(spec, scheme), strict=True):
+        for block, reference in zip(encoder.blocks, every_layer(formula(spec, scheme), scheme), strict=True):
 
             def loops(q, k, v, x, reference=reference):
                 rows = attend(reference, q.tolist(), k.tolist(), v.tolist(), range(q.shape[2]), causal, x.tolist())

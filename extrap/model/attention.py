@@ -22,10 +22,9 @@ from torch import Tensor
 from extrap.model.decay import attend_decay
 from extrap.model.relative import attend_relative, rows_from_last
 from extrap.model.softmax import BiasedSoftmax, mix, wide
-from extrap.positions.base import Branch, Content, Weights
+from extrap.positions.base import BlockBias, Branch, Content, Weights
 
 BiasOfPairs = Callable[[int, int, int, int], Tensor | None]  # queries [start, stop), keys [first, last) -> (1, 1 or H, R, S)
-BiasOfContent = Callable[[Tensor, Tensor], Tensor]  # vectors q_idx (R,), kv_idx (S,) -> (B, H, R, S)
 
 DENSE_MAX = 512  # up to here training with one (H, T, T) bias for all layers beats SDPA
 CHUNK = 256  # queries at a time otherwise, fewer where
@@ -150,7 +149,7 @@ def _content(branch: Branch, q: Tensor, k: Tensor, x: Tensor | None) -> Content:
     return Content(q.new_empty(0) if x is None else x.to(wide(x)), q, k, *(branch.rotate(q, k) if branch.rotate else (q, k)))
 
 
-def _bias_of_content(branch: Branch, seen: Content) -> BiasOfContent | None:
+def _bias_of_content(branch: Branch, seen: Content) -> BlockBias | None:
     """What content and decay add, None for nothing. Positions made of content are positions too: at least float32."""
     if not branch.reads_content:
         return None
