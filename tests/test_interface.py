@@ -54,8 +54,9 @@ def test_a_wrapper_changes_nothing_by_itself(case, causal, scheme_of, encoder_of
     with torch.no_grad():
         assert torch.equal(encoder_of(wrapped).eval()(tokens), encoder_of(scheme).eval()(tokens))
     pos = torch.arange(9)
-    for hook in ("rotation", "score_mod", "mask_mod"):
-        assert bool(getattr(wrapped, hook)(pos)) == bool(getattr(scheme, hook)(pos))
+    if len(scheme.branches(pos)) == 1:
+        for hook in ("rotation", "score_mod", "mask_mod"):
+            assert bool(getattr(wrapped, hook)(pos)) == bool(getattr(scheme, hook)(pos))
 
 
 def test_a_wrapper_answers_for_what_is_inside(geometry):
