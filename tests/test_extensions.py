@@ -187,7 +187,7 @@ def test_an_extension_asks_what_a_scheme_is_and_not_what_it_looks_like(extension
     assert extend(extension, scheme(Geometry(32, 4, L, causal, n_layers=2))) is None
 
 
-@pytest.mark.parametrize(("extension", "formula"), [("window", windowed), ("lambda", lambda_shaped)])
+@pytest.mark.parametrize(("extension", "formula"), FORMULAS.items())
 def test_an_extension_reaches_every_layer(extension, formula, causal):
     geometry = Geometry(32, 4, L, causal, n_layers=2)
     extended = extend(extension, Alternating(geometry, Rope(geometry), Alibi(geometry)))
