@@ -19,6 +19,7 @@ from extrap.positions.base import Geometry, PositionScheme
 from extrap.positions.local import Local
 from extrap.positions.nope import Nope
 from extrap.positions.rope import Rope
+from extrap.sweep import sweep
 
 T, L = 40, 12
 ONE_PASS = ["nope", "sinusoidal", "rope", "alibi", "t5", "kerple"]
@@ -209,3 +210,20 @@ def test_an_extension_leaves_weights_to_the_scheme(causal, small):
         scores = torch.randn(2, 4, 9, 9)
         assert torch.equal(layer.weights()(scores), plain.weights()(scores))
         assert layer.weights()(scores).sum(dim=-1).max() < 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "code"),
+    [
+        (["position=rope,alibi"], 0),  # the experiment's extensions, some of which are for others
+        (["position=rope,learned", "eval.extensions=[none,window,tile]"], 0),
+        (["position=rope,alibi", "eval.extensions=[none,window,tile]"], "tile does not apply to rope or alibi, or changes"),
+        (["position=local", "position.window=3", "eval.extensions=[none,window]"], "window does not apply to local(rope,"),
+    ],
+)
+def test_an_extension_that_is_asked_for_is_for_a_scheme_of_the_sweep(monkeypatch, capsys, tmp_path, overrides, code):
+    monkeypatch.setattr(sweep, "_run_and_report", lambda *_: 0)
+    given = ["experiment=smoke", "data=markov", "objective=causal", "seed=0", f"runtime.results_dir={tmp_path}"]
+    found = sweep.main([*given, *overrides])
+    told = capsys.readouterr().err
+    assert (found, told) == (0, "") if code == 0 else (found == 2 and f"eval.extensions: {code}" in told)
