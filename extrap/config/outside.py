@@ -11,7 +11,7 @@ import inspect
 import re
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -84,10 +84,7 @@ def _literal(node: ast.expr) -> Any:
 def find(place: str) -> Outside:
     """The scheme of 'path/to/mine.py:Mine', or of 'path/to/mine.py' if it holds but one. Raises UserError."""
     file, _, name = place.partition(":")
-    path = as_path(file).resolve()
-    if not path.is_file():
-        raise UserError(f"{file}: there is no such file")
-    digest = _load(path)
+    path, digest = _loaded(file)
     module = LOADED[path, digest].module
     own = [key for key, value in vars(module).items() if _is_scheme(value) and value.__module__ == module.__name__]
     if not name and len(own) != 1:
@@ -105,6 +102,22 @@ def find(place: str) -> Outside:
     if len(lines) > 1:
         raise UserError(f"{file} has {len(lines)} classes {name}, in lines {', '.join(lines)}; rename all but one")
     return Outside(path, name, digest)
+
+
+def function(place: str) -> Callable[..., Any]:
+    """The function of 'path/to/file.py:name'. Raises UserError."""
+    file, _, name = place.partition(":")
+    found: Callable[..., Any] | None = getattr(LOADED[_loaded(file)].module, name, None) if name else None
+    if not callable(found):
+        raise UserError(f"{place}: expected FILE.py:function, and a function of that name in the file")
+    return found
+
+
+def _loaded(file: str) -> tuple[Path, str]:
+    path = as_path(file).resolve()
+    if not path.is_file():
+        raise UserError(f"{file}: there is no such file")
+    return path, _load(path)
 
 
 def _is_scheme(cls: object) -> bool:
