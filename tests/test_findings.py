@@ -18,7 +18,9 @@ from extrap.positions.nope import Nope
 from extrap.positions.rope import Rope
 from extrap.positions.t5 import T5
 from extrap.sweep import check
-from extrap.testing import Finding, cost, costs, findings
+from extrap.testing import cost
+from extrap.testing.cost import costs
+from extrap.testing.findings import Finding, findings
 
 SMALL = ((16, 8, 2),)
 

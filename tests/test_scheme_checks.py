@@ -21,7 +21,7 @@ from extrap.positions.rope import Rope
 from extrap.runs.prepare import Run
 from extrap.sweep import checks
 from extrap.sweep.checks import prepare_grid
-from extrap.testing import check_scheme
+from extrap.testing.promises import check_scheme
 
 
 def test_schemes_of_ours_pass(case, causal, scheme_of):

@@ -21,8 +21,8 @@ from extrap.config.outside import function
 from extrap.config.specs import build
 from extrap.positions.base import Geometry, PositionScheme
 from extrap.sweep.door import through
-from extrap.testing import Finding, costs, findings
-from extrap.testing.findings import SIZES
+from extrap.testing.cost import costs
+from extrap.testing.findings import SIZES, Finding, findings
 
 
 def page(label: str, found: list[Finding]) -> str:
