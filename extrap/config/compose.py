@@ -22,7 +22,8 @@ from extrap.config.schema import Config, in_tokens
 from extrap.config.specs import label, parameters_of
 from extrap.errors import UserError, nearest
 
-CONF = Path(__file__).parents[2] / "conf"
+PACKAGE = Path(__file__).parents[1]
+CONF = (PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent) / "conf"  # installed, or in a checkout
 ConfigStore.instance().store(name="schema", node=Config)
 
 
