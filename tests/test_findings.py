@@ -1,5 +1,6 @@
 """The page of make check-scheme: what is right passes, and each kind of wrong is told for what it is."""
 
+import math
 import re
 import sys
 from functools import partial
@@ -13,7 +14,6 @@ from extrap.config.outside import function
 from extrap.errors import UserError
 from extrap.positions.alibi import Alibi
 from extrap.positions.base import PositionScheme
-from extrap.positions.local import Local
 from extrap.positions.nope import Nope
 from extrap.positions.rope import Rope
 from extrap.positions.t5 import T5
@@ -68,9 +68,36 @@ class ToADecoderOnly(Alibi):
         super().__init__(geometry)
 
 
-@pytest.mark.parametrize("scheme", [Alibi, Rope, T5, Nope, lambda g: Local(g, Rope(g), 5)])
-def test_nothing_is_wrong_with_what_is_right(scheme):
-    assert not wrong(scheme)
+def assert_right(case, sizes, scheme_of, reference_of):
+    def build(geometry):
+        return scheme_of(case, geometry.causal, geometry.n_heads, geometry.head_dim, geometry.train_len)
+
+    def scores(scheme, q, k, causal):
+        """The pairs of tests/reference.py, one after the other."""
+        formula, (heads, keys) = reference_of(case, scheme), (q.tolist(), k.tolist())
+        return [
+            [
+                [
+                    formula.score(a, b, i, j, h) if formula.keep(i, j) and not (causal and j > i) else -math.inf
+                    for j, b in enumerate(keys[h])
+                ]
+                for i, a in enumerate(heads[h])
+            ]
+            for h in range(len(heads))
+        ]
+
+    found = page(build, scores, sizes)
+    assert [finding for finding in found.values() if finding.verdict == "WRONG"] == []
+    assert found["agrees with REFERENCE"].verdict == "PASS"
+
+
+def test_nothing_is_wrong_with_a_scheme_of_ours(case, scheme_of, reference_of):
+    assert_right(case, SMALL, scheme_of, reference_of)
+
+
+@pytest.mark.slow
+def test_nothing_is_wrong_with_a_scheme_of_ours_at_any_size(case, scheme_of, reference_of):
+    assert_right(case, ((128, 32, 2), (37, 12, 3)), scheme_of, reference_of)
 
 
 @pytest.mark.parametrize(

@@ -24,11 +24,8 @@ from extrap.sweep.checks import prepare_grid
 from extrap.testing.promises import check_scheme
 
 
-def test_schemes_of_ours_pass(case, causal, scheme_of):
-    check_scheme(partial(scheme_of, case, causal), longest=64)
-
-
-def test_so_do_those_that_a_user_could_write():
+def test_schemes_that_a_user_could_write_pass():
+    """As do those of the project, see test_findings."""
     for build in (ReRope, lambda g: Randomized(Rope(g), 99)):
         for geometry in (DECODER, ENCODER):
             check_scheme(partial(build, geometry), longest=64)

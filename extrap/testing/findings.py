@@ -128,7 +128,7 @@ def _findings(cases: list[Case], build: Build, reference: Reference | None) -> I
     yield _bound("same at any length", "a token moves by up to {} with the number of those after it", _length, causal)
     yield _bound("same on any path", "outputs and gradients are up to {} from the definition in float64", _paths, cases)
     yield _trained(cases)
-    yield _told("shift-invariant", "not shift-invariant", "the same text further on differs by up to {}", _shift, cases)
+    yield _shifted(cases)
     yield _told(
         "symmetric", "direction-aware", "in an encoder a text and its mirror image differ by up to {}", _mirror, encoders
     )
@@ -139,13 +139,13 @@ def _findings(cases: list[Case], build: Build, reference: Reference | None) -> I
 
 
 def _worst(measure: Callable[[Case], float], cases: list[Case]) -> tuple[float, str]:
-    """The largest number and where it is found; infinite, with the reason, where somebody's code fails."""
+    """The largest number and where it is found; none, and why, where somebody's code fails."""
     worst, where = 0.0, ""
     for case in cases:
         try:
             value = measure(case)
         except Exception as error:  # noqa: BLE001  whatever somebody's code raises
-            return math.inf, one_line(f"{case.at}: {type(error).__name__}: {error}")
+            return math.nan, one_line(f"fails at {case.at}: {type(error).__name__}: {error}")
         if value > worst:
             worst, where = value, case.at
     return worst, where
@@ -156,6 +156,8 @@ def _bound(about: str, told: str, measure: Callable[[Case], float], cases: list[
     if not cases:
         return Finding("IS", about, "not asked: it is defined for no such model")
     value, where = _worst(measure, cases)
+    if math.isnan(value):
+        return Finding("WRONG", about, where)
     if value > bound:
         return Finding("WRONG", about, f"{told.format(f'{value:.2g}')} ({where})")
     return Finding("PASS", about, told.format(f"{value:.1g}"))
@@ -165,7 +167,7 @@ def _told(yes: str, no: str, told: str, measure: Callable[[Case], float], cases:
     if not cases:
         return Finding("IS", yes, "not asked: it is defined for no such model")
     value, where = _worst(measure, cases)
-    if math.isinf(value):
+    if math.isnan(value):
         return Finding("WRONG", yes, where)
     return Finding("IS", no if value > TOLERANCE else yes, told.format(f"{value:.2g}"))
 
@@ -184,8 +186,8 @@ def _effect(cases: list[Case]) -> Finding:
 
     value, where = _worst(change, cases)
     told = f"hidden states, which are about 1, change by up to {value:.2g} against no positions at all"
-    if math.isinf(value):
-        return Finding("WRONG", "has an effect", f"{told} ({where})")
+    if math.isnan(value):
+        return Finding("WRONG", "has an effect", where)
     if value > TOLERANCE:
         return Finding("PASS", "has an effect", told)
     if type(cases[0].scheme) in (Nope, PositionScheme):
@@ -269,7 +271,7 @@ def _trained(cases: list[Case]) -> Finding:
         return 0.0
 
     value, where = _worst(reached, cases)
-    if math.isinf(value):
+    if math.isnan(value):
         return Finding("WRONG", "trains its parameters", where)
     if not largest:
         return Finding("IS", "has no parameters", "nothing of it is trained")
@@ -279,6 +281,13 @@ def _trained(cases: list[Case]) -> Finding:
         )
     told = ", ".join(f"{name} {gradient:.2g}" for name, gradient in largest.items())
     return Finding("PASS", "trains its parameters", f"largest gradients: {told}")
+
+
+def _shifted(cases: list[Case]) -> Finding:
+    told = _told("shift-invariant", "not shift-invariant", "the same text further on differs by up to {}", _shift, cases)
+    if told.about == "not shift-invariant" and any(case.scheme.relative for case in cases):
+        return Finding("WRONG", told.about, f"states relative, but {told.told}")
+    return told
 
 
 @torch.no_grad()
@@ -308,8 +317,8 @@ def _end(cases: list[Case]) -> Finding:
         return float((~_read(case.encoder, tokens).isfinite()).sum())
 
     value, where = _worst(lost, cases)
-    if math.isinf(value):
-        return Finding("WRONG", "has no end", f"states no max_len and fails at 8 L ({where})")
+    if math.isnan(value):
+        return Finding("WRONG", "has no end", f"states no max_len, but at 8 L it {where}")
     if value:
         return Finding("IS", "not finite beyond L", f"{value:.0f} numbers at 8 L are none ({where})")
     return Finding("PASS", "has no end", "states no max_len, and is finite at 8 L")
