@@ -21,14 +21,11 @@ from extrap.positions.rope import Rope
 from extrap.runs.prepare import Run
 from extrap.sweep import checks
 from extrap.sweep.checks import prepare_grid
-from extrap.testing import check_scheme
+from extrap.testing.promises import check_scheme
 
 
-def test_schemes_of_ours_pass(case, causal, scheme_of):
-    check_scheme(partial(scheme_of, case, causal), longest=64)
-
-
-def test_so_do_those_that_a_user_could_write():
+def test_schemes_that_a_user_could_write_pass():
+    """As do those of the project, see test_findings."""
     for build in (ReRope, lambda g: Randomized(Rope(g), 99)):
         for geometry in (DECODER, ENCODER):
             check_scheme(partial(build, geometry), longest=64)

@@ -14,7 +14,7 @@ from extrap.results.folders import refuse_mixed
 from extrap.results.rows import refuse_to_lose
 from extrap.runs.prepare import Run, build_scheme, prepare_all
 from extrap.score.protocols import PROTOCOLS
-from extrap.testing import check_scheme
+from extrap.testing.promises import check_scheme
 from extrap.train import distributed
 from extrap.train.device import physical_memory, pick_device
 

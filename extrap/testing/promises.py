@@ -1,5 +1,6 @@
 """What every position scheme promises, tried on a small encoder before anything is trained."""
 
+import re
 from collections.abc import Callable, Iterator
 
 import torch
@@ -41,7 +42,8 @@ def check_scheme(build: Callable[[], PositionScheme], longest: int) -> None:
             fault = f"fails before any training: {type(error).__name__}: {error}"
     if fault:
         cls = type(scheme)
-        raise UserError(one_line(f"position: {cls.__name__} ({cls.__module__.replace('.', '/')}.py) {fault}"))
+        module = re.sub(r"^outside_\d+\.", "", cls.__module__)  # of a file that the command line names
+        raise UserError(one_line(f"position: {cls.__name__} ({module.replace('.', '/')}.py) {fault}"))
 
 
 def _faults(scheme: PositionScheme, longest: int) -> Iterator[str]:
