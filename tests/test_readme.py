@@ -4,8 +4,7 @@ import importlib.util
 import math
 import re
 import shlex
-import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -13,13 +12,15 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from rows import forced
 from test_structure import EXPERIMENTS, ROOMS
 
-from extrap.config.compose import CONF, compose_grid
+from extrap.config.compose import CONF, compose_grid, with_schemes
 from extrap.report.answer import answer
 from extrap.results.rows import load_missing, load_rows, load_training
 from extrap.runs.prepare import build_scheme, prepare
 from extrap.runs.run import build_encoder
+from extrap.stats.statistics import Statistics
 from extrap.testing.promises import check_scheme
 
 ROOT = Path(__file__).parents[1]
@@ -54,7 +55,7 @@ def test_what_is_quoted_stands_in_its_file(page, kind, path):
 
 def test_quotes_are_there():
     kinds = [kind for _, kind, _ in QUOTES]
-    assert {kind: kinds.count(kind) for kind in kinds} == {"answer": 1, "file": 2, "reference": 1}
+    assert {kind: kinds.count(kind) for kind in kinds} == {"answer": 1, "file": 1, "reference": 1}
 
 
 def test_the_table_is_what_a_sweep_says():
@@ -63,7 +64,7 @@ def test_the_table_is_what_a_sweep_says():
     nothing = pd.DataFrame()
     rows, missing, training = (load(folder / f"{name}.csv") for load, name in
                                ((load_rows, "rows"), (load_missing, "missing"), (load_training, "training")))  # fmt: skip
-    lines = answer(rows, missing, training, nothing, nothing).splitlines()
+    lines = answer(forced(Statistics(rows, missing, training), pairs=nothing, extrapolates=nothing)).splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith("---")) + 1
     edges = [match.span() for match in re.finditer("-+", lines[first - 1])]
     said = [[line[start:stop].strip() for start, stop in edges] for line in lines[first : lines.index("", first)]]
@@ -108,24 +109,17 @@ def test_one_learning_rate_serves_all_schemes():
 
 
 @pytest.fixture
-def mine(tmp_path, monkeypatch):
-    """The scheme of the README, in the place that it names: causal -> scheme."""
-    (_, _, file), (_, _, config) = (quote for quote in QUOTES if quote[1] == "file")
-    (tmp_path / "mine.py").write_text(quoted("README.md", "file", file))
-    name = file.removesuffix(".py").replace("/", ".")
-    spec = importlib.util.spec_from_file_location(name, tmp_path / "mine.py")
-    monkeypatch.setitem(sys.modules, name, module := importlib.util.module_from_spec(spec))
-    spec.loader.exec_module(module)
-    assert config == f"conf/position/{Path(file).stem}.yaml"
-    position = yaml.safe_load(quoted("README.md", "file", config))
-    run = replace(compose_grid(["experiment=quick", "position=rope"])[0], position=position)
+def mine(tmp_path):
+    """The scheme of the README, in a file of its own: causal -> scheme."""
+    (tmp_path / "mine.py").write_text(quoted("README.md", "file", "mine.py"))
+    [run] = compose_grid(with_schemes(["experiment=quick", f"scheme={tmp_path / 'mine.py'}:Mine"], beside=False))
     assert run.scheme == "mine"
     return partial(build_scheme, run)
 
 
 def test_the_scheme_of_the_readme_is_short_and_what_its_docstring_says(mine, causal):
     """- slope_(side, h) * log(1 + abs(i - j))"""
-    assert len(quoted("README.md", "file", "extrap/positions/mine.py").splitlines()) <= 25
+    assert len(quoted("README.md", "file", "mine.py").splitlines()) <= 25
     check_scheme(partial(mine, causal), longest=2048)
     scheme = mine(causal)
     bias = scheme.score_mod(torch.arange(9))
@@ -165,7 +159,7 @@ def test_a_trained_model_is_read_as_the_readme_shows(tmp_path, monkeypatch):
 
 def test_every_example_of_python_is_tried():
     shown = sum(text.count("```python") for text in PAGES.values())
-    tried = sum(len(snippets(page)) for page in PAGES) + sum(kind in ("file", "reference") for _, kind, _ in QUOTES) - 1
+    tried = sum(len(snippets(page)) for page in PAGES) + sum(kind in ("file", "reference") for _, kind, _ in QUOTES)
     assert shown == tried
 
 
@@ -189,11 +183,11 @@ def test_what_is_swept_can_be_chosen():
     chosen = set()
     for line in sweeps:
         given = dict(word.split("=", 1) for word in shlex.split(line.replace(",...]", "]"))[2:])
-        assert set(given) <= {"EXPERIMENT", "LAUNCHER", "ARGS"}, line
+        assert set(given) <= {"EXPERIMENT", "LAUNCHER", "ARGS", "SCHEME"}, line
         assert (CONF / "experiment" / f"{given.get('EXPERIMENT', 'main')}.yaml").exists(), line
         assert (CONF / "hydra" / "launcher" / f"{given.get('LAUNCHER', 'local')}.yaml").exists(), line
         options = [re.sub(r"^(seed|position)=(\w+),.*", r"\1=\2", word) for word in given.get("ARGS", "").split()]
-        options = [word for word in options if not word.startswith("hydra.launcher.") and word != "position=mine"]
+        options = [word for word in options if not word.startswith("hydra.launcher.")]
         if options:
             chosen.add((f"experiment={given.get('EXPERIMENT', 'main')}", "seed=0", "position=rope", *options))
     assert len(chosen) >= 4
@@ -283,7 +277,7 @@ def test_a_config_has_no_other_options():
         assert {f"{group}.{key}" for key in groups[group]} <= set(told_options())
 
 
-@pytest.mark.parametrize("folder", ["position", "experiment", "hydra/launcher", "data"])
+@pytest.mark.parametrize("folder", ["position", "experiment", "extension", "hydra/launcher", "data"])
 def test_every_choice_is_told(folder):
     said = set(re.findall(r"[`=]([\w]+)`", PAGES["conf/README.md"])) | set(
         re.findall(r"`?LAUNCHER=(\w+)", PAGES["conf/README.md"])
