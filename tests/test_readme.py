@@ -260,11 +260,14 @@ def told_options() -> dict[str, list[object]]:
 def test_every_option_is_told_with_its_value():
     options: dict[str, list[object]] = {}
     for path in CONF.glob("*/*.yaml"):
-        if path.parent.name not in ("experiment", "scale"):
+        if path.parent.name not in ("experiment", "extension", "scale"):
             for key, value in yaml.safe_load(path.read_text()).items():
                 if key not in ("_target_", "defaults"):
                     options.setdefault(f"{path.parent.name}.{key}", []).append(value)
     assert told_options() == options | {"position.base": [10000.0, 10000.0]}
+    for path in CONF.glob("extension/*.yaml"):
+        for key in yaml.safe_load(path.read_text()).keys() - {"_target_"}:
+            assert f"{path.stem}({key}=" in PAGES["conf/README.md"]
 
 
 def test_a_config_has_no_other_options():

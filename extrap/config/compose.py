@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from extrap.config.door import NOT_COMPOSED, Door, as_line, cells, explained, split
 from extrap.config.outside import find, named
 from extrap.config.scales import at_scale, dotted, names, sizes
-from extrap.config.schema import Config, in_tokens
+from extrap.config.schema import MOST, Config, in_tokens
 from extrap.config.specs import label, parameters_of
 from extrap.errors import UserError, nearest
 
@@ -37,8 +37,8 @@ def parse(composed: DictConfig) -> Config:
             raise UserError(
                 f"eval.lengths and eval.multiples: expected one of them, found {lengths} and {multiples}; set one to []"
             )
-        if multiples:
-            composed.eval.lengths = in_tokens(multiples, composed.train.train_len)
+        if multiples and 1 <= (train_len := composed.train.train_len) <= MOST:  # or that is what is told
+            composed.eval.lengths = in_tokens(multiples, train_len)
             composed.eval.multiples = []
         config = OmegaConf.to_object(composed)
     except OmegaConfBaseException as error:
