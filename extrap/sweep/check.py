@@ -4,9 +4,10 @@
     python -m extrap.sweep.check rope position.base=500.0                  # of the project, options as in a sweep
     python -m extrap.sweep.check ... --reference path/to/file.py:function
 
-The reference is a function of the author's, reference(scheme, q, k, causal) -> scores (H, n, n) before masking for causality
-and softmax, of queries and keys (H, n, K) in float64, by the formula and not by the scheme's own code. It names those of
-these arguments that it wants. Exit code 1 where something is wrong, 2 where there is nothing to check.
+The reference is a function of the author's, reference(scheme, q, k, x, causal) -> scores (H, n, n) before causality masks
+them and softmax weighs them, of the queries and keys (H, n, K) and the input (n, D) of a layer, in float64: by the formula,
+not by the scheme's code. It names those of these arguments that it wants. Exit code 1 where something is wrong, 2 where
+there is nothing to check.
 """
 
 import argparse

@@ -9,7 +9,8 @@ from torch import Tensor
 from extrap.positions.base import Geometry
 from extrap.positions.nope import Nope
 from extrap.positions.rope import Rope
-from extrap.testing.findings import Build, Finding, encoder_with
+from extrap.testing.findings import LAYERS, Finding
+from extrap.testing.measures import Build, encoder_with
 from extrap.testing.promises import VOCAB
 
 TRAIN_LEN, HEAD_DIM, HEADS = 128, 32, 4
@@ -20,7 +21,7 @@ ROUNDS = 5  # of which the fastest counts: whatever else the machine does makes 
 
 def costs(build: Build) -> Iterator[Finding]:
     """One finding for the training length and one for a longer one, if the scheme is defined there; causal."""
-    geometry = Geometry(HEAD_DIM * HEADS, HEADS, TRAIN_LEN, causal=True)
+    geometry = Geometry(HEAD_DIM * HEADS, HEADS, TRAIN_LEN, causal=True, n_layers=LAYERS)
     with torch.random.fork_rng(devices=[]):
         of = {"it": build(geometry), "nope": Nope(geometry), "rope": Rope(geometry)}
         encoders = {name: encoder_with(scheme) for name, scheme in of.items()}
