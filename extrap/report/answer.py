@@ -13,13 +13,12 @@ from scipy.special import stdtrit
 from extrap.errors import one_line
 from extrap.report.typesetting import NONE, align, interval, length, number
 from extrap.stats.pairs import MOST_SEEDS
-from extrap.stats.perplexity import BELOW, CONFIDENCE, ONSET, UNFIT, against_floor, summarise
+from extrap.stats.perplexity import BELOW, CONFIDENCE, GROUP, ONSET, UNFIT, against_floor, summarise
 
 WIDTH = 100  # columns
 LABEL = 14  # columns, of what a sentence is about
 NAME = 20  # columns: longer names of schemes are cut in their middle
 MOST_NAMED = 4  # schemes or pairs in one sentence
-GROUP = ["objective", "data", "train_len"]
 MODELS = {"mlm": "masked LM", "causal": "causal LM"}
 
 LEGEND = """\

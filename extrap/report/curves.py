@@ -20,7 +20,8 @@ from scipy.optimize import isotonic_regression
 
 from extrap.errors import one_line
 from extrap.report.drawing import settle, snapped
-from extrap.report.typesetting import name
+from extrap.report.typesetting import name, trained_on
+from extrap.stats.perplexity import GROUP
 
 STYLE = Path(__file__).with_name("figures.mplstyle")
 Style = dict[str, Any]  # of a line
@@ -101,8 +102,7 @@ def drawn(text: str) -> str:
 
 
 def setting_title(points: pd.DataFrame) -> str:
-    objective, data, train_len = points.iloc[0][["objective", "data", "train_len"]]
-    return f"{objective} on {data}, trained on {train_len:,} tokens, "
+    return f"{trained_on(*points[GROUP].iloc[0])} tokens, "
 
 
 def seeds_title(points: pd.DataFrame) -> str:

@@ -12,8 +12,8 @@ import pandas as pd
 from extrap.errors import UserError, nearest
 from extrap.files import write_atomic
 from extrap.report.tables import NOTHING, Block, blocks, missing_note, summary_with_best
-from extrap.report.typesetting import NONE, escape_latex, interval, latex_cell, length, name, number
-from extrap.stats.perplexity import SETTING, against_floor
+from extrap.report.typesetting import NONE, escape_latex, interval, latex_cell, length, name, number, trained_on
+from extrap.stats.perplexity import GROUP, against_floor
 
 MOST = 6  # lengths side by side: with an interval below each number they fit 397 pt, the width of a page of NeurIPS
 MOST_NARROW = 5  # and these 240 pt, one of two columns
@@ -76,7 +76,7 @@ def latex_tables(rows: pd.DataFrame, compared: pd.DataFrame, missing: pd.DataFra
     """By the name of its file: a booktabs float for every table of table.md, intervals below their numbers."""
     told = "".join(f"% {line}\n" for text in (NOTE, *missing_note(missing)) for line in wrap(text, 120))
     found = blocks(rows, compared, missing, _cell, MOST)
-    several = len({block.setting[:3] for block in found}) > 1
+    several = len({block.setting[:-1] for block in found}) > 1
     tables = {}
     for block in found:
         stem = "_".join(["table", *map(_slug, _named(block, several))])
@@ -87,9 +87,8 @@ def latex_tables(rows: pd.DataFrame, compared: pd.DataFrame, missing: pd.DataFra
 
 
 def _named(block: Block, several: bool) -> list[str]:
-    objective, data, train_len, protocol = map(str, block.setting)
-    kind = [] if block.kind == "perplexity" else [block.kind]
-    return [*([objective, data, train_len] if several else []), protocol, *kind]
+    *of, protocol = map(str, block.setting)
+    return [*(of if several else []), protocol, *([] if block.kind == "perplexity" else [block.kind])]
 
 
 def _slug(text: str) -> str:
@@ -158,8 +157,7 @@ def narrow_table(rows: pd.DataFrame, compared: pd.DataFrame, chosen: Choice) -> 
         | {length(n): _cell(known.loc[(*label, n)]) if (*label, n) in known.index else NONE for n in chosen.lengths}
         for label in chosen.schemes
     ]
-    objective, data, train_len = summary[SETTING[:3]].iloc[0]
-    caption = f"{chosen.protocol}: perplexity by length, {objective} on {data}, trained on {train_len}"
+    caption = f"{chosen.protocol}: perplexity by length, {trained_on(*summary[GROUP].iloc[0])}"
     if np.isfinite(known["log_ppl_half"]).any():
         caption += ", with 95 % t intervals over seeds"
     return _float(rows, "table_narrow", caption, pd.DataFrame(lines))

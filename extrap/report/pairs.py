@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from extrap.report.curves import STYLE, drawn, setting_title
-from extrap.report.typesetting import length, markdown
+from extrap.report.typesetting import length, markdown, trained_on
 from extrap.results.rows import rounded
 from extrap.stats.perplexity import SETTING
 
@@ -55,12 +55,12 @@ def pairs_table(pairs: pd.DataFrame, against_window: pd.DataFrame) -> str:
     if len(against_window):
         parts.append(EXTRAPOLATES_NOTE)
         for setting, lines in against_window.groupby(SETTING, sort=False):
-            objective, data, train_len, protocol = setting
-            title = f"{protocol}: who extrapolates, {objective} on {data}, trained on {train_len}"
+            *of, protocol = setting
+            title = f"{protocol}: who extrapolates, {trained_on(*of)}"
             parts += [f"**{title}**", markdown(_extrapolates_block(lines), ["scheme"])]
     for setting, lines in _shown(pairs).groupby(SETTING, sort=False) if len(pairs) else ():
-        objective, data, train_len, protocol = setting
-        title = f"{protocol}: who beats whom, {objective} on {data}, trained on {train_len}, {_evidence(lines)}"
+        *of, protocol = setting
+        title = f"{protocol}: who beats whom, {trained_on(*of)}, {_evidence(lines)}"
         parts += [f"**{title}**", markdown(_pairs_block(lines), ["better", "worse"])]
     return "\n\n".join(parts) + "\n"
 

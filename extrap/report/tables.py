@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from extrap.report.typesetting import NONE, bits_per, interval, length, markdown, name, number
+from extrap.report.typesetting import NONE, bits_per, interval, length, markdown, name, number, trained_on
 from extrap.stats.null import early_token_null
 from extrap.stats.pairs import best
 from extrap.stats.perplexity import BELOW, ENDS, FLOORS, SCHEME, SETTING, against_floor, summarise
@@ -151,8 +151,8 @@ def blocks(
     found = []
     floor, null = against_floor(rows), _shown_null(rows)
     for setting, lines in summary_with_best(rows, compared, floor).groupby(SETTING, sort=False):
-        objective, data, train_len, protocol = setting
-        where = f"by length, {objective} on {data}, trained on {train_len}"
+        *of, protocol = setting
+        where, train_len = f"by length, {trained_on(*of)}", lines["train_len"].iloc[0]
         counts = lines.loc[lines["kind"] == "scheme", "n_seeds"]
         low, high = counts.min(), counts.max()
         seeds = f"{low} to {high} seeds" if low < high else f"{high} seed{'s' if high > 1 else ''}"

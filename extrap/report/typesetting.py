@@ -14,6 +14,11 @@ def name(scheme: str, extension: str) -> str:
     return one_line(scheme if extension == "none" else f"{scheme} + {extension}")
 
 
+def trained_on(objective: str, data: str, train_len: int) -> str:
+    """The columns GROUP in words."""
+    return f"{objective} on {data}, trained on {train_len:,}"
+
+
 def length(tokens: int) -> str:
     return f"{tokens:,}"
 

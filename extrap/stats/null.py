@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pandas as pd
 
-from extrap.stats.perplexity import SETTING, perplexity, t_half_width
+from extrap.stats.perplexity import GROUP, SETTING, perplexity, t_half_width
 
-WEIGHTS = ["objective", "data", "train_len", "scheme", "seed"]  # extensions share them
+WEIGHTS = [*GROUP, "scheme", "seed"]  # extensions share them
 
 
 def early_token_null(rows: pd.DataFrame) -> pd.DataFrame:
@@ -74,7 +74,7 @@ def _stride(protocol: str) -> float:
 def _segment_lengths(rows: pd.DataFrame) -> pd.Series:
     """A segment is as long as the longest length; one of published numbers, a whole corpus, is longer than any of them."""
     pieces = rows[rows["protocol"] == "nonoverlap"]
-    return pieces.groupby(["objective", "data", "train_len"])[["eval_len", "n_tokens"]].max().max(axis=1).rename("seg_len")
+    return pieces.groupby(GROUP)[["eval_len", "n_tokens"]].max().max(axis=1).rename("seg_len")
 
 
 def _log_null(joined: pd.DataFrame, seg_lens: pd.Series) -> pd.Series:

@@ -9,8 +9,8 @@ from extrap.errors import UserError
 CONFIDENCE = 0.95
 ONSET = 1.05  # the factor between perplexities from which on a difference counts: a blow-up, or anything learned at all
 
-# what a scheme's numbers are for; perplexities are compared within, never across
-SETTING = ["objective", "data", "train_len", "protocol"]
+GROUP = ["objective", "data", "train_len"]  # what was trained for, and on what
+SETTING = [*GROUP, "protocol"]  # what a scheme's numbers are for; perplexities are compared within, never across
 SCHEME = ["kind", "scheme", "extension"]
 
 
