@@ -23,7 +23,7 @@ from experiments.claims.report import write_claims
 from experiments.claims.verdicts import of_timings, shown, verdicts
 from extrap.errors import UserError
 from extrap.results.rows import save_rows
-from extrap.stats.perplexity import BELOW, PLATEAU
+from extrap.stats.floor import BELOW, PLATEAU
 
 IDS = [claim.id for claim in CLAIMS]
 BY_ID = {claim.id: claim for claim in CLAIMS}
@@ -451,8 +451,8 @@ def test_parts_share_the_error_that_is_allowed():
 
 
 def test_unadjusted_levels_are_noticed(monkeypatch):
-    honest = claims_module.t_half_width
-    monkeypatch.setattr(claims_module, "t_half_width", lambda values, confidence: honest(values))
+    honest = claims_module.over_seeds
+    monkeypatch.setattr(claims_module, "over_seeds", lambda values, confidence: honest(values))
     with pytest.raises(AssertionError):
         check_levels()
 

@@ -15,8 +15,9 @@ from extrap.config.compose import CONF, compose_grid
 from extrap.config.schema import Config
 from extrap.report.report import write_report
 from extrap.results.rows import load_missing, load_rows
+from extrap.stats.floor import LEARNED, UNFIT
 from extrap.stats.pairs import extrapolates, pairs
-from extrap.stats.perplexity import LEARNED, UNFIT, perplexity
+from extrap.stats.perplexity import perplexity
 
 RESULTS = Path(__file__).parents[1] / "results"
 IGNORED = {"quick", "smoke"}  # by git: whatever was run here last

@@ -13,7 +13,7 @@ from extrap.config.schema import EvalConfig
 from extrap.score.protocols import PROTOCOLS, Window
 from extrap.stats import null
 from extrap.stats.null import early_token_null
-from extrap.stats.perplexity import t_half_width
+from extrap.stats.perplexity import over_seeds
 
 L, N = 16, 96  # trained on L, segments of N
 STRIDE_1 = "sliding(stride=1)"
@@ -238,7 +238,7 @@ def test_excess_is_paired_by_seed():
     at_512 = (a + 3 * b) / 4 + np.array([0.01, 0.02, 0.06])
     rows = trained({128: list(a), 512: list(at_512), 4096: [1.0] * 3}, [full_context(*ab) for ab in zip(a, b, strict=True)])
     found = early_token_null(shuffled(rows)).set_index("eval_len").loc[512]
-    half = t_half_width(np.array([0.01, 0.02, 0.06]))
+    half = over_seeds(pd.Series([0.01, 0.02, 0.06])).half
     assert found["null"] == pytest.approx(np.exp(((a + 3 * b) / 4).mean()))
     assert found["excess"] == pytest.approx(np.exp(0.03))
     assert (found["excess_low"], found["excess_high"]) == pytest.approx((np.exp(0.03 - half), np.exp(0.03 + half)))

@@ -15,21 +15,20 @@ from test_data import CORPORA, needs_corpora
 from extrap.data.documents import Documents
 from extrap.errors import UserError
 from extrap.stats import pairs as pairs_module
+from extrap.stats import text as text_module
 from extrap.stats.pairs import (
     ROUNDING,
     best,
     compare,
-    document_interval,
     extrapolates,
     holm,
     paired_p,
     pairs,
     power,
     seeds_needed,
-    segment_interval,
-    text_interval,
 )
-from extrap.stats.perplexity import summarise, t_half_width
+from extrap.stats.perplexity import over_seeds, summarise
+from extrap.stats.text import document_interval, segment_interval, text_interval
 
 SIZES = np.array([30, 250, 60, 170, 90, 40, 120, 200, 80, 50, 140, 70])  # tokens of 12 documents
 
@@ -58,7 +57,7 @@ def uneven_pair() -> dict[str, np.ndarray]:
 def assert_differences_are_paired_quotients_of_sums(compared=pairs) -> None:
     line = only(compared(shuffled(by_document(uneven_pair(), SIZES))))
     by_seed = -(np.sum(SIZES * SIZES / 1000) / SIZES.sum() + np.array([0.01, 0.02, 0.04]))
-    half = t_half_width(by_seed)
+    half = half_width(by_seed)
     assert (line["scheme_a"], line["scheme_b"]) in (("a", "b"), ("b", "a"))
     sign = 1 if line["scheme_a"] == "a" else -1
     assert sign * line["difference"] == pytest.approx(by_seed.mean(), rel=1e-10)
@@ -170,7 +169,11 @@ def drawn(rng: np.random.Generator, n_seeds: int) -> tuple[np.ndarray, np.ndarra
     return nll, n_tokens, on_this_text, EFFECT + by_seed.mean(axis=0)[0]
 
 
-def coverage(n_seeds: int, interval_of_documents=document_interval, half_width=t_half_width) -> tuple[float, float]:
+def half_width(values: np.ndarray) -> float:
+    return over_seeds(pd.Series(values)).half
+
+
+def coverage(n_seeds: int, interval_of_documents=document_interval, half_width=half_width) -> tuple[float, float]:
     """Of the intervals over seeds and over documents, how many hold what they are about."""
     rng = np.random.default_rng(n_seeds)
     seeds, documents = [], []
@@ -245,7 +248,7 @@ def unpaired_documents(rows: pd.DataFrame) -> pd.DataFrame:
         middle = (low + high) / 2
         return middle - 2**0.5 * (middle - low), middle + 2**0.5 * (high - middle)
 
-    with mock.patch.object(pairs_module, "document_interval", wrong):
+    with mock.patch.object(text_module, "document_interval", wrong):
         return pairs(rows)
 
 
@@ -451,7 +454,7 @@ def test_intervals_within_a_few_documents_cover_in_every_case(n_documents, n_seg
 
 def normal_quantiles(delta: np.ndarray, n_tokens: np.ndarray, document: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """As if the spread of segments were known."""
-    with mock.patch.object(pairs_module, "stdtrit", lambda _, p: scipy_stats.norm.ppf(p)):
+    with mock.patch.object(text_module, "stdtrit", lambda _, p: scipy_stats.norm.ppf(p)):
         return segment_interval(delta, n_tokens, document)
 
 

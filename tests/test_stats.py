@@ -9,21 +9,8 @@ from scipy import stats as scipy_stats
 
 from extrap.data.markov import Markov
 from extrap.errors import UserError
-from extrap.stats.perplexity import (
-    BELOW,
-    CONFIDENCE,
-    PLATEAU,
-    SCHEME,
-    SETTING,
-    TOO_NEAR,
-    UNFIT,
-    against_floor,
-    onset,
-    perplexity,
-    summarise,
-    t_half_width,
-    verdict,
-)
+from extrap.stats.floor import BELOW, PLATEAU, TOO_NEAR, UNFIT, against_floor, verdict
+from extrap.stats.perplexity import CONFIDENCE, SCHEME, SETTING, onset, over_seeds, perplexity, summarise
 
 BY = [*SETTING, *SCHEME, "eval_len", "seed"]
 
@@ -114,6 +101,10 @@ def test_groups_are_kept_apart():
 # intervals
 
 
+def half_width(values: np.ndarray) -> float:
+    return over_seeds(pd.Series(values)).half
+
+
 @pytest.mark.parametrize("values", [[1.0, 2.0], [1.5, 1.6, 1.4], [0.1, 5.0, 2.0, 2.0, -3.0], [2.0, 2.0, 2.0]])
 def test_half_width_is_that_of_the_t_interval(values):
     sem = scipy_stats.sem(values)
@@ -121,11 +112,11 @@ def test_half_width_is_that_of_the_t_interval(values):
         scipy_stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=sem)[1] - np.mean(values) if sem else 0
     )
     assert CONFIDENCE == 0.95
-    assert t_half_width(np.array(values)) == pytest.approx(expected, rel=1e-12)
+    assert half_width(np.array(values)) == pytest.approx(expected, rel=1e-12)
 
 
 def test_one_seed_has_no_interval():
-    assert np.isnan(t_half_width(np.array([1.0])))
+    assert np.isnan(half_width(np.array([1.0])))
     line = cell(summarise(scheme_rows("a", {128: [1.0]})), "a", 128)
     assert line["ppl"] == pytest.approx(np.e)
     assert np.isnan([line["ppl_low"], line["ppl_high"], line["log_ppl_half"]]).all()
@@ -139,7 +130,7 @@ def assert_covers(half_width) -> None:
 
 
 def test_intervals_over_three_seeds_cover():
-    assert_covers(t_half_width)
+    assert_covers(half_width)
 
 
 @pytest.mark.parametrize(
@@ -351,7 +342,7 @@ def test_distance_to_the_floor_by_hand():
     assert np.isnan(found.loc[128, "learned"]), "an interval of 1.27 around 0.15 holds floor and plateau, 0.5 apart"
     assert np.isnan(found.loc[128, "gained"])
     assert found.loc[512, "gained"] == pytest.approx(np.mean([0.1, 0.12]) / 0.2)
-    assert found.loc[512, "gained_half"] == pytest.approx(t_half_width(np.array([0.5, 0.6])))
+    assert found.loc[512, "gained_half"] == pytest.approx(half_width(np.array([0.5, 0.6])))
     assert found.loc[256, "gained"] == pytest.approx(0.05 / 0.1)
 
 
@@ -437,7 +428,7 @@ def test_the_plateau_is_the_better_of_counts_and_a_uniform_guess():
 
 
 def test_where_floor_and_plateau_are_too_near_nothing_is_said():
-    half = t_half_width(np.array([-0.01, 0.01]))
+    half = half_width(np.array([-0.01, 0.01]))
     for apart, verdict_there in ((1.99 * half, TOO_NEAR), (2.01 * half, "ends")):
         line = guessing(1.4 + apart, [1.39, 1.41]).iloc[0]
         assert line["verdict"] == verdict_there
@@ -505,4 +496,4 @@ def test_what_is_used_counts_at_the_longest_length():
 
 def test_a_verdict_reads_lengths_not_the_order_of_lines():
     lines = against_floor(with_floor({"a": VERDICTS["uses more context"]}))
-    assert verdict(lines.iloc[::-1]) == "uses more context"
+    assert verdict(lines.iloc[::-1], scored=512) == "uses more context"

@@ -14,8 +14,9 @@ from extrap.report import tables
 from extrap.report.tables import NOTHING
 from extrap.report.typesetting import NONE, interval, number, percent
 from extrap.results.rows import load_rows, save_rows
+from extrap.stats.floor import BELOW
 from extrap.stats.pairs import pairs
-from extrap.stats.perplexity import BELOW, SETTING, perplexity
+from extrap.stats.perplexity import SETTING, perplexity
 
 # log-perplexities over two seeds; t(0.975, 1) = 12.7062, so a difference of 0.02 between seeds is a half width of 0.127062
 HALF = 12.706204736 * 0.01

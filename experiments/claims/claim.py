@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.claims.quantities import Evidence, Missing, Quantity
-from extrap.stats.perplexity import CONFIDENCE, t_half_width
+from extrap.stats.perplexity import CONFIDENCE, over_seeds
 
 CONFIRMED, REFUTED, UNDECIDED, OUT_OF_SCOPE = "confirmed", "refuted", "undecided", "out of scope"
 DIGITS = 9  # behind the point of a logarithm or share: what is nearer to a threshold is at it, on every processor
@@ -161,17 +161,10 @@ def decide(claim: Claim, evidence: Evidence) -> Decision:
     except Missing as missing:
         return Decision(OUT_OF_SCOPE, reason=str(missing))
     confidence = 1 - (1 - CONFIDENCE) / len(claim.parts)
-    findings = tuple(
-        Finding(
-            part,
-            len(value),
-            confidence,
-            float(value.mean()),
-            t_half_width(value.to_numpy(), confidence),
-            part.over_floor(evidence),
-        )
-        for part, value in zip(claim.parts, values, strict=True)
-    )
+    findings = []
+    for part, value in zip(claim.parts, values, strict=True):
+        over = over_seeds(value, confidence)
+        findings.append(Finding(part, over.n, confidence, float(over.mean), float(over.half), part.over_floor(evidence)))
     verdicts = {found.verdict for found in findings}
     verdict = CONFIRMED if verdicts == {CONFIRMED} else REFUTED if REFUTED in verdicts else UNDECIDED
-    return Decision(verdict, findings)
+    return Decision(verdict, tuple(findings))

@@ -9,7 +9,8 @@ import pandas as pd
 
 from extrap.errors import UserError
 from extrap.report.typesetting import name
-from extrap.stats.perplexity import UNFIT, against_floor, perplexity
+from extrap.stats.floor import UNFIT, against_floor
+from extrap.stats.perplexity import perplexity
 
 NEAR = 0.025  # a length stands for a multiple of the training length if it is this near to it, and the nearest
 MEASURE = ["experiment", "objective", "protocol", "scheme", "extension", "train_len", "eval_len", "seed"]

@@ -19,6 +19,7 @@ from experiments.papers.overlay import (
     CURVE,
     OURS,
     band_over,
+    by_group,
     curves,
     key,
     length_axis,
@@ -29,8 +30,7 @@ from experiments.papers.overlay import (
     with_own,
 )
 from extrap.report.curves import looks_of
-from extrap.results.rows import rounded
-from extrap.stats.perplexity import perplexity, t_half_width
+from extrap.stats.perplexity import over_seeds, perplexity
 
 SCHEMES = ("alibi", "rope", "sinusoidal", "t5")
 NEEDS = ("causal/rows.csv",)
@@ -46,14 +46,14 @@ PAPER = {
 
 def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Left the loss without an extension, right with the window. `published` is not used: the paper prints no numbers."""
-    by_seed = perplexity(
-        rows[(rows["protocol"] == "position") & rows["scheme"].isin(with_own(SCHEMES, rows))],
-        ["protocol", "scheme", "extension", "train_len", "eval_len", "seed"],
-    )
+    rows = rows[(rows["protocol"] == "position") & rows["scheme"].isin(with_own(SCHEMES, rows))]
+    line = ["protocol", "scheme", "extension", "train_len", "eval_len", "x"]
+    by_seed = perplexity(rows.assign(x=rows["eval_len"] / rows["train_len"]), [*line, "seed"])
     alone, window = (by_seed[by_seed["extension"] == extension] for extension in ("none", "window"))
     alibi = alone[alone["scheme"] == "alibi"].set_index(["eval_len", "seed"])["log_ppl"].rename("alibi")
     window = window.join(alibi, on=["eval_len", "seed"], how="inner")
-    left, right = over_seeds(alone, alone["log_ppl"]), over_seeds(window, window["log_ppl"] - window["alibi"])
+    window = window.assign(log_ppl=window["log_ppl"] - window["alibi"])
+    left, right = (by_group(over_seeds(part.groupby(line, sort=False)["log_ppl"]), OURS)[CURVE] for part in (alone, window))
     points = pd.concat([left.assign(over=""), right.assign(over="alibi")], ignore_index=True)
     looks = looks_of(points["scheme"])
     with paper_style():
@@ -73,18 +73,3 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
         key(drawn, None, band_over(points))
         place_names([(axes, name_ends(axes, shown, looks)) for axes, shown in zip(all_axes, (left, right), strict=True)])
     return drawn, points
-
-
-def over_seeds(by_seed: pd.DataFrame, values: pd.Series) -> pd.DataFrame:
-    """Means over seeds with t intervals; eval_len is where the positions of a point end."""
-    lines = []
-    columns = ["protocol", "scheme", "extension", "train_len", "eval_len"]
-    for (protocol, scheme, extension, train_len, eval_len), group in values.groupby(
-        [by_seed[c] for c in columns], sort=False
-    ):
-        middle, half = group.mean(), t_half_width(group.to_numpy())
-        x = eval_len / train_len
-        lines.append(
-            (OURS, protocol, scheme, extension, train_len, eval_len, len(group), x, middle, middle - half, middle + half)
-        )
-    return rounded(pd.DataFrame(lines, columns=CURVE))

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from experiments.papers.overlay import OURS, band_over, key, new_figure, paper_style, ratio_ticks
 from extrap.report.curves import LOOKS
 from extrap.results.rows import rounded
-from extrap.stats.perplexity import perplexity, t_half_width
+from extrap.stats.perplexity import over_seeds, perplexity
 
 NEEDS = ("causal/rows.csv", "main/rows.csv")
 HOLDS = {"protocol": ("nonoverlap",), "scheme": ("nope", "sinusoidal", "learned")}
@@ -63,10 +63,8 @@ def our_points(rows: pd.DataFrame) -> list[tuple[object, ...]]:
     for objective, base in LINES:
         part = by_seed[by_seed["objective"] == objective]
         table = part.pivot(index="seed", columns="scheme", values="log_ppl")
-        ratio = table["nope"] - table[base]
-        half = t_half_width(ratio.to_numpy())
-        bounds = (np.exp(ratio.mean() + side * half) for side in (0, -1, 1))
-        points.append((OURS, objective, base, part["train_len"].iloc[0], len(ratio), *bounds))
+        ratio = over_seeds(table["nope"] - table[base]).exp()
+        points.append((OURS, objective, base, part["train_len"].iloc[0], ratio.n, *ratio[:3]))
     return points
 
 

@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from extrap.report.curves import LOOKS, STYLE, Style, drawn, label_inside, looks_of, spread
 from extrap.report.drawing import settle, snapped
 from extrap.results.rows import rounded
-from extrap.stats.perplexity import summarise
+from extrap.stats.perplexity import Interval, summarise
 
 OURS = "ours"
 DASHES = (0, (4, 2))
@@ -53,6 +53,12 @@ def published_ratios(published: pd.DataFrame, source: str, *tables: str) -> pd.D
     start = found.loc[found["eval_len"] == found["train_len"], [*key, "value"]]
     found = found.merge(start, on=key, suffixes=("", "_start"))
     return rounded(found.assign(value=found["value"] / found["value_start"])[CURVE])
+
+
+def by_group(over: Interval, source: str) -> pd.DataFrame:
+    """Intervals by group as lines of a curve; groups are of the columns that it has beside them."""
+    lines = pd.DataFrame({"value": over.mean, "low": over.low, "high": over.high, "n_seeds": over.n})
+    return rounded(lines.reset_index().assign(source=source))
 
 
 def pair_lengths(ours: pd.DataFrame, theirs: pd.DataFrame) -> list[tuple[int, int]]:

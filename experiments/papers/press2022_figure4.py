@@ -20,6 +20,7 @@ from experiments.papers.overlay import (
     CURVE,
     OURS,
     band_over,
+    by_group,
     curves,
     key,
     length_axis,
@@ -30,8 +31,7 @@ from experiments.papers.overlay import (
     published_ppl,
 )
 from extrap.report.curves import looks_of
-from extrap.results.rows import rounded
-from extrap.stats.perplexity import perplexity, refuse_other_targets, t_half_width
+from extrap.stats.perplexity import over_seeds, perplexity, refuse_other_targets
 
 NEEDS = ("causal_32/rows.csv", "causal_64/rows.csv", "causal/rows.csv", "causal_256/rows.csv")
 HOLDS = {"protocol": ("nonoverlap",), "scheme": ("alibi", "sinusoidal")}
@@ -47,7 +47,8 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
     rows = rows[(rows["protocol"] == "nonoverlap") & rows["scheme"].isin(["alibi", "sinusoidal"])]
     models = rows["scheme"] + " trained on " + rows["train_len"].astype(str)
     refuse_other_targets(rows.assign(scheme=models, train_len=0))  # they are compared across training lengths
-    by_seed = perplexity(rows[rows["extension"] == "none"], ["scheme", "train_len", "eval_len", "seed"])
+    line = ["protocol", "scheme", "extension", "train_len", "eval_len", "seed"]
+    by_seed = perplexity(rows[rows["extension"] == "none"], line)
     ours = summarised(over_sinusoidal(by_seed), OURS)
     table = published_ppl(published, "press2022alibi", "5")
     by_run = table.assign(log_ppl=np.log(table["value"]), seed=0)
@@ -85,10 +86,7 @@ def over_sinusoidal(by_seed: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarised(by_seed: pd.DataFrame, source: str) -> pd.DataFrame:
-    lines = []
-    for (length, scheme, train_len, eval_len, x), group in by_seed.groupby([PANEL, "scheme", "train_len", "eval_len", "x"]):
-        ratio, half = group["log_ratio"].mean(), t_half_width(group["log_ratio"].to_numpy())
-        half = 0.0 if (group["log_ratio"] == 0).all() else half  # sinusoidal over itself
-        key_values = (source, "nonoverlap", scheme, "none", train_len, eval_len, len(group), x)
-        lines.append((length, *key_values, np.exp(ratio), np.exp(ratio - half), np.exp(ratio + half)))
-    return rounded(pd.DataFrame(lines, columns=[PANEL, *CURVE]))
+    groups = by_seed.groupby([PANEL, "protocol", "scheme", "extension", "train_len", "eval_len", "x"])
+    points = by_group(over_seeds(groups["log_ratio"]).exp(), source)
+    itself = (points["scheme"] == "sinusoidal") & (points["x"] == 1)  # whose ratio is known without an interval
+    return points.assign(**{bound: points[bound].mask(itself, 1.0) for bound in ("low", "high")})[[PANEL, *CURVE]]

@@ -13,10 +13,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.papers.overlay import OURS, band_over, key, new_figure, paper_style, with_own
+from experiments.papers.overlay import OURS, band_over, by_group, key, new_figure, paper_style, with_own
 from extrap.report.curves import looks_of
-from extrap.results.rows import rounded
-from extrap.stats.perplexity import t_half_width
+from extrap.stats.perplexity import over_seeds
 
 NEEDS = ("main/training.csv", "prose_mlm/training.csv")
 SCHEMES = ("learned", "rope")
@@ -60,13 +59,11 @@ def by_step(rows: pd.DataFrame) -> pd.DataFrame:
     last = rows.groupby("experiment")["step"].transform("max")
     rows = rows.assign(part=np.ceil(rows["step"] * PARTS / last).clip(lower=1), last=last)
     rows = rows.assign(tokens_a_step=rows["tokens"] // rows["step"].clip(lower=1))
-    by_seed = rows.groupby(["experiment", "data", "scheme", "part", "seed"], sort=False).agg(
+    line = ["experiment", "data", "scheme", "part"]
+    by_seed = rows.groupby([*line, "seed"], sort=False).agg(
         loss=("loss", "mean"), step=("step", "max"), tokens_a_step=("tokens_a_step", "max")
     )
-    lines = []
-    for (experiment, data, scheme, _), group in by_seed.groupby(level=[0, 1, 2, 3], sort=False):
-        loss, half = group["loss"].mean(), t_half_width(group["loss"].to_numpy())
-        step, tokens = group["step"].max(), group["tokens_a_step"].max()
-        lines.append((OURS, experiment, data, scheme, step, tokens, len(group), loss, loss - half, loss + half))
-    columns = ["source", "experiment", "data", "scheme", "step", "tokens_a_step", "n_seeds", "loss", "low", "high"]
-    return rounded(pd.DataFrame(lines, columns=columns))
+    groups = by_seed.groupby(line, sort=False)
+    points = by_group(over_seeds(groups["loss"]), OURS).rename(columns={"value": "loss"})
+    points = points.join(groups[["step", "tokens_a_step"]].max(), on=line)
+    return points[["source", *line[:-1], "step", "tokens_a_step", "n_seeds", "loss", "low", "high"]]

@@ -12,8 +12,9 @@ from scipy.special import stdtrit
 
 from extrap.errors import one_line
 from extrap.report.typesetting import NONE, align, interval, length, number
+from extrap.stats.floor import BELOW, UNFIT, against_floor
 from extrap.stats.pairs import MOST_SEEDS
-from extrap.stats.perplexity import BELOW, CONFIDENCE, GROUP, ONSET, UNFIT, against_floor, summarise
+from extrap.stats.perplexity import CONFIDENCE, GROUP, ONSET, summarise
 
 WIDTH = 100  # columns
 LABEL = 14  # columns, of what a sentence is about

@@ -24,8 +24,9 @@ from extrap.report.curves import (
 )
 from extrap.report.drawing import FORMATS, settle
 from extrap.results.rows import rounded, save_table
+from extrap.stats.floor import against_floor
 from extrap.stats.null import early_token_null
-from extrap.stats.perplexity import SCHEME, SETTING, against_floor, summarise
+from extrap.stats.perplexity import SCHEME, SETTING, summarise
 
 POINT = [*SETTING, *SCHEME, "eval_len", "n_seeds"]
 

@@ -13,7 +13,8 @@ from extrap.errors import UserError, nearest
 from extrap.files import write_atomic
 from extrap.report.tables import NOTHING, Block, blocks, missing_note, summary_with_best
 from extrap.report.typesetting import NONE, escape_latex, interval, latex_cell, length, name, number, trained_on
-from extrap.stats.perplexity import GROUP, against_floor
+from extrap.stats.floor import against_floor
+from extrap.stats.perplexity import GROUP
 
 MOST = 6  # lengths side by side: with an interval below each number they fit 397 pt, the width of a page of NeurIPS
 MOST_NARROW = 5  # and these 240 pt, one of two columns

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from extrap.report.typesetting import NONE, bits_per, interval, length, markdown, name, number, trained_on
+from extrap.stats.floor import BELOW, ENDS, FLOORS, against_floor
 from extrap.stats.null import early_token_null
 from extrap.stats.pairs import best
-from extrap.stats.perplexity import BELOW, ENDS, FLOORS, SCHEME, SETTING, against_floor, summarise
+from extrap.stats.perplexity import SCHEME, SETTING, summarise
 
 NOTHING = pd.DataFrame(columns=[*SETTING, "run", "scheme", "extension", "eval_len", "reason"])  # is missing
 MOST = 8  # lengths side by side

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from extrap.stats.perplexity import GROUP, SETTING, perplexity, t_half_width
+from extrap.stats.perplexity import GROUP, SETTING, over_seeds, perplexity
 
 WEIGHTS = [*GROUP, "scheme", "seed"]  # extensions share them
 
@@ -52,17 +52,13 @@ def early_token_null(rows: pd.DataFrame) -> pd.DataFrame:
     if joined.empty:
         return pd.DataFrame()
     joined["log_null"] = _log_null(joined, _segment_lengths(rows))
-    lines = []
-    for key, group in joined.groupby([*SETTING, "scheme", "extension", "eval_len"], sort=False):
-        log_excess = (group["log_ppl"] - group["log_null"]).to_numpy()
-        middle, half = log_excess.mean(), t_half_width(log_excess)
-        lines.append(
-            dict(zip([*SETTING, "scheme", "extension", "eval_len"], key, strict=True))
-            | {"n_seeds": len(group), "null": np.exp(group["log_null"].mean()), "excess": np.exp(middle)}
-            | {"excess_low": np.exp(middle - half), "excess_high": np.exp(middle + half)}
-            | {"full_context": group["full_context"].iloc[0]}
-        )
-    return pd.DataFrame(lines)
+    joined["log_excess"] = joined["log_ppl"] - joined["log_null"]
+    groups = joined.groupby([*SETTING, "scheme", "extension", "eval_len"], sort=False)
+    excess = over_seeds(groups["log_excess"]).exp()
+    return pd.DataFrame({
+        "n_seeds": excess.n, "null": np.exp(groups["log_null"].mean()), "excess": excess.mean, "excess_low": excess.low,
+        "excess_high": excess.high, "full_context": groups["full_context"].first(),
+    }).reset_index()  # fmt: skip
 
 
 def _stride(protocol: str) -> float:

@@ -1,5 +1,7 @@
 """Perplexities with their uncertainty, from rows. Imports no torch."""
 
+from typing import Any, NamedTuple
+
 import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
@@ -25,12 +27,30 @@ def perplexity(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     return sums
 
 
-def t_half_width(values: np.ndarray, confidence: float = CONFIDENCE) -> float:
-    """Half of the t interval of the mean over seeds: t_{(1 + confidence) / 2, n-1} * s / sqrt(n); nan for a single seed."""
-    n = len(values)
-    if n < 2:
-        return float("nan")
-    return float(stdtrit(n - 1, 0.5 + confidence / 2) * np.std(values, ddof=1) / np.sqrt(n))
+class Interval(NamedTuple):
+    """Of values over seeds: a number each, or a Series of them where the values came in groups."""
+
+    mean: Any
+    low: Any
+    high: Any
+    n: Any
+
+    @property
+    def half(self) -> Any:
+        return self.high - self.mean
+
+    def exp(self) -> "Interval":
+        return Interval(np.exp(self.mean), np.exp(self.low), np.exp(self.high), self.n)
+
+
+def over_seeds(values: Any, confidence: float = CONFIDENCE) -> Interval:
+    """The mean of n values and its t interval, mean -+ t_{(1 + confidence) / 2, n-1} s / sqrt(n); nan for a single seed.
+
+    A value a seed: a Series, or many by columns (DataFrame) or groups (SeriesGroupBy).
+    """
+    mean, n = values.mean(), values.count()
+    half = stdtrit(n - 1, 0.5 + confidence / 2) * values.std() / np.sqrt(n)
+    return Interval(mean, mean - half, mean + half, n)
 
 
 def summarise(rows: pd.DataFrame) -> pd.DataFrame:
@@ -48,33 +68,25 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     Raises UserError if not all scored the same tokens, or the training length was not scored.
     """
     refuse_other_targets(rows)
-    by_seed = perplexity(rows, [*SETTING, *SCHEME, "eval_len", "seed"])
-    at_train_len = by_seed[by_seed["eval_len"] == by_seed["train_len"]]
-    per_seed = by_seed.merge(at_train_len[[*SETTING, *SCHEME, "seed", "log_ppl"]], on=[*SETTING, *SCHEME, "seed"],
-                             how="left", suffixes=("", "_at_train_len"))  # fmt: skip
-    if per_seed["log_ppl_at_train_len"].isna().any():
+    keys = [*SETTING, *SCHEME]
+    by_seed = perplexity(rows, [*keys, "eval_len", "seed"])
+    at_train_len = by_seed[by_seed["eval_len"] == by_seed["train_len"]].set_index([*keys, "seed"])
+    by_seed = by_seed.join(at_train_len["log_ppl"].rename("start"), on=[*keys, "seed"])
+    if by_seed["start"].isna().any():
         raise UserError("rows: perplexity at the training length is missing for some scheme; eval.lengths must hold it")
-    lines = []
-    for key, group in per_seed.groupby([*SETTING, *SCHEME, "eval_len"], sort=False):
-        log_ppl, half = group["log_ppl"].mean(), t_half_width(group["log_ppl"].to_numpy())
-        log_ratio = group["log_ppl"] - group["log_ppl_at_train_len"]
-        ratio_half = t_half_width(log_ratio.to_numpy())
-        lines.append(
-            dict(zip([*SETTING, *SCHEME, "eval_len"], key, strict=True))
-            | {"n_seeds": len(group), "n_tokens": group["n_tokens"].iloc[0], "bpb": group["bpb"].mean()}
-            | {"log_ppl": log_ppl, "log_ppl_half": half}
-            | {"ppl": np.exp(log_ppl), "ppl_low": np.exp(log_ppl - half), "ppl_high": np.exp(log_ppl + half)}
-            | {"ratio": np.exp(log_ratio.mean())}
-            | {"ratio_low": np.exp(log_ratio.mean() - ratio_half), "ratio_high": np.exp(log_ratio.mean() + ratio_half)}
-        )
-    summary = pd.DataFrame(lines)
-    brackets = {key: onset(group) for key, group in summary.groupby([*SETTING, *SCHEME], sort=False)}
-    keys = list(summary[[*SETTING, *SCHEME]].itertuples(index=False, name=None))
-    beats = _beats_unigram(summary)
-    summary["beats_unigram"] = pd.array([beats.get(key, pd.NA) for key in keys], dtype="boolean")
-    summary["onset_low"] = pd.array([brackets[key][0] for key in keys], dtype="Int64")
-    summary["onset_high"] = pd.array([brackets[key][1] for key in keys], dtype="Int64")
-    return summary
+    groups = by_seed.assign(log_ratio=by_seed["log_ppl"] - by_seed["start"]).groupby([*keys, "eval_len"], sort=False)
+    log_ppl = over_seeds(groups["log_ppl"])
+    ppl, ratio = log_ppl.exp(), over_seeds(groups["log_ratio"]).exp()
+    summary = pd.DataFrame({
+        "n_seeds": log_ppl.n, "n_tokens": groups["n_tokens"].first(), "bpb": groups["bpb"].mean(),
+        "log_ppl": log_ppl.mean, "log_ppl_half": log_ppl.half, "ppl": ppl.mean, "ppl_low": ppl.low, "ppl_high": ppl.high,
+        "ratio": ratio.mean, "ratio_low": ratio.low, "ratio_high": ratio.high,
+    }).reset_index()  # fmt: skip
+    brackets = {key: onset(scheme) for key, scheme in summary.groupby(keys, sort=False)}
+    onsets = pd.DataFrame(
+        brackets.values(), pd.MultiIndex.from_tuples(brackets, names=keys), ["onset_low", "onset_high"], dtype="Int64"
+    )
+    return summary.join(_beats_unigram(summary), on=keys).join(onsets, on=keys)
 
 
 def refuse_other_targets(rows: pd.DataFrame) -> None:
@@ -113,109 +125,9 @@ def onset(scheme: pd.DataFrame) -> tuple[int, int | None]:
     return lengths[first - 1], lengths[first]
 
 
-def _beats_unigram(summary: pd.DataFrame) -> dict[tuple[object, ...], bool]:
-    at_train_len = summary[summary["eval_len"] == summary["train_len"]]
-    unigram = at_train_len.loc[at_train_len["kind"] == "unigram", [*SETTING, "log_ppl"]]
-    lines = at_train_len[at_train_len["kind"] == "scheme"].merge(unigram, on=SETTING, suffixes=("", "_unigram"))
-    beats = lines["log_ppl"] + np.log(ONSET) < lines["log_ppl_unigram"]
-    return dict(zip(lines[[*SETTING, *SCHEME]].itertuples(index=False, name=None), beats, strict=True))
-
-
-FLOORS = ["floor", "window_floor", "plateau"]  # the kinds of rows that a source with a known floor has
-
-
-def against_floor(rows: pd.DataFrame) -> pd.DataFrame:
-    """How far each scheme is from the best possible predictor, and what it makes of more context; empty without a floor.
-
-    One line a (setting, scheme, eval_len):
-    excess, excess_half  log_ppl minus that of the floor, which sees the same tokens (nats); t interval over seeds
-    learned              at this length, the share of the way from the plateau to the floor; nan where they are too near to
-                         tell one from the other: no farther apart than the interval of log_ppl is wide, or by less than
-                         `plateau` nats in one context. The plateau is the better of those who know nothing of order: counts
-                         of symbols in the context, and the unigram reference, which on `markov` is a uniform guess
-    gained, gained_half  of what context beyond the training length L is worth at this length, the share that a scheme
-                         has (nan at L and below, and where it is worth nothing): (null - log_ppl) / (window_floor - floor),
-                         where window_floor is the floor for who looks back L tokens at most, and null = log_ppl(L) +
-                         window_floor - floor(L) is the scheme if it did so too, as far above that floor as it is at L
-    impossible           below the floor by more than `plateau` nats in one context, a symbol's worth. It is no luck: who
-                         does not see its targets leads the floor by log V nats in each of D documents at most once in
-                         V^D texts (Markov's inequality), and the floor leaves out less (see Markov.posterior_nll)
-    verdict              of the scheme, the same on all its lines (see verdict)
-    """
-    kinds = [*FLOORS, "unigram"]
-    references = perplexity(rows[rows["kind"].isin(kinds)], [*SETTING, "kind", "eval_len"])
-    if not references["kind"].isin(FLOORS).any():
-        return pd.DataFrame()
-    known = references.pivot(index=[*SETTING, "eval_len"], columns="kind", values="log_ppl").dropna(subset=FLOORS)
-    known["plateau"] = known[known.columns.intersection(["plateau", "unigram"])].min(axis="columns")
-    per_context = rows[rows["kind"] == "floor"].groupby([*SETTING, "eval_len"])["n_tokens"].max().rename("per_context")
-    known = known[FLOORS].join(per_context).reset_index()
-    known["per_context"] = known[["per_context", "eval_len"]].min(axis="columns")  # targets that are scored in one context
-    by_seed = perplexity(rows[rows["kind"] == "scheme"], [*SETTING, "scheme", "extension", "eval_len", "seed"])
-    joined = by_seed.merge(known, on=[*SETTING, "eval_len"])
-    start = joined[joined["eval_len"] == joined["train_len"]]
-    joined = joined.merge(start[[*SETTING, "scheme", "extension", "seed", "log_ppl", "floor"]],
-                          on=[*SETTING, "scheme", "extension", "seed"], suffixes=("", "_start"))  # fmt: skip
-    lines = []
-    for key, group in joined.groupby([*SETTING, "scheme", "extension", "eval_len"], sort=False):
-        excess = (group["log_ppl"] - group["floor"]).to_numpy()
-        excess_half = t_half_width(excess)
-        way, symbol = (group["plateau"] - group["floor"]).iloc[0], (group["plateau"] / group["per_context"]).iloc[0]
-        near = way <= np.fmax(2 * excess_half, symbol)  # fmax: a single seed has no interval
-        worth = (group["window_floor"] - group["floor"]).iloc[0]
-        null = group["log_ppl_start"] + group["window_floor"] - group["floor_start"]
-        longer = group["eval_len"].iloc[0] > group["train_len"].iloc[0]
-        gained = (null - group["log_ppl"]).to_numpy() / worth if longer and worth > 0 else np.full(len(group), np.nan)
-        lines.append(
-            dict(zip([*SETTING, "scheme", "extension", "eval_len"], key, strict=True))
-            | {"n_seeds": len(group), "excess": excess.mean(), "excess_half": excess_half}
-            | {"learned": np.nan if near else 1 - excess.mean() / way}
-            | {"gained": gained.mean(), "gained_half": t_half_width(gained)}
-            | {"impossible": excess.mean() < -symbol}
-            | {"ratio": np.exp((group["log_ppl"] - group["log_ppl_start"]).mean()), "log_ppl": group["log_ppl"].mean()}
-        )
-    table = pd.DataFrame(lines)
-    scheme = [*SETTING, "scheme", "extension"]
-    longest = known.groupby(SETTING)["eval_len"].max().rename("longest")
-    asked = table.join(longest, on=SETTING)
-    table["asked_beyond"] = asked["longest"] > asked["train_len"]
-    verdicts = {key: verdict(group) for key, group in table.groupby(scheme, sort=False)}
-    table["verdict"] = [verdicts[key] for key in table[scheme].itertuples(index=False, name=None)]
-    return table.drop(columns="asked_beyond")
-
-
-LEARNED = 0.5  # of the way from the plateau to the floor: below it a scheme has not learned to count transitions
-GAINED = 0.05  # of what context beyond the training length is worth: what is less is no use of it
-BELOW, TOO_NEAR, PLATEAU = "below the floor: impossible", "floor and plateau too near", "still on the plateau"
-ENDS = "ends"
-UNFIT = (BELOW, TOO_NEAR, PLATEAU)  # verdicts that leave nothing to be said of a scheme's use of context
-
-
-def verdict(scheme: pd.DataFrame) -> str:
-    """What a scheme does with more context than it was trained on; the lines of one scheme, all lengths.
-
-    below the floor: impossible  at some length better than the best possible predictor: it sees what it should predict
-    floor and plateau too near   at the training length nothing tells whether it has learned
-    still on the plateau         at the training length not half of the way from the plateau to the floor
-    not asked                    nothing was scored beyond the training length
-    ends                         not defined there
-    breaks                       perplexity exceeds that at the training length by 5 % at some longer length
-    uses more context            at the longest length it gained, beyond the interval over seeds, more than 5 % of what
-                                 context beyond the training length is worth
-    survives                     none of these
-    """
-    if scheme["impossible"].any():
-        return BELOW
-    learned = scheme.loc[scheme["eval_len"] == scheme["train_len"], "learned"].iloc[0]
-    if np.isnan(learned):
-        return TOO_NEAR
-    if learned < LEARNED:
-        return PLATEAU
-    longer = scheme[scheme["eval_len"] > scheme["train_len"]].sort_values("eval_len")
-    if longer.empty:
-        return ENDS if scheme["asked_beyond"].any() else "not asked"
-    if (longer["ratio"] > ONSET).any():
-        return "breaks"
-    longest = longer.iloc[-1]
-    # a single seed has an interval of nan: nothing is beyond it
-    return "uses more context" if longest["gained"] - longest["gained_half"] > GAINED else "survives"
+def _beats_unigram(summary: pd.DataFrame) -> pd.Series:
+    start = summary[summary["eval_len"] == summary["train_len"]].set_index(SETTING)
+    unigram = start.loc[start["kind"] == "unigram", "log_ppl"].rename("unigram")
+    schemes = start[start["kind"] == "scheme"].join(unigram).set_index(SCHEME, append=True)
+    beats = (schemes["log_ppl"] + np.log(ONSET) < schemes["unigram"]).astype("boolean")
+    return beats.mask(schemes["unigram"].isna()).rename("beats_unigram")

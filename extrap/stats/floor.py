@@ -1,0 +1,98 @@
+"""How far schemes are from the best possible predictor, where it is known, and what that says. Imports no torch."""
+
+import numpy as np
+import pandas as pd
+
+from extrap.stats.perplexity import ONSET, SETTING, over_seeds, perplexity
+
+FLOORS = ["floor", "window_floor", "plateau"]  # the kinds of rows that a source with a known floor has
+
+
+def against_floor(rows: pd.DataFrame) -> pd.DataFrame:
+    """How far each scheme is from the best possible predictor, and what it makes of more context; empty without a floor.
+
+    One line a (setting, scheme, eval_len):
+    excess, excess_half  log_ppl minus that of the floor, which sees the same tokens (nats); t interval over seeds
+    learned              at this length, the share of the way from the plateau to the floor; nan where they are too near to
+                         tell one from the other: no farther apart than the interval of log_ppl is wide, or by less than
+                         `plateau` nats in one context. The plateau is the better of those who know nothing of order: counts
+                         of symbols in the context, and the unigram reference, which on `markov` is a uniform guess
+    gained, gained_half  of what context beyond the training length L is worth at this length, the share that a scheme
+                         has (nan at L and below, and where it is worth nothing): (null - log_ppl) / (window_floor - floor),
+                         where window_floor is the floor for who looks back L tokens at most, and null = log_ppl(L) +
+                         window_floor - floor(L) is the scheme if it did so too, as far above that floor as it is at L
+    impossible           below the floor by more than `plateau` nats in one context, a symbol's worth. It is no luck: who
+                         does not see its targets leads the floor by log V nats in each of D documents at most once in
+                         V^D texts (Markov's inequality), and the floor leaves out less (see Markov.posterior_nll)
+    verdict              of the scheme, the same on all its lines (see verdict)
+    """
+    kinds = [*FLOORS, "unigram"]
+    references = perplexity(rows[rows["kind"].isin(kinds)], [*SETTING, "kind", "eval_len"])
+    if not references["kind"].isin(FLOORS).any():
+        return pd.DataFrame()
+    known = references.pivot(index=[*SETTING, "eval_len"], columns="kind", values="log_ppl").dropna(subset=FLOORS)
+    known["plateau"] = known[known.columns.intersection(["plateau", "unigram"])].min(axis="columns")
+    per_context = rows[rows["kind"] == "floor"].groupby([*SETTING, "eval_len"])["n_tokens"].max().rename("per_context")
+    known = known[FLOORS].join(per_context).reset_index()
+    known["per_context"] = known[["per_context", "eval_len"]].min(axis="columns")  # targets that are scored in one context
+    scheme = [*SETTING, "scheme", "extension"]
+    by_seed = perplexity(rows[rows["kind"] == "scheme"], [*scheme, "eval_len", "seed"])
+    joined = by_seed.merge(known, on=[*SETTING, "eval_len"])
+    start = joined.loc[joined["eval_len"] == joined["train_len"], [*scheme, "seed", "log_ppl", "floor"]]
+    joined = joined.merge(start, on=[*scheme, "seed"], suffixes=("", "_start"))
+    beyond = joined["eval_len"] > joined["train_len"]
+    worth = joined["window_floor"] - joined["floor"]
+    null = joined["log_ppl_start"] + joined["window_floor"] - joined["floor_start"]
+    joined["excess"] = joined["log_ppl"] - joined["floor"]
+    joined["gained"] = ((null - joined["log_ppl"]) / worth).where(beyond & (worth > 0))
+    joined["log_ratio"] = joined["log_ppl"] - joined["log_ppl_start"]
+    groups = joined.groupby([*scheme, "eval_len"], sort=False)
+    excess, gained, source = over_seeds(groups["excess"]), over_seeds(groups["gained"]), groups.first()
+    way, symbol = source["plateau"] - source["floor"], source["plateau"] / source["per_context"]
+    near = way <= np.fmax(2 * excess.half, symbol)  # fmax: a single seed has no interval
+    table = pd.DataFrame({
+        "n_seeds": excess.n, "excess": excess.mean, "excess_half": excess.half,
+        "learned": (1 - excess.mean / way).mask(near), "gained": gained.mean, "gained_half": gained.half,
+        "impossible": excess.mean < -symbol,
+        "ratio": np.exp(groups["log_ratio"].mean()), "log_ppl": groups["log_ppl"].mean(),
+    }).reset_index()  # fmt: skip
+    longest = known.groupby(SETTING)["eval_len"].max()
+    verdicts = {key: verdict(lines, longest[key[: len(SETTING)]]) for key, lines in table.groupby(scheme, sort=False)}
+    return table.join(pd.Series(verdicts, name="verdict").rename_axis(scheme), on=scheme)
+
+
+LEARNED = 0.5  # of the way from the plateau to the floor: below it a scheme has not learned to count transitions
+GAINED = 0.05  # of what context beyond the training length is worth: what is less is no use of it
+BELOW, TOO_NEAR, PLATEAU = "below the floor: impossible", "floor and plateau too near", "still on the plateau"
+ENDS = "ends"
+UNFIT = (BELOW, TOO_NEAR, PLATEAU)  # verdicts that leave nothing to be said of a scheme's use of context
+
+
+def verdict(scheme: pd.DataFrame, scored: int) -> str:
+    """What a scheme does with more context than it was trained on; its lines, and the longest length scored.
+
+    below the floor: impossible  at some length better than the best possible predictor: it sees what it should predict
+    floor and plateau too near   at the training length nothing tells whether it has learned
+    still on the plateau         at the training length not half of the way from the plateau to the floor
+    not asked                    nothing was scored beyond the training length
+    ends                         not defined there
+    breaks                       perplexity exceeds that at the training length by 5 % at some longer length
+    uses more context            at the longest length it gained, beyond the interval over seeds, more than 5 % of what
+                                 context beyond the training length is worth
+    survives                     none of these
+    """
+    if scheme["impossible"].any():
+        return BELOW
+    learned = scheme.loc[scheme["eval_len"] == scheme["train_len"], "learned"].iloc[0]
+    if np.isnan(learned):
+        return TOO_NEAR
+    if learned < LEARNED:
+        return PLATEAU
+    longer = scheme[scheme["eval_len"] > scheme["train_len"]].sort_values("eval_len")
+    if longer.empty:
+        return ENDS if scored > scheme["train_len"].iloc[0] else "not asked"
+    if (longer["ratio"] > ONSET).any():
+        return "breaks"
+    longest = longer.iloc[-1]
+    # a single seed has an interval of nan: nothing is beyond it
+    return "uses more context" if longest["gained"] - longest["gained_half"] > GAINED else "survives"
