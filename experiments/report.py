@@ -20,7 +20,7 @@ from experiments.speed.report import write_speed_report
 from extrap.errors import UserError
 from extrap.files import as_path
 from extrap.report.report import gather, gather_several, report_again
-from extrap.results.rows import load_provenance
+from extrap.results.provenance import load_provenance
 from extrap.sweep.door import through
 
 # what the measurements of a folder are named -> how its report is written

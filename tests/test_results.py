@@ -21,6 +21,7 @@ from extrap.report.report import gather, gather_several, report_again, write_rep
 from extrap.report.scored import scored_text
 from extrap.report.tables import NOTHING
 from extrap.results.folders import claim, differences, finish, refuse_changed, refuse_mixed, refuse_other_config
+from extrap.results.provenance import load_provenance, provenance
 from extrap.results.rows import (
     COLUMNS,
     MISSING,
@@ -29,10 +30,8 @@ from extrap.results.rows import (
     collect_missing,
     collect_training,
     load_missing,
-    load_provenance,
     load_rows,
     load_training,
-    provenance,
     save_rows,
 )
 from extrap.stats.pairs import extrapolates, pairs

@@ -23,7 +23,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from extrap.config.overrides import as_typed, texts
-from extrap.config.schema import Config
+from extrap.config.schema import Config, with_varied
+from extrap.config.varied import SWEPT
 from extrap.errors import UserError, nearest, one_line
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -33,7 +34,7 @@ MOST_CELLS = 10_000  # more are a slip
 TOLD_BY_HYDRA = re.compile(r"overrides\.task$|runtime\.choices\.|job\.override_dirname$|sweeper\.params(\.|$)")
 # options of a scheme, a source, an objective: which there are depends on the choice
 OF_A_CHOICE = re.compile(r"(position|data|objective)[.@]")
-COMPARED = re.compile(r"seed$|position($|[.@])")  # by one table
+COMPARED = re.compile(rf"seed$|(position|{'|'.join(SWEPT)})($|[.@])")  # by one report
 # what composing raises besides its own errors: broken YAML, names that no file can have, choices that are no names
 NOT_COMPOSED = (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, LookupError, ArithmeticError,
                 RecursionError)  # fmt: skip
@@ -73,7 +74,7 @@ def compose_grid(overrides: list[str]) -> list[Config]:
             with open_dict(composed):
                 del composed["hydra"]
             configs.append(parse(composed))
-        return configs
+        return with_varied(configs)
 
 
 def compose_launcher(overrides: list[str]) -> dict[str, Any]:
@@ -148,14 +149,14 @@ def _checked(overrides: list[Override], launcher: bool = True) -> list[Override]
 def _cells(overrides: list[Override]) -> list[list[str]]:
     """The overrides of every cell, in Hydra's order.
 
-    Raises UserError for none, for more than anybody means, and for a sweep over what one table does not compare.
+    Raises UserError for none, for more than anybody means, and for a sweep over what rows do not tell.
     """
     last = {o.get_key_element(): o for o in overrides}
     for key, o in last.items():
         if o.is_sweep_override() and not COMPARED.match(key.lstrip("+")):
             raise UserError(
-                f"{o.input_line}: a sweep is over position, its options and seed, which one table compares; anything else "
-                "takes a sweep for each value, under a name of its own: name=..."
+                f"{o.input_line}: a sweep is over seed, position, {', '.join(SWEPT)} and their options; anything else takes "
+                "a sweep for each value, under a name of its own: name=..."
             )
     n_cells = math.prod(map(_n_values, last.values()))
     if not 1 <= n_cells <= MOST_CELLS:

@@ -102,7 +102,7 @@ def drawn(text: str) -> str:
 
 
 def setting_title(points: pd.DataFrame) -> str:
-    return f"{trained_on(*points[GROUP].iloc[0])} tokens, "
+    return f"{trained_on(*points[GROUP].iloc[0], unit=' tokens')}, "
 
 
 def seeds_title(points: pd.DataFrame) -> str:

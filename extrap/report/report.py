@@ -20,21 +20,16 @@ from extrap.report.scored import scored_text
 from extrap.report.tables import csv_table, markdown_table
 from extrap.report.typesetting import NONE
 from extrap.results.folders import evaluated, load_config
+from extrap.results.provenance import join, kept, load_provenance, provenance, refuse_to_lose, with_kept
 from extrap.results.rows import (
     collect,
     collect_missing,
     collect_training,
-    join,
-    kept,
     load_missing,
-    load_provenance,
     load_rows,
     load_training,
-    provenance,
-    refuse_to_lose,
     save_rows,
     save_table,
-    with_kept,
 )
 from extrap.stats.pairs import extrapolates, pairs
 from extrap.stats.perplexity import refuse_other_targets

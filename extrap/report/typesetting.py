@@ -14,9 +14,9 @@ def name(scheme: str, extension: str) -> str:
     return one_line(scheme if extension == "none" else f"{scheme} + {extension}")
 
 
-def trained_on(objective: str, data: str, train_len: int) -> str:
+def trained_on(objective: str, data: str, train_len: int, setting: str, unit: str = "") -> str:
     """The columns GROUP in words."""
-    return f"{objective} on {data}, trained on {train_len:,}"
+    return f"{objective} on {data}, trained on {train_len:,}{unit}" + (f", {one_line(setting)}" if setting else "")
 
 
 def length(tokens: int) -> str:

@@ -18,9 +18,11 @@ from extrap.model.encoder import n_parameters
 from extrap.objectives import Objective
 from extrap.positions.base import Geometry, PositionScheme
 from extrap.results.folders import refuse_changed, refuse_mixed, refuse_other_config
-from extrap.results.rows import refuse_to_lose
+from extrap.results.provenance import Run, refuse_to_lose
+from extrap.results.rows import GROUP
 from extrap.runs.digest import program_digest, scheme_digest
 from extrap.score.protocols import PROTOCOLS
+from extrap.score.references import labels
 from extrap.testing import check_scheme
 from extrap.train import distributed
 from extrap.train.device import physical_memory, pick_device, pick_precision
@@ -108,10 +110,15 @@ def prepare_grid(configs: list[Config]) -> list[Cell]:
         _check(cell)
     _check_schemes(cells)
     refuse_mixed(configs[0].folder.parent, {cell.config.run: cell.identity for cell in cells})
-    refuse_to_lose(configs[0].results, cells[0].identity, {(config.scheme, config.seed) for config in configs})
+    refuse_to_lose(configs[0].results, cells[0].identity, {_labelled(config) for config in configs})
     _check_disk(cells)
     _check_writable(configs[0])
     return cells
+
+
+def _labelled(config: Config) -> Run:
+    columns = labels(config)
+    return config.scheme, *(columns[column] for column in GROUP), config.seed
 
 
 def store_documents(cell: Cell) -> None:
@@ -136,8 +143,8 @@ def _check_names(configs: list[Config]) -> None:
         other = seen.setdefault(config.run, config)
         if other is not config:
             raise UserError(
-                f"two cells of this sweep would share the run folder {config.folder}: a sweep varies position and seed; "
-                "for anything else give each value a sweep of its own, with another name=..."
+                f"two cells of this sweep would share the run folder {config.folder}: nothing that rows would show "
+                "tells them apart; give each value once, or a sweep of its own, with another name=..."
             )
 
 
@@ -175,12 +182,12 @@ def _check(cell: Cell) -> None:
 
 
 def _check_schemes(cells: list[Cell]) -> None:
-    """Each scheme once, unless all its runs are over."""
-    checked: set[str] = set()
+    """Each scheme once in each setting, unless all its runs are over."""
+    checked: set[Run] = set()
     for cell in cells:
         config = cell.config
-        if config.scheme not in checked and not cell.is_finished:
-            checked.add(config.scheme)
+        if (labelled := _labelled(config)[:-1]) not in checked and not cell.is_finished:
+            checked.add(labelled)
             check_scheme(partial(build_scheme, config, cell.objective.causal), max(config.eval.lengths))
 
 

@@ -136,7 +136,7 @@ def _missing(cell: Cell, missing: list[Missing]) -> dict[str, str]:
 
 def write_references(cell: Cell) -> None:
     """The rows of the references as a run of their own beside the others, once."""
-    folder = cell.config.folder.parent / "reference"
+    folder = cell.config.references
     identity = {key: value for key, value in cell.identity.items() if key not in MAY_DIFFER}
     if (folder / "eval.csv").exists():
         refuse_other_config(folder, identity)

@@ -39,9 +39,12 @@ def run_cells(composed: DictConfig) -> None:
     run_one(parse(composed))
 
 
-def _run_by_hydra(overrides: list[str], results: str, precision: str) -> None:
-    # other machines may pick another precision than this one did, and their ~ is another
-    sys.argv[1:] = as_typed([*overrides, f"runtime.results_dir={results}", f"train.precision={precision}"], CONF)
+def _run_by_hydra(overrides: list[str], cell: "Cell") -> None:
+    config = cell.config  # other machines may pick another precision than this one did, and their ~ is another
+    told = [f"runtime.results_dir={config.runtime.results_dir}", f"vary=[{','.join(config.vary)}]"]
+    if "train.precision" not in config.vary:
+        told.append(f"train.precision={cell.identity['train']['precision']}")
+    sys.argv[1:] = as_typed([*overrides, *told], CONF)
     run_cells()
 
 
@@ -64,8 +67,7 @@ def sweep(overrides: list[str], ranks: "Ranks | None" = None) -> int:
     if engine:
         run = partial(engine.run, [cell.config for cell in cells if not cell.is_finished])
     else:
-        precision = cells[0].identity["train"]["precision"]
-        run = partial(_run_by_hydra, overrides, configs[0].runtime.results_dir, precision)
+        run = partial(_run_by_hydra, overrides, cells[0])
     if ranks:
         run = partial(ranks.execute_all, cells)
     try:
@@ -85,7 +87,8 @@ def _run_and_report(cells: "list[Cell]", run: Callable[[], None], command: str) 
     from extrap.sweep.progress import Progress, save_plan
 
     store_documents(cells[0])
-    write_references(cells[0])
+    for cell in {cell.config.references: cell for cell in cells}.values():
+        write_references(cell)
     configs = [cell.config for cell in cells]
     save_plan(configs, command)
     if not all(cell.is_finished for cell in cells):
