@@ -6,14 +6,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from rows import both_protocols, many, scheme_rows, shuffled, with_floor
+from rows import both_protocols, forced, many, scheme_rows, shuffled, with_floor
 
-from extrap.report.answer import WIDTH, answer, shortened, still_falling
+from extrap.report.answer import answer
+from extrap.report.phrases import WIDTH, shortened
 from extrap.report.report import in_letters_of
 from extrap.report.typesetting import number
 from extrap.results.rows import MISSING, TRAINING, load_missing, load_rows, load_training
 from extrap.stats.pairs import extrapolates, pairs
 from extrap.stats.perplexity import summarise
+from extrap.stats.statistics import Statistics
+from extrap.stats.training import still_falling
 
 NONE_MISSING = pd.DataFrame(columns=MISSING)
 UNTRAINED = pd.DataFrame(columns=TRAINING)
@@ -22,7 +25,7 @@ SETTINGS = ("mlm", "causal")
 
 
 def said(rows: pd.DataFrame, missing: pd.DataFrame = NONE_MISSING, training: pd.DataFrame = UNTRAINED) -> str:
-    text = answer(rows, missing, training, pairs(rows), extrapolates(rows))
+    text = answer(Statistics(rows, missing, training))
     assert max(map(len, text.splitlines())) <= WIDTH, text
     return text
 
@@ -63,7 +66,7 @@ def test_text_that_is_too_little_is_told():
     assert set(pairs(rows)["unit"]) == {"none"}
     assert "what is decided is decided about this text" in said(rows)
     lines = pairs(rows).assign(unit="documents")
-    assert "about this text" not in answer(rows, NONE_MISSING, UNTRAINED, lines, extrapolates(rows))
+    assert "about this text" not in answer(forced(Statistics(rows), pairs=lines))
 
 
 def test_a_leader_that_is_not_decided_is_told_with_what_would_decide_it():
@@ -126,8 +129,8 @@ def test_who_extrapolates_is_what_extrapolates_says():
     rows = pd.concat([rows, window.assign(extension="window")])
     told = extrapolates(rows)
     for verdict in ("yes", "no"):
-        forced = told.assign(verdict=np.where(told["scheme"] == "a", verdict, "undecided"))
-        text = sentence(answer(rows, NONE_MISSING, UNTRAINED, pairs(rows), forced), "extrapolates")
+        lines = told.assign(verdict=np.where(told["scheme"] == "a", verdict, "undecided"))
+        text = sentence(answer(forced(Statistics(rows), extrapolates=lines)), "extrapolates")
         assert f"{verdict}: a at 256, 512" in text
         assert ("nobody, beyond the noise" in text) == (verdict == "no")
         assert "undecided: b at 256, 512 (" in text

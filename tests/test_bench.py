@@ -21,7 +21,7 @@ from extrap.config.compose import compose_grid
 from extrap.errors import UserError
 from extrap.model.attention import attend_reference
 from extrap.objectives import Causal, Mlm
-from extrap.report.curves import LOOKS
+from extrap.report.looks import LOOKS
 
 ROOT = Path(__file__).parents[1]
 LOAD = (1.0, 1.0, 50.0, 1.0, 2.0)  # by round, on a machine that others use: the same for all within a round

@@ -13,11 +13,12 @@ from experiments.claims import claim as claims_module
 from experiments.claims import quantities as quantities_module
 from experiments.claims import verdicts as verdicts_module
 from experiments.claims.claim import CONFIRMED, OUT_OF_SCOPE, REFUTED, UNDECIDED, Claim, Part, at_least, at_most, decide
+from experiments.claims.evidence import NO_FLOOR, Evidence, Missing, measures
 from experiments.claims.figure import board, margin
 from experiments.claims.page import cell, page
 from experiments.claims.places import CODE, FLOOR, TEXTS
 from experiments.claims.published import cited, load_published, published_values
-from experiments.claims.quantities import NO_FLOOR, Evidence, Missing, Ratio, Removed, Steps, Term, Worst, measures
+from experiments.claims.quantities import Ratio, Removed, Steps, Term, Worst
 from experiments.claims.registry import CLAIMS, NOT_YET
 from experiments.claims.report import write_claims
 from experiments.claims.verdicts import of_timings, shown, verdicts

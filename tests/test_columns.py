@@ -9,9 +9,8 @@ import pytest
 from rows import both_protocols, scheme_rows, with_floor
 
 from extrap.report.report import write_report
-from extrap.report.tables import NOTHING
 from extrap.results.rows import COLUMNS, MISSING, TRAINING
-from extrap.stats.pairs import extrapolates, pairs
+from extrap.stats.statistics import Statistics
 
 TEXT = (Path(__file__).parents[1] / "results" / "README.md").read_text()
 NLL = {"a": {128: [1.5, 1.6], 256: [1.4, 1.5]}, "b": {128: [1.6, 1.7], 256: [1.5, 1.7]}}
@@ -35,7 +34,7 @@ def written(tmp_path_factory) -> dict[str, list[str]]:
     place = [scheme_rows(s, n, protocol="position") for s, n in NLL.items()]
     found: dict[str, list[str]] = {"rows.csv": COLUMNS, "missing.csv": MISSING, "training.csv": TRAINING}
     for rows in (pd.concat([both_protocols(NLL), *window, *sliding, *place]), with_floor(NLL)):
-        for path in write_report(rows, NOTHING, pairs(rows), extrapolates(rows), folder):
+        for path in write_report(Statistics(rows), folder):
             if path.suffix == ".csv":
                 found[path.name] = [*found.get(path.name, []), *pd.read_csv(path).columns]
     return found

@@ -16,8 +16,8 @@ from extrap.config.schema import Config
 from extrap.report.report import write_report
 from extrap.results.rows import load_missing, load_rows
 from extrap.stats.floor import LEARNED, UNFIT
-from extrap.stats.pairs import extrapolates, pairs
 from extrap.stats.perplexity import perplexity
+from extrap.stats.statistics import Statistics
 
 RESULTS = Path(__file__).parents[1] / "results"
 IGNORED = {"quick", "smoke"}  # by git: whatever was run here last
@@ -81,7 +81,7 @@ def test_all_runs_are_there(name):
 def test_tables_and_figures_show_the_rows(name, tmp_path):
     (tmp_path / "provenance.yaml").write_bytes((RESULTS / name / "provenance.yaml").read_bytes())
     rows = rows_of(name)
-    written = write_report(rows, load_missing(RESULTS / name / "missing.csv"), pairs(rows), extrapolates(rows), tmp_path)
+    written = write_report(Statistics(rows, load_missing(RESULTS / name / "missing.csv")), tmp_path)
     check_committed(name, written, {"rows.csv", "missing.csv", "training.csv", "provenance.yaml"})
 
 

@@ -18,25 +18,37 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
-from rows import both_protocols, many, scheme_rows, shuffled, with_floor
+from rows import FLOOR, both_protocols, forced, many, scheme_rows, shuffled, with_floor
 
 from extrap.config.compose import CONF
-from extrap.report.curves import LOOKS, looks_of, spread
-from extrap.report.drawing import snapped
-from extrap.report.figures import (
-    controls_figure,
-    curves_of_perplexity,
-    draw,
-    floor_figure,
-    perplexity_figure,
-    position_figure,
-    save_drawing,
-    save_figure,
-)
-from extrap.report.pairs import pairs_figure, pairs_table
+from extrap.report import figures
+from extrap.report import pairs as pairs_report
+from extrap.report.drawing import save_drawing, save_figure, snapped
+from extrap.report.figures import curves_of_perplexity
+from extrap.report.labels import spread
+from extrap.report.looks import LOOKS, looks_of
 from extrap.report.report import report_again
 from extrap.results.rows import load_rows, rounded, save_rows, save_table
 from extrap.stats.pairs import extrapolates, pairs
+from extrap.stats.statistics import Statistics
+
+
+def of_rows(function):
+    return lambda rows, *more: function(Statistics(rows), *more)
+
+
+draw, perplexity_figure, floor_figure, position_figure, controls_figure, pairs_figure, pairs_table = map(
+    of_rows,
+    [
+        figures.draw,
+        figures.perplexity_figure,
+        figures.floor_figure,
+        figures.position_figure,
+        figures.controls_figure,
+        pairs_report.pairs_figure,
+        pairs_report.pairs_table,
+    ],
+)
 
 ROOT = Path(__file__).parents[1]
 THREE = {
@@ -62,8 +74,8 @@ def test_the_same_rows_give_the_same_bytes_in_another_process_and_under_other_se
     save_table(tmp_path / "rows.csv", rows)
     fresh = (
         "import sys; from pathlib import Path; from extrap.report.figures import draw\n"
-        "from extrap.results.rows import load_rows\n"
-        "draw(load_rows(Path(sys.argv[1])), Path(sys.argv[2])); assert 'torch' not in sys.modules"
+        "from extrap.results.rows import load_rows; from extrap.stats.statistics import Statistics\n"
+        "draw(Statistics(load_rows(Path(sys.argv[1]))), Path(sys.argv[2])); assert 'torch' not in sys.modules"
     )
     for folder in ("here", "there", "again"):
         (tmp_path / folder).mkdir()
@@ -227,6 +239,20 @@ def test_schemes_that_nobody_has_heard_of_look_like_no_other():
         assert all(looks[scheme] == LOOKS[scheme] | {"linestyle": "-"} for scheme in known)
     few = looks_of(["alibi", "mine", "yours"])
     assert len({look["color"] for look in few.values()}) == len({look["marker"] for look in few.values()}) == 3
+
+
+def test_a_look_stays_when_others_join():
+    """Colour by family, marker by member; two that come to the same look are a rare case of their own."""
+    labels = ["mine", "yours", "fox", "cope", "rope(base=500)", "rope(base=1000)", "local(alibi)", "rerope"]
+    alone = {label: looks_of([label])[label] for label in labels}
+    assert len({tuple(look.values()) for look in alone.values()}) == len(labels)
+    for others in (labels, [*LOOKS, *labels], labels[::2]):
+        looks = looks_of(others)
+        assert all(looks[label] == alone[label] for label in labels if label in looks)
+    assert alone["rope(base=500)"]["color"] == alone["rope(base=1000)"]["color"] == LOOKS["rope"]["color"]
+    assert alone["local(alibi)"]["color"] == LOOKS["local(rope)"]["color"]
+    colours = {look["color"] for look in LOOKS.values()}
+    assert not {alone[label]["color"] for label in ("mine", "yours", "fox", "cope", "rerope")} & colours
 
 
 def test_looks_of_their_own_are_of_schemes_that_there_are():
@@ -515,8 +541,8 @@ def is_grey(colour: tuple[float, ...]) -> bool:
 
 
 def test_the_matrix_shows_who_beats_whom():
-    points = pairs(shuffled(five()))
-    figure = pairs_figure(points)
+    rows = shuffled(five())
+    points, figure = pairs(rows), pairs_figure(rows)
     shown = {axes.get_title(loc="left"): matrix(axes) for axes in panels(figure)}
     assert list(shown) == ["nonoverlap, 128 (L)", "nonoverlap, 512 (4 L)", "nonoverlap, 1,024 (8 L)"]
     at_l, at_4, far = shown.values()
@@ -533,7 +559,7 @@ def test_the_matrix_shows_who_beats_whom():
 
 
 def test_the_stronger_is_the_darker_and_can_be_read():
-    figure = pairs_figure(pairs(five()))
+    figure = pairs_figure(five())
     axes = panels(figure)[0]
     cells = sorted((float(text), sum(colour[:3])) for text, colour in matrix(axes).values())
     assert cells[0][1] > cells[-1][1]
@@ -548,7 +574,7 @@ def test_the_stronger_is_the_darker_and_can_be_read():
 def test_however_few_are_compared_titles_fit(n_schemes, lengths):
     """Warnings are errors: none of axes without room either."""
     schemes = {f"scheme {i}": {n: [1.0 + i, 1.1 + i] for n in lengths} for i in range(n_schemes)}
-    figure = pairs_figure(pairs(many(schemes, protocol="same_targets", objective="causal")))
+    figure = pairs_figure(many(schemes, protocol="same_targets", objective="causal"))
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
     boxes = [axes._left_title.get_window_extent(renderer) for axes in panels(figure)]
@@ -574,7 +600,7 @@ def test_pairs_are_drawn_where_a_picture_says_more_than_a_line(tmp_path, n_schem
 
 def test_the_table_of_pairs_says_the_same():
     points = pairs(five())
-    text = pairs_table(points, extrapolates(five()))
+    text = pairs_table(five())
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
     head, *body = lines
     assert head == ["length", "better", "worse", "by", "over seeds", "over text", "p (Holm)", "verdict", "seeds needed"]
@@ -593,7 +619,7 @@ def test_the_table_of_pairs_opens_with_who_extrapolates():
     window = schemes.assign(extension="window")
     window.loc[window["eval_len"] > 128, "nll_sum"] *= 1 + 0.1 * (1 + 0.01 * window["seed"])
     rows = pd.concat([schemes, window])
-    text = pairs_table(pairs(rows), extrapolates(rows))
+    text = pairs_table(rows)
     table = text[text.index("| scheme") :].split("\n\n")[0].splitlines()
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table]
     assert cells[0] == ["scheme", "length", "to its window", "to itself at L", "its window to L", "verdict", "seeds needed"]
@@ -606,16 +632,24 @@ def test_the_table_of_pairs_opens_with_who_extrapolates():
         assert line[3].startswith(f"{of.self_difference:+.3f}")
         assert line[4].startswith(f"{of.control_difference:+.3f} ±")
     assert "**control breaks**" in words
-    by_seeds_alone = pairs_table(pairs(rows), extrapolates(rows).assign(unit="none"))
+    by_seeds_alone = pairs_report.pairs_table(forced(Statistics(rows), extrapolates=extrapolates(rows).assign(unit="none")))
     assert by_seeds_alone.count("** on this text") == len(words) - words.count("undecided")
     assert "in an encoder at L/2 on either side" in " ".join(text.split())
 
 
+def test_who_is_below_the_floor_is_told_beside_what_is_decided():
+    leak = {n: [nll - 1.0, nll - 1.001] for n, (nll, *_) in FLOOR.items()}
+    text = pairs_table(with_floor({"leak": leak, "fair": {n: [nll + 0.1, nll + 0.101] for n, (nll, *_) in FLOOR.items()}}))
+    assert "| leak ‡ | " in text
+    assert "fair ‡" not in text
+    assert "‡: below the floor" in text
+    assert "‡" not in pairs_table(five())
+
+
 def test_the_table_says_which_text_its_intervals_are_about():
     """Two documents in a segment each: the seeds alone; in eight: their parts; eight documents: others like them."""
-    points = pairs(both_protocols(SURE))
-    assert points["text_low"].isna().all()
-    text = pairs_table(points, points[:0])
+    assert pairs(both_protocols(SURE))["text_low"].isna().all()
+    text = pairs_table(both_protocols(SURE))
     body = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
     told = {(line[5], line[7]) for line in body if line[0] != "length"}
     assert told <= {("", "undecided"), ("", "**decided** on this text")}
@@ -626,7 +660,7 @@ def test_the_table_says_which_text_its_intervals_are_about():
     def spread(**columns: object) -> str:
         parts = [points_of.assign(**{name: of(i) for name, of in columns.items()}) for i in range(4)]
         rows = pd.concat(parts, ignore_index=True)
-        return " ".join(pairs_table(pairs(rows), pairs(rows)[:0]).split())
+        return " ".join(pairs_table(rows).split())
 
     points_of = both_protocols(SURE)
     parts = spread(segment=lambda i: i)
@@ -698,6 +732,6 @@ def test_any_name_is_drawn_without_a_warning(tmp_path, name):
         ]
     )
     draw(rows, tmp_path)
-    save_figure(pairs_figure(compared := pairs(rows)), compared, tmp_path / "pairs")
+    save_figure(pairs_figure(rows), pairs(rows), tmp_path / "pairs")
     width = float(re.search(r'width="([\d.]+)pt"', (tmp_path / "perplexity.svg").read_text())[1])
     assert width < 72 * 20

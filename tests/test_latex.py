@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from rows import both_protocols, many, scheme_rows, with_floor
+from rows import both_protocols, forced, many, scheme_rows, with_floor
 from test_tables import NAMES, TWO_SEEDS, Table, decided, markdown_blocks, rows_named, shown, with_null
 
 from extrap.errors import UserError
@@ -15,18 +15,18 @@ from extrap.report.latex import Choice, choose, latex_tables, narrow_table, writ
 from extrap.report.tables import csv_table, markdown_table
 from extrap.report.typesetting import name as printed
 from extrap.results.rows import load_missing, load_rows
-from extrap.stats.pairs import pairs
+from extrap.stats.statistics import Statistics
 
 RESULTS = Path(__file__).parents[1] / "results"
 PAGE, COLUMN = 397, 240  # pt, of NeurIPS and of one of two columns
 
 
 def tables_of(rows: pd.DataFrame) -> dict[str, str]:
-    return latex_tables(rows, decided(rows))
+    return latex_tables(forced(Statistics(rows), pairs=decided(rows)))
 
 
 def narrow(rows: pd.DataFrame, chosen: str = "") -> str:
-    return narrow_table(rows, pairs(rows), choose(rows, chosen))
+    return narrow_table(Statistics(rows), choose(rows, chosen))
 
 
 def cells(text: str) -> Table:
@@ -73,7 +73,7 @@ def expected(table: Table) -> Table:
 )
 def test_every_table_of_markdown_is_a_file_with_its_numbers(rows):
     tables = list(tables_of(rows).values())
-    blocks = markdown_blocks(markdown_table(rows, decided(rows)))
+    blocks = markdown_blocks(markdown_table(forced(Statistics(rows), pairs=decided(rows))))
     assert [plain(cells(text)) for text in tables] == [expected(block) for block in blocks]
 
 
@@ -101,7 +101,7 @@ def test_each_float_has_a_label_of_its_own_and_says_what_it_needs():
 
 def test_bold_stands_where_table_csv_says_best():
     rows = both_protocols({"a": {128: [1.0, 1.01], 256: [3.0, 3.02]}, "b": {128: [2.0, 2.03], 256: [2.0, 2.01]}})
-    best = csv_table(rows, decided(rows)).set_index(["protocol", "scheme", "eval_len"])["best"]
+    best = csv_table(forced(Statistics(rows), pairs=decided(rows))).set_index(["protocol", "scheme", "eval_len"])["best"]
     for protocol in ("nonoverlap", "same_targets"):
         for scheme, at_128, at_256, *_ in cells(tables_of(rows)[f"table_{protocol}"])[1:]:
             bold = (r"\textbf" in at_128, r"\textbf" in at_256)
@@ -112,7 +112,7 @@ def test_what_is_missing_is_a_cell_and_a_comment():
     absent = {"run": "learned-seed0", "scheme": "learned", "objective": "mlm", "data": "stdlib", "train_len": 128, "seed": 0,
               "extension": "none", "protocol": "nonoverlap", "eval_len": 256, "reason": "out of memory"}  # fmt: skip
     rows = many(TWO_SEEDS)
-    (text,) = latex_tables(rows, pairs(rows), pd.DataFrame([absent])).values()
+    (text,) = latex_tables(Statistics(rows, pd.DataFrame([absent]))).values()
     assert cells(text)[-1][2] == "out of memory"
     assert "% Not measured: learned-seed0 (out of memory at 256)." in text
 
@@ -146,7 +146,7 @@ BOTH = [("t5(a=1, b=2)", "none"), ("rope", "none")]
 )
 def test_what_can_be_chosen(text, chosen):
     assert choose(CONTROLLED, text) == chosen
-    table = cells(narrow_table(CONTROLLED, pairs(CONTROLLED), chosen))
+    table = cells(narrow_table(Statistics(CONTROLLED), chosen))
     assert table[0][1:] == [f"{n:,}" for n in chosen.lengths]
     assert [row[0] for row in table[1:]] == [printed(*label) for label in chosen.schemes]
 
@@ -170,7 +170,7 @@ def test_a_wrong_choice_is_told_in_one_line(text, told):
 def test_tables_of_other_rows_do_not_stay(tmp_path):
     for left in ("table_nonoverlap_floor.tex", "table.tex", "mine.tex"):
         (tmp_path / left).write_text("old")
-    written = write_latex(tmp_path, many(TWO_SEEDS), pairs(many(TWO_SEEDS)))
+    written = write_latex(tmp_path, Statistics(many(TWO_SEEDS)))
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in written} | {"mine.tex"}
 
 
@@ -266,7 +266,7 @@ def test_every_table_compiles_and_fits(name, tmp_path):
     protocol = rows["protocol"].iloc[0]
     lengths = sorted(rows.loc[rows["protocol"] == protocol, "eval_len"].unique())
     chosen = f"protocol={protocol} lengths={','.join(map(str, lengths[-5:]))}"
-    files = write_latex(tmp_path, rows, pairs(rows), missing, chosen)
+    files = write_latex(tmp_path, Statistics(rows, missing), chosen)
     widths = compiled(tmp_path, PAGE, files)
     assert set(widths) == {path.name for path in files}
     assert max(widths.values()) <= PAGE
@@ -278,5 +278,5 @@ def test_every_table_compiles_and_fits(name, tmp_path):
 def test_names_of_latin_letters_and_signs_compile(tmp_path):
     names = [name for name in NAMES if shown(name).isascii() and len(name) < 40]
     rows = rows_named(*names)
-    files = write_latex(tmp_path, rows, pairs(rows))
+    files = write_latex(tmp_path, Statistics(rows))
     compiled(tmp_path, 2 * PAGE, files)

@@ -25,7 +25,7 @@ from experiments.report import draw_all
 from experiments.speed.timings import load_timings
 from extrap.config.compose import CONF, compose_grid
 from extrap.errors import UserError
-from extrap.report.curves import LOOKS
+from extrap.report.looks import LOOKS
 from extrap.results.rows import load_rows, rounded, save_rows
 
 ROOT = Path(__file__).parents[1]

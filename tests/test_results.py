@@ -19,7 +19,6 @@ from extrap.errors import UserError
 from extrap.files import is_locked, write_atomic
 from extrap.report.report import gather, gather_several, report_again, write_report
 from extrap.report.scored import scored_text
-from extrap.report.tables import NOTHING
 from extrap.results.folders import claim, differences, finish, refuse_changed, refuse_mixed, refuse_other_config
 from extrap.results.provenance import load_provenance, provenance
 from extrap.results.rows import (
@@ -34,7 +33,7 @@ from extrap.results.rows import (
     load_training,
     save_rows,
 )
-from extrap.stats.pairs import extrapolates, pairs
+from extrap.stats.statistics import Statistics
 
 CONFIG = {
     "seed": 0,
@@ -735,7 +734,7 @@ def test_a_single_scheme_is_held_against_its_window(tmp_path):
     nll = {128: [1.0, 1.1], 256: [0.9, 1.0]}
     window = scheme_rows("a", {128: [1.0, 1.1], 256: [1.0, 1.1]}, extension="window", protocol="same_targets")
     rows = pd.concat([scheme_rows("a", nll, protocol="same_targets"), window])
-    written = {path.name for path in write_report(rows, NOTHING, pairs(rows), extrapolates(rows), tmp_path)}
+    written = {path.name for path in write_report(Statistics(rows), tmp_path)}
     assert {"extrapolates.csv", "pairs.md"} <= written
     assert "pairs.png" not in written
     assert list(pd.read_csv(tmp_path / "extrapolates.csv")["eval_len"]) == [256]
@@ -776,7 +775,7 @@ def test_tables_and_pairs_say_which_documents_were_scored(tmp_path):
     rows = many({"a": {128: [1.0, 1.1]}, "b": {128: [2.0, 2.2]}})
     config = {"model": {}, "objective": {}, "eval": {}, "train": {}, "data": {"valid_documents": 7}}
     (tmp_path / "provenance.yaml").write_text(yaml.safe_dump({"command": "made", "config": config}))
-    write_report(rows, NOTHING, pairs(rows), extrapolates(rows), tmp_path)
+    write_report(Statistics(rows), tmp_path)
     for page in ("table.md", "pairs.md"):
         text = " ".join((tmp_path / page).read_text().split())
         assert (

@@ -8,15 +8,14 @@ import pandas as pd
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from rows import both_protocols, many, scheme_rows, shuffled, with_floor
+from rows import both_protocols, forced, many, scheme_rows, shuffled, with_floor
 
 from extrap.report import tables
-from extrap.report.tables import NOTHING
 from extrap.report.typesetting import NONE, interval, number, percent
 from extrap.results.rows import load_rows, save_rows
 from extrap.stats.floor import BELOW
-from extrap.stats.pairs import pairs
 from extrap.stats.perplexity import SETTING, perplexity
+from extrap.stats.statistics import Statistics
 
 # log-perplexities over two seeds; t(0.975, 1) = 12.7062, so a difference of 0.02 between seeds is a half width of 0.127062
 HALF = 12.706204736 * 0.01
@@ -42,11 +41,11 @@ def decided(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def csv_table(rows: pd.DataFrame) -> pd.DataFrame:
-    return tables.csv_table(rows, decided(rows))
+    return tables.csv_table(forced(Statistics(rows), pairs=decided(rows)))
 
 
-def markdown_table(rows: pd.DataFrame, missing: pd.DataFrame = NOTHING) -> str:
-    return tables.markdown_table(rows, decided(rows), missing)
+def markdown_table(rows: pd.DataFrame, **missing: pd.DataFrame) -> str:
+    return tables.markdown_table(forced(Statistics(rows, **missing), pairs=decided(rows)))
 
 
 def markdown_blocks(text: str) -> list[Table]:
@@ -114,7 +113,7 @@ def test_references_have_no_blow_up_and_no_interval():
 
 def test_one_seed_shows_no_interval():
     rows = many({"a": {128: [1.0], 256: [2.0]}, "b": {128: [3.0], 256: [3.0]}})
-    (table,) = markdown_blocks(tables.markdown_table(rows, pairs(rows)))
+    (table,) = markdown_blocks(tables.markdown_table(Statistics(rows)))
     assert table[1][1:4] == ["2.72 (1.00)", "7.39 (2.72)", "128 to 256"]
     assert "**" not in "".join(cell for row in table for cell in row)
     assert ", 1 seed**" in markdown_table(many({"a": {128: [1.0]}}))
@@ -127,8 +126,9 @@ def test_a_single_undecided_pair_takes_the_bold_away():
     for i, line in compared.iterrows():
         told = compared.assign(verdict=compared["verdict"].where(compared.index != i, "undecided"))
         is_of_a = "a" in (line["scheme_a"], line["scheme_b"])
-        assert tables.csv_table(rows, told)["best"].any() != is_of_a, "what others leave open is no matter"
-        assert ("**2.7" in tables.markdown_table(rows, told)) != is_of_a
+        found = forced(Statistics(rows), pairs=told)
+        assert tables.csv_table(found)["best"].any() != is_of_a, "what others leave open is no matter"
+        assert ("**2.7" in tables.markdown_table(found)) != is_of_a
 
 
 def test_controls_and_references_are_never_bold_and_stand_in_nobody_s_way():
@@ -428,7 +428,7 @@ def absent(scheme: str, seed: int, eval_len: int, reason: str, protocol: str = "
 
 def test_what_did_not_fit_into_memory_is_told_and_is_not_the_end_of_a_scheme():
     missing = pd.DataFrame([absent("learned", seed, 256, "out of memory") for seed in (0, 1)])
-    text = markdown_table(many(TWO_SEEDS), missing)
+    text = markdown_table(many(TWO_SEEDS), missing=missing)
     line = markdown_blocks(text)[0][-1]
     assert (line[0], line[2], line[3]) == ("learned", "out of memory", "none to 128")
     assert "Not measured: learned-seed0 (out of memory at 256); learned-seed1 (out of memory at 256)." in text
@@ -438,22 +438,24 @@ def test_what_did_not_fit_into_memory_is_told_and_is_not_the_end_of_a_scheme():
 def test_a_length_that_one_seed_lacks_is_a_mean_over_the_others():
     nll = {"rope": {128: [1.0, 1.1], 256: [1.2]}, "alibi": {128: [1.0, 1.1], 256: [1.1, 1.2]}}
     missing = pd.DataFrame([absent("rope", 1, 256, "out of memory")])
-    (table,) = markdown_blocks(markdown_table(many(nll), missing))
+    (table,) = markdown_blocks(markdown_table(many(nll), missing=missing))
     assert table[1][2].startswith(f"{np.exp(1.2):.2f}")
-    assert "rope-seed1 (out of memory at 256)" in markdown_table(many(nll), missing)
+    assert "rope-seed1 (out of memory at 256)" in markdown_table(many(nll), missing=missing)
 
 
 def test_a_length_without_a_number_is_told_like_one_without_memory():
     missing = pd.DataFrame([absent("learned", seed, 256, "not a number") for seed in (0, 1)])
-    text = markdown_table(many(TWO_SEEDS), missing)
+    text = markdown_table(many(TWO_SEEDS), missing=missing)
     assert markdown_blocks(text)[0][-1][2] == "not a number"
     assert "learned-seed1 (not a number at 256)" in text
     missing = pd.DataFrame([absent("t5", 0, n, "not a number at the training length") for n in (128, 256)])
-    assert "Not measured: t5-seed0 (not a number at the training length)." in markdown_table(many(TWO_SEEDS), missing)
+    assert "Not measured: t5-seed0 (not a number at the training length)." in markdown_table(
+        many(TWO_SEEDS), missing=missing
+    )
 
 
 def test_a_run_that_diverged_is_told_once_with_its_step():
     missing = pd.DataFrame([absent("t5", 0, n, "diverged at step 7", p) for n in (128, 256) for p in ("nonoverlap", "x")])
-    text = markdown_table(many(TWO_SEEDS), missing)
+    text = markdown_table(many(TWO_SEEDS), missing=missing)
     assert "Not measured: t5-seed0 (diverged at step 7)." in text
     assert text.count("diverged") == 1

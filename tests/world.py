@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from rows import scheme_rows
 
-from experiments.claims.quantities import Evidence, measures
+from experiments.claims.evidence import Evidence, measures
 
 SEEDS = 3
 LENGTHS = (1, 166 / 128, 180 / 128, 2, 460 / 128, 4, 7, 8, 16, 32)

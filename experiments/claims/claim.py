@@ -6,7 +6,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from experiments.claims.quantities import Evidence, Missing, Quantity
+from experiments.claims.evidence import Evidence, Missing
+from experiments.claims.quantities import Quantity
 from extrap.stats.perplexity import CONFIDENCE, over_seeds
 
 CONFIRMED, REFUTED, UNDECIDED, OUT_OF_SCOPE = "confirmed", "refuted", "undecided", "out of scope"

@@ -3,7 +3,6 @@
 import textwrap
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -14,7 +13,7 @@ from matplotlib.lines import Line2D
 from experiments.claims.claim import CONFIRMED, OUT_OF_SCOPE, REFUTED, UNDECIDED, Claim
 from experiments.claims.places import CODE, FLOOR, PROSE, TEXTS
 from experiments.claims.words import SIGNS, value
-from extrap.report.curves import STYLE
+from extrap.report.drawing import style
 from extrap.results.rows import rounded
 
 # blue and vermilion of Okabe and Ito are told apart by the colour-blind, and stand beside the word anyway
@@ -35,7 +34,7 @@ def board(table: pd.DataFrame, claims: tuple[Claim, ...]) -> Figure:
         blocks.append((claim, decided, textwrap.wrap(claim.title, 36)))
     heights = [LINE * max(len(decided), len(title), 1) + GAP for _, decided, title in blocks]
     height = sum(heights) + TOP + BOTTOM
-    with mpl.rc_context(fname=STYLE):
+    with style():
         figure = Figure(figsize=(7.0, height))
         FigureCanvasAgg(figure)
         axes = figure.add_axes((LEFT, BOTTOM / height, WIDTH, sum(heights) / height))

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from experiments.claims.claim import Claim, Part, Published
-from experiments.claims.quantities import LINE, NEAR, NO_FLOOR, Evidence, Missing, Quantity, Term
+from experiments.claims.evidence import LINE, NO_FLOOR, Evidence, Missing
+from experiments.claims.quantities import NEAR, Quantity, Term
 
 PUBLISHED = Path(__file__).parents[1] / "published.csv"
 # what a quantity can be computed from: the name of the metric there, and its logarithm

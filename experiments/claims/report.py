@@ -8,7 +8,7 @@ from experiments.claims.published import load_published
 from experiments.claims.registry import CLAIMS
 from experiments.claims.verdicts import shown, verdicts
 from extrap.files import write_atomic
-from extrap.report.figures import save_figure
+from extrap.report.drawing import save_figure
 from extrap.results.rows import save_table
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from experiments.claims.claim import OUT_OF_SCOPE, Claim, Decision, decide
+from experiments.claims.evidence import NO_FLOOR, Evidence, Missing, measures
 from experiments.claims.places import NO_EXPERIMENT
 from experiments.claims.published import published_values
-from experiments.claims.quantities import NO_FLOOR, Evidence, Missing, measures
 from experiments.claims.registry import CLAIMS
 from experiments.speed.timings import OURS, load_timings, where
 from extrap.results.rows import load_rows, load_training

@@ -15,21 +15,10 @@ make paper FIGURE=chi2022_figure5
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.papers.overlay import (
-    CURVE,
-    OURS,
-    band_over,
-    by_group,
-    curves,
-    key,
-    length_axis,
-    name_ends,
-    new_figure,
-    paper_style,
-    place_names,
-    with_own,
-)
-from extrap.report.curves import looks_of
+from experiments.papers.overlay import CURVE, OURS, band_over, by_group, curves, ends, key, multiples_axis, with_own
+from extrap.report.drawing import new_figure, style
+from extrap.report.labels import name_ends
+from extrap.report.looks import looks_of
 from extrap.stats.perplexity import over_seeds, perplexity
 
 SCHEMES = ("alibi", "rope", "sinusoidal", "t5")
@@ -56,11 +45,11 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
     left, right = (by_group(over_seeds(part.groupby(line, sort=False)["log_ppl"]), OURS)[CURVE] for part in (alone, window))
     points = pd.concat([left.assign(over=""), right.assign(over="alibi")], ignore_index=True)
     looks = looks_of(points["scheme"])
-    with paper_style():
-        drawn, all_axes = new_figure(7.2, 3.1, 2)
+    with style():
+        drawn, (all_axes,) = new_figure(7.2, 3.1, 1, 2)
         for axes, shown in zip(all_axes, (left, right), strict=True):
             curves(axes, shown, looks)
-            length_axis(axes, points["x"].min(), points["x"].max())
+            multiples_axis(axes, points["x"].min(), points["x"].max())
             axes.set_xlabel("position / training length")
             low, high = shown["value"].min(), shown["value"].max()
             axes.set_ylim(low - 0.05 * (high - low), high + 0.12 * (high - low))
@@ -71,5 +60,5 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
         all_axes[1].set_ylabel("loss less ALiBi's without, nats per token")
         all_axes[1].axhline(0, color="0.3", linewidth=0.8, zorder=0)
         key(drawn, None, band_over(points))
-        place_names([(axes, name_ends(axes, shown, looks)) for axes, shown in zip(all_axes, (left, right), strict=True)])
+        name_ends([(axes, ends(axes, shown, looks)) for axes, shown in zip(all_axes, (left, right), strict=True)])
     return drawn, points

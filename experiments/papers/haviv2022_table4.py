@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.papers.overlay import OURS, band_over, key, new_figure, paper_style, ratio_ticks
-from extrap.report.curves import LOOKS
+from experiments.papers.overlay import OURS, band_over, key, ratio_ticks
+from extrap.report.drawing import new_figure, style
+from extrap.report.looks import LOOKS
 from extrap.results.rows import rounded
 from extrap.stats.perplexity import over_seeds, perplexity
 
@@ -29,8 +30,8 @@ POINTS = ["source", "objective", "over", "train_len", "n_seeds", "value", "low",
 def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """A line a (objective, scheme to compare with)."""
     points = rounded(pd.DataFrame([*our_points(rows), *their_points(published)], columns=POINTS))
-    with paper_style():
-        drawn, (axes,) = new_figure(4.2, 2.3, 1)
+    with style():
+        drawn, ((axes,),) = new_figure(4.2, 2.3)
         axes.axvline(1, color="0.3", linewidth=0.8, zorder=0)
         for source, objective, base, _, _, value, low, high in points.itertuples(index=False):
             ours = source == OURS

@@ -1,25 +1,24 @@
 """Published numbers and ours on the same axes. Imports no torch."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from extrap.report.curves import LOOKS, STYLE, Style, drawn, label_inside, looks_of, spread
-from extrap.report.drawing import settle, snapped
+from extrap.report.curves import DASHES, band, drawn, length_axis
+from extrap.report.drawing import new_figure, style
+from extrap.report.labels import End, name_ends
+from extrap.report.looks import LOOKS, Style, looks_of
 from extrap.results.rows import rounded
 from extrap.stats.perplexity import Interval, summarise
 
 OURS = "ours"
-DASHES = (0, (4, 2))
 # what a curve shows: `value` at `x`, between `low` and `high`; `source` is OURS or a paper with its table
 CURVE = ["source", "protocol", "scheme", "extension", "train_len", "eval_len", "n_seeds", "x", "value", "low", "high"]
 
@@ -67,51 +66,23 @@ def pair_lengths(ours: pd.DataFrame, theirs: pd.DataFrame) -> list[tuple[int, in
     return [(int(mine), int(other)) for mine, other in zip(*lengths, strict=False)]
 
 
-def paper_style() -> AbstractContextManager[None]:
-    """Within it figures are made and drawn on."""
-    return mpl.rc_context(fname=STYLE)
-
-
-def new_figure(width: float, height: float, columns: int, **options: Any) -> tuple[Figure, np.ndarray]:
-    """A figure of so many inches with a row of axes; to be called within paper_style."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(1, columns, squeeze=False, **options)[0]
-
-
 def curves(axes: Axes, points: pd.DataFrame, looks: dict[str, Style], **changes: Any) -> None:
     """Ours solid and filled, with a band or bars; published dashed and hollow. `changes` are to the look of all."""
     for (source, scheme), line in points.groupby(["source", "scheme"], sort=False):
         line = line.sort_values("x")
         look = looks[str(scheme)] | changes
         if source == OURS:
-            axes.plot(line["x"], line["value"], clip_on=False, zorder=3, **look)
-            if len(line) > 1:
-                axes.fill_between(line["x"], line["low"], line["high"], color=look["color"], alpha=0.2, linewidth=0)
-            else:
-                bars(axes, line, look["color"])
+            band(axes, line["x"], line["value"], line["low"], line["high"], look | {"clip_on": False, "zorder": 3})
         else:  # of many markers only those that can be told apart
             hollow = {"markerfacecolor": "white", "linewidth": 0.9, "markeredgewidth": 0.8}
             hollow |= {"markevery": 0.12} if len(line) > 12 else {}
             axes.plot(line["x"], line["value"], zorder=2, **look | {"linestyle": DASHES} | hollow)
 
 
-def bars(axes: Axes, line: pd.DataFrame, colour: str) -> None:
-    error = [line["value"] - line["low"], line["high"] - line["value"]]
-    axes.errorbar(line["x"], line["value"], yerr=np.nan_to_num(error), color=colour, capsize=2, linewidth=1)
-
-
-def length_axis(axes: Axes, lowest: float, longest: float) -> None:
-    """Length over training length, doubling; the training length is marked."""
-    axes.set_xscale("log", base=2)
-    multiples = [2.0**k for k in range(int(np.ceil(np.log2(lowest))), int(np.floor(np.log2(longest))) + 1)]
-    axes.set_xticks(multiples, [f"{m:g}" if m >= 1 else f"1/{1 / m:g}" for m in multiples])
-    axes.minorticks_off()
-    axes.set_xlim(lowest / 1.15, longest)
-    axes.axvline(1, color="0.3", linewidth=0.8, linestyle=DASHES, zorder=0)
-    axes.annotate("training length", (1, 1), xycoords=("data", "axes fraction"), xytext=(3, -2),
-                  textcoords="offset points", fontsize=6.5, color="0.3", va="top")  # fmt: skip
-    axes.grid(axis="y")
+def multiples_axis(axes: Axes, lowest: float, longest: float) -> None:
+    """Length over training length, with a tick at each power of two."""
+    doublings = range(int(np.ceil(np.log2(lowest))), int(np.floor(np.log2(longest))) + 1)
+    length_axis(axes, {*(2.0**k for k in doublings), longest}, lowest / 1.15)
 
 
 DECADES = 10.0 ** np.arange(-3, 5)
@@ -137,40 +108,16 @@ def log_limits(axes: Axes, points: pd.DataFrame) -> None:
     ratio_ticks(axes.yaxis)
 
 
-Ends = Sequence[tuple[str, str, float, float]]  # (name, colour, x, value)
-
-
-def name_ends(axes: Axes, points: pd.DataFrame, looks: dict[str, Style]) -> Ends:
-    """The names of our curves, for place_names; those that are published alone get theirs where they end."""
+def ends(axes: Axes, points: pd.DataFrame, looks: dict[str, Style]) -> list[End]:
+    """Of our curves, for name_ends; those that are published alone get their names where they end."""
     ours = points[points["source"] == OURS]
-    ends = ours.sort_values("x").groupby("scheme")[["x", "value"]].last()
-    for scheme, line in points[~points["scheme"].isin(ends.index)].groupby("scheme"):
-        last = line.sort_values("x").iloc[-1]
-        axes.annotate(f"{drawn(str(scheme))} (published)", (last["x"], last["value"]), xytext=(-3, 5),
-                      textcoords="offset points", color=looks[str(scheme)]["color"], fontsize=7, ha="right",
-                      parse_math=False)  # fmt: skip
-    return [(drawn(str(scheme)), looks[str(scheme)]["color"], x, value) for scheme, x, value in ends.itertuples()]
-
-
-def place_names(panels: Sequence[tuple[Axes, Ends]]) -> None:
-    """To the right of the axes, moved apart where they would overlap, or where a curve ends; panels then stay in place."""
-    figure = panels[0][0].get_figure(root=True)
-    assert figure is not None
-    figure.draw_without_rendering()
-    inside = []
-    for axes, ends in panels:
-        right = [end for end in ends if end[2] >= 0.99 * axes.get_xlim()[1]]
-        inside += [(axes, end) for end in ends if end not in right]
-        heights = list(snapped([axes.transData.transform((1, value))[1] for *_, value in right]))
-        box = axes.get_window_extent()
-        places = spread(heights, 9.0 * figure.dpi / 72, box.y0, box.y1)
-        for (name, colour, *_), place in zip(right, places, strict=True):
-            y = axes.transAxes.inverted().transform((0, place))[1]
-            axes.annotate(name, (1, y), xycoords="axes fraction", xytext=(6, 0), textcoords="offset points", color=colour,
-                          fontsize=7, va="center", annotation_clip=False, parse_math=False)  # fmt: skip
-    settle(figure)  # names have taken room from the panels
-    for axes, (name, colour, x, value) in inside:
-        label_inside(axes, name, (x, value), colour)
+    last = ours.sort_values("x").groupby("scheme")[["x", "value"]].last()
+    for scheme, line in points[~points["scheme"].isin(last.index)].groupby("scheme"):
+        x, value = line.sort_values("x").iloc[-1][["x", "value"]]
+        axes.annotate(f"{drawn(str(scheme))} (published)", (x, value), xytext=(-3, 5), textcoords="offset points",
+                      color=looks[str(scheme)]["color"], fontsize=7, ha="right", parse_math=False)  # fmt: skip
+    edge = 0.99 * axes.get_xlim()[1]
+    return [End(drawn(str(s)), looks[str(s)]["color"], x, value, x < edge) for s, x, value in last.itertuples()]
 
 
 def key(figure: Figure, published: str | None, band: str | None = None, schemes: Sequence[str] = ()) -> None:
@@ -199,15 +146,15 @@ def draw_panels(
 ) -> Figure:
     """Curves by length, a panel each of (title, points), on the same log axes; names stand beside the last panel."""
     looks = looks_of(points["scheme"])
-    with paper_style():
-        figure, all_axes = new_figure(7.2, 3.1, len(panels), sharey=True)
+    with style():
+        figure, (all_axes,) = new_figure(7.2, 3.1, 1, len(panels), sharey=True)
         for axes, (title, shown) in zip(all_axes, panels, strict=True):
             curves(axes, shown, looks)
-            length_axis(axes, shown["x"].min(), shown["x"].max())
+            multiples_axis(axes, shown["x"].min(), shown["x"].max())
             axes.set_title(title)
             axes.set_xlabel(xlabel)
         log_limits(all_axes[0], points)
         all_axes[0].set_ylabel(ylabel)
         key(figure, published, band_over(points))
-        place_names([(axes, name_ends(axes, shown, looks)) for axes, (_, shown) in zip(all_axes, panels, strict=True)])
+        name_ends([(axes, ends(axes, shown, looks)) for axes, (_, shown) in zip(all_axes, panels, strict=True)])
     return figure

@@ -20,18 +20,17 @@ from experiments.papers.overlay import (
     OURS,
     band_over,
     curves,
+    ends,
     key,
-    length_axis,
     log_limits,
-    name_ends,
-    new_figure,
+    multiples_axis,
     our_ratios,
-    paper_style,
-    place_names,
     published_ratios,
     with_own,
 )
-from extrap.report.curves import LOOKS, looks_of
+from extrap.report.drawing import new_figure, style
+from extrap.report.labels import End, name_ends
+from extrap.report.looks import LOOKS, looks_of
 
 NEEDS = ("stride1/rows.csv",)
 SLIDING, PIECES = "sliding(stride=1)", "nonoverlap"
@@ -51,15 +50,15 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
     points = pd.concat([ours[0], theirs[0], ours[1], theirs[1]], ignore_index=True)
     sliding = points[points["protocol"] != PIECES]
     alibi, looks = sliding[sliding["scheme"] == "alibi"], looks_of(sliding["scheme"])
-    with paper_style():
-        drawn, (left, right) = new_figure(7.2, 3.1, 2)
+    with style():
+        drawn, ((left, right),) = new_figure(7.2, 3.1, 1, 2)
         curves(left, sliding, looks)
         curves(right, alibi, looks)
         curves(right, points[points["protocol"] == PIECES], looks, color=GREY)
         log_limits(left, sliding)
         log_limits(right, points[points["scheme"] == "alibi"])
         for axes in (left, right):
-            length_axis(axes, 1, points["x"].max())
+            multiples_axis(axes, 1, points["x"].max())
             axes.set_xlabel("evaluation length / training length")
             axes.set_ylabel("perplexity / that at training length")
         mine = int(ours[0]["train_len"].iloc[0])
@@ -67,6 +66,6 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
         right.set_title("ALiBi: moved by one, and in pieces (grey)")
         key(drawn, "published, 1 run", band_over(points))
         lasts = [part[part["source"] == OURS].sort_values("x").iloc[-1][["x", "value"]] for part in (alibi, ours[1])]
-        two = [("moved by one", LOOKS["alibi"]["color"], *lasts[0]), ("in pieces", GREY, *lasts[1])]
-        place_names([(left, name_ends(left, sliding, looks)), (right, two)])
+        two = [End("moved by one", LOOKS["alibi"]["color"], *lasts[0]), End("in pieces", GREY, *lasts[1])]
+        name_ends([(left, ends(left, sliding, looks)), (right, two)])
     return drawn, points

@@ -15,8 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.papers import PRESS2022
-from experiments.papers.overlay import DASHES, OURS, key, new_figure, paper_style, ratio_ticks
-from extrap.report.curves import LOOKS
+from experiments.papers.overlay import OURS, key, ratio_ticks
+from extrap.report.curves import DASHES
+from extrap.report.drawing import new_figure, style
+from extrap.report.looks import LOOKS
 from extrap.results.rows import rounded
 
 NEEDS = ("speed/timings.csv",)
@@ -36,8 +38,8 @@ POINTS = ["source", "panel", "scheme", "over", "n", "value", "low", "high"]
 def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """A panel a quantity, a line a scheme."""
     points = rounded(pd.DataFrame([*our_points(rows), *their_points(published)], columns=POINTS))
-    with paper_style():
-        drawn, axes = new_figure(7.2, 2.3, len(PANELS), sharey=True)
+    with style():
+        drawn, (axes,) = new_figure(7.2, 2.3, 1, len(PANELS), sharey=True)
         for one, (panel, (_, _, more)) in zip(axes, PANELS.items(), strict=True):
             shown = points[points["panel"] == panel]
             draw(one, shown)

@@ -23,14 +23,13 @@ from experiments.papers.overlay import (
     by_group,
     curves,
     key,
-    length_axis,
     log_limits,
-    new_figure,
+    multiples_axis,
     pair_lengths,
-    paper_style,
     published_ppl,
 )
-from extrap.report.curves import looks_of
+from extrap.report.drawing import new_figure, style
+from extrap.report.looks import looks_of
 from extrap.stats.perplexity import over_seeds, perplexity, refuse_other_targets
 
 NEEDS = ("causal_32/rows.csv", "causal_64/rows.csv", "causal/rows.csv", "causal_256/rows.csv")
@@ -56,12 +55,12 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
     pairs = pair_lengths(ours, theirs)
     points = pd.concat([ours, theirs[theirs[PANEL].isin([other for _, other in pairs])]], ignore_index=True)
     looks = looks_of(points["scheme"])
-    with paper_style():
-        drawn, all_axes = new_figure(7.2, 3.1, len(pairs), sharey=True)
+    with style():
+        drawn, (all_axes,) = new_figure(7.2, 3.1, 1, len(pairs), sharey=True)
         for axes, (mine, other) in zip(all_axes, pairs, strict=True):
             shown = points[points[PANEL] == points["source"].eq(OURS).map({True: mine, False: other})]
             curves(axes, shown, looks)
-            length_axis(axes, 1, shown["x"].max())
+            multiples_axis(axes, 1, shown["x"].max())
             longest = int(np.log2(shown["x"].max()))
             axes.set_xticks([2.0**k for k in range(0, longest + 1, 2)], [f"{2**k}" for k in range(0, longest + 1, 2)])
             axes.set_title(f"ALiBi trained on {mine:,}\ntokens (published: {other:,})")

@@ -24,7 +24,7 @@ from experiments.papers.overlay import OURS
 from experiments.speed.timings import load_timings
 from extrap.errors import UserError, nearest
 from extrap.files import as_path, write_atomic
-from extrap.report.figures import save_figure
+from extrap.report.drawing import save_figure
 from extrap.results.rows import load_rows, load_training
 from extrap.sweep.door import through
 

@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.papers.overlay import OURS, band_over, by_group, key, new_figure, paper_style, with_own
-from extrap.report.curves import looks_of
+from experiments.papers.overlay import OURS, band_over, by_group, key, with_own
+from extrap.report.drawing import new_figure, style
+from extrap.report.looks import looks_of
 from extrap.stats.perplexity import over_seeds
 
 NEEDS = ("main/training.csv", "prose_mlm/training.csv")
@@ -34,9 +35,9 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
     """A panel a source of text. `published` is not used: the paper prints no numbers."""
     schemes = with_own(SCHEMES, rows)
     points, looks = by_step(rows[rows["scheme"].isin(schemes)]), looks_of(schemes)
-    with paper_style():
+    with style():
         panels = list(points.groupby("experiment", sort=False))
-        drawn, all_axes = new_figure(7.2, 3.0, len(panels), sharey=True)
+        drawn, (all_axes,) = new_figure(7.2, 3.0, 1, len(panels), sharey=True)
         for axes, (_, shown) in zip(all_axes, panels, strict=True):
             for scheme, line in shown.groupby("scheme"):
                 look = looks[str(scheme)] | {"markevery": 4}

@@ -1,18 +1,16 @@
 """Timings -> one figure: a column an objective; training, attention by length, memory by length. Imports no torch."""
 
-from textwrap import wrap
-
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from experiments.speed.timings import ATTENTION, OURS, YARDSTICK
-from extrap.report.curves import STYLE, Style, label_inside, looks_of, spread
-from extrap.report.drawing import settle, snapped
+from extrap.report.curves import band
+from extrap.report.drawing import entitle, new_figure, style
+from extrap.report.labels import End, name_ends
+from extrap.report.looks import Style, family, looks_of
 from extrap.results.rows import rounded
 
 OBJECTIVES = ("mlm", "causal")
@@ -26,13 +24,11 @@ def speed_figure(timings: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     points = rounded(pd.concat([training_points(rows), length_points(rows)], ignore_index=True))
     schemes = [scheme for scheme in rows.loc[rows["name"] == OURS, "scheme"].unique() if scheme]
     # local attention has more than one window, and looks as with its own
-    families = {scheme.partition("(")[0]: scheme for scheme in sorted(schemes, reverse=True)}
+    families = {family(scheme): scheme for scheme in sorted(schemes, reverse=True)}
     looks = looks_of(families.values())
-    styles = {family: looks[scheme] for family, scheme in families.items()}
-    with mpl.rc_context(fname=STYLE):
-        figure = Figure(figsize=(7.2, 7.0), layout="constrained")
-        FigureCanvasAgg(figure)
-        panels = figure.subplots(3, 2, sharey="row", gridspec_kw={"height_ratios": [1.15, 1, 1]})
+    styles = {name: looks[scheme] for name, scheme in families.items()}
+    with style():
+        figure, panels = new_figure(7.2, 7.0, 3, 2, sharey="row", gridspec_kw={"height_ratios": [1.15, 1, 1]})
         for column, objective in enumerate(OBJECTIVES):
             chosen = points[points["objective"] == objective]
             draw_training(panels[0, column], chosen[chosen["case"] == "training"], styles)
@@ -51,14 +47,9 @@ def speed_figure(timings: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
         panels[1, 0].set_ylabel("seconds")
         panels[2, 0].set_ylabel("MB above the model")
         title = f"{rows['machine'].iloc[0]}, {rows['threads'].max()} threads. "
-        title += "Ours in colour; peers in grey, filled at their best, hollow at their default; lines and bands: all rounds"
-        figure.suptitle("\n".join(wrap(title, 110)), x=0.01, ha="left", fontsize=8)
-        figure.draw_without_rendering()
-        for axes in panels[1:].flat:
-            label_ends(axes)
-        settle(figure)  # names beside the panels have taken room from them
-        for axes in panels[1:].flat:
-            label_early_ends(axes)
+        title += "Ours in colour; peers in grey, filled at their best, hollow at their default;"
+        entitle(figure, title, "lines and bands: all rounds")
+        name_ends([(axes, ends(axes)) for axes in panels[1:].flat], gap=8.0)
     return figure, points
 
 
@@ -91,10 +82,10 @@ def draw_training(axes: Axes, points: pd.DataFrame, styles: dict[str, Style]) ->
     for label, group in points.groupby("label", sort=False):
         for setting, value, low, high in group[["setting", "value", "low", "high"]].itertuples(index=False):
             ours = setting == OURS
-            style = styles[str(label).partition("(")[0]] if ours else {"color": "0.35", "marker": "o"}
-            face = "none" if setting.startswith("default") else style["color"]
-            axes.plot([low, high], [str(label)] * 2, color=style["color"], linewidth=0.8, alpha=0.6)
-            dot = style | {"linestyle": "none", "markersize": 5, "markerfacecolor": face}
+            look = styles[family(str(label))] if ours else {"color": "0.35", "marker": "o"}
+            face = "none" if setting.startswith("default") else look["color"]
+            axes.plot([low, high], [str(label)] * 2, color=look["color"], linewidth=0.8, alpha=0.6)
+            dot = look | {"linestyle": "none", "markersize": 5, "markerfacecolor": face}
             axes.plot([value], [str(label)], clip_on=False, **dot)
     axes.xaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:,.0f}"))
     axes.grid(axis="both")
@@ -103,9 +94,8 @@ def draw_training(axes: Axes, points: pd.DataFrame, styles: dict[str, Style]) ->
 def draw_lengths(axes: Axes, points: pd.DataFrame, styles: dict[str, Style]) -> None:
     for label, line in points.groupby("label", sort=False):
         line = line.sort_values("n")
-        style = YARDSTICK_STYLE if label == YARDSTICK else styles[str(label).partition("(")[0]]
-        axes.plot(line["n"], line["value"], label=str(label), **style)
-        axes.fill_between(line["n"], line["low"], line["high"], color=style["color"], alpha=0.2, linewidth=0)
+        look = YARDSTICK_STYLE if label == YARDSTICK else styles[family(str(label))]
+        band(axes, line["n"], line["value"], line["low"], line["high"], look | {"label": str(label)})
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 3)))
@@ -116,27 +106,13 @@ def draw_lengths(axes: Axes, points: pd.DataFrame, styles: dict[str, Style]) -> 
     axes.grid(axis="y")
 
 
-def label_ends(axes: Axes) -> None:
-    """The names of lines that end at the right, moved apart where they would overlap."""
-    longest = max((end(line)[0] for line in axes.get_lines()), default=0)
-    lines = [line for line in axes.get_lines() if end(line)[0] == longest]
-    gap, box = 8.0 * axes.figure.dpi / 72, axes.get_window_extent()
-    wanted = snapped([axes.transData.transform(end(line))[1] for line in lines])
-    names = [str(line.get_label()).replace(", ", ",\n") for line in lines]
-    rows = [name.count("\n") + 1 for name in names]  # of text, each with a place of its own
-    places = np.split(spread(list(np.repeat(wanted, rows)), gap, box.y0, box.y1), np.cumsum(rows)[:-1])
-    for line, name, place in zip(lines, names, places, strict=True):
-        y = axes.transData.inverted().transform((0, np.mean(place)))[1]
-        axes.annotate(name, (longest, y), xytext=(6, 0), textcoords="offset points", color=line.get_color(),
-                      fontsize=7, va="center", annotation_clip=False, parse_math=False)  # fmt: skip
-
-
-def label_early_ends(axes: Axes) -> None:
-    ends = [end(line) for line in axes.get_lines()]
-    for line, (x, y) in zip(axes.get_lines(), ends, strict=True):
-        if x < max(ends)[0]:
-            label_inside(axes, str(line.get_label()), (x, y), str(line.get_color()))
-
-
-def end(line: Line2D) -> tuple[float, float]:
-    return float(np.asarray(line.get_xdata())[-1]), float(np.asarray(line.get_ydata())[-1])
+def ends(axes: Axes) -> list[End]:
+    """Of the lines of a panel; names that stand beside it are broken at their commas."""
+    found = []
+    for line in axes.get_lines():
+        x, y = (float(np.asarray(values)[-1]) for values in line.get_data())
+        found.append(End(str(line.get_label()), str(line.get_color()), x, y))
+    longest = max((end.x for end in found), default=0)
+    return [
+        end._replace(inside=True) if end.x < longest else end._replace(name=end.name.replace(", ", ",\n")) for end in found
+    ]

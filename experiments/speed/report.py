@@ -7,7 +7,7 @@ import pandas as pd
 from experiments.speed.figure import speed_figure
 from experiments.speed.timings import ATTENTION, COMPARED, OURS, YARDSTICK, load_timings, ratios, where
 from extrap.files import write_atomic
-from extrap.report.figures import save_figure
+from extrap.report.drawing import save_figure
 from extrap.report.typesetting import number
 from extrap.results.rows import save_table
 

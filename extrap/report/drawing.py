@@ -8,18 +8,27 @@ pixel, far below what is seen and far above such noise.
 import io
 import struct
 import zlib
+from contextlib import AbstractContextManager
+from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.backend_bases import GraphicsContextBase, RendererBase
-from matplotlib.backends.backend_agg import RendererAgg
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.backends.backend_pdf import PdfFile, RendererPdf
 from matplotlib.backends.backend_svg import RendererSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.path import Path
+from matplotlib.path import Path as Line
 from matplotlib.transforms import Bbox, IdentityTransform, Transform
 
+from extrap.files import write_atomic
+from extrap.results.rows import save_table
+
+STYLE = Path(__file__).with_name("figures.mplstyle")
 PNG_DPI = 200
 POINTS = 72  # to an inch
 WHERE = IdentityTransform()
@@ -28,6 +37,25 @@ WHERE = IdentityTransform()
 def snapped(values: Any, decimals: int = 3) -> np.ndarray:
     """Rounded twice: what lies half way, as 0.0625, then does so exactly, and goes the same way everywhere."""
     return np.round(np.round(np.asarray(values, dtype=float), decimals + 3), decimals)
+
+
+def style() -> AbstractContextManager[None]:
+    """Within it figures are made and drawn on."""
+    return mpl.rc_context(fname=STYLE)
+
+
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, np.ndarray]:
+    """A figure of so many inches and its panels (rows, columns)."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def entitle(figure: Figure, *told: str) -> int:
+    """A title as wide as the figure; of so many lines."""
+    lines = [line for text in told for line in wrap(text, int(figure.get_figwidth() / 0.062))]
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=8, parse_math=False)
+    return len(lines)
 
 
 def settle(figure: Figure) -> None:
@@ -45,11 +73,11 @@ class _Snapped(RendererBase):
 
     draw_path_collection = RendererBase.draw_path_collection  # by way of draw_path
 
-    def draw_path(self, gc: GraphicsContextBase, path: Path, transform: Transform, rgbFace: Any = None) -> None:
+    def draw_path(self, gc: GraphicsContextBase, path: Line, transform: Transform, rgbFace: Any = None) -> None:
         super().draw_path(_clipped(gc), _path(path, transform), WHERE, rgbFace)
 
     def draw_markers(
-        self, gc: GraphicsContextBase, marker_path: Path, marker_trans: Transform, path: Path, trans: Transform,
+        self, gc: GraphicsContextBase, marker_path: Line, marker_trans: Transform, path: Line, trans: Transform,
         rgbFace: Any = None,
     ) -> None:  # fmt: skip
         super().draw_markers(_clipped(gc), _path(marker_path, marker_trans), WHERE, _path(path, trans), WHERE, rgbFace)
@@ -58,9 +86,9 @@ class _Snapped(RendererBase):
         super().draw_text(_clipped(gc), float(snapped(x)), float(snapped(y)), s, *text, **how)
 
 
-def _path(path: Path, transform: Transform) -> Path:
+def _path(path: Line, transform: Transform) -> Line:
     moved = transform.transform_path(path)
-    return Path(snapped(moved.vertices), moved.codes)
+    return Line(snapped(moved.vertices), moved.codes)
 
 
 def _clipped(gc: GraphicsContextBase) -> GraphicsContextBase:
@@ -93,9 +121,7 @@ def png(figure: Figure) -> bytes:
     chunks = {
         b"IHDR": struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0),
         b"pHYs": struct.pack(">IIB", dots, dots, 1),
-        b"IDAT": zlib.compress(
-            lines.tobytes(), 9
-        ),  # by the zlib of Python: what that of Pillow writes hangs on the processor
+        b"IDAT": zlib.compress(lines.tobytes(), 9),  # by Python's zlib: what Pillow's writes hangs on the processor
         b"IEND": b"",
     }
     return b"\x89PNG\r\n\x1a\n" + b"".join(
@@ -128,3 +154,19 @@ def svg(figure: Figure) -> bytes:
 
 
 FORMATS = {"png": png, "pdf": pdf, "svg": svg}
+
+
+def save_figure(figure: Figure, points: pd.DataFrame, path: Path) -> list[Path]:
+    """The figure in three formats and its points, the same bytes for the same rows on every processor."""
+    written = save_drawing(figure, path)
+    save_table(path.with_suffix(".csv"), points)
+    return [*written, path.with_suffix(".csv")]
+
+
+def save_drawing(figure: Figure, path: Path) -> list[Path]:
+    written = [path.with_suffix(f".{suffix}") for suffix in FORMATS]
+    with style():
+        settle(figure)
+        for file, draw_as in zip(written, FORMATS.values(), strict=True):
+            write_atomic(file, draw_as(figure))
+    return written

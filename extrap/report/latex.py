@@ -11,10 +11,10 @@ import pandas as pd
 
 from extrap.errors import UserError, nearest
 from extrap.files import write_atomic
-from extrap.report.tables import NOTHING, Block, blocks, missing_note, summary_with_best
+from extrap.report.tables import Block, blocks, missing_note
 from extrap.report.typesetting import NONE, escape_latex, interval, latex_cell, length, name, number, trained_on
-from extrap.stats.floor import against_floor
 from extrap.stats.perplexity import GROUP
+from extrap.stats.statistics import Statistics
 
 MOST = 6  # lengths side by side: with an interval below each number they fit 397 pt, the width of a page of NeurIPS
 MOST_NARROW = 5  # and these 240 pt, one of two columns
@@ -50,15 +50,12 @@ class Choice(NamedTuple):
     schemes: list[tuple[str, str]]  # scheme and extension
 
 
-def write_latex(
-    folder: Path, rows: pd.DataFrame, compared: pd.DataFrame, missing: pd.DataFrame = NOTHING, chosen: str = ""
-) -> list[Path]:
+def write_latex(folder: Path, found: Statistics, chosen: str = "") -> list[Path]:
     """table_<protocol>[_controls, ...].tex for each table of table.md, and table_narrow.tex; returns them.
 
     What else is called table*.tex there is removed. `chosen`: see `choose`.
     """
-    tables = latex_tables(rows, compared, missing)
-    tables["table_narrow"] = narrow_table(rows, compared, choose(rows, chosen))
+    tables = latex_tables(found) | {"table_narrow": narrow_table(found, choose(found.rows, chosen))}
     for stem, text in tables.items():
         write_atomic(folder / f"{stem}.tex", text)
     written = [folder / f"{stem}.tex" for stem in tables]
@@ -73,17 +70,17 @@ def remove_others(folder: Path, written: Collection[str]) -> None:
             path.unlink()
 
 
-def latex_tables(rows: pd.DataFrame, compared: pd.DataFrame, missing: pd.DataFrame = NOTHING) -> dict[str, str]:
+def latex_tables(found: Statistics) -> dict[str, str]:
     """By the name of its file: a booktabs float for every table of table.md, intervals below their numbers."""
-    told = "".join(f"% {line}\n" for text in (NOTE, *missing_note(missing)) for line in wrap(text, 120))
-    found = blocks(rows, compared, missing, _cell, MOST)
-    several = len({block.setting[:-1] for block in found}) > 1
+    told = "".join(f"% {line}\n" for text in (NOTE, *missing_note(found.missing)) for line in wrap(text, 120))
+    made = blocks(found, _cell, MOST)
+    several = len({block.setting[:-1] for block in made}) > 1
     tables = {}
-    for block in found:
+    for block in made:
         stem = "_".join(["table", *map(_slug, _named(block, several))])
         scored = f", {block.table['tokens'].iloc[0]} tokens a seed" if "tokens" in block.table else ""
         table = block.table.drop(columns=LEFT_OUT, errors="ignore")
-        tables[stem] = told + _float(rows, stem, block.title + scored, table)
+        tables[stem] = told + _float(found.rows, stem, block.title + scored, table)
     return tables
 
 
@@ -148,10 +145,9 @@ def _listed(text: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
-def narrow_table(rows: pd.DataFrame, compared: pd.DataFrame, chosen: Choice) -> str:
+def narrow_table(found: Statistics, chosen: Choice) -> str:
     """A float with the perplexities of a choice in its order, the interval below each, and nothing else."""
-    rows = rows[rows["protocol"] == chosen.protocol]
-    summary = summary_with_best(rows, compared, against_floor(rows)).query("kind == 'scheme'")
+    summary = found.ranked[(found.ranked["protocol"] == chosen.protocol) & (found.ranked["kind"] == "scheme")]
     known = summary.set_index(["scheme", "extension", "eval_len"])
     lines = [
         {"scheme": name(*label)}
@@ -161,7 +157,7 @@ def narrow_table(rows: pd.DataFrame, compared: pd.DataFrame, chosen: Choice) -> 
     caption = f"{chosen.protocol}: perplexity by length, {trained_on(*summary[GROUP].iloc[0])}"
     if np.isfinite(known["log_ppl_half"]).any():
         caption += ", with 95 % t intervals over seeds"
-    return _float(rows, "table_narrow", caption, pd.DataFrame(lines))
+    return _float(found.rows, "table_narrow", caption, pd.DataFrame(lines))
 
 
 def _cell(line: pd.Series) -> str:

@@ -1,19 +1,18 @@
 """Who beats whom, as people see it: pairs.md and the figure. Imports no torch."""
 
-from textwrap import wrap
-
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from extrap.report.curves import STYLE, drawn, setting_title
-from extrap.report.typesetting import length, markdown, trained_on
+from extrap.report.curves import drawn, experiments, setting_title
+from extrap.report.drawing import entitle, new_figure, style
+from extrap.report.typesetting import counted, length, markdown, trained_on
 from extrap.results.rows import rounded
-from extrap.stats.perplexity import SETTING
+from extrap.stats.perplexity import GROUP, SETTING
+from extrap.stats.statistics import Statistics
 
 NOTE = """\
 Differences of log-perplexity (nats per token), paired by seed and on the same tokens. Intervals, each of 95 %: over seeds
@@ -44,14 +43,18 @@ seeds; negative: the first named is better. **Yes**: both are decided so. **No**
 longer inputs do harm. **Control breaks**: the window is worse than the scheme at L, decided, so that to be better than it
 proves nothing. Seeds needed: for yes or no, if differences stay as they are. All that decided stands in extrapolates.csv."""
 
+BELOW_FLOOR = " ‡"
+BELOW_FLOOR_NOTE = "‡: below the floor, so it sees what it should predict; none of its numbers count, whatever is decided."
+
 CELL = (0.28, 0.2)  # inches, of the figure
 
 
-def pairs_table(pairs: pd.DataFrame, against_window: pd.DataFrame) -> str:
-    """Markdown of the lines of `pairs` at L, 4 L and the longest length, and before them those of `extrapolates`."""
+def pairs_table(found: Statistics) -> str:
+    """Markdown of the pairs at L, 4 L and the longest length, and before them who extrapolates."""
+    pairs, against_window = (_marked(lines, found.impossible) for lines in (found.pairs, found.extrapolates))
     about_text = _about_text([lines for lines in (pairs, against_window) if len(lines)])
     parts = [ONE_SEED] if len(pairs) and not _is_repeated(pairs) else []
-    parts += [NOTE, *about_text]
+    parts += [NOTE, *about_text, *([BELOW_FLOOR_NOTE] if found.impossible else [])]
     if len(against_window):
         parts.append(EXTRAPOLATES_NOTE)
         for setting, lines in against_window.groupby(SETTING, sort=False):
@@ -63,6 +66,14 @@ def pairs_table(pairs: pd.DataFrame, against_window: pd.DataFrame) -> str:
         title = f"{protocol}: who beats whom, {trained_on(*of)}, {_evidence(lines)}"
         parts += [f"**{title}**", markdown(_pairs_block(lines), ["better", "worse"])]
     return "\n\n".join(parts) + "\n"
+
+
+def _marked(lines: pd.DataFrame, impossible: set[tuple[object, ...]]) -> pd.DataFrame:
+    """Names of schemes below the floor say so."""
+    return lines.assign(**{
+        column: [s + BELOW_FLOOR * ((*of, s) in impossible) for *of, s in lines[[*GROUP, column]].itertuples(index=False)]
+        for column in lines.columns.intersection(["scheme", "scheme_a", "scheme_b"])
+    })  # fmt: skip
 
 
 FEWEST_DRAWN = 3  # schemes: of two, the figure is one number on a white page, and a line of pairs.md
@@ -77,32 +88,28 @@ def _is_repeated(pairs: pd.DataFrame) -> bool:
     return bool((pairs["n_seeds"] > 1).any())
 
 
-def pairs_figure(pairs: pd.DataFrame) -> Figure:
-    """At L, 4 L and the longest length, by how many nats a scheme (row) beats another (column): lines of `pairs`."""
-    shown = rounded(_shown(pairs))
-    protocols = list(shown["protocol"].unique())
-    n_columns = shown.groupby("protocol")["eval_len"].nunique().max()
-    n_cells = len(set(shown["scheme_a"]) | set(shown["scheme_b"])) - 1
-    longest = max(len(drawn(scheme)) for scheme in {*shown["scheme_a"], *shown["scheme_b"]})
-    names = 0.06 * longest + 0.3
-    size = (names + max(CELL[0] * n_cells, 1.7), CELL[1] * n_cells + 0.5 + 0.05 * longest)  # titles are up to 1.7 wide
-    width = max(size[0] * n_columns, 3.4)
-    what = f"{setting_title(pairs)}by how many nats per token a row beats a column; grey: undecided"
-    told = wrap(what, int(width / 0.062))
-    with mpl.rc_context(fname=STYLE):
-        layout = ConstrainedLayoutEngine(h_pad=0.08)  # names of columns stand above titles
-        figure = Figure(figsize=(width, size[1] * len(protocols) + 0.15 * (1 + len(told))), layout=layout)
-        FigureCanvasAgg(figure)
-        panels = figure.subplots(len(protocols), n_columns, squeeze=False)
-        for line, protocol in zip(panels, protocols, strict=True):
-            cells = list(shown[shown["protocol"] == protocol].groupby("eval_len"))
+def pairs_figure(found: Statistics) -> Figure:
+    """At L, 4 L and the longest length, by how many nats a scheme (row) beats another (column)."""
+    shown = rounded(_shown(found.pairs))
+    by_protocol = [(protocol, list(lines.groupby("eval_len"))) for protocol, lines in shown.groupby("protocol", sort=False)]
+    n_columns = max(len(cells) for _, cells in by_protocol)
+    schemes = {*shown["scheme_a"], *shown["scheme_b"]}
+    n_cells, longest = len(schemes) - 1, max(len(drawn(scheme)) for scheme in schemes)
+    # names take room, and titles are up to 1.7 wide
+    width = max((0.06 * longest + 0.3 + max(CELL[0] * n_cells, 1.7)) * n_columns, 3.4)
+    height = (CELL[1] * n_cells + 0.5 + 0.05 * longest) * len(by_protocol)
+    title = f"{experiments(found.rows)}: {setting_title(shown)}by how many nats per token a row beats a column"
+    with style():
+        figure, panels = new_figure(width, height, len(by_protocol), n_columns)
+        figure.set_layout_engine(ConstrainedLayoutEngine(h_pad=0.08))  # names of columns stand above titles
+        for line, (protocol, cells) in zip(panels, by_protocol, strict=True):
             for axes, (eval_len, cell) in zip(line, cells, strict=False):
                 _matrix(axes, cell)
                 multiple = eval_len / cell["train_len"].iloc[0]
                 axes.set_title(f"{protocol}, {length(eval_len)}" + (f" ({multiple:.3g} L)" if multiple != 1 else " (L)"))
             for axes in line[len(cells) :]:
                 axes.set_visible(False)
-        figure.suptitle("\n".join(told), x=0.01, ha="left", fontsize=8)
+        figure.set_figheight(height + 0.15 * (1 + entitle(figure, f"{title}; grey: undecided")))
     return figure
 
 
@@ -203,14 +210,10 @@ def _about_text(tables: list[pd.DataFrame]) -> list[str]:
 
 def _evidence(lines: pd.DataFrame) -> str:
     first = lines.loc[lines["n_seeds"].idxmax()]
-    text = _count(first["n_documents"], "document")
+    text = counted(first["n_documents"], "document")
     if first["unit"] == "segments":
         text = f"{first['n_units']} segments of {text}"
-    return f"{_count(first['n_seeds'], 'seed')}, {text}"
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}{'s' if n > 1 else ''}"
+    return f"{counted(first['n_seeds'], 'seed')}, {text}"
 
 
 def _matrix(axes: Axes, cell: pd.DataFrame) -> None:

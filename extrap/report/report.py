@@ -12,10 +12,12 @@ import pandas as pd
 
 from extrap.errors import UserError
 from extrap.files import locked, write_atomic
-from extrap.report.answer import WIDTH, answer
-from extrap.report.figures import draw, save_figure
+from extrap.report.answer import answer
+from extrap.report.drawing import save_drawing
+from extrap.report.figures import draw
 from extrap.report.latex import remove_others, write_latex
 from extrap.report.pairs import is_drawn, pairs_figure, pairs_table
+from extrap.report.phrases import WIDTH
 from extrap.report.scored import scored_text
 from extrap.report.tables import csv_table, markdown_table
 from extrap.report.typesetting import NONE
@@ -31,8 +33,8 @@ from extrap.results.rows import (
     save_rows,
     save_table,
 )
-from extrap.stats.pairs import extrapolates, pairs
 from extrap.stats.perplexity import refuse_other_targets
+from extrap.stats.statistics import Statistics
 
 
 def gather(results: Path, name: str, command: str, table: str = "") -> None:
@@ -74,12 +76,10 @@ def write_whole(
         save_table(draft / "missing.csv", missing)
         save_rows(draft / "training.csv", training)
         write_atomic(draft / "provenance.yaml", made_by)
-        rows = load_rows(draft / "rows.csv")
-        compared, against_window = pairs(rows), extrapolates(rows)
-        write_report(rows, missing, compared, against_window, draft, table)
+        found = Statistics(load_rows(draft / "rows.csv"), missing, training)
+        write_report(found, draft, table)
         written = sorted(path.name for path in draft.iterdir())
-    told = answer(rows, missing, training, compared, against_window)
-    print(f"\n{in_letters_of(sys.stdout.encoding, told)}\n\nwritten: {folder}")
+    print(f"\n{in_letters_of(sys.stdout.encoding, answer(found))}\n\nwritten: {folder}")
     print(*wrap("  ".join(written), WIDTH, initial_indent="  ", subsequent_indent="  "), sep="\n")
 
 
@@ -115,37 +115,24 @@ def all_or_nothing(folder: Path) -> Iterator[Path]:
         remove_others(folder, {path.name for path in written})
 
 
-def write_report(
-    rows: pd.DataFrame,
-    missing: pd.DataFrame,
-    compared: pd.DataFrame,
-    against_window: pd.DataFrame,
-    folder: Path,
-    table: str = "",
-) -> list[Path]:
+def write_report(found: Statistics, folder: Path, table: str = "") -> list[Path]:
     """Functions of the rows, of what is missing and of how many documents there were; returns what was written.
 
-    `compared` and `against_window` are pairs(rows) and extrapolates(rows) of these rows; `table` says what the narrow table
-    of LaTeX shows (see choose in extrap/report/latex.py).
+    `table` says what the narrow table of LaTeX shows (see choose in extrap/report/latex.py).
     """
-    scored = f"\n{scored_text(rows, _held_out_documents(folder))}\n"
-    save_table(folder / "table.csv", csv_table(rows, compared))
-    write_atomic(folder / "table.md", markdown_table(rows, compared, missing) + scored)
-    written = [folder / "table.csv", folder / "table.md"]
-    written += [*write_latex(folder, rows, compared, missing, table), *draw(rows, folder)]
-    if len(compared):  # a single scheme has nobody to be compared with
-        if is_drawn(compared):
-            written += save_figure(pairs_figure(compared), compared, folder / "pairs")
-        else:
-            save_table(folder / "pairs.csv", compared)
-            written.append(folder / "pairs.csv")
-    if len(against_window):
-        save_table(folder / "extrapolates.csv", against_window)
-        written.append(folder / "extrapolates.csv")
-    if len(compared) or len(against_window):
-        write_atomic(folder / "pairs.md", pairs_table(compared, against_window) + scored)
-        written.append(folder / "pairs.md")
-    return written
+    scored = f"\n{scored_text(found.rows, _held_out_documents(folder))}\n"
+    texts = {"table.md": markdown_table(found)}
+    tables = {"table.csv": csv_table(found), "pairs.csv": found.pairs, "extrapolates.csv": found.extrapolates}
+    tables = {name: lines for name, lines in tables.items() if len(lines)}  # a single scheme is compared with nobody
+    if len(tables) > 1:
+        texts["pairs.md"] = pairs_table(found)
+    for name, lines in tables.items():
+        save_table(folder / name, lines)
+    for name, text in texts.items():
+        write_atomic(folder / name, text + scored)
+    written = [folder / name for name in (*tables, *texts)]
+    written += [*write_latex(folder, found, table), *draw(found, folder)]
+    return written + (save_drawing(pairs_figure(found), folder / "pairs") if is_drawn(found.pairs) else [])
 
 
 def _held_out_documents(folder: Path) -> int | None:
@@ -155,5 +142,4 @@ def _held_out_documents(folder: Path) -> int | None:
 
 
 def report_again(folder: Path) -> list[Path]:
-    rows, missing = load_rows(folder / "rows.csv"), load_missing(folder / "missing.csv")
-    return write_report(rows, missing, pairs(rows), extrapolates(rows), folder)
+    return write_report(Statistics(load_rows(folder / "rows.csv"), load_missing(folder / "missing.csv")), folder)

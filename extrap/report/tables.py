@@ -1,4 +1,4 @@
-"""Rows -> tables of perplexity for people (Markdown; LaTeX takes its blocks) and machines (CSV). Imports no torch."""
+"""Statistics -> tables of perplexity for people (Markdown; LaTeX takes its blocks) and machines (CSV). Imports no torch."""
 
 from collections.abc import Callable
 from itertools import count
@@ -7,14 +7,16 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from extrap.report.typesetting import NONE, bits_per, interval, length, markdown, name, number, trained_on
-from extrap.stats.floor import BELOW, ENDS, FLOORS, against_floor
-from extrap.stats.null import early_token_null
-from extrap.stats.pairs import best
-from extrap.stats.perplexity import SCHEME, SETTING, summarise
+from extrap.report.typesetting import NONE, bits_per, interval, length, markdown, name, number, seeds, trained_on
+from extrap.stats.floor import ENDS, FLOORS
+from extrap.stats.perplexity import SCHEME, SETTING
+from extrap.stats.statistics import Statistics, within
 
-NOTHING = pd.DataFrame(columns=[*SETTING, "run", "scheme", "extension", "eval_len", "reason"])  # is missing
 MOST = 8  # lengths side by side
+
+Cell = Callable[[pd.Series], str]
+Others = Callable[[pd.DataFrame], dict[str, str]]
+Lacking = dict[tuple[str, str, int], str]  # (scheme, extension, eval_len) -> why there is no number
 
 
 class Block(NamedTuple):
@@ -26,42 +28,24 @@ class Block(NamedTuple):
     table: pd.DataFrame  # text; the first column names schemes
 
 
-def csv_table(rows: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
-    """Everything that the other tables show, and all lengths, one line a (setting, scheme, extension, eval_len).
-
-    `compared`, here and below, holds the lines of `pairs` of the same rows. To those of summarise, against_floor and
-    early_token_null comes
-    best  the scheme, as it was trained, beats every other one at this length, each pair decided; never below a known floor
-    """
-    rows = _tabulated(rows)
-    floor, null = against_floor(rows), early_token_null(rows)
-    summary = summary_with_best(rows, compared, floor)
-    keys = [*SETTING, "scheme", "extension", "eval_len"]
-    if not floor.empty:
-        summary = summary.merge(floor.drop(columns=["ratio", "log_ppl", "n_seeds", "impossible"]), on=keys, how="left")
-    if not null.empty:  # `excess` is over the floor where there is one
+def csv_table(found: Statistics) -> pd.DataFrame:
+    """Everything that the other tables show, and all lengths, one line a (setting, scheme, extension, eval_len): the columns
+    of summarise, best, those of against_floor and of early_token_null."""
+    table, keys = found.ranked, [*SETTING, "scheme", "extension", "eval_len"]
+    if not found.floor.empty:
+        table = table.merge(found.floor.drop(columns=["ratio", "log_ppl", "n_seeds", "impossible"]), on=keys, how="left")
+    if not found.null.empty:  # `excess` is over the floor where there is one
         renamed = {column: f"null_{column}" for column in ("excess", "excess_low", "excess_high")}
-        summary = summary.merge(null.drop(columns="n_seeds").rename(columns=renamed), on=keys, how="left")
-    return summary
+        table = table.merge(found.null.drop(columns="n_seeds").rename(columns=renamed), on=keys, how="left")
+    return table
 
 
-def markdown_table(rows: pd.DataFrame, compared: pd.DataFrame, missing: pd.DataFrame = NOTHING) -> str:
+def markdown_table(found: Statistics) -> str:
     """For a page: perplexity, its interval and its ratio to the training length; the best in bold."""
-    parts = [_notes(rows), *missing_note(missing)]
-    for _, _, title, table in blocks(rows, compared, missing, _cell_markdown, MOST):
-        parts += [f"**{title}**", markdown(table, ["scheme"])]
+    parts = [_notes(found), *missing_note(found.missing)]
+    for block in blocks(found, _cell_markdown, MOST):
+        parts += [f"**{block.title}**", markdown(block.table, ["scheme"])]
     return "\n\n".join(parts) + "\n"
-
-
-def summary_with_best(rows: pd.DataFrame, compared: pd.DataFrame, floor: pd.DataFrame) -> pd.DataFrame:
-    """The lines of summarise, and which of them are best (see csv_table)."""
-    summary = summarise(rows)
-    summary["best"] = best(compared, summary)
-    if not floor.empty:
-        scheme = [*SETTING, "scheme", "extension"]
-        below = floor.loc[floor["verdict"] == BELOW, scheme].itertuples(index=False, name=None)
-        summary["best"] &= ~pd.MultiIndex.from_frame(summary[scheme]).isin(set(below))
-    return summary
 
 
 NOTE = """\
@@ -91,20 +75,19 @@ guess; blank where those are too near to the floor. Gained: at the longest lengt
 worth, negative where longer inputs do harm. Who is below the floor by more than luck sees what it should predict."""
 
 
-def _notes(rows: pd.DataFrame) -> str:
-    bits = rows[["objective", "data"]].drop_duplicates().itertuples(index=False, name=None)
-    notes = [NOTE.format(bits=" or ".join(dict.fromkeys(bits_per(*of) for of in bits)))]
-    if _leaves_out(rows, MOST):
-        notes.append(LENGTHS_NOTE)
-    if (~summarise(_tabulated(rows))["beats_unigram"].fillna(True)).any():
-        notes.append(UNLEARNED_NOTE)
-    if (rows["extension"] != "none").any():
-        notes.append(CONTROLS_NOTE)
-    if not _shown_null(rows).empty:
-        notes.append(NULL_NOTE)
-    if not against_floor(rows).empty:
-        notes.append(FLOOR_NOTE)
-    return "\n".join(notes)
+def _notes(found: Statistics) -> str:
+    rows, summary = found.by_length, found.summary
+    per = [bits_per(*of) for of in rows[["objective", "data"]].drop_duplicates().itertuples(index=False, name=None)]
+    settings = [lines for _, lines in summary.groupby(SETTING)]
+    notes = {
+        NOTE.format(bits=" or ".join(dict.fromkeys(per))): True,
+        LENGTHS_NOTE: any(len(_shown(lines, MOST)) < lines["eval_len"].nunique() for lines in settings),
+        UNLEARNED_NOTE: (~summary["beats_unigram"].fillna(True)).any(),
+        CONTROLS_NOTE: (rows["extension"] != "none").any(),
+        NULL_NOTE: len(_beyond(found.sound_null)) > 0,
+        FLOOR_NOTE: not found.floor.empty,
+    }
+    return "\n".join(note for note, holds in notes.items() if holds)
 
 
 def missing_note(missing: pd.DataFrame) -> list[str]:
@@ -115,11 +98,6 @@ def missing_note(missing: pd.DataFrame) -> list[str]:
         at = "" if of_the_whole else f" at {', '.join(map(length, sorted(set(part['eval_len']))))}"
         told.append(f"{name(run, extension)} ({reason}{at})")
     return [f"Not measured: {'; '.join(told)}."] if told else []
-
-
-def _tabulated(rows: pd.DataFrame) -> pd.DataFrame:
-    """Loss by position is a figure; its lengths are places in the text."""
-    return rows[rows["protocol"] != "position"]
 
 
 def _shown(lines: pd.DataFrame, most: int) -> list[int]:
@@ -133,108 +111,78 @@ def _shown(lines: pd.DataFrame, most: int) -> list[int]:
     return next(shown for shown in chosen if len(shown) <= most)
 
 
-def _leaves_out(rows: pd.DataFrame, most: int) -> bool:
-    settings = _tabulated(rows).groupby(SETTING)
-    return any(len(_shown(lines, most)) < lines["eval_len"].nunique() for _, lines in settings)
+def _beyond(null: pd.DataFrame) -> pd.DataFrame:
+    return null if null.empty else null[null["eval_len"] > null["train_len"]]
 
 
-def _shown_null(rows: pd.DataFrame) -> pd.DataFrame:
-    """Only what is compared on the same tokens: table.csv says what its null comes from, a page has no room to."""
-    null = early_token_null(rows)
-    return null if null.empty else null[(null["full_context"] != "same_targets") & (null["eval_len"] > null["train_len"])]
-
-
-def blocks(
-    rows: pd.DataFrame, compared: pd.DataFrame, missing: pd.DataFrame, cell: Callable[[pd.Series], str], most: int
-) -> list[Block]:
+def blocks(found: Statistics, cell: Cell, most: int) -> list[Block]:
     """For every setting: schemes, their controls, and what there is to compare them with; `cell` shows a perplexity."""
-    rows = _tabulated(rows)
-    found = []
-    floor, null = against_floor(rows), _shown_null(rows)
-    for setting, lines in summary_with_best(rows, compared, floor).groupby(SETTING, sort=False):
+    made = []
+    for setting, lines in found.ranked.groupby(SETTING, sort=False):
         *of, protocol = setting
         where, train_len = f"by length, {trained_on(*of)}", lines["train_len"].iloc[0]
-        counts = lines.loc[lines["kind"] == "scheme", "n_seeds"]
-        low, high = counts.min(), counts.max()
-        seeds = f"{low} to {high} seeds" if low < high else f"{high} seed{'s' if high > 1 else ''}"
         goes_beyond = lines.groupby(SCHEME)["eval_len"].transform("max") > train_len  # up to there an extension is a copy
         trained, shown = lines["extension"] == "none", _shown(lines, most)
-        lacking = _of(missing, setting).set_index(["scheme", "extension", "eval_len"])["reason"].to_dict()
+        lacking = within(found.missing, SETTING, setting).set_index(["scheme", "extension", "eval_len"])["reason"].to_dict()
         for kind, part in (("perplexity", lines[trained]), ("controls", lines[~trained & goes_beyond])):
             if len(part):
                 what = "perplexity" if kind == "perplexity" else "controls, perplexity"
-                table = _perplexity_block(part, lacking, shown, cell)
-                found.append(Block(setting, kind, f"{protocol}: {what} {where}, {seeds}", table))
-        if len(chosen := _of(null, setting)):
+                title = f"{protocol}: {what} {where}, {seeds(lines.loc[lines['kind'] == 'scheme', 'n_seeds'])}"
+                made.append(Block(setting, kind, title, _perplexity_block(part, shown, cell, lacking)))
+        if len(chosen := within(_beyond(found.sound_null), SETTING, setting)):
+            lengths = [n for n in shown if n in set(chosen["eval_len"])]
             title = f"{protocol}: excess over the early-token null {where}"
-            found.append(Block(setting, "excess", title, _null_block(chosen, shown)))
-        if len(chosen := _of(floor, setting)):
+            made.append(Block(setting, "excess", title, _block(chosen, lengths, _cell_null, {}, lambda _: {})))
+        if len(chosen := within(found.floor, SETTING, setting)):
             title = f"{protocol}: nats per token above the floor {where}"
-            found.append(Block(setting, "floor", title, _floor_block(chosen, shown, lacking)))
-    return found
+            made.append(Block(setting, "floor", title, _floor_block(chosen, shown, lacking)))
+    return made
 
 
-def _of(table: pd.DataFrame, setting: tuple[object, ...]) -> pd.DataFrame:
-    return table if table.empty else table[(table[SETTING] == list(setting)).all(axis=1)]
-
-
-def _perplexity_block(
-    lines: pd.DataFrame, lacking: dict[tuple[str, str, int], str], shown: list[int], cell: Callable[[pd.Series], str]
-) -> pd.DataFrame:
-    lengths, train_len = sorted(lines["eval_len"].unique()), lines["train_len"].iloc[0]
+def _block(lines: pd.DataFrame, shown: list[int], cell: Cell, lacking: Lacking, others: Others) -> pd.DataFrame:
+    """A line a scheme, a column a length, and what `others` makes of its lines by length."""
     table = []
-    for (kind, scheme, extension), group in lines.groupby(SCHEME, sort=False):
-        by_length = group.set_index("eval_len")
-        unlearned = pd.notna(beats := group["beats_unigram"].iloc[0]) and not beats
-        line = {"scheme": name(scheme, extension) + UNLEARNED * unlearned}
-        for eval_len in shown:
-            if eval_len not in by_length.index:
-                line[length(eval_len)] = lacking.get((scheme, extension, eval_len), NONE)
-                continue
-            of, seeds = by_length["n_seeds"].max(), by_length.loc[eval_len, "n_seeds"]
-            line[length(eval_len)] = cell(by_length.loc[eval_len]) + (f" {seeds} of {of} seeds" if seeds < of else "")
-        first = by_length.iloc[0]
+    for key, group in lines.groupby([column for column in SCHEME if column in lines], sort=False):
+        scheme, known = key[-2:], group.set_index("eval_len").sort_index()
+        cells = {n: cell(known.loc[n]) if n in known.index else lacking.get((*scheme, n), NONE) for n in shown}
+        line = {"scheme": name(*scheme)} | {length(n): text for n, text in cells.items()}
+        table.append(line | others(known))
+    return pd.DataFrame(table)
+
+
+def _perplexity_block(lines: pd.DataFrame, shown: list[int], cell: Cell, lacking: Lacking) -> pd.DataFrame:
+    lengths, of = sorted(lines["eval_len"].unique()), lines.groupby(SCHEME)["n_seeds"].transform("max")
+
+    def with_seeds(line: pd.Series) -> str:
+        return cell(line) + (f" {line['n_seeds']} of {line['of']} seeds" if line["n_seeds"] < line["of"] else "")
+
+    def others(known: pd.DataFrame) -> dict[str, str]:
+        first = known.iloc[0]
+        scheme, unlearned = (
+            (first["scheme"], first["extension"]),
+            pd.notna(first["beats_unigram"]) and not first["beats_unigram"],
+        )
+        told = {"scheme": name(*scheme) + UNLEARNED * unlearned}
         if len(lengths) > 1:
-            ends = not any((scheme, extension, n) in lacking for n in lengths)
-            line["blow-up"] = _bracket(first, max(by_length.index), lengths, ends) if kind == "scheme" else ""
-        line["bits"] = f"{by_length.loc[train_len, 'bpb']:.3f}"
-        line["tokens"] = f"{first['n_tokens']:,}"
-        table.append(line)
-    return pd.DataFrame(table)
+            ends = not any((*scheme, n) in lacking for n in lengths)
+            told["blow-up"] = _bracket(first, known.index[-1], lengths, ends) if first["kind"] == "scheme" else ""
+        return told | {"bits": f"{known.loc[first['train_len'], 'bpb']:.3f}", "tokens": f"{first['n_tokens']:,}"}
+
+    return _block(lines.assign(of=of), shown, with_seeds, lacking, others)
 
 
-def _null_block(lines: pd.DataFrame, shown: list[int]) -> pd.DataFrame:
-    shown = [n for n in shown if n in set(lines["eval_len"])]  # those beyond the training length
-    table = []
-    for (scheme, extension), group in lines.groupby(["scheme", "extension"], sort=False):
-        by_length = group.set_index("eval_len")
-        line = {"scheme": name(scheme, extension)}
-        for eval_len in shown:
-            line[length(eval_len)] = _cell_null(by_length.loc[eval_len]) if eval_len in by_length.index else NONE
-        table.append(line)
-    return pd.DataFrame(table)
+def _floor_block(lines: pd.DataFrame, shown: list[int], lacking: Lacking) -> pd.DataFrame:
+    def cell(line: pd.Series) -> str:
+        return f"{line['excess']:.3f}" + (f" ±{line['excess_half']:.3f}" if np.isfinite(line["excess_half"]) else "")
 
+    def others(known: pd.DataFrame) -> dict[str, str]:
+        first = known.iloc[0]
+        lost = any(key[:2] == (first["scheme"], first["extension"]) for key in lacking)
+        shares = {"learned at L": known.loc[first["train_len"], "learned"], "gained": known.iloc[-1]["gained"]}
+        told = {what: f"{100 * share:.0f} %" if np.isfinite(share) else NONE for what, share in shares.items()}
+        return told | {"verdict": "not measured" if lost and first["verdict"] == ENDS else first["verdict"]}
 
-def _floor_block(lines: pd.DataFrame, shown: list[int], lacking: dict[tuple[str, str, int], str]) -> pd.DataFrame:
-    train_len = lines["train_len"].iloc[0]
-    table = []
-    for (scheme, extension), group in lines.groupby(["scheme", "extension"], sort=False):
-        by_length = group.set_index("eval_len").sort_index()
-        line = {"scheme": name(scheme, extension)}
-        for eval_len in shown:
-            known = eval_len in by_length.index
-            line[length(eval_len)] = f"{by_length.loc[eval_len, 'excess']:.3f}" if known else NONE
-            if known and np.isfinite(half := by_length.loc[eval_len, "excess_half"]):
-                line[length(eval_len)] += f" ±{half:.3f}"
-        learned = by_length.loc[train_len, "learned"]
-        line["learned at L"] = f"{100 * learned:.0f} %" if np.isfinite(learned) else NONE
-        gained = by_length.iloc[-1]["gained"]
-        line["gained"] = f"{100 * gained:.0f} %" if np.isfinite(gained) else NONE
-        verdict = by_length.iloc[0]["verdict"]
-        was_lost = verdict == ENDS and any(key[:2] == (scheme, extension) for key in lacking)
-        line["verdict"] = "not measured" if was_lost else verdict
-        table.append(line)
-    return pd.DataFrame(table)
+    return _block(lines, shown, cell, {}, others)
 
 
 def _bracket(line: pd.Series, longest: int, lengths: list[int], ends: bool) -> str:

@@ -19,6 +19,15 @@ def trained_on(objective: str, data: str, train_len: int, setting: str, unit: st
     return f"{objective} on {data}, trained on {train_len:,}{unit}" + (f", {one_line(setting)}" if setting else "")
 
 
+def counted(n: int, what: str) -> str:
+    return f"{n} {what}{'s' if n > 1 else ''}"
+
+
+def seeds(counts: pd.Series) -> str:
+    """How many, where not all have as many."""
+    return f"{counts.min()} to {counts.max()} seeds" if counts.min() < counts.max() else counted(counts.max(), "seed")
+
+
 def length(tokens: int) -> str:
     return f"{tokens:,}"
 

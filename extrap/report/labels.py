@@ -1,0 +1,97 @@
+"""Names at the ends of lines, where they cover nothing. Imports no torch."""
+
+from collections.abc import Sequence
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox, BboxBase
+from scipy.optimize import isotonic_regression
+
+from extrap.report.drawing import settle, snapped
+
+
+class End(NamedTuple):
+    """Of a line: in data coordinates, and whether others go on."""
+
+    name: str
+    color: str
+    x: float
+    y: float
+    inside: bool = False
+
+
+def name_ends(panels: Sequence[tuple[Axes, Sequence[End]]], gap: float = 9.0) -> None:
+    """The name of each line at its right end, `gap` points apart, and of one that ends within its panel beside that end.
+
+    Panels then stay in place.
+    """
+    figure = panels[0][0].get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()
+    for axes, ends in panels:
+        right, box = [end for end in ends if not end.inside], axes.get_window_extent()
+        heights = snapped([axes.transData.transform((end.x, end.y))[1] for end in right])
+        rows = [end.name.count("\n") + 1 for end in right]  # of text, each with a place of its own
+        places = spread(list(np.repeat(heights, rows)), gap * figure.dpi / 72, box.y0, box.y1)
+        for end, own in zip(right, np.split(places, np.cumsum(rows)[:-1]), strict=True) if right else ():
+            y = axes.transData.inverted().transform((0, np.mean(own)))[1]
+            axes.annotate(end.name, (end.x, y), xytext=(6, 0), textcoords="offset points", color=end.color, fontsize=7,
+                          va="center", annotation_clip=False, parse_math=False)  # fmt: skip
+    settle(figure)  # names have taken room from the panels
+    for axes, ends in panels:
+        for end in ends:
+            if end.inside:
+                label_inside(axes, end)
+
+
+def label_inside(axes: Axes, end: End) -> None:
+    """The name of a line that ends within a panel, as near to its end as it covers no curve, marker or other name."""
+    point = 72 / axes.figure.dpi  # of a pixel
+    label = axes.annotate(end.name, (end.x, end.y), xytext=(6, 0), textcoords="offset points", color=end.color, fontsize=7,
+                          va="center", parse_math=False,
+                          bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5},
+                          arrowprops={"arrowstyle": "-", "color": end.color, "linewidth": 0.5, "shrinkA": 0,
+                                      "shrinkB": 3, "relpos": (0, 0.5)})  # fmt: skip
+    label.update_positions(axes.figure.canvas.get_renderer())  # type: ignore[attr-defined]
+    box = _whole(Text.get_window_extent(label).padded(2.5 / point))  # without the line
+    panel = _whole(axes.get_window_extent())
+    drawn_on = snapped(np.concatenate([_pixels(line) for line in axes.get_lines()]))  # of two places the same one everywhere
+    names = [_whole(other.get_window_extent()) for other in axes.texts if other is not label]
+
+    def covered(offset: tuple[int, int]) -> float:
+        place = _whole(box.translated((offset[0] - 6) / point, offset[1] / point))
+        outside = not (panel.x0 <= place.x0 and place.x1 <= panel.x1 and panel.y0 <= place.y0 and place.y1 <= panel.y1)
+        hits = ((drawn_on > place.min) & (drawn_on < place.max)).all(axis=1).sum()
+        return float(hits + 1000 * (outside + place.count_overlaps(names)))
+
+    offsets = sorted(product((6, 18, 30), range(-120, 121, 3)), key=lambda offset: np.hypot(*offset))
+    label.set_position(best := min(offsets, key=covered))
+    label.arrow_patch.set_visible(best != offsets[0])  # type: ignore[union-attr]
+
+
+def _whole(box: BboxBase) -> Bbox:
+    return Bbox(snapped(box.get_points()))
+
+
+def _pixels(line: Line2D) -> np.ndarray:
+    """Points on a line, in pixels, not much farther apart than a letter is wide."""
+    known = line.get_transform().transform(line.get_xydata())
+    at = np.linspace(0, len(known) - 1, 60 * len(known))
+    return np.column_stack([np.interp(at, np.arange(len(known)), part) for part in known.T])
+
+
+def spread(wanted: list[float], gap: float, low: float, high: float) -> list[float]:
+    """Places nearest to the wanted ones, in the same order, within [low, high] and `gap` apart: less if they do not fit."""
+    if not wanted:
+        return []
+    order = np.argsort(wanted, kind="stable")
+    steps = min(gap, (high - low) / max(1, len(wanted) - 1)) * np.arange(len(wanted))
+    # less their steps, places need only not decrease
+    place = np.clip(isotonic_regression(np.asarray(wanted)[order] - steps).x, low, high - steps[-1]) + steps
+    result = np.empty_like(place)
+    result[order] = place
+    return list(result)

@@ -1,0 +1,79 @@
+"""All that a report says of its rows, each computed once. Imports no torch."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import pandas as pd
+
+from extrap.results.rows import MISSING, TRAINING
+from extrap.stats.floor import BELOW, against_floor
+from extrap.stats.null import early_token_null
+from extrap.stats.pairs import best, extrapolates, pairs
+from extrap.stats.perplexity import GROUP, SETTING, summarise
+
+
+def within(table: pd.DataFrame, columns: list[str], values: tuple[object, ...]) -> pd.DataFrame:
+    """The lines that hold these values."""
+    return table if table.empty else table[(table[columns] == list(values)).all(axis=1)]
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """Rows, what they have no numbers of, the losses of their training, and what follows, when it is first asked for."""
+
+    rows: pd.DataFrame
+    missing: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=MISSING))
+    training: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=TRAINING))
+
+    @cached_property
+    def by_length(self) -> pd.DataFrame:
+        """The rows whose eval_len is a length, not a place in the text."""
+        return self.rows[self.rows["protocol"] != "position"]
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        return summarise(self.by_length)
+
+    @cached_property
+    def by_position(self) -> pd.DataFrame:
+        """The lines of summarise of the other rows, empty where there are none."""
+        rows = self.rows[self.rows["protocol"] == "position"]
+        return rows if rows.empty else summarise(rows)
+
+    @cached_property
+    def floor(self) -> pd.DataFrame:
+        return against_floor(self.by_length)
+
+    @cached_property
+    def impossible(self) -> set[tuple[object, ...]]:
+        """(objective, ..., scheme) of what is below the floor anywhere: it sees what it should predict."""
+        lines = self.floor if self.floor.empty else self.floor[self.floor["verdict"] == BELOW]
+        return set() if lines.empty else set(lines[[*GROUP, "scheme"]].itertuples(index=False, name=None))
+
+    @cached_property
+    def null(self) -> pd.DataFrame:
+        return early_token_null(self.by_length)
+
+    @cached_property
+    def sound_null(self) -> pd.DataFrame:
+        """What is compared on the same tokens: table.csv says what its null comes from, a page has no room to."""
+        return self.null if self.null.empty else self.null[self.null["full_context"] != "same_targets"]
+
+    @cached_property
+    def pairs(self) -> pd.DataFrame:
+        return pairs(self.rows)
+
+    @cached_property
+    def extrapolates(self) -> pd.DataFrame:
+        return extrapolates(self.rows)
+
+    @cached_property
+    def ranked(self) -> pd.DataFrame:
+        """The summary, and which of its lines are `best`: of schemes as trained that beat every other one at this length,
+        each pair decided; never below a known floor."""
+        won = best(self.pairs, self.summary)
+        if not self.floor.empty:
+            scheme = [*SETTING, "scheme", "extension"]
+            below = pd.MultiIndex.from_frame(self.floor.loc[self.floor["verdict"] == BELOW, scheme])
+            won &= ~pd.MultiIndex.from_frame(self.summary[scheme]).isin(below)
+        return self.summary.assign(best=won)
