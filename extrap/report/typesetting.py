@@ -19,6 +19,16 @@ def trained_on(objective: str, data: str, train_len: int, setting: str, unit: st
     return f"{objective} on {data}, trained on {train_len:,}{unit}" + (f", {one_line(setting)}" if setting else "")
 
 
+def slug(text: str) -> str:
+    """As part of a file's name that LaTeX reads, too."""
+    return re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_")
+
+
+def stem(*parts: object) -> str:
+    """The name of a file from parts, the empty ones left out."""
+    return "_".join(filter(None, (slug(str(part)) for part in parts)))
+
+
 def counted(n: int, what: str) -> str:
     return f"{n} {what}{'s' if n > 1 else ''}"
 

@@ -89,6 +89,22 @@ def load_rows(path: Path) -> pd.DataFrame:
     return rows
 
 
+def scored(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of what was scored: those of text that rates are chosen on are left out."""
+    return rows[rows["kind"] != SELECTION]
+
+
+def load_one_setting(path: Path) -> pd.DataFrame:
+    """Scored rows that may be averaged over. Raises UserError where they are of several objectives, texts, settings, ..."""
+    rows = scored(load_rows(path))
+    if len(found := rows[GROUP].drop_duplicates()) > 1:
+        told = " and ".join(" ".join(map(str, of)).strip() for of in found.head(2).itertuples(index=False, name=None))
+        raise UserError(
+            f"{path} holds {len(found)} settings ({told}, ...), expected rows of one; nothing is averaged over them"
+        )
+    return rows
+
+
 def _table(path: Path, columns: list[str], counts: list[str], numbers: Sequence[str] = ()) -> pd.DataFrame:
     """These columns of a CSV file; it has no setting where nothing varies.
 

@@ -10,7 +10,7 @@ import torch
 
 from extrap.config.schema import Config
 from extrap.config.specs import build
-from extrap.data.base import Source
+from extrap.data.base import HeldOut, Source
 from extrap.data.documents import Documents, Stored, store
 from extrap.errors import UserError, nearest
 from extrap.extensions.controls import EXTENSIONS
@@ -30,7 +30,7 @@ from extrap.train.device import physical_memory, pick_device, pick_precision
 
 class Cell(NamedTuple):
     """A config, the objects that it names, all that the answers depend on, the digest of the data included, and what of the
-    data it uses.
+    data it uses and holds back.
     """
 
     config: Config
@@ -38,6 +38,7 @@ class Cell(NamedTuple):
     objective: Objective
     identity: dict[str, Any]
     used: dict[str, Any]
+    held_back: HeldOut | None  # of the training text, to choose on among what varies; nothing where nothing does
 
     @property
     def is_finished(self) -> bool:
@@ -62,7 +63,13 @@ def prepare(config: Config, *, stored: bool = False) -> Cell:
         raise UserError(f"data._target_: expected a source of tokens, found {config.data['_target_']}")
     source.check(**sizes)
     identity = _identity(config, source.describe(), program_digest())
-    return Cell(config, source, objective, identity, source.usage(**sizes))
+    used = source.usage(**sizes)
+    held_back: HeldOut | None = None
+    if config.vary:
+        n_scored = config.eval.n_segments * max(config.eval.lengths)
+        held_back = source.hold_back(sizes["train_len"], -(-n_scored // config.train.train_len))
+        used |= {"held_back_tokens": held_back.tokens.size if held_back else 0}
+    return Cell(config, source, objective, identity, used, held_back)
 
 
 def _sizes(config: Config, objective: Objective) -> dict[str, int]:
@@ -105,7 +112,7 @@ def prepare_grid(configs: list[Config]) -> list[Cell]:
             prepared[key] = prepare(config)
         known = prepared[key]
         identity = _identity(config, known.identity["data"], known.identity["code"])
-        cells.append(Cell(config, known.source, known.objective, identity, known.used))
+        cells.append(Cell(config, known.source, known.objective, identity, known.used, known.held_back))
     for cell in cells:
         _check(cell)
     _check_schemes(cells)

@@ -10,10 +10,10 @@ from extrap.config.specs import target
 
 # all that stands between a config and its rows, but for the schemes that are not part of an extension
 MODULES = (
-    "config.schema", "config.specs", "data.base", "data.documents", "data.markov", "data.overlap", "data.reading",
-    "data.text", "data.usage", "extensions.controls", "model.attention", "model.encoder", "model.relative", "objectives",
-    "positions.absolute", "positions.base", "positions.local", "runs.cell", "runs.run", "score.evaluate", "score.protocols",
-    "score.references", "train.device", "train.distributed", "train.loop",
+    "config.schema", "config.specs", "config.varied", "data.base", "data.documents", "data.markov", "data.overlap",
+    "data.reading", "data.text", "data.usage", "extensions.controls", "model.attention", "model.encoder", "model.relative",
+    "objectives", "positions.absolute", "positions.base", "positions.local", "runs.cell", "runs.run", "score.evaluate",
+    "score.protocols", "score.references", "train.device", "train.distributed", "train.loop",
 )  # fmt: skip
 PACKAGE = Path(__file__).parents[1]
 # as it was when this process began, which is what it runs, whatever becomes of the files since

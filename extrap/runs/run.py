@@ -21,9 +21,9 @@ from extrap.errors import UserError
 from extrap.files import locked, write_atomic
 from extrap.model.encoder import Encoder
 from extrap.results.folders import MAY_DIFFER, claim, finish, refuse_changed, refuse_mixed, refuse_other_config
-from extrap.results.rows import MISSING, as_csv
+from extrap.results.rows import MISSING, SELECTION, as_csv
 from extrap.runs.cell import Cell, build_scheme
-from extrap.score.evaluate import NOT_A_NUMBER, Missing, evaluate, reads
+from extrap.score.evaluate import NOT_A_NUMBER, Missing, evaluate, on_held_back, reads
 from extrap.score.references import label_rows, labels, reference_rows
 from extrap.train import distributed
 from extrap.train.device import arithmetic, keep_freed_memory, pick_device
@@ -101,6 +101,7 @@ def train_and_evaluate(cell: Cell) -> None:
             (folder / "checkpoint.pt").unlink(missing_ok=True)
     began = time.monotonic()
     rows, missing = evaluate(encoder, source, objective, config.eval)
+    chosen_on = [on_held_back(encoder, cell.held_back, objective, source.vocab_size)] if cell.held_back else []
     if not (rows["protocol"] != "position").any():  # which is a figure alone
         if any(one.reason.startswith(NOT_A_NUMBER) for one in missing):
             raise Diverged(f"{NOT_A_NUMBER} at the training length: trained to its end, it gives none there")
@@ -110,7 +111,11 @@ def train_and_evaluate(cell: Cell) -> None:
         return
     took = {"train": history.seconds, "evaluate": time.monotonic() - began}
     meta = describe(cell, encoder, device, took, history.processes)
-    labelled = label_rows(rows, config, run=config.run, kind="scheme", scheme=config.scheme, seed=config.seed)
+    of_run = {"run": config.run, "scheme": config.scheme, "seed": config.seed}
+    labelled = pd.concat([
+        label_rows(rows, config, kind="scheme", **of_run),
+        *(label_rows(held_back, config, kind=SELECTION, **of_run) for held_back in chosen_on),
+    ])  # fmt: skip
     write_atomic(folder / "train.csv", history.log)  # whatever has become of it since
     tables = {"meta.json": json.dumps(meta, indent=2) + "\n", **_missing(cell, missing), "eval.csv": as_csv(labelled)}
     finish(folder, tables)
