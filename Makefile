@@ -53,6 +53,7 @@ help:  ## this help
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1@\2/p' $(MAKEFILE_LIST) | while IFS=@ read -r name text; do printf '  %-14s %s\n' "$$name" "$$text"; done
 	@echo
 	@echo "experiments: $(patsubst conf/experiment/%.yaml,%,$(wildcard conf/experiment/*.yaml))"
+	@echo "at another scale: EXPERIMENT=NAME_SCALE with one of the scales $(patsubst conf/scale/%.yaml,%,$(wildcard conf/scale/*.yaml))"
 
 # What is installed is told by the content of what names it, not by clocks, which git moves; and it has to run: the Python that
 # it was made with may be gone.
@@ -132,14 +133,14 @@ bench-all: .venv/extra-bench  ## the same with longer inputs and more rounds, a 
 profile: $(READY)  ## where a training step goes; ARGS="position=rope objective=mlm ..."
 	@.venv/bin/python -m experiments.profile $(WORDS)
 
-test: $(READY)  ## the quick tests, about four minutes
-	@.venv/bin/python -m pytest -q -n auto --dist worksteal -m "not slow and not gpu"
+test: $(READY)  ## the quick tests, about two minutes
+	@.venv/bin/python -m pytest -q -n auto --dist worksteal --durations=15 -m "not slow and not gpu"
 
 test-all: $(READY)  ## all tests; those for a GPU are skipped where there is none
 	@.venv/bin/python -m pytest -q -n auto --dist worksteal
 
 test-engines: $(READY) .venv/extra-ray .venv/extra-slurm  ## sweeps over several machines and processes, with the extras that they need
-	@.venv/bin/python -m pytest -q tests/test_ray.py tests/test_slurm.py
+	@.venv/bin/python -m pytest -q -n 2 --dist loadfile tests/test_ray.py tests/test_slurm.py
 
 check: $(READY)  ## lint and types
 	@.venv/bin/python -m ruff check .

@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 from experiments.speed.ours import TRAINING
 from extrap.config.compose import compose_grid
 from extrap.errors import UserError
-from extrap.runs.cell import prepare
+from extrap.runs.prepare import prepare
 from extrap.runs.run import build_encoder
 from extrap.sweep.door import through
 from extrap.train.device import cores, pick_device, pick_precision
@@ -23,21 +23,20 @@ WARMUP, STEPS, LINES = 2, 5, 25
 
 
 def main(overrides: list[str]) -> None:
-    cell, *others = map(prepare, compose_grid([*TRAINING, "position=rope", *overrides]))
+    run, *others = map(prepare, compose_grid([*TRAINING, "position=rope", *overrides]))
     if others:
         raise UserError(f"a profile is of one run, found {len(others) + 1}: give one position and one seed")
-    config, source, objective, *_ = cell
+    config, source, objective, *_ = run
     device = pick_device(config.runtime.device)
     precision = pick_precision(config.train.precision, device)
     torch.set_num_threads(cores())
-    encoder = build_encoder(cell).to(device).train()
+    encoder = build_encoder(run).to(device).train()
     optimizer = make_optimizer(encoder, config.train)
     model = TrainingLoss(encoder, precision)
 
     def steps(first: int, last: int) -> None:
         for step in range(first, last):
-            inputs, index, targets = training_batch(source, objective, config.train, config.seed, step)
-            batch = (inputs.to(device), index.to(device), targets.to(device))
+            batch = training_batch(source, objective, config.train, config.seed, step).to(device)
             train_step(model, optimizer, batch, config.train.grad_clip)
 
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler tells of its own beginning and end

@@ -11,13 +11,14 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from extrap.errors import UserError
 from extrap.files import as_path
+from extrap.results.folders import RunFolder
 from extrap.results.rows import load_rows
 from extrap.stats.perplexity import perplexity
 from extrap.sweep.door import through
+from extrap.train.log import read_log
 
 SECONDS = 5.0  # between looks
 LOSSES = ("loss", "grad_norm", "lr")
@@ -37,26 +38,29 @@ class Board:
         """Adds what the runs have written since the last time."""
         from torch.utils.tensorboard import SummaryWriter
 
-        for folder in sorted(path.parent for path in self.runs.glob("*/train.csv")):
-            losses = pd.read_csv(folder / "train.csv", on_bad_lines="skip").dropna()
-            new = losses[losses["step"] > self.shown.get(folder / "train.csv", 0)]
-            rows = folder / "eval.csv"
-            to_score = rows.exists() and rows not in self.shown
-            if new.empty and not to_score:
+        for folder in _trained(self.runs):
+            new = [entry for entry in read_log(folder.log) if entry.step > self.shown.get(folder.log, 0)]
+            to_score = folder.is_evaluated and folder.rows not in self.shown
+            if not new and not to_score:
                 continue
-            with SummaryWriter(self.runs / "tensorboard" / folder.name) as writer:
-                for line in new.to_dict("records"):
+            with SummaryWriter(self.runs / "tensorboard" / folder.path.name) as writer:
+                for entry in new:
                     for name in LOSSES:
-                        writer.add_scalar(f"training/{name}", line[name], int(line["step"]))
-                    self.shown[folder / "train.csv"] = int(line["step"])
+                        writer.add_scalar(f"training/{name}", getattr(entry, name), entry.step)
+                    self.shown[folder.log] = entry.step
                 if to_score:
-                    by_length = perplexity(load_rows(rows), ["extension", "protocol", "eval_len"])
+                    by_length = perplexity(load_rows(folder.rows), ["extension", "protocol", "eval_len"])
                     for extension, protocol, eval_len, log_ppl in by_length[
                         ["extension", "protocol", "eval_len", "log_ppl"]
                     ].itertuples(index=False):
                         # the axis that TensorBoard names step is the evaluation length here
                         writer.add_scalar(f"perplexity/{protocol}, {extension}", np.exp(log_ppl), eval_len)
-                    self.shown[rows] = 0
+                    self.shown[folder.rows] = 0
+
+
+def _trained(runs: Path) -> list[RunFolder]:
+    """Those with a log, however far it is."""
+    return [folder for path in sorted(runs.glob("*")) if (folder := RunFolder(path)).log.exists()]
 
 
 def main() -> None:
@@ -72,8 +76,8 @@ def main() -> None:
             "TensorBoard is not installed: make tensorboard installs it, or pip install 'extrap[tensorboard]'"
         ) from error
     root = arguments.results / "runs"
-    names = arguments.names or sorted({path.parts[-3] for path in root.glob("*/*/train.csv")})
-    if not any(root.glob(f"{name}/*/train.csv") for name in names):
+    names = arguments.names or sorted(path.name for path in root.glob("*") if _trained(path))
+    if not any(_trained(root / name) for name in names):
         raise UserError(f"{root} holds no run of {', '.join(names) or 'any experiment'}; `make sweep` makes them")
     boards = [Board(root / name) for name in names]
     for board in boards:

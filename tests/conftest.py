@@ -16,7 +16,7 @@ from extrap.config.compose import CONF, compose_grid
 from extrap.config.schema import ModelConfig
 from extrap.model import attention, relative
 from extrap.model.encoder import Encoder
-from extrap.runs.cell import build_scheme
+from extrap.runs.prepare import build_scheme
 from extrap.train.device import cores
 
 torch.set_num_threads(1)

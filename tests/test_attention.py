@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from marks import slow
 from test_positions import DECODER, ENCODER, FAR, inputs
 from torch import nn
 from torch.testing import assert_close
@@ -58,7 +59,7 @@ def check_path(scheme, seq_len, training, path=prepare, device="cpu"):
         assert_close(a.double(), b.double(), rtol=FLOAT32, atol=FLOAT32, msg=lambda text, name=name: f"{name}: {text}")
 
 
-@pytest.mark.parametrize("seq_len", [16, 45])
+@pytest.mark.parametrize("seq_len", [45, *slow(16)])
 def test_float64_stays_float64(case, causal, seq_len, scheme_of, small):
     scheme = scheme_of(case, causal, train_len=64)
     q, k, v = inputs(scheme.geometry, seq_len)
@@ -114,7 +115,7 @@ class Halves(PositionScheme):
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
-@pytest.mark.parametrize("seq_len", [1, 7, 8, 9, 16, 17, 45])
+@pytest.mark.parametrize("seq_len", [7, 45, *slow(1, 8, 9, 16, 17)])
 def test_every_scheme_on_every_path(case, causal, training, seq_len, scheme_of, small):
     check_path(scheme_of(case, causal, train_len=64), seq_len, training)
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 import yaml
 
-from extrap.config.compose import compose_grid, compose_launcher
+from extrap.config.compose import compose_grid
 from extrap.errors import UserError
-from extrap.runs.cell import prepare_grid
+from extrap.sweep.checks import prepare_grid
 
 ROOT = Path(__file__).parents[1]
 TINY = ["experiment=smoke", "position=rope", "seed=0", "data=markov", "objective=causal"]
@@ -26,7 +26,7 @@ def without_corpora(monkeypatch):
 def refusal(results: Path, *overrides: str) -> str:
     told = [*TINY, f"runtime.results_dir={results}", *overrides]
     with pytest.raises(UserError) as error:
-        prepare_grid(compose_grid(told) if compose_launcher(told) else [])
+        prepare_grid(compose_grid(told))
     message = str(error.value)
     assert "\n" not in message
     assert not list(results.glob("runs/*/*")), "no run folder is made"
@@ -155,11 +155,9 @@ def test_cuda_is_refused_where_there_is_none(tmp_path, monkeypatch):
 
 
 def test_a_run_folder_with_another_config_is_refused_with_the_difference(tmp_path):
-    from extrap.results.folders import claim
-
     results = [*TINY, f"runtime.results_dir={tmp_path}"]
     cell = prepare_grid(compose_grid(results))[0]
-    claim(cell.config.folder, cell.identity)
+    cell.folder.claim(cell.identity)
     prepare_grid(compose_grid(results))
     prepare_grid(compose_grid([*results, "runtime.checkpoint_every=7"]))  # speed is no part of a run's identity
     with pytest.raises(UserError, match=r"train\.lr: 0\.002 -> 0\.1.*name=") as error:
@@ -168,8 +166,6 @@ def test_a_run_folder_with_another_config_is_refused_with_the_difference(tmp_pat
 
 
 def test_changed_data_under_an_old_run_are_refused(tmp_path):
-    from extrap.results.folders import claim
-
     train, valid = tmp_path / "train.txt", tmp_path / "valid.txt"
     train.write_text("All happy families are alike. " * 20)
     valid.write_text("Call me Ishmael. Some years ago. " * 200)
@@ -181,7 +177,7 @@ def test_changed_data_under_an_old_run_are_refused(tmp_path):
         f"runtime.results_dir={tmp_path / 'r'}",
     ]
     cell = prepare_grid(compose_grid(overrides))[0]
-    claim(cell.config.folder, cell.identity)
+    cell.folder.claim(cell.identity)
     train.write_text("All happy families are alikE. " * 20)
     with pytest.raises(UserError, match=r"data\.sha256"):
         prepare_grid(compose_grid(overrides))

@@ -171,7 +171,7 @@ def test_flops_are_those_that_torch_counts(encoder_of, scheme_of):
     (config,) = compose_grid(["experiment=smoke", "seed=0", "position=nope"])
     model, train = config.model, config.train
     from extrap.model.encoder import Encoder
-    from extrap.runs.cell import build_scheme
+    from extrap.runs.prepare import build_scheme
 
     encoder = Encoder(model, build_scheme(config, False), 257, 256).train()
     with FlopCounterMode(display=False) as counter:
@@ -259,6 +259,7 @@ def test_layers_are_what_attention_gets_and_gives(trained):
 # peers
 
 
+@pytest.mark.slow
 def test_a_missing_extra_is_told_in_one_line():
     code = "import sys; sys.modules['x_transformers'] = sys.modules['transformers'] = None; sys.argv = ['bench']; "
     code += "import runpy; runpy.run_module('experiments.bench', run_name='__main__')"

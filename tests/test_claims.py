@@ -641,6 +641,7 @@ def test_machines_are_not_mixed(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_training_curves_that_are_none_are_refused(results):
     (results / "main" / "training.csv").write_text("step,loss\n1,2\n")
     with pytest.raises(UserError, match=r"training.csv is no table with the columns experiment"):

@@ -56,7 +56,7 @@ def test_a_scheme_has_the_digest_of_what_it_imports_too(monkeypatch):
 
 def test_an_edit_of_the_program_changes_its_digest(monkeypatch):
     before = program_digest()
-    monkeypatch.setattr(code, "MODULES", code.MODULES[:-1])
+    monkeypatch.setattr(code, "MODULES", code.MODULES - {"extrap.train.loop"})
     assert program_digest() != before
 
 

@@ -1,4 +1,4 @@
-"""results/README.md says what every column of a report is, and shows lines of Python that run."""
+"""results/README.md says what every column of a report is."""
 
 import re
 from fnmatch import fnmatch
@@ -18,7 +18,7 @@ NLL = {"a": {128: [1.5, 1.6], 256: [1.4, 1.5]}, "b": {128: [1.6, 1.7], 256: [1.5
 
 def told(file: str) -> list[str]:
     """The columns that the sections of this file name, and the labels; a star stands for what follows."""
-    sections = re.split(r"^## ", TEXT, flags=re.MULTILINE)[1:]
+    sections = re.split(r"^#+ ", TEXT, flags=re.MULTILINE)[1:]
     of_file = [part for part in sections if part.startswith("Labels") or file in part.splitlines()[0]]
     assert len(of_file) > 1, f"no section of {file}"
     return [name for part in of_file for line in re.findall(r"^\| (`.*?) \|", part, flags=re.MULTILINE)

@@ -26,12 +26,12 @@ from extrap.data.overlap import PIECE, verbatim
 from extrap.data.text import Stdlib, Text, stdlib_files
 from extrap.errors import UserError
 from extrap.objectives import Causal, Mlm
-from extrap.results.folders import claim
 from extrap.results.provenance import _comparable, load_provenance, provenance
-from extrap.runs.cell import prepare, prepare_grid, store_documents
+from extrap.runs.prepare import prepare, store_documents
 from extrap.runs.run import build_encoder, describe
 from extrap.score.protocols import held_out_batch
 from extrap.score.references import labels
+from extrap.sweep.checks import prepare_grid
 
 ROOT = Path(__file__).parents[1]
 CORPORA = Path(os.environ.get("EXTRAP_CORPORA", ROOT.parent / "shared" / "corpora"))
@@ -768,7 +768,7 @@ def test_a_run_records_what_it_used_of_the_data(tmp_path):
     assert (cell.used["train_documents"], cell.used["scored_documents"]) == (1, ["v.txt"])
     told = describe(cell, build_encoder(cell), torch.device("cpu"), {"train": 1.0, "evaluate": 1.0}, 1)
     assert told["used"] == cell.used
-    claim(cell.config.folder, cell.identity)
+    cell.folder.claim(cell.identity)
     (cell.config.folder / "eval.csv").touch()
     (cell.config.folder / "meta.json").write_text(json.dumps(told))
     assert yaml.safe_load(provenance(cell.config.folder.parent, "a test"))["used"] == cell.used

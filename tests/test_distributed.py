@@ -11,14 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from marks import slow
 from torch.testing import assert_close
 
 from extrap.config.compose import compose_grid
 from extrap.config.schema import Device, Precision
 from extrap.errors import UserError
-from extrap.runs.cell import Cell, prepare_grid
+from extrap.runs.prepare import Run
 from extrap.runs.run import build_encoder, execute
 from extrap.score.evaluate import evaluate
+from extrap.sweep.checks import prepare_grid
 from extrap.train import distributed
 from extrap.train import loop as training
 from extrap.train.device import pick_device
@@ -40,8 +42,7 @@ FAILING = """
 import sys
 from datetime import timedelta
 from extrap.sweep import ranks
-from extrap.report import report
-    from extrap.sweep import sweep as run
+from extrap.sweep import sweep as run
 from extrap.train import distributed, loop as train
 
 ranks.GRACE = timedelta(seconds=1)
@@ -60,7 +61,7 @@ sys.exit(run.main_of_several(sys.argv[1:]))
 """
 
 
-def grid(results: Path, *overrides: str) -> list[Cell]:
+def grid(results: Path, *overrides: str) -> list[Run]:
     return prepare_grid(compose_grid([*TINY, f"runtime.results_dir={results}", *overrides]))
 
 
@@ -130,8 +131,8 @@ def test_a_run_changes_hands_and_a_failure_of_one_process_ends_all(alone, tmp_pa
     done = torchrun(tmp_path / "failing.py", *TINY, *MLM, f"runtime.results_dir={tmp_path}")  # would time out if it hung
     assert done.returncode == 1
     assert "learned-seed0: OSError: this disk is gone (process 1 alone" in done.stderr
-    assert rope.is_finished
-    assert not learned.is_finished
+    assert rope.folder.is_finished
+    assert not learned.folder.is_finished
     assert "in fail_alone" in (learned.config.folder / "error.log").read_text()
     state = torch.load(learned.config.folder / "checkpoint.pt", weights_only=True)
     assert (state["step"], set(state["model"])) == (5, set(build_encoder(learned).state_dict()))
@@ -150,6 +151,7 @@ def test_processes_that_have_read_different_programs_do_not_begin(tmp_path, monk
     assert not (cell.config.folder / "train.csv").exists()
 
 
+@pytest.mark.slow
 def test_an_error_is_one_line_of_rank_0_and_the_exit_code_of_all(tmp_path):
     done = torchrun("-m", "extrap", *TINY, *CAUSAL, "train.batch_size=1", f"runtime.results_dir={tmp_path}")
     told = [line for line in done.stderr.splitlines() if line.startswith("error:")]
@@ -167,7 +169,7 @@ def test_the_gradient_is_that_of_the_mean_over_all_scored_tokens(tmp_path, n):
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(256, (5, 16), generator=generator)
     index = torch.cat([torch.arange(2), torch.arange(16, 80)])  # 2 in the first row, all in the others
-    batch = (tokens, index, tokens.flatten()[index])
+    batch = training.TrainingBatch(tokens, index, tokens.flatten()[index])
 
     def gradient(part, weight):
         encoder.zero_grad()
@@ -176,10 +178,7 @@ def test_the_gradient_is_that_of_the_mean_over_all_scored_tokens(tmp_path, n):
         return torch.cat([p.grad.flatten() for p in encoder.parameters()]), loss.item()
 
     expected, loss = gradient(batch, 1.0)
-    parts = []
-    for rank in range(n):
-        with as_rank(rank, n):
-            parts.append(distributed.share(batch))
+    parts = [batch.share(rank, n) for rank in range(n)]
     assert torch.equal(torch.cat([inputs for (inputs, _, _), _ in parts]), tokens)
     found, losses = zip(*(gradient(*part) for part in parts), strict=True)
     assert_close(sum(found) / n, expected, rtol=1e-5, atol=1e-7)
@@ -190,7 +189,7 @@ def test_the_gradient_is_that_of_the_mean_over_all_scored_tokens(tmp_path, n):
 
 
 @pytest.mark.parametrize("overrides", [CAUSAL, MLM])
-@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize("n", [2, *slow(3)])
 def test_the_same_weights_have_the_same_rows_bit_for_bit(tmp_path, monkeypatch, overrides, n):
     cell = grid(tmp_path, *overrides)[-1]
     monkeypatch.setattr("extrap.score.evaluate.FORWARD_TOKENS", 160)  # several forward passes a read

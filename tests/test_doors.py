@@ -18,7 +18,7 @@ from extrap.errors import UserError
 from extrap.files import as_path
 from extrap.sweep import ranks
 from extrap.sweep.engines import places
-from extrap.sweep.progress import Run, progress_line
+from extrap.sweep.progress import Stage, progress_line
 from extrap.sweep.sweep import refuse_left_over
 from extrap.train.device import cpu_quota
 
@@ -191,7 +191,11 @@ def test_the_command_tells_of_left_over_processes_within_seconds(tmp_path):
 
 
 def test_a_log_is_told_how_far_a_sweep_is():
-    runs = [Run("a", "done", 100, 100, 10.0, ""), Run("b", "running", 65, 100, 6.5, ""), Run("c", "waiting", 0, 100, 0, "")]
+    runs = [
+        Stage("a", "done", 100, 100, 10.0, ""),
+        Stage("b", "running", 65, 100, 6.5, ""),
+        Stage("c", "waiting", 0, 100, 0, ""),
+    ]
     assert progress_line(runs, already=0.0, seconds=90.0) == "1 of 3 runs, 50%; 1 min 30 s gone, about 1 min 30 s left"
     assert progress_line(runs, already=1.0, seconds=90.0) == "1 of 3 runs, 50%; 1 min 30 s gone, about 4 min 30 s left"
     assert progress_line(runs, already=1.5, seconds=90.0) == "1 of 3 runs, 50%; 1 min 30 s gone, no step is done yet"

@@ -6,14 +6,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from marks import slow
 
-from extrap.config.compose import compose_grid
+from extrap.config.compose import compose_grid, extension_specs
 from extrap.model import encoder as model
 from extrap.positions.rope import Rope
-from extrap.runs.cell import prepare_grid
 from extrap.runs.run import build_encoder, write_references
 from extrap.score import evaluate as evaluation
 from extrap.score.protocols import PROTOCOLS, held_out_batch, label
+from extrap.sweep.checks import prepare_grid
 
 SMALL = [
     "experiment=smoke", "seed=0", "train.train_len=16", "eval.lengths=[8,16,21,48]", "eval.n_segments=9", "eval.n_targets=8",
@@ -35,7 +36,7 @@ def rows(c, encoder):
 
 
 @pytest.mark.parametrize("objective", ["mlm", "causal"])
-@pytest.mark.parametrize("position", ["rope", "local", "alibi"])
+@pytest.mark.parametrize("position", ["local", *slow("rope", "alibi")])
 def test_rows_equal_a_loop_over_windows(tmp_path, objective, position):
     c, encoder = make(tmp_path, f"objective={objective}", f"position={position}")
     found = rows(c, encoder).set_index(["protocol", "eval_len", "document", "segment"])
@@ -121,7 +122,7 @@ def test_one_long_pass_serves_every_protocol(tmp_path, causal):
 
 
 def extended(c, encoder, extension):
-    config = dataclasses.replace(c.config.eval, extensions=["none", extension])
+    config = dataclasses.replace(c.config.eval, extensions=extension_specs(["none", extension]))
     found = evaluation.evaluate(encoder, c.source, c.objective, config).rows
     columns = ["protocol", "eval_len", "document", "segment"]
     apart = {name: part.drop(columns="extension").set_index(columns) for name, part in found.groupby("extension")}
@@ -183,7 +184,7 @@ class NotANumberFrom(Rope):
         return torch.where(pos[:, None] >= self.first, self.value, x)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("value", [math.nan, *slow(math.inf)])
 @pytest.mark.parametrize("objective", ["mlm", "causal"])
 def test_a_length_whose_loss_is_no_number_has_a_reason_and_no_row(tmp_path, monkeypatch, objective, value):
     c, encoder = make(tmp_path, f"objective={objective}", "eval.extensions=[none,window]")

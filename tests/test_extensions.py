@@ -1,10 +1,14 @@
 """Extensions: masks and distances pair by pair, the identity up to the training length, and what they do not apply to."""
 
+from functools import partial
+
 import pytest
 import torch
 from reference import attend
 
-from extrap.extensions.controls import EXTENSIONS, N_FIRST
+from extrap.config.compose import CONF, extension_specs
+from extrap.errors import UserError
+from extrap.extensions.base import extensions_of
 from extrap.model.attention import attend_reference, prepare
 from extrap.positions.local import Local
 
@@ -12,23 +16,24 @@ T, L = 40, 12
 ONE_PASS = ["nope", "sinusoidal", "rope", "alibi", "t5", "kerple"]
 
 
-def extend(extension, scheme, eval_len=T):
-    return EXTENSIONS[extension](scheme, train_len=L, eval_len=eval_len)
+def extend(text, scheme, eval_len=T):
+    [extension] = extensions_of(extension_specs([text])).values()
+    return extension(scheme, eval_len)
 
 
-def windowed(reference, causal):
-    width = L if causal else (L + 1) // 2
+def windowed(reference, causal, size=L):
+    width = size if causal else (size + 1) // 2
     return reference._replace(keep=lambda i, j: abs(i - j) < width)
 
 
-def lambda_shaped(reference, causal):
+def lambda_shaped(reference, causal, n_first):
     """Beyond the window the first tokens count as L - 1 tokens away."""
     near = windowed(reference, causal).keep
 
     def score(q, k, i, j, h):
         return reference.score(q, k, i, j, h) if near(i, j) else reference.score(q, k, L - 1, 0, h)
 
-    return reference._replace(score=score, keep=lambda i, j: near(i, j) or (j < N_FIRST and j < i))
+    return reference._replace(score=score, keep=lambda i, j: near(i, j) or (j < n_first and j < i))
 
 
 def float64(rows):
@@ -39,8 +44,15 @@ def heads():
     return torch.randn(3, 2, 4, T, 8, dtype=torch.float64)
 
 
-@pytest.mark.parametrize(("extension", "formula"), [("window", windowed), ("lambda", lambda_shaped)])
-@pytest.mark.parametrize("scheme_name", ONE_PASS)
+FORMULAS = {"window": windowed, "lambda": partial(lambda_shaped, n_first=4)}
+WITH_ARGUMENTS = {"window(size=7)": partial(windowed, size=7), "lambda(n_first=1)": partial(lambda_shaped, n_first=1)}
+
+
+@pytest.mark.parametrize(
+    ("extension", "formula", "scheme_name"),
+    [(*case, scheme) for case in FORMULAS.items() for scheme in ONE_PASS]
+    + [(*case, "rope") for case in WITH_ARGUMENTS.items()],
+)
 def test_an_extension_computes_what_it_says(extension, formula, scheme_name, causal, scheme_of, reference_of, small):
     scheme = scheme_of(scheme_name, causal, train_len=L)
     extended = extend(extension, scheme)
@@ -101,3 +113,47 @@ def test_a_wider_window_is_narrowed(causal, scheme_of):
     extended = extend("window", scheme_of("local position.window=20", causal, train_len=L))
     assert isinstance(extended, Local)
     assert {branch.window for branch in extended.branches(torch.arange(T))} == {L if causal else L // 2}
+
+
+@pytest.mark.parametrize(
+    ("given", "labels"),
+    [
+        (["none", "window", "tile"], ["none", "window", "tile"]),
+        (["none", "window()", "window(size=64)", "lambda(n_first=4)"], ["none", "window", "window(size=64)", "lambda"]),
+        (["window( size = 64 )"], ["window(size=64)"]),
+    ],
+)
+def test_a_label_names_all_that_is_not_the_default(given, labels):
+    specs = extension_specs(given)
+    assert [*specs] == labels
+    assert [*extensions_of(specs)] == labels
+    assert extension_specs(labels) == specs, "a label can be given again"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("windw", "no extension windw; did you mean window?"),
+        ("window(siz=3)", "extension.window.siz: no such option; did you mean size?"),
+        ("window(size=0)", "expected a window of size >= 1, found 0"),
+        ("window(size=a)", "extension.window.size: expected int | None, found 'a'"),
+        ("lambda(n_first=0)", "expected n_first >= 1, found 0"),
+        ("window(size=32)(", "expected NAME or NAME(option=value), found window(size=32)("),
+        ("window(32)", "expected NAME or NAME(option=value), found window(32)"),
+        ("tile(size=3)", "extension.tile.size: no such option"),
+    ],
+)
+def test_an_extension_that_cannot_be_is_told(text, told):
+    with pytest.raises(UserError) as error:
+        extensions_of(extension_specs(["none", text]))
+    assert told in str(error.value)
+
+
+def test_an_extension_stands_once_in_a_sweep():
+    with pytest.raises(UserError, match=r"found window twice"):
+        extension_specs(["none", "window", "window()"])
+
+
+def test_every_file_of_extensions_is_of_one_with_its_own_name():
+    for path in (CONF / "extension").glob("*.yaml"):
+        assert [*extension_specs([path.stem])] == [path.stem], "its defaults are those of the class"

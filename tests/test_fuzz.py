@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from extrap.config.compose import CONF, compose_grid
 from extrap.data.text import Text
-from extrap.runs import cell as cells
+from extrap.sweep import checks
 from extrap.sweep import sweep as run
 from extrap.sweep.sweep import main
 
@@ -44,7 +44,7 @@ def no_sweep(monkeypatch):
         raise NotRefused
 
     monkeypatch.setattr(run, "_run_and_report", begin)
-    monkeypatch.setattr(cells, "physical_memory", lambda: 16 * 2**30)  # sizes are too large on any machine
+    monkeypatch.setattr(checks, "physical_memory", lambda: 16 * 2**30)  # sizes are too large on any machine
     for name in ("EXTRAP_CORPORA", "NOT_SET"):
         monkeypatch.delenv(name, raising=False)
 
@@ -122,7 +122,7 @@ INTERPOLATIONS = st.sampled_from([
     "${oc.env:NOT_SET,${nope}}", "${oc.select:1:2}", "${name}${", "'${nope}'", "'${'", "'${oc.env:}'",
 ])  # fmt: skip
 FOREIGN = listed("""os.system subprocess.Popen builtins.eval builtins.dict torch.load torch.nn.Linear pathlib.Path hydra.main
-    extrap.runs.cell.prepare extrap.errors.UserError extrap.config.schema.Config extrap.sweep.sweep.main""")
+    extrap.runs.prepare.prepare extrap.errors.UserError extrap.config.schema.Config extrap.sweep.sweep.main""")
 PACKAGES = {"position": "extrap.positions", "data": "extrap.data", "objective": "extrap.objectives"}
 
 
@@ -178,7 +178,9 @@ def options() -> dict[str, tuple[list[str], object]]:
     found = {}
     for choice in ["", *(f"{group}={path.stem}" for group in PACKAGES for path in (CONF / group).glob("*.yaml"))]:
         chosen = text if choice == "data=text" else [choice] if choice else []
-        for key, value in flat(asdict(compose_grid([*TINY, *chosen])[0])):
+        composed = asdict(compose_grid([*TINY, *chosen])[0])
+        composed["eval"] |= {"extensions": [*composed["eval"]["extensions"]], "multiples": [1.0, 2.0]}  # as they are given
+        for key, value in flat(composed):
             found.setdefault(key, (chosen, value))
     return found
 
@@ -213,7 +215,7 @@ def misspelt(key: str) -> st.SearchStrategy[str]:
     )
 
 
-GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ("scale", "hydra"))
+GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ("scale", "extension", "hydra"))
 NO_CHOICES = [
     "null",
     "5",
@@ -370,7 +372,7 @@ def all_refused(strategy: st.SearchStrategy[list[str]], place: Path, n_cases: in
 
 def test_what_is_broken_is_refused(place):
     for kind in KINDS.values():
-        all_refused(kind, place, 4)
+        all_refused(kind, place, 2)
 
 
 @pytest.mark.slow
@@ -429,7 +431,7 @@ def test_links_and_hidden_files_that_stay_within_a_corpus_may_be_there(tmp_path)
     assert list(Text([str(tmp_path / "given")], [str(valid)]).train) == ["corpus/b.txt"], "a link that is given is a choice"
 
 
-# the whole grid, before the first cell
+# the whole grid, before the first run
 
 
 @pytest.mark.parametrize(
@@ -448,9 +450,9 @@ def test_links_and_hidden_files_that_stay_within_a_corpus_may_be_there(tmp_path)
         (["seed=0,1", "runtime.device=cuda"], "no CUDA device"),
     ],
 )
-def test_a_bad_cell_in_the_last_place_is_found_at_the_start(place, monkeypatch, overrides, told):
+def test_a_bad_run_in_the_last_place_is_found_at_the_start(place, monkeypatch, overrides, told):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(cells, "physical_memory", lambda: 68_800_000_000)  # the table of learned is too much
+    monkeypatch.setattr(checks, "physical_memory", lambda: 68_800_000_000)  # the table of learned is too much
     assert told in refusal(place, *overrides)
 
 

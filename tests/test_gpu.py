@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from extrap.config.compose import compose_grid
 from extrap.config.schema import Precision
-from extrap.runs.cell import prepare
+from extrap.runs.prepare import prepare
 from extrap.runs.run import build_encoder
 from extrap.score.evaluate import evaluate
 from extrap.train.loop import TrainingLoss, make_optimizer, train_step, training_batch

@@ -10,7 +10,7 @@ from extrap.config.compose import compose_grid
 from extrap.data.markov import Markov
 from extrap.errors import UserError
 from extrap.results.rows import COLUMNS
-from extrap.runs.cell import build
+from extrap.runs.prepare import build
 from extrap.score.protocols import held_out_batch
 from extrap.score.references import reference_rows
 

@@ -10,10 +10,10 @@ from scipy.stats import chisquare
 from extrap.config.compose import compose_grid
 from extrap.errors import UserError
 from extrap.objectives import Batch, Causal, Mlm
-from extrap.runs.cell import prepare_grid
 from extrap.runs.run import build_encoder
 from extrap.score.evaluate import evaluate
 from extrap.stats.perplexity import perplexity
+from extrap.sweep.checks import prepare_grid
 
 V = 7
 

@@ -371,7 +371,7 @@ def test_where_text_has_too_few_parts_the_seeds_alone_decide():
 
 
 # Documents of 256 pieces, each of a segment's length; by what a scheme is better than another changes along a document.
-# Autocorrelations of pieces 1, 4, 16 and 64 apart, over 15 books and six pairs of predictors (experiments/README.md): in
+# Autocorrelations of pieces 1, 4, 16 and 64 apart, over 15 books and six pairs of predictors (results/README.md): in
 # the median 0.30, 0.12, 0.03 and 0.01, at most 0.84, 0.64, 0.48 and 0.31. Of these fields: 0.3, 0.2, 0.1 and 0; 0.9, 0.8,
 # 0.7 and 0.3.
 PIECES = 256

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from marks import slow
 from matplotlib.axis import Axis
 from matplotlib.collections import PolyCollection
 from matplotlib.image import imread
@@ -24,6 +25,7 @@ from experiments.papers.overlay import DASHES, OURS
 from experiments.report import draw_all
 from experiments.speed.timings import load_timings
 from extrap.config.compose import CONF, compose_grid
+from extrap.config.scales import experiments, names
 from extrap.errors import UserError
 from extrap.report.looks import LOOKS
 from extrap.results.rows import load_rows, rounded, save_rows
@@ -382,6 +384,7 @@ def test_text_stays_in_the_figure_and_apart(name, drawn):
 # files
 
 
+@pytest.mark.slow
 def test_all_are_written_with_captions_that_tell_what_differs(results, tmp_path):
     folder = tmp_path / "results"
     shutil.copytree(results, folder)
@@ -457,6 +460,7 @@ def test_missing_rows_are_told_in_a_line_and_are_no_error(results, tmp_path, cap
     assert (folder / "papers" / "haviv2022_table4.png").exists()
 
 
+@pytest.mark.slow
 def test_make_figures_draws_them_too(results, tmp_path, capsys):
     for name in ("main", "causal"):
         shutil.copytree(results / name, tmp_path / name)
@@ -537,10 +541,10 @@ def corpora(monkeypatch):
     monkeypatch.setenv("EXTRAP_CORPORA", "somewhere")
 
 
-@pytest.mark.parametrize("scale", ["", "_gpu"])
+@pytest.mark.parametrize("scale", ["", *slow("_gpu")])
 def test_what_figures_need_can_be_run(scale, corpora):
     for name in remake.needed_experiments(None, scale):
-        assert (CONF / "experiment" / f"{name}.yaml").exists(), name
+        assert name in experiments(CONF)
         assert cell(name).name == name
 
 
@@ -572,17 +576,22 @@ def test_training_lengths_share_tokens_segments_and_lengths():
         assert one.eval.stride == one.train.train_len // 16
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*_gpu.yaml")), ids=lambda path: path.stem)
-def test_a_larger_sibling_keeps_its_proportions(path, corpora):
-    small, large = cell(path.stem.removesuffix("_gpu")), cell(path.stem)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name == "stride1" else pytest.mark.slow) for name in names(CONF, "experiment")],
+)
+def test_an_experiment_at_a_larger_scale_keeps_its_proportions(name, corpora):
+    grids = [compose_grid([f"experiment={one}", "seed=0"]) for one in (name, f"{name}_gpu")]
+    small, large = grids[0][0], grids[1][0]
+    assert (small.name, large.name) == (name, f"{name}_gpu")
     factor = large.train.train_len / small.train.train_len
     assert factor == 4
-    for n, m in zip(small.eval.lengths, large.eval.lengths, strict=False):
-        assert m == factor * n
-    assert large.train.batch_size * large.train.train_len == 32_768
-    assert large.eval.stride == (small.eval.stride if small.eval.stride == 1 else factor * small.eval.stride)
-    assert large.model.d_model == 512
+    assert [4 * n for n in small.eval.lengths] == large.eval.lengths
+    assert [4 * n for n in small.eval.windows] == large.eval.windows
+    assert large.train.batch_size == 8 * small.train.batch_size
+    fixed = name == "stride1"  # what its figure is about
+    assert large.eval.stride == (1 if fixed else factor * small.eval.stride)
+    assert large.eval.n_segments == (4 if fixed else 12)
+    assert (large.model.d_model, large.train.max_steps, large.train.lr) == (512, 1500, 1e-3)
     assert (large.model.tie, large.objective, large.data) == (small.model.tie, small.objective, small.data)
-    grids = [compose_grid([f"experiment={one.name}"]) for one in (small, large)]
     assert [(one.scheme, one.seed) for one in grids[0]] == [(one.scheme, one.seed) for one in grids[1]]

@@ -1,43 +1,299 @@
-"""The README shows what is there: tables, code, commands and files."""
+"""The READMEs show what is there: tables, code, options, commands and links; their examples run."""
 
+import importlib.util
+import math
 import re
+import shlex
+import sys
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import torch
+import yaml
+from test_structure import EXPERIMENTS, ROOMS
+
+from extrap.config.compose import CONF, compose_grid
+from extrap.report.answer import answer
+from extrap.results.rows import load_missing, load_rows, load_training
+from extrap.runs.prepare import build_scheme, prepare
+from extrap.runs.run import build_encoder
+from extrap.testing import check_scheme
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+PAGES = {
+    name: (ROOT / name).read_text()
+    for name in ("README.md", *(f"{folder}/README.md" for folder in ("conf", "extrap", "experiments", "results")))
+}
+README = PAGES["README.md"]
+SENTENCES = " ".join(README.split())
+QUOTES = [(page, kind, path) for page, text in PAGES.items() for kind, path in re.findall(r"<!-- (\w+) of (\S+) -->", text)]
 
 
-@pytest.mark.parametrize(("name", "path"), re.findall(r"<!-- (\w+) of (\S+) -->", README))
-def test_what_is_quoted_stands_in_its_file(name, path):
-    quoted = re.search(rf"<!-- {name} of {re.escape(path)} -->\n+(.*?)\n*<!-- end -->", README, re.DOTALL)[1]
-    quoted = re.sub(r"^```\w*\n|\n```$", "", quoted).strip()
-    assert quoted
-    assert quoted in (ROOT / path).read_text()
+def quoted(page: str, kind: str, path: str) -> str:
+    found = re.search(rf"<!-- {kind} of {re.escape(path)} -->\n+(.*?)\n*<!-- end -->", PAGES[page], re.DOTALL)[1]
+    return re.sub(r"^```\w*\n|\n```$", "", found).strip()
+
+
+def cells(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("|")]
+
+
+def test_the_first_page_is_short():
+    assert len(README.splitlines()) <= 140
+
+
+@pytest.mark.parametrize(("page", "kind", "path"), [quote for quote in QUOTES if quote[1] not in ("answer", "file")])
+def test_what_is_quoted_stands_in_its_file(page, kind, path):
+    text = quoted(page, kind, path)
+    assert text
+    assert text in (ROOT / path).read_text()
 
 
 def test_quotes_are_there():
-    assert len(re.findall(r"<!-- \w+ of \S+ -->", README)) >= 4
+    kinds = [kind for _, kind, _ in QUOTES]
+    assert {kind: kinds.count(kind) for kind in kinds} == {"answer": 1, "file": 2, "reference": 1}
+
+
+def test_the_table_is_what_a_sweep_says():
+    """Where a sweep says it of the rows of main, and in the same words."""
+    folder = ROOT / "results" / "main"
+    nothing = pd.DataFrame()
+    rows, missing, training = (load(folder / f"{name}.csv") for load, name in
+                               ((load_rows, "rows"), (load_missing, "missing"), (load_training, "training")))  # fmt: skip
+    lines = answer(rows, missing, training, nothing, nothing).splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("---")) + 1
+    edges = [match.span() for match in re.finditer("-+", lines[first - 1])]
+    said = [[line[start:stop].strip() for start, stop in edges] for line in lines[first : lines.index("", first)]]
+    header, _, *table = cells(quoted("README.md", "answer", "results/main/rows.csv"))
+    assert header == ["scheme", "at L", "4 L", "32 L", "verdict"]
+    assert table == said
+    assert re.split(r" {2,}", lines[first - 2].strip()) == ["scheme", "at L", "x at 512", "x at 4,096", "verdict"]
+
+
+def at_train_len(name: str) -> pd.Series:
+    """Perplexity by scheme, under nonoverlap."""
+    table = pd.read_csv(ROOT / "results" / name / "table.csv").query("protocol == 'nonoverlap' and eval_len == train_len")
+    return table[table["extension"] == "none"].set_index("scheme")["ppl"]
+
+
+def test_numbers_in_sentences_are_those_of_the_tables():
+    main, causal = at_train_len("main"), at_train_len("causal")
+    assert f"at L it is {100 * main['alibi'] / main['rope'] - 100:.0f} % behind RoPE" in SENTENCES
+    assert f"[causal model](results/causal/table.md) {100 * causal['alibi'] / causal['rope'] - 100:.0f} %" in SENTENCES
+    in_encoder, in_causal = (
+        100 * math.log(ppl["unigram"] / ppl["nope"]) / math.log(ppl["unigram"] / ppl["sinusoidal"]) for ppl in (main, causal)
+    )
+    assert f"it gains, in nats, {in_encoder:.0f} % of what sinusoidal positions gain" in SENTENCES
+    assert f"tells something about positions, gains {in_causal:.0f} %" in SENTENCES
+    said = pd.read_csv(ROOT / "results" / "main" / "extrapolates.csv")
+    assert "[no scheme is found to](results/main/pairs.md)" in SENTENCES
+    assert "yes" not in set(said["verdict"])
+    harmed = said[said["verdict"] == "no"].groupby("scheme")["eval_len"].agg(set)
+    assert "at most lengths, RoPE from 16 L on and NoPE at 32 L; the rest, ALiBi" in SENTENCES
+    assert harmed.drop("sinusoidal").to_dict() == {"rope": {2048, 4096}, "nope": {4096}}
+    assert len(harmed["sinusoidal"]) > said["eval_len"].nunique() / 2
+
+
+def test_one_learning_rate_serves_all_schemes():
+    assert "(2e-3, on `markov` 3e-3)" in PAGES["results/README.md"]
+    for path in (ROOT / "results").glob("*/provenance.yaml"):
+        if config := yaml.safe_load(path.read_text()).get("config"):
+            assert config["train"]["lr"] == (3e-3 if path.parent.name == "markov" else 2e-3)
+
+
+# own schemes
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """The scheme of the README, in the place that it names: causal -> scheme."""
+    (_, _, file), (_, _, config) = (quote for quote in QUOTES if quote[1] == "file")
+    (tmp_path / "mine.py").write_text(quoted("README.md", "file", file))
+    name = file.removesuffix(".py").replace("/", ".")
+    spec = importlib.util.spec_from_file_location(name, tmp_path / "mine.py")
+    monkeypatch.setitem(sys.modules, name, module := importlib.util.module_from_spec(spec))
+    spec.loader.exec_module(module)
+    assert config == f"conf/position/{Path(file).stem}.yaml"
+    position = yaml.safe_load(quoted("README.md", "file", config))
+    run = replace(compose_grid(["experiment=quick", "position=rope"])[0], position=position)
+    assert run.scheme == "mine"
+    return partial(build_scheme, run)
+
+
+def test_the_scheme_of_the_readme_is_short_and_what_its_docstring_says(mine, causal):
+    """- slope_(side, h) * log(1 + abs(i - j))"""
+    assert len(quoted("README.md", "file", "extrap/positions/mine.py").splitlines()) <= 25
+    check_scheme(partial(mine, causal), longest=2048)
+    scheme = mine(causal)
+    bias = scheme.score_mod(torch.arange(9))
+    for i, j, h in ((8, 0, 1), (0, 8, 3), (5, 5, 0), (3, 4, 2)):
+        found = bias(torch.tensor(0.5), torch.tensor(0), torch.tensor(h), torch.tensor(i), torch.tensor(j))
+        expected = 0.5 - scheme.slope[int(i > j)][h].item() * math.log(1 + abs(i - j))
+        assert found.item() == pytest.approx(expected, rel=1e-6)
+
+
+# examples
+
+
+def snippets(page: str) -> dict[str, str]:
+    """Comment above it -> Python."""
+    return dict(re.findall(r"<!-- (run [^>]*) -->\n```python\n(.*?)```", PAGES[page], re.DOTALL))
+
+
+def test_rows_are_read_as_the_readme_shows(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    names = {}
+    exec(snippets("results/README.md")["run from the root of the checkout"], names)
+    assert len(names["rows"])
+
+
+def test_a_trained_model_is_read_as_the_readme_shows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where no sweep has been
+    small = snippets("results/README.md")["run after a sweep"].replace(
+        '"experiment=main"', '"experiment=smoke", "data=markov"'
+    )
+    cell = prepare(compose_grid(["experiment=smoke", "data=markov", "position=rope", "seed=0"])[0])
+    cell.config.folder.mkdir(parents=True)
+    torch.save({"model": build_encoder(cell).state_dict(), "history": ()}, cell.config.folder / "model.pt")
+    names = {}
+    exec(small, names)
+    assert names["weights"].shape == (1, 1, 2, 256, 256)
+
+
+def test_every_example_of_python_is_tried():
+    shown = sum(text.count("```python") for text in PAGES.values())
+    tried = sum(len(snippets(page)) for page in PAGES) + sum(kind in ("file", "reference") for _, kind, _ in QUOTES) - 1
+    assert shown == tried
+
+
+# commands
 
 
 def test_make_targets_exist():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"(?:^    |`)make ([a-z-]+)", README, re.MULTILINE))
+    named = {
+        name
+        for text in PAGES.values()
+        for name in re.findall(r"(?:^    (?:\w+=\S+ )?|`(?:\w+=\S+ )?)make ([a-z-]+)", text, re.M)
+    }
     assert named <= targets
-    assert {"sweep", "test", "report", "figures"} <= named
+    assert named >= targets - {"help", "setup", "test-all", "check", "clean"}, "what a user needs is named"
 
 
-def test_files_and_links_exist():
-    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (ROOT / link).exists(), link
-    for path in re.findall(r"^\| `([\w/.]+)`", README, re.MULTILINE):
-        if "/" in path:
-            assert (ROOT / path).exists(), path
+def test_what_is_swept_can_be_chosen():
+    """One run of each sweep with options; experiments alone are composed in test_structure."""
+    sweeps = {line for text in PAGES.values() for line in re.findall(r"make sweep[^#`\n]*", text) if "=..." not in line}
+    chosen = set()
+    for line in sweeps:
+        given = dict(word.split("=", 1) for word in shlex.split(line.replace(",...]", "]"))[2:])
+        assert set(given) <= {"EXPERIMENT", "LAUNCHER", "ARGS"}, line
+        assert (CONF / "experiment" / f"{given.get('EXPERIMENT', 'main')}.yaml").exists(), line
+        assert (CONF / "hydra" / "launcher" / f"{given.get('LAUNCHER', 'local')}.yaml").exists(), line
+        options = [re.sub(r"^(seed|position)=(\w+),.*", r"\1=\2", word) for word in given.get("ARGS", "").split()]
+        options = [word for word in options if not word.startswith("hydra.launcher.") and word != "position=mine"]
+        if options:
+            chosen.add((f"experiment={given.get('EXPERIMENT', 'main')}", "seed=0", "position=rope", *options))
+    assert len(chosen) >= 4
+    for overrides in chosen:
+        assert len(compose_grid([*overrides])) == 1
 
 
-def test_the_map_names_every_module():
-    for module in (ROOT / "extrap").rglob("*.py"):
-        name = module.relative_to(ROOT).as_posix()
-        if module.name != "__init__.py" and module.parent.name == "extrap" and module.name != "errors.py":
-            assert name in README, name
+def test_modules_that_are_started_exist():
+    named = {name for text in PAGES.values() for name in re.findall(r"-m ([a-z]\w*(?:\.\w+)*)", text)}
+    assert "extrap" in named
+    assert all(importlib.util.find_spec(name) for name in named)
+
+
+def slug(heading: str) -> str:
+    return re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", PAGES[page]):
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / path
+        assert target.exists(), link
+        if anchor:
+            assert anchor in {slug(heading) for heading in re.findall(r"^#+ (.*)", target.read_text(), re.M)}, link
+
+
+# the map
+
+
+def section(page: str, title: str) -> str:
+    return re.search(rf"^## {title}\n(.*?)(?=^#|\Z)", PAGES[page], re.DOTALL | re.M)[1]
+
+
+def test_the_map_names_every_room_in_the_order_of_the_data():
+    rooms = [row[0] for row in cells(section("extrap/README.md", "Rooms"))[2:]]
+    assert [re.sub(r"`|/|\.py", "", name) for name in rooms] == [name for name in ROOMS if not name.startswith("__")]
+    for name in rooms:
+        assert (ROOT / "extrap" / name.strip("`")).exists()
+
+
+def test_four_paths_lead_through_eight_files_at_most():
+    text = section("extrap/README.md", "Four paths")
+    assert len(re.findall(r"^\*\*", text, re.M)) == 4
+    files = set(re.findall(r"`(\S+\.py)`", text))
+    assert len(files) <= 8
+    for name, file in re.findall(r"`([\w.]+)`\n?\s*\(`(\S+\.py)`\)", text):
+        assert re.search(rf"(def|class) {name.split('.')[-1]}\b", (ROOT / file).read_text()), f"{name} in {file}"
+        assert name.split(".")[0] in (ROOT / file).read_text()
+
+
+def test_modules_that_the_map_names_exist():
+    for page, text in PAGES.items():
+        for path in re.findall(r"`((?:extrap|experiments|conf|tests)/[\w/]+\.\w+)`", text):
+            assert (ROOT / path).exists() or ("file", path) in {quote[1:] for quote in QUOTES}, f"{page}: {path}"
+
+
+# options
+
+
+def told_options() -> dict[str, list[object]]:
+    """Option -> the values that tables of conf/README.md give it."""
+    told: dict[str, list[object]] = {}
+    for row in cells(PAGES["conf/README.md"]):
+        for option, value in re.findall(r"`(\w+\.\w+)=([^`]*)`", " ".join(row[:3] if len(row) > 2 else row[:1])):
+            told.setdefault(option, []).append(yaml.safe_load(value))
+    return told
+
+
+def test_every_option_is_told_with_its_value():
+    options: dict[str, list[object]] = {}
+    for path in CONF.glob("*/*.yaml"):
+        if path.parent.name not in ("experiment", "scale"):
+            for key, value in yaml.safe_load(path.read_text()).items():
+                if key not in ("_target_", "defaults"):
+                    options.setdefault(f"{path.parent.name}.{key}", []).append(value)
+    assert told_options() == options | {"position.base": [10000.0, 10000.0]}
+
+
+def test_a_config_has_no_other_options():
+    config = asdict(compose_grid(["experiment=main", "position=rope", "seed=0"])[0])
+    groups = {key: value for key, value in config.items() if isinstance(value, dict)}
+    assert {key for key in config if key not in groups} == {"name", "seed"}
+    for key in ("name", "seed"):
+        assert f"| `{key}` |" in PAGES["conf/README.md"]
+    for group in ("model", "train", "eval", "runtime"):
+        assert {f"{group}.{key}" for key in groups[group]} <= set(told_options())
+
+
+@pytest.mark.parametrize("folder", ["position", "experiment", "hydra/launcher", "data"])
+def test_every_choice_is_told(folder):
+    said = set(re.findall(r"[`=]([\w]+)`", PAGES["conf/README.md"])) | set(
+        re.findall(r"`?LAUNCHER=(\w+)", PAGES["conf/README.md"])
+    )
+    names = {path.stem for path in (CONF / folder).glob("*.yaml")}
+    gpu = {name for name in names if name.endswith("_gpu")}
+    assert names - gpu <= said
+    if folder == "experiment":
+        assert names == {path.stem for path in EXPERIMENTS}
+        first = {
+            name for row in cells(section("conf/README.md", "Experiments"))[2:] for name in re.findall(r"`(\w+)`", row[0])
+        }
+        assert names - gpu == first

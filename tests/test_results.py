@@ -11,6 +11,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from marks import slow
 from rows import both_protocols, many, scheme_rows
 
 from experiments.report import draw_all
@@ -19,7 +20,8 @@ from extrap.errors import UserError
 from extrap.files import is_locked, write_atomic
 from extrap.report.report import gather, gather_several, report_again, write_report
 from extrap.report.scored import scored_text
-from extrap.results.folders import claim, differences, finish, refuse_changed, refuse_mixed, refuse_other_config
+from extrap.report.tables import NOTHING
+from extrap.results.folders import RunFolder, differences, refuse_mixed
 from extrap.results.provenance import load_provenance, provenance
 from extrap.results.rows import (
     COLUMNS,
@@ -33,7 +35,7 @@ from extrap.results.rows import (
     load_training,
     save_rows,
 )
-from extrap.stats.statistics import Statistics
+from extrap.stats.pairs import extrapolates, pairs
 
 CONFIG = {
     "seed": 0,
@@ -91,29 +93,30 @@ def test_a_file_left_over_from_a_killed_write_is_no_obstacle(tmp_path):
 
 
 def test_a_folder_belongs_to_one_config(tmp_path):
-    folder = tmp_path / "deep" / "run"
-    claim(folder, CONFIG)
-    assert yaml.safe_load((folder / "config.yaml").read_text()) == CONFIG
-    before = (folder / "config.yaml").stat().st_mtime_ns
-    claim(folder, dict(reversed(CONFIG.items())))  # the order of keys is no difference
-    assert (folder / "config.yaml").stat().st_mtime_ns == before
+    folder = RunFolder(tmp_path / "deep" / "run")
+    folder.claim(CONFIG)
+    assert folder.load_config() == CONFIG
+    before = folder.config.stat().st_mtime_ns
+    folder.claim(dict(reversed(CONFIG.items())))  # the order of keys is no difference
+    assert folder.config.stat().st_mtime_ns == before
     other = CONFIG | {"train": {"lr": 0.1, "max_steps": 20}, "position": {"_target_": "alibi"}}
-    message = refusal(claim, folder, other)
-    assert str(folder) in message
+    message = refusal(folder.claim, other)
+    assert str(folder.path) in message
     for change in ("train.lr: 0.002 -> 0.1", "position._target_: rope -> alibi", "position.base: 10000.0 -> nothing"):
         assert change in message
     assert "max_steps" not in message
-    assert yaml.safe_load((folder / "config.yaml").read_text()) == CONFIG
-    refuse_other_config(tmp_path / "not there", other)
+    assert folder.load_config() == CONFIG
+    RunFolder(tmp_path / "not there").refuse_other_config(other)
 
 
 @pytest.mark.parametrize(
     "value", [1e-3, 1e-05, 2.0e-3, 1e22, 0.1 + 0.2, 2**31 - 1, True, None, "null", "1e-3", "a: b # c", [1, 2]]
 )
 def test_no_value_differs_from_itself_after_a_round_trip(tmp_path, value):
-    claim(tmp_path / "run", {"a": {"b": value}})
-    claim(tmp_path / "run", {"a": {"b": value}})
-    assert "a.b" in refusal(claim, tmp_path / "run", {"a": {"b": "another"}})
+    folder = RunFolder(tmp_path / "run")
+    for _ in range(2):
+        folder.claim({"a": {"b": value}})
+    assert "a.b" in refusal(folder.claim, {"a": {"b": "another"}})
 
 
 @pytest.mark.parametrize(
@@ -136,19 +139,25 @@ def test_differences(old, new, expected):
 # collecting
 
 
+def score(path: Path, rows: pd.DataFrame) -> None:
+    """The end of a run that has these rows."""
+    folder = RunFolder(path)
+    folder.finish({folder.rows: as_csv(rows)})
+
+
 def finished(runs: Path, scheme: str, seed: int, **config: object) -> None:
     """A run folder as a sweep leaves it."""
     folder = runs / f"{scheme}-seed{seed}"
-    claim(folder, CONFIG | {"seed": seed, "position": {"_target_": scheme}} | config)
+    RunFolder(folder).claim(CONFIG | {"seed": seed, "position": {"_target_": scheme}} | config)
     rows = both_protocols({scheme: {128: [1.0 + seed], 256: [2.0 + seed]}})
-    finish(folder, {"eval.csv": as_csv(rows.assign(experiment=runs.name, seed=seed, run=folder.name))})
+    score(folder, rows.assign(experiment=runs.name, seed=seed, run=folder.name))
 
 
 def test_collect_takes_runs_that_differ_in_seed_and_position(tmp_path):
     for scheme in ("rope", "alibi"):
         for seed in (0, 1):
             finished(tmp_path, scheme, seed)
-    claim(tmp_path / "unfinished", CONFIG)
+    RunFolder(tmp_path / "unfinished").claim(CONFIG)
     rows = collect(tmp_path)
     assert list(rows["run"].unique()) == ["alibi-seed0", "alibi-seed1", "rope-seed0", "rope-seed1"]
     assert len(rows) == 4 * 8
@@ -164,7 +173,7 @@ def test_collect_refuses_runs_that_differ_in_more(tmp_path):
 
 
 def test_collect_refuses_where_nothing_is_finished(tmp_path):
-    claim(tmp_path / "run", CONFIG)
+    RunFolder(tmp_path / "run").claim(CONFIG)
     for runs in (tmp_path, tmp_path / "nowhere"):
         assert f"{runs} holds no evaluated run" in refusal(collect, runs)
 
@@ -174,64 +183,13 @@ def lacking(run: str, reason: str) -> str:
     return as_csv(pd.DataFrame([values]))
 
 
-@pytest.mark.parametrize("name", ["eval.csv", "train.csv", "missing.csv", "meta.json", "SHA256SUMS"])
-@pytest.mark.parametrize("change", ["a digit", "nothing left", "gone"])
-def test_a_table_of_a_finished_run_that_was_changed_is_refused(tmp_path, name, change):
-    finished(tmp_path, "rope", 0)
-    run = tmp_path / "rope-seed0"
-    (run / "train.csv").write_text("step,tokens,lr,loss,grad_norm,seconds\n10,1280,0.001,3.5,1.0,0.1\n")
-    tables = {"meta.json": '{"seconds": {"train": 1}}', "missing.csv": lacking("rope-seed0", "out of memory")}
-    finish(run, {**tables, "eval.csv": (run / "eval.csv").read_text()})
-    assert len(collect(tmp_path)) == 8
-    text = (run / name).read_text()
-    if change == "gone":
-        (run / name).unlink()
-    else:
-        (run / name).write_text(text.replace("1", "2", 1) if change == "a digit" else "")
-    if not (run / "eval.csv").exists():
-        assert "no evaluated run" in refusal(collect, tmp_path)
-    else:
-        message = refusal(collect, tmp_path)
-        told = "SHA256SUMS is gone" if (change, name) == ("gone", "SHA256SUMS") else "is not what SHA256SUMS beside it says"
-        assert told in message
-        assert f"remove {run / 'eval.csv'}, and the same sweep makes all of it again" in message
-
-
-@pytest.mark.parametrize("name", ["eval.csv", "missing.csv", "diverged.txt"])
-def test_what_no_digest_tells_of_is_refused(tmp_path, name):
-    """A line of the digests is gone, or a file has come that no run has written."""
-    finished(tmp_path, "rope", 0)
-    run = tmp_path / "rope-seed0"
-    if name == "eval.csv":
-        sums = (run / "SHA256SUMS").read_text().splitlines(keepends=True)
-        (run / "SHA256SUMS").write_text("".join(line for line in sums if "eval.csv" not in line))
-    else:
-        (run / name).write_text(lacking("rope-seed0", "out of memory"))
-    assert f"{run / name} is not what SHA256SUMS beside it says" in refusal(collect, tmp_path)
-
-
 def test_tables_of_another_run_are_refused(tmp_path):
-    """Copied over, as by a slip of the hand: whole, with their digests."""
+    """Copied over, as by a slip of the hand."""
+    runs = tmp_path / "made"
     for seed in (0, 1):
-        finished(tmp_path, "rope", seed)
-    for name in ("eval.csv", "SHA256SUMS"):
-        shutil.copy(tmp_path / "rope-seed1" / name, tmp_path / "rope-seed0" / name)
-    shutil.rmtree(tmp_path / "rope-seed1")  # otherwise its rows are there twice, which is refused too
-    assert f"{tmp_path / 'rope-seed0' / 'config.yaml'} is not what SHA256SUMS" in refusal(collect, tmp_path)
-
-
-def test_what_a_diverged_run_says_is_checked_too(tmp_path):
-    finished(tmp_path, "rope", 0)
-    run = tmp_path / "alibi-seed0"
-    claim(run, CONFIG | {"position": {"_target_": "alibi"}})
-    finish(
-        run, {"missing.csv": lacking("alibi-seed0", "diverged at step 7"), "diverged.txt": "diverged at step 7: loss nan\n"}
-    )
-    assert len(collect(tmp_path)) == 8
-    assert collect_missing(tmp_path)["reason"].tolist() == ["diverged at step 7"]
-    (run / "missing.csv").write_text(lacking("alibi-seed0", "diverged at step 8"))
-    message = refusal(collect, tmp_path)
-    assert f"{run / 'missing.csv'} is not what SHA256SUMS beside it says; remove {run / 'diverged.txt'}, and" in message
+        finished(runs, "rope", seed)
+    shutil.copy(runs / "rope-seed1" / "eval.csv", runs / "rope-seed0" / "eval.csv")
+    assert f"{runs / 'rope-seed0'} holds the rows of made/rope-seed1: give it that name back" in refusal(collect, runs)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +211,7 @@ def copied_run(results: Path) -> None:
     for name in ("rope", "copy"):
         finished(results / "runs" / "made", name, 0)
     copy, rows = (results / "runs" / "made" / f"{name}-seed0" for name in ("copy", "rope"))
-    finish(copy, {"eval.csv": as_csv(load_rows(rows / "eval.csv").assign(run=copy.name))})
+    score(copy, load_rows(rows / "eval.csv").assign(run=copy.name))
 
 
 def test_collect_refuses_the_same_rows_twice(tmp_path):
@@ -284,9 +242,9 @@ def test_the_end_of_a_run_leaves_nothing_of_an_earlier_end(tmp_path):
     for name in ("meta.json", "missing.csv"):
         (run / name).write_text("of a try that was killed")
     (run / "eval.csv").unlink()
-    finish(run, {"diverged.txt": "diverged at step 7: loss nan\n"})
-    assert {path.name for path in run.iterdir()} == {"config.yaml", "SHA256SUMS", "diverged.txt"}
-    refuse_changed(run)
+    folder = RunFolder(run)
+    folder.finish({folder.divergence: "diverged at step 7: loss nan\n"})
+    assert {*run.iterdir()} == {folder.config, folder.divergence}
 
 
 def test_what_a_run_lacks_counts_when_it_is_over(tmp_path):
@@ -357,6 +315,7 @@ def test_an_own_scheme_joins_the_rows_that_stand_there(tmp_path, capsys):
     ]
 
 
+@pytest.mark.slow
 def test_what_is_kept_stays_told_and_gives_way_to_runs_made_here(tmp_path, capsys):
     runs = tmp_path / "runs" / "made"
     other(tmp_path, runs)
@@ -377,9 +336,11 @@ def test_what_is_kept_stays_told_and_gives_way_to_runs_made_here(tmp_path, capsy
     ("changed", "told"),
     [
         ({"data": {"_target_": "stdlib", "sha256": "other"}}, "data.sha256"),
-        ({"train": CONFIG["train"] | {"precision": "fp32"}}, "train.precision: nothing -> fp32"),
-        ({"train": CONFIG["train"] | {"lr": 0.1}}, "train.lr: 0.002 -> 0.1"),
-        ({"eval": {"lengths": [128]}}, "eval.lengths"),
+        *slow(
+            ({"train": CONFIG["train"] | {"precision": "fp32"}}, "train.precision: nothing -> fp32"),
+            ({"train": CONFIG["train"] | {"lr": 0.1}}, "train.lr: 0.002 -> 0.1"),
+            ({"eval": {"lengths": [128]}}, "eval.lengths"),
+        ),
     ],
 )
 def test_rows_of_another_recipe_data_or_precision_are_never_joined(tmp_path, capsys, changed, told):
@@ -401,8 +362,8 @@ def test_other_references_are_another_text(tmp_path, capsys):
     floor = both_protocols({"unigram": {128: [1.0], 256: [2.0]}}).assign(kind="unigram", run="reference", experiment="made")
     shared = {key: value for key, value in CONFIG.items() if key not in ("seed", "position")}
     for nll in (1.0, 1.1):
-        claim(runs / "reference", shared)
-        finish(runs / "reference", {"eval.csv": as_csv(floor.assign(nll_sum=nll * floor["nll_sum"]))})
+        RunFolder(runs / "reference").claim(shared)
+        score(runs / "reference", floor.assign(nll_sum=nll * floor["nll_sum"]))
         if nll == 1.0:
             finished(runs, "rope", 0)
             gather(tmp_path, "made", "the first sweep")
@@ -418,8 +379,10 @@ def two_reports(results: Path, mine: str = "mine", **config: object) -> None:
         for scheme, seed in product(schemes, (0, 1)):
             finished(runs, scheme, seed, **changes)
         floor = both_protocols({"unigram": {128: [1.0], 256: [2.0]}}).assign(kind="unigram", run="reference")
-        claim(runs / "reference", {key: value for key, value in CONFIG.items() if key not in ("seed", "position")} | changes)
-        finish(runs / "reference", {"eval.csv": as_csv(floor.assign(experiment=name))})
+        RunFolder(runs / "reference").claim(
+            {key: value for key, value in CONFIG.items() if key not in ("seed", "position")} | changes
+        )
+        score(runs / "reference", floor.assign(experiment=name))
         folder.mkdir()
         save_rows(folder / "rows.csv", collect(runs))
         save_rows(folder / "training.csv", collect_training(runs))
@@ -493,14 +456,15 @@ def test_reports_with_other_references_or_other_targets_are_not_joined(tmp_path,
 
 def test_a_report_of_runs_that_are_not_finished_says_so(tmp_path):
     runs = tmp_path / "runs" / "made"
-    claim(runs / "rope-seed0", CONFIG)
+    RunFolder(runs / "rope-seed0").claim(CONFIG)
     shared = {key: value for key, value in CONFIG.items() if key not in ("seed", "position")}
-    claim(runs / "reference", shared)
+    RunFolder(runs / "reference").claim(shared)
     floor = both_protocols({"rope": {128: [1.0], 256: [2.0]}}).assign(kind="floor", scheme="floor", run="reference")
-    finish(runs / "reference", {"eval.csv": as_csv(floor)})
+    score(runs / "reference", floor)
     assert f"{runs}: no run is finished yet" in refusal(gather, tmp_path, "made", "a test")
 
 
+@pytest.mark.slow
 def test_a_folder_in_the_place_of_a_table_is_told_before_anything_is_replaced(tmp_path, capsys):
     finished(tmp_path / "runs" / "made", "rope", 0)
     gather(tmp_path, "made", "a test")
@@ -528,7 +492,7 @@ def test_a_report_that_fails_halfway_leaves_the_last_one_as_it_was(tmp_path, cap
     before = {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()}
     run = tmp_path / "runs" / "made" / "rope-seed0"
     rows = load_rows(run / "eval.csv")
-    finish(run, {"eval.csv": as_csv(rows[rows["eval_len"] > 128])})
+    score(run, rows[rows["eval_len"] > 128])
     assert "training length is missing" in refusal(gather, tmp_path, "made", "a test")
     assert {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()} == before
     draw_all(tmp_path)
@@ -547,6 +511,7 @@ def test_a_report_leaves_no_table_of_an_earlier_one(tmp_path, capsys):
     assert message.startswith("TABLE: nothing was scored at lengths=77")
 
 
+@pytest.mark.slow
 def test_a_bad_folder_is_told_in_a_line_and_stops_no_other(tmp_path, capsys):
     rows = many({"a": {128: [1.0], 256: [2.0]}})
     for name in ("a", "b", "c"):
@@ -561,6 +526,7 @@ def test_a_bad_folder_is_told_in_a_line_and_stops_no_other(tmp_path, capsys):
     assert (tmp_path / "claims" / "claims.md").exists()
 
 
+@pytest.mark.slow
 def test_a_report_can_be_made_again_from_its_rows_byte_for_byte(tmp_path, capsys):
     for scheme in ("rope", "alibi"):
         for seed in (0, 1):
@@ -734,7 +700,7 @@ def test_a_single_scheme_is_held_against_its_window(tmp_path):
     nll = {128: [1.0, 1.1], 256: [0.9, 1.0]}
     window = scheme_rows("a", {128: [1.0, 1.1], 256: [1.0, 1.1]}, extension="window", protocol="same_targets")
     rows = pd.concat([scheme_rows("a", nll, protocol="same_targets"), window])
-    written = {path.name for path in write_report(Statistics(rows), tmp_path)}
+    written = {path.name for path in write_report(rows, NOTHING, pairs(rows), extrapolates(rows), tmp_path)}
     assert {"extrapolates.csv", "pairs.md"} <= written
     assert "pairs.png" not in written
     assert list(pd.read_csv(tmp_path / "extrapolates.csv")["eval_len"]) == [256]
@@ -775,7 +741,7 @@ def test_tables_and_pairs_say_which_documents_were_scored(tmp_path):
     rows = many({"a": {128: [1.0, 1.1]}, "b": {128: [2.0, 2.2]}})
     config = {"model": {}, "objective": {}, "eval": {}, "train": {}, "data": {"valid_documents": 7}}
     (tmp_path / "provenance.yaml").write_text(yaml.safe_dump({"command": "made", "config": config}))
-    write_report(Statistics(rows), tmp_path)
+    write_report(rows, NOTHING, pairs(rows), extrapolates(rows), tmp_path)
     for page in ("table.md", "pairs.md"):
         text = " ".join((tmp_path / page).read_text().split())
         assert (

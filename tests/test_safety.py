@@ -15,11 +15,10 @@ from extrap.config.compose import compose_grid
 from extrap.config.specs import target
 from extrap.errors import UserError
 from extrap.files import write_sealed
-from extrap.results.folders import claim
-from extrap.runs.cell import prepare_grid
 from extrap.sweep import sweep as run
+from extrap.sweep.checks import prepare_grid
 from extrap.sweep.sweep import main
-from extrap.train.loop import load_tensors
+from extrap.train.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[1]
 TINY = ["experiment=smoke", "position=rope", "seed=0", "data=markov", "objective=causal"]
@@ -189,7 +188,7 @@ class Malicious:
 @pytest.fixture
 def cell(tmp_path):
     (cell,) = prepare_grid(compose_grid([*TINY, f"runtime.results_dir={tmp_path / 'results'}"]))
-    claim(cell.config.folder, cell.identity)
+    cell.folder.claim(cell.identity)
     return cell
 
 
@@ -202,10 +201,10 @@ def test_a_malicious_checkpoint_is_not_run(tmp_path, cell, name, sealed):
     if sealed:
         write_sealed(path, content.getvalue(), "this run")
         with pytest.raises(UserError, match="other things than weights"):
-            load_tensors(path, "this run")
+            load_checkpoint(path, torch.device("cpu"), "this run")
     else:
         path.write_bytes(content.getvalue())
-        assert load_tensors(path, "this run") is None
+        assert load_checkpoint(path, torch.device("cpu"), "this run") is None
     assert not (tmp_path / "owned").exists()
     torch.load(io.BytesIO(content.getvalue()), weights_only=False)
     assert (tmp_path / "owned").exists(), "it would have run"

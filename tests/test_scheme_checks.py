@@ -15,8 +15,9 @@ from extrap.positions.alibi import Alibi
 from extrap.positions.base import Branch, PositionScheme
 from extrap.positions.local import Local
 from extrap.positions.rope import Rope
-from extrap.runs import cell as cells
-from extrap.runs.cell import prepare_grid
+from extrap.runs.prepare import Run
+from extrap.sweep import checks
+from extrap.sweep.checks import prepare_grid
 from extrap.testing import check_scheme
 
 
@@ -296,15 +297,15 @@ def test_no_length_is_tried_beyond_the_longest():
 
 def test_a_sweep_asks_about_every_scheme_once_unless_its_runs_are_over(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(cells, "check_scheme", lambda build, longest: asked.append((type(build()).__name__, longest)))
+    monkeypatch.setattr(checks, "check_scheme", lambda build, longest: asked.append((type(build()).__name__, longest)))
     grid = compose_grid(["experiment=smoke", "position=rope,alibi", "seed=0,1", f"runtime.results_dir={tmp_path}"])
-    planned = [cells.Cell(config, None, Mlm(), {}, {}, None) for config in grid]
-    cells._check_schemes(planned)
+    planned = [Run(config, None, Mlm(), {}, {}, None) for config in grid]
+    checks._check_schemes(planned)
     assert asked == [("Rope", 128), ("Alibi", 128)]
-    for cell in planned[:2]:
-        cell.config.folder.mkdir(parents=True)
-        (cell.config.folder / "eval.csv").touch()
-    cells._check_schemes(planned)
+    for run in planned[:2]:
+        run.config.folder.mkdir(parents=True)
+        run.folder.rows.touch()
+    checks._check_schemes(planned)
     assert asked[2:] == [("Alibi", 128)]
 
 

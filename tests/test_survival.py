@@ -68,7 +68,7 @@ def assert_survives(moment, results, swept):
     assert not [*results.rglob("*.partial"), *results.rglob(".draft-*")]
 
 
-@pytest.mark.parametrize("moment", moments(3))
+@pytest.mark.parametrize("moment", moments(1))
 def test_a_sweep_killed_at_some_moments_comes_to_the_same_rows(moment, tmp_path, swept):
     assert_survives(moment, tmp_path, swept)
 
@@ -93,6 +93,7 @@ def test_a_killed_worker_ends_its_own_run_alone(tmp_path, swept):
     assert rows(tmp_path) == rows(swept)
 
 
+@pytest.mark.slow
 @ON_LINUX
 def test_workers_end_with_their_sweep(tmp_path):
     folder = tmp_path / "runs" / "smoke" / "rope-seed0"
@@ -106,6 +107,7 @@ def test_workers_end_with_their_sweep(tmp_path):
 # ---- two at once
 
 
+@pytest.mark.slow
 def test_a_second_sweep_on_the_same_folder_is_refused(tmp_path):
     sweep = start(tmp_path, *LONG)
     try:
@@ -141,13 +143,13 @@ def test_a_damaged_checkpoint_is_told_and_made_again(damage, tmp_path, swept):
 
 @pytest.mark.slow
 def test_what_is_damaged_in_a_finished_run_is_told_or_made_again(tmp_path, swept):
-    """One after the other in one folder: changed rows, torn weights and log, a run that says of what no more."""
+    """One after the other in one folder: torn rows, torn weights and log, a run that says of what no more."""
     folder = copy_of(swept, tmp_path) / "runs" / "smoke" / "rope-seed0"
     rows_of_run = (folder / "eval.csv").read_text()
-    (folder / "eval.csv").write_text(rows_of_run[: rows_of_run.rindex("\n", 0, -1) + 1])  # the last row is gone
+    (folder / "eval.csv").write_text(rows_of_run[: rows_of_run.rindex(",")])  # within the last row
     done = run(tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "eval.csv is not what SHA256SUMS beside it says; remove " in done.stderr
+    assert "eval.csv is no table with the columns" in done.stderr
     (folder / "eval.csv").unlink()
     (folder / "model.pt").write_bytes((folder / "model.pt").read_bytes()[:-1])
     (folder / "train.csv").write_bytes(b"step\n\xff\xfe,x\n10,1,")
@@ -292,6 +294,7 @@ def test_a_disk_that_becomes_full_costs_nothing_that_was_finished(small_disk, sw
     assert rows(small_disk) == rows(swept)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_too_small_is_told_before_anything_is_trained(small_disk):
     done = run(small_disk, "model.d_model=256", "model.d_ff=1024", "model.n_layers=4")
     assert done.returncode == 2
@@ -303,6 +306,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_trained(small_disk)
 # ---- what has no number
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_is_told_and_has_no_number(tmp_path):
     done = run(tmp_path, "train.lr=1e20", "position=rope,nope")
     assert done.returncode == 2, "there is nothing to report"

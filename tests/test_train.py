@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from marks import slow
 from torch import nn
 
 from extrap.config.compose import compose_grid
@@ -16,8 +17,9 @@ from extrap.config.schema import Precision
 from extrap.model.encoder import Encoder
 from extrap.positions.absolute import Learned
 from extrap.results.rows import collect_missing
-from extrap.runs.cell import Cell, prepare_grid
+from extrap.runs.prepare import Run
 from extrap.runs.run import build_encoder, execute
+from extrap.sweep.checks import prepare_grid
 from extrap.train import loop as training
 
 TINY = [
@@ -26,11 +28,11 @@ TINY = [
 ]  # fmt: skip
 
 
-def cell(results: Path, *overrides: str) -> Cell:
+def cell(results: Path, *overrides: str) -> Run:
     return prepare_grid(compose_grid([*TINY, f"runtime.results_dir={results}", "position=rope", *overrides]))[0]
 
 
-def loss_on_random_tokens(c: Cell, encoder: Encoder) -> float:
+def loss_on_random_tokens(c: Run, encoder: Encoder) -> float:
     """Text repeats itself, which favours the token that was read; random tokens do not."""
     rng = np.random.default_rng(0)
     batch = c.objective.batch(rng.integers(256, size=(64, 17)), 256, rng)
@@ -57,7 +59,7 @@ def one_thread():
 
 @pytest.mark.parametrize("objective", ["mlm", "causal"])
 @pytest.mark.parametrize("tie", [True, False])
-@pytest.mark.parametrize("d_model", [32, 128, 1024])
+@pytest.mark.parametrize("d_model", [128, *slow(32, 1024)])
 def test_loss_at_the_start_is_log_v(tmp_path, objective, tie, d_model):
     c = cell(tmp_path, f"objective={objective}", f"model.tie={tie}", f"model.d_model={d_model}")
     assert loss_on_random_tokens(c, build_encoder(c)) == pytest.approx(math.log(256), abs=0.12)
@@ -110,14 +112,14 @@ def test_a_run_that_goes_on_with_other_arithmetic_is_told(tmp_path, one_thread, 
     c = cell(tmp_path)
     with monkeypatch.context() as elsewhere:
         before = {"torch": "2.0.0", "device": "cpu", "instructions": "AVX0", "threads": 7}
-        elsewhere.setattr(training, "arithmetic", lambda device: before)
+        elsewhere.setattr("extrap.train.checkpoint.arithmetic", lambda device: before)
         elsewhere.setattr("extrap.runs.run.arithmetic", lambda device: before)
         elsewhere.setattr(Path, "unlink", lambda *a, **k: None)  # its checkpoint stays
         execute(c)
     assert "goes on" not in capsys.readouterr().err
-    (c.config.folder / "eval.csv").unlink()
+    c.folder.rows.unlink()
     if name == "checkpoint.pt":
-        (c.config.folder / "model.pt").unlink()
+        c.folder.weights.unlink()
     execute(c)
     told = capsys.readouterr().err
     stage = "step 10" if name == "checkpoint.pt" else "its trained weights"
@@ -126,7 +128,7 @@ def test_a_run_that_goes_on_with_other_arithmetic_is_told(tmp_path, one_thread, 
     assert "threads 7 -> 1" in told
     assert "from the eighth digit on" in told
     assert told.count("\n") == 1
-    (c.config.folder / "eval.csv").unlink()
+    c.folder.rows.unlink()
     if name == "checkpoint.pt":  # trained to its end here, in one piece as far as its weights know
         execute(c)
         assert capsys.readouterr().err == ""
@@ -137,18 +139,18 @@ def test_a_run_without_a_number_at_the_training_length_is_over_with_its_reason(t
     real = Encoder.logits
     monkeypatch.setattr(Encoder, "logits", lambda self, x: real(self, x) * (1 if self.training else math.nan))
     execute(c)
-    assert c.is_finished
-    assert not (c.config.folder / "eval.csv").exists()
+    assert c.folder.is_finished
+    assert not c.folder.rows.exists()
     missing = collect_missing(c.config.folder.parent)
     assert set(missing["reason"]) == {"not a number at the training length"}
     assert set(missing["eval_len"]) >= set(c.config.eval.lengths)
-    assert (c.config.folder / "diverged.txt").read_text().startswith("not a number at the training length: ")
+    assert c.folder.divergence.read_text().startswith("not a number at the training length: ")
 
 
 def test_meta_tells_what_rounding_hangs_on(tmp_path, one_thread):
     c = cell(tmp_path)
     execute(c)
-    meta = json.loads((c.config.folder / "meta.json").read_text())
+    meta = json.loads(c.folder.meta.read_text())
     assert meta["threads"] == 1
     assert meta["instructions"] == torch.backends.cpu.get_cpu_capability()
     assert meta["torch"] == torch.__version__
@@ -176,7 +178,10 @@ def test_seeds_and_steps_differ(tmp_path):
     assert not torch.equal(build_encoder(c).embedding.weight, build_encoder(other).embedding.weight)
 
 
-@pytest.mark.parametrize("overrides", [[], ["train.precision=fp32"], ["model.dropout=0.2"], ["position=learned"]])
+@pytest.mark.parametrize(
+    "overrides",
+    [["model.dropout=0.2"], *slow([], ["train.precision=fp32"], ["position=learned"])],
+)
 def test_the_same_run_twice_has_the_same_bits(tmp_path, one_thread, overrides):
     a, b = cell(tmp_path / "a", *overrides), cell(tmp_path / "b", *overrides)
     execute(a)
@@ -184,10 +189,10 @@ def test_the_same_run_twice_has_the_same_bits(tmp_path, one_thread, overrides):
     execute(cell(tmp_path / "c", "position=t5", "seed=4"))
     execute(b)
     assert same_bits(weights(a.config.folder), weights(b.config.folder))
-    assert (a.config.folder / "eval.csv").read_bytes() == (b.config.folder / "eval.csv").read_bytes()
+    assert a.folder.rows.read_bytes() == b.folder.rows.read_bytes()
 
 
-@pytest.mark.parametrize("stop_at", [3, 5, 6, 11])
+@pytest.mark.parametrize("stop_at", [6, *slow(3, 5, 11)])
 def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path, one_thread, monkeypatch, stop_at):
     whole, broken = cell(tmp_path / "whole", "model.dropout=0.1"), cell(tmp_path / "broken", "model.dropout=0.1")
     execute(whole)
@@ -202,38 +207,35 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path, one_thread
         patched.setattr(training, "training_batch", until)
         with pytest.raises(KeyboardInterrupt):
             execute(broken)
-    assert not (broken.config.folder / "model.pt").exists()
+    assert not broken.folder.weights.exists()
     steps = []
     monkeypatch.setattr(training, "training_batch", lambda *a: steps.append(a[-1]) or real(*a))
     execute(broken)
     assert steps[0] == 5 * (stop_at // 5), "it goes on from the last checkpoint"
     assert same_bits(weights(whole.config.folder), weights(broken.config.folder))
-    assert (whole.config.folder / "eval.csv").read_bytes() == (broken.config.folder / "eval.csv").read_bytes()
-    without_seconds = [
-        [line.rpartition(",")[0] for line in (c.config.folder / "train.csv").read_text().splitlines()]
-        for c in (whole, broken)
-    ]
+    assert whole.folder.rows.read_bytes() == broken.folder.rows.read_bytes()
+    without_seconds = [[line.rpartition(",")[0] for line in c.folder.log.read_text().splitlines()] for c in (whole, broken)]
     assert without_seconds[0] == without_seconds[1]
 
 
 def test_a_run_killed_while_evaluating_does_not_train_again(tmp_path, one_thread, monkeypatch):
     c = cell(tmp_path)
     execute(c)
-    rows = (c.config.folder / "eval.csv").read_bytes()
-    (c.config.folder / "eval.csv").unlink()
+    rows = c.folder.rows.read_bytes()
+    c.folder.rows.unlink()
     monkeypatch.setattr("extrap.runs.run.train", None)
     execute(c)
-    assert (c.config.folder / "eval.csv").read_bytes() == rows
+    assert c.folder.rows.read_bytes() == rows
 
 
 def test_a_log_that_was_changed_comes_back_with_the_weights(tmp_path, one_thread):
     c = cell(tmp_path)
     execute(c)
-    log = (c.config.folder / "train.csv").read_bytes()
-    (c.config.folder / "train.csv").write_bytes(log.replace(b",", b";"))
-    (c.config.folder / "eval.csv").unlink()
+    log = c.folder.log.read_bytes()
+    c.folder.log.write_bytes(log.replace(b",", b";"))
+    c.folder.rows.unlink()
     execute(c)
-    assert (c.config.folder / "train.csv").read_bytes() == log
+    assert c.folder.log.read_bytes() == log
 
 
 @pytest.mark.parametrize("name", ["checkpoint.pt", "model.pt"])
@@ -241,16 +243,16 @@ def test_weights_of_another_run_are_told_and_not_read(tmp_path, one_thread, monk
     """Copied over, as by a slip of the hand: their shapes fit and each is whole."""
     own, other = cell(tmp_path / "own"), cell(tmp_path / "other", "seed=1")
     execute(own)
-    rows = (own.config.folder / "eval.csv").read_bytes()
-    (own.config.folder / "eval.csv").unlink()
+    rows = own.folder.rows.read_bytes()
+    own.folder.rows.unlink()
     monkeypatch.setattr(Path, "unlink", lambda *a, **k: None)  # its checkpoint stays
     execute(other)
     monkeypatch.undo()
-    (own.config.folder / "model.pt").unlink()
+    own.folder.weights.unlink()
     shutil.copy(other.config.folder / name, own.config.folder / name)
     execute(own)
     assert f"{name} is damaged or of another run" in capsys.readouterr().err
-    assert (own.config.folder / "eval.csv").read_bytes() == rows
+    assert own.folder.rows.read_bytes() == rows
 
 
 def test_divergence_is_told_with_its_step(tmp_path, monkeypatch):
@@ -264,9 +266,9 @@ def test_divergence_is_told_with_its_step(tmp_path, monkeypatch):
 
     monkeypatch.setattr(training, "mean_nll", explode)
     execute(c)
-    assert (c.config.folder / "diverged.txt").read_text().startswith("diverged at step 7: loss inf")
-    assert c.is_finished
-    assert not (c.config.folder / "eval.csv").exists()
+    assert c.folder.divergence.read_text().startswith("diverged at step 7: loss inf")
+    assert c.folder.is_finished
+    assert not c.folder.rows.exists()
     missing = collect_missing(c.config.folder.parent)
     assert set(missing["reason"]) == {"diverged at step 7"}
     assert set(missing["eval_len"]) >= set(c.config.eval.lengths)

@@ -5,7 +5,7 @@ import torch
 
 from extrap.config.compose import compose_grid
 from extrap.errors import UserError
-from extrap.runs.cell import prepare
+from extrap.runs.prepare import prepare
 from extrap.runs.run import build_encoder
 from extrap.runs.trained import attention, load_encoder
 

@@ -12,11 +12,11 @@ from experiments.speed.timings import OURS
 from extrap.config.compose import compose_grid
 from extrap.config.schema import Config, Precision
 from extrap.data.text import Stdlib
-from extrap.model.encoder import Encoder
+from extrap.model.encoder import Encoder, n_in_matrices
 from extrap.objectives import Causal, Mlm, Objective
-from extrap.runs.cell import build_scheme
+from extrap.runs.prepare import build_scheme
 from extrap.train.device import pick_precision
-from extrap.train.loop import TrainingLoss, learning_rate, make_optimizer, train_step, training_batch
+from extrap.train.loop import TrainingBatch, TrainingLoss, learning_rate, make_optimizer, train_step, training_batch
 
 SCHEMES = ("nope", "learned", "sinusoidal", "rope", "alibi", "local", "t5", "kerple")
 OBJECTIVES: dict[str, Objective] = {"mlm": Mlm(), "causal": Causal()}
@@ -32,7 +32,6 @@ TRAINING = [
 # long inputs: two layers, so that plain attention over 65,536 tokens can be waited for; trained for 200,000 tokens
 LONG = [*SHAPE, "train.max_steps=200", "train.warmup_steps=20"]
 WINDOW = 256  # of local attention over long inputs
-Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class Trained(NamedTuple):
@@ -53,9 +52,11 @@ def encoder_of(config: Config, causal: bool, device: torch.device) -> Encoder:
     return Encoder(config.model, build_scheme(config, causal), 257, 256).to(device)
 
 
-def batches_of(config: Config, source: Stdlib, objective: Objective, count: int, device: torch.device) -> list[Batch]:
+def batches_of(
+    config: Config, source: Stdlib, objective: Objective, count: int, device: torch.device
+) -> list[TrainingBatch]:
     made = (training_batch(source, objective, config.train, config.seed, step) for step in range(count))
-    return [(inputs.to(device), index.to(device), targets.to(device)) for inputs, index, targets in made]
+    return [batch.to(device) for batch in made]
 
 
 def training_steps(source: Stdlib, device: torch.device) -> Iterator[Contestant]:
@@ -68,14 +69,15 @@ def training_steps(source: Stdlib, device: torch.device) -> Iterator[Contestant]
             batches = batches_of(config, source, objective, 4, device)
             columns: Row = {
                 "case": "training", "name": OURS, "scheme": config.scheme, "objective": name, "precision": precision.value,
-                "params": sum(parameter.numel() for parameter in encoder.parameters()), "logits": len(batches[0][1]),
-                "tokens": batches[0][0].numel(), "n": config.train.train_len, "flops": flops_of(config, len(batches[0][1])),
+                "params": sum(parameter.numel() for parameter in encoder.parameters()), "logits": len(batches[0].scored),
+                "tokens": batches[0].inputs.numel(), "n": config.train.train_len,
+                "flops": flops_of(config, len(batches[0].scored)),
             }  # fmt: skip
             step = partial(train_step, TrainingLoss(encoder, precision), optimizer, grad_clip=config.train.grad_clip)
             yield Contestant(columns, in_turn(step, batches))
 
 
-def in_turn(step: Callable[[Batch], object], batches: list[Batch]) -> Callable[[], None]:
+def in_turn(step: Callable[[TrainingBatch], object], batches: list[TrainingBatch]) -> Callable[[], None]:
     """Each call takes the next batch."""
     calls = 0
 
@@ -94,7 +96,7 @@ def flops_of(config: Config, n_logits: int) -> float:
     """
     model, train = config.model, config.train
     n_tokens = train.batch_size * train.train_len
-    a_token = model.n_layers * (4 * model.d_model**2 + 2 * model.d_model * model.d_ff + 2 * train.train_len * model.d_model)
+    a_token = model.n_layers * (n_in_matrices(model) + 2 * train.train_len * model.d_model)
     return 3 * 2.0 * (n_tokens * a_token + n_logits * model.d_model * 256)
 
 
@@ -112,8 +114,7 @@ def train_for_a_moment(source: Stdlib, schemes: tuple[str, ...], device: torch.d
         for step in range(config.train.max_steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, config.train)
-            inputs, index, targets = training_batch(source, objective, config.train, config.seed, step)
-            batch = (inputs.to(device), index.to(device), targets.to(device))
+            batch = training_batch(source, objective, config.train, config.seed, step).to(device)
             train_step(model, optimizer, batch, config.train.grad_clip)
         found.append(Trained(config.scheme, name, overrides, encoder.eval()))
     return found

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -50,7 +50,9 @@ class Kind(NamedTuple):
     either: bool = True  # can do without what is its default
 
 
-def peers(model: ModelConfig, batches: dict[str, Batch], device: torch.device, bf16: bool, compiled: bool) -> Iterator[Peer]:
+def peers(
+    model: ModelConfig, batches: Mapping[str, Batch], device: torch.device, bf16: bool, compiled: bool
+) -> Iterator[Peer]:
     """Every peer in every setting, for the objectives of `batches`. Raises UserError where a library is missing.
 
     The first setting of each is its default: float32, the optimizer as it comes. The others are what it can be brought to:

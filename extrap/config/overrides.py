@@ -21,8 +21,8 @@ def as_typed(overrides: list[str], conf: Path) -> list[str]:
 def texts(conf: Path) -> dict[str, bool]:
     """The options that take text, which have text in conf/, and whether they take a list of it."""
     found = {"name": False}
-    for path in sorted(conf.glob("*/*.yaml")):
-        for key, value in (yaml.safe_load(path.read_text()) or {}).items() if path.parent.name != "experiment" else ():
+    for path in sorted(path for path in conf.glob("*/*.yaml") if path.parent.name not in ("experiment", "scale")):
+        for key, value in (yaml.safe_load(path.read_text()) or {}).items():
             items = value if isinstance(value, list) else [value]
             if key not in ("_target_", "defaults") and all(isinstance(item, str) for item in items):
                 found[f"{path.parent.name}.{key}"] = isinstance(value, list)
@@ -43,20 +43,24 @@ def _as_typed(override: str, known: dict[str, bool], conf: Path) -> str:
 
 
 def _quoted_items(text: str) -> str:
-    """Items between commas, those within quotes and brackets apart, each of them quoted."""
-    items, depth, quote = [""], 0, ""
+    return ",".join(_quoted(item) for item in items(text))
+
+
+def items(text: str, between: str = ",") -> list[str]:
+    """What stands between commas, those within quotes and brackets apart."""
+    found, depth, quote = [""], 0, ""
     for c in text:
         if quote:
-            quote = "" if c == quote and not items[-1].endswith("\\") else quote
-        elif c in "'\"" and not items[-1].strip():
+            quote = "" if c == quote and not found[-1].endswith("\\") else quote
+        elif c in "'\"" and not found[-1].strip():
             quote = c
-        elif c == "," and not depth:
-            items.append("")
+        elif c in between and not depth:
+            found.append("")
             continue
         else:
             depth += (c in "([{") - (c in ")]}")
-        items[-1] += c
-    return ",".join(_quoted(item.strip()) for item in items)
+        found[-1] += c
+    return [item.strip() for item in found]
 
 
 def _quoted(item: str) -> str:

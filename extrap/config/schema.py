@@ -1,12 +1,15 @@
-"""The config of one cell as dataclasses, which check what can be checked without the data."""
+"""The config of one run as dataclasses, which check what can be checked without the data."""
 
+import dataclasses
+import math
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from enum import Enum
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from extrap.config.specs import label, without_defaults
+from extrap.config.specs import label, without_defaults, written
 from extrap.config.varied import SWEPT, TOLD, flat, named, slug, values_of, varied
 from extrap.errors import UserError
 from extrap.files import as_path
@@ -27,7 +30,6 @@ class Device(Enum):
 
 
 MOST = 2**31 - 1  # of any count: beyond it, products of two counts leave the whole numbers of 64 bits
-MOST_THREADS = 1024
 NO_EXPERIMENTS = ("runs", "claims", "papers", "speed")  # what else stands below results/
 
 
@@ -78,13 +80,14 @@ class TrainConfig:
 @dataclass
 class EvalConfig:
     protocols: list[str]
-    extensions: list[str]
+    extensions: Any  # conf/ names them, with arguments or without; in a config that is parsed, specs by label
     lengths: list[int]  # tokens
     windows: list[int]  # tokens: the lengths of `sliding`
     stride: int  # tokens, of `sliding`
     n_segments: int
     n_targets: int  # scored by same_targets in each segment
     n_pseudo: int  # of them, masked one at a time by `pseudo`
+    multiples: list[float] = dataclasses.field(default_factory=list)  # of train.train_len; parsed, they are lengths
 
     def __post_init__(self) -> None:
         _at_least(1, "eval", self, "n_segments", "n_targets", "stride", "n_pseudo")
@@ -129,8 +132,6 @@ class RuntimeConfig:
 
     def __post_init__(self) -> None:
         _at_least(1, "runtime", self, "threads", "checkpoint_every")
-        if self.threads > MOST_THREADS:
-            raise UserError(f"runtime.threads: expected at most {MOST_THREADS:,}, found {self.threads}")
         if not self.results_dir.strip() or "\0" in self.results_dir:
             raise UserError(f"runtime.results_dir: expected a folder, found {self.results_dir!r}")
         self.results_dir = str(as_path(self.results_dir))
@@ -138,7 +139,7 @@ class RuntimeConfig:
 
 @dataclass
 class Config:
-    """One cell. position, data and objective are specs: `_target_`, a class of this package, and its arguments."""
+    """The options of one run. position, data and objective are specs: see extrap/config/specs.py."""
 
     name: str  # of the experiment: the folder below results/
     seed: int
@@ -207,18 +208,14 @@ class Config:
     def folder(self) -> Path:
         return Path(self.runtime.results_dir) / "runs" / self.name / self.run
 
-    @property
-    def lock(self) -> Path:
-        """Held by whoever is at work on this run; beside the run folders, which hold results alone."""
-        return self.folder.parent / "locks" / f"{self.run}.lock"
-
-    @property
-    def sweep_lock(self) -> Path:
-        return self.lock.with_name("sweep.lock")
-
     def identity(self) -> dict[str, Any]:
         """All of the config that answers depend on."""
-        plain = asdict(self) | {"data": without_defaults(self.data, "data", "extrap.data")}
+        plain = asdict(self) | {
+            "position": written(self.position),
+            "data": without_defaults(self.data, "data", "extrap.data"),
+        }
+        del plain["eval"]["multiples"]  # its lengths say it
+        plain["eval"]["extensions"] = [*self.eval.extensions]  # a label says all that is not the default
         keys = ("seed", "model", "position", "data", "objective", "train", "eval")
         return {key: plain[key] for key in (*keys, *(["vary"] if self.vary else []))}
 
@@ -226,7 +223,21 @@ class Config:
 def with_varied(configs: list[Config]) -> list[Config]:
     """The configs of a sweep, each told what they differ in, beside what it was told already."""
     vary = sorted({*varied([asdict(config) for config in configs]), *(key for config in configs for key in config.vary)})
-    return [replace(config, vary=vary) for config in configs]
+    return [dataclasses.replace(config, vary=vary) for config in configs]
+
+
+def in_tokens(multiples: list[float], train_len: int) -> list[int]:
+    """These multiples of the training length. Raises UserError where one is no whole number of tokens."""
+    lengths = []
+    for multiple in multiples:
+        exact = Fraction(str(multiple)) * train_len if math.isfinite(multiple) else Fraction(0)
+        if exact.denominator > 1 or not 1 <= exact <= MOST:
+            raise UserError(
+                f"eval.multiples: {multiple:g} x train.train_len={train_len} is {multiple * train_len:g} tokens; expected a "
+                "whole number from 1 to 2**31 - 1 (eval.lengths takes tokens)"
+            )
+        lengths.append(int(exact))
+    return lengths
 
 
 def _at_least(bound: int, group: str, config: object, *fields: str) -> None:

@@ -1,19 +1,31 @@
-"""Specs: `_target_`, a class of this package, and its arguments. From a spec to its object, and to its name in rows."""
+"""Specs: `_target_`, a class of this package, and its arguments. From a spec to its object, and to its name in rows.
 
+A scheme may be of another file, if the command line names it: then `_target_` is an Outside, which no config can make.
+"""
+
+import collections.abc
 import importlib
 import inspect
 import math
 import re
 import sys
+import types
 import typing
+from collections.abc import Mapping
+from inspect import Parameter
 from typing import Any
 
+from extrap.config.outside import Outside
 from extrap.errors import UserError, nearest, one_line
+
+REPEATED = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)  # *args and **kwargs, which have no name to be set by
 
 
 def target(spec: dict[str, Any], option: str, package: str) -> type:
     """The class that a spec names, which must be one of this package: a config cannot name any other code."""
     path = spec.get("_target_")
+    if isinstance(path, Outside):
+        return path.load()
     module, _, name = str(path).rpartition(".")
     if not re.fullmatch(rf"{re.escape(package)}(\.[a-z]\w*)*", module, re.ASCII):
         raise UserError(f"{option}._target_: expected a class of {package}, found {path}")
@@ -32,7 +44,7 @@ def build(spec: dict[str, Any], option: str, package: str, **facts: Any) -> Any:
     Raises UserError for an argument that the class does not have or of another type than its signature says.
     """
     cls = target(spec, option, package)
-    parameters = inspect.signature(cls).parameters
+    parameters = parameters_of(cls, option)
     arguments = {key: value for key, value in facts.items() if key in parameters}
     for key, value in spec.items():
         if key == "_target_":
@@ -50,10 +62,29 @@ def build(spec: dict[str, Any], option: str, package: str, **facts: Any) -> Any:
     for key, parameter in parameters.items():
         if key not in arguments and parameter.default is parameter.empty:
             raise UserError(f"{option}.{key}: is missing; {cls.__name__} needs it")
+    outside = spec["_target_"] if isinstance(spec["_target_"], Outside) else None
+    if outside and (lacks := facts.keys() - arguments.keys()):
+        raise UserError(f"{option}: {outside} takes no {min(lacks)}; expected def __init__(self, {min(lacks)}, ...)")
     try:
-        return cls(**arguments)
+        made = cls(**arguments)
     except (ValueError, RuntimeError) as error:  # torch's own of sizes that cannot be
         raise UserError(one_line(f"{option}: {error}")) from error
+    except Exception as error:
+        if outside:
+            raise UserError(one_line(f"{option}: {outside}: {type(error).__name__}: {error}")) from error
+        raise
+    if outside and (lost := [key for key, value in facts.items() if getattr(made, key, None) is not value]):
+        raise UserError(f"{option}: {outside} keeps no {lost[0]}; expected super().__init__({lost[0]}) in its __init__")
+    return made
+
+
+def parameters_of(cls: type, option: str) -> Mapping[str, Parameter]:
+    """The arguments of a class that have a name, their types as types. Raises UserError where a type cannot be read."""
+    try:
+        parameters = inspect.signature(cls, eval_str=True).parameters
+    except Exception as error:  # whatever evaluating somebody's annotations raises
+        raise UserError(one_line(f"{option}: the types of {cls.__name__}'s arguments cannot be read: {error}")) from error
+    return {key: parameter for key, parameter in parameters.items() if parameter.kind not in REPEATED}
 
 
 def _is_of(package: str, cls: type) -> bool:
@@ -61,34 +92,71 @@ def _is_of(package: str, cls: type) -> bool:
 
 
 def _typed(value: Any, annotation: Any, option: str) -> Any:
-    if annotation is float and type(value) is int and abs(value) <= sys.float_info.max:
-        value = float(value)  # 500000 and 500000.0 are one base
-    wanted = typing.get_origin(annotation) or annotation
-    items = typing.get_args(annotation)
-    fits = type(value) is wanted and (wanted is not list or all(type(item) is items[0] for item in value))
-    if not fits:
-        name, hint = (str(annotation), "; in brackets also when it is but one") if items else (wanted.__name__, "")
-        raise UserError(f"{option}: expected {name}, found {value!r}{hint}")
-    if (type(value) is float and not math.isfinite(value)) or (type(value) is int and abs(value) >= 2**31):
-        raise UserError(f"{option}: expected a finite number, below 2**31 where it is a whole one; found {value}")
-    return value
+    """The value as its type says: 500000 as a float, a list as a tuple. Raises UserError for one of another type."""
+    try:
+        return _fitted(value, annotation, option)
+    except TypeError as error:
+        plain = inspect.isclass(annotation) and not typing.get_args(annotation)
+        name = annotation.__name__ if plain else str(annotation).replace("typing.", "")
+        hint = "; in brackets also when it is but one" if typing.get_origin(annotation) in (list, tuple) else ""
+        raise UserError(f"{option}: expected {name}, found {value!r}{hint}") from error
+
+
+def _fitted(value: Any, annotation: Any, option: str) -> Any:
+    """Raises TypeError for another type than is meant, UserError for a number that is none."""
+    if annotation in (Parameter.empty, Any, object):
+        return value
+    kind, inner = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
+    if kind is typing.Annotated:
+        return _fitted(value, inner[0], option)
+    if kind in (typing.Union, types.UnionType):
+        for one in inner:
+            try:
+                return _fitted(value, one, option)
+            except TypeError:
+                continue
+    elif kind is typing.Literal:
+        if any(type(value) is type(one) and value == one for one in inner):
+            return value
+    elif kind in (list, tuple, collections.abc.Sequence) and isinstance(value, list | tuple):
+        many = kind is not tuple or inner[1:] == (...,) or not inner
+        each = [inner[0] if inner else Any] * len(value) if many else list(inner)
+        if len(each) == len(value):
+            fitted = [_fitted(item, one, option) for item, one in zip(value, each, strict=True)]
+            return fitted if kind is list else tuple(fitted)
+    elif kind is float and type(value) is int and abs(value) <= sys.float_info.max:
+        return float(value)  # 500000 and 500000.0 are one base
+    elif type(value) is kind or (kind is None and value is None):
+        if (kind is float and not math.isfinite(value)) or (kind is int and abs(value) >= 2**31):
+            raise UserError(f"{option}: expected a finite number, below 2**31 where it is a whole one; found {value}")
+        return value
+    raise TypeError
 
 
 def without_defaults(spec: dict[str, Any], option: str, package: str) -> dict[str, Any]:
     """The spec without the arguments that are what they are if not told: with a new option, an old config is what it was."""
-    parameters = inspect.signature(target(spec, option, package)).parameters
+    parameters = parameters_of(target(spec, option, package), option)
     return {key: value for key, value in spec.items() if key not in parameters or value != parameters[key].default}
 
 
-def label(spec: dict[str, Any]) -> str:
-    """How rows name a scheme: the class, the schemes within it, and every argument that is not its default.
+def label(spec: dict[str, Any], option: str = "position", package: str = "extrap.positions") -> str:
+    """How rows name a scheme or an extension: the class, the schemes within it, and every argument that is not its default.
 
     For example rope, rope(base=500000.0), local(rope), local(alibi, window=32).
     """
-    cls = target(spec, "position", "extrap.positions")
-    parameters = inspect.signature(cls).parameters
+    cls = target(spec, option, package)
+    parameters = parameters_of(cls, option)
     shown = [label(value) for value in spec.values() if isinstance(value, dict)]
     for key, value in spec.items():
-        if key in parameters and not isinstance(value, dict) and value != parameters[key].default:
-            shown.append(f"{key}={_typed(value, parameters[key].annotation, f'position.{key}')}")
+        if key in parameters and not isinstance(value, dict):
+            typed = _typed(value, parameters[key].annotation, f"{option}.{key}")
+            if typed != parameters[key].default:
+                shown.append(f"{key}={typed}")
     return cls.__name__.lower() + (f"({', '.join(shown)})" if shown else "")
+
+
+def written(spec: dict[str, Any]) -> dict[str, Any]:
+    """The spec as files hold it: every class by its name."""
+    return {key: written(value) if isinstance(value, dict) else value for key, value in spec.items()} | {
+        "_target_": str(spec["_target_"])
+    }

@@ -2,6 +2,7 @@
 
 import codecs
 import hashlib
+import os
 import platform
 import sysconfig
 from pathlib import Path
@@ -113,8 +114,12 @@ EXCLUDED = {
 def stdlib_files(root: Path) -> list[Path]:
     """The selection of Stdlib, sorted by path."""
 
-    def chosen(path: Path) -> bool:
-        parts = path.relative_to(root).parts
-        return not EXCLUDED.intersection(parts) and not parts[0].startswith(("_sysconfigdata", "config-"))
+    def chosen(name: str, top: bool) -> bool:
+        return name not in EXCLUDED and not (top and name.startswith(("_sysconfigdata", "config-")))
 
-    return sorted(path for path in root.rglob("*.py") if chosen(path))
+    found = []
+    for folder, inner, files in os.walk(root):
+        top = Path(folder) == root
+        inner[:] = [name for name in inner if chosen(name, top)]  # what is left out, such as site-packages, is not walked
+        found += [Path(folder, name) for name in files if name.endswith(".py") and chosen(name, top)]
+    return sorted(found)

@@ -1,5 +1,7 @@
 """The encoder: pre-norm Transformer blocks that know nothing of positions beyond the attend function they are given."""
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,13 +12,6 @@ from extrap.positions.absolute import TABLE_STD
 from extrap.positions.base import PositionScheme
 
 MLP_TOKENS = 8_192  # of a sequence at a time
-
-
-def n_parameters(config: ModelConfig, n_inputs: int, n_outputs: int) -> int:
-    """Of an Encoder, its scheme's left aside, without building it."""
-    d_model = config.d_model
-    block = 4 * d_model**2 + 2 * d_model * config.d_ff + 2 * d_model
-    return (n_inputs + 1 + (0 if config.tie else n_outputs)) * d_model + config.n_layers * block
 
 
 class Block(nn.Module):
@@ -44,6 +39,12 @@ class Block(nn.Module):
         n_batch, seq_len, d_model = x.shape
         qkv: Tensor = self.qkv(self.attn_norm(x)).view(n_batch, seq_len, 3, self.n_heads, d_model // self.n_heads)
         return qkv.permute(2, 0, 3, 1, 4).contiguous()
+
+
+def n_in_matrices(config: ModelConfig) -> int:
+    """The numbers in the matrices of a block, which are the multiplications of a token with them."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in Block(config).parameters() if parameter.dim() == 2)
 
 
 class Encoder(nn.Module):
@@ -105,3 +106,11 @@ class Encoder(nn.Module):
             return self.tied_scale * F.linear(hidden, self.embedding.weight[: self.n_outputs])
         logits: Tensor = self.unembedding(hidden)
         return logits
+
+
+def n_parameters(config: ModelConfig, scheme: PositionScheme, n_inputs: int, n_outputs: int) -> int:
+    """Of an Encoder with this scheme, counted on the meta device, without memory for them: one block stands for all."""
+    with torch.device("meta"):
+        encoder = Encoder(replace(config, n_layers=1), scheme, n_inputs, n_outputs)
+    sizes = (parameter.numel() for parameter in encoder.parameters())
+    return sum(sizes) + (config.n_layers - 1) * sum(parameter.numel() for parameter in encoder.blocks.parameters())

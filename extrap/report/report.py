@@ -21,7 +21,7 @@ from extrap.report.phrases import WIDTH
 from extrap.report.scored import scored_text
 from extrap.report.tables import csv_table, markdown_table
 from extrap.report.typesetting import NONE
-from extrap.results.folders import evaluated, load_config
+from extrap.results.folders import evaluated
 from extrap.results.provenance import join, kept, load_provenance, provenance, refuse_to_lose, with_kept
 from extrap.results.rows import (
     collect,
@@ -47,7 +47,7 @@ def gather(results: Path, name: str, command: str, table: str = "") -> None:
         rows, missing = collect(runs), collect_missing(runs)
         if not (rows["kind"] == "scheme").any():
             raise UserError(_why_nothing(runs, missing))
-        refuse_to_lose(folder, load_config(first / "config.yaml"))
+        refuse_to_lose(folder, first.load_config())
         training = collect_training(runs)
         stay, earlier = kept(folder, rows, missing), None
         if stay:

@@ -1,24 +1,14 @@
-"""Run folders: what stands in them, whose they are, and whether it is what was written. Imports no torch.
+"""Run folders: what stands in them and whose they are. Imports no torch.
 
-results/runs/<experiment>/sweep.yaml   the runs that the last sweep planned, for `make status`
-results/runs/<experiment>/data/    the documents as all runs map them into memory
-results/runs/<experiment>/locks/   held by the sweep and by every run that is at work
+results/runs/<experiment>/<run>/       see RunFolder
 results/runs/<experiment>/reference/   rows of the floors, in the same form; reference-lr=0.002/ where that varies
-results/runs/<experiment>/<run>/
-  config.yaml    what the answers depend on, written first; another config in the same folder is refused
-  train.csv      step, tokens, lr, loss, grad_norm, seconds
-  checkpoint.pt  model, optimizer, step, seconds; replaced atomically, sealed with its SHA-256 and that of the config
-  model.pt       its existence means: trained; sealed likewise, with train.csv in it
-  SHA256SUMS     of config and tables, as `sha256sum --check` reads it: what was changed is refused
-  missing.csv    what has no rows, and why, if anything: out of memory or not a number at a length, diverged in training
-  meta.json      versions, machine, sizes, seconds, memory, SHA-256 of the data
-  eval.csv       one row per (protocol, eval_len, segment); its existence means: evaluated
-  diverged.txt   at which step; its existence means: there is nothing to evaluate
-  error.log      the traceback, if the last try failed
+results/runs/<experiment>/sweep.yaml   the runs that the last sweep planned, for `make status`
+results/runs/<experiment>/data/        the documents as all runs map them into memory
+results/runs/<experiment>/locks/       held by the sweep and by every run that is at work
 """
 
-import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,44 +21,100 @@ from extrap.files import write_atomic
 # in these, and in what their sweep varies, the runs of one experiment may differ: columns of their rows tell them, so that
 # nothing is averaged over them unseen
 MAY_DIFFER = ("seed", "position", "scheme_code")
-OVER = ("eval.csv", "diverged.txt")  # the existence of one means: there is nothing left to do
-WRITTEN = ("config.yaml", "train.csv", "meta.json", "missing.csv", "eval.csv", "diverged.txt")  # and not changed since
-MADE_LATER = ("checkpoint.pt", "model.pt", *OVER)  # than config.yaml
 
 
-def claim(folder: Path, config: dict[str, Any]) -> None:
-    """Makes the folder this config's own. Raises UserError, with the differences, if it holds another config."""
-    refuse_other_config(folder, config)
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "config.yaml").exists():
-        write_atomic(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+class _File:
+    """The path of this name in the folder that it is asked of."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, folder: "RunFolder", _: type) -> Path:
+        return folder.path / self.name
 
 
-def refuse_other_config(folder: Path, config: dict[str, Any]) -> None:
-    path = folder / "config.yaml"
-    if not path.exists() and (made := [name for name in MADE_LATER if (folder / name).exists()]):
-        raise UserError(f"{folder} holds {made[0]} and no config.yaml that says of what; move it out of {folder.parent}")
-    if path.exists() and (changes := differences(load_config(path), config)):
-        other = [change for change in changes if not change.startswith(("code:", "scheme_code:"))]
-        what = "with another config" if other else "of another version of the program"
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run, and what their existence means."""
+
+    path: Path
+    config = _File("config.yaml")  # what the answers depend on, written first; another config in the same folder is refused
+    log = _File("train.csv")  # of training, see train/log.py
+    checkpoint = _File("checkpoint.pt")  # see train/checkpoint.py; replaced while training, removed when weights are there
+    weights = _File("model.pt")  # the run is trained
+    missing = _File("missing.csv")  # what has no rows, and why: out of memory or not a number at a length, diverged
+    meta = _File("meta.json")  # versions, machine, sizes, seconds, memory, SHA-256 of the data
+    rows = _File("eval.csv")  # one per (protocol, eval_len, segment); the run is evaluated
+    divergence = _File("diverged.txt")  # at which step; there is nothing to evaluate
+    error = _File("error.log")  # the traceback, if the last try failed
+
+    @property
+    def lock(self) -> Path:
+        """Held by whoever is at work on this run; beside the folders, which hold results alone."""
+        return self.path.parent / "locks" / f"{self.path.name}.lock"
+
+    @property
+    def is_evaluated(self) -> bool:
+        return self.rows.exists()
+
+    @property
+    def has_diverged(self) -> bool:
+        return self.divergence.exists()
+
+    @property
+    def is_finished(self) -> bool:
+        return self.is_evaluated or self.has_diverged
+
+    def claim(self, config: dict[str, Any]) -> None:
+        """Makes the folder this config's own. Raises UserError, with the differences, if it holds another config."""
+        self.refuse_other_config(config)
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not self.config.exists():
+            write_atomic(self.config, yaml.safe_dump(config, sort_keys=False))
+
+    def refuse_other_config(self, config: dict[str, Any]) -> None:
+        elsewhere = f"move it out of {self.path.parent}"
+        if not self.config.exists():
+            made = [path for path in (self.checkpoint, self.weights, self.rows, self.divergence) if path.exists()]
+            if made:
+                raise UserError(f"{self.path} holds {made[0].name} and no config.yaml that says of what; {elsewhere}")
+        elif changes := differences(self.load_config(), config):
+            other = [change for change in changes if not change.startswith(("code:", "scheme_code:"))]
+            what = "with another config" if other else "of another version of the program"
+            raise UserError(
+                f"{self.path} holds a run {what}: {'; '.join(other or changes)} (found there -> asked for now). "
+                f"Choose another name=..., or {elsewhere}"
+            )
+
+    def load_config(self) -> dict[str, Any]:
+        """Raises UserError where it is damaged or gone."""
+        try:
+            config = yaml.safe_load(self.config.read_text())
+            if isinstance(config, dict):
+                return config
+        except (FileNotFoundError, UnicodeDecodeError, yaml.YAMLError):
+            pass
         raise UserError(
-            f"{folder} holds a run {what}: {'; '.join(other or changes)} (found there -> asked for now). "
-            f"Choose another name=..., or move the folder out of {folder.parent}"
+            f"{self.config} is damaged or gone, expected the config of a run; move its folder out of {self.path.parent}, "
+            "and the run is made again"
         )
 
+    def load_meta(self) -> dict[str, Any]:
+        """Raises UserError where it is damaged or gone."""
+        try:
+            meta = json.loads(self.meta.read_text())
+            if all(isinstance(meta["seconds"][part], int | float) for part in ("train", "evaluate")):
+                return dict(meta)
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        raise UserError(f"{self.meta} is damaged or gone; remove the eval.csv beside it, and its run is scored again")
 
-def load_config(path: Path) -> dict[str, Any]:
-    """The config.yaml of a run. Raises UserError where it is damaged or gone."""
-    try:
-        config = yaml.safe_load(path.read_text())
-        if isinstance(config, dict):
-            return config
-    except (FileNotFoundError, UnicodeDecodeError, yaml.YAMLError):
-        pass
-    raise UserError(
-        f"{path} is damaged or gone, expected the config of a run; move its folder out of {path.parent.parent}, and the "
-        "run is made again"
-    )
+    def finish(self, tables: dict[Path, str]) -> None:
+        """Writes the tables of a run that is over, the last of which says so, and removes those of an earlier end."""
+        for path in {self.missing, self.meta, self.rows, self.divergence} - tables.keys():
+            path.unlink(missing_ok=True)
+        for path, content in tables.items():
+            write_atomic(path, content)
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -78,63 +124,17 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return [f"{k}: {before.get(k, 'nothing')} -> {after.get(k, 'nothing')}" for k in keys if before.get(k) != after.get(k)]
 
 
-def runs_that_are_over(runs: Path) -> list[Path]:
-    """The folders of all runs that are evaluated or have diverged, in the order of their names."""
-    return sorted({path.parent for name in OVER for path in runs.glob(f"*/{name}")})
+def finished(runs: Path) -> list[RunFolder]:
+    """All runs that are evaluated or have diverged, in the order of their names."""
+    return [folder for path in sorted(runs.glob("*")) if (folder := RunFolder(path)).is_finished]
 
 
-def evaluated(runs: Path) -> list[Path]:
-    """The folders of all evaluated runs, in the order of their names. Raises UserError where there is none."""
-    folders = [folder for folder in runs_that_are_over(runs) if (folder / "eval.csv").exists()]
+def evaluated(runs: Path) -> list[RunFolder]:
+    """All evaluated runs, in the order of their names. Raises UserError where there is none."""
+    folders = [folder for folder in finished(runs) if folder.is_evaluated]
     if not folders:
         raise UserError(f"{runs} holds no evaluated run; `make sweep` makes them")
     return folders
-
-
-def load_meta(path: Path) -> dict[str, Any]:
-    """The meta.json of a run. Raises UserError where it is damaged."""
-    try:
-        meta = json.loads(path.read_text())
-        if all(isinstance(meta["seconds"][part], int | float) for part in ("train", "evaluate")):
-            return dict(meta)
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    raise UserError(f"{path} is damaged or gone; remove the eval.csv beside it, and its run is scored again")
-
-
-def finish(folder: Path, tables: dict[str, str]) -> None:
-    """Writes the tables of a run that is over, the last of which says so, and before them the SHA-256 of all of it."""
-    digests = {name: _digest_of(folder / name) for name in ("config.yaml", "train.csv") if (folder / name).exists()}
-    digests |= {name: _sha256(content.encode()) for name, content in tables.items()}
-    write_atomic(folder / "SHA256SUMS", "".join(f"{digest}  {name}\n" for name, digest in digests.items()))
-    for name in set(WRITTEN) - digests.keys():  # of an earlier end
-        (folder / name).unlink(missing_ok=True)
-    for name, content in tables.items():
-        write_atomic(folder / name, content)
-
-
-def refuse_changed(folder: Path) -> None:
-    """Raises UserError if a file of a run that is over is not the one that was written, or was not there at all."""
-    over = next(name for name in OVER if (folder / name).exists())
-    sums = folder / "SHA256SUMS"
-    if not sums.is_file():
-        raise UserError(f"{sums} is gone; remove {folder / over}, and the same sweep makes all of it again")
-    lines = sums.read_text(errors="replace").splitlines()
-    told = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    for name in WRITTEN:
-        if told.get(name) != (_digest_of(folder / name) if (folder / name).exists() else None):
-            raise UserError(
-                f"{folder / name} is not what SHA256SUMS beside it says; remove {folder / over}, and the same sweep makes "
-                "all of it again"
-            )
-
-
-def _digest_of(path: Path) -> str:
-    return _sha256(path.read_bytes()) if path.is_file() else "nothing"
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def common(config: dict[str, Any]) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def refuse_mixed(runs: Path, planned: dict[str, dict[str, Any]] | None = None) -
 
     All of a scheme are of one code, and where what varies is the same, so is what follows from it: the digest of data.
     """
-    configs = {folder.name: load_config(folder / "config.yaml") for folder in runs_that_are_over(runs)} | (planned or {})
+    configs = {folder.path.name: folder.load_config() for folder in finished(runs)} | (planned or {})
     first: dict[str, tuple[str, dict[str, Any]]] = {}
     for run, config in configs.items():
         scheme, vary = {"scheme_code": config.get("scheme_code")}, config.get("vary", [])

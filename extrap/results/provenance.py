@@ -10,17 +10,17 @@ import pandas as pd
 import yaml
 
 from extrap.errors import UserError
-from extrap.results.folders import common, differences, evaluated, load_config, load_meta, refuse_changed, runs_that_are_over
+from extrap.results.folders import common, differences, evaluated, finished
 from extrap.results.rows import GROUP, KEY, TRAINED, collect_missing, load_missing, load_rows, load_training
 
 MADE_BY = (
     "version", "git_commit", "git_dirty", "python", "torch", "device", "instructions", "precision", "threads", "processes",
 )  # fmt: skip
-Run = tuple[str | int, ...]  # the columns RUN
+Labels = tuple[str | int, ...]  # of a run: the columns RUN
 RUN = ["scheme", *GROUP, "seed"]
 
 
-def refuse_to_lose(results: Path, config: dict[str, Any], planned: Collection[Run] = ()) -> None:
+def refuse_to_lose(results: Path, config: dict[str, Any], planned: Collection[Labels] = ()) -> None:
     """Raises UserError if a report of these runs would replace one of another config, or one that holds more.
 
     It may hold other schemes, whose rows are kept (see `kept`), if recipe, data and precision are the same. Another machine
@@ -35,11 +35,7 @@ def refuse_to_lose(results: Path, config: dict[str, Any], planned: Collection[Ru
     if planned:  # a sweep makes the references again
         rows = rows[rows["kind"].isin(TRAINED)]
     runs = results.parent / "runs" / results.name
-    found = [collect_missing(runs)]
-    for folder in runs_that_are_over(runs):
-        refuse_changed(folder)
-        if (folder / "eval.csv").exists():
-            found.append(load_rows(folder / "eval.csv"))
+    found = [collect_missing(runs), *(load_rows(folder.rows) for folder in finished(runs) if folder.is_evaluated)]
     made = {run for table in found for run in _runs_of(table)} | {*planned}
     if lost := sorted(_runs_of(rows) - made):
         changes = differences(_same_numbers(old), _same_numbers(config))
@@ -134,11 +130,11 @@ def with_kept(table: pd.DataFrame, old: pd.DataFrame, runs: list[str]) -> pd.Dat
     return _together([table, old[old["run"].isin(runs)]]) if runs else table
 
 
-def _runs_of(table: pd.DataFrame) -> set[Run]:
+def _runs_of(table: pd.DataFrame) -> set[Labels]:
     return set(table[RUN].drop_duplicates().itertuples(index=False, name=None))
 
 
-def _schemes(runs: set[Run] | list[Run]) -> set[str]:
+def _schemes(runs: set[Labels] | list[Labels]) -> set[str]:
     return {str(run[0]) for run in runs}
 
 
@@ -163,8 +159,8 @@ def provenance(runs: Path, command: str, kept_runs: Sequence[str] = (), earlier:
     Under `kept`, what `earlier` told of the runs that stay of another report.
     """
     folders = evaluated(runs)
-    config = load_config(folders[0] / "config.yaml")
-    metas = [load_meta(folder / "meta.json") for folder in folders if (folder / "meta.json").exists()]
+    config = folders[0].load_config()
+    metas = [folder.load_meta() for folder in folders if folder.meta.exists()]
     made_by = [{key: meta[key] for key in MADE_BY if key in meta} for meta in metas]
     text: str = yaml.safe_dump(
         {

@@ -10,7 +10,7 @@ import pandas as pd
 
 from extrap.errors import UserError, one_line
 from extrap.files import write_atomic
-from extrap.results.folders import evaluated, refuse_changed, refuse_mixed, runs_that_are_over
+from extrap.results.folders import evaluated, finished, refuse_mixed
 
 # what was trained for, on what, and what else varies in its sweep: schemes are compared within, never across
 GROUP = ["objective", "data", "train_len", "setting"]
@@ -34,13 +34,11 @@ def collect(runs: Path) -> pd.DataFrame:
     """
     folders = evaluated(runs)
     refuse_mixed(runs)
-    for folder in runs_that_are_over(runs):
-        refuse_changed(folder)
-    tables = [load_rows(folder / "eval.csv") for folder in folders]
+    tables = [load_rows(folder.rows) for folder in folders]
     for folder, table in zip(folders, tables, strict=True):
-        if (found := table.loc[0, ["experiment", "run"]].tolist()) != [runs.name, folder.name]:
+        if (found := table.loc[0, ["experiment", "run"]].tolist()) != [runs.name, folder.path.name]:
             raise UserError(
-                f"{folder} holds the rows of {'/'.join(found)}: give it that name back, or move it out of {runs}"
+                f"{folder.path} holds the rows of {'/'.join(found)}: give it that name back, or move it out of {runs}"
             )
     rows = pd.concat(tables, ignore_index=True)
     refuse_duplicates(rows, runs)
@@ -49,7 +47,7 @@ def collect(runs: Path) -> pd.DataFrame:
 
 def collect_missing(runs: Path) -> pd.DataFrame:
     """What the runs below results/runs/<experiment> have no rows of, and why."""
-    tables = [load_missing(folder / "missing.csv") for folder in runs_that_are_over(runs)]
+    tables = [load_missing(folder.missing) for folder in finished(runs)]
     tables = [table for table in tables if len(table)]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=MISSING)
 
@@ -63,9 +61,9 @@ def collect_training(runs: Path) -> pd.DataFrame:
     """The training losses of every evaluated run, named as its rows are; loss in nats per scored token of a batch."""
     tables = [pd.DataFrame(columns=TRAINING)]
     for folder in evaluated(runs):
-        if (folder / "train.csv").exists():  # references are not trained
-            run = load_rows(folder / "eval.csv").loc[:0, TRAINING[:-3]]
-            losses = _table(folder / "train.csv", TRAINING[-3:], ["step", "tokens"], ["loss"])
+        if folder.log.exists():  # references are not trained
+            run = load_rows(folder.rows).loc[:0, TRAINING[:-3]]
+            losses = _table(folder.log, TRAINING[-3:], ["step", "tokens"], ["loss"])
             tables.append(run.merge(losses, how="cross"))
     return pd.concat(tables[1:] or tables, ignore_index=True)
 

@@ -1,78 +1,73 @@
 """The digest of the code that answers depend on: rows of different programs are not mixed."""
 
-import ast
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from extrap.config.specs import target
+from extrap.config.outside import Outside, digest_of, imports
 
-# all that stands between a config and its rows, but for the schemes that are not part of an extension
-MODULES = (
-    "config.schema", "config.specs", "config.varied", "data.base", "data.documents", "data.markov", "data.overlap",
-    "data.reading", "data.text", "data.usage", "extensions.controls", "model.attention", "model.encoder", "model.relative",
-    "objectives", "positions.absolute", "positions.base", "positions.local", "runs.cell", "runs.run", "score.evaluate",
-    "score.protocols", "score.references", "train.device", "train.distributed", "train.loop",
-)  # fmt: skip
-PACKAGE = Path(__file__).parents[1]
+NO_ANSWERS = ("extrap", "extrap.errors", "extrap.files", "extrap.runs.digest")
+ROOT = Path(__file__).parents[2]
 # as it was when this process began, which is what it runs, whatever becomes of the files since
 SOURCES = {
-    ".".join(["extrap", *path.relative_to(PACKAGE).with_suffix("").parts]): path.read_text("utf-8", errors="replace")
-    for path in sorted(PACKAGE.rglob("*.py"))
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path.read_text("utf-8", "replace")
+    for path in sorted(ROOT.glob("extrap/**/*.py"))
     if path.is_file() and path.stem.isidentifier()  # editors leave other things beside
 }
 
 
+def reached(modules: Iterable[str], sources: Mapping[str, str], counts: Callable[[str], bool]) -> set[str]:
+    """These modules and all that they import of the program, in the end, and that counts."""
+    found: set[str] = set()
+    ahead = {*modules}
+    while ahead:
+        found |= ahead
+        named = {name for module in ahead for name in imports(sources[module])}
+        ahead = {name for name in named & SOURCES.keys() if counts(name)} - found
+    return found
+
+
+def _answers_depend_on(module: str) -> bool:
+    """All but how results are written, how errors are told, the version, and this."""
+    return not module.startswith("extrap.results") and module not in NO_ANSWERS
+
+
+# all that stands between a config and its rows, but for the schemes that are not part of an extension
+MODULES = reached(
+    ["extrap.runs.run", "extrap.objectives", *(name for name in SOURCES if name.startswith("extrap.data."))],
+    SOURCES,
+    _answers_depend_on,
+)
+
+
 def program_digest() -> str:
     """Of all that every run goes through."""
-    return _digest([f"extrap.{module}" for module in MODULES])
+    return digest_of({module: SOURCES[module] for module in MODULES})
 
 
 def scheme_digest(position: dict[str, Any]) -> str:
     """Of the modules of one scheme: whoever edits a scheme leaves the runs of others valid."""
-    return _digest(scheme_modules(position))
+    return digest_of(_outside(position) | {module: SOURCES[module] for module in scheme_modules(position)})
 
 
-def scheme_modules(position: dict[str, Any]) -> list[str]:
+def scheme_modules(position: dict[str, Any]) -> set[str]:
     """Those of its classes, and what they import of extrap.positions that is not part of every run."""
-    shared = {f"extrap.{module}" for module in MODULES}
-    found: set[str] = set()
-    ahead = {cls.__module__ for cls in _classes(position)}
-    while ahead:
-        found |= ahead
-        named = {name for module in ahead for name in _imports(SOURCES[module])}
-        ahead = {name for name in named & SOURCES.keys() if name.startswith("extrap.positions.")} - found - shared
-    return sorted(found)
+    outside = _outside(position)
+    named = {str(spec["_target_"]).rpartition(".")[0] for spec in _specs(position)} & SOURCES.keys()
+    modules = reached(
+        {*named, *outside}, SOURCES | outside, lambda name: name.startswith("extrap.positions.") and name not in MODULES
+    )
+    return modules & SOURCES.keys()
 
 
-def _imports(source: str) -> Iterator[str]:
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield str(node.module)
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+def _outside(position: dict[str, Any]) -> dict[str, str]:
+    """The sources of schemes from outside, with what they import."""
+    targets = [spec["_target_"] for spec in _specs(position)]
+    return {f"{at}:{name}": source for at in targets if isinstance(at, Outside) for name, source in at.sources().items()}
 
 
-def _classes(spec: dict[str, Any]) -> Iterator[type]:
-    yield target(spec, "position", "extrap.positions")
+def _specs(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield spec
     for value in spec.values():
         if isinstance(value, dict):
-            yield from _classes(value)
-
-
-def _digest(modules: list[str]) -> str:
-    digest = hashlib.sha256()
-    for module in modules:
-        digest.update(f"{module}\0{meaning(SOURCES[module])}\0".encode())
-    return digest.hexdigest()[:16]
-
-
-def meaning(source: str) -> str:
-    """The source without comments, docstrings and layout."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            node.body[0] = ast.Pass()
-    return ast.unparse(tree)
+            yield from _specs(value)

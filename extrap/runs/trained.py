@@ -6,16 +6,16 @@ from torch import Tensor
 from extrap.errors import UserError
 from extrap.model.attention import attend_reference
 from extrap.model.encoder import Encoder
-from extrap.runs.cell import Cell
+from extrap.runs.prepare import Run
 from extrap.runs.run import build_encoder
 
 
-def load_encoder(cell: Cell) -> Encoder:
+def load_encoder(run: Run) -> Encoder:
     """The encoder of a run with its trained weights, on the CPU. Raises UserError if it is not trained here."""
-    path = cell.config.folder / "model.pt"
+    path = run.folder.weights
     if not path.exists():
         raise UserError(f"{path} does not exist; the run is not trained here, `make sweep` does it")
-    encoder = build_encoder(cell)
+    encoder = build_encoder(run)
     encoder.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["model"])
     return encoder.eval()
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from extrap.config.schema import EvalConfig
 from extrap.data.base import HeldOut, Source
-from extrap.extensions.controls import EXTENSIONS
+from extrap.extensions.base import Extension, extensions_of
 from extrap.model.encoder import Encoder
 from extrap.objectives import Batch, Objective
 from extrap.results.rows import SELECTION
@@ -71,18 +71,19 @@ def evaluate(encoder: Encoder, source: Source, objective: Objective, config: Eva
         batches[True] = masked_alone(held_out, source.vocab_size, config)
     scheme, train_len = encoder.scheme, encoder.scheme.geometry.train_len
     plan = reads(config, train_len, objective.causal)
+    extensions = extensions_of(config.extensions)
 
-    def own_sums(extension: str) -> dict[Read, list[np.ndarray] | None]:
+    def own_sums(extension: Extension, changes: bool) -> dict[Read, list[np.ndarray] | None]:
         """Of every read that the scheme, so extended, reaches: what this process scores of it.
 
         [] where the extension changes nothing, None where memory does not suffice.
         """
         sums: dict[Read, list[np.ndarray] | None] = {}
         for turn, (read, scorings) in enumerate(plan.items()):
-            extended = EXTENSIONS[extension](scheme, train_len=train_len, eval_len=read.eval_len)
+            extended = extension(scheme, read.eval_len)
             if extended is None or (extended.max_len is not None and read.eval_len > extended.max_len):
                 continue
-            if extension != "none" and read.eval_len <= train_len:
+            if changes and read.eval_len <= train_len:
                 sums[read] = []
             else:
                 encoder.scheme = extended
@@ -97,10 +98,10 @@ def evaluate(encoder: Encoder, source: Source, objective: Objective, config: Eva
 
     unextended: dict[Read, list[np.ndarray] | None] = {}
     frames, missing = [], []
-    for extension in sorted(config.extensions, key=lambda name: name != "none"):
+    for extension in sorted(extensions, key=lambda name: name != "none"):
         found: dict[tuple[str, int], np.ndarray] = {}  # (protocol, eval_len) -> (2, N): nll_sum and n_tokens
         lacking: dict[tuple[str, int], str] = {}
-        of_processes = distributed.gathered(partial(own_sums, extension))
+        of_processes = distributed.gathered(partial(own_sums, extensions[extension], extension != "none"))
         for read in of_processes[0]:
             sums = together([own[read] for own in of_processes], config.n_segments)
             if sums == []:

@@ -73,7 +73,7 @@ def segment_interval(delta: np.ndarray, n_tokens: np.ndarray, document: np.ndarr
 
     Segments may be units although a book is of a piece, since what counts is not how alike neighbours are but how far the
     mean of an even sample is from that of the whole. In simulated fields and over real books intervals hold the truth in 93
-    to 97 % of all tries; in more where an even sample knows more than its spread admits (experiments/README.md, Pairs).
+    to 97 % of all tries; in more where an even sample knows more than its spread admits (results/README.md, Pairs).
     """
     within = document[1:] == document[:-1]
     ratio = delta.sum(axis=0) / n_tokens.sum()

@@ -4,7 +4,6 @@ python -m extrap.sweep.progress [--results RESULTS] [NAME ...]
 """
 
 import argparse
-import re
 import sys
 import threading
 import time
@@ -19,19 +18,17 @@ from tqdm import tqdm
 from extrap.config.schema import Config
 from extrap.errors import UserError
 from extrap.files import as_path, is_locked, write_atomic
-from extrap.results.folders import load_meta
+from extrap.results.folders import RunFolder
 from extrap.sweep.door import through
+from extrap.train.log import read_log
 
-ENTRY = re.compile(r"^(\d+),.*,(\d+\.?\d*)$", re.MULTILINE)  # of train.csv: its step, and seconds so far
 SECONDS = 1.0  # between looks
 MINUTE = 60.0
 EVALUATION = 0.3  # of the training of a run, until a run has shown what it is
-
-
 STATES = ("done", "diverged", "running", "failed", "waiting")
 
 
-class Run(NamedTuple):
+class Stage(NamedTuple):
     """What the files of a run say about it; `state` is one of STATES."""
 
     name: str
@@ -56,23 +53,21 @@ def save_plan(configs: list[Config], command: str) -> None:
     write_atomic(configs[0].folder.parent / "sweep.yaml", yaml.safe_dump(plan, sort_keys=False))
 
 
-def look(folder: Path, name: str, max_steps: int) -> Run:
-    """The state of one run, from its files alone."""
-    log = (folder / "train.csv").read_text(errors="replace") if (folder / "train.csv").is_file() else ""
-    entries = ENTRY.findall(log)
-    step, seconds = (int(entries[-1][0]), float(entries[-1][1])) if entries else (0, 0.0)
+def look(folder: RunFolder, max_steps: int) -> Stage:
+    """How far a run is, from its files alone."""
+    step, seconds = next(((entry.step, entry.seconds) for entry in read_log(folder.log, last=1)), (0, 0.0))
     told = ""
-    if (folder / "eval.csv").exists():
+    if folder.is_evaluated:
         state, step = "done", max_steps
-    elif (folder / "diverged.txt").is_file():
-        state, told = "diverged", _last_line(folder / "diverged.txt")
-    elif is_locked(folder.parent / "locks" / f"{name}.lock"):
+    elif folder.has_diverged:
+        state, told = "diverged", _last_line(folder.divergence)
+    elif is_locked(folder.lock):
         state = "running"
-    elif (folder / "error.log").is_file():
-        state, told = "failed", _last_line(folder / "error.log")
+    elif folder.error.is_file():
+        state, told = "failed", _last_line(folder.error)
     else:
         state = "waiting"
-    return Run(name, state, step, max_steps, seconds, told)
+    return Stage(folder.path.name, state, step, max_steps, seconds, told)
 
 
 def _last_line(path: Path) -> str:
@@ -98,8 +93,8 @@ class Progress:
         self.stop.set()
         self.thread.join()
 
-    def _look(self) -> list[Run]:
-        return [look(config.folder, config.run, config.train.max_steps) for config in self.configs]
+    def _look(self) -> list[Stage]:
+        return [look(RunFolder(config.folder), config.train.max_steps) for config in self.configs]
 
     def _watch(self) -> None:
         runs = self._look()
@@ -120,7 +115,7 @@ class Progress:
                     told = gone
 
 
-def progress_line(runs: list[Run], already: float, seconds: float) -> str:
+def progress_line(runs: list[Stage], already: float, seconds: float) -> str:
     """How far a sweep is that began `seconds` ago with `already` runs' worth of work done before."""
     done = sum(run.share() for run in runs)
     left = (
@@ -137,7 +132,7 @@ def status(results: Path, name: str) -> str:
         known = ", ".join(sorted(path.parent.name for path in results.glob("runs/*/sweep.yaml"))) or "none"
         raise UserError(f"{folder} holds no sweep; there are {known}")
     planned = _planned(folder / "sweep.yaml")
-    runs = [look(folder / run, run, max_steps) for run, max_steps in planned.items()]
+    runs = [look(RunFolder(folder / run), max_steps) for run, max_steps in planned.items()]
     seconds, evaluation = _pace(folder, [run for run in runs if run.state == "done"], runs)
     lines = []
     for run in runs:
@@ -165,9 +160,9 @@ def _planned(path: Path) -> dict[str, int]:
     raise UserError(f"{path} is damaged, expected the runs of a sweep; the same sweep, started again, writes it")
 
 
-def _pace(folder: Path, done: list[Run], runs: list[Run]) -> tuple[float, float]:
+def _pace(folder: Path, done: list[Stage], runs: list[Stage]) -> tuple[float, float]:
     """Seconds a training step, and how much longer than its training a run takes to be scored as well."""
-    metas = [load_meta(folder / run.name / "meta.json")["seconds"] for run in done]
+    metas = [RunFolder(folder / run.name).load_meta()["seconds"] for run in done]
     trained = sum(run.seconds for run in runs)
     training = sum(one["train"] for one in metas)
     evaluation = sum(one["evaluate"] for one in metas) / training if training else EVALUATION

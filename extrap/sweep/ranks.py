@@ -18,7 +18,8 @@ import torch.distributed as dist
 from extrap.config.schema import Config
 from extrap.errors import UserError
 from extrap.files import write_atomic
-from extrap.runs.cell import Cell, prepare
+from extrap.results.folders import RunFolder
+from extrap.runs.prepare import Run, prepare
 from extrap.runs.run import execute, train_and_evaluate
 from extrap.sweep.worker import give_up
 from extrap.train import distributed
@@ -74,23 +75,23 @@ class Ranks:
             return False
         return True
 
-    def execute_all(self, cells: list[Cell]) -> None:
-        """Of rank 0: all unfinished cells, in order. Raises RuntimeError if another process can no longer take part."""
-        for cell in cells:
-            if cell.is_finished:
+    def execute_all(self, runs: list[Run]) -> None:
+        """Of rank 0: all that are not finished, in order. Raises RuntimeError if another process can no longer take part."""
+        for run in runs:
+            if run.folder.is_finished:
                 continue
             self.in_step = False
-            self.tell(cell.config)
+            self.tell(run.config)
             patience = PATIENCE
             try:
-                execute(cell)
-            except Exception:  # noqa: BLE001  the other cells go on
-                if not (cell.config.folder / "error.log").exists():  # it did not come as far as to write one
-                    give_up(cell.config, traceback.format_exc())
+                execute(run)
+            except Exception:  # noqa: BLE001  the others go on
+                if not run.folder.error.exists():  # else another process has failed, and this one for want of it
+                    give_up(run.config, traceback.format_exc())
                 patience = GRACE
             self.in_step = self.meet(patience)
             if not self.in_step:
-                raise RuntimeError(f"in {cell.config.run} one process failed without the others")
+                raise RuntimeError(f"in {run.config.run} one process failed without the others")
 
     def end(self, code: int) -> None:
         """Of rank 0: lets the others go, or leaves to torchrun those that wait for this process in the middle of a run."""
@@ -122,7 +123,7 @@ class Ranks:
 
     def _leave(self, config: Config, failure: str) -> None:
         """Ends this process, and torchrun then all others, which wait for it in the middle of the run."""
-        log = config.folder / "error.log"
+        log = RunFolder(config.folder).error
         if not log.exists():
             write_atomic(log, failure)
         print(f"\n{config.run}: {failure.splitlines()[-1]} (process {distributed.rank()} alone; {log})", file=sys.stderr)

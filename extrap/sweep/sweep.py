@@ -1,4 +1,4 @@
-"""Runs an experiment: every cell of its sweep that is not finished, and then its report.
+"""Runs an experiment: every run of its sweep that is not finished, and then its report.
 
     python -m extrap experiment=main [any Hydra override ...]
     python -m extrap --help                        # what can be chosen, and every option
@@ -19,7 +19,7 @@ import hydra
 from filelock import Timeout
 from omegaconf import DictConfig
 
-from extrap.config.compose import CONF, compose_grid, compose_launcher, described, parse
+from extrap.config.compose import CONF, compose_sweep, described, parse, with_schemes
 from extrap.config.overrides import as_typed
 from extrap.config.specs import build
 from extrap.errors import UserError
@@ -27,25 +27,25 @@ from extrap.files import locked
 from extrap.sweep.door import through
 
 if TYPE_CHECKING:
-    from extrap.runs.cell import Cell
+    from extrap.runs.prepare import Run
     from extrap.sweep.ranks import Ranks
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name="config")
-def run_cells(composed: DictConfig) -> None:
-    """One cell, as launchers of other packages call it."""
+def run_by_launcher(composed: DictConfig) -> None:
+    """One run, as launchers of other packages call it."""
     from extrap.sweep.worker import run_one
 
     run_one(parse(composed))
 
 
-def _run_by_hydra(overrides: list[str], cell: "Cell") -> None:
-    config = cell.config  # other machines may pick another precision than this one did, and their ~ is another
+def _run_by_hydra(overrides: list[str], run: "Run") -> None:
+    config = run.config  # other machines may pick another precision than this one did, and their ~ is another
     told = [f"runtime.results_dir={config.runtime.results_dir}", f"vary=[{','.join(config.vary)}]"]
     if "train.precision" not in config.vary:
-        told.append(f"train.precision={cell.identity['train']['precision']}")
-    sys.argv[1:] = as_typed([*overrides, *told], CONF)
-    run_cells()
+        told.append(f"train.precision={run.identity['train']['precision']}")
+    sys.argv[1:] = [*overrides, *as_typed(told, CONF)]
+    run_by_launcher()
 
 
 def sweep(overrides: list[str], ranks: "Ranks | None" = None) -> int:
@@ -53,26 +53,28 @@ def sweep(overrides: list[str], ranks: "Ranks | None" = None) -> int:
 
     With `ranks` each run is one of several processes, of which this is the first; otherwise each has a worker process.
     """
-    configs = compose_grid(overrides)
-    launcher = compose_launcher(overrides)
+    configs, launcher, told = compose_sweep(with_schemes(overrides))
     # torch takes a second to import: not before the config is right
-    from extrap.runs.cell import prepare_grid
+    from extrap.sweep.checks import prepare_grid, refuse_idle
 
     # an engine of ours takes the configs as they are; launchers of other packages are Hydra's business
     own = launcher["_target_"].startswith("extrap.")
     engine = build(launcher, "hydra.launcher", "extrap.sweep.engines") if own else None
-    cells = prepare_grid(configs)
-    for remark in cells[0].used.get("remarks", []):
+    runs = prepare_grid(configs)
+    given = {line.partition("=")[0] for line in told}
+    if "eval.extensions" in given or "position" not in given:  # whoever picks schemes need not leave out what is for others
+        refuse_idle(runs)
+    for remark in runs[0].used.get("remarks", []):
         print(remark, file=sys.stderr)
     if engine:
-        run = partial(engine.run, [cell.config for cell in cells if not cell.is_finished])
+        work = partial(engine.run, [run.config for run in runs if not run.folder.is_finished])
     else:
-        run = partial(_run_by_hydra, overrides, cells[0])
+        work = partial(_run_by_hydra, told, runs[0])
     if ranks:
-        run = partial(ranks.execute_all, cells)
+        work = partial(ranks.execute_all, runs)
     try:
-        with locked(configs[0].sweep_lock, seconds=0):
-            return _run_and_report(cells, run, shlex.join(["python", "-m", "extrap", *overrides]))
+        with locked(runs[0].folder.lock.with_name("sweep.lock"), seconds=0):
+            return _run_and_report(runs, work, shlex.join(["python", "-m", "extrap", *overrides]))
     except Timeout as error:
         raise UserError(
             f"another sweep is at work on {configs[0].folder.parent}; wait until it has ended (make status shows how far it "
@@ -80,47 +82,47 @@ def sweep(overrides: list[str], ranks: "Ranks | None" = None) -> int:
         ) from error
 
 
-def _run_and_report(cells: "list[Cell]", run: Callable[[], None], command: str) -> int:
+def _run_and_report(runs: "list[Run]", work: Callable[[], None], command: str) -> int:
     from extrap.report.report import gather
-    from extrap.runs.cell import store_documents
+    from extrap.runs.prepare import store_documents
     from extrap.runs.run import write_references
     from extrap.sweep.progress import Progress, save_plan
 
-    store_documents(cells[0])
-    for cell in {cell.config.references: cell for cell in cells}.values():
-        write_references(cell)
-    configs = [cell.config for cell in cells]
+    store_documents(runs[0])
+    for run in {run.config.references: run for run in runs}.values():
+        write_references(run)
+    configs = [run.config for run in runs]
     save_plan(configs, command)
-    if not all(cell.is_finished for cell in cells):
+    if not all(run.folder.is_finished for run in runs):
         os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, for the lines below
         with Progress(configs):
             try:
-                run()
+                work()
             except KeyboardInterrupt:
-                print(f"\ninterrupted: {_count(cells)}; the same command goes on from there", file=sys.stderr)
+                print(f"\ninterrupted: {_count(runs)}; the same command goes on from there", file=sys.stderr)
                 return 130
             except UserError:
                 raise
             except Exception as error:  # noqa: BLE001  whatever breaks an engine
                 print(f"\nthe sweep broke off: {type(error).__name__}: {error}", file=sys.stderr)
-    for cell in cells:
-        if cell.has_diverged:
-            print(f"{cell.config.run}: {(cell.config.folder / 'diverged.txt').read_text().strip()}", file=sys.stderr)
-    if failed := [cell for cell in cells if not cell.is_finished]:
-        print(f"\n{_count(cells)}; no report was written. Not finished:", file=sys.stderr)
-        for cell in failed:
-            print(f"  {cell.config.run}: {_reason(cell)}", file=sys.stderr)
+    for run in runs:
+        if run.folder.has_diverged:
+            print(f"{run.config.run}: {run.folder.divergence.read_text().strip()}", file=sys.stderr)
+    if failed := [run for run in runs if not run.folder.is_finished]:
+        print(f"\n{_count(runs)}; no report was written. Not finished:", file=sys.stderr)
+        for run in failed:
+            print(f"  {run.config.run}: {_reason(run)}", file=sys.stderr)
         return 1
-    gather(cells[0].config.results.parent, cells[0].config.name, command)
+    gather(runs[0].config.results.parent, runs[0].config.name, command)
     return 0
 
 
-def _count(cells: "list[Cell]") -> str:
-    return f"{sum(cell.is_finished for cell in cells)} of {len(cells)} runs are finished"
+def _count(runs: "list[Run]") -> str:
+    return f"{sum(run.folder.is_finished for run in runs)} of {len(runs)} runs are finished"
 
 
-def _reason(cell: "Cell") -> str:
-    log = cell.config.folder / "error.log"
+def _reason(run: "Run") -> str:
+    log = run.folder.error
     if not log.exists():
         return "was not run to its end; the same command goes on from its last checkpoint"
     return f"{log.read_text().strip().splitlines()[-1]} (the whole of it: {log})"
@@ -132,7 +134,7 @@ def main(argv: list[str], ranks: "Ranks | None" = None) -> int:
 
 
 def _show_help(argv: list[str], ranks: "Ranks | None") -> int:
-    print(f"{__doc__}\n{described([line for line in argv if '=' in line])}")
+    print(f"{__doc__}\n{described(with_schemes([line for line in argv if '=' in line]))}")
     return 0
 
 

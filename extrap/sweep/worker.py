@@ -5,23 +5,23 @@ import traceback
 
 from extrap.config.schema import Config
 from extrap.files import write_atomic
-from extrap.runs.cell import prepare
+from extrap.results.folders import RunFolder
+from extrap.runs.prepare import prepare
 from extrap.runs.run import execute
 
 
 def run_one(config: Config) -> None:
-    """Trains and evaluates one cell; an error ends this run alone, and the sweep looks at its files."""
+    """Trains and evaluates one run; an error ends this run alone, and the sweep looks at its files."""
     try:
         execute(prepare(config, stored=True))
-    except Exception:  # noqa: BLE001  the other cells go on
-        if not (config.folder / "error.log").exists():  # it did not come as far as to write one
-            give_up(config, traceback.format_exc())
+    except Exception:  # noqa: BLE001  the others go on
+        give_up(config, traceback.format_exc())
 
 
 def give_up(config: Config, reason: str) -> None:
     """Leaves the reason where the sweep looks for it, or tells it where the disk has no room for it."""
     try:
         config.folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(config.folder / "error.log", f"{reason.rstrip()}\n")
+        write_atomic(RunFolder(config.folder).error, f"{reason.rstrip()}\n")
     except OSError:
         print(f"{config.run}: {reason.rstrip().splitlines()[-1]}", file=sys.stderr)

@@ -55,22 +55,6 @@ def parallel(model: nn.Module) -> nn.Module:
     return DistributedDataParallel(model) if _several() else model
 
 
-def share(batch: tuple[Tensor, Tensor, Tensor]) -> tuple[tuple[Tensor, Tensor, Tensor], float]:
-    """This process's rows of (inputs, index, targets), and what their mean loss weighs.
-
-    The mean over processes of weight * (mean over own scored tokens) is the mean over all scored tokens of the batch,
-    however many of them each process has.
-    """
-    inputs, index, targets = batch
-    n_rows, seq_len = inputs.shape
-    first, last = (n_rows * r // n_processes() for r in (rank(), rank() + 1))
-    if last - first == n_rows:
-        return batch, 1.0
-    own = (index >= first * seq_len) & (index < last * seq_len)
-    part = (inputs[first:last], index[own] - first * seq_len, targets[own])
-    return part, n_processes() * len(part[1]) / len(index)
-
-
 def mean(value: Tensor) -> Tensor:
     """Over processes; all of them must call it."""
     if _several():

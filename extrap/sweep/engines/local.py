@@ -29,7 +29,7 @@ class Local:
         context = multiprocessing.get_context("forkserver")
         # schemes, too: a run is of the program as it was when the sweep began; the optimizer would import the last of them
         schemes = sorted({module for config in configs for module in scheme_modules(config.position)})
-        modules = ["extrap.runs.digest", *(f"extrap.{name}" for name in MODULES), *schemes]
+        modules = ["extrap.runs.digest", *sorted(MODULES), *schemes]
         context.set_forkserver_preload([*modules, "hydra", "extrap.sweep.engines.local", "torch._dynamo"])
         waiting, free = list(configs), places(configs[0], self.n_jobs)
         running: dict[ForkServerProcess, tuple[Config, str | None]] = {}

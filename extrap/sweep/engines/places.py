@@ -7,6 +7,7 @@ import tempfile
 import torch
 
 from extrap.config.schema import Config
+from extrap.model.encoder import n_in_matrices
 from extrap.score.evaluate import FORWARD_TOKENS
 from extrap.train.device import cores, pick_device
 
@@ -31,7 +32,7 @@ def bytes_needed(config: Config) -> int:
     """A generous guess at what a run takes of a GPU: weights, gradients, Adam's moments, what a step keeps, CUDA itself."""
     model, train = config.model, config.train
     width = 16 * model.d_model + 4 * model.d_ff  # numbers that a layer keeps of a token
-    weights = model.n_layers * model.d_model * (4 * model.d_model + 2 * model.d_ff)
+    weights = model.n_layers * n_in_matrices(model)
     step = train.batch_size * train.train_len * model.n_layers * width
     longest = max(*config.eval.lengths, FORWARD_TOKENS) * width
     return CUDA_BYTES + 2 * 4 * (4 * weights + max(step, longest))

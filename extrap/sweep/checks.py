@@ -1,0 +1,170 @@
+"""All that refuses the grid of a sweep, before anything is trained."""
+
+import shutil
+from functools import partial
+from tempfile import TemporaryFile
+
+import torch
+
+from extrap.config.schema import Config
+from extrap.errors import UserError, nearest, one_line
+from extrap.extensions.base import extensions_of
+from extrap.model.encoder import n_parameters
+from extrap.results.folders import refuse_mixed
+from extrap.results.provenance import Labels, refuse_to_lose
+from extrap.results.rows import GROUP
+from extrap.runs.prepare import Run, build_scheme, prepare_all
+from extrap.score.protocols import PROTOCOLS
+from extrap.score.references import labels
+from extrap.testing import check_scheme
+from extrap.train import distributed
+from extrap.train.device import physical_memory, pick_device
+
+
+def prepare_grid(configs: list[Config]) -> list[Run]:
+    """All runs, each of them checked. Raises UserError for the first thing that is wrong anywhere."""
+    _check_names(configs)
+    runs = prepare_all(configs)
+    for run in runs:
+        _check(run)
+    _check_schemes(runs)
+    refuse_mixed(configs[0].folder.parent, {run.config.run: run.identity for run in runs})
+    refuse_to_lose(configs[0].results, runs[0].identity, {_labelled(config) for config in configs})
+    _check_disk(runs)
+    _check_writable(configs[0])
+    return runs
+
+
+def _labelled(config: Config) -> Labels:
+    columns = labels(config)
+    return config.scheme, *(columns[column] for column in GROUP), config.seed
+
+
+def _check_names(configs: list[Config]) -> None:
+    seen: dict[str, Config] = {}
+    for config in configs:
+        if config.results != configs[0].results:
+            raise UserError(
+                "a sweep has one report: expected one name and runtime.results_dir for all its runs, found "
+                f"{configs[0].results} and {config.results}"
+            )
+        try:
+            config.folder.exists()
+        except OSError as error:
+            raise UserError(f"{config.folder}: no folder can have this name ({error.strerror})") from error
+        other = seen.setdefault(config.run, config)
+        if other is not config:
+            raise UserError(
+                f"two runs of this sweep would share the run folder {config.folder}: nothing that rows would show tells "
+                "them apart; give each value once, or a sweep of its own, with another name=..."
+            )
+
+
+def _check(run: Run) -> None:
+    config, objective = run.config, run.objective
+    for protocol in config.eval.protocols:
+        if protocol not in PROTOCOLS:
+            raise UserError(f"eval.protocols: no protocol {protocol}; {nearest(protocol, PROTOCOLS)}")
+    if "pseudo" in config.eval.protocols and objective.causal:
+        raise UserError("eval.protocols: pseudo masks tokens one at a time; expected objective=mlm, found a causal one")
+    longest, train_len = max(config.eval.lengths), config.train.train_len
+    if "position" in config.eval.protocols and not objective.causal and longest < 2 * train_len:
+        raise UserError(
+            "eval.lengths: position counts tokens from the nearer end of the longest; to reach the training length "
+            f"expected at least 2 * train.train_len={2 * train_len} among them, found {config.eval.lengths}"
+        )
+    extensions_of(config.eval.extensions)  # which refuse what they cannot be
+    n_scored = objective.scored_share * config.eval.n_targets * config.eval.n_segments
+    if "same_targets" in config.eval.protocols and n_scored < 10:
+        raise UserError(
+            f"eval.n_targets: {config.eval.n_targets} targets in each of {config.eval.n_segments} segments come to about "
+            f"{n_scored:.0f} scored tokens, expected at least 10: raise eval.n_targets or eval.n_segments"
+        )
+    if config.train.batch_size < distributed.n_processes():
+        raise UserError(
+            f"train.batch_size: expected at least one sequence a process, found {config.train.batch_size} for "
+            f"{distributed.n_processes()} processes; start fewer"
+        )
+    _check_memory(run)
+    run.folder.refuse_other_config(run.identity)
+
+
+def _check_schemes(runs: list[Run]) -> None:
+    """Each scheme once in each setting, unless all its runs are over."""
+    checked: set[Labels] = set()
+    for run in runs:
+        config = run.config
+        if (of := _labelled(config)[:-1]) not in checked and not run.folder.is_finished:
+            checked.add(of)
+            check_scheme(partial(build_scheme, config, run.objective.causal), max(config.eval.lengths))
+
+
+def refuse_idle(runs: list[Run]) -> None:
+    """Raises UserError for an extension that does nothing for any scheme of the sweep."""
+    schemes = {_labelled(run.config)[:-1]: (run.config, build_scheme(run.config, run.objective.causal)) for run in runs}
+    asked, useful = dict[str, None](), set()
+    for config, scheme in schemes.values():
+        for label, extension in extensions_of(config.eval.extensions).items():
+            asked[label] = None
+            useful |= {label} if extension(scheme, max(config.eval.lengths)) else set()
+    if idle := [label for label in asked if label not in useful]:
+        named = " or ".join(dict.fromkeys(config.scheme for config, _ in schemes.values()))
+        raise UserError(
+            f"eval.extensions: {idle[0]} does not apply to {named}, or changes nothing; leave it out, or add a scheme that it "
+            "is for"
+        )
+
+
+def _check_memory(run: Run) -> None:
+    """Only what plainly cannot fit is refused: weights and tokens, without all that is computed from them."""
+    config, n_params = run.config, _n_params(run)
+    on_gpu = pick_device(config.runtime.device).type != "cpu"  # where gradients and the two moments of AdamW are then
+    batch, held_out = config.train.batch_size * config.train.train_len, config.eval.n_segments * max(config.eval.lengths)
+    memory = physical_memory()
+    for option, what, size in (
+        ("model", f"{n_params:,} parameters", n_params * (4 if on_gpu else 16)),
+        ("train.batch_size", f"batches of {batch:,} tokens", 8 * batch),
+        ("eval.n_segments", f"{held_out:,} held-out tokens", 8 * held_out),
+    ):
+        if size > memory:
+            raise UserError(
+                f"{option}: {what} take {size / 2**30:,.0f} GiB and more, this machine has {memory / 2**30:,.0f} GiB"
+            )
+
+
+def _n_params(run: Run) -> int:
+    """Without the memory for them. Raises UserError for what the scheme refuses."""
+    config, source, objective, *_ = run
+    try:
+        with torch.device("meta"):  # sizes alone
+            scheme = build_scheme(config, objective.causal)
+    except UserError as error:
+        if not isinstance(error.__cause__, RuntimeError):
+            raise
+        scheme = build_scheme(config, objective.causal)  # it may look at numbers while it is built
+    try:
+        return n_parameters(config.model, scheme, objective.n_inputs(source.vocab_size), source.vocab_size)
+    except RuntimeError as error:  # torch's own of a matrix with more numbers than it can count
+        raise UserError(one_line(f"model: {error}")) from error
+
+
+def _check_disk(runs: list[Run]) -> None:
+    """Weights of all runs to come, and of one at least a checkpoint while it replaces the one before."""
+    sizes = [4 * _n_params(run) for run in runs if not run.folder.is_finished]
+    needed = sum(sizes) + 6 * max(sizes, default=0)
+    place = next(folder for folder in runs[0].config.folder.parents if folder.exists())
+    disk = shutil.disk_usage(place)
+    if disk.free < needed and disk.total:  # what has no size is no disk
+        raise UserError(
+            f"runtime.results_dir: weights and checkpoints take {needed / 2**20:,.0f} MiB, {place} has "
+            f"{disk.free / 2**20:,.0f} MiB free; make room or choose another place"
+        )
+
+
+def _check_writable(config: Config) -> None:
+    for folder in (config.results, config.folder.parent):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise UserError(f"runtime.results_dir: cannot write to {folder} ({error.strerror})") from error

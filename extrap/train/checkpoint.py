@@ -1,0 +1,64 @@
+"""Weights on disk: sealed with the identity of their run, told when damaged, and never more than numbers."""
+
+import io
+import pickle
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from extrap.errors import UserError
+from extrap.files import Damaged, read_sealed, write_sealed
+from extrap.train import distributed
+from extrap.train.device import arithmetic
+from extrap.train.log import Entry
+
+
+class History(NamedTuple):
+    """Of a training, from its first step on, whatever interrupted it."""
+
+    seconds: float
+    log: list[Entry]
+    processes: int  # the most that took part
+
+
+def save_checkpoint(path: Path, state: dict[str, Any], history: History, device: torch.device, of: str) -> None:
+    """Weights and what else `state` holds, with their history; `of` says of what run."""
+    buffer = io.BytesIO()
+    plain = (history.seconds, [tuple(entry) for entry in history.log], history.processes)
+    torch.save(state | {"history": plain, "arithmetic": arithmetic(device)}, buffer)
+    write_sealed(path, buffer.getvalue(), of)
+
+
+def load_checkpoint(path: Path, device: torch.device, of: str) -> tuple[dict[str, Any], History] | None:
+    """What was saved; None if there is nothing. A damaged file, or one of another run, is told and removed.
+
+    Raises UserError for one that holds other things than numbers.
+    """
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(read_sealed(path, of)), map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        return None
+    except Damaged as error:
+        if distributed.rank() == 0:
+            print(f"{error}; what it held is trained again", file=sys.stderr)
+            path.unlink(missing_ok=True)
+        return None
+    except pickle.UnpicklingError as error:  # it would run code, or was made by something else
+        raise UserError(f"{path} holds other things than weights, and is not read; remove it") from error
+    stage = f"step {state['step']}" if "step" in state else "its trained weights"
+    _tell_other_arithmetic(path.parent.name, stage, state["arithmetic"], device)
+    seconds, log, processes = state["history"]
+    return state, History(seconds, [Entry(*entry) for entry in log], processes)
+
+
+def _tell_other_arithmetic(run: str, stage: str, before: dict[str, Any], device: torch.device) -> None:
+    """A line where a run goes on otherwise than it began: its rows are then not those of an undisturbed one to the bit."""
+    changed = [f"{key} {before[key]} -> {value}" for key, value in arithmetic(device).items() if before[key] != value]
+    if changed and distributed.rank() == 0:
+        print(
+            f"{run} goes on from {stage} with {', '.join(changed)}: sums are rounded in another order, and its rows may "
+            "differ from the eighth digit on from those of a run that nothing has stopped",
+            file=sys.stderr,
+        )
