@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from rows import both_protocols, forced, many, scheme_rows, shuffled, with_floor
 
+from extrap.report import phrases
 from extrap.report.answer import answer
 from extrap.report.phrases import WIDTH, shortened
 from extrap.report.report import in_letters_of
@@ -286,3 +287,13 @@ def test_a_single_scheme_is_about_this_text_alone_too():
     window = both_protocols({"A": around(1.5, 1.5, 1.5)}, extension="window")
     one = pd.concat([rows, window]).query("document == 'document-0'")
     assert "decided about this text" in said(one)
+
+
+def test_a_report_computes_each_statistic_once():
+    """What makes a report asks for statistics, and computes none."""
+    found = Statistics(many({"a": around(1.0, 1.1), "b": around(1.2, 1.3)}))
+    for name in ("summary", "floor", "null", "pairs", "extrapolates", "ranked"):
+        assert getattr(found, name) is getattr(found, name), name
+    for path in Path(phrases.__file__).parent.glob("*.py"):
+        made = re.findall(r"\b(summarise|against_floor|early_token_null|compare|pairs|extrapolates)\(", path.read_text())
+        assert not made, path

@@ -115,6 +115,18 @@ def test_half_width_is_that_of_the_t_interval(values):
     assert half_width(np.array(values)) == pytest.approx(expected, rel=1e-12)
 
 
+def test_groups_have_the_intervals_of_their_own_values():
+    values = pd.DataFrame({"of": ["a", "b", "a", "c", "a", "b"], "value": [1.0, 5.0, 2.5, 7.0, 2.0, 5.5]})
+    found = over_seeds(values.groupby("of")["value"])
+    for name, group in values.groupby("of"):
+        alone = over_seeds(group["value"])
+        assert (found.mean[name], found.n[name]) == (pytest.approx(alone.mean), alone.n)
+        assert [found.low[name], found.high[name]] == pytest.approx([alone.low, alone.high], nan_ok=True)
+        assert found.half[name] == pytest.approx(alone.half, nan_ok=True)
+        assert found.exp().high[name] == pytest.approx(np.exp(alone.high), nan_ok=True)
+    assert np.isnan(found.low["c"]), "a single value"
+
+
 def test_one_seed_has_no_interval():
     assert np.isnan(half_width(np.array([1.0])))
     line = cell(summarise(scheme_rows("a", {128: [1.0]})), "a", 128)

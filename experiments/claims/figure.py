@@ -19,6 +19,8 @@ from extrap.results.rows import rounded
 # blue and vermilion of Okabe and Ito are told apart by the colour-blind, and stand beside the word anyway
 COLOURS = {CONFIRMED: "#0072B2", REFUTED: "#D55E00", UNDECIDED: "0.35", OUT_OF_SCOPE: "0.6"}
 MARKERS = {CODE: "o", PROSE: "s", FLOOR: "^"}
+DIAMOND: dict[str, Any] = {"marker": "D", "markerfacecolor": "white", "markersize": 4.5}
+SHADE: dict[str, Any] = {"color": "0.95", "zorder": -2, "clip_on": False, "linewidth": 0}
 FACTORS = (1.01, 1.1, 2, 20, 100)
 LINE, GAP, TOP, BOTTOM = 0.145, 0.09, 0.62, 0.5  # inches
 LEFT, WIDTH = 0.4, 0.36  # of the figure, what the axis takes
@@ -44,16 +46,7 @@ def board(table: pd.DataFrame, claims: tuple[Claim, ...]) -> Figure:
         for i, ((claim, decided, title), tall) in enumerate(zip(blocks, heights, strict=True)):
             draw_block(axes, claim, decided, title, top, edge)
             if i % 2:
-                axes.axhspan(
-                    top,
-                    top + tall,
-                    xmin=-LEFT / WIDTH,
-                    xmax=(1 - LEFT) / WIDTH,
-                    color="0.95",
-                    zorder=-2,
-                    clip_on=False,
-                    linewidth=0,
-                )
+                axes.axhspan(top, top + tall, -LEFT / WIDTH, (1 - LEFT) / WIDTH, **SHADE)
             top += tall
         for x, name in ((1.05, "verdict"), (1.33, "effect (claim)")):
             words(axes, x, -1.4 * LINE, name, color="0.35")
@@ -111,7 +104,7 @@ def draw_published(axes: Axes, row: Any, y: float, edge: float) -> None:
         ends = [np.clip(margin(row, v), -edge, edge) for v in (row.published_low, row.published_high)]
         middle = np.clip(margin(row, row.published), -edge, edge)
         axes.plot(ends, [y, y], color="0.2", linewidth=0.7, zorder=1)
-        axes.plot(middle, y, "D", color="0.2", markerfacecolor="white", markersize=4.5, markeredgewidth=0.8, zorder=3)
+        axes.plot(middle, y, color="0.2", linestyle="none", markeredgewidth=0.8, zorder=3, **DIAMOND)
 
 
 def margin(row: Any, shown: float) -> float:
@@ -125,14 +118,6 @@ def legend(figure: Figure, height: float) -> None:
         Line2D([], [], color="0.35", marker=marker, linewidth=1.3, markersize=4.5, label=f"ours, {text}")
         for text, marker in MARKERS.items()
     ]
-    theirs = Line2D(
-        [], [], color="0.2", marker="D", markerfacecolor="white", linewidth=0.7, markersize=4.5, label="published"
-    )
-    figure.legend(
-        handles=[*marks, theirs],
-        loc="upper left",
-        bbox_to_anchor=(0.0, 1 - 0.02 / height),
-        ncols=4,
-        frameon=False,
-        fontsize=7,
-    )
+    marks.append(Line2D([], [], color="0.2", label="published", linewidth=0.7, **DIAMOND))
+    place = (0.0, 1 - 0.02 / height)
+    figure.legend(handles=marks, loc="upper left", bbox_to_anchor=place, ncols=4, frameon=False, fontsize=7)

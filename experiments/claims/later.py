@@ -63,10 +63,7 @@ LATER = (
         "Their mask works by blocks, ours by token. In longer pieces fewer tokens are early ones, which pays for a part of "
         "what the mask costs, in theirs as in ours. At 4 L, RoPE without a mask has 1.4 to 11.5 times its perplexity at L "
         "in papers' tables: twice is asked for, not 11.5 times.",
-        (
-            at_least(Term("rope", 4) / Term("rope"), 2),
-            at_most(Term("rope", 4, "window") / Term("rope"), 1.005),
-        ),
+        (at_least(Term("rope", 4) / Term("rope"), 2), at_most(Term("rope", 4, "window") / Term("rope"), 1.005)),
         CAUSAL,
         (Published("sun2022lex", ("2",)), Published("sun2022lex", ("ablation",), metric="ratio")),
     ),
@@ -94,10 +91,7 @@ LATER = (
         "a causal NoPE more than 5 % behind, or a masked one less than twice as bad",
         "36 times needs a large vocabulary: of 256 bytes, counting them alone leaves about 20 to choose from. Their models "
         "are far larger, and a causal mask tells where a token is only to a model that has learned to count.",
-        (
-            at_most(Term("nope") / Term("sinusoidal"), 1.05),
-            at_least(masked("nope") / masked("sinusoidal"), 2),
-        ),
+        (at_most(Term("nope") / Term("sinusoidal"), 1.05), at_least(masked("nope") / masked("sinusoidal"), 2)),
         BOTH,
         (Published("haviv2022nope", ("4",)),),
     ),

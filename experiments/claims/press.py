@@ -57,11 +57,7 @@ PRESS = (
         "a rise at 2 L, a blow-up before 3.6 L, or none by 7 L",
         f"{SIZE} The bias is log-spaced up to 128 tokens and one for all beyond, whatever the training length: at theirs "
         f"of 512 and more it has seen all its buckets far from their edge, at 128 it has just.",
-        (
-            at_most(over_start("t5", 2), 1),
-            at_most(over_start("t5", 3.6), 1.05),
-            at_least(over_start("t5", 7), 1.05),
-        ),
+        (at_most(over_start("t5", 2), 1), at_most(over_start("t5", 3.6), 1.05), at_least(over_start("t5", 7), 1.05)),
         CAUSAL | L_64,
         (CURVES,),
     ),

@@ -116,8 +116,11 @@ def ends(axes: Axes, points: pd.DataFrame, looks: dict[str, Style]) -> list[End]
         x, value = line.sort_values("x").iloc[-1][["x", "value"]]
         axes.annotate(f"{drawn(str(scheme))} (published)", (x, value), xytext=(-3, 5), textcoords="offset points",
                       color=looks[str(scheme)]["color"], fontsize=7, ha="right", parse_math=False)  # fmt: skip
-    edge = 0.99 * axes.get_xlim()[1]
-    return [End(drawn(str(s)), looks[str(s)]["color"], x, value, x < edge) for s, x, value in last.itertuples()]
+    return [end(axes, drawn(str(scheme)), looks[str(scheme)]["color"], *xy) for scheme, *xy in last.itertuples()]
+
+
+def end(axes: Axes, name: str, colour: str, x: float, value: float) -> End:
+    return End(name, colour, x, value, inside=x < 0.99 * axes.get_xlim()[1])
 
 
 def key(figure: Figure, published: str | None, band: str | None = None, schemes: Sequence[str] = ()) -> None:

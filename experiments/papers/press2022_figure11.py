@@ -15,21 +15,9 @@ make paper FIGURE=press2022_figure11
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.papers import PRESS2022
-from experiments.papers.overlay import (
-    OURS,
-    band_over,
-    curves,
-    ends,
-    key,
-    log_limits,
-    multiples_axis,
-    our_ratios,
-    published_ratios,
-    with_own,
-)
+from experiments.papers import PRESS2022, overlay
 from extrap.report.drawing import new_figure, style
-from extrap.report.labels import End, name_ends
+from extrap.report.labels import name_ends
 from extrap.report.looks import LOOKS, looks_of
 
 NEEDS = ("stride1/rows.csv",)
@@ -43,8 +31,8 @@ GREY = "0.45"
 
 def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Left all schemes, right ALiBi under both protocols."""
-    ours = [our_ratios(rows, SLIDING, with_own(SCHEMES, rows)), our_ratios(rows, PIECES, ["alibi"])]
-    tables = [published_ratios(published, "press2022alibi", table) for table in ("13-15", "5")]
+    ours = [overlay.our_ratios(rows, SLIDING, overlay.with_own(SCHEMES, rows)), overlay.our_ratios(rows, PIECES, ["alibi"])]
+    tables = [overlay.published_ratios(published, "press2022alibi", table) for table in ("13-15", "5")]
     tables[1] = tables[1][tables[1]["scheme"] == "alibi"]
     theirs = [table[table["train_len"] == PUBLISHED_AT] for table in tables]
     points = pd.concat([ours[0], theirs[0], ours[1], theirs[1]], ignore_index=True)
@@ -52,20 +40,21 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
     alibi, looks = sliding[sliding["scheme"] == "alibi"], looks_of(sliding["scheme"])
     with style():
         drawn, ((left, right),) = new_figure(7.2, 3.1, 1, 2)
-        curves(left, sliding, looks)
-        curves(right, alibi, looks)
-        curves(right, points[points["protocol"] == PIECES], looks, color=GREY)
-        log_limits(left, sliding)
-        log_limits(right, points[points["scheme"] == "alibi"])
+        overlay.curves(left, sliding, looks)
+        overlay.curves(right, alibi, looks)
+        overlay.curves(right, points[points["protocol"] == PIECES], looks, color=GREY)
+        overlay.log_limits(left, sliding)
+        overlay.log_limits(right, points[points["scheme"] == "alibi"])
         for axes in (left, right):
-            multiples_axis(axes, 1, points["x"].max())
+            overlay.multiples_axis(axes, 1, points["x"].max())
             axes.set_xlabel("evaluation length / training length")
             axes.set_ylabel("perplexity / that at training length")
         mine = int(ours[0]["train_len"].iloc[0])
         left.set_title(f"moved by one; trained on {mine:,} tokens (published: {PUBLISHED_AT:,})")
         right.set_title("ALiBi: moved by one, and in pieces (grey)")
-        key(drawn, "published, 1 run", band_over(points))
-        lasts = [part[part["source"] == OURS].sort_values("x").iloc[-1][["x", "value"]] for part in (alibi, ours[1])]
-        two = [End("moved by one", LOOKS["alibi"]["color"], *lasts[0]), End("in pieces", GREY, *lasts[1])]
-        name_ends([(left, ends(left, sliding, looks)), (right, two)])
+        overlay.key(drawn, "published, 1 run", overlay.band_over(points))
+        lasts = [part[part["source"] == overlay.OURS].sort_values("x").iloc[-1][["x", "value"]] for part in (alibi, ours[1])]
+        colours = {"moved by one": LOOKS["alibi"]["color"], "in pieces": GREY}
+        two = [overlay.end(right, *told, *last) for told, last in zip(colours.items(), lasts, strict=True)]
+        name_ends([(left, overlay.ends(left, sliding, looks)), (right, two)])
     return drawn, points

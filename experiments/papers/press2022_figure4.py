@@ -15,19 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.papers import PRESS2022
-from experiments.papers.overlay import (
-    CURVE,
-    OURS,
-    band_over,
-    by_group,
-    curves,
-    key,
-    log_limits,
-    multiples_axis,
-    pair_lengths,
-    published_ppl,
-)
+from experiments.papers import PRESS2022, overlay
 from extrap.report.drawing import new_figure, style
 from extrap.report.looks import looks_of
 from extrap.stats.perplexity import over_seeds, perplexity, refuse_other_targets
@@ -48,26 +36,26 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
     refuse_other_targets(rows.assign(scheme=models, train_len=0))  # they are compared across training lengths
     line = ["protocol", "scheme", "extension", "train_len", "eval_len", "seed"]
     by_seed = perplexity(rows[rows["extension"] == "none"], line)
-    ours = summarised(over_sinusoidal(by_seed), OURS)
-    table = published_ppl(published, "press2022alibi", "5")
+    ours = summarised(over_sinusoidal(by_seed), overlay.OURS)
+    table = overlay.published_ppl(published, "press2022alibi", "5")
     by_run = table.assign(log_ppl=np.log(table["value"]), seed=0)
     theirs = summarised(over_sinusoidal(by_run), table["source"].iloc[0])
-    pairs = pair_lengths(ours, theirs)
+    pairs = overlay.pair_lengths(ours, theirs)
     points = pd.concat([ours, theirs[theirs[PANEL].isin([other for _, other in pairs])]], ignore_index=True)
     looks = looks_of(points["scheme"])
     with style():
         drawn, (all_axes,) = new_figure(7.2, 3.1, 1, len(pairs), sharey=True)
         for axes, (mine, other) in zip(all_axes, pairs, strict=True):
-            shown = points[points[PANEL] == points["source"].eq(OURS).map({True: mine, False: other})]
-            curves(axes, shown, looks)
-            multiples_axis(axes, 1, shown["x"].max())
+            shown = points[points[PANEL] == points["source"].eq(overlay.OURS).map({True: mine, False: other})]
+            overlay.curves(axes, shown, looks)
+            overlay.multiples_axis(axes, 1, shown["x"].max())
             longest = int(np.log2(shown["x"].max()))
             axes.set_xticks([2.0**k for k in range(0, longest + 1, 2)], [f"{2**k}" for k in range(0, longest + 1, 2)])
             axes.set_title(f"ALiBi trained on {mine:,}\ntokens (published: {other:,})")
             axes.set_xlabel("length / training length")
-        log_limits(all_axes[0], points)
+        overlay.log_limits(all_axes[0], points)
         all_axes[0].set_ylabel("perplexity / that of sinusoidal at L")
-        key(drawn, "published, 1 run", band_over(points), ("alibi", "sinusoidal"))
+        overlay.key(drawn, "published, 1 run", overlay.band_over(points), ("alibi", "sinusoidal"))
     return drawn, points
 
 
@@ -86,6 +74,6 @@ def over_sinusoidal(by_seed: pd.DataFrame) -> pd.DataFrame:
 
 def summarised(by_seed: pd.DataFrame, source: str) -> pd.DataFrame:
     groups = by_seed.groupby([PANEL, "protocol", "scheme", "extension", "train_len", "eval_len", "x"])
-    points = by_group(over_seeds(groups["log_ratio"]).exp(), source)
+    points = overlay.by_group(over_seeds(groups["log_ratio"]).exp(), source)
     itself = (points["scheme"] == "sinusoidal") & (points["x"] == 1)  # whose ratio is known without an interval
-    return points.assign(**{bound: points[bound].mask(itself, 1.0) for bound in ("low", "high")})[[PANEL, *CURVE]]
+    return points.assign(**{bound: points[bound].mask(itself, 1.0) for bound in ("low", "high")})[[PANEL, *overlay.CURVE]]

@@ -53,11 +53,16 @@ def _title(of: Group) -> str:
     what = MODELS.get(of.objective, of.objective)
     longest = of.lengths[-1]
     reach = f", scored up to {length(longest)} ({longest / of.train_len:.3g} L)" if longest > of.train_len else ""
+<<<<<<< ours
     lines = wrap(
         f"{what} on {one_line(of.data)}, trained on L = {length(of.train_len)}{reach}, "
         f"{f'{one_line(of.setting)}, ' if of.setting else ''}{seeds(of.start['n_seeds'])}",
         WIDTH,
     )
+=======
+    trained = f"{what} on {one_line(of.data)}, trained on L = {length(of.train_len)}"
+    lines = wrap(f"{trained}{reach}, {seeds(of.start['n_seeds'])}", WIDTH)
+>>>>>>> theirs
     at, beyond = (_scored(of, lines) for lines in (of.start, of.beyond))
     if reach and of.beyond_protocol != of.at_protocol:
         lines += wrap(f"at L: all tokens ({at}); beyond it: the same targets at every length ({beyond})", WIDTH)
@@ -78,12 +83,8 @@ def _sentences(of: Group) -> list[str]:
     fates = {word: [told for scheme, (kind, told) in of.fates.items() if kind == word] for word in FATES}
     told = {"best at L": _best(of), "impossible": _impossible(of), "undertrained": _undertrained(of)}
     told |= {word: "; ".join(fates[word]) for word in FATES}
-    told |= {
-        "extrapolates": _extrapolates(of),
-        "controls": _controls(of),
-        "undecided": _undecided(of),
-        "missing": _missing(of),
-    }
+    told |= {"extrapolates": _extrapolates(of), "controls": _controls(of)}
+    told |= {"undecided": _undecided(of), "missing": _missing(of)}
     return [line for label, sentence in told.items() if sentence for line in labelled(label, sentence)]
 
 
@@ -100,14 +101,12 @@ def _best(of: Group) -> str:
     first = f"{of.names[leader]}, perplexity {number(np.exp(log_ppl[leader]))}"
     if not others:
         return f"{first}; a single scheme has nobody to be compared with"
-    first_named = lines["scheme_a"] == leader
-    other = lines["scheme_b"].where(first_named, lines["scheme_a"])
-    gap, won = (
-        lines["difference"].where(~first_named, -lines["difference"]),
-        lines["verdict"] == np.where(first_named, "a", "b"),
-    )
-    lines = lines.assign(other=other, gap=gap, won=won)
-    against = lines[first_named | (lines["scheme_b"] == leader)].set_index("other")
+    is_a = lines["scheme_a"] == leader
+    against = lines.assign(
+        other=lines["scheme_b"].where(is_a, lines["scheme_a"]),
+        gap=lines["difference"].where(~is_a, -lines["difference"]),
+        won=lines["verdict"] == np.where(is_a, "a", "b"),
+    )[is_a | (lines["scheme_b"] == leader)].set_index("other")
     gaps = against["gap"].reindex(others).fillna(log_ppl[others] - log_ppl[leader])  # paired by seed, where that goes
     following = f"next {of.names[others[0]]}, {above(gaps[others[0]])}"
     if of.n_seeds == 1:

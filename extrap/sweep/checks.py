@@ -110,8 +110,8 @@ def refuse_idle(runs: list[Run]) -> None:
     if idle := [label for label in asked if label not in useful]:
         named = " or ".join(dict.fromkeys(config.scheme for config, _ in schemes.values()))
         raise UserError(
-            f"eval.extensions: {idle[0]} does not apply to {named}, or changes nothing; leave it out, or add a scheme that it "
-            "is for"
+            f"eval.extensions: {idle[0]} does not apply to {named}, or changes nothing; leave it out, or add a scheme "
+            "that it is for"
         )
 
 
