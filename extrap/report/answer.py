@@ -53,16 +53,9 @@ def _title(of: Group) -> str:
     what = MODELS.get(of.objective, of.objective)
     longest = of.lengths[-1]
     reach = f", scored up to {length(longest)} ({longest / of.train_len:.3g} L)" if longest > of.train_len else ""
-<<<<<<< ours
-    lines = wrap(
-        f"{what} on {one_line(of.data)}, trained on L = {length(of.train_len)}{reach}, "
-        f"{f'{one_line(of.setting)}, ' if of.setting else ''}{seeds(of.start['n_seeds'])}",
-        WIDTH,
-    )
-=======
     trained = f"{what} on {one_line(of.data)}, trained on L = {length(of.train_len)}"
-    lines = wrap(f"{trained}{reach}, {seeds(of.start['n_seeds'])}", WIDTH)
->>>>>>> theirs
+    setting = f", {one_line(of.setting)}" if of.setting else ""
+    lines = wrap(f"{trained}{setting}{reach}, {seeds(of.start['n_seeds'])}", WIDTH)
     at, beyond = (_scored(of, lines) for lines in (of.start, of.beyond))
     if reach and of.beyond_protocol != of.at_protocol:
         lines += wrap(f"at L: all tokens ({at}); beyond it: the same targets at every length ({beyond})", WIDTH)
