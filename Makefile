@@ -7,14 +7,17 @@ ARGS ?=
 RESULTS ?= results
 TABLE ?=
 BEST ?=
+SCHEME ?=
+REFERENCE ?=
 FIGURE ?=
 SCALE ?=
 
-TARGETS := help setup sweep status tensorboard report figures claims paper bench bench-all profile test test-all test-engines \
+TARGETS := help setup sweep check-scheme status tensorboard report figures claims paper bench bench-all profile test test-all test-engines \
     check smoke clean
 ENGINES := LAUNCHER JOBS ARGS RESULTS
 TAKES-help := EXPERIMENT
-TAKES-sweep := EXPERIMENT $(ENGINES)
+TAKES-sweep := EXPERIMENT SCHEME $(ENGINES)
+TAKES-check-scheme := SCHEME REFERENCE ARGS
 TAKES-smoke := $(ENGINES)
 TAKES-paper := FIGURE SCALE $(ENGINES)
 TAKES-status := EXPERIMENT RESULTS
@@ -100,7 +103,10 @@ WORDS := $(if $(findstring $(QUOTE),$(ARGS))$(findstring ",$(ARGS))$(findstring 
 EXTRA := $(patsubst %,.venv/extra-%,$(filter ray slurm,$(LAUNCHER)))
 
 sweep: $(READY) $(EXTRA)  ## train and evaluate all runs of EXPERIMENT that are not finished, then its report
-	@.venv/bin/python -m extrap experiment=$(EXPERIMENT) $(ENGINE) $(WORDS)
+	@.venv/bin/python -m extrap experiment=$(EXPERIMENT) $(ENGINE) $(if $(SCHEME),"scheme=$$SCHEME") $(WORDS)
+
+check-scheme: $(READY)  ## what SCHEME is, a page; path/to/mine.py:Mine or one of the project; REFERENCE=path/to/file.py:function
+	@.venv/bin/python -m extrap.sweep.check "$$SCHEME" $(if $(REFERENCE),--reference "$$REFERENCE") $(WORDS)
 
 status: $(READY)  ## how far each sweep is (or EXPERIMENT alone), from its files, while it runs here or elsewhere
 	@.venv/bin/python -m extrap.sweep.progress --results $(RESULTS) $(if $(filter EXPERIMENT,$(GIVEN)),$(EXPERIMENT))

@@ -2,11 +2,12 @@
 
 import copy
 import math
+from functools import partial
 
 import pytest
 import torch
 from marks import slow
-from test_positions import DECODER, ENCODER, FAR, inputs
+from test_positions import DECODER, ENCODER, FAR, inputs, layers
 from torch import nn
 from torch.testing import assert_close
 
@@ -22,24 +23,24 @@ from extrap.positions.t5 import T5
 FLOAT32 = 1e-5  # a path in float32 against the definition in float64
 
 
-def run(path, scheme, q, k, v, training):
+def run(path, scheme, q, k, v, training, x=None):
     """`path` has the signature of prepare."""
     geometry, seq_len = scheme.geometry, q.shape[2]
+    sizes = {"seq_len": seq_len, "n_heads": geometry.n_heads, "device": q.device}
     branches = scheme.branches(scheme.positions(seq_len, q.device))
-    attend = path(
-        branches, seq_len=seq_len, n_heads=geometry.n_heads, causal=geometry.causal, training=training, device=q.device
-    )
-    return attend(q, k, v)
+    attend = path(branches, causal=geometry.causal, training=training, weights=scheme.weights(), **sizes)
+    return attend(q, k, v, x)
 
 
-def define(branches, *, seq_len, n_heads, causal, training, device):
-    return lambda q, k, v: attend_reference(branches, q, k, v, causal=causal)
+def define(branches, *, causal, weights, **sizes):
+    return partial(attend_reference, branches, causal=causal, weights=weights)
 
 
 def answers(path, scheme, tensors, weight, training):
-    """The output, and the gradient of a weighted sum of it with respect to q, k, v and the scheme's parameters."""
-    leaves = [x.detach().clone().requires_grad_() for x in tensors]
-    output = run(path, scheme, *leaves, training)
+    """The output, and the gradient of a weighted sum of it with respect to q, k, v, x and the scheme's parameters."""
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in tensors]
+    *qkv, x = leaves
+    output = run(path, scheme, *qkv, training, x)
     loss = (output * weight.to(output.dtype)).sum()
     wanted = leaves + list(scheme.parameters())
     return [output.detach(), *torch.autograd.grad(loss, wanted, materialize_grads=True)]
@@ -48,12 +49,13 @@ def answers(path, scheme, tensors, weight, training):
 def check_path(scheme, seq_len, training, path=prepare, device="cpu"):
     """A path in float32 gives the output and the gradients of the definition in float64."""
     scheme = scheme.to(device)
-    exact = [x.to(device) for x in inputs(scheme.geometry, seq_len, n_batch=2)]
+    exact = [part.to(device) for part in inputs(scheme.geometry, seq_len, n_batch=2)]
     weight = torch.randn_like(exact[0])
+    exact.append(torch.randn(2, seq_len, scheme.geometry.d_model, dtype=torch.float64, device=device))
     wide = copy.deepcopy(scheme).double()  # or gradients of its parameters would be summed in float32
     expected = answers(define, wide, exact, weight, training)
     found = answers(path, scheme, [x.float() for x in exact], weight, training)
-    names = ["output", "q", "k", "v", *(name for name, _ in scheme.named_parameters())]
+    names = ["output", "q", "k", "v", "x", *(name for name, _ in scheme.named_parameters())]
     for name, a, b in zip(names, found, expected, strict=True):
         assert a.dtype == torch.float32
         assert_close(a.double(), b.double(), rtol=FLOAT32, atol=FLOAT32, msg=lambda text, name=name: f"{name}: {text}")
@@ -63,9 +65,11 @@ def check_path(scheme, seq_len, training, path=prepare, device="cpu"):
 def test_float64_stays_float64(case, causal, seq_len, scheme_of, small):
     scheme = scheme_of(case, causal, train_len=64)
     q, k, v = inputs(scheme.geometry, seq_len)
-    for training in (True, False):
-        found = run(prepare, scheme, q, k, v, training)
-        assert_close(found, run(define, scheme, q, k, v, training), rtol=0, atol=1e-6)
+    x = torch.randn(1, seq_len, scheme.geometry.d_model)
+    for layer in layers(scheme):
+        for training in (True, False):
+            found = run(prepare, layer, q, k, v, training, x)
+            assert_close(found, run(define, layer, q, k, v, training, x), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("seq_len", [16, 45])
@@ -81,20 +85,27 @@ def test_a_bias_that_is_the_same_at_every_distance(seq_len, small):
 
 
 class Everything(PositionScheme):
-    """One branch with all that a branch can have, the content bias different for every batch, head, query and key."""
+    """One branch with all that a branch can have, content different for every batch, head, query and key, own weights."""
 
     def branches(self, pos):
-        def content(q, k):
-            def add(score, b, h, i, j):
-                return score + torch.sin(q[b, h, i, 0] + 2 * k[b, h, j, 1])
+        def content(seen):
+            def bias(i, j):
+                read = seen.x[:, None, i, :1] + seen.q[:, :, i, :1] + seen.rotated_q[:, :, i, 1:2]
+                return torch.sin(read + (2 * seen.k[:, :, j, 1] + seen.rotated_k[:, :, j, 0])[:, :, None])
 
-            return add
+            return bias
+
+        def decay(seen):
+            return seen.x[:, None, :, 1] * torch.arange(1, 5, device=pos.device)[:, None]
 
         def bias(score, b, h, i, j):
             return score + torch.cos(h + pos[i] - 2 * pos[j])
 
         angles = rotary_angles(pos, self.geometry.head_dim, 100.0)
-        return (Branch(rotate_by(angles), bias, lambda b, h, i, j: (i - j).abs() < 11, content, window=11),)
+        return (Branch(rotate_by(angles), bias, lambda b, h, i, j: (i - j).abs() < 11, content, decay, window=11),)
+
+    def weights(self):
+        return lambda scores: torch.sigmoid(scores - 1)
 
 
 class Halves(PositionScheme):
@@ -105,7 +116,7 @@ class Halves(PositionScheme):
         past = Branch(
             rotate=lambda q, k: (q.flip(-1), k),
             mask_mod=lambda b, h, i, j: i - j >= 4,
-            content=lambda q, k: lambda score, b, h, i, j: score + q[b, h, i, 0] * k[b, h, j, 2],
+            content=lambda seen: lambda i, j: seen.rotated_q[:, :, i, :1] * seen.k[:, :, None, j, 2],
         )
         future = Branch(
             score_mod=lambda score, b, h, i, j: score - (0.1 * h + 0.3) * (i - j).abs(),
@@ -117,7 +128,8 @@ class Halves(PositionScheme):
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("seq_len", [7, 45, *slow(1, 8, 9, 16, 17)])
 def test_every_scheme_on_every_path(case, causal, training, seq_len, scheme_of, small):
-    check_path(scheme_of(case, causal, train_len=64), seq_len, training)
+    for layer in layers(scheme_of(case, causal, train_len=64)):
+        check_path(layer, seq_len, training)
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
@@ -199,14 +211,14 @@ def test_one_large_key_far_away_widens_the_band(small):
 def test_bfloat16_leaves_biases_alone():
     with torch.autocast("cpu", torch.bfloat16):
         branch = Alibi(DECODER).branches(torch.arange(4001))[0]
-        last = additive_bias(branch, branch.score_mod, torch.tensor([4000]), torch.arange(4001), 4, causal=True)
+        last = additive_bias(branch, torch.tensor([4000]), torch.arange(4001), 4, causal=True)
         assert last.dtype == torch.float32
         for h, slope in enumerate([0.25, 0.0625, 0.015625, 0.00390625]):
             assert torch.equal(last[0, h, 0], -slope * torch.arange(4000, -1, -1))
         scheme = T5(ENCODER)
         nn.init.normal_(scheme.bias)
         branch = scheme.branches(torch.arange(45))[0]
-        bias = additive_bias(branch, branch.score_mod, torch.arange(45), torch.arange(45), 4, causal=False)
+        bias = additive_bias(branch, torch.arange(45), torch.arange(45), 4, causal=False)
         assert torch.equal(bias[0, :, 20, 20], math.sqrt(8) * scheme.bias[:, 0])
 
 

@@ -10,7 +10,7 @@ from rows import scheme_rows
 from world import EXPERIMENTS, SEEDS, SPEED, curves, evidence_of, rows_of, timings, world
 
 from experiments.claims import claim as claims_module
-from experiments.claims import quantities as quantities_module
+from experiments.claims import evidence as evidence_module
 from experiments.claims import verdicts as verdicts_module
 from experiments.claims.claim import CONFIRMED, OUT_OF_SCOPE, REFUTED, UNDECIDED, Claim, Part, at_least, at_most, decide
 from experiments.claims.evidence import NO_FLOOR, Evidence, Missing, measures
@@ -319,7 +319,7 @@ def over_nothing(lines, rows):
     return lines
 
 
-def over_the_whole_floor(lines, rows, honest=quantities_module.over_floor):
+def over_the_whole_floor(lines, rows, honest=evidence_module.over_floor):
     lines = honest(lines, rows)
     seen = {round(at * 128): nll for at, nll in zip(AT, FALLING["floor"], strict=True)}
     return lines.assign(log=lines["log"] + lines["floor"] - lines["eval_len"].map(seen))
@@ -328,7 +328,7 @@ def over_the_whole_floor(lines, rows, honest=quantities_module.over_floor):
 @pytest.mark.parametrize("wrong", [over_nothing, over_the_whole_floor])
 def test_a_verdict_that_hangs_on_the_slope_is_noticed(wrong, monkeypatch):
     """Over nothing nobody gets worse; over the floor that sees all, whoever makes no use of more context does."""
-    monkeypatch.setattr(quantities_module, "over_floor", wrong)
+    monkeypatch.setattr(evidence_module, "over_floor", wrong)
     with pytest.raises(AssertionError):
         check_that_the_slope_of_the_floor_decides_nothing()
 

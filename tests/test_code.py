@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from extrap.config.outside import meaning
 from extrap.runs import digest as code
-from extrap.runs.digest import meaning, program_digest, scheme_digest
+from extrap.runs.digest import program_digest, scheme_digest
 
 ROPE = {"_target_": "extrap.positions.rope.Rope"}
 ALIBI = {"_target_": "extrap.positions.alibi.Alibi"}

@@ -4,13 +4,22 @@ from functools import partial
 
 import pytest
 import torch
-from reference import attend
+from reference import REFERENCES, attend
+from trial_schemes.alternating import Alternating
+from trial_schemes.fox import Fox
+from trial_schemes.rerope import ReRope
+from trial_schemes.sinks import Sinks
 
 from extrap.config.compose import CONF, extension_specs
 from extrap.errors import UserError
 from extrap.extensions.base import extensions_of
 from extrap.model.attention import attend_reference, prepare
+from extrap.positions.alibi import Alibi
+from extrap.positions.base import Geometry, PositionScheme
 from extrap.positions.local import Local
+from extrap.positions.nope import Nope
+from extrap.positions.rope import Rope
+from extrap.sweep import sweep
 
 T, L = 40, 12
 ONE_PASS = ["nope", "sinusoidal", "rope", "alibi", "t5", "kerple"]
@@ -157,3 +166,64 @@ def test_an_extension_stands_once_in_a_sweep():
 def test_every_file_of_extensions_is_of_one_with_its_own_name():
     for path in (CONF / "extension").glob("*.yaml"):
         assert [*extension_specs([path.stem])] == [path.stem], "its defaults are those of the class"
+
+
+class Ends(PositionScheme):
+    """Draws from fewer places than there are tokens, and reads no table."""
+
+    max_len = 20
+
+
+class OwnMask(PositionScheme):
+    def mask_mod(self, pos):
+        return lambda b, h, i, j: (i + j) % 2 == 0
+
+
+@pytest.mark.parametrize(
+    ("extension", "scheme"),
+    [("tile", Ends), ("clamp", Ends), ("lambda", OwnMask), ("lambda", ReRope), ("lambda", Fox),
+     ("lambda", lambda geometry: Alternating(geometry, Local(geometry, Rope(geometry), 5), Nope(geometry)))],
+)  # fmt: skip
+def test_an_extension_asks_what_a_scheme_is_and_not_what_it_looks_like(extension, scheme, causal):
+    assert extend(extension, scheme(Geometry(32, 4, L, causal, n_layers=2))) is None
+
+
+@pytest.mark.parametrize(("extension", "formula"), FORMULAS.items())
+def test_an_extension_reaches_every_layer(extension, formula, causal):
+    geometry = Geometry(32, 4, L, causal, n_layers=2)
+    extended = extend(extension, Alternating(geometry, Rope(geometry), Alibi(geometry)))
+    q, k, v = heads()
+    for layer, inner in zip(
+        extended.layers(2), (REFERENCES["rope"](geometry, 10_000.0), REFERENCES["alibi"](geometry)), strict=True
+    ):
+        found = attend_reference(layer.branches(torch.arange(T)), q, k, v, causal=causal)
+        expected = attend(formula(inner, causal), q.tolist(), k.tolist(), v.tolist(), range(T), causal)
+        torch.testing.assert_close(found, float64(expected), rtol=0, atol=1e-6)
+
+
+def test_an_extension_leaves_weights_to_the_scheme(causal, small):
+    """A window, and the first tokens beside it, around learned sinks."""
+    geometry = Geometry(32, 4, L, causal, n_layers=1)
+    scheme = Sinks(geometry, Rope(geometry))
+    for extension in ("window", "lambda"):
+        (layer,), (plain,) = extend(extension, scheme).layers(1), scheme.layers(1)
+        scores = torch.randn(2, 4, 9, 9)
+        assert torch.equal(layer.weights()(scores), plain.weights()(scores))
+        assert layer.weights()(scores).sum(dim=-1).max() < 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "code"),
+    [
+        (["position=rope,alibi"], 0),  # the experiment's extensions, some of which are for others
+        (["position=rope,learned", "eval.extensions=[none,window,tile]"], 0),
+        (["position=rope,alibi", "eval.extensions=[none,window,tile]"], "tile does not apply to rope or alibi, or changes"),
+        (["position=local", "position.window=3", "eval.extensions=[none,window]"], "window does not apply to local(rope,"),
+    ],
+)
+def test_an_extension_that_is_asked_for_is_for_a_scheme_of_the_sweep(monkeypatch, capsys, tmp_path, overrides, code):
+    monkeypatch.setattr(sweep, "_run_and_report", lambda *_: 0)
+    given = ["experiment=smoke", "data=markov", "objective=causal", "seed=0", f"runtime.results_dir={tmp_path}"]
+    found = sweep.main([*given, *overrides])
+    told = capsys.readouterr().err
+    assert (found, told) == (0, "") if code == 0 else (found == 2 and f"eval.extensions: {code}" in told)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from test_attention import check_path
+from test_positions import layers
 from torch.testing import assert_close
 
 from extrap.config.compose import compose_grid
@@ -21,7 +22,8 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("seq_len", [1, 45, 257, 515, 1237])
 def test_every_path_of_every_scheme(case, causal, training, seq_len, scheme_of):
-    check_path(scheme_of(case, causal, train_len=1237), seq_len, training, device="cuda")
+    for layer in layers(scheme_of(case, causal, train_len=1237)):
+        check_path(layer, seq_len, training, device="cuda")
 
 
 @pytest.fixture

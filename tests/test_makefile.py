@@ -54,6 +54,8 @@ def checkout(tmp_path):
         (["sweep", "data.train=[a b]"], "data.train=...: make sweep takes"),
         (["sweep", "EXPERIMNT=smoke"], "EXPERIMNT=..."),
         (["sweep", "FIGURE=su2021_figure3"], "FIGURE=...: make sweep takes"),
+        (["report", "SCHEME=mine.py"], "SCHEME=...: make report takes"),
+        (["check-scheme", "EXPERIMENT=main"], "EXPERIMENT=...: make check-scheme takes ARGS PYTHON REFERENCE SCHEME"),
         (["report", "ARGS=position=rope"], "ARGS=...: make report takes EXPERIMENT PYTHON RESULTS TABLE"),
         (["test", "ARGS=-k x"], "ARGS=...: make test takes PYTHON"),
         (["sweep", "ARGS=position=rope,", "alibi"], "alibi: no such target; there are help setup sweep"),
@@ -109,6 +111,13 @@ def test_what_python_is_asked_to_do(checkout):
     ]
     assert checkout.commands("sweep", "ARGS='name=a b' seed=0", "JOBS=2", "RESULTS=r") == [
         f"{run}main {local}=2 runtime.results_dir=r name=a b seed=0"
+    ]
+    mine = "my dir/mine.py:Mine(alpha=2, kind='log') b.py"
+    assert checkout.commands("sweep", f"SCHEME={mine}", "ARGS=seed=0") == [f"{run}main {local}=-1 scheme={mine} seed=0"]
+    check = ["check-scheme", f"SCHEME={mine}"]
+    assert checkout.commands(*check) == [f"-m extrap.sweep.check {mine}"]
+    assert checkout.commands(*check, "REFERENCE=a b.py:f", "ARGS=position.window=[1,2]") == [
+        f"-m extrap.sweep.check {mine} --reference a b.py:f position.window=[1,2]"
     ]
     (checkout.place / ".venv" / "extra-ray").touch()
     assert checkout.commands("smoke", "LAUNCHER=ray") == [f"{run}smoke hydra/launcher=ray"]

@@ -14,7 +14,6 @@ from extrap.config.outside import LOADED, Outside, find, named
 from extrap.config.specs import build, label, target
 from extrap.errors import UserError
 from extrap.positions.base import Geometry
-from extrap.results.folders import claim, refuse_other_config
 from extrap.runs.digest import scheme_digest
 from extrap.runs.prepare import build_scheme
 from extrap.sweep.checks import prepare_grid
@@ -244,22 +243,22 @@ def test_a_worker_has_the_same_code_or_none(mine):
 
 
 def test_the_config_of_a_run_says_what_it_was_and_an_edited_file_is_refused(mine, tmp_path):
-    def cells():
+    def runs():
         options = ["position=nope", "data=markov", "objective=causal", f"runtime.results_dir={tmp_path / 'results'}"]
         return prepare_grid(grid(*options, f"scheme={mine}(alpha=2)"))
 
-    cell = cells()[-1]
-    claim(cell.config.folder, cell.identity)
-    written = yaml.safe_load((cell.config.folder / "config.yaml").read_text())
+    run = runs()[-1]
+    run.folder.claim(run.identity)
+    written = yaml.safe_load((run.config.folder / "config.yaml").read_text())
     assert written["position"] == {
         "_target_": "mine.py:Mine", "alpha": 2, "window": None, "sizes": [1, 2], "pair": [1, 2.0], "names": ["a"],
         "kind": "log", "free": None,
     }  # fmt: skip
-    assert written["scheme_code"] == scheme_digest(cell.config.position)
-    refuse_other_config(cell.config.folder, cell.identity)
+    assert written["scheme_code"] == scheme_digest(run.config.position)
+    run.folder.refuse_other_config(run.identity)
     (tmp_path / "helper.py").write_text(HELPER.replace("sqrt", "log1p"))
     with pytest.raises(UserError, match=r"mine-alpha=2.0-seed0 holds a run of another version of the program: scheme_code"):
-        cells()
+        runs()
 
 
 def test_a_scheme_of_ours_can_be_within_and_around(mine, tmp_path):

@@ -1,11 +1,12 @@
 """Schemes against their papers' formulas, and the properties that make each of them what it is."""
 
+import copy
 import math
 
 import pytest
 import torch
 from marks import slow
-from reference import REFERENCES, attend
+from reference import REFERENCES, attend, of_layers
 from torch import nn
 from torch.testing import assert_close
 
@@ -20,13 +21,14 @@ from extrap.positions.local import Local
 from extrap.positions.nope import Nope
 from extrap.positions.rope import Rope
 from extrap.positions.t5 import T5, t5_bucket
+from extrap.positions.wrappers import Wrapper
 
 ROUNDING = 1e-6  # float64 inputs, tables that were rounded to float32 once
 FAR = 100_000  # where float32 angles lie 0.008 apart and bfloat16 positions 512
 SCATTERED = [0, 1, 2, 7, 300, 301, 1001, FAR, FAR + 1, FAR + 4]  # near and far pairs, near and far from the start
 
-ENCODER = Geometry(d_model=32, n_heads=4, train_len=16, causal=False)
-DECODER = Geometry(d_model=32, n_heads=4, train_len=16, causal=True)
+ENCODER = Geometry(d_model=32, n_heads=4, train_len=16, causal=False, n_layers=2)
+DECODER = Geometry(d_model=32, n_heads=4, train_len=16, causal=True, n_layers=2)
 
 
 def inputs(geometry, seq_len, n_batch=1, dtype=torch.float64):
@@ -34,24 +36,67 @@ def inputs(geometry, seq_len, n_batch=1, dtype=torch.float64):
 
 
 def check_against_reference(scheme, reference, at):
-    """What the scheme does at these positions, a list or range, is what the paper's formula says."""
+    """What every layer of the scheme does at these positions, a list or range, is what the paper's formula says."""
+    scheme = copy.deepcopy(scheme).double()
     geometry, seq_len = scheme.geometry, len(at)
-    q, k, v = inputs(geometry, seq_len)
     pos = scheme.positions(at[-1] + 1)[list(at)]
-    output = attend_reference(scheme.branches(pos), q, k, v, causal=geometry.causal)
-    expected = attend(reference, q.tolist(), k.tolist(), v.tolist(), at, geometry.causal)
-    assert_close(output, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=ROUNDING)
     x = torch.randn(1, seq_len, geometry.d_model, dtype=torch.float64)
-    embedded = scheme.embed(x, pos)
-    added = torch.tensor([reference.add(t) for t in at], dtype=torch.float64) if reference.add else 0
-    assert_close(embedded, x + added, rtol=0, atol=ROUNDING)
+    for layer, formula in of_layers(scheme, reference):
+        q, k, v = inputs(geometry, seq_len)
+        output = attend_reference(layer.branches(pos), q, k, v, x, causal=geometry.causal, weights=layer.weights())
+        expected = attend(formula, q.tolist(), k.tolist(), v.tolist(), at, geometry.causal, x.tolist())
+        assert_close(output, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=ROUNDING)
+    added = torch.tensor([formula.add(t) for t in at], dtype=torch.float64) if formula.add else 0
+    assert_close(scheme.embed(x, pos), x + added, rtol=0, atol=ROUNDING)
 
 
 def check_positions(scheme):
     for seq_len in (1, 7, 1000):
         pos = scheme.positions(seq_len)
         assert pos.dtype == torch.int64
-        assert pos.tolist() == list(range(seq_len))
+        assert pos.shape == (seq_len,)
+        assert (pos.diff() > 0).all()
+
+
+class Further(Wrapper):
+    """The same text further on."""
+
+    def positions(self, seq_len, device=None):
+        return super().positions(seq_len, device) + 9
+
+
+@torch.no_grad()
+def check_facts(scheme, encoder_of):
+    """A scheme is what it states, no more and no less, in the outputs of an encoder."""
+    assert not scheme.causal_only or scheme.geometry.causal
+    encoder, seq_len = encoder_of(scheme).double(), 21
+    tokens = torch.randint(11, (2, seq_len))
+
+    def read(tokens=tokens, seed=0):
+        torch.manual_seed(seed)
+        return encoder(tokens)
+
+    encoder.train()
+    assert scheme.random_in_training == differ(read(seed=1), read(seed=2))
+    encoder.eval()
+    assert not differ(read(seed=1), read(seed=2))
+    here, encoder.scheme = read(), Further(scheme)
+    assert scheme.relative != differ(read(), here)
+    encoder.scheme = scheme
+    if not scheme.geometry.causal:
+        assert scheme.direction_aware == differ(read(tokens.flip(1)).flip(1), here)
+    if scheme.tabular:
+        rows, x = torch.randint(scheme.max_len, (seq_len,)), torch.zeros(1, scheme.max_len, scheme.geometry.d_model)
+        assert torch.equal(scheme.embed(x[:, :seq_len], rows), scheme.embed(x, torch.arange(scheme.max_len))[:, rows])
+
+
+def differ(a, b):
+    return bool((a - b).abs().max() > 1e-4)
+
+
+def layers(scheme):
+    """The schemes of the layers, each once."""
+    return dict.fromkeys(scheme.layers(scheme.geometry.n_layers))
 
 
 def grid(scheme, seq_len):
@@ -120,18 +165,22 @@ def test_a_scheme_is_exact_at_far_positions(case, causal, scheme_of, reference_o
             check_against_reference(scheme, reference_of(case, scheme), SCATTERED)
 
 
-def test_facts_about_a_scheme_hold(case, causal, scheme_of):
+def test_facts_about_a_scheme_hold(case, causal, scheme_of, encoder_of):
     scheme = scheme_of(case, causal)
+    check_facts(scheme_of(case, causal, train_len=64), encoder_of)
     check_positions(scheme)
-    check_window_fact(scheme)
-    check_relative_fact(scheme)
-    check_bias_is_additive(scheme)
+    for layer in layers(scheme):
+        check_window_fact(layer)
+        check_relative_fact(layer)
+        check_bias_is_additive(layer)
 
 
 def test_no_scheme_of_ours_hides_that_it_is_relative(case, causal, scheme_of):
-    scheme = scheme_of(case, causal)
-    assert all(branch.relative for branch in scheme.branches(scheme.positions(16)))
-    assert not any(branch.relative for branch in scheme.branches(2 * scheme.positions(8)))
+    for layer in layers(scheme_of(case, causal)):
+        branch, *others = layer.branches(layer.positions(16))
+        if not others and not branch.reads_content:  # or a fast path for distances would not take it
+            assert branch.relative
+            assert not any(branch.relative for branch in layer.branches(2 * layer.positions(8)))
 
 
 def test_a_call_leaves_nothing_behind(case, causal, scheme_of):

@@ -20,7 +20,7 @@ from extrap.report.answer import answer
 from extrap.results.rows import load_missing, load_rows, load_training
 from extrap.runs.prepare import build_scheme, prepare
 from extrap.runs.run import build_encoder
-from extrap.testing import check_scheme
+from extrap.testing.promises import check_scheme
 
 ROOT = Path(__file__).parents[1]
 PAGES = {

@@ -26,7 +26,7 @@ def test_weights_are_shares_and_give_what_the_model_gives(tmp_path, objective, p
     assert (weights.triu(1) == 0).all() == (objective == "causal")
     x = encoder.scheme.embed(encoder.embedding(tokens), encoder.scheme.positions(40))
     for block, layer in zip(encoder.blocks, weights, strict=True):
-        x = block(x, lambda q, k, v, layer=layer: layer @ v)
+        x = block(x, lambda q, k, v, read, layer=layer: layer @ v)
     torch.testing.assert_close(encoder.norm(x), encoder(tokens), rtol=1e-4, atol=1e-5)
 
 

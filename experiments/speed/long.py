@@ -31,8 +31,8 @@ def layers_of(encoder: torch.nn.Module, tokens: Tensor) -> list[Layer]:
     def listen(block: torch.nn.Module, args: tuple[Tensor, Attend]) -> tuple[Tensor, Attend]:
         x, attend = args
 
-        def attend_and_keep(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            mixed = attend(q, k, v)
+        def attend_and_keep(q: Tensor, k: Tensor, v: Tensor, read: Tensor | None = None) -> Tensor:
+            mixed = attend(q, k, v, read)
             seen.append(Layer((q.contiguous(), k.contiguous(), v.contiguous()), mixed))
             return mixed
 

@@ -22,7 +22,8 @@ from extrap.config.schema import Config, in_tokens, with_varied
 from extrap.config.specs import label, parameters_of
 from extrap.errors import UserError, nearest
 
-CONF = Path(__file__).parents[2] / "conf"
+PACKAGE = Path(__file__).parents[1]
+CONF = (PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent) / "conf"  # installed, or in a checkout
 ConfigStore.instance().store(name="schema", node=Config)
 
 
@@ -111,8 +112,8 @@ def _parsed(composed: DictConfig) -> Config:
     return parse(composed)
 
 
-def with_schemes(overrides: list[str]) -> list[str]:
-    """The same for Hydra: what scheme=FILE.py:Class(option=value) names becomes one more choice of position.
+def with_schemes(overrides: list[str], beside: bool = True) -> list[str]:
+    """The same for Hydra: what scheme=FILE.py:Class(option=value) names is one more choice of position, or the only one.
 
     Raises UserError for what is no scheme, or has the name of another in rows.
     """
@@ -120,6 +121,8 @@ def with_schemes(overrides: list[str]) -> list[str]:
     places = [part for override in overrides if override not in given for part in named(override.partition("=")[2])]
     if not places:
         return given
+    if not beside:
+        return [f"position={','.join(_choices(places))}", *given]
     with _composing(given) as door:
         composed = door.chosen()
         chosen = [str(composed.hydra.runtime.choices["position"])]

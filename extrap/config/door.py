@@ -102,13 +102,15 @@ class Door:
     def _is_choice(self, override: Override) -> bool:
         """Of a file of conf/, or of Hydra itself."""
         is_group = (self.conf / override.key_or_group).is_dir() and not isinstance(override.value(), dict)
-        return is_group or override.key_or_group.startswith("hydra")
+        return is_group or re.match(r"hydra\b", override.key_or_group) is not None
 
     def _refuse_foreign(self, hydra: DictConfig, of_hydra: list[str]) -> None:
         """Raises UserError where a config makes more of Hydra than choosing a launcher and giving numbers to its options."""
         if not self.allowed:  # Hydra's own section as the project and these overrides make it, whatever an experiment says
-            plain = ["~experiment", f"hydra/launcher={hydra.runtime.choices['hydra/launcher']}", *of_hydra]
-            _refuse_misread(self.conf, hydra.runtime.choices["experiment"])
+            choices = hydra.runtime.choices
+            _refuse_misread(self.conf, choices["experiment"])
+            plain = [f"~{group}" for group in choices if not re.search("[@/]", group)]
+            plain += [f"hydra/launcher={choices['hydra/launcher']}", *of_hydra]
             alone = compose("config", overrides=plain, return_hydra_config=True).hydra
             self.allowed = dict(dotted(OmegaConf.to_container(alone)))
         found = dict(dotted(OmegaConf.to_container(hydra)))
@@ -120,10 +122,8 @@ class Door:
                     f"hydra.{key}: found {found.get(key)!r}; of hydra an experiment may set sweeper.params, the launcher, "
                     "and numbers for its options"
                 )
-        if called := next(
-            (key for key in found if key.startswith("launcher.") and "._" in key[len("launcher") + 1 :]), None
-        ):
-            raise UserError(f"hydra.{called}: an option of a launcher is a plain value")  # Hydra would call what it names
+            if re.match(r"launcher\..*\._", key):  # Hydra would call what it names
+                raise UserError(f"hydra.{key}: an option of a launcher is a plain value")
 
 
 def cells(overrides: list[Override]) -> list[list[str]]:

@@ -11,7 +11,7 @@ import inspect
 import re
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -84,10 +84,7 @@ def _literal(node: ast.expr) -> Any:
 def find(place: str) -> Outside:
     """The scheme of 'path/to/mine.py:Mine', or of 'path/to/mine.py' if it holds but one. Raises UserError."""
     file, _, name = place.partition(":")
-    path = as_path(file).resolve()
-    if not path.is_file():
-        raise UserError(f"{file}: there is no such file")
-    digest = _load(path)
+    path, digest = _loaded(file)
     module = LOADED[path, digest].module
     own = [key for key, value in vars(module).items() if _is_scheme(value) and value.__module__ == module.__name__]
     if not name and len(own) != 1:
@@ -105,6 +102,22 @@ def find(place: str) -> Outside:
     if len(lines) > 1:
         raise UserError(f"{file} has {len(lines)} classes {name}, in lines {', '.join(lines)}; rename all but one")
     return Outside(path, name, digest)
+
+
+def function(place: str) -> Callable[..., Any]:
+    """The function of 'path/to/file.py:name'. Raises UserError."""
+    file, _, name = place.partition(":")
+    found: Callable[..., Any] | None = getattr(LOADED[_loaded(file)].module, name, None) if name else None
+    if not callable(found):
+        raise UserError(f"{place}: expected FILE.py:function, and a function of that name in the file")
+    return found
+
+
+def _loaded(file: str) -> tuple[Path, str]:
+    path = as_path(file).resolve()
+    if not path.is_file():
+        raise UserError(f"{file}: there is no such file")
+    return path, _load(path)
 
 
 def _is_scheme(cls: object) -> bool:
@@ -126,7 +139,8 @@ def _load(path: Path) -> str:
     sys.dont_write_bytecode = True  # whose clock has seconds: an edit within one would be passed over
     try:
         exec(compile(path.read_bytes(), str(path), "exec"), vars(module))  # noqa: S102  code that the user has named
-        sources = dict(_sources(module, [name for name in sys.modules if name not in before]))
+        beside = [name for name in sys.modules.keys() - before if _is_beside(sys.modules[name], path)]
+        sources = dict(_sources(module, beside))
     except SyntaxError as error:
         raise UserError(f"{error.filename}, line {error.lineno}: {error.msg}") from error
     except ModuleNotFoundError as error:
@@ -137,7 +151,8 @@ def _load(path: Path) -> str:
     except (Exception, SystemExit) as error:  # whatever somebody's code raises
         raise UserError(one_line(f"{path} cannot be imported: {type(error).__name__}: {error}")) from error
     finally:
-        sys.path.remove(str(path.parent))
+        with contextlib.suppress(ValueError):  # it may have seen to that itself
+            sys.path.remove(str(path.parent))
         sys.dont_write_bytecode = writes
         for name in sys.modules.keys() - before:  # the next file may have a helper of the same name
             if _is_own(sys.modules[name]):
@@ -147,6 +162,12 @@ def _load(path: Path) -> str:
         LOADED[path, digest] = _Loaded(module, sources)
         sys.modules.update(named)
     return digest
+
+
+def _is_beside(module: ModuleType, path: Path) -> bool:
+    """Whether a module, however it was imported, is of the file's folder."""
+    file = getattr(module, "__file__", None)
+    return bool(file) and Path(str(file)).is_relative_to(path.parent)
 
 
 def _sources(module: ModuleType, ahead: list[str]) -> Iterator[tuple[str, str]]:
@@ -170,14 +191,15 @@ def _sources(module: ModuleType, ahead: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _is_own(module: ModuleType | ModuleSpec) -> bool:
-    """Whether a module is neither installed nor of this package."""
+    """Whether a module is neither installed, nor of this package, nor the script of the command."""
     if isinstance(module, ModuleSpec):
         name, file, folders = module.name, module.origin, module.submodule_search_locations
     else:
         name, file, folders = module.__name__, getattr(module, "__file__", None), getattr(module, "__path__", None)
     path = Path(file or next(iter(folders or []), "built-in"))
     installed = INSTALLED & {*path.parts} or path.is_relative_to(sysconfig.get_path("stdlib"))
-    return path.is_absolute() and path.suffix in ("", ".py") and not installed and name.partition(".")[0] != PACKAGE
+    ours = name.startswith("__") or name.partition(".")[0] == PACKAGE
+    return path.is_absolute() and path.suffix in ("", ".py") and not installed and not ours
 
 
 def imports(source: str, package: str | None = None) -> Iterator[str]:

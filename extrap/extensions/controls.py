@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from extrap.extensions.base import Extension
-from extrap.positions.base import Branch, PositionScheme, Rotation, ScoreMod
+from extrap.positions.base import Branch, PositionScheme
 from extrap.positions.local import Local
+from extrap.positions.wrappers import Wrapper
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,7 @@ class Window(Extension):
             raise ValueError(f"expected a window of size >= 1, found {self.size}")
 
     def __call__(self, scheme: PositionScheme, eval_len: int) -> PositionScheme | None:
-        size = scheme.geometry.train_len if self.size is None else self.size
-        width = size if scheme.geometry.causal else (size + 1) // 2
+        width = _width(scheme, scheme.geometry.train_len if self.size is None else self.size)
         if scheme.max_len is not None or (isinstance(scheme, Local) and scheme.window <= width):
             return None
         return Local(scheme.geometry, scheme, window=width)
@@ -38,10 +38,10 @@ class Window(Extension):
 
 @dataclass(frozen=True)
 class Lambda(Extension):
-    """The same window, and the first tokens, which every token sees as if they were L - 1 away.
+    """A window of the training length, and the first tokens, which every token sees as if they were L - 1 away.
 
     Source: LM-Infinite (Han et al. 2024, arXiv:2308.16137), section 3: a mask in the shape of a lambda and a ceiling on
-    distances. Only for schemes of a single attention pass without a mask of their own.
+    distances. Only for schemes whose layers attend in a single pass, without a mask of their own or a bias made of content.
     """
 
     n_first: int = 4  # tokens (Xiao et al. 2024, arXiv:2309.17453, section 3)
@@ -51,10 +51,10 @@ class Lambda(Extension):
             raise ValueError(f"expected n_first >= 1, found {self.n_first}")
 
     def __call__(self, scheme: PositionScheme, eval_len: int) -> PositionScheme | None:
-        near = Window()(scheme, eval_len)
-        if not isinstance(near, Local) or type(scheme).branches is not PositionScheme.branches:
+        if scheme.max_len is not None or not all(_is_plain(layer) for layer in scheme.layers(scheme.geometry.n_layers)):
             return None
-        return WithFirst(near, scheme.geometry.train_len - 1, self.n_first)
+        train_len = scheme.geometry.train_len
+        return WithFirst(scheme, _width(scheme, train_len), train_len - 1, self.n_first)
 
 
 class Tile(Extension):
@@ -62,7 +62,7 @@ class Tile(Extension):
 
     def __call__(self, scheme: PositionScheme, eval_len: int) -> PositionScheme | None:
         train_len = scheme.geometry.train_len
-        return None if scheme.max_len is None else Remapped(scheme, lambda pos: pos % train_len)
+        return Remapped(scheme, lambda pos: pos % train_len) if scheme.tabular else None
 
 
 class Clamp(Extension):
@@ -70,60 +70,42 @@ class Clamp(Extension):
 
     def __call__(self, scheme: PositionScheme, eval_len: int) -> PositionScheme | None:
         train_len = scheme.geometry.train_len
-        return None if scheme.max_len is None else Remapped(scheme, lambda pos: pos.clamp(max=train_len - 1))
+        return Remapped(scheme, lambda pos: pos.clamp(max=train_len - 1)) if scheme.tabular else None
 
 
-class Remapped(PositionScheme):
-    """A scheme whose input vectors are those of other positions."""
+def _width(scheme: PositionScheme, size: int) -> int:
+    """How far a window reaches, the token itself included, in which no token sees more than `size` keys."""
+    return size if scheme.geometry.causal else (size + 1) // 2
+
+
+def _is_plain(scheme: PositionScheme) -> bool:
+    """Whether a scheme is one pass of a rotation and a score_mod."""
+    branch, *others = scheme.branches(scheme.positions(2))
+    return not (others or branch.mask_mod or branch.reads_content)
+
+
+class Remapped(Wrapper):
+    """A table that is read at other positions, and so has no end."""
 
     def __init__(self, inner: PositionScheme, remap: Callable[[Tensor], Tensor]) -> None:
-        super().__init__(inner.geometry)
-        self.inner, self.remap = inner, remap
-
-    def positions(self, seq_len: int, device: torch.device | None = None) -> Tensor:
-        return self.inner.positions(seq_len, device)
+        super().__init__(inner)
+        self.remap, self.max_len, self.tabular = remap, None, False
 
     def embed(self, x: Tensor, pos: Tensor) -> Tensor:
         return self.inner.embed(x, self.remap(pos))
 
-    def branches(self, pos: Tensor) -> tuple[Branch, ...]:
-        return self.inner.branches(pos)
 
+class WithFirst(Wrapper):
+    """A window around a scheme, and a second pass over the first tokens at a fixed distance."""
 
-class WithFirst(PositionScheme):
-    """A window, and a second pass over the first tokens at a fixed distance."""
-
-    def __init__(self, near: Local, distance: int, n_first: int) -> None:
-        super().__init__(near.geometry)
-        self.near, self.distance, self.n_first = near, distance, n_first
-
-    def positions(self, seq_len: int, device: torch.device | None = None) -> Tensor:
-        return self.near.positions(seq_len, device)
-
-    def embed(self, x: Tensor, pos: Tensor) -> Tensor:
-        return self.near.embed(x, pos)
+    def __init__(self, inner: PositionScheme, width: int, distance: int, n_first: int) -> None:
+        super().__init__(inner)
+        self.width, self.distance, self.n_first = width, distance, n_first
 
     def branches(self, pos: Tensor) -> tuple[Branch, ...]:
-        scheme = self.near.inner
-        ends = torch.tensor([0, self.distance], device=pos.device)
-        score_mod, rotations = scheme.score_mod(ends), [scheme.rotation(end[None]) for end in ends]
+        def first(b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
+            return (kv_idx < self.n_first) & (pos[q_idx] - pos[kv_idx] >= self.width)
 
-        def far(b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
-            return (kv_idx < self.n_first) & (pos[q_idx] - pos[kv_idx] >= self.near.window)
-
-        return (*self.near.branches(pos), Branch(_apart(rotations), _at_ends(score_mod), far))
-
-
-def _apart(rotations: list[Rotation | None]) -> Rotation | None:
-    """Keys at the first of two positions, queries at the second."""
-    at_key, at_query = rotations
-    if at_key is None or at_query is None:
-        return None
-    return lambda q, k: (at_query(q, k)[0], at_key(q, k)[1])
-
-
-def _at_ends(score_mod: ScoreMod | None) -> ScoreMod | None:
-    """The bias between the second of two positions and the first, whatever the indices."""
-    if score_mod is None:
-        return None
-    return lambda score, b, h, q_idx, kv_idx: score_mod(score, b, h, torch.ones_like(q_idx), torch.zeros_like(kv_idx))
+        near = Local(self.geometry, self.inner, self.width).branches(pos)
+        far = self.inner.apart(torch.full_like(pos, self.distance), torch.zeros_like(pos))
+        return (*near, far._replace(mask_mod=first))

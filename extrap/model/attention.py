@@ -1,55 +1,91 @@
-"""Branches of a scheme -> attend(q, k, v). This file alone decides how a scheme's scores are computed.
+"""Branches of a scheme -> attend(q, k, v, x). This file alone decides how a scheme's scores are computed.
 
     score_ij = bias(q_i . k_j / sqrt(K)),  weights = softmax over the allowed j,  output_i = sum_j weights_ij v_j
 
 `attend_reference` says what that means. The fast paths give the same answers for numbers that are finite: training on
-short inputs builds one additive bias that all layers share, and multiplies in the precision of the model. Everything else
-is computed in float32 whatever the precision of the model, and without gradients in memory that grows linearly with the
-length: by PyTorch's own kernel where nothing but causality applies, by relative.py where the bias depends on the distance
-alone, and otherwise through the queries in chunks, looking only at keys that causality and the window leave.
+short inputs builds one additive bias that all layers of a scheme share, and multiplies in the precision of the model.
+Everything else is computed in float32 whatever the precision of the model, and without gradients in memory that grows
+linearly with the length: by PyTorch's own kernel where nothing but causality applies, by relative.py where the bias depends
+on the distance alone, by decay.py where it is c_i - c_j, and otherwise through the queries in chunks, looking only at keys
+that causality and the window leave.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from extrap.model.decay import attend_decay
 from extrap.model.relative import attend_relative, rows_from_last
-from extrap.positions.base import Branch, ScoreMod
+from extrap.model.softmax import BiasedSoftmax, mix, wide
+from extrap.positions.base import BlockBias, Branch, Content, Weights
 
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v, each (B, H, T, K) -> (B, H, T, K)
+BiasOfPairs = Callable[[int, int, int, int], Tensor | None]  # queries [start, stop), keys [first, last) -> (1, 1 or H, R, S)
 
 DENSE_MAX = 512  # up to here training with one (H, T, T) bias for all layers beats SDPA
-CACHED_SCORES = 2**18  # scores in half precision whose float32 sums with a bias stay in a core's cache
 CHUNK = 256  # queries at a time otherwise, fewer where
 CHUNK_SCORES = 2**23  # they would have more scores than this
 
 
+class Attend(Protocol):
+    """Queries, keys and values (B, H, T, K) -> (B, H, T, K); the layer's input x (B, T, D) is for schemes that read it."""
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, /) -> Tensor: ...
+
+
 def prepare(
-    branches: Sequence[Branch], *, seq_len: int, n_heads: int, causal: bool, training: bool, device: torch.device
+    branches: Sequence[Branch],
+    *,
+    seq_len: int,
+    n_heads: int,
+    causal: bool,
+    training: bool,
+    device: torch.device,
+    weights: Weights | None = None,
 ) -> Attend:
-    """Once per forward: the attention function that every layer uses."""
+    """Once per forward: the attention function of all layers that share a scheme."""
     if training and seq_len <= DENSE_MAX:
-        return _dense(branches, seq_len, n_heads, causal, device)
+        return _dense(branches, seq_len, n_heads, causal, device, weights)
     branch = branches[0]
-    if len(branches) == 1 and not branch.content:
-        if not (branch.score_mod or branch.mask_mod):
-            return _in_float32(_rotated(branch, lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=causal)))
-        if branch.relative and not training:
-            bias = distance_bias(branch, seq_len, n_heads, causal, device)
-            return _in_float32(_rotated(branch, lambda q, k, v: attend_relative(bias.expand(n_heads, -1), q, k, v)))
-    return _in_float32(lambda q, k, v: _chunked(branches, q, k, v, causal))
+    if len(branches) == 1 and not branch.content and not weights:
+        plain = not (branch.score_mod or branch.mask_mod)
+        if plain and not branch.decay:
+            return _in_float32(branch, lambda q, k, v, seen: F.scaled_dot_product_attention(q, k, v, is_causal=causal))
+        if plain and branch.decay and causal and not training:
+            decay = branch.decay
+            return _in_float32(branch, lambda q, k, v, seen: attend_decay(decay(seen), q, k, v))
+        if branch.relative and not branch.decay and not training:
+            bias = distance_bias(branch, seq_len, n_heads, causal, device).expand(n_heads, -1)
+            return _in_float32(branch, lambda q, k, v, seen: attend_relative(bias, q, k, v))
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
+        with torch.autocast(q.device.type, enabled=False):
+            q, k, v = (part.to(wide(part)) for part in (q, k, v))
+            chunk = max(1, min(CHUNK, CHUNK_SCORES // (len(q) * n_heads * seq_len)))
+            biases = [_bias_of_pairs(branch, seq_len, n_heads, causal, device) for branch in branches]
+            return _in_chunks(branches, biases, weights, chunk, causal, q, k, v, x)
+
+    return attend
 
 
 def attend_reference(
-    branches: Sequence[Branch], q: Tensor, k: Tensor, v: Tensor, *, causal: bool, q_idx: Tensor | None = None
+    branches: Sequence[Branch],
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    x: Tensor | None = None,
+    *,
+    causal: bool,
+    q_idx: Tensor | None = None,
+    weights: Weights | None = None,
 ) -> Tensor:
     """The definition, on the whole (T, S) grid: every score through score_mod, every pair through mask_mod.
 
-    With q_idx (R,) only the rows of these queries, (B, H, R, K).
+    With q_idx (R,) only the rows of these queries, (B, H, R, K). x is for branches that read it.
     """
     n_batch, n_heads, seq_len, head_dim = q.shape
     rows = torch.arange(seq_len, device=q.device) if q_idx is None else q_idx
@@ -58,30 +94,28 @@ def attend_reference(
     i, j = rows.view(-1, 1), torch.arange(seq_len, device=q.device)
     total = q.new_full((n_batch, n_heads, len(rows), seq_len), -math.inf)
     for branch in branches:
-        qr, kr = branch.rotate(q, k) if branch.rotate else (q, k)
-        score = qr[:, :, rows] @ kr.mT / math.sqrt(head_dim)
-        for mod in (branch.score_mod, branch.content and branch.content(qr, kr)):
-            score = mod(score, b, h, i, j) if mod else score
+        seen = _content(branch, q, k, x)
+        score = seen.rotated_q[:, :, rows] @ seen.rotated_k.mT / math.sqrt(head_dim)
+        score = branch.score_mod(score, b, h, i, j) if branch.score_mod else score
+        if bias_of := _bias_of_content(branch, seen):
+            score = score + bias_of(rows, j)
         allowed = j <= i if causal else torch.ones_like(j <= i)
         allowed = allowed & branch.mask_mod(b, h, i, j) if branch.mask_mod else allowed
         total = torch.where(allowed, score, total)
-    output: Tensor = total.softmax(dim=-1) @ v
-    return output
+    return mix([total], v, weights)
 
 
-def additive_bias(
-    branch: Branch, mod: ScoreMod | None, q_idx: Tensor, kv_idx: Tensor, n_heads: int, causal: bool, n_batch: int = 1
-) -> Tensor | None:
-    """What is added to the scores of q_idx against kv_idx: float32, broadcastable to (B, H, T, S), None for nothing.
+def additive_bias(branch: Branch, q_idx: Tensor, kv_idx: Tensor, n_heads: int, causal: bool) -> Tensor | None:
+    """What score_mod and mask_mod add to the scores of q_idx against kv_idx: float32, (1, 1 or H, R, S), None for nothing.
 
-    q_idx and kv_idx are vectors, of which every pair is meant, or indices that broadcast to (B, H, T, S) themselves.
+    q_idx and kv_idx are vectors, of which every pair is meant, or indices that broadcast to (1, H, R, S) themselves.
     """
     device = q_idx.device
-    b = torch.arange(n_batch, device=device).view(-1, 1, 1, 1)
+    b = torch.zeros(1, 1, 1, 1, dtype=torch.int64, device=device)
     h = torch.arange(n_heads, device=device).view(1, -1, 1, 1)
     i = q_idx.view(1, 1, -1, 1) if q_idx.ndim == 1 else q_idx
     j = kv_idx.view(1, 1, 1, -1) if kv_idx.ndim == 1 else kv_idx
-    bias = mod(torch.zeros(1, 1, 1, 1, device=device), b, h, i, j) if mod else None
+    bias = branch.score_mod(torch.zeros(1, 1, 1, 1, device=device), b, h, i, j) if branch.score_mod else None
     allowed = j <= i if causal else None
     if branch.mask_mod:
         near = branch.mask_mod(b, h, i, j)
@@ -95,14 +129,12 @@ def additive_bias(
 def distance_bias(branch: Branch, seq_len: int, n_heads: int, causal: bool, device: torch.device) -> Tensor:
     """The bias of a relative branch by distance: (1 or H, 2T - 1), for i - j from T - 1 down to 1 - T."""
     distance = torch.arange(seq_len - 1, -seq_len, -1, device=device).view(1, 1, 1, -1)
-    bias = additive_bias(branch, branch.score_mod, distance.clamp(min=0), (-distance).clamp(min=0), n_heads, causal)
+    bias = additive_bias(branch, distance.clamp(min=0), (-distance).clamp(min=0), n_heads, causal)
     return torch.zeros(1, 2 * seq_len - 1, device=device) if bias is None else bias[0, :, 0].expand(-1, 2 * seq_len - 1)
 
 
-def _bias_of_pairs(
-    branch: Branch, seq_len: int, n_heads: int, causal: bool, device: torch.device
-) -> Callable[[int, int, int, int], Tensor | None]:
-    """(start, stop, first, last) -> the bias of queries [start, stop) against keys [first, last), (1, 1 or H, rows, keys).
+def _bias_of_pairs(branch: Branch, seq_len: int, n_heads: int, causal: bool, device: torch.device) -> BiasOfPairs:
+    """What score_mod and mask_mod add, for a block of queries and keys.
 
     A relative bias is computed once a distance. Gradients are summed by distance first: faster, and more exact.
     """
@@ -110,134 +142,94 @@ def _bias_of_pairs(
         by_distance = distance_bias(branch, seq_len, n_heads, causal, device)
         return lambda start, stop, first, last: rows_from_last(by_distance, start, stop, first, last).flip(1)[None]
     idx = torch.arange(seq_len, device=device)
-    return lambda start, stop, first, last: additive_bias(
-        branch, branch.score_mod, idx[start:stop], idx[first:last], n_heads, causal
-    )
+    return lambda start, stop, first, last: additive_bias(branch, idx[start:stop], idx[first:last], n_heads, causal)
 
 
-def _dense(branches: Sequence[Branch], seq_len: int, n_heads: int, causal: bool, device: torch.device) -> Attend:
-    idx = torch.arange(seq_len, device=device)
+def _content(branch: Branch, q: Tensor, k: Tensor, x: Tensor | None) -> Content:
+    return Content(q.new_empty(0) if x is None else x.to(wide(x)), q, k, *(branch.rotate(q, k) if branch.rotate else (q, k)))
 
+
+def _bias_of_content(branch: Branch, seen: Content) -> BlockBias | None:
+    """What content and decay add, None for nothing. Positions made of content are positions too: at least float32."""
+    if not branch.reads_content:
+        return None
+    seen = Content(*(part.to(wide(part)) for part in seen))
+    with torch.autocast(seen.q.device.type, enabled=False):
+        content = branch.content(seen) if branch.content else None
+        c = branch.decay(seen) if branch.decay else None
+
+    def bias_of(rows: Tensor, keys: Tensor) -> Tensor:
+        with torch.autocast(seen.q.device.type, enabled=False):
+            bias = torch.zeros((), device=rows.device) if c is None else c[:, :, rows, None] - c[:, :, None, keys]
+            return (content(rows, keys) + bias if content else bias).to(seen.q.dtype)
+
+    return bias_of
+
+
+def _dense(
+    branches: Sequence[Branch], seq_len: int, n_heads: int, causal: bool, device: torch.device, weights: Weights | None
+) -> Attend:
     def whole_bias(branch: Branch) -> Tensor | None:
-        bias = None if branch.content else _bias_of_pairs(branch, seq_len, n_heads, causal, device)(0, seq_len, 0, seq_len)
+        bias = _bias_of_pairs(branch, seq_len, n_heads, causal, device)(0, seq_len, 0, seq_len)
         # a mask is 0 and -inf, which are exact in any precision: scores then need not become float32
         return bias if bias is None or branch.score_mod else bias.to(torch.bfloat16)
 
-    biases = [whole_bias(branch) for branch in branches]
+    whole = [whole_bias(branch) for branch in branches]
 
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        scores = []
-        for branch, bias in zip(branches, biases, strict=True):
-            qr, kr = branch.rotate(q, k) if branch.rotate else (q, k)
-            if branch.content:
-                with torch.autocast(q.device.type, enabled=False):  # positions made of content are positions too
-                    content = branch.content(_at_least_float32(qr), _at_least_float32(kr))
-                bias = _content_bias(branch, content, qr, idx, idx, causal)
-            scores.append(_scores(qr, kr, bias))
-        return _mix(scores, v)
-
-    def attend_one(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend_one(q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
         qr, kr = branches[0].rotate(q, k) if branches[0].rotate else (q, k)
         scores = (qr * q.shape[-1] ** -0.5) @ kr.mT
-        weights: Tensor = _Softmax.apply(scores, biases[0])  # type: ignore[no-untyped-call]
-        return weights.to(v.dtype) @ v
+        shares: Tensor = BiasedSoftmax.apply(scores, whole[0])  # type: ignore[no-untyped-call]
+        return shares.to(v.dtype) @ v
 
-    return attend_one if len(branches) == 1 and not branches[0].content else attend
-
-
-class _Softmax(torch.autograd.Function):
-    """softmax(score + bias) as PyTorch would compute it, with fewer passes over the (B, H, T, T) scores.
-
-    Computed in float32 and kept in the precision of the scores alone; the bias is (1, 1 or H, T, T) or None.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, score: Tensor, bias: Tensor | None) -> Tensor:
-        # aten's own softmax: that of torch.nn.functional makes a float32 copy of what autocast has made bfloat16
-        if bias is None or torch.result_type(score, bias) == score.dtype:
-            weights: Tensor = torch.ops.aten._softmax(score if bias is None else score + bias, -1, False)
-        else:
-            weights = torch.empty_like(score)
-            rows = max(1, CACHED_SCORES // score[0].numel())
-            for part, into in zip(torch.split(score, rows), torch.split(weights, rows), strict=True):
-                into.copy_(torch.ops.aten._softmax(part + bias, -1, False))
-        ctx.save_for_backward(weights)
-        ctx.bias_shape = None if bias is None else bias.shape
-        return weights
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
-        (weights,) = ctx.saved_tensors
-        grad_score: Tensor = torch.ops.aten._softmax_backward_data(grad, weights, -1, weights.dtype)
-        grad_bias = None
-        if ctx.needs_input_grad[1]:
-            grad_bias = grad_score.sum(0, keepdim=True, dtype=_wide(grad_score)).sum_to_size(ctx.bias_shape)
-        return grad_score, grad_bias
+    if len(branches) == 1 and not branches[0].reads_content and not weights:
+        return attend_one
+    biases: list[BiasOfPairs] = [lambda *block, bias=bias: bias for bias in whole]  # type: ignore[misc]
+    return partial(_in_chunks, branches, biases, weights, seq_len, causal)
 
 
-def _content_bias(branch: Branch, content: ScoreMod, q: Tensor, q_idx: Tensor, kv_idx: Tensor, causal: bool) -> Tensor:
-    def mod(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        score = branch.score_mod(score, b, h, i, j) if branch.score_mod else score
-        return content(score, b, h, i, j)
+def _in_float32(branch: Branch, attend: Callable[[Tensor, Tensor, Tensor, Content], Tensor]) -> Attend:
+    """attend(q, k, v, content), q and k rotated, of a single branch, whatever the precision of the model."""
 
-    bias = additive_bias(branch, mod, q_idx, kv_idx, q.shape[1], causal, n_batch=q.shape[0])
-    assert bias is not None
-    return bias
-
-
-def _scores(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
-    """(B, H, T, S). A bias in float32 is added in float32, whatever the precision of q and k."""
-    score: Tensor = (q * q.shape[-1] ** -0.5) @ k.mT
-    return score if bias is None else score + bias
-
-
-def _mix(scores: list[Tensor], v: Tensor) -> Tensor:
-    """One softmax over all branches: they are disjoint, so at each pair at most one score is above -inf."""
-    total = scores[0]
-    for score in scores[1:]:
-        total = torch.maximum(total, score)
-    return total.softmax(dim=-1).to(v.dtype) @ v
-
-
-def _in_float32(attend: Attend) -> Attend:
-    def exact(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def exact(q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
         with torch.autocast(q.device.type, enabled=False):
-            return attend(_at_least_float32(q), _at_least_float32(k), _at_least_float32(v))
+            q, k, v = (part.to(wide(part)) for part in (q, k, v))
+            seen = _content(branch, q, k, x)
+            return attend(seen.rotated_q, seen.rotated_k, v, seen)
 
     return exact
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.to(_wide(x))
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
-
-
-def _rotated(branch: Branch, attend: Attend) -> Attend:
-    rotate = branch.rotate
-    return attend if rotate is None else lambda q, k, v: attend(*rotate(q, k), v)
-
-
-def _chunked(branches: Sequence[Branch], q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
-    n_batch, n_heads, seq_len = q.shape[:3]
+def _in_chunks(
+    branches: Sequence[Branch],
+    biases: Sequence[BiasOfPairs],
+    weights: Weights | None,
+    chunk: int,
+    causal: bool,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    x: Tensor | None = None,
+) -> Tensor:
+    """`chunk` queries at a time, against the keys that they can see."""
+    seq_len = q.shape[2]
     idx = torch.arange(seq_len, device=q.device)
-    turned = [branch.rotate(q, k) if branch.rotate else (q, k) for branch in branches]
-    contents = [b.content(*qk) if b.content else None for b, qk in zip(branches, turned, strict=True)]
-    biases = [_bias_of_pairs(b, seq_len, n_heads, causal, q.device) for b in branches]
-    chunk = max(1, min(CHUNK, CHUNK_SCORES // (n_batch * n_heads * seq_len)))
+    seen = [_content(branch, q, k, x) for branch in branches]
+    contents = [_bias_of_content(branch, content) for branch, content in zip(branches, seen, strict=True)]
     outputs = []
     for start in range(0, seq_len, chunk):
         stop = min(start + chunk, seq_len)
         first, last = _key_range(branches, start, stop, seq_len, causal)
-        rows, keys = idx[start:stop], idx[first:last]
         scores = []
-        for branch, content, bias_of, (qr, kr) in zip(branches, contents, biases, turned, strict=True):
-            bias = _content_bias(branch, content, qr, rows, keys, causal) if content else bias_of(start, stop, first, last)
-            scores.append(_scores(qr[:, :, start:stop], kr[:, :, first:last], bias))
-        outputs.append(_mix(scores, v[:, :, first:last]))
-    return torch.cat(outputs, dim=2)
+        for bias_of, content_of, (_, _, _, qr, kr) in zip(biases, contents, seen, strict=True):
+            bias = bias_of(start, stop, first, last)
+            if content_of:
+                content = content_of(idx[start:stop], idx[first:last])  # of no account where the mask is -inf
+                bias = content if bias is None else (content + bias).masked_fill(bias.isneginf(), -math.inf)
+            score = (qr[:, :, start:stop] * q.shape[-1] ** -0.5) @ kr[:, :, first:last].mT
+            scores.append(score if bias is None else score + bias)  # a bias in float32 is added in float32
+        outputs.append(mix(scores, v[:, :, first:last], weights))
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
 
 def _key_range(branches: Sequence[Branch], start: int, stop: int, seq_len: int, causal: bool) -> tuple[int, int]:

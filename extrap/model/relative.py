@@ -47,16 +47,21 @@ def rows_from_last(bias: Tensor, start: int, stop: int, first: int, last: int) -
 @torch.no_grad()
 def reaches(bias: Tensor, q: Tensor, k: Tensor) -> tuple[list[int], list[int]]:
     """For each head how many keys before and after its own position a query has to read."""
-    seq_len = q.shape[2]
-    own = (q * k).sum(dim=-1)
-    longest = torch.linalg.vector_norm(k, dim=-1).amax(dim=-1, keepdim=True)
-    top = (torch.linalg.vector_norm(q, dim=-1) * longest - own).amax(dim=(0, 2)) * q.shape[-1] ** -0.5
+    seq_len, top = q.shape[2], headroom(q, k)
     f = bias.to(torch.float64)
     bound = torch.where(f == -torch.inf, 0.0, (f - f[:, seq_len - 1 : seq_len] + top[:, None]).exp())
     sides = bound[:, : seq_len - 1], bound[:, seq_len:].flip(1)  # both from the furthest key to the nearest
     # a bound that is not a number leaves nothing out
     past, future = ((~(side.cumsum(dim=1) <= OMITTED)).sum(dim=1).tolist() for side in sides)
     return past, future
+
+
+def headroom(q: Tensor, k: Tensor) -> Tensor:
+    """(H,): by how much the score of any key can exceed that of a query's own key, the `top` above."""
+    own = (q * k).sum(dim=-1)
+    longest = torch.linalg.vector_norm(k, dim=-1).amax(dim=-1, keepdim=True)
+    above: Tensor = (torch.linalg.vector_norm(q, dim=-1) * longest - own).amax(dim=(0, 2)) * q.shape[-1] ** -0.5
+    return above
 
 
 def _band(bias: Tensor, q: Tensor, k: Tensor, v: Tensor, past: int, future: int) -> Tensor:

@@ -19,6 +19,8 @@ class Learned(PositionScheme):
     N(0, 0.5^2) instead of N(0, 0.02^2) and a layer norm over their sum.
     """
 
+    tabular = True
+
     def __init__(self, geometry: Geometry) -> None:
         super().__init__(geometry)
         self.max_len = geometry.train_len

@@ -15,6 +15,7 @@ class Alibi(PositionScheme):
     """
 
     relative = True
+    direction_aware = False
 
     slopes: Tensor  # (H,)
 

@@ -15,6 +15,7 @@ class Kerple(PositionScheme):
     """
 
     relative = True
+    direction_aware = False
 
     def __init__(self, geometry: Geometry) -> None:
         super().__init__(geometry)

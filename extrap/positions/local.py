@@ -1,12 +1,12 @@
 """Local attention: a window around any other scheme."""
 
-import torch
 from torch import Tensor
 
 from extrap.positions.base import Branch, Geometry, MaskMod, PositionScheme
+from extrap.positions.wrappers import Wrapper
 
 
-class Local(PositionScheme):
+class Local(Wrapper):
     """Keeps abs(i - j) < window and leaves the rest to the inner scheme (Beltagy et al. 2020, arXiv:2004.05150).
 
     window = w keeps exactly w keys, the token itself included, when causal, and 2w - 1 in an encoder. Conventions
@@ -15,27 +15,17 @@ class Local(PositionScheme):
     """
 
     def __init__(self, geometry: Geometry, inner: PositionScheme, window: int = 64) -> None:
-        super().__init__(geometry)
+        super().__init__(inner)
         if window < 1:
             raise ValueError(f"a local window holds at least the token itself: expected window >= 1, found {window}")
-        self.inner = inner
         self.window = window
-        self.max_len = inner.max_len
 
-    def positions(self, seq_len: int, device: torch.device | None = None) -> Tensor:
-        return self.inner.positions(seq_len, device)
-
-    def embed(self, x: Tensor, pos: Tensor) -> Tensor:
-        return self.inner.embed(x, pos)
-
-    def mask_mod(self, pos: Tensor) -> MaskMod:
+    def near(self, pos: Tensor) -> MaskMod:
+        """Which pairs lie within the window."""
         return lambda b, h, q_idx, kv_idx: (pos[q_idx] - pos[kv_idx]).abs() < self.window
 
-    def branches(self, pos: Tensor) -> tuple[Branch, ...]:
-        return tuple(self._narrow(branch, pos) for branch in self.inner.branches(pos))
-
-    def _narrow(self, branch: Branch, pos: Tensor) -> Branch:
-        near, inner = self.mask_mod(pos), branch.mask_mod
+    def change(self, branch: Branch, pos: Tensor) -> Branch:
+        near, inner = self.near(pos), branch.mask_mod
         both: MaskMod = near if inner is None else lambda b, h, i, j: near(b, h, i, j) & inner(b, h, i, j)
         # positions strictly increase, so a window of positions is at least as narrow in indices
         window = self.window if branch.window is None else min(self.window, branch.window)

@@ -9,3 +9,6 @@ class Nope(PositionScheme):
     Causal, the mask itself reveals positions; in an encoder the model is permutation-equivariant.
     Source: Haviv et al. 2022 (arXiv:2203.16634), Kazemnejad et al. 2023 (arXiv:2305.19466).
     """
+
+    relative = True
+    direction_aware = False

@@ -15,6 +15,8 @@ class Rope(PositionScheme):
     Raises ValueError for an odd head dim and a base that is not positive.
     """
 
+    relative = True
+
     def __init__(self, geometry: Geometry, base: float = 10_000.0) -> None:
         super().__init__(geometry)
         if geometry.head_dim % 2:
@@ -28,7 +30,7 @@ class Rope(PositionScheme):
 
 
 def rotary_angles(pos: Tensor, head_dim: int, base: float) -> Tensor:
-    """(T,) int64 -> (T, K/2) float64 angles in radians."""
+    """Positions (T,), whole or real -> (T, K/2) float64 angles in radians."""
     exponent = torch.arange(0, head_dim, 2, dtype=torch.float64, device=pos.device) / head_dim
     return pos.to(torch.float64)[:, None] * base**-exponent
 

@@ -34,7 +34,7 @@ class T5(PositionScheme):
 
     def score_mod(self, pos: Tensor) -> ScoreMod:
         def add_bias(score: Tensor, b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
-            offset = pos[kv_idx] - pos[q_idx]
+            offset = (pos[kv_idx] - pos[q_idx]).to(torch.int64)  # of a real distance the whole part
             bucket = t5_bucket(offset, self.geometry.causal, self.n_buckets, self.max_distance)
             return score + math.sqrt(self.geometry.head_dim) * self.bias[h, bucket]
 

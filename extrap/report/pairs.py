@@ -83,7 +83,7 @@ FEWEST_DRAWN = 3  # schemes: of two, the figure is one number on a white page, a
 
 def is_drawn(pairs: pd.DataFrame) -> bool:
     """Whether a figure shows more than the table: more schemes than two, and more seeds than one."""
-    return len({*pairs["scheme_a"], *pairs["scheme_b"]}) >= FEWEST_DRAWN and _is_repeated(pairs)
+    return len(pairs) > 0 and len({*pairs["scheme_a"], *pairs["scheme_b"]}) >= FEWEST_DRAWN and _is_repeated(pairs)
 
 
 def _is_repeated(pairs: pd.DataFrame) -> bool:

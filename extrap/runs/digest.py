@@ -1,18 +1,19 @@
 """The digest of the code that answers depend on: rows of different programs are not mixed."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from extrap.config.outside import Outside, digest_of, imports
 
-NO_ANSWERS = ("extrap", "extrap.errors", "extrap.files", "extrap.runs.digest")
+NO_ANSWERS = ("extrap.errors", "extrap.files", "extrap.runs.digest")
 ROOT = Path(__file__).parents[2]
 # as it was when this process began, which is what it runs, whatever becomes of the files since
 SOURCES = {
-    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path.read_text("utf-8", "replace")
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): path.read_text("utf-8", "replace")
     for path in sorted(ROOT.glob("extrap/**/*.py"))
-    if path.is_file() and path.stem.isidentifier()  # editors leave other things beside
+    if path.is_file() and path.stem.isidentifier() and path.stem != "__init__"  # editors leave other things beside
 }
 
 
@@ -34,7 +35,7 @@ def _answers_depend_on(module: str) -> bool:
 
 # all that stands between a config and its rows, but for the schemes that are not part of an extension
 MODULES = reached(
-    ["extrap.runs.run", "extrap.objectives", *(name for name in SOURCES if name.startswith("extrap.data."))],
+    ["extrap.runs.run", "extrap.objectives", *(name for name in SOURCES if re.match(r"extrap\.(data|extensions)\.", name))],
     SOURCES,
     _answers_depend_on,
 )

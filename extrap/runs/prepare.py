@@ -104,7 +104,8 @@ def _identity(config: Config, data: dict[str, Any], code: str) -> dict[str, Any]
 
 def build_scheme(config: Config, causal: bool) -> PositionScheme:
     """Raises UserError for sizes or arguments that the scheme refuses."""
-    geometry = Geometry(config.model.d_model, config.model.n_heads, config.train.train_len, causal)
+    sizes = config.model
+    geometry = Geometry(sizes.d_model, sizes.n_heads, config.train.train_len, causal, sizes.n_layers)
     scheme = build(config.position, "position", "extrap.positions", geometry=geometry)
     if not isinstance(scheme, PositionScheme):
         raise UserError(f"position._target_: expected a position scheme, found {config.position['_target_']}")

@@ -1,10 +1,12 @@
 """Finished runs, to look into: the trained encoder, and what its layers attend to."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from extrap.errors import UserError
-from extrap.model.attention import attend_reference
+from extrap.model.attention import Attend, attend_reference
 from extrap.model.encoder import Encoder
 from extrap.runs.prepare import Run
 from extrap.runs.run import build_encoder
@@ -25,14 +27,14 @@ def attention(encoder: Encoder, tokens: Tensor) -> Tensor:
     """Attention weights of every layer, by the definition: tokens (B, T) -> (layers, B, H, T, T), queries before keys."""
     seq_len = tokens.shape[1]
     pos = encoder.scheme.positions(seq_len, tokens.device)
-    branches = encoder.scheme.branches(pos)
-    x, layers = encoder.scheme.embed(encoder.embedding(tokens), pos), []
+    x, found = encoder.scheme.embed(encoder.embedding(tokens), pos), []
+    for block, scheme in zip(encoder.blocks, encoder.scheme.layers(len(encoder.blocks)), strict=True):
+        define = partial(attend_reference, scheme.branches(pos), causal=encoder.causal, weights=scheme.weights())
 
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        each = torch.eye(seq_len).expand(*q.shape[:2], seq_len, seq_len)  # the mean of unit vectors is the weights
-        layers.append(attend_reference(branches, q, k, each, causal=encoder.causal))
-        return layers[-1] @ v
+        def attend(q: Tensor, k: Tensor, v: Tensor, read: Tensor | None = None, define: Attend = define) -> Tensor:
+            each = torch.eye(seq_len).expand(*q.shape[:2], seq_len, seq_len)  # the mean of unit vectors is the weights
+            found.append(define(q, k, each, read))
+            return found[-1] @ v
 
-    for block in encoder.blocks:
         x = block(x, attend)
-    return torch.stack(layers)
+    return torch.stack(found)

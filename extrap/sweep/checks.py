@@ -16,7 +16,7 @@ from extrap.results.rows import GROUP
 from extrap.runs.prepare import Run, build_scheme, prepare_all
 from extrap.score.protocols import PROTOCOLS
 from extrap.score.references import labels
-from extrap.testing import check_scheme
+from extrap.testing.promises import check_scheme
 from extrap.train import distributed
 from extrap.train.device import physical_memory, pick_device
 

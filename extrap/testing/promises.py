@@ -1,5 +1,6 @@
 """What every position scheme promises, tried on a small encoder before anything is trained."""
 
+import re
 from collections.abc import Callable, Iterator
 
 import torch
@@ -20,7 +21,8 @@ TOLERANCE = 1e-5  # of hidden states, which are about 1: a hundred roundings of 
 def check_scheme(build: Callable[[], PositionScheme], longest: int) -> None:
     """Raises UserError, in one line, for the first promise of extrap/positions/base.py that a scheme does not keep.
 
-    One block of the encoder reads random tokens: 7, the training length and, if `longest` is more, a length beyond it.
+    One block of the encoder, or all of them where layers differ, reads random tokens: 7, the training length and, if
+    `longest` is more, a length beyond it.
 
     - At the training length outputs and gradients are finite; what is no number beyond it is a result, not an error.
     - A causal model sees no future and no sequence of a batch another, in training as in evaluation.
@@ -40,7 +42,8 @@ def check_scheme(build: Callable[[], PositionScheme], longest: int) -> None:
             fault = f"fails before any training: {type(error).__name__}: {error}"
     if fault:
         cls = type(scheme)
-        raise UserError(one_line(f"position: {cls.__name__} ({cls.__module__.replace('.', '/')}.py) {fault}"))
+        module = re.sub(r"^outside_\d+\.", "", cls.__module__)  # of a file that the command line names
+        raise UserError(one_line(f"position: {cls.__name__} ({module.replace('.', '/')}.py) {fault}"))
 
 
 def _faults(scheme: PositionScheme, longest: int) -> Iterator[str]:
@@ -51,7 +54,9 @@ def _faults(scheme: PositionScheme, longest: int) -> Iterator[str]:
         end = min(end, scheme.max_len)
         if scheme.max_len < train_len:
             yield f"has max_len={scheme.max_len}; expected the training length {train_len} or more"
-    sizes = ModelConfig(geometry.d_model, 1, geometry.n_heads, geometry.d_model, dropout=0.0, tie=False)
+    layers = scheme.layers(geometry.n_layers)
+    n_layers = 1 if len({*layers}) == 1 else geometry.n_layers
+    sizes = ModelConfig(geometry.d_model, n_layers, geometry.n_heads, geometry.d_model, dropout=0.0, tie=False)
     encoder = Encoder(sizes, scheme, VOCAB, VOCAB)
     tokens = torch.randint(VOCAB, (2, max(end, train_len)))
     with torch.no_grad():
@@ -119,6 +124,12 @@ def _faults_of_hooks(scheme: PositionScheme, seq_len: int) -> Iterator[str]:
     x = torch.randn(2, seq_len, geometry.d_model)
     if (embedded := scheme.embed(x, pos)).shape != x.shape:
         yield f"embeds {(*x.shape,)} as {(*embedded.shape,)}; embed keeps the shape"
+    for layer in dict.fromkeys(scheme.layers(geometry.n_layers)):
+        yield from _faults_of_passes(layer, pos)
+
+
+def _faults_of_passes(scheme: PositionScheme, pos: Tensor) -> Iterator[str]:
+    geometry, seq_len = scheme.geometry, len(pos)
     heads = torch.randn(2, 2, geometry.n_heads, seq_len, geometry.head_dim)
     b, h = torch.arange(2).view(2, 1, 1, 1), torch.arange(geometry.n_heads).view(-1, 1, 1)
     i = torch.linspace(0, seq_len - 1, min(ROWS, seq_len)).to(torch.int64)[:, None]
@@ -132,7 +143,7 @@ def _faults_of_hooks(scheme: PositionScheme, seq_len: int) -> Iterator[str]:
         passes += causal & branch.mask_mod(b, h, i, j) if branch.mask_mod else causal
     if (passes > 1).any():
         yield "has branches that overlap: a query and key in two of them; mask_mods must be disjoint"
-    if not (passes.any(dim=-1)).all():
+    if not (scheme.weights() or passes.any(dim=-1).all()):
         yield f"leaves a token of {seq_len} without any key to attend to; let mask_mod keep the token itself"
 
 

@@ -1,0 +1,52 @@
+"""Scores -> weights -> outputs."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from extrap.positions.base import Weights
+
+CACHED_SCORES = 2**18  # scores in half precision whose float32 sums with a bias stay in a core's cache
+
+
+def wide(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def mix(scores: list[Tensor], v: Tensor, weights: Weights | None) -> Tensor:
+    """One softmax over all branches: they are disjoint, so at each pair at most one score is above -inf."""
+    total = scores[0]
+    for score in scores[1:]:
+        total = torch.maximum(total, score)
+    return (weights(total.to(wide(total))) if weights else total.softmax(dim=-1)).to(v.dtype) @ v
+
+
+class BiasedSoftmax(torch.autograd.Function):
+    """softmax(score + bias) as PyTorch would compute it, with fewer passes over the (B, H, T, T) scores.
+
+    Computed in float32 and kept in the precision of the scores alone; the bias is (1, 1 or H, T, T) or None.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, score: Tensor, bias: Tensor | None) -> Tensor:
+        # aten's own softmax: that of torch.nn.functional makes a float32 copy of what autocast has made bfloat16
+        if bias is None or torch.result_type(score, bias) == score.dtype:
+            weights: Tensor = torch.ops.aten._softmax(score if bias is None else score + bias, -1, False)
+        else:
+            weights = torch.empty_like(score)
+            rows = max(1, CACHED_SCORES // score[0].numel())
+            for part, into in zip(torch.split(score, rows), torch.split(weights, rows), strict=True):
+                into.copy_(torch.ops.aten._softmax(part + bias, -1, False))
+        ctx.save_for_backward(weights)
+        ctx.bias_shape = None if bias is None else bias.shape
+        return weights
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
+        (weights,) = ctx.saved_tensors
+        grad_score: Tensor = torch.ops.aten._softmax_backward_data(grad, weights, -1, weights.dtype)
+        grad_bias = None
+        if ctx.needs_input_grad[1]:
+            grad_bias = grad_score.sum(0, keepdim=True, dtype=wide(grad_score)).sum_to_size(ctx.bias_shape)
+        return grad_score, grad_bias

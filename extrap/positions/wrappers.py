@@ -1,0 +1,70 @@
+"""Schemes around a scheme: local attention, and most of what is done to a scheme for longer inputs."""
+
+from copy import copy
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from extrap.positions.base import Branch, MaskMod, PositionScheme, Rotation, ScoreMod, Weights
+
+FACTS = tuple(PositionScheme.__annotations__)
+
+
+class Wrapper(PositionScheme):
+    """A scheme around another, `inner`, that leaves to it all that it does not change.
+
+    It has the facts of the inner scheme and wraps the scheme of each layer alike. A subclass overrides `change`
+    for what it does to an attention pass, however many there are, or positions, embed, branches or weights.
+    """
+
+    def __init__(self, inner: PositionScheme) -> None:
+        super().__init__(inner.geometry)
+        self.inner = inner
+        self.training = inner.training
+        for fact in FACTS:
+            setattr(self, fact, getattr(inner, fact))
+
+    def change(self, branch: Branch, pos: Tensor) -> Branch:
+        """What becomes of an attention pass of the inner scheme."""
+        return branch
+
+    def positions(self, seq_len: int, device: torch.device | None = None) -> Tensor:
+        return self.inner.positions(seq_len, device)
+
+    def embed(self, x: Tensor, pos: Tensor) -> Tensor:
+        return self.inner.embed(x, pos)
+
+    def branches(self, pos: Tensor) -> tuple[Branch, ...]:
+        return tuple(self.change(branch, pos) for branch in self.inner.branches(pos))
+
+    def weights(self) -> Weights | None:
+        return self.inner.weights()
+
+    def rotation(self, pos: Tensor) -> Rotation | None:
+        return self._only_pass(pos).rotate
+
+    def score_mod(self, pos: Tensor) -> ScoreMod | None:
+        return self._only_pass(pos).score_mod
+
+    def mask_mod(self, pos: Tensor) -> MaskMod | None:
+        return self._only_pass(pos).mask_mod
+
+    def _only_pass(self, pos: Tensor) -> Branch:
+        passes = self.branches(pos)
+        if len(passes) > 1:
+            raise ValueError(f"{type(self.inner).__name__} attends in {len(passes)} passes; ask for branches instead")
+        return passes[0]
+
+    def layers(self, n_layers: int) -> list[PositionScheme]:
+        inner = self.inner.layers(n_layers)
+        around = {scheme: self._around(scheme) for scheme in inner}  # one for all layers that share a scheme
+        return [around[scheme] for scheme in inner]
+
+    def _around(self, inner: PositionScheme) -> Self:
+        """This wrapper, its parameters included, around the scheme of a layer."""
+        if inner is self.inner:
+            return self
+        other = copy(self)
+        other._modules = self._modules | {"inner": inner}
+        return other

@@ -1,0 +1,78 @@
+"""What a scheme costs beside nope and rope: time of training and scoring, and memory that a training step keeps."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from extrap.positions.base import Geometry
+from extrap.positions.nope import Nope
+from extrap.positions.rope import Rope
+from extrap.testing.findings import Build, Finding, encoder_with
+from extrap.testing.promises import VOCAB
+
+TRAIN_LEN, HEAD_DIM, HEADS = 128, 32, 4
+LONGER = 8  # times the training length
+TOKENS = 4096  # at a time
+ROUNDS = 5  # of which the fastest counts: whatever else the machine does makes none faster
+
+
+def costs(build: Build) -> Iterator[Finding]:
+    """One finding for the training length and one for a longer one, if the scheme is defined there; causal."""
+    geometry = Geometry(HEAD_DIM * HEADS, HEADS, TRAIN_LEN, causal=True)
+    with torch.random.fork_rng(devices=[]):
+        of = {"it": build(geometry), "nope": Nope(geometry), "rope": Rope(geometry)}
+        encoders = {name: encoder_with(scheme) for name, scheme in of.items()}
+        for n in (TRAIN_LEN, LONGER * TRAIN_LEN):
+            if of["it"].max_len is not None and of["it"].max_len < n:
+                return
+            tokens = torch.randint(VOCAB, (TOKENS // n, n))
+            told = []
+            for what, training in (("training", True), ("scoring", False)):
+                work = {name: _step(encoder.train(training), tokens) for name, encoder in encoders.items()}
+                told.append(f"{what} {_beside(_seconds(work), 1e3, 'ms')}")
+            kept = {name: float(_kept(encoder.train(), tokens)) for name, encoder in encoders.items()}
+            told.append(f"memory of a training step {_beside(kept, 2.0**-20, 'MiB')}")
+            yield Finding("IS", f"cost at {n:,} tokens", "; ".join(told))
+
+
+def _beside(values: dict[str, float], scale: float, unit: str) -> str:
+    it, nope, rope = values["it"], values["nope"], values["rope"]
+    return f"{it * scale:.3g} {unit}, {it / nope:.2f} of nope, {it / rope:.2f} of rope"
+
+
+def _step(encoder: torch.nn.Module, tokens: Tensor) -> Callable[[], None]:
+    def step() -> None:
+        with torch.set_grad_enabled(encoder.training):
+            hidden: Tensor = encoder(tokens)
+            if encoder.training:
+                torch.autograd.grad(hidden.sum(), [*encoder.parameters()], allow_unused=True)
+
+    return step
+
+
+def _seconds(work: dict[str, Callable[[], None]]) -> dict[str, float]:
+    """The fastest of several rounds in turn."""
+    best = dict.fromkeys(work, float("inf"))
+    for _ in range(ROUNDS):
+        for name, step in work.items():
+            began = time.perf_counter()
+            step()
+            best[name] = min(best[name], time.perf_counter() - began)
+    return best
+
+
+def _kept(encoder: torch.nn.Module, tokens: Tensor) -> int:
+    """Bytes that a training step keeps from its forward to its backward pass, weights aside."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in encoder.parameters()}
+    seen: dict[int, int] = {}
+
+    def keep(x: Tensor) -> Tensor:
+        seen[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        hidden: Tensor = encoder(tokens)
+    del hidden
+    return sum(size for place, size in seen.items() if place not in weights)

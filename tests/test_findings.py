@@ -1,0 +1,251 @@
+"""The page of make check-scheme: what is right passes, and each kind of wrong is told for what it is."""
+
+import math
+import re
+import sys
+from functools import partial
+
+import pytest
+import torch
+from test_scheme_checks import BROKEN, IntegerMask, Leak, Moving, Neighbour, NoNumber, Table, Unrelative
+from torch import nn
+
+from extrap.config.outside import function
+from extrap.errors import UserError
+from extrap.positions.alibi import Alibi
+from extrap.positions.base import PositionScheme
+from extrap.positions.nope import Nope
+from extrap.positions.rope import Rope
+from extrap.positions.t5 import T5
+from extrap.sweep import check
+from extrap.testing import cost
+from extrap.testing.cost import costs
+from extrap.testing.findings import Finding, findings
+
+SMALL = ((16, 8, 2),)
+
+
+def page(build, reference=None, sizes=SMALL):
+    """Findings by what they are about."""
+    return {finding.about: finding for finding in findings(build, reference, sizes)}
+
+
+def wrong(build, **options):
+    return {about for about, finding in page(build, **options).items() if finding.verdict == "WRONG"}
+
+
+class Misspelt(PositionScheme):
+    def scores_mod(self, pos):
+        return lambda score, b, h, i, j: score - (pos[i] - pos[j]).abs()
+
+
+class Idle(Alibi):
+    """Trains a number that nothing reads."""
+
+    def __init__(self, geometry):
+        super().__init__(geometry)
+        self.scale = nn.Parameter(torch.ones(3))
+
+
+class OfLength(PositionScheme):
+    """Scales keys with the length of the input."""
+
+    def rotation(self, pos):
+        return lambda q, k: (q, k * len(pos) ** 0.5)
+
+
+class SingleOnly(Alibi):
+    """Computes in float32 what it is asked in float64."""
+
+    def rotation(self, pos):
+        return lambda q, k: (q @ torch.eye(q.shape[-1]), k)
+
+
+class ToADecoderOnly(Alibi):
+    def __init__(self, geometry):
+        if not geometry.causal:
+            raise ValueError("for causal models alone")
+        super().__init__(geometry)
+
+
+def assert_right(case, sizes, scheme_of, reference_of):
+    def build(geometry):
+        return scheme_of(case, geometry.causal, geometry.n_heads, geometry.head_dim, geometry.train_len)
+
+    def scores(scheme, q, k, causal):
+        """The pairs of tests/reference.py, one after the other."""
+        formula, (heads, keys) = reference_of(case, scheme), (q.tolist(), k.tolist())
+        return [
+            [
+                [
+                    formula.score(a, b, i, j, h) if formula.keep(i, j) and not (causal and j > i) else -math.inf
+                    for j, b in enumerate(keys[h])
+                ]
+                for i, a in enumerate(heads[h])
+            ]
+            for h in range(len(heads))
+        ]
+
+    found = page(build, scores, sizes)
+    assert [finding for finding in found.values() if finding.verdict == "WRONG"] == []
+    assert found["agrees with REFERENCE"].verdict == "PASS"
+
+
+def test_nothing_is_wrong_with_a_scheme_of_ours(case, scheme_of, reference_of):
+    assert_right(case, SMALL, scheme_of, reference_of)
+
+
+@pytest.mark.slow
+def test_nothing_is_wrong_with_a_scheme_of_ours_at_any_size(case, scheme_of, reference_of):
+    assert_right(case, ((128, 32, 2), (37, 12, 3)), scheme_of, reference_of)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "told"),
+    [
+        (Leak, {"sees no future", "same at any length", "would be refused"}),
+        (NoNumber, {"is finite", "would be refused"}),
+        (Misspelt, {"has no effect"}),
+        (Neighbour, {"same in any batch", "would be refused"}),
+        (Idle, {"trains its parameters"}),
+        (OfLength, {"same at any length"}),
+        (SingleOnly, {"same on any path"}),
+        (Unrelative, {"same on any path", "would be refused"}),
+    ],
+)
+def test_each_kind_of_wrong_is_told_for_what_it_is(scheme, told):
+    found = wrong(scheme)
+    assert told <= found
+    assert not found & {"sees no future", "is finite", "has no effect", "same in any batch", "trains its parameters"} - told
+
+
+@pytest.mark.parametrize(
+    "scheme", [Moving, IntegerMask, Table, *(pytest.param(one, marks=pytest.mark.slow) for one in BROKEN)]
+)
+def test_what_a_run_would_refuse_is_wrong(scheme):
+    assert "would be refused" in wrong(scheme)
+
+
+def test_what_a_scheme_is(scheme_of):
+    assert {"shift-invariant", "symmetric", "has no end"} <= page(Alibi).keys()
+    assert {"shift-invariant", "direction-aware"} <= page(Rope).keys()
+    learned = page(lambda g: scheme_of("learned", g.causal, g.n_heads, g.head_dim, g.train_len))
+    assert {"not shift-invariant", "direction-aware", "trains its parameters"} <= learned.keys()
+    assert learned["has an end"].told == "max_len: 16 at L=16"
+    assert page(Nope)["no positions"].verdict == "IS"
+    assert page(ToADecoderOnly)["refuses some sizes"].told == "L=16, K=8, bidirectional: for causal models alone"
+
+
+def test_a_wrong_threshold_shows_at_another_size():
+    """At a training length of 16 it is right."""
+
+    def build(geometry):
+        return Leak(geometry) if geometry.train_len > 100 else Alibi(geometry)
+
+    assert not wrong(build)
+    assert "sees no future" in wrong(build, sizes=((16, 8, 2), (128, 8, 1)))
+
+
+def test_a_scheme_that_cannot_be_built_at_all_is_told():
+    with pytest.raises(UserError, match="L=16, K=8, causal: no, never"):
+        page(partial(_refuse, "no, never"))
+
+
+def _refuse(message, geometry):
+    raise ValueError(message)
+
+
+def alibi_scores(scheme, q, k, causal):
+    scores = []
+    for h in range(len(q)):
+        slope = 2.0 ** (-8 * (h + 1) / len(q))
+        rows = [[float(a @ b) / len(a) ** 0.5 - slope * abs(i - j) for j, b in enumerate(k[h])] for i, a in enumerate(q[h])]
+        scores.append(rows)
+    return scores
+
+
+@pytest.mark.parametrize(
+    ("reference", "verdict", "told"),
+    [
+        (alibi_scores, "PASS", "differ by up to"),
+        (lambda q, k: q @ k.mT / 8**0.5, "WRONG", "differ by up to 0."),
+        (lambda q, k: q @ k.mT[:, :, :1], "WRONG", "expected scores (H, n, n) = (2, 7, 7), found (2, 7, 1)"),
+        (lambda q, weight: q, "WRONG", "KeyError: 'weight'"),
+    ],
+)
+def test_a_reference_is_agreed_with_or_not(reference, verdict, told):
+    finding = page(Alibi, reference)["agrees with REFERENCE"]
+    assert finding.verdict == verdict
+    assert told in finding.told
+
+
+def test_what_a_reference_says_nothing_about_is_told(scheme_of):
+    of_table = page(lambda g: scheme_of("sinusoidal", g.causal, g.n_heads, g.head_dim, g.train_len), alibi_scores)
+    assert "embed" in of_table["embeds"].told
+    assert "embeds" not in page(Alibi, alibi_scores)
+
+
+def test_draws_outside_stay_what_they_are():
+    before = torch.get_rng_state()
+    page(T5)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_what_it_costs_is_told_beside_nope_and_rope(monkeypatch, scheme_of):
+    monkeypatch.setattr(cost, "ROUNDS", 1)
+    monkeypatch.setattr(cost, "TOKENS", 256)
+    monkeypatch.setattr(cost, "LONGER", 2)
+    found = [*costs(Nope)]
+    assert [finding.about for finding in found] == ["cost at 128 tokens", "cost at 256 tokens"]
+    number = r"[\d.]+"
+    for what in ("training", "scoring", "memory of a training step"):
+        assert re.search(rf"{what} {number} (ms|MiB), {number} of nope, {number} of rope", found[0].told)
+    assert "MiB, 1.00 of nope" in found[0].told
+    of_table = [*costs(lambda g: scheme_of("learned", g.causal, g.n_heads, g.head_dim, g.train_len))]
+    assert [finding.about for finding in of_table] == ["cost at 128 tokens"]
+
+
+HEAD = "import torch\nfrom extrap.positions.base import PositionScheme\n\n\nclass {}(PositionScheme):\n    {}\n"
+FILES = {
+    "Leak": "def embed(self, x, pos):\n        return x + 0.01 * x.roll(-1, dims=1)",
+    "NoNumber": "def embed(self, x, pos):\n        return x / (pos[:, None] != 3)",
+    "NoOp": "def positional_bias(self, pos):\n        return -pos",
+    "Mine": "def score_mod(self, pos):\n        return lambda s, b, h, i, j: s - 0.1 * (pos[i] - pos[j]).abs().sqrt()",
+}
+
+
+def test_the_command_says_which_is_which(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(check, "SIZES", SMALL)
+    monkeypatch.setattr(check, "findings", lambda build, reference: findings(build, reference, SMALL))
+    monkeypatch.setattr(check, "costs", lambda build: [Finding("IS", "cost at 128 tokens", "little")])
+    for name, body in FILES.items():
+        (tmp_path / f"{name}.py").write_text(HEAD.format(name, body))
+    told = {"Leak": "sees no future", "NoNumber": "is finite", "NoOp": "has no effect"}
+    monkeypatch.setattr(sys, "argv", ["check", ",".join(f"{tmp_path}/{name}.py" for name in FILES)])
+    assert check.main() == 1
+    *pages, rest = capsys.readouterr().out.split("\n\n\n")
+    assert not rest
+    for name, printed in zip(FILES, pages, strict=True):
+        assert printed.startswith(f"{name.lower()}: training length L and head dim K of (16, 8); causal and bidirectional")
+        if name in told:
+            assert re.search(rf"^WRONG  {told[name]} ", printed, re.MULTILINE)
+            assert re.search(rf"{name.lower()}: \d of \d+ are WRONG$", printed)
+            assert "cost at" not in printed
+        else:
+            assert "WRONG" not in printed
+            assert printed.endswith("mine: nothing is wrong")
+            assert "IS     cost at 128 tokens     little" in printed
+    (tmp_path / "by_hand.py").write_text("def zero(scheme, q, causal):\n    return 0 * q @ q.mT\n")
+    monkeypatch.setattr(sys, "argv", ["check", "rope", "--reference", f"{tmp_path}/by_hand.py:zero", "position.base=500.0"])
+    assert check.main() == 1
+    assert "WRONG  agrees with REFERENCE" in (printed := capsys.readouterr().out)
+    assert "rope(base=500.0): 1 of" in printed
+    monkeypatch.setattr(sys, "argv", ["check", f"{tmp_path}/Mine.py"])
+    assert check.main() == 0
+
+
+@pytest.mark.parametrize("place", ["by_hand.py", "by_hand.py:two", "by_hand.py:number", "gone.py:zero"])
+def test_a_reference_that_is_no_function_is_told(tmp_path, place):
+    (tmp_path / "by_hand.py").write_text("number = 1\n\n\ndef zero(q):\n    return 0 * q @ q.mT\n")
+    with pytest.raises(UserError, match=r"expected FILE.py:function, and a function of that name|there is no such file"):
+        function(f"{tmp_path}/{place}")

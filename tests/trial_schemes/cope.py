@@ -1,0 +1,41 @@
+"""Contextual position encoding."""
+
+import math
+
+import torch
+from torch import nn
+
+from extrap.positions.base import Branch, PositionScheme
+
+
+class Cope(PositionScheme):
+    """q_i . k_j / sqrt(K) + q_i . e[p_ij], p_ij the sum over j <= u <= i of sigmoid(q_i . k_u / sqrt(K)).
+
+    p is at most n_positions - 1, e between two whole positions is interpolated. One table, of zeros at the start, serves all
+    heads and layers.
+    Source: Golovneva et al. 2024 (arXiv:2405.18719), equations 3 to 5 and the code beside them.
+    """
+
+    relative = True
+    causal_only = True
+
+    def __init__(self, geometry, n_positions=64):
+        super().__init__(geometry)
+        self.table = nn.Parameter(torch.zeros(n_positions, geometry.head_dim))
+
+    def branches(self, pos):
+        return (Branch(content=self.counted),)
+
+    def gates(self, q, k, i, j):
+        """(B, H, R, S), 0 for keys ahead."""
+        return torch.where(j <= i[:, None], torch.sigmoid(q @ k.mT / math.sqrt(q.shape[-1])), 0)
+
+    def counted(self, seen):
+        def bias(i, j):
+            q = seen.q[:, :, i]
+            place = self.gates(q, seen.k[:, :, j], i, j).flip(-1).cumsum(dim=-1).flip(-1).clamp(max=len(self.table) - 1)
+            below, above = place.floor().long(), place.ceil().long()
+            at = q @ self.table.to(q.dtype).mT  # (B, H, R, positions)
+            return torch.lerp(at.gather(-1, below), at.gather(-1, above), place - below)
+
+        return bias
