@@ -6,6 +6,7 @@ JOBS ?= -1
 ARGS ?=
 RESULTS ?= results
 TABLE ?=
+BEST ?=
 SCHEME ?=
 REFERENCE ?=
 FIGURE ?=
@@ -20,7 +21,7 @@ TAKES-check-scheme := SCHEME REFERENCE ARGS
 TAKES-smoke := $(ENGINES)
 TAKES-paper := FIGURE SCALE $(ENGINES)
 TAKES-status := EXPERIMENT RESULTS
-TAKES-report := EXPERIMENT RESULTS TABLE
+TAKES-report := EXPERIMENT RESULTS TABLE BEST
 TAKES-figures := RESULTS
 TAKES-claims := RESULTS
 TAKES-tensorboard := RESULTS
@@ -113,8 +114,8 @@ status: $(READY)  ## how far each sweep is (or EXPERIMENT alone), from its files
 tensorboard: .venv/extra-tensorboard  ## losses and perplexities of all runs in a browser, while sweeps write them; Ctrl-C ends it
 	@.venv/bin/python -m experiments.tensorboard --results $(RESULTS)
 
-report: $(READY)  ## tables and figures of EXPERIMENT from its finished runs, "a b": of both in one; TABLE="lengths=... schemes=...": a table of your own
-	@.venv/bin/python -m experiments.report --results $(RESULTS) gather $(EXPERIMENT) $(if $(TABLE),--table "$(TABLE)")
+report: $(READY)  ## tables and figures of EXPERIMENT from its finished runs, "a b": of both in one; TABLE="lengths=... schemes=...": a table of your own; BEST=train.lr: each scheme at its best
+	@.venv/bin/python -m experiments.report --results $(RESULTS) gather $(EXPERIMENT) $(if $(TABLE),--table "$(TABLE)") $(if $(BEST),--best $(BEST))
 
 figures: $(READY)  ## all tables and figures again from the tracked rows, without training
 	@.venv/bin/python -m experiments.report --results $(RESULTS) draw

@@ -2,6 +2,7 @@
 
 python -m experiments.report gather NAME   from the runs of results/runs/NAME, as a sweep does at its end
 python -m experiments.report gather A B    results/A+B/: the rows of several reports in one
+python -m experiments.report gather NAME --best train.lr   results/NAME+best-lr/: each scheme at its best learning rate
 python -m experiments.report draw          everything below results/ again, from its tracked rows
 python -m experiments.report claims        results/claims/: what the rows say about published claims
 """
@@ -19,8 +20,8 @@ from experiments.papers.remake import draw_papers, paper_figures
 from experiments.speed.report import write_speed_report
 from extrap.errors import UserError
 from extrap.files import as_path
-from extrap.report.report import gather, gather_several, report_again
-from extrap.results.rows import load_provenance
+from extrap.report.report import gather, gather_best, gather_several, report_again
+from extrap.results.provenance import load_provenance
 from extrap.sweep.door import through
 
 # what the measurements of a folder are named -> how its report is written
@@ -64,12 +65,17 @@ def main() -> None:
     gathering = verbs.add_parser("gather")
     gathering.add_argument("names", metavar="NAME", nargs="+")
     gathering.add_argument("--table", default="", help='"protocol=... lengths=... schemes=..." of table_narrow.tex')
+    gathering.add_argument("--best", default="", help="an option that varies (train.lr): each scheme at its best value")
     verbs.add_parser("draw")
     verbs.add_parser("claims")
     arguments = parser.parse_args()
     if arguments.verb == "gather":
         first, *others = names = sorted({*"+".join(arguments.names).split("+")})  # no name holds a "+"
-        if others:
+        if others and arguments.best:
+            raise UserError(f"BEST={arguments.best}: takes one name, found {' '.join(names)}")
+        if arguments.best:
+            gather_best(arguments.results, first, arguments.best, arguments.table)
+        elif others:
             gather_several(arguments.results, names, arguments.table)
         else:
             told = arguments.results / first / "provenance.yaml"

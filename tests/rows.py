@@ -16,7 +16,8 @@ def scheme_rows(scheme: str, nll: dict[int, list[float]], /, **changes: object) 
     lines = [
         {
             "experiment": "made", "run": f"{scheme}-seed{seed}", "kind": "scheme", "scheme": scheme, "extension": "none",
-            "objective": "mlm", "data": "stdlib", "protocol": "nonoverlap", "train_len": 128, "eval_len": eval_len,
+            "objective": "mlm", "data": "stdlib", "protocol": "nonoverlap", "train_len": 128, "setting": "",
+            "eval_len": eval_len,
             "seed": seed, "document": f"document-{segment}", "segment": 0,
             "nll_sum": value * N_TOKENS * n * share / weights, "n_tokens": n, "n_bytes": n,
         }
@@ -70,7 +71,7 @@ def by_document(schemes: dict[str, np.ndarray], n_tokens: np.ndarray, /, **chang
     ]
     rows = pd.DataFrame(lines).assign(
         experiment="made", run="made", kind="scheme", extension="none", objective="causal", data="stdlib",
-        protocol="same_targets", train_len=128, eval_len=128,
+        protocol="same_targets", train_len=128, setting="", eval_len=128,
     )  # fmt: skip
     return rows.assign(nll_sum=rows["nll"] * rows["n_tokens"], n_bytes=rows["n_tokens"]).assign(**changes)[COLUMNS]
 

@@ -184,7 +184,7 @@ def test_changed_data_under_an_old_run_are_refused(tmp_path):
 
 
 def test_a_report_that_would_lose_results_is_refused(tmp_path):
-    from extrap.results.rows import refuse_to_lose
+    from extrap.results.provenance import refuse_to_lose
 
     told, rows = ((ROOT / "results" / "main" / name).read_text() for name in ("provenance.yaml", "rows.csv"))
     results = tmp_path / "main"

@@ -26,7 +26,7 @@ from extrap.data.overlap import PIECE, verbatim
 from extrap.data.text import Stdlib, Text, stdlib_files
 from extrap.errors import UserError
 from extrap.objectives import Causal, Mlm
-from extrap.results.rows import _comparable, load_provenance, provenance
+from extrap.results.provenance import _comparable, load_provenance, provenance
 from extrap.runs.prepare import prepare, store_documents
 from extrap.runs.run import build_encoder, describe
 from extrap.score.protocols import held_out_batch

@@ -20,7 +20,9 @@ from extrap.errors import UserError
 from extrap.files import is_locked, write_atomic
 from extrap.report.report import gather, gather_several, report_again, write_report
 from extrap.report.scored import scored_text
+from extrap.report.tables import NOTHING
 from extrap.results.folders import RunFolder, differences, refuse_mixed
+from extrap.results.provenance import load_provenance, provenance
 from extrap.results.rows import (
     COLUMNS,
     MISSING,
@@ -29,13 +31,11 @@ from extrap.results.rows import (
     collect_missing,
     collect_training,
     load_missing,
-    load_provenance,
     load_rows,
     load_training,
-    provenance,
     save_rows,
 )
-from extrap.stats.statistics import Statistics
+from extrap.stats.pairs import extrapolates, pairs
 
 CONFIG = {
     "seed": 0,
@@ -700,7 +700,7 @@ def test_a_single_scheme_is_held_against_its_window(tmp_path):
     nll = {128: [1.0, 1.1], 256: [0.9, 1.0]}
     window = scheme_rows("a", {128: [1.0, 1.1], 256: [1.0, 1.1]}, extension="window", protocol="same_targets")
     rows = pd.concat([scheme_rows("a", nll, protocol="same_targets"), window])
-    written = {path.name for path in write_report(Statistics(rows), tmp_path)}
+    written = {path.name for path in write_report(rows, NOTHING, pairs(rows), extrapolates(rows), tmp_path)}
     assert {"extrapolates.csv", "pairs.md"} <= written
     assert "pairs.png" not in written
     assert list(pd.read_csv(tmp_path / "extrapolates.csv")["eval_len"]) == [256]
@@ -741,7 +741,7 @@ def test_tables_and_pairs_say_which_documents_were_scored(tmp_path):
     rows = many({"a": {128: [1.0, 1.1]}, "b": {128: [2.0, 2.2]}})
     config = {"model": {}, "objective": {}, "eval": {}, "train": {}, "data": {"valid_documents": 7}}
     (tmp_path / "provenance.yaml").write_text(yaml.safe_dump({"command": "made", "config": config}))
-    write_report(Statistics(rows), tmp_path)
+    write_report(rows, NOTHING, pairs(rows), extrapolates(rows), tmp_path)
     for page in ("table.md", "pairs.md"):
         text = " ".join((tmp_path / page).read_text().split())
         assert (

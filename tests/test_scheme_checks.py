@@ -299,7 +299,7 @@ def test_a_sweep_asks_about_every_scheme_once_unless_its_runs_are_over(tmp_path,
     asked = []
     monkeypatch.setattr(checks, "check_scheme", lambda build, longest: asked.append((type(build()).__name__, longest)))
     grid = compose_grid(["experiment=smoke", "position=rope,alibi", "seed=0,1", f"runtime.results_dir={tmp_path}"])
-    planned = [Run(config, None, Mlm(), {}, {}) for config in grid]
+    planned = [Run(config, None, Mlm(), {}, {}, None) for config in grid]
     checks._check_schemes(planned)
     assert asked == [("Rope", 128), ("Alibi", 128)]
     for run in planned[:2]:

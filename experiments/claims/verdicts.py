@@ -12,7 +12,7 @@ from experiments.claims.places import NO_EXPERIMENT
 from experiments.claims.published import published_values
 from experiments.claims.registry import CLAIMS
 from experiments.speed.timings import OURS, load_timings, where
-from extrap.results.rows import load_rows, load_training
+from extrap.results.rows import load_one_setting, load_training
 
 CURVE = ["scheme", "seed", "step", "loss"]
 COLUMNS = [
@@ -80,7 +80,7 @@ def evidence(results: Path, experiments: tuple[str, ...], known: dict[str, Evide
         if name not in known:
             if not (results / name / "rows.csv").exists():
                 raise Missing(f"no experiment {name}")
-            known[name] = Evidence(measures(load_rows(results / name / "rows.csv")), training(results / name))
+            known[name] = Evidence(measures(load_one_setting(results / name / "rows.csv")), training(results / name))
     found = [known[name] for name in experiments]
     curves = [one.training for one in found]
     return iter([("", Evidence(pd.concat([one.measures for one in found]), pd.concat(curves)))])

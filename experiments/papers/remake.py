@@ -25,11 +25,11 @@ from experiments.speed.timings import load_timings
 from extrap.errors import UserError, nearest
 from extrap.files import as_path, write_atomic
 from extrap.report.drawing import save_figure
-from extrap.results.rows import load_rows, load_training
+from extrap.results.rows import load_one_setting, load_training
 from extrap.sweep.door import through
 
 LOADERS: dict[str, Callable[[Path], pd.DataFrame]] = {
-    "rows.csv": load_rows,
+    "rows.csv": load_one_setting,
     "training.csv": load_training,
     "timings.csv": load_timings,
 }

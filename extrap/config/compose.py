@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from extrap.config.door import NOT_COMPOSED, Door, as_line, cells, explained, split
 from extrap.config.outside import find, named
 from extrap.config.scales import at_scale, dotted, names, sizes
-from extrap.config.schema import MOST, Config, in_tokens
+from extrap.config.schema import MOST, Config, in_tokens, with_varied
 from extrap.config.specs import label, parameters_of
 from extrap.errors import UserError, nearest
 
@@ -103,7 +103,7 @@ def compose_sweep(overrides: list[str]) -> Grid:
                 "hydra.launcher.n_jobs, which is JOBS of make: expected how many runs side by side, or -1 for as many as "
                 f"there is room for; found {n_jobs!r}"
             )
-        return Grid([*map(_parsed, composed)], launcher, [str(o.input_line) for o in (*sized, *door.given)])
+        return Grid(with_varied([*map(_parsed, composed)]), launcher, [str(o.input_line) for o in (*sized, *door.given)])
 
 
 def _parsed(composed: DictConfig) -> Config:

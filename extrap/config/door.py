@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from extrap.config.overrides import as_typed, texts
 from extrap.config.scales import dotted, experiments, names
+from extrap.config.varied import SWEPT
 from extrap.errors import UserError, nearest, one_line
 
 MOST_CELLS = 10_000  # more are a slip
@@ -27,7 +28,7 @@ MOST_CELLS = 10_000  # more are a slip
 TOLD_BY_HYDRA = re.compile(r"overrides\.task$|runtime\.choices\.|job\.override_dirname$|sweeper\.params(\.|$)")
 # options of a scheme, a source, an objective: which there are depends on the choice
 OF_A_CHOICE = re.compile(r"(position|data|objective)[.@]")
-COMPARED = re.compile(r"seed$|position($|[.@])")  # by one table
+COMPARED = re.compile(rf"seed$|(position|{'|'.join(SWEPT)})($|[.@])")  # by one report
 # what composing raises besides its own errors: broken YAML, names that no file can have, choices that are no names
 NOT_COMPOSED = (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, LookupError, ArithmeticError,
                 RecursionError)  # fmt: skip
@@ -128,14 +129,14 @@ class Door:
 def cells(overrides: list[Override]) -> list[list[str]]:
     """The overrides of every cell, in Hydra's order.
 
-    Raises UserError for none, for more than anybody means, and for a sweep over what one table does not compare.
+    Raises UserError for none, for more than anybody means, and for a sweep over what rows do not tell.
     """
     last = {o.get_key_element(): o for o in overrides}
     for key, o in last.items():
         if o.is_sweep_override() and not COMPARED.match(key.lstrip("+")):
             raise UserError(
-                f"{o.input_line}: a sweep is over position, its options and seed, which one table compares; anything else "
-                "takes a sweep for each value, under a name of its own: name=..."
+                f"{o.input_line}: a sweep is over seed, position, {', '.join(SWEPT)} and their options; anything else takes "
+                "a sweep for each value, under a name of its own: name=..."
             )
     n_cells = math.prod(map(_n_values, last.values()))
     if not 1 <= n_cells <= MOST_CELLS:

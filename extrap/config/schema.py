@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from extrap.config.specs import label, without_defaults, written
+from extrap.config.varied import SWEPT, TOLD, flat, named, slug, values_of, varied
 from extrap.errors import UserError
 from extrap.files import as_path
 
@@ -149,6 +150,7 @@ class Config:
     train: TrainConfig
     eval: EvalConfig
     runtime: RuntimeConfig
+    vary: list[str]  # options beside position and seed in which the runs of this name differ
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed <= MOST:
@@ -159,6 +161,10 @@ class Config:
             raise UserError(
                 f"name: expected none of {', '.join(NO_EXPERIMENTS)}, which stand for others; found {self.name!r}"
             )
+        known = dict(flat(asdict(self)))
+        for key in self.vary:  # which options data and objectives have depends on the choice
+            if not re.match(r"(data|objective)($|\.)", key) and not (key in known and key.partition(".")[0] in SWEPT):
+                raise UserError(f"vary: expected options of {', '.join(SWEPT)}, as train.lr; found {key}")
         if self.train.train_len not in self.eval.lengths:
             raise UserError(
                 f"eval.lengths: expected train.train_len={self.train.train_len} among them, to compare with; "
@@ -177,8 +183,22 @@ class Config:
     @property
     def run(self) -> str:
         """The run's name: for people, and unique within an experiment."""
-        scheme = re.sub(r"[^\w.=]+", "-", self.scheme).strip("-")
-        return f"{scheme}-seed{self.seed}"
+        return "-".join(filter(None, [slug(self.scheme), slug(named(self.varied)), f"seed{self.seed}"]))
+
+    @property
+    def varied(self) -> dict[str, Any]:
+        """The options that vary in this sweep beside position and seed, and their values here."""
+        return values_of(asdict(self), self.vary)
+
+    @property
+    def setting(self) -> str:
+        """What rows say of them: lr=0.002, n_layers=4; what columns tell anyway is left out."""
+        return named({key: value for key, value in self.varied.items() if key not in TOLD})
+
+    @property
+    def references(self) -> Path:
+        """The folder of the rows of the references, which stands among those of the runs."""
+        return self.folder.with_name("-".join(filter(None, ["reference", slug(named(self.varied))])))
 
     @property
     def results(self) -> Path:
@@ -196,7 +216,14 @@ class Config:
         }
         del plain["eval"]["multiples"]  # its lengths say it
         plain["eval"]["extensions"] = [*self.eval.extensions]  # a label says all that is not the default
-        return {key: plain[key] for key in ("seed", "model", "position", "data", "objective", "train", "eval")}
+        keys = ("seed", "model", "position", "data", "objective", "train", "eval")
+        return {key: plain[key] for key in (*keys, *(["vary"] if self.vary else []))}
+
+
+def with_varied(configs: list[Config]) -> list[Config]:
+    """The configs of a sweep, each told what they differ in, beside what it was told already."""
+    vary = sorted({*varied([asdict(config) for config in configs]), *(key for config in configs for key in config.vary)})
+    return [dataclasses.replace(config, vary=vary) for config in configs]
 
 
 def in_tokens(multiples: list[float], train_len: int) -> list[int]:

@@ -36,6 +36,9 @@ class Source(Protocol):
     def held_out(self, seg_len: int, n_segments: int) -> HeldOut:
         """The held-out segments, each from a single document, spread over as many documents as there are."""
 
+    def hold_back(self, length: int, n_segments: int) -> HeldOut | None:
+        """Up to so many sequences of training text, which from now on are not trained on; None where there is too little."""
+
     def describe(self) -> dict[str, Any]:
         """What is recorded with every result: sizes and a digest of all that was read."""
 

@@ -46,7 +46,7 @@ class Documents:
     def _index(self, stream: np.ndarray, lengths: list[int]) -> None:
         """All training documents, one after the other, and where each of them lies."""
         self._stream, self._train_lengths = stream, np.array(lengths)
-        self._train_starts = np.cumsum(lengths) - lengths
+        self._train_starts = np.cumsum(self._train_lengths) - self._train_lengths
 
     def check(self, train_len: int, seg_len: int, n_segments: int) -> None:
         longest = int(self._train_lengths.max())
@@ -77,14 +77,35 @@ class Documents:
         return self._train_lengths[self._train_lengths >= train_len]
 
     def batch(self, rng: np.random.Generator, batch_size: int, length: int) -> np.ndarray:
-        # every possible start is equally likely; a document shorter than `length` has none
-        n_starts = np.maximum(self._train_lengths - length + 1, 0)
+        n_starts = self._n_starts(length)  # each is as likely
+        _, start = self._places(rng.integers(n_starts.sum(), size=batch_size), n_starts)
+        return self._sequences(start, length)
+
+    def _n_starts(self, length: int) -> np.ndarray:
+        """How many sequences begin in each document; in one shorter than `length` none does."""
+        n_starts: np.ndarray = np.maximum(self._train_lengths - length + 1, 0)
+        return n_starts
+
+    def _places(self, numbers: np.ndarray, n_starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The document and the place in the text of possible starts, by their number."""
         last = np.cumsum(n_starts)
-        draw = rng.integers(last[-1], size=batch_size)
-        document = np.searchsorted(last, draw, side="right")
-        start = self._train_starts[document] + draw - (last - n_starts)[document]
-        tokens: np.ndarray = self._stream[start[:, None] + np.arange(length)].astype(np.int64)
+        document = np.searchsorted(last, numbers, side="right")
+        return document, self._train_starts[document] + numbers - (last - n_starts)[document]
+
+    def _sequences(self, starts: np.ndarray, length: int) -> np.ndarray:
+        tokens: np.ndarray = self._stream[starts[:, None] + np.arange(length)].astype(np.int64)
         return tokens
+
+    def hold_back(self, length: int, n_segments: int) -> HeldOut | None:
+        """Evenly over all that could be trained on, and no more than a tenth of it: documents are cut around them."""
+        n_starts = self._n_starts(length)
+        if not (n := min(n_segments, int(n_starts.sum()) // (10 * length))):
+            return None
+        document, start = self._places((2 * np.arange(n) + 1) * int(n_starts.sum()) // (2 * n), n_starts)
+        stops = np.sort(np.concatenate([self._train_starts + self._train_lengths, start]))
+        self._train_starts = np.sort(np.concatenate([self._train_starts, start + length]))
+        self._train_lengths = stops - self._train_starts
+        return HeldOut(self._sequences(start, length), [f"held-back-{d}" for d in document], list(range(n)))
 
     def held_out(self, seg_len: int, n_segments: int) -> HeldOut:
         capacity = {name: len(text) // seg_len for name, text in self.valid.items()}
@@ -113,7 +134,11 @@ class Documents:
         return record | {"remarks": [*self.remarks, *record["remarks"]]}
 
     def unigram_nll(self, train_len: int) -> np.ndarray:
-        usable = np.repeat(self._train_lengths >= train_len, self._train_lengths)
+        long_enough = self._train_lengths >= train_len
+        edges = np.zeros(len(self._stream) + 1, dtype=np.int8)
+        np.add.at(edges, self._train_starts[long_enough], 1)
+        np.add.at(edges, (self._train_starts + self._train_lengths)[long_enough], -1)
+        usable = np.cumsum(edges[:-1], dtype=np.int8) > 0
         counts = np.bincount(self._stream[usable], minlength=VOCAB_SIZE) + 1
         nll: np.ndarray = -np.log(counts / counts.sum())
         return nll

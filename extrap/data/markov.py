@@ -46,6 +46,11 @@ class Markov:
         documents = [self.batch(np.random.default_rng((0, d)), 1, seg_len)[0] for d in range(n_segments)]
         return HeldOut(np.stack(documents), [f"document-{d:04d}" for d in range(n_segments)], [0] * n_segments)
 
+    def hold_back(self, length: int, n_segments: int) -> HeldOut:
+        """Documents of their own: training draws from (seed, step), what is held out from (0, d)."""
+        documents = [self.batch(np.random.default_rng((0, 0, d + 1)), 1, length)[0] for d in range(n_segments)]
+        return HeldOut(np.stack(documents), [f"held-back-{d:04d}" for d in range(n_segments)], [0] * n_segments)
+
     def describe(self) -> dict[str, Any]:
         settings = f"markov V={self.vocab_size} alpha={self.alpha!r}"
         return {"sha256": hashlib.sha256(settings.encode()).hexdigest(), "settings": settings}

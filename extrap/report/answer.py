@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from extrap.errors import one_line
+from extrap.report.chosen import chosen_text
 from extrap.report.group import FATES, Group
 from extrap.report.phrases import WIDTH, above, factor, labelled, lacking, lengths, listed, shortened
 from extrap.report.typesetting import NONE, align, interval, length, number, seeds
@@ -40,7 +41,8 @@ def answer(found: Statistics) -> str:
     """
     names = shortened(found.by_length["scheme"].unique(), NAME)
     groups = found.summary[GROUP].drop_duplicates().itertuples(index=False, name=None)
-    return "\n\n".join([*(_told(Group(found, names, group)) for group in groups), "\n".join(wrap(LEGEND, WIDTH))])
+    chosen = ["\n".join(wrap(text, WIDTH)) for text in chosen_text(found.choice)]
+    return "\n\n".join([*chosen, *(_told(Group(found, names, group)) for group in groups), "\n".join(wrap(LEGEND, WIDTH))])
 
 
 def _told(of: Group) -> str:
@@ -52,7 +54,8 @@ def _title(of: Group) -> str:
     longest = of.lengths[-1]
     reach = f", scored up to {length(longest)} ({longest / of.train_len:.3g} L)" if longest > of.train_len else ""
     trained = f"{what} on {one_line(of.data)}, trained on L = {length(of.train_len)}"
-    lines = wrap(f"{trained}{reach}, {seeds(of.start['n_seeds'])}", WIDTH)
+    setting = f", {one_line(of.setting)}" if of.setting else ""
+    lines = wrap(f"{trained}{setting}{reach}, {seeds(of.start['n_seeds'])}", WIDTH)
     at, beyond = (_scored(of, lines) for lines in (of.start, of.beyond))
     if reach and of.beyond_protocol != of.at_protocol:
         lines += wrap(f"at L: all tokens ({at}); beyond it: the same targets at every length ({beyond})", WIDTH)

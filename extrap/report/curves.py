@@ -78,7 +78,8 @@ def experiments(rows: pd.DataFrame) -> str:
 
 
 def setting_title(points: pd.DataFrame) -> str:
-    return f"{trained_on(*points[GROUP].iloc[0])} tokens, "
+    objective, data, train_len, setting = points[GROUP].iloc[0]
+    return f"{trained_on(objective, data, train_len, setting, ' tokens')}, "
 
 
 def seeds_title(points: pd.DataFrame) -> str:

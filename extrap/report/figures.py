@@ -21,6 +21,8 @@ from extrap.report.curves import (
 from extrap.report.drawing import entitle, new_figure, save_drawing, save_figure, style
 from extrap.report.labels import name_ends
 from extrap.report.looks import styles
+from extrap.report.pairs import is_drawn, pairs_figure
+from extrap.report.typesetting import stem
 from extrap.results.rows import rounded
 from extrap.stats.perplexity import SCHEME, SETTING
 from extrap.stats.statistics import Statistics
@@ -30,17 +32,25 @@ POINT = [*SETTING, *SCHEME, "eval_len", "n_seeds"]
 
 def draw(found: Statistics, folder: Path) -> list[Path]:
     """perplexity.{png,pdf,svg,csv}, the same for a column of a paper as perplexity_column.{png,pdf,svg}, and controls.*,
-    floor.*, position.* where rows hold such; returns what was written."""
+    floor.*, pairs.*, position.* where rows hold such; of several groups each has its own, perplexity_<group>.*; returns
+    what was written."""
+    return [path for group, part in found.groups.items() for path in _draw(part, folder, group)]
+
+
+def _draw(found: Statistics, folder: Path, group: tuple[object, ...]) -> list[Path]:
+    def place(name: str) -> Path:
+        return folder / stem(name, *group)
+
     figure, points = perplexity_figure(found)
-    written = save_figure(figure, points, folder / "perplexity")
-    written += save_drawing(curves_of_perplexity(found.rows, points, column=True), folder / "perplexity_column")
+    written = save_figure(figure, points, place("perplexity"))
+    written += save_drawing(curves_of_perplexity(found.rows, points, column=True), place("perplexity_column"))
     if has_controls(found.by_length):
-        written += save_figure(*controls_figure(found), folder / "controls")
+        written += save_figure(*controls_figure(found), place("controls"))
     if not found.floor.empty:
-        written += save_figure(*floor_figure(found), folder / "floor")
+        written += save_figure(*floor_figure(found), place("floor"))
     if not found.by_position.empty:
-        written += save_figure(*position_figure(found), folder / "position")
-    return written
+        written += save_figure(*position_figure(found), place("position"))
+    return written + (save_drawing(pairs_figure(found), place("pairs")) if is_drawn(found.pairs) else [])
 
 
 def perplexity_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:

@@ -22,7 +22,7 @@ class Group:
         schemes = summary[summary["kind"] == "scheme"]
         protocols = list(schemes["protocol"].unique())
         self.names = names
-        self.objective, self.data, self.train_len = summary[["objective", "data", "train_len"]].iloc[0]
+        self.objective, self.data, self.train_len, self.setting = summary[GROUP].iloc[0]
         self.at_protocol = next((p for p in ("nonoverlap", "same_targets") if p in protocols), protocols[0])
         self.beyond_protocol = next((p for p in ("same_targets", "nonoverlap") if p in protocols), protocols[0])
         at = summary[(summary["protocol"] == self.at_protocol) & (summary["eval_len"] == self.train_len)]

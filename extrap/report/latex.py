@@ -11,8 +11,9 @@ import pandas as pd
 
 from extrap.errors import UserError, nearest
 from extrap.files import write_atomic
-from extrap.report.tables import Block, blocks, missing_note
-from extrap.report.typesetting import NONE, escape_latex, interval, latex_cell, length, name, number, trained_on
+from extrap.report.chosen import chosen_text
+from extrap.report.tables import blocks, missing_note
+from extrap.report.typesetting import NONE, escape_latex, interval, latex_cell, length, name, number, slug, stem, trained_on
 from extrap.stats.perplexity import GROUP
 from extrap.stats.statistics import Statistics
 
@@ -51,14 +52,17 @@ class Choice(NamedTuple):
 
 
 def write_latex(folder: Path, found: Statistics, chosen: str = "") -> list[Path]:
-    """table_<protocol>[_controls, ...].tex for each table of table.md, and table_narrow.tex; returns them.
+    """table_<protocol>[_controls, ...].tex for each table of table.md, and table_narrow.tex for each group; returns them.
 
     What else is called table*.tex there is removed. `chosen`: see `choose`.
     """
-    tables = latex_tables(found) | {"table_narrow": narrow_table(found, choose(found.rows, chosen))}
-    for stem, text in tables.items():
-        write_atomic(folder / f"{stem}.tex", text)
-    written = [folder / f"{stem}.tex" for stem in tables]
+    tables = latex_tables(found)
+    for group, part in found.groups.items():
+        narrow = stem("table_narrow", *group)
+        tables[narrow] = narrow_table(part, choose(part.rows, chosen), narrow)
+    for file, text in tables.items():
+        write_atomic(folder / f"{file}.tex", text)
+    written = [folder / f"{file}.tex" for file in tables]
     remove_others(folder, {path.name for path in written})
     return written
 
@@ -72,25 +76,21 @@ def remove_others(folder: Path, written: Collection[str]) -> None:
 
 def latex_tables(found: Statistics) -> dict[str, str]:
     """By the name of its file: a booktabs float for every table of table.md, intervals below their numbers."""
-    told = "".join(f"% {line}\n" for text in (NOTE, *missing_note(found.missing)) for line in wrap(text, 120))
+    told = "".join(
+        f"% {line}\n"
+        for text in (*chosen_text(found.choice), NOTE, *missing_note(found.missing))
+        for line in wrap(text, 120)
+    )
     made = blocks(found, _cell, MOST)
-    several = len({block.setting[:-1] for block in made}) > 1
+    several = len(found.groups) > 1
     tables = {}
     for block in made:
-        stem = "_".join(["table", *map(_slug, _named(block, several))])
+        *of, protocol = block.setting
+        file = stem("table", *(of if several else []), protocol, "" if block.kind == "perplexity" else block.kind)
         scored = f", {block.table['tokens'].iloc[0]} tokens a seed" if "tokens" in block.table else ""
         table = block.table.drop(columns=LEFT_OUT, errors="ignore")
-        tables[stem] = told + _float(found.rows, stem, block.title + scored, table)
+        tables[file] = told + _float(found.rows, file, block.title + scored, table)
     return tables
-
-
-def _named(block: Block, several: bool) -> list[str]:
-    *of, protocol = map(str, block.setting)
-    return [*(of if several else []), protocol, *([] if block.kind == "perplexity" else [block.kind])]
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_")
 
 
 def choose(rows: pd.DataFrame, text: str = "") -> Choice:
@@ -145,7 +145,7 @@ def _listed(text: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
-def narrow_table(found: Statistics, chosen: Choice) -> str:
+def narrow_table(found: Statistics, chosen: Choice, file: str = "table_narrow") -> str:
     """A float with the perplexities of a choice in its order, the interval below each, and nothing else."""
     summary = found.ranked[(found.ranked["protocol"] == chosen.protocol) & (found.ranked["kind"] == "scheme")]
     known = summary.set_index(["scheme", "extension", "eval_len"])
@@ -157,7 +157,7 @@ def narrow_table(found: Statistics, chosen: Choice) -> str:
     caption = f"{chosen.protocol}: perplexity by length, {trained_on(*summary[GROUP].iloc[0])}"
     if np.isfinite(known["log_ppl_half"]).any():
         caption += ", with 95 % t intervals over seeds"
-    return _float(found.rows, "table_narrow", caption, pd.DataFrame(lines))
+    return _float(found.rows, file, caption, pd.DataFrame(lines))
 
 
 def _cell(line: pd.Series) -> str:
@@ -165,10 +165,10 @@ def _cell(line: pd.Series) -> str:
     return f"{bold}{number(line['ppl'])}{bold}{interval(line['ppl'], line['log_ppl_half'])}"
 
 
-def _float(rows: pd.DataFrame, stem: str, caption: str, table: pd.DataFrame) -> str:
-    label = f"tab:{'+'.join(map(_slug, rows['experiment'].unique()))}:{stem.removeprefix('table_')}".replace("_", "-")
+def _float(rows: pd.DataFrame, file: str, caption: str, table: pd.DataFrame) -> str:
+    label = f"tab:{'+'.join(map(slug, rows['experiment'].unique()))}:{file.removeprefix('table_')}".replace("_", "-")
     return FLOAT.format(
-        stem=stem,
+        stem=file,
         label=label,
         caption=escape_latex(caption),
         columns="l" + "r" * (table.shape[1] - 1),

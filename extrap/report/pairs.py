@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from extrap.report.chosen import chosen_markdown
 from extrap.report.curves import drawn, experiments, setting_title
 from extrap.report.drawing import entitle, new_figure, style
 from extrap.report.typesetting import counted, length, markdown, trained_on
@@ -53,7 +54,8 @@ def pairs_table(found: Statistics) -> str:
     """Markdown of the pairs at L, 4 L and the longest length, and before them who extrapolates."""
     pairs, against_window = (_marked(lines, found.impossible) for lines in (found.pairs, found.extrapolates))
     about_text = _about_text([lines for lines in (pairs, against_window) if len(lines)])
-    parts = [ONE_SEED] if len(pairs) and not _is_repeated(pairs) else []
+    parts = [*chosen_markdown(found.choice)]
+    parts += [ONE_SEED] if len(pairs) and not _is_repeated(pairs) else []
     parts += [NOTE, *about_text, *([BELOW_FLOOR_NOTE] if found.impossible else [])]
     if len(against_window):
         parts.append(EXTRAPOLATES_NOTE)

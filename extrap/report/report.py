@@ -9,35 +9,32 @@ from tempfile import TemporaryDirectory
 from textwrap import wrap
 
 import pandas as pd
+import yaml
 
 from extrap.errors import UserError
 from extrap.files import locked, write_atomic
 from extrap.report.answer import answer
-from extrap.report.drawing import save_drawing
 from extrap.report.figures import draw
 from extrap.report.latex import remove_others, write_latex
-from extrap.report.pairs import is_drawn, pairs_figure, pairs_table
+from extrap.report.pairs import pairs_table
 from extrap.report.phrases import WIDTH
 from extrap.report.scored import scored_text
 from extrap.report.tables import csv_table, markdown_table
 from extrap.report.typesetting import NONE
 from extrap.results.folders import evaluated
+from extrap.results.provenance import join, kept, load_provenance, provenance, refuse_to_lose, with_kept
 from extrap.results.rows import (
     collect,
     collect_missing,
     collect_training,
-    join,
-    kept,
     load_missing,
-    load_provenance,
     load_rows,
     load_training,
-    provenance,
-    refuse_to_lose,
     save_rows,
     save_table,
-    with_kept,
+    scored,
 )
+from extrap.stats.choice import best_over, load_choice
 from extrap.stats.perplexity import refuse_other_targets
 from extrap.stats.statistics import Statistics
 
@@ -68,12 +65,29 @@ def gather_several(results: Path, names: list[str], table: str = "") -> None:
     """Writes results/<name>+<name>/ from the reports of these names, which stay as they are, and prints the answer."""
     command = f"python -m experiments.report gather {' '.join(names)}"
     rows, missing, training, told = join([results / name for name in names], command)
-    refuse_other_targets(rows)
+    refuse_other_targets(scored(rows))
     write_whole(results / "+".join(names), rows, missing, training, told, table)
 
 
+def gather_best(results: Path, name: str, option: str, table: str = "") -> None:
+    """Writes results/<name>+best-<option>/ from the report of this name: each scheme at its best value of the option."""
+    told = load_provenance(results / name / "provenance.yaml")
+    command = f"python -m experiments.report gather {name} --best {option}"
+    rows, missing = load_rows(results / name / "rows.csv"), load_missing(results / name / "missing.csv")
+    best = best_over(rows, missing, load_training(results / name / "training.csv"), option)
+    made_by = yaml.safe_dump(told | {"command": command, "chosen_from": told["command"]}, sort_keys=False, width=125)
+    folder = results / f"{name}+best-{option.rpartition('.')[2]}"
+    write_whole(folder, best.rows, best.missing, best.training, made_by, table, best.choice)
+
+
 def write_whole(
-    folder: Path, rows: pd.DataFrame, missing: pd.DataFrame, training: pd.DataFrame, made_by: str, table: str
+    folder: Path,
+    rows: pd.DataFrame,
+    missing: pd.DataFrame,
+    training: pd.DataFrame,
+    made_by: str,
+    table: str,
+    choice: pd.DataFrame | None = None,
 ) -> None:
     """All files of a report, or none where one of them cannot be made; prints the answer, and what was written."""
     with all_or_nothing(folder) as draft:
@@ -81,7 +95,9 @@ def write_whole(
         save_table(draft / "missing.csv", missing)
         save_rows(draft / "training.csv", training)
         write_atomic(draft / "provenance.yaml", made_by)
-        found = Statistics(load_rows(draft / "rows.csv"), missing, training)
+        if choice is not None:
+            save_table(draft / "choice.csv", choice)
+        found = Statistics(scored(load_rows(draft / "rows.csv")), missing, training, load_choice(draft))
         write_report(found, draft, table)
         written = sorted(path.name for path in draft.iterdir())
     print(f"\n{in_letters_of(sys.stdout.encoding, answer(found))}\n\nwritten: {folder}")
@@ -125,7 +141,7 @@ def write_report(found: Statistics, folder: Path, table: str = "") -> list[Path]
 
     `table` says what the narrow table of LaTeX shows (see choose in extrap/report/latex.py).
     """
-    scored = f"\n{scored_text(found.rows, _held_out_documents(folder))}\n"
+    told = f"\n{scored_text(found.rows, _held_out_documents(folder))}\n"
     texts = {"table.md": markdown_table(found)}
     tables = {"table.csv": csv_table(found), "pairs.csv": found.pairs, "extrapolates.csv": found.extrapolates}
     tables = {name: lines for name, lines in tables.items() if len(lines)}  # a single scheme is compared with nobody
@@ -134,10 +150,9 @@ def write_report(found: Statistics, folder: Path, table: str = "") -> list[Path]
     for name, lines in tables.items():
         save_table(folder / name, lines)
     for name, text in texts.items():
-        write_atomic(folder / name, text + scored)
+        write_atomic(folder / name, text + told)
     written = [folder / name for name in (*tables, *texts)]
-    written += [*write_latex(folder, found, table), *draw(found, folder)]
-    return written + (save_drawing(pairs_figure(found), folder / "pairs") if is_drawn(found.pairs) else [])
+    return [*written, *write_latex(folder, found, table), *draw(found, folder)]
 
 
 def _held_out_documents(folder: Path) -> int | None:
@@ -147,4 +162,5 @@ def _held_out_documents(folder: Path) -> int | None:
 
 
 def report_again(folder: Path) -> list[Path]:
-    return write_report(Statistics(load_rows(folder / "rows.csv"), load_missing(folder / "missing.csv")), folder)
+    rows, missing = scored(load_rows(folder / "rows.csv")), load_missing(folder / "missing.csv")
+    return write_report(Statistics(rows, missing, choice=load_choice(folder)), folder)

@@ -7,7 +7,18 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from extrap.report.typesetting import NONE, bits_per, interval, length, markdown, name, number, seeds, trained_on
+from extrap.report.chosen import chosen_markdown
+from extrap.report.typesetting import (
+    NONE,
+    bits_per,
+    interval,
+    length,
+    markdown,
+    name,
+    number,
+    seeds,
+    trained_on,
+)
 from extrap.stats.floor import ENDS, FLOORS
 from extrap.stats.perplexity import SCHEME, SETTING
 from extrap.stats.statistics import Statistics, within
@@ -42,7 +53,7 @@ def csv_table(found: Statistics) -> pd.DataFrame:
 
 def markdown_table(found: Statistics) -> str:
     """For a page: perplexity, its interval and its ratio to the training length; the best in bold."""
-    parts = [_notes(found), *missing_note(found.missing)]
+    parts = [*chosen_markdown(found.choice), _notes(found), *missing_note(found.missing)]
     for block in blocks(found, _cell_markdown, MOST):
         parts += [f"**{block.title}**", markdown(block.table, ["scheme"])]
     return "\n\n".join(parts) + "\n"

@@ -14,9 +14,19 @@ def name(scheme: str, extension: str) -> str:
     return one_line(scheme if extension == "none" else f"{scheme} + {extension}")
 
 
-def trained_on(objective: str, data: str, train_len: int) -> str:
+def trained_on(objective: str, data: str, train_len: int, setting: str, unit: str = "") -> str:
     """The columns GROUP in words."""
-    return f"{objective} on {data}, trained on {train_len:,}"
+    return f"{objective} on {data}, trained on {train_len:,}{unit}" + (f", {one_line(setting)}" if setting else "")
+
+
+def slug(text: str) -> str:
+    """As part of a file's name that LaTeX reads, too."""
+    return re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_")
+
+
+def stem(*parts: object) -> str:
+    """The name of a file from parts, the empty ones left out."""
+    return "_".join(filter(None, (slug(str(part)) for part in parts)))
 
 
 def counted(n: int, what: str) -> str:

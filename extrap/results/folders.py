@@ -1,24 +1,25 @@
 """Run folders: what stands in them and whose they are. Imports no torch.
 
 results/runs/<experiment>/<run>/       see RunFolder
-results/runs/<experiment>/reference/   rows of the floors, in the same form
+results/runs/<experiment>/reference/   rows of the floors, in the same form; reference-lr=0.002/ where that varies
 results/runs/<experiment>/sweep.yaml   the runs that the last sweep planned, for `make status`
 results/runs/<experiment>/data/        the documents as all runs map them into memory
 results/runs/<experiment>/locks/       held by the sweep and by every run that is at work
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from extrap.config.varied import flat, shared, values_of
 from extrap.errors import UserError
 from extrap.files import write_atomic
 
-# in these the runs of one experiment may differ: they are columns of their rows, so nothing is averaged over them unseen
+# in these, and in what their sweep varies, the runs of one experiment may differ: columns of their rows tell them, so that
+# nothing is averaged over them unseen
 MAY_DIFFER = ("seed", "position", "scheme_code")
 
 
@@ -118,17 +119,9 @@ class RunFolder:
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """'train.lr: 0.001 -> 0.002' for every value that differs."""
-    before, after = dict(_flat(old)), dict(_flat(new))
+    before, after = dict(flat(old)), dict(flat(new))
     keys = dict.fromkeys([*before, *after])
     return [f"{k}: {before.get(k, 'nothing')} -> {after.get(k, 'nothing')}" for k in keys if before.get(k) != after.get(k)]
-
-
-def _flat(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def finished(runs: Path) -> list[RunFolder]:
@@ -144,17 +137,27 @@ def evaluated(runs: Path) -> list[RunFolder]:
     return folders
 
 
+def common(config: dict[str, Any]) -> dict[str, Any]:
+    """What all runs of an experiment share of their configs."""
+    return {key: value for key, value in shared(config).items() if key not in MAY_DIFFER}
+
+
 def refuse_mixed(runs: Path, planned: dict[str, dict[str, Any]] | None = None) -> None:
-    """Raises UserError unless runs, planned ones too, differ in seed and position only, and a scheme is of one code."""
+    """Raises UserError unless runs, planned ones too, differ in seed, position and what their sweep varies only.
+
+    All of a scheme are of one code, and where what varies is the same, so is what follows from it: the digest of data.
+    """
     configs = {folder.path.name: folder.load_config() for folder in finished(runs)} | (planned or {})
     first: dict[str, tuple[str, dict[str, Any]]] = {}
     for run, config in configs.items():
-        shared = {key: value for key, value in config.items() if key not in MAY_DIFFER}
-        scheme = {"scheme_code": config.get("scheme_code")}
-        for what, part in (("runs", shared), (f"scheme {config.get('position')}", scheme)):
+        scheme, vary = {"scheme_code": config.get("scheme_code")}, config.get("vary", [])
+        alike = {key: value for key, value in config.items() if key not in MAY_DIFFER}
+        parts = {"runs": common(config), f"scheme {config.get('position')}": scheme}
+        for what, part in (parts | {f"setting {values_of(config, vary)}": alike}).items():
             other, known = first.setdefault(what, (run, part))
             if changes := differences(known, part):
                 raise UserError(
-                    f"the runs of one experiment may differ in seed and position only, but between {other} and {run} in "
-                    f"{runs} also differ {'; '.join(changes)}: use another name=... for one, or move {other} out of {runs}"
+                    f"the runs of one experiment may differ in seed and position only{''.join(f', {key}' for key in vary)}, "
+                    f"but between {other} and {run} in {runs} also differ {'; '.join(changes)}: use another name=... for "
+                    f"one, or move {other} out of {runs}"
                 )

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from extrap.config.schema import Config
 from extrap.config.specs import build
-from extrap.data.base import Source
+from extrap.data.base import HeldOut, Source
 from extrap.data.documents import Documents, Stored, store
 from extrap.errors import UserError
 from extrap.objectives import Objective
@@ -17,7 +17,7 @@ from extrap.train.device import pick_device, pick_precision
 
 class Run(NamedTuple):
     """A config, the objects that it names, all that the answers depend on, the digest of the data included, and what of the
-    data it uses.
+    data it uses and holds back.
     """
 
     config: Config
@@ -25,6 +25,7 @@ class Run(NamedTuple):
     objective: Objective
     identity: dict[str, Any]
     used: dict[str, Any]
+    held_back: HeldOut | None  # of the training text, to choose on among what varies; nothing where nothing does
 
     @property
     def folder(self) -> RunFolder:
@@ -45,7 +46,13 @@ def prepare(config: Config, *, stored: bool = False) -> Run:
         raise UserError(f"data._target_: expected a source of tokens, found {config.data['_target_']}")
     source.check(**sizes)
     identity = _identity(config, source.describe(), program_digest())
-    return Run(config, source, objective, identity, source.usage(**sizes))
+    used = source.usage(**sizes)
+    held_back: HeldOut | None = None
+    if config.vary:
+        n_scored = config.eval.n_segments * max(config.eval.lengths)
+        held_back = source.hold_back(sizes["train_len"], -(-n_scored // config.train.train_len))
+        used |= {"held_back_tokens": held_back.tokens.size if held_back else 0}
+    return Run(config, source, objective, identity, used, held_back)
 
 
 def prepare_all(configs: list[Config]) -> list[Run]:

@@ -21,9 +21,9 @@ from extrap.errors import UserError
 from extrap.files import locked
 from extrap.model.encoder import Encoder
 from extrap.results.folders import MAY_DIFFER, RunFolder, refuse_mixed
-from extrap.results.rows import MISSING, as_csv
+from extrap.results.rows import MISSING, SELECTION, as_csv
 from extrap.runs.prepare import Run, build_scheme
-from extrap.score.evaluate import NOT_A_NUMBER, Missing, evaluate, reads
+from extrap.score.evaluate import NOT_A_NUMBER, Missing, evaluate, on_held_back, reads
 from extrap.score.references import label_rows, labels, reference_rows
 from extrap.train import distributed
 from extrap.train.checkpoint import load_checkpoint, save_checkpoint
@@ -89,6 +89,7 @@ def train_and_evaluate(run: Run) -> None:
             folder.checkpoint.unlink(missing_ok=True)
     began = time.monotonic()
     rows, missing = evaluate(encoder, source, objective, config.eval)
+    chosen_on = [on_held_back(encoder, run.held_back, objective, source.vocab_size)] if run.held_back else []
     if not (rows["protocol"] != "position").any():  # which is a figure alone
         if any(one.reason.startswith(NOT_A_NUMBER) for one in missing):
             raise Diverged(f"{NOT_A_NUMBER} at the training length: trained to its end, it gives none there")
@@ -98,7 +99,11 @@ def train_and_evaluate(run: Run) -> None:
         return
     took = {"train": history.seconds, "evaluate": time.monotonic() - began}
     meta = describe(run, encoder, device, took, history.processes)
-    labelled = label_rows(rows, config, run=config.run, kind="scheme", scheme=config.scheme, seed=config.seed)
+    of_run = {"run": config.run, "scheme": config.scheme, "seed": config.seed}
+    labelled = pd.concat([
+        label_rows(rows, config, kind="scheme", **of_run),
+        *(label_rows(held_back, config, kind=SELECTION, **of_run) for held_back in chosen_on),
+    ])  # fmt: skip
     write_log(folder.log, history.log)  # whatever has become of it since
     folder.finish({folder.meta: json.dumps(meta, indent=2) + "\n", **_missing(run, missing), folder.rows: as_csv(labelled)})
 
@@ -123,7 +128,7 @@ def _missing(run: Run, missing: list[Missing]) -> dict[Path, str]:
 
 def write_references(run: Run) -> None:
     """The rows of the references as a run of their own beside the others, once."""
-    folder = RunFolder(run.folder.path.with_name("reference"))
+    folder = RunFolder(run.config.references)
     identity = {key: value for key, value in run.identity.items() if key not in MAY_DIFFER}
     if folder.is_finished:
         folder.refuse_other_config(identity)

@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 
 from extrap.config.schema import EvalConfig
-from extrap.data.base import Source
+from extrap.data.base import HeldOut, Source
 from extrap.extensions.base import Extension, extensions_of
 from extrap.model.encoder import Encoder
 from extrap.objectives import Batch, Objective
-from extrap.score.protocols import PROTOCOLS, held_out_batch, label, masked_alone, rows_of
+from extrap.results.rows import SELECTION
+from extrap.score.protocols import MASK_SEED, PROTOCOLS, held_out_batch, label, masked_alone, rows_of
 from extrap.train import distributed
 
 FORWARD_TOKENS = 4_096  # in one forward pass: more would leave the caches of a processor
@@ -127,6 +128,20 @@ def evaluate(encoder: Encoder, source: Source, objective: Objective, config: Eva
     nothing = np.zeros(config.n_segments, dtype=np.int64)
     rows = pd.concat(frames or [rows_of(held_out, "", 0, nothing, nothing)[:0]], ignore_index=True)
     return Evaluated(rows, missing)
+
+
+@torch.no_grad()
+def on_held_back(encoder: Encoder, held_back: HeldOut, objective: Objective, vocab_size: int) -> pd.DataFrame:
+    """Rows of sequences as in training that were held back from it; none where a loss is not a number."""
+    encoder.eval()
+    batch = objective.batch(held_back.tokens, vocab_size, np.random.default_rng(MASK_SEED))
+    length = batch.inputs.shape[1]
+    whole = Read(0, length, length, alone=False), [Scoring(SELECTION, length, slice(0, length))], 0
+    sums = together(distributed.gathered(partial(score, encoder, batch, *whole)), len(held_back.tokens))
+    nll_sum, n_tokens = sums[0] if sums else np.full((2, len(held_back.tokens)), np.nan)
+    if not np.isfinite(nll_sum).all():
+        return rows_of(held_back, SELECTION, length, nll_sum, n_tokens)[:0]
+    return rows_of(held_back, SELECTION, length, nll_sum, n_tokens.astype(np.int64))
 
 
 def together(of_processes: list[list[np.ndarray] | None], n_segments: int) -> list[np.ndarray] | None:

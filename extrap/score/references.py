@@ -39,7 +39,7 @@ def reference_rows(config: Config, source: Source, objective: Objective) -> pd.D
                 rows = rows_of(held_out, label(config.eval, protocol), eval_len, sums, scored.sum(axis=1))
                 frames.append(rows.assign(kind=kind, scheme=name))
     rows = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
-    return label_rows(rows, config, run="reference", seed=0)
+    return label_rows(rows, config, run=config.references.name, seed=0)
 
 
 def label_rows(rows: pd.DataFrame, config: Config, **columns: object) -> pd.DataFrame:
@@ -47,11 +47,12 @@ def label_rows(rows: pd.DataFrame, config: Config, **columns: object) -> pd.Data
     return rows.assign(**(labels(config) | columns))[COLUMNS]
 
 
-def labels(config: Config) -> dict[str, object]:
+def labels(config: Config) -> dict[str, str | int]:
     """What a config says about its rows."""
     return {
         "experiment": config.name,
         "objective": config.objective["_target_"].rpartition(".")[2].lower(),
         "data": config.data["_target_"].rpartition(".")[2].lower() + ("(joined)" if config.data.get("join") else ""),
         "train_len": config.train.train_len,
+        "setting": config.setting,
     }

@@ -7,11 +7,11 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from extrap.errors import UserError
+from extrap.results.rows import GROUP as GROUP
 
 CONFIDENCE = 0.95
 ONSET = 1.05  # the factor between perplexities from which on a difference counts: a blow-up, or anything learned at all
 
-GROUP = ["objective", "data", "train_len"]  # what was trained for, and on what
 SETTING = [*GROUP, "protocol"]  # what a scheme's numbers are for; perplexities are compared within, never across
 SCHEME = ["kind", "scheme", "extension"]
 

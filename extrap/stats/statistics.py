@@ -6,6 +6,7 @@ from functools import cached_property
 import pandas as pd
 
 from extrap.results.rows import MISSING, TRAINING
+from extrap.stats.choice import CHOICE
 from extrap.stats.floor import BELOW, against_floor
 from extrap.stats.null import early_token_null
 from extrap.stats.pairs import best, extrapolates, pairs
@@ -24,6 +25,16 @@ class Statistics:
     rows: pd.DataFrame
     missing: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=MISSING))
     training: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=TRAINING))
+    choice: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CHOICE))  # of best_over
+
+    @cached_property
+    def groups(self) -> dict[tuple[object, ...], "Statistics"]:
+        """The same of every group, by the columns GROUP; all of it by () where there is but one."""
+        found = list(self.rows[GROUP].drop_duplicates().itertuples(index=False, name=None))
+        if len(found) == 1:
+            return {(): self}
+        tables = self.rows, self.missing, self.training, self.choice
+        return {of: Statistics(*(within(table, GROUP, of) for table in tables)) for of in found}
 
     @cached_property
     def by_length(self) -> pd.DataFrame:

@@ -11,9 +11,11 @@ from extrap.errors import UserError, nearest, one_line
 from extrap.extensions.base import extensions_of
 from extrap.model.encoder import n_parameters
 from extrap.results.folders import refuse_mixed
-from extrap.results.rows import refuse_to_lose
+from extrap.results.provenance import Labels, refuse_to_lose
+from extrap.results.rows import GROUP
 from extrap.runs.prepare import Run, build_scheme, prepare_all
 from extrap.score.protocols import PROTOCOLS
+from extrap.score.references import labels
 from extrap.testing.promises import check_scheme
 from extrap.train import distributed
 from extrap.train.device import physical_memory, pick_device
@@ -27,10 +29,15 @@ def prepare_grid(configs: list[Config]) -> list[Run]:
         _check(run)
     _check_schemes(runs)
     refuse_mixed(configs[0].folder.parent, {run.config.run: run.identity for run in runs})
-    refuse_to_lose(configs[0].results, runs[0].identity, {(config.scheme, config.seed) for config in configs})
+    refuse_to_lose(configs[0].results, runs[0].identity, {_labelled(config) for config in configs})
     _check_disk(runs)
     _check_writable(configs[0])
     return runs
+
+
+def _labelled(config: Config) -> Labels:
+    columns = labels(config)
+    return config.scheme, *(columns[column] for column in GROUP), config.seed
 
 
 def _check_names(configs: list[Config]) -> None:
@@ -48,8 +55,8 @@ def _check_names(configs: list[Config]) -> None:
         other = seen.setdefault(config.run, config)
         if other is not config:
             raise UserError(
-                f"two runs of this sweep would share the run folder {config.folder}: a sweep varies position and seed; "
-                "for anything else give each value a sweep of its own, with another name=..."
+                f"two runs of this sweep would share the run folder {config.folder}: nothing that rows would show tells "
+                "them apart; give each value once, or a sweep of its own, with another name=..."
             )
 
 
@@ -83,27 +90,28 @@ def _check(run: Run) -> None:
 
 
 def _check_schemes(runs: list[Run]) -> None:
-    """Each scheme once, unless all its runs are over."""
-    checked: set[str] = set()
+    """Each scheme once in each setting, unless all its runs are over."""
+    checked: set[Labels] = set()
     for run in runs:
         config = run.config
-        if config.scheme not in checked and not run.folder.is_finished:
-            checked.add(config.scheme)
+        if (of := _labelled(config)[:-1]) not in checked and not run.folder.is_finished:
+            checked.add(of)
             check_scheme(partial(build_scheme, config, run.objective.causal), max(config.eval.lengths))
 
 
 def refuse_idle(runs: list[Run]) -> None:
     """Raises UserError for an extension that does nothing for any scheme of the sweep."""
-    schemes = {run.config.scheme: (run.config, build_scheme(run.config, run.objective.causal)) for run in runs}
+    schemes = {_labelled(run.config)[:-1]: (run.config, build_scheme(run.config, run.objective.causal)) for run in runs}
     asked, useful = dict[str, None](), set()
     for config, scheme in schemes.values():
         for label, extension in extensions_of(config.eval.extensions).items():
             asked[label] = None
             useful |= {label} if extension(scheme, max(config.eval.lengths)) else set()
     if idle := [label for label in asked if label not in useful]:
+        named = " or ".join(dict.fromkeys(config.scheme for config, _ in schemes.values()))
         raise UserError(
-            f"eval.extensions: {idle[0]} does not apply to {' or '.join(schemes)}, or changes nothing; leave it out, or add "
-            "a scheme that it is for"
+            f"eval.extensions: {idle[0]} does not apply to {named}, or changes nothing; leave it out, or add a scheme "
+            "that it is for"
         )
 
 

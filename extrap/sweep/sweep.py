@@ -39,9 +39,12 @@ def run_by_launcher(composed: DictConfig) -> None:
     run_one(parse(composed))
 
 
-def _run_by_hydra(overrides: list[str], results: str, precision: str) -> None:
-    # other machines may pick another precision than this one did, and their ~ is another
-    sys.argv[1:] = [*overrides, *as_typed([f"runtime.results_dir={results}", f"train.precision={precision}"], CONF)]
+def _run_by_hydra(overrides: list[str], run: "Run") -> None:
+    config = run.config  # other machines may pick another precision than this one did, and their ~ is another
+    told = [f"runtime.results_dir={config.runtime.results_dir}", f"vary=[{','.join(config.vary)}]"]
+    if "train.precision" not in config.vary:
+        told.append(f"train.precision={run.identity['train']['precision']}")
+    sys.argv[1:] = [*overrides, *as_typed(told, CONF)]
     run_by_launcher()
 
 
@@ -66,8 +69,7 @@ def sweep(overrides: list[str], ranks: "Ranks | None" = None) -> int:
     if engine:
         work = partial(engine.run, [run.config for run in runs if not run.folder.is_finished])
     else:
-        precision = runs[0].identity["train"]["precision"]
-        work = partial(_run_by_hydra, told, configs[0].runtime.results_dir, precision)
+        work = partial(_run_by_hydra, told, runs[0])
     if ranks:
         work = partial(ranks.execute_all, runs)
     try:
@@ -87,7 +89,8 @@ def _run_and_report(runs: "list[Run]", work: Callable[[], None], command: str) -
     from extrap.sweep.progress import Progress, save_plan
 
     store_documents(runs[0])
-    write_references(runs[0])
+    for run in {run.config.references: run for run in runs}.values():
+        write_references(run)
     configs = [run.config for run in runs]
     save_plan(configs, command)
     if not all(run.folder.is_finished for run in runs):

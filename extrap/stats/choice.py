@@ -1,0 +1,112 @@
+"""The best value of an option that a sweep varies, for each scheme, chosen on text that is not scored. Imports no torch."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from extrap.errors import UserError
+from extrap.results.rows import GROUP, KEY, SELECTION, TRAINED
+from extrap.stats.perplexity import perplexity
+
+OF = ["objective", "data", "train_len", "rest", "scheme"]  # what chooses; rest: the setting without the option
+CHOICE = [*GROUP, "scheme", "option", "value", "loss", "n_tokens", "n_seeds", "chosen", "border"]
+
+
+class Best(NamedTuple):
+    """The tables of a report in which every scheme stands at one value of an option, and what decided."""
+
+    rows: pd.DataFrame
+    missing: pd.DataFrame
+    training: pd.DataFrame
+    choice: pd.DataFrame
+
+
+def best_over(rows: pd.DataFrame, missing: pd.DataFrame, training: pd.DataFrame, option: str) -> Best:
+    """Of every scheme what is known at its best value of `option` (train.lr), which leaves the setting.
+
+    `choice` has a line a (scheme, value):
+    loss      nats per token on training text that was held back, neither trained on nor scored; mean over n_seeds seeds,
+              those that all values have; missing where a seed diverged or has none, for the others would flatter the value
+    chosen    the lowest loss; nothing else decides
+    border    lowest or highest of the values that were tried, or the only one
+    Raises UserError where the option does not vary, is none of training or the model, or no text was held back.
+    """
+    name = option.rpartition(".")[2]
+    varies = dict.fromkeys(key for setting in rows["setting"].unique() for key in _parts(setting))
+    if not option.startswith(("train.", "model.")) or name not in varies:
+        told = ", ".join(varies) or "nothing"
+        raise UserError(f"BEST={option}: expected an option of train or model that varies, as train.lr; here varies {told}")
+    rows, missing, training = (_split(table, name) for table in (rows, missing, training))
+    of_schemes, held_back = rows[rows["kind"] == "scheme"], rows[rows["kind"] == SELECTION]
+    if held_back.empty:
+        raise UserError(f"BEST={option}: no training text was held back from these runs; expected some, to choose on")
+    runs = pd.concat([table[[*OF, "value", "seed"]].drop_duplicates() for table in (of_schemes, missing)]).drop_duplicates()
+    by_seed = perplexity(held_back, [*OF, "value", "seed"])
+    lines = [
+        dict(zip(OF, of, strict=True)) | {"option": option} | line
+        for of, made in runs.groupby(OF, sort=False)
+        for line in _tried(made, by_seed.merge(made))
+    ]
+    choice = pd.DataFrame(lines)
+    chosen = choice.loc[choice["chosen"], [*OF, "value"]]
+    nowhere = ~pd.MultiIndex.from_frame(missing[OF]).isin(pd.MultiIndex.from_frame(chosen[OF]))
+    references = _joined(rows[~rows["kind"].isin(TRAINED)]).drop_duplicates(["kind", *KEY])  # the same at all values
+    kept, lacking, losses = (_joined(table.merge(chosen, on=[*OF, "value"])) for table in (of_schemes, missing, training))
+    return Best(
+        pd.concat([kept, references], ignore_index=True),
+        pd.concat([lacking, _joined(missing[nowhere])], ignore_index=True),
+        losses,
+        _joined(choice.assign(shown=choice["value"])).rename(columns={"shown": "value"})[CHOICE],
+    )
+
+
+def _tried(runs: pd.DataFrame, by_seed: pd.DataFrame) -> list[dict[str, object]]:
+    """The values of one scheme; `runs` are all that were made of it, by_seed what they have on held-back text."""
+    losses = by_seed.pivot(index="value", columns="seed", values="log_ppl")
+    whole = [value for value, made in runs.groupby("value") if {*made["seed"]} <= {*losses.columns[_has(losses, value)]}]
+    common = losses.loc[whole].dropna(axis="columns")
+    mean = common.mean(axis="columns") if common.size else pd.Series(dtype=float)
+    values = sorted(runs["value"].unique(), key=lambda value: (_number(value), value))
+    ends = {values[-1]: "highest", values[0]: "lowest"} if len(values) > 1 else {values[0]: "only"}
+    return [
+        {"value": value, "loss": mean.get(value, np.nan), "n_seeds": common.shape[1], "n_tokens": by_seed["n_tokens"].max()}
+        | {"chosen": bool(len(mean)) and value == mean.idxmin(), "border": ends.get(value, "")}
+        for value in values
+    ]
+
+
+def _has(losses: pd.DataFrame, value: str) -> np.ndarray:
+    return losses.loc[value].notna().to_numpy() if value in losses.index else np.zeros(losses.shape[1], dtype=bool)
+
+
+def _number(value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        return np.inf
+
+
+def load_choice(folder: Path) -> pd.DataFrame:
+    """What was chosen for the report in this folder; empty where nothing was."""
+    if not (path := folder / "choice.csv").exists():
+        return pd.DataFrame(columns=CHOICE)
+    text = dict.fromkeys(("objective", "data", "setting", "scheme", "option", "value", "border"), str)
+    table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"loss": [""], "n_tokens": [""]})
+    return (table if "setting" in table else table.assign(setting=""))[CHOICE]
+
+
+def _parts(setting: str) -> dict[str, str]:
+    return {key: value for key, _, value in (part.partition("=") for part in setting.split(", ") if part)}
+
+
+def _split(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The setting as the value of this option and the rest."""
+    parts = [_parts(setting) for setting in table["setting"]]
+    rest = [", ".join(f"{key}={value}" for key, value in of.items() if key != name) for of in parts]
+    return table.assign(value=[of.get(name, "") for of in parts], rest=rest)
+
+
+def _joined(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(setting=table["rest"]).drop(columns=["rest", "value"])

@@ -1,0 +1,290 @@
+"""Sweeps over more than position and seed: what rows say of it, what is compared, and the best rate for each scheme."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from rows import many, scheme_rows
+from sweeps import report, run
+
+from extrap.config.compose import compose_grid
+from extrap.data.documents import Documents
+from extrap.data.markov import Markov
+from extrap.errors import UserError
+from extrap.report.chosen import chosen_text
+from extrap.report.report import write_report
+from extrap.results.folders import RunFolder, common, refuse_mixed
+from extrap.results.rows import MISSING, SELECTION, TRAINING, load_one_setting, load_rows, save_rows, scored
+from extrap.stats.choice import best_over, load_choice
+from extrap.stats.pairs import pairs
+from extrap.stats.statistics import Statistics
+
+SMOKE = ["experiment=smoke", "position=rope,alibi", "seed=0,1"]
+
+# configs
+
+
+def test_what_varies_names_runs_and_settings():
+    grid = compose_grid([*SMOKE, "train.lr=1e-3,2e-3", "model.n_layers=1,2"])
+    assert {tuple(config.vary) for config in grid} == {("model.n_layers", "train.lr")}
+    assert len({config.run for config in grid}) == len(grid) == 16
+    assert grid[0].run == "rope-n_layers=1-lr=0.001-seed0"
+    assert {config.setting for config in grid} == {f"n_layers={n}, lr={lr}" for n in (1, 2) for lr in ("0.001", "0.002")}
+
+
+def test_what_columns_tell_stands_in_names_of_runs_alone():
+    [a, b] = compose_grid(["experiment=smoke", "position=rope", "seed=0", "data=stdlib,markov"])
+    assert (a.vary, a.setting, b.setting) == (["data"], "", "")
+    assert (a.run, b.run) == ("rope-data=stdlib-seed0", "rope-data=markov-seed0")
+    [a, b] = compose_grid(["experiment=smoke", "position=rope", "seed=0", "train.train_len=32,64"])
+    assert (a.vary, b.setting, b.run, b.eval.windows) == (["train.train_len"], "", "rope-train_len=64-seed0", [64])
+
+
+def test_a_sweep_over_position_and_seed_is_what_it_was():
+    for config in compose_grid(SMOKE):
+        assert config.vary == []
+        assert config.setting == ""
+        assert "vary" not in config.identity()
+        assert config.references.name == "reference"
+    assert compose_grid(SMOKE)[0].run == "rope-seed0"
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("train.lrr=1,2", "train.lrr"),
+        ("eval.stride=8,16", "a sweep is over"),
+        ("name=a,b", "a sweep is over"),
+        ("vary=[lr]", "vary: expected options of"),
+        ("train.lr=-1,1", "train.lr: expected a positive number"),
+    ],
+)
+def test_a_sweep_over_what_is_no_setting_is_one_line(override, told):
+    with pytest.raises(UserError, match=told.replace("[", r"\[")) as refused:
+        compose_grid([*SMOKE, override])
+    assert "\n" not in str(refused.value)
+
+
+def identity(config):
+    """As it stands in a run's folder: with the precision of the machine."""
+    return config.identity() | {"train": config.identity()["train"] | {"precision": "fp32"}}
+
+
+def finished(folder, config, **changes):
+    RunFolder(folder / config.run).claim(identity(config) | changes)
+    (folder / config.run / "eval.csv").touch()
+
+
+def test_runs_differ_in_what_varies_and_in_nothing_else(tmp_path):
+    grid = compose_grid([*SMOKE, "train.lr=1e-3,2e-3"])
+    for config in grid:
+        finished(tmp_path, config)
+    refuse_mixed(tmp_path)
+    [other] = compose_grid(["experiment=smoke", "position=nope", "seed=0", "train.lr=4e-3", "vary=[train.lr]"])
+    refuse_mixed(tmp_path, {other.run: identity(other)})  # one rate more
+    [other] = compose_grid(["experiment=smoke", "position=nope", "seed=0", "train.lr=4e-3", "train.max_steps=40",
+                            "vary=[train.lr]"])  # fmt: skip
+    with pytest.raises(UserError, match=r"train\.max_steps: 20 -> 40"):  # which no setting would show
+        refuse_mixed(tmp_path, {other.run: identity(other)})
+    [alone] = compose_grid(["experiment=smoke", "position=nope", "seed=0", "train.lr=4e-3"])
+    with pytest.raises(UserError, match="vary"):
+        refuse_mixed(tmp_path, {alone.run: identity(alone)})
+
+
+def test_what_follows_from_a_setting_is_the_same_within_it(tmp_path):
+    grid = compose_grid([*SMOKE, "data=stdlib,markov", "train.train_len=32,64"])
+    for config in grid:
+        finished(tmp_path, config, data=identity(config)["data"] | {"sha256": config.data["_target_"]})
+    refuse_mixed(tmp_path)
+    assert common(identity(grid[0]))["data"] == {}
+    one = grid[0]
+    with pytest.raises(UserError, match=r"data\.sha256"):
+        refuse_mixed(tmp_path, {"one-more": identity(one) | {"data": identity(one)["data"] | {"sha256": "another"}}})
+
+
+# text to choose on
+
+
+def text(*lengths):
+    letters = np.random.default_rng(0).integers(97, 123, size=sum(lengths), dtype=np.uint8).tobytes()
+    ends = np.cumsum(lengths)
+    return {f"{i}": letters[end - n : end] for i, (n, end) in enumerate(zip(lengths, ends, strict=True))}
+
+
+@pytest.mark.parametrize("lengths", [(5_000,), (40, 900, 16, 2_000, 15, 3_000), (16,) * 400])
+def test_what_is_held_back_is_never_trained_on(lengths):
+    source, whole = Documents(text(*lengths), text(64)), Documents(text(*lengths), text(64))
+    held_back = source.hold_back(16, 20)
+    n = len(held_back.tokens)
+    assert held_back.tokens.shape == (min(20, whole._n_starts(16).sum() // 160), 16)
+    assert sum(lengths) / 10 >= n * 16
+    stream = b"".join(text(*lengths).values())
+    at = [stream.find(bytes(tokens.astype(np.uint8))) for tokens in held_back.tokens]
+    taken = np.zeros(len(stream), dtype=bool)
+    for start in at:
+        assert not taken[start : start + 16].any()  # no two overlap
+        taken[start : start + 16] = True
+    drawn = source.batch(np.random.default_rng(0), 5_000, 16)
+    trained = {stream.find(bytes(tokens.astype(np.uint8))) for tokens in drawn}
+    assert not any(taken[start : start + 16].any() for start in trained)
+    assert len(trained) > 0.5 * (whole._n_starts(16).sum() - n * 31)  # and all else still is
+    left = np.frombuffer(stream, dtype=np.uint8)[~taken]
+    counts = np.bincount(left, minlength=256) + 1
+    np.testing.assert_allclose(source.unigram_nll(0), -np.log(counts / counts.sum()))
+
+
+def test_too_little_text_holds_nothing_back():
+    source = Documents(text(100), text(64))
+    assert source.hold_back(16, 20) is None
+    np.testing.assert_array_equal(source._train_lengths, [100])
+
+
+def test_documents_of_a_chain_that_are_held_back_are_not_those_that_are_scored():
+    source = Markov(8, 0.3)
+    held_back, held_out = source.hold_back(64, 8), source.held_out(64, 8)
+    assert len(np.unique(np.concatenate([held_back.tokens, held_out.tokens]), axis=0)) == 16
+    np.testing.assert_array_equal(held_back.tokens, Markov(8, 0.3).hold_back(64, 8).tokens)
+
+
+# rows
+
+
+def rates(losses, on_held_back):
+    """Rows of schemes by rate: nats at 128 by seed on what is scored, and on what is held back."""
+    parts = []
+    for (scheme, rate), by_seed in losses.items():
+        parts.append(scheme_rows(scheme, {128: by_seed, 256: by_seed}, setting=f"lr={rate}"))
+        parts.append(scheme_rows(scheme, {128: on_held_back[scheme, rate]}, setting=f"lr={rate}", kind=SELECTION,
+                                 protocol=SELECTION))  # fmt: skip
+    parts += [scheme_rows("unigram", {128: [2.0], 256: [2.0]}, kind="unigram", setting=f"lr={rate}")
+              for rate in dict.fromkeys(rate for _, rate in losses)]  # fmt: skip
+    return pd.concat(parts, ignore_index=True)
+
+
+NOTHING = pd.DataFrame(columns=MISSING), pd.DataFrame(columns=TRAINING)
+SCORED = {("rope", "0.001"): [1.0, 1.1], ("rope", "0.002"): [1.2, 1.3], ("alibi", "0.001"): [1.3, 1.4],
+          ("alibi", "0.002"): [1.1, 1.2], ("rope", "0.0005"): [1.5, 1.6], ("alibi", "0.0005"): [1.5, 1.6]}  # fmt: skip
+# the other way round for rope
+HELD_BACK = SCORED | {("rope", "0.001"): [1.2, 1.3], ("rope", "0.002"): [1.0, 1.1], ("alibi", "0.001"): [1.05, 1.06]}
+
+
+def chosen_of(best):
+    lines = best.choice[best.choice["chosen"]]
+    return dict(zip(lines["scheme"], lines["value"], strict=True))
+
+
+def test_the_best_rate_is_chosen_on_what_is_held_back():
+    best = best_over(rates(SCORED, HELD_BACK), *NOTHING, "train.lr")
+    assert chosen_of(best) == {"rope": "0.002", "alibi": "0.001"}
+    of_schemes = best.rows[best.rows["kind"] == "scheme"]
+    assert not best.rows["setting"].any()
+    assert SELECTION not in set(best.rows["kind"])
+    sums = of_schemes[of_schemes["eval_len"] == 128].groupby(["scheme", "seed"])[["nll_sum", "n_tokens"]].sum()
+    assert (sums["nll_sum"] / sums["n_tokens"]).round(6).tolist() == [1.3, 1.4, 1.2, 1.3]
+    assert (best.rows["kind"] == "unigram").sum() == 4  # once, not once a rate
+    [told] = chosen_text(best.choice)
+    assert "rope: 0.002 of 0.0005, 0.001, 0.002, the highest tried" in told
+    assert "alibi: 0.001 of 0.0005, 0.001, 0.002;" in told or "alibi: 0.001 of 0.0005, 0.001, 0.002." in told
+
+
+def test_whoever_chose_on_what_is_scored_would_choose_otherwise():
+    """The mutant: with the scored rows in place of those held back, rope takes the rate that flatters it."""
+    rows = rates(SCORED, SCORED)
+    assert chosen_of(best_over(rows, *NOTHING, "train.lr")) == {"rope": "0.001", "alibi": "0.002"}
+
+
+def test_a_rate_at_which_a_seed_diverged_is_not_chosen():
+    rows = rates(SCORED, HELD_BACK)
+    gone = (rows["scheme"] == "rope") & (rows["setting"] == "lr=0.002") & (rows["seed"] == 1)
+    line = {"experiment": "made", "run": "rope-lr=0.002-seed1", "scheme": "rope", "objective": "mlm", "data": "stdlib",
+            "train_len": 128, "setting": "lr=0.002", "seed": 1, "extension": "none", "protocol": "nonoverlap",
+            "eval_len": 128, "reason": "diverged at step 7"}  # fmt: skip
+    missing = pd.DataFrame([line])[MISSING]
+    best = best_over(rows[~gone], missing, NOTHING[1], "train.lr")
+    assert chosen_of(best)["rope"] == "0.001"
+    assert best.missing.empty  # of a rate that nobody looks at
+    assert "not all seeds have a loss at 0.002" in chosen_text(best.choice)[0]
+    nowhere = pd.concat([missing.assign(scheme="t5", setting=f"lr={rate}") for rate in ("0.001", "0.002")])
+    assert "t5: none of 0.001, 0.002" in chosen_text(best_over(rows, nowhere, NOTHING[1], "train.lr").choice)[0]
+    assert set(best_over(rows, nowhere, NOTHING[1], "train.lr").missing["scheme"]) == {"t5"}
+
+
+def test_what_else_varies_stays_and_each_of_it_chooses_for_itself():
+    rows = rates(SCORED, HELD_BACK)
+    other = rates(SCORED, SCORED).assign(setting=lambda table: table["setting"] + ", n_layers=4")
+    both = pd.concat([rows.assign(setting=rows["setting"] + ", n_layers=2"), other])
+    best = best_over(both, *NOTHING, "train.lr")
+    lines = best.choice[best.choice["chosen"] & (best.choice["scheme"] == "rope")]
+    assert dict(zip(lines["setting"], lines["value"], strict=True)) == {"n_layers=2": "0.002", "n_layers=4": "0.001"}
+
+
+@pytest.mark.parametrize("option", ["train.max_steps", "lr", "data.lr", "train.train_len"])
+def test_what_does_not_vary_is_not_chosen(option):
+    with pytest.raises(UserError, match=f"BEST={option}: expected an option .* here varies lr"):
+        best_over(rates(SCORED, HELD_BACK), *NOTHING, option)
+
+
+def test_without_text_to_choose_on_nothing_is_chosen():
+    with pytest.raises(UserError, match="no training text was held back"):
+        best_over(scored(rates(SCORED, HELD_BACK)), *NOTHING, "train.lr")
+
+
+def test_schemes_are_compared_within_a_setting_only():
+    rows = scored(rates(SCORED, HELD_BACK))
+    compared = pairs(rows)
+    assert set(compared["setting"]) == {"lr=0.001", "lr=0.002", "lr=0.0005"}
+    assert (compared.groupby(["setting", "eval_len"]).size() == 1).all()
+    # of other targets: they are not compared
+    other = rows[rows["setting"] == "lr=0.002"].assign(n_tokens=lambda table: table["n_tokens"] * 2)
+    assert len(pairs(pd.concat([rows[rows["setting"] != "lr=0.002"], other]))) == len(compared)
+
+
+def test_a_table_has_no_column_of_settings_where_nothing_varies(tmp_path):
+    rows = many({"rope": {128: [1.0, 1.1]}, "alibi": {128: [1.1, 1.2]}})
+    save_rows(tmp_path / "rows.csv", rows)
+    assert "setting" not in (tmp_path / "rows.csv").read_text()
+    pd.testing.assert_frame_equal(load_rows(tmp_path / "rows.csv"), rows)
+    save_rows(tmp_path / "rows.csv", varied := rows.assign(setting="lr=0.002"))
+    pd.testing.assert_frame_equal(load_rows(tmp_path / "rows.csv"), varied)
+
+
+def test_claims_and_figures_of_papers_average_over_no_settings(tmp_path):
+    save_rows(tmp_path / "rows.csv", rates(SCORED, HELD_BACK))
+    with pytest.raises(UserError, match="holds 3 settings"):
+        load_one_setting(tmp_path / "rows.csv")
+
+
+def test_every_setting_has_tables_and_figures_of_its_own(tmp_path):
+    rows = scored(rates({key: SCORED[key] for key in SCORED if key[1] != "0.0005"}, HELD_BACK))
+    write_report(Statistics(rows), tmp_path)
+    for rate in ("0_001", "0_002"):
+        for name in (f"perplexity_mlm_stdlib_128_lr_{rate}.svg", f"table_narrow_mlm_stdlib_128_lr_{rate}.tex"):
+            assert (tmp_path / name).exists()
+    points = pd.read_csv(tmp_path / "perplexity_mlm_stdlib_128_lr_0_002.csv")
+    assert set(points["setting"]) == {"lr=0.002"}
+    assert "trained on 128, lr=0.002" in (tmp_path / "table.md").read_text()
+
+
+# all of it
+
+
+def test_a_sweep_over_rates_and_its_best(tmp_path):
+    done = run(tmp_path, "train.lr=1e-4,1e-2", "seed=0,1", "train.max_steps=20")
+    assert done.returncode == 0, done.stderr
+    assert "lr=0.0001" in done.stdout
+    assert "lr=0.01" in done.stdout
+    rows = load_rows(tmp_path / "smoke" / "rows.csv")
+    assert set(rows["setting"]) == {"lr=0.0001", "lr=0.01"}
+    assert rows[rows["kind"] == "scheme"].groupby(["scheme", "setting"])["seed"].nunique().eq(2).all()
+    held_back = rows[rows["kind"] == SELECTION]
+    assert held_back.groupby(["scheme", "setting", "seed"]).ngroups == 8
+    told = report("--results", tmp_path, "gather", "smoke", "--best", "train.lr")
+    assert told.returncode == 0, told.stderr
+    folder = tmp_path / "smoke+best-lr"
+    choice = load_choice(folder)
+    assert choice.loc[choice["chosen"], "value"].tolist() == ["0.01", "0.01"]  # twenty steps at 1e-4 learn nothing
+    assert "the highest tried" in told.stdout
+    assert "the highest tried" in (folder / "table.md").read_text()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert report("--results", tmp_path, "draw").returncode in (0, 2)  # claims have no experiments here
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert "BEST=train.wd" in report("--results", tmp_path, "gather", "smoke", "--best", "train.wd").stderr
