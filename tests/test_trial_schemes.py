@@ -28,7 +28,7 @@ from extrap.positions.alibi import Alibi
 from extrap.positions.base import Branch
 from extrap.positions.nope import Nope
 from extrap.positions.rope import Rope
-from extrap.testing import check_scheme
+from extrap.testing.promises import check_scheme
 
 SPECS = {
     path.stem: yaml.safe_load(path.read_text()) for path in sorted((Path(__file__).parent / "trial_schemes").glob("*.yaml"))
