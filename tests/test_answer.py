@@ -50,7 +50,7 @@ def losses(nats: dict[str, list[np.ndarray]], **changes: object) -> pd.DataFrame
         for seed, run in enumerate(by_seed)
         for i, loss in enumerate(run)
     ]
-    labels = {"experiment": "made", "run": "made", "objective": "mlm", "data": "stdlib", "train_len": 128}
+    labels = {"experiment": "made", "run": "made", "objective": "mlm", "data": "stdlib", "train_len": 128, "setting": ""}
     return pd.DataFrame(lines).assign(**labels | changes)[TRAINING]
 
 
@@ -173,7 +173,14 @@ def test_what_is_undecided_is_what_pairs_leave_undecided():
 
 
 def test_what_is_missing_is_told_with_its_reason():
-    absent = {"experiment": "made", "objective": "mlm", "data": "stdlib", "train_len": 128, "extension": "none"}
+    absent = {
+        "experiment": "made",
+        "objective": "mlm",
+        "data": "stdlib",
+        "train_len": 128,
+        "setting": "",
+        "extension": "none",
+    }
     missing = pd.DataFrame(
         [absent | {"scheme": "t5", "run": f"t5-seed{s}", "seed": s, "protocol": p, "eval_len": n, "reason": "diverged"}
          for s in (0, 1) for p in ("nonoverlap", "same_targets") for n in (128, 256)]

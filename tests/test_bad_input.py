@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 import yaml
@@ -87,8 +86,8 @@ def refusal(results: Path, *overrides: str) -> str:
         (["name=claims"], ["found 'claims'"]),
         (["name=papers"], ["found 'papers'"]),
         (["name=speed"], ["found 'speed'"]),
-        (["train.lr=0.1,0.2"], ["train.lr=0.1,0.2: a sweep is over position, its options and seed", "name="]),
-        (["name=a,b"], ["a sweep is over position", "name=..."]),
+        (["eval.stride=1,2"], ["eval.stride=1,2: a sweep is over seed, position, model, data, objective, train", "name="]),
+        (["name=a,b"], ["a sweep is over seed, position", "name=..."]),
         (["position=rope,", "alibi"], ["position=rope,: ends with a comma", "option=a,b"]),
         (["alibi"], ["alibi: expected option=value"]),
         (["position=[rope,alibi]"], ["position=NAME, or names with commas and no brackets", "kerple"]),
@@ -184,7 +183,8 @@ def test_changed_data_under_an_old_run_are_refused(tmp_path):
 
 
 def test_a_report_that_would_lose_results_is_refused(tmp_path):
-    from extrap.results.provenance import refuse_to_lose
+    from extrap.results.provenance import RUN, refuse_to_lose
+    from extrap.results.rows import load_rows
 
     told, rows = ((ROOT / "results" / "main" / name).read_text() for name in ("provenance.yaml", "rows.csv"))
     results = tmp_path / "main"
@@ -202,7 +202,8 @@ def test_a_report_that_would_lose_results_is_refused(tmp_path):
     prepare_grid(compose_grid(["experiment=main", f"runtime.results_dir={tmp_path}"]))
     other_machine = yaml.safe_load(told)["config"]
     other_machine["data"]["sha256"], other_machine["train"]["precision"] = "other", "fp32"
-    refuse_to_lose(results, other_machine, {(s, n) for s in pd.read_csv(results / "rows.csv")["scheme"] for n in range(3)})
+    planned = load_rows(results / "rows.csv")[RUN].drop_duplicates().itertuples(index=False, name=None)
+    refuse_to_lose(results, other_machine, {*planned})
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/version").exists(), reason="needs a place that nobody can write")

@@ -385,6 +385,7 @@ def test_everything_is_drawn_once(tmp_path):
         "perplexity_column",
         "controls",
         "position",
+        "pairs",
     }
 
 

@@ -278,9 +278,9 @@ SWEEPS = st.one_of(
     st.sampled_from(
         listed("""seed=0,0 seed=range(0,0) seed=range(5,3) seed=range(0,1,0) seed=range(0,3000000000) seed=range(0,2.5,0.5)
         seed=range(0,nan) seed=choice() seed=interval(0,1) seed=glob(*) seed=tag(a,0) seed=shuffle(0,qx) seed=sort(1,qx)
-        position=glob(qx*) position=rope,rope position.base=1,2,qx train.lr=0.1,0.2 model.d_model=32,64
-        eval.lengths=[32],[64] runtime.threads=1,2 runtime.results_dir=a,b name=a,b experiment=smoke,main data=markov,stdlib
-        objective=causal,mlm
+        position=glob(qx*) position=rope,rope position.base=1,2,qx train.lr=0.1,qx model.d_model=32,-1
+        eval.lengths=[32],[64] runtime.threads=1,2 runtime.results_dir=a,b name=a,b experiment=smoke,main data=markov,qx
+        objective=causal,qx
         hydra/launcher=local,local hydra.launcher.n_jobs=1,2""")
     ),
 ).map(lambda override: [override])
@@ -407,7 +407,8 @@ def test_broken_files_are_refused(place, monkeypatch, n_cases):
         ["model.dropout=0.999"], ["train.lr='1'"], ["~position.base"], ["seed=0,1,2,3,4"],
         ["runtime.results_dir='PLACE/位置 und\nmehr'"], [f"runtime.checkpoint_every={HUGE - 1}"], ["hydra/launcher=basic"],
         ["hydra.launcher.n_jobs=7"], ["position=glob(*,exclude=zzz)"], ["eval.lengths=[128,32,64]"],
-        ["train.weight_decay=0"],
+        ["train.weight_decay=0"], ["train.lr=0.1,0.2", "model.d_model=32,64"],
+        ["data=markov,stdlib", "objective=causal,mlm"],
     ],
 )  # fmt: skip
 def test_what_may_be_meant_is_not_refused(place, tmp_path, overrides):

@@ -56,7 +56,7 @@ def checkout(tmp_path):
         (["sweep", "FIGURE=su2021_figure3"], "FIGURE=...: make sweep takes"),
         (["report", "SCHEME=mine.py"], "SCHEME=...: make report takes"),
         (["check-scheme", "EXPERIMENT=main"], "EXPERIMENT=...: make check-scheme takes ARGS PYTHON REFERENCE SCHEME"),
-        (["report", "ARGS=position=rope"], "ARGS=...: make report takes EXPERIMENT PYTHON RESULTS TABLE"),
+        (["report", "ARGS=position=rope"], "ARGS=...: make report takes BEST EXPERIMENT PYTHON RESULTS TABLE"),
         (["test", "ARGS=-k x"], "ARGS=...: make test takes PYTHON"),
         (["sweep", "ARGS=position=rope,", "alibi"], "alibi: no such target; there are help setup sweep"),
         (["sweeep"], "sweeep: no such target"),

@@ -343,7 +343,8 @@ def few_documents(n_documents: int, n_segments: int, unrest: float) -> pd.DataFr
             nll = 2.0 + 0.3 * document + (worse if scheme == "b" else 0)
             rows.append(pd.DataFrame({
                 "experiment": "made", "run": f"{scheme}-seed{seed}", "kind": "scheme", "scheme": scheme, "extension": "none",
-                "objective": "causal", "data": "text", "protocol": "same_targets", "train_len": 128, "eval_len": 128,
+                "objective": "causal", "data": "text", "protocol": "same_targets", "train_len": 128, "setting": "",
+                "eval_len": 128,
                 "seed": seed, "document": [f"book-{d}" for d in document],
                 "segment": np.arange(n_segments) - np.searchsorted(document, document),
                 "nll_sum": 64 * nll, "n_tokens": 64, "n_bytes": 64,

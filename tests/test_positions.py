@@ -46,8 +46,9 @@ def check_against_reference(scheme, reference, at):
         output = attend_reference(layer.branches(pos), q, k, v, x, causal=geometry.causal, weights=layer.weights())
         expected = attend(formula, q.tolist(), k.tolist(), v.tolist(), at, geometry.causal, x.tolist())
         assert_close(output, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=ROUNDING)
+    embedded = scheme.embed(x, pos)
     added = torch.tensor([formula.add(t) for t in at], dtype=torch.float64) if formula.add else 0
-    assert_close(scheme.embed(x, pos), x + added, rtol=0, atol=ROUNDING)
+    assert_close(embedded, x + added, rtol=0, atol=ROUNDING)
 
 
 def check_positions(scheme):

@@ -479,7 +479,8 @@ def test_a_fair_predictor_is_not_called_impossible():
                     {"kind": kind, "scheme": kind, "eval_len": eval_len, "document": f"{d}", "nll_sum": value.sum()}
                     for kind, value in nll.items()
                 ]
-        rows = pd.DataFrame(lines).assign(objective="causal", data="markov", train_len=train_len, protocol="nonoverlap",
+        rows = pd.DataFrame(lines).assign(objective="causal", data="markov", train_len=train_len, setting="",
+                                          protocol="nonoverlap",
                                           extension="none", seed=0, segment=0, n_tokens=64, n_bytes=64)  # fmt: skip
         assert not against_floor(rows)["impossible"].any()
 

@@ -422,7 +422,8 @@ def test_rows_are_read_as_they_were_written_whatever_their_names(tmp_path_factor
 def absent(scheme: str, seed: int, eval_len: int, reason: str, protocol: str = "nonoverlap") -> dict[str, object]:
     return {
         "experiment": "made", "run": f"{scheme}-seed{seed}", "scheme": scheme, "objective": "mlm", "data": "stdlib",
-        "train_len": 128, "seed": seed, "extension": "none", "protocol": protocol, "eval_len": eval_len, "reason": reason,
+        "train_len": 128, "setting": "", "seed": seed, "extension": "none", "protocol": protocol,
+        "eval_len": eval_len, "reason": reason,
     }  # fmt: skip
 
 

@@ -161,7 +161,7 @@ def save_table(path: Path, table: pd.DataFrame) -> None:
 
 def as_csv(table: pd.DataFrame, float_format: str | None = None) -> str:
     """The table as CSV, without the column of settings where nothing varies."""
-    if "setting" in table and not table["setting"].any():
+    if {*GROUP} <= {*table} and not table["setting"].any():
         table = table.drop(columns="setting")
     buffer = _Lines()
     table.to_csv(buffer, index=False, lineterminator="\r\n", float_format=float_format)
