@@ -182,6 +182,7 @@ def test_changed_data_under_an_old_run_are_refused(tmp_path):
         prepare_grid(compose_grid(overrides))
 
 
+@pytest.mark.slow
 def test_a_report_that_would_lose_results_is_refused(tmp_path):
     from extrap.results.provenance import RUN, refuse_to_lose
     from extrap.results.rows import load_rows

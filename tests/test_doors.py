@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from marks import slow
 
 from extrap.config import compose
 from extrap.config.compose import compose_grid
@@ -32,7 +33,8 @@ torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize(
-    "name", ["12e4567", "99e9999", "1e3", "true", "1_0", "null", "0x10", "007", "nan", "2024-01-01", "1.50", "-1", "no"]
+    "name",
+    ["12e4567", "null", *slow("99e9999", "1e3", "true", "1_0", "0x10", "007", "nan", "2024-01-01", "1.50", "-1", "no")],
 )
 def test_a_name_is_what_was_typed(name):
     for given in (f"name={name}", f"++name={name}", f"name='{name}'"):

@@ -110,7 +110,8 @@ def test_bold_stands_where_table_csv_says_best():
 
 def test_what_is_missing_is_a_cell_and_a_comment():
     absent = {"run": "learned-seed0", "scheme": "learned", "objective": "mlm", "data": "stdlib", "train_len": 128,
-              "setting": "", "seed": 0, "extension": "none", "protocol": "nonoverlap", "eval_len": 256, "reason": "out of memory"}  # fmt: skip
+              "setting": "", "seed": 0, "extension": "none", "protocol": "nonoverlap", "eval_len": 256,
+              "reason": "out of memory"}  # fmt: skip
     rows = many(TWO_SEEDS)
     (text,) = latex_tables(Statistics(rows, pd.DataFrame([absent]))).values()
     assert cells(text)[-1][2] == "out of memory"

@@ -286,3 +286,8 @@ def test_paths_are_as_they_are_typed(mine, monkeypatch):
     monkeypatch.chdir(mine.parent)
     assert [find(place).path for place in ("mine.py", "~/mine.py", "./mine.py:Mine")] == [mine.resolve()] * 3
     assert str(Outside(Path("/a/mine.py"), "Mine", "")) == "mine.py:Mine"
+
+
+def test_a_scheme_named_once_is_no_choice_of_the_next_sweep(mine):
+    grid(f"scheme={mine}(alpha=2)")
+    assert not [run.scheme for run in grid("position=glob(*)") if "mine" in run.scheme]

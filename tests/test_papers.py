@@ -348,7 +348,7 @@ def test_the_training_length_is_marked(name, drawn):
         assert "training length" in [text.get_text() for text in axes.texts]
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", ["press2022_figure4", *slow(*(name for name in FIGURES if name != "press2022_figure4"))])
 def test_axes_have_names_and_ticks(name, drawn):
     figure, _ = drawn[name]
     for axes in figure.axes:
@@ -365,7 +365,7 @@ def shown_ticks(axis: Axis) -> list[Text]:
     return [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", ["press2022_figure4", *slow(*(name for name in FIGURES if name != "press2022_figure4"))])
 def test_text_stays_in_the_figure_and_apart(name, drawn):
     figure, _ = drawn[name]
     figure.canvas.draw()

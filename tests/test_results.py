@@ -392,6 +392,7 @@ def files(results: Path) -> dict[str, bytes]:
     return {str(path.relative_to(results)): path.read_bytes() for path in results.rglob("*.*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_reports_of_several_names_are_joined_in_one(tmp_path, capsys):
     two_reports(tmp_path)
     before = files(tmp_path)
@@ -485,6 +486,7 @@ def test_runs_are_collected_while_no_other_report_can_be_written(tmp_path, monke
     assert not is_locked(lock)
 
 
+@pytest.mark.slow
 def test_a_report_that_fails_halfway_leaves_the_last_one_as_it_was(tmp_path, capsys):
     finished(tmp_path / "runs" / "made", "rope", 0)
     gather(tmp_path, "made", "a test")

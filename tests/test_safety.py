@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from marks import slow
 
 from extrap.config import compose
 from extrap.config.compose import compose_grid
@@ -152,7 +153,10 @@ def test_broken_and_malicious_experiments_are_refused(stranger, text):
 
 @pytest.mark.parametrize(
     "text",
-    ["hydra: {launcher: {n_jobs: 2}}", "hydra: {sweeper: {params: {seed: '3,4'}}}", "train: {max_steps: 7}", "hydra: {}"],
+    [
+        "hydra: {sweeper: {params: {seed: '3,4'}}}",
+        *slow("hydra: {launcher: {n_jobs: 2}}", "train: {max_steps: 7}", "hydra: {}"),
+    ],
 )
 def test_an_experiment_may_say_what_to_sweep_and_how_much_at_once(stranger, tmp_path, text):
     (compose.CONF / "experiment" / "stranger.yaml").write_text(f"{HEAD}{text}\n")

@@ -267,6 +267,7 @@ def test_every_setting_has_tables_and_figures_of_its_own(tmp_path):
 # all of it
 
 
+@pytest.mark.slow
 def test_a_sweep_over_rates_and_its_best(tmp_path):
     done = run(tmp_path, "train.lr=1e-4,1e-2", "seed=0,1", "train.max_steps=20")
     assert done.returncode == 0, done.stderr

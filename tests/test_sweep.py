@@ -59,6 +59,7 @@ def test_a_sweep_writes_and_prints_everything(swept):
     assert max(map(len, stdout.splitlines())) <= 100
 
 
+@pytest.mark.slow
 def test_a_second_sweep_trains_nothing(swept):
     before = state(swept / "runs" / "smoke" / "rope-seed0")
     done = run(swept)

@@ -117,6 +117,7 @@ def with_schemes(overrides: list[str], beside: bool = True) -> list[str]:
 
     Raises UserError for what is no scheme, or has the name of another in rows.
     """
+    ConfigStore.instance().repo.pop("position", None)  # what an earlier call in this process has named
     given = [override for override in overrides if not override.startswith("scheme=")]
     places = [part for override in overrides if override not in given for part in named(override.partition("=")[2])]
     if not places:
