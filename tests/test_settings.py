@@ -7,6 +7,7 @@ from rows import many, scheme_rows
 from sweeps import report, run
 
 from extrap.config.compose import compose_grid
+from extrap.config.varied import named
 from extrap.data.documents import Documents
 from extrap.data.markov import Markov
 from extrap.errors import UserError
@@ -289,3 +290,16 @@ def test_a_sweep_over_rates_and_its_best(tmp_path):
     assert report("--results", tmp_path, "draw").returncode in (0, 2)  # claims have no experiments here
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert "BEST=train.wd" in report("--results", tmp_path, "gather", "smoke", "--best", "train.wd").stderr
+
+
+def test_a_file_with_a_comma_in_its_name_leaves_the_rest_of_the_setting_what_it_was():
+    """A choice of rates takes the rate out of the setting, and nothing else."""
+    settings = {rate: named({"data.train": ["b, c.txt"], "train.lr": rate}) for rate in (0.001, 0.002)}
+    rows = pd.concat(
+        [
+            scheme_rows("rope", {128: [1.0]}, setting=setting, kind=kind)
+            for setting in settings.values()
+            for kind in ("scheme", SELECTION)
+        ]
+    )
+    assert set(best_over(rows, *NOTHING, "train.lr").rows["setting"]) == {named({"data.train": ["b, c.txt"]})}

@@ -17,9 +17,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from extrap.config.door import NOT_COMPOSED, Door, as_line, cells, explained, split
 from extrap.config.outside import find, named
-from extrap.config.scales import at_scale, dotted, names, sizes
+from extrap.config.scales import at_scale, names, sizes
 from extrap.config.schema import MOST, Config, in_tokens, with_varied
 from extrap.config.specs import label, parameters_of
+from extrap.config.varied import flat
 from extrap.errors import UserError, nearest
 
 PACKAGE = Path(__file__).parents[1]
@@ -211,7 +212,7 @@ def described(overrides: list[str]) -> str:
     lines.append("every option, and what it is with these choices:")
     with open_dict(composed):
         del composed["hydra"]
-    for key, value in dotted(OmegaConf.to_container(composed, enum_to_str=True)):
+    for key, value in flat(OmegaConf.to_container(composed, enum_to_str=True)):
         shown = f"[{','.join(map(str, value))}]" if isinstance(value, list) else value
         lines.append(f"  {key}={shown}")
     return "\n".join(textwrap.fill(line, 125, subsequent_indent="    ") for line in lines)

@@ -19,8 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from extrap.config.overrides import as_typed, texts
-from extrap.config.scales import dotted, experiments, names
-from extrap.config.varied import SWEPT
+from extrap.config.scales import experiments, names
+from extrap.config.varied import SWEPT, flat
 from extrap.errors import UserError, nearest, one_line
 
 MOST_CELLS = 10_000  # more are a slip
@@ -112,8 +112,8 @@ class Door:
             plain = [f"~{group}" for group in choices if not re.search("[@/]", group)]
             plain += [f"hydra/launcher={choices['hydra/launcher']}", *of_hydra]
             alone = compose("config", overrides=plain, return_hydra_config=True).hydra
-            self.allowed = dict(dotted(OmegaConf.to_container(alone)))
-        found = dict(dotted(OmegaConf.to_container(hydra)))
+            self.allowed = dict(flat(OmegaConf.to_container(alone)))
+        found = dict(flat(OmegaConf.to_container(hydra)))
         allowed = self.allowed | {"overrides.hydra": of_hydra}  # Hydra applies this list to every cell
         for key in {**allowed, **found}:
             number = key.startswith("launcher.") and type(found.get(key)) in (bool, int, float)
@@ -208,13 +208,13 @@ def _no_such_option(key: str, conf: Path, base: DictConfig) -> str:
     choices, plain = base.hydra.runtime.choices, typing.cast(dict[str, Any], OmegaConf.to_container(base))
     group, _, option = key.partition(".")
     if not option or not OF_A_CHOICE.match(key):
-        known = [name for name, _ in dotted(plain) if not name.startswith("hydra.")]
+        known = [name for name, _ in flat(plain) if not name.startswith("hydra.")]
         return f"{key}: no such option; {nearest(key, [*known, *(choice for choice in choices if '/' not in choice)])}"
     has = {name: OmegaConf.load(conf / group / f"{name}.yaml") for name in names(conf, group)}
     told = f"{key}: {group}={choices[group]} has no such option; "
     if others := [name for name, spec in has.items() if option.partition(".")[0] in spec]:
         return told + f"{' and '.join(f'{group}={name}' for name in others)} {'have' if others[1:] else 'has'}"
-    known = [f"{group}.{name}" for name, _ in dotted(plain[group]) if name != "_target_"]
+    known = [f"{group}.{name}" for name, _ in flat(plain[group]) if name != "_target_"]
     return told + (nearest(key, known) if known else "it takes none")
 
 

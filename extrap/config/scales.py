@@ -2,12 +2,12 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from extrap.config.varied import flat
 from extrap.errors import UserError, nearest
 
 
@@ -44,10 +44,10 @@ def sizes(scale: Path, composed: dict[str, Any]) -> list[str]:
     What follows from other values of the experiment (an interpolation, an empty list) goes on to follow from them.
     """
     try:
-        values = dict(dotted(yaml.safe_load(scale.read_text())))
+        values = dict(flat(yaml.safe_load(scale.read_text())))
     except (yaml.YAMLError, AttributeError) as error:
         raise UserError(f"conf/scale/{scale.name}: expected options and their values") from error
-    found = dict(dotted(composed))
+    found = dict(flat(composed))
     for key in [key for key in values if key.split(".")[0] == "times"]:
         factor, key = values.pop(key), key.partition(".")[2]
         if key not in found or type(factor) not in (int, float):
@@ -62,9 +62,3 @@ def sizes(scale: Path, composed: dict[str, Any]) -> list[str]:
 
 def _whole(number: float) -> float:
     return int(number) if number == int(number) else number
-
-
-def dotted(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """('train.lr', 0.001) for every option of a config."""
-    for key, value in node.items():
-        yield from dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]

@@ -16,7 +16,7 @@ FOLLOWS = {
 }  # fmt: skip
 
 
-def flat(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every option by its dotted name."""
     for key, value in node.items():
         if isinstance(value, dict):
@@ -50,11 +50,12 @@ def named(values: dict[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
+    text = str(value.value if isinstance(value, Enum) else value)
     if isinstance(value, list):  # of paths
-        return "+".join(Path(str(item)).name for item in value)
-    if isinstance(value, Enum):
-        return str(value.value)
-    return str(value).rpartition(".")[2].lower() if str(value).startswith("extrap.") else str(value)
+        text = "+".join(Path(str(item)).name for item in value)
+    elif text.startswith("extrap."):
+        text = text.rpartition(".")[2].lower()
+    return text.replace(", ", ",")  # which stands between options
 
 
 def slug(text: str) -> str:
