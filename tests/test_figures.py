@@ -462,6 +462,17 @@ def test_the_title_names_the_experiment_and_what_is_dotted():
     )
 
 
+@pytest.mark.parametrize("figure_of", [figures.perplexity_figure, figures.controls_figure])
+def test_a_title_tells_how_many_parameters_models_have(figure_of):
+    rows = everything()
+    sizes = dict.fromkeys(rows.loc[rows["kind"] == "scheme", "run"], 432_100)
+    figure, _ = figure_of(Statistics(rows, parameters=sizes))
+    assert " (0.432 M parameters): " in " ".join(figure._suptitle.get_text().split())
+    sizes.popitem()
+    figure, _ = figure_of(Statistics(rows, parameters=sizes))
+    assert "parameters" not in figure._suptitle.get_text(), "where one is not known"
+
+
 @pytest.mark.parametrize("figure_of", [perplexity_figure, controls_figure])
 def test_titles_stand_above_the_panels(figure_of, tmp_path):
     figure, points = figure_of(everything())
@@ -474,7 +485,7 @@ def test_titles_stand_above_the_panels(figure_of, tmp_path):
 def test_a_column_of_a_paper_holds_all_that_the_wide_figure_shows(tmp_path):
     rows = everything()
     wide, points = perplexity_figure(rows)
-    narrow = curves_of_perplexity(rows, points, column=True)
+    narrow = curves_of_perplexity(Statistics(rows), points, column=True)
     save_drawing(narrow, tmp_path / "column")
     assert narrow.get_figwidth() == pytest.approx(3.3)
     for one, other in zip(panels(wide), panels(narrow), strict=True):

@@ -1,5 +1,6 @@
 """Results on disk: whole files or none, one config a folder, rows that come back bit for bit."""
 
+import json
 import os
 import shutil
 from itertools import product
@@ -292,6 +293,29 @@ def other(results: Path, runs: Path, **config: object) -> dict[str, bytes]:
     shutil.rmtree(runs)
     finished(runs, "mine", 0, **config)
     return {path.name: path.read_bytes() for path in (results / runs.name).iterdir()}
+
+
+def sized(run: Path, n_params: int) -> None:
+    RunFolder(run).meta.write_text(json.dumps({"n_params": n_params, "seconds": {"train": 1, "evaluate": 1}}))
+
+
+def test_captions_tell_how_many_parameters_models_have(tmp_path, capsys):
+    runs, place = tmp_path / "runs" / "made", tmp_path / "made"
+    for scheme, n_params in (("rope", 432_100), ("learned", 448_600)):
+        finished(runs, scheme, 0)
+        sized(runs / f"{scheme}-seed0", n_params)
+    gather(tmp_path, "made", "the first sweep")
+    told, size = load_provenance(place / "provenance.yaml"), "0.432 to 0.449 M parameters"
+    assert told["parameters"] == {432_100: ["rope-seed0"], 448_600: ["learned-seed0"]}
+    captioned = ["table.md", "pairs.md", *(path.name for path in place.glob("table*.tex"))]
+    assert len(captioned) > 3
+    for name in captioned:
+        assert f"odels of {size}" in (place / name).read_text(), name
+    shutil.rmtree(runs)
+    finished(runs, "mine", 0)
+    gather(tmp_path, "made", "the second sweep")
+    assert load_provenance(place / "provenance.yaml")["parameters"] == told["parameters"], "of what was kept"
+    assert all("parameters" not in (place / name).read_text() for name in captioned), "one model's is not known"
 
 
 def test_an_own_scheme_joins_the_rows_that_stand_there(tmp_path, capsys):

@@ -25,6 +25,8 @@ from experiments.speed.timings import load_timings
 from extrap.errors import UserError, nearest
 from extrap.files import as_path, write_atomic
 from extrap.report.drawing import save_figure
+from extrap.report.typesetting import model_size
+from extrap.results.provenance import parameters
 from extrap.results.rows import load_one_setting, load_training
 from extrap.sweep.door import through
 
@@ -126,11 +128,13 @@ def facts_of(folder: Path, rows: pd.DataFrame) -> dict[str, str]:
     model, train, evaluation, data = (config[part] for part in ("model", "train", "eval", "data"))
     trained = rows[rows["kind"] == "scheme"] if "kind" in rows else rows  # of training.csv all are
     tokens = train["max_steps"] * train["batch_size"] * train["train_len"]
+    sizes = {*parameters(told).values()}
     size = f", {data['train_bytes'] / 1e6:.1f} million bytes" if "train_bytes" in data else ""
     return {
         "data": rows["data"].iloc[0] + size,
         "a token": "byte" if size else "symbol",
-        "model": f"{model['n_layers']} layers, width {model['d_model']:,}, {model['n_heads']} heads",
+        "model": f"{model['n_layers']} layers, width {model['d_model']:,}, {model['n_heads']} heads"
+        + (f", {model_size(sizes)}" if sizes else ""),
         "training": f"{tokens:,} tokens: {train['max_steps']:,} steps of {train['batch_size']} x {train['train_len']:,}",
         "training length": f"{train['train_len']:,}",
         "seeds": str(trained["seed"].nunique()),

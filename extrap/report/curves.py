@@ -13,8 +13,9 @@ from extrap.errors import one_line
 from extrap.report.drawing import entitle, new_figure, style
 from extrap.report.labels import End, name_ends
 from extrap.report.looks import Looks, Style
-from extrap.report.typesetting import name, trained_on
+from extrap.report.typesetting import model_size, name, trained_on
 from extrap.stats.perplexity import GROUP
+from extrap.stats.statistics import Statistics
 
 DASHES = (0, (4, 2))
 PANEL_TITLES = {
@@ -72,9 +73,10 @@ def drawn(text: str) -> str:
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
 
 
-def experiments(rows: pd.DataFrame) -> str:
-    """Their names say what the columns of rows do not, as that weights are tied."""
-    return drawn("+".join(sorted(rows["experiment"].unique())))
+def experiments(found: Statistics) -> str:
+    """Their names say what the columns of rows do not, as that weights are tied; and how large their models are."""
+    size = model_size(found.sizes)
+    return drawn("+".join(sorted(found.rows["experiment"].unique()))) + (f" ({size})" if size else "")
 
 
 def setting_title(points: pd.DataFrame) -> str:

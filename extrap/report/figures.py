@@ -43,7 +43,7 @@ def _draw(found: Statistics, folder: Path, group: tuple[object, ...]) -> list[Pa
 
     figure, points = perplexity_figure(found)
     written = save_figure(figure, points, place("perplexity"))
-    written += save_drawing(curves_of_perplexity(found.rows, points, column=True), place("perplexity_column"))
+    written += save_drawing(curves_of_perplexity(found, points, column=True), place("perplexity_column"))
     if has_controls(found.by_length):
         written += save_figure(*controls_figure(found), place("controls"))
     if not found.floor.empty:
@@ -64,19 +64,19 @@ def perplexity_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
     else:
         points = points.merge(found.sound_null[[*SETTING, "scheme", "extension", "eval_len", "null"]], how="left")
     points = rounded(points[[*POINT, "null", "ppl", "ppl_low", "ppl_high"]])
-    return curves_of_perplexity(found.rows, points), points
+    return curves_of_perplexity(found, points), points
 
 
-def curves_of_perplexity(rows: pd.DataFrame, points: pd.DataFrame, column: bool = False) -> Figure:
+def curves_of_perplexity(found: Statistics, points: pd.DataFrame, column: bool = False) -> Figure:
     """The points of perplexity_figure, side by side or as wide as a column of a paper."""
     values = ("ppl", "ppl_low", "ppl_high")
-    return panels_by_protocol(points, values, "perplexity", True, styles(rows), experiments(rows), column)
+    return panels_by_protocol(points, values, "perplexity", True, styles(found.rows), experiments(found), column)
 
 
 def floor_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
     """Distance to the best possible predictor by length, in nats per token; bands as above."""
     floor = found.floor.assign(kind="scheme")
-    return _in_nats(found.rows, floor, "excess", floor["excess_half"], "nats per token above the floor")
+    return _in_nats(found, floor, "excess", floor["excess_half"], "nats per token above the floor")
 
 
 def position_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
@@ -85,18 +85,18 @@ def position_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
     Every place has tokens of its own, the same for all schemes: a curve also shows which of them are harder.
     """
     lines = found.by_position
-    figure, points = _in_nats(found.rows, lines, "log_ppl", lines["log_ppl_half"], "nats per token")
+    figure, points = _in_nats(found, lines, "log_ppl", lines["log_ppl_half"], "nats per token")
     figure.axes[0].set_xlabel("tokens read (up to) / training length")
     return figure, points
 
 
 def _in_nats(
-    rows: pd.DataFrame, lines: pd.DataFrame, value: str, half: pd.Series, ylabel: str
+    found: Statistics, lines: pd.DataFrame, value: str, half: pd.Series, ylabel: str
 ) -> tuple[Figure, pd.DataFrame]:
     lines = _as_trained(lines.assign(low=lines[value] - half, high=lines[value] + half))
     points = rounded(lines[[*POINT, value, "low", "high"]])
     values = (value, "low", "high")
-    return panels_by_protocol(points, values, ylabel, False, styles(rows), experiments(rows)), points
+    return panels_by_protocol(points, values, ylabel, False, styles(found.rows), experiments(found)), points
 
 
 def _as_trained(lines: pd.DataFrame) -> pd.DataFrame:
@@ -149,6 +149,6 @@ def controls_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
             axes.set_visible(False)
         figure.supxlabel("evaluation length / training length", fontsize=8)
         figure.supylabel(f"perplexity, {protocol}", fontsize=8)
-        entitle(figure, f"{experiments(found.rows)}: {setting_title(points)}{seeds_title(points)}")
+        entitle(figure, f"{experiments(found)}: {setting_title(points)}{seeds_title(points)}")
         name_ends([(axes, ends(lines, "ppl", looks, names)) for axes, lines in zip(panels, by_panel, strict=False)])
     return figure, points

@@ -13,7 +13,19 @@ from extrap.errors import UserError, nearest
 from extrap.files import write_atomic
 from extrap.report.chosen import chosen_text
 from extrap.report.tables import blocks, missing_note
-from extrap.report.typesetting import NONE, escape_latex, interval, latex_cell, length, name, number, slug, stem, trained_on
+from extrap.report.typesetting import (
+    NONE,
+    escape_latex,
+    interval,
+    latex_cell,
+    length,
+    model_size,
+    name,
+    number,
+    slug,
+    stem,
+    trained_on,
+)
 from extrap.stats.perplexity import GROUP
 from extrap.stats.statistics import Statistics
 
@@ -89,7 +101,7 @@ def latex_tables(found: Statistics) -> dict[str, str]:
         file = stem("table", *(of if several else []), protocol, "" if block.kind == "perplexity" else block.kind)
         scored = f", {block.table['tokens'].iloc[0]} tokens a seed" if "tokens" in block.table else ""
         table = block.table.drop(columns=LEFT_OUT, errors="ignore")
-        tables[file] = told + _float(found.rows, file, block.title + scored, table)
+        tables[file] = told + _float(found.rows, file, f"{block.title}{scored}{_models(found)}", table)
     return tables
 
 
@@ -154,10 +166,14 @@ def narrow_table(found: Statistics, chosen: Choice, file: str = "table_narrow") 
         | {length(n): _cell(known.loc[(*label, n)]) if (*label, n) in known.index else NONE for n in chosen.lengths}
         for label in chosen.schemes
     ]
-    caption = f"{chosen.protocol}: perplexity by length, {trained_on(*summary[GROUP].iloc[0])}"
+    caption = f"{chosen.protocol}: perplexity by length, {trained_on(*summary[GROUP].iloc[0])}{_models(found)}"
     if np.isfinite(known["log_ppl_half"]).any():
         caption += ", with 95 % t intervals over seeds"
     return _float(found.rows, file, caption, pd.DataFrame(lines))
+
+
+def _models(found: Statistics) -> str:
+    return f", models of {model_size(found.sizes)}" if found.sizes else ""
 
 
 def _cell(line: pd.Series) -> str:

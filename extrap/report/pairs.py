@@ -100,7 +100,7 @@ def pairs_figure(found: Statistics) -> Figure:
     # names take room, and titles are up to 1.7 wide
     width = max((0.06 * longest + 0.3 + max(CELL[0] * n_cells, 1.7)) * n_columns, 3.4)
     height = (CELL[1] * n_cells + 0.5 + 0.05 * longest) * len(by_protocol)
-    title = f"{experiments(found.rows)}: {setting_title(shown)}by how many nats per token a row beats a column"
+    title = f"{experiments(found)}: {setting_title(shown)}by how many nats per token a row beats a column"
     with style():
         figure, panels = new_figure(width, height, len(by_protocol), n_columns)
         figure.set_layout_engine(ConstrainedLayoutEngine(h_pad=0.08))  # names of columns stand above titles

@@ -4,6 +4,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import wrap
@@ -20,9 +21,9 @@ from extrap.report.pairs import pairs_table
 from extrap.report.phrases import WIDTH
 from extrap.report.scored import scored_text
 from extrap.report.tables import csv_table, markdown_table
-from extrap.report.typesetting import NONE
+from extrap.report.typesetting import NONE, model_size
 from extrap.results.folders import evaluated
-from extrap.results.provenance import join, kept, load_provenance, provenance, refuse_to_lose, with_kept
+from extrap.results.provenance import join, kept, load_provenance, parameters, provenance, refuse_to_lose, with_kept
 from extrap.results.rows import (
     collect,
     collect_missing,
@@ -97,7 +98,7 @@ def write_whole(
         write_atomic(draft / "provenance.yaml", made_by)
         if choice is not None:
             save_table(draft / "choice.csv", choice)
-        found = Statistics(scored(load_rows(draft / "rows.csv")), missing, training, load_choice(draft))
+        found = replace(_load(draft), training=training)
         write_report(found, draft, table)
         written = sorted(path.name for path in draft.iterdir())
     print(f"\n{in_letters_of(sys.stdout.encoding, answer(found))}\n\nwritten: {folder}")
@@ -142,6 +143,7 @@ def write_report(found: Statistics, folder: Path, table: str = "") -> list[Path]
     `table` says what the narrow table of LaTeX shows (see choose in extrap/report/latex.py).
     """
     told = f"\n{scored_text(found.rows, _held_out_documents(folder))}\n"
+    told += f"\nModels of {model_size(found.sizes)}.\n" if found.sizes else ""
     texts = {"table.md": markdown_table(found)}
     tables = {"table.csv": csv_table(found), "pairs.csv": found.pairs, "extrapolates.csv": found.extrapolates}
     tables = {name: lines for name, lines in tables.items() if len(lines)}  # a single scheme is compared with nobody
@@ -162,5 +164,11 @@ def _held_out_documents(folder: Path) -> int | None:
 
 
 def report_again(folder: Path) -> list[Path]:
+    return write_report(_load(folder), folder)
+
+
+def _load(folder: Path) -> Statistics:
+    told = folder / "provenance.yaml"
+    sizes = parameters(load_provenance(told)) if told.exists() else {}
     rows, missing = scored(load_rows(folder / "rows.csv")), load_missing(folder / "missing.csv")
-    return write_report(Statistics(rows, missing, choice=load_choice(folder)), folder)
+    return Statistics(rows, missing, choice=load_choice(folder), parameters=sizes)

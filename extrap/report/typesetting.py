@@ -1,6 +1,7 @@
 """Numbers and names as tables show them, in Markdown and LaTeX. Imports no torch."""
 
 import re
+from collections.abc import Collection
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,13 @@ def name(scheme: str, extension: str) -> str:
 def trained_on(objective: str, data: str, train_len: int, setting: str, unit: str = "") -> str:
     """The columns GROUP in words."""
     return f"{objective} on {data}, trained on {train_len:,}{unit}" + (f", {one_line(setting)}" if setting else "")
+
+
+def model_size(sizes: Collection[int]) -> str:
+    """The least and the most parameters of some models, in words; empty where they are not known."""
+    if not sizes:
+        return ""
+    return f"{' to '.join(dict.fromkeys(number(n / 1e6) for n in (min(sizes), max(sizes))))} M parameters"
 
 
 def slug(text: str) -> str:

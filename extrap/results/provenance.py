@@ -110,7 +110,8 @@ def join(reports: Sequence[Path], command: str) -> tuple[pd.DataFrame, pd.DataFr
         for part in _told_of(sorted({*table.loc[table["kind"] == "scheme", "run"]}), one)["kept"]
     ]
     shared = {key: value for key, value in told[0]["config"].items() if key != "code"}
-    made_by = {"command": command, "config": shared, "used": told[0].get("used", {}), "kept": parts}
+    sizes = _by_size({run: size for one in told for run, size in parameters(one).items()})
+    made_by = {"command": command, "parameters": sizes, "config": shared, "used": told[0].get("used", {}), "kept": parts}
     return (
         _together(rows).drop_duplicates(["kind", *KEY], ignore_index=True),
         _together(missing),
@@ -162,10 +163,14 @@ def provenance(runs: Path, command: str, kept_runs: Sequence[str] = (), earlier:
     config = folders[0].load_config()
     metas = [folder.load_meta() for folder in folders if folder.meta.exists()]
     made_by = [{key: meta[key] for key in MADE_BY if key in meta} for meta in metas]
+    before = parameters(earlier) if earlier else {}
+    sizes = {run: before[run] for run in kept_runs if run in before}
+    sizes |= {folder.path.name: folder.load_meta()["n_params"] for folder in folders if folder.meta.exists()}
     text: str = yaml.safe_dump(
         {
             "command": command,
             "runs": len(metas),
+            "parameters": _by_size(sizes),
             "seconds_of_all_runs": round(sum(sum(meta["seconds"].values()) for meta in metas)),
             "made_by": [one for i, one in enumerate(made_by) if one not in made_by[:i]],
             "config": common(config),
@@ -176,6 +181,15 @@ def provenance(runs: Path, command: str, kept_runs: Sequence[str] = (), earlier:
         width=125,
     )
     return text
+
+
+def _by_size(sizes: dict[str, int]) -> dict[int, list[str]]:
+    return {size: sorted(run for run in sizes if sizes[run] == size) for size in sorted({*sizes.values()})}
+
+
+def parameters(told: dict[str, Any]) -> dict[str, int]:
+    """How many parameters the model of each run has, as far as the provenance tells."""
+    return {run: size for size, runs in told.get("parameters", {}).items() for run in runs}
 
 
 def _used(metas: list[dict[str, Any]]) -> dict[str, Any]:

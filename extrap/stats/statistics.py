@@ -26,6 +26,7 @@ class Statistics:
     missing: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=MISSING))
     training: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=TRAINING))
     choice: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CHOICE))  # of best_over
+    parameters: dict[str, int] = field(default_factory=dict)  # of the model of each run, where that is recorded
 
     @cached_property
     def groups(self) -> dict[tuple[object, ...], "Statistics"]:
@@ -33,8 +34,19 @@ class Statistics:
         found = list(self.rows[GROUP].drop_duplicates().itertuples(index=False, name=None))
         if len(found) == 1:
             return {(): self}
-        tables = self.rows, self.missing, self.training, self.choice
-        return {of: Statistics(*(within(table, GROUP, of) for table in tables)) for of in found}
+        return {of: self._within(of) for of in found}
+
+    @cached_property
+    def sizes(self) -> set[int]:
+        """How many parameters models have; empty unless that is known of all."""
+        runs = {*self.rows.loc[self.rows["kind"] == "scheme", "run"]}
+        return {self.parameters[run] for run in runs} if runs <= {*self.parameters} else set()
+
+    def _within(self, group: tuple[object, ...]) -> "Statistics":
+        rows, missing, training, choice = (
+            within(table, GROUP, group) for table in (self.rows, self.missing, self.training, self.choice)
+        )
+        return Statistics(rows, missing, training, choice, self.parameters)
 
     @cached_property
     def by_length(self) -> pd.DataFrame:
