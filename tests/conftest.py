@@ -17,6 +17,7 @@ from extrap.config.schema import ModelConfig
 from extrap.errors import UserError
 from extrap.model import attention, decay, relative
 from extrap.model.encoder import Encoder
+from extrap.report import drawing
 from extrap.runs.prepare import build_scheme
 from extrap.train.device import cores
 
@@ -56,6 +57,12 @@ def case(request):
 @pytest.fixture(params=[True, False], ids=["causal", "encoder"])
 def causal(request):
     return request.param
+
+
+@pytest.fixture
+def svg_alone(monkeypatch):
+    """For tests of what stands in a report: its figures in one of their formats."""
+    monkeypatch.setattr(drawing, "FORMATS", {"svg": drawing.svg})
 
 
 @pytest.fixture

@@ -3,11 +3,13 @@
 import re
 from fnmatch import fnmatch
 from pathlib import Path
+from unittest.mock import patch
 
 import pandas as pd
 import pytest
 from rows import both_protocols, scheme_rows, with_floor
 
+from extrap.report import drawing
 from extrap.report.report import write_report
 from extrap.results.rows import COLUMNS, MISSING, TRAINING
 from extrap.stats.statistics import Statistics
@@ -34,9 +36,10 @@ def written(tmp_path_factory) -> dict[str, list[str]]:
     place = [scheme_rows(s, n, protocol="position") for s, n in NLL.items()]
     found: dict[str, list[str]] = {"rows.csv": COLUMNS, "missing.csv": MISSING, "training.csv": TRAINING}
     for rows in (pd.concat([both_protocols(NLL), *window, *sliding, *place]), with_floor(NLL)):
-        for path in write_report(Statistics(rows), folder):
-            if path.suffix == ".csv":
-                found[path.name] = [*found.get(path.name, []), *pd.read_csv(path).columns]
+        with patch.dict(drawing.FORMATS, clear=True):
+            for path in write_report(Statistics(rows), folder):
+                if path.suffix == ".csv":
+                    found[path.name] = [*found.get(path.name, []), *pd.read_csv(path).columns]
     return found
 
 

@@ -141,6 +141,7 @@ def test_numbers_are_shown_with_six_digits_and_differences_of_nothing_are_nothin
     assert np.isnan(found["self_p_holm"][1])
 
 
+@pytest.mark.usefixtures("svg_alone")
 def test_without_a_floor_no_figure_of_it_is_drawn(tmp_path):
     assert {path.stem for path in draw(many(flat(1)), tmp_path)} == {"perplexity", "perplexity_column"}
 
@@ -379,6 +380,7 @@ def everything() -> pd.DataFrame:
     ], ignore_index=True)  # fmt: skip
 
 
+@pytest.mark.usefixtures("svg_alone")
 def test_everything_is_drawn_once(tmp_path):
     assert {path.stem for path in draw(everything(), tmp_path)} == {
         "perplexity",
@@ -602,6 +604,7 @@ def test_however_few_are_compared_titles_fit(n_schemes, lengths):
     assert all(axes.patches[0].get_window_extent(renderer).width > 0.25 * figure.dpi for axes in panels(figure))
 
 
+@pytest.mark.usefixtures("svg_alone")
 @pytest.mark.parametrize(("n_schemes", "n_seeds", "drawn"), [(3, 1, False), (2, 2, False), (3, 2, True)])
 def test_pairs_are_drawn_where_a_picture_says_more_than_a_line(tmp_path, n_schemes, n_seeds, drawn):
     rows = many({f"s{i}": {128: [1.0 + 0.1 * i + 0.01 * s for s in range(n_seeds)]} for i in range(n_schemes)})
