@@ -1,6 +1,7 @@
 """What people type for an option that takes text, as Hydra has to be told it."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -18,6 +19,7 @@ def as_typed(overrides: list[str], conf: Path) -> list[str]:
     return [_as_typed(override, known, conf) for override in overrides]
 
 
+@cache
 def texts(conf: Path) -> dict[str, bool]:
     """The options that take text, which have text in conf/, and whether they take a list of it."""
     found = {"name": False}
