@@ -3,7 +3,6 @@
 CODE, PROSE, FLOOR = "code", "prose", "known floor"
 Places = dict[str, tuple[str, ...]]
 
-NO_EXPERIMENT = "no experiment of this kind with this text"
 TEXTS = (CODE, PROSE, FLOOR)  # what the board and the overview show; other places are on the page
 
 CAUSAL: Places = {CODE: ("causal",), PROSE: ("prose",), FLOOR: ("markov",)}

@@ -5,7 +5,6 @@ from pathlib import Path
 from experiments.claims.figure import board
 from experiments.claims.page import page
 from experiments.claims.published import load_published
-from experiments.claims.registry import CLAIMS
 from experiments.claims.verdicts import shown, verdicts
 from extrap.files import write_atomic
 from extrap.report.drawing import save_figure
@@ -20,4 +19,4 @@ def write_claims(results: Path) -> list[Path]:
     folder.mkdir(exist_ok=True)
     save_table(folder / "parts.csv", table)
     write_atomic(folder / "claims.md", page(table, published))
-    return [folder / "claims.md", folder / "parts.csv", *save_figure(board(table, CLAIMS), shown(table), folder / "claims")]
+    return [folder / "claims.md", folder / "parts.csv", *save_figure(board(table), shown(table), folder / "claims")]
