@@ -12,7 +12,6 @@ from world import EXPERIMENTS, SEEDS, SPEED, curves, evidence_of, rows_of, timin
 
 from experiments.claims import claim as claims_module
 from experiments.claims import evidence as evidence_module
-from experiments.claims import verdicts as verdicts_module
 from experiments.claims.claim import CONFIRMED, OUT_OF_SCOPE, REFUTED, UNDECIDED, Claim, Part, at_least, at_most, decide
 from experiments.claims.evidence import PLAIN, Missing, measures, speeds
 from experiments.claims.evidence import curves as losses
@@ -22,8 +21,7 @@ from experiments.claims.places import CODE, FLOOR, TEXTS
 from experiments.claims.published import cited, load_published, published_values
 from experiments.claims.quantities import Ratio, Removed, Steps, Term, Worst
 from experiments.claims.registry import CLAIMS, NOT_YET
-from experiments.claims.report import write_claims
-from experiments.claims.verdicts import shown, verdicts
+from experiments.claims.report import COLUMNS, shown, verdicts, write_claims
 from extrap.errors import UserError
 from extrap.results.rows import save_rows
 from extrap.stats.floor import BELOW, PLATEAU
@@ -624,7 +622,7 @@ def test_words_from_outside_are_escaped():
     claim = replace(BY_ID["D1"], title=evil, statement=evil, caveats=evil, published=())
     lines = [{"id": "D1", "place": text, "verdict": OUT_OF_SCOPE, "reason": evil, "deciding": True, "part": 0, "n_seeds": 0}
              for text in TEXTS]  # fmt: skip
-    text = page(pd.DataFrame(lines, columns=verdicts_module.COLUMNS), load_published(), (claim,))
+    text = page(pd.DataFrame(lines, columns=COLUMNS), load_published(), (claim,))
     assert "<b>" not in text.replace("\\<b", "")
     assert "*x*" not in text.replace("\\*x\\*", "")
     overview = next(line for line in text.splitlines() if line.startswith("| [D1]"))

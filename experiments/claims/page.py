@@ -1,5 +1,7 @@
 """What rows say about the claims -> a page for people. Imports no torch."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -7,8 +9,7 @@ from experiments.claims.claim import CONFIRMED, OUT_OF_SCOPE, REFUTED, Claim
 from experiments.claims.places import TEXTS
 from experiments.claims.published import cited
 from experiments.claims.registry import CLAIMS, NOT_YET
-from experiments.claims.words import bound, value
-from extrap.report.typesetting import NONE, escape_markdown, name
+from extrap.report.typesetting import NONE, escape_markdown, name, number
 
 HEAD = """\
 # Published claims
@@ -148,3 +149,13 @@ def figures(rows: pd.DataFrame) -> str:
         told.append(f"{what} {row.value:g} {row.metric.replace('_', ' ')}")
     notes = "; ".join(dict.fromkeys(escape_markdown(note) for note in rows["note"] if note))
     return ", ".join(told) + (f" ({notes})" if notes else "")
+
+
+def value(shown: float) -> str:
+    """Three digits behind the point, or three significant ones: 1.005, 36.2, 292."""
+    return f"{shown:.3f}" if abs(shown) < 10 else number(shown)
+
+
+def bound(line: Any) -> str:
+    """What a claim says of its quantity: a line of the table of verdicts."""
+    return f"{'≤' if line.side == 'at most' else '≥'} {line.threshold:g}"
