@@ -26,8 +26,12 @@ CURVE = ["source", *MEASURED, "n_seeds", "x", "value", "low", "high"]
 
 def with_own(schemes: Sequence[str], rows: pd.DataFrame) -> tuple[str, ...]:
     """These schemes, and those of the rows that are none of the project's."""
-    trained = rows if "kind" not in rows else rows[rows["kind"] == "scheme"]  # of training.csv all are
-    return (*schemes, *sorted({*trained["scheme"]} - LOOKS.keys() - {*schemes}))
+    return (*schemes, *sorted({*trained(rows)["scheme"]} - LOOKS.keys() - {*schemes}))
+
+
+def trained(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of schemes; of training.csv all are."""
+    return rows[rows["kind"] == "scheme"] if "kind" in rows else rows
 
 
 def ours(rows: pd.DataFrame, protocol: str, schemes: Sequence[str], *extensions: str) -> pd.DataFrame:

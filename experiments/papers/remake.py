@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from experiments import papers
 from experiments.claims.evidence import Missing
 from experiments.claims.published import load_published
-from experiments.papers.overlay import OURS
+from experiments.papers.overlay import OURS, trained
 from experiments.speed.timings import load_timings
 from extrap.errors import UserError, nearest
 from extrap.files import as_path, write_atomic
@@ -80,7 +80,7 @@ def draw_papers(results: Path, name: str | None = None) -> Iterator[str]:
             figure, points = draw(one, tables.values(), published)
             facts = {experiment: facts_of(results / experiment, rows) for experiment, rows in tables.items()}
             written = save_figure(figure, points, path)
-            write_atomic(path.with_suffix(".md"), caption(one, path.name, facts, points))
+            write_atomic(path.with_suffix(".md"), caption(one, scale, facts, points))
             yield from map(str, [*written, path.with_suffix(".md")])
 
 
@@ -117,7 +117,6 @@ def facts_of(folder: Path, rows: pd.DataFrame) -> dict[str, str]:
         }
     config = told["config"]
     model, train, evaluation, data = (config[part] for part in ("model", "train", "eval", "data"))
-    trained = rows[rows["kind"] == "scheme"] if "kind" in rows else rows  # of training.csv all are
     tokens = train["max_steps"] * train["batch_size"] * train["train_len"]
     sizes = {*parameters(told).values()}
     size = f", {data['train_bytes'] / 1e6:.1f} million bytes" if "train_bytes" in data else ""
@@ -128,24 +127,22 @@ def facts_of(folder: Path, rows: pd.DataFrame) -> dict[str, str]:
         + (f", {model_size(sizes)}" if sizes else ""),
         "training": f"{tokens:,} tokens: {train['max_steps']:,} steps of {train['batch_size']} x {train['train_len']:,}",
         "training length": f"{train['train_len']:,}",
-        "seeds": str(trained["seed"].nunique()),
+        "seeds": str(trained(rows)["seed"].nunique()),
         "scored": f"{evaluation['n_segments']} held-out segments of {max(evaluation['lengths']):,} tokens",
     }
 
 
-def caption(one: ModuleType, name: str, facts: dict[str, dict[str, str]], points: pd.DataFrame) -> str:
+def caption(one: ModuleType, scale: str, facts: dict[str, dict[str, str]], points: pd.DataFrame) -> str:
     """Markdown: the figure, the docstring of its module without the command, and what differs."""
+    name = one.__name__.rpartition(".")[2] + scale
     title, *paragraphs, command = (inspect.getdoc(one) or "").split("\n\n")
     lines = dict.fromkeys(fact for told in (*facts.values(), one.PAPER) for fact in told)
     columns = {"the paper": one.PAPER, **{f"ours: {experiment}": told for experiment, told in facts.items()}}
-    table = pd.DataFrame(
-        {head: [told.get(fact, "–") for fact in lines] for head, told in columns.items()}, index=list(lines)
-    )
+    table = pd.DataFrame(columns, index=list(lines)).fillna("–")
     counts = points["source"].value_counts()
     published = ", ".join(f"{n} of {source}" for source, n in counts.drop(OURS, errors="ignore").items()) or "none"
     drawn = f"Drawn: {counts.get(OURS, 0)} numbers of ours; published: {published}. All of them: [{name}.csv]({name}.csv)."
-    scale = next(scale for scale in reversed(SCALES) if name.endswith(scale))
-    again = f"    {command}{scale.replace('_', ' SCALE=')}"
+    again = f"    {command}" + scale.replace("_", " SCALE=")
     parts = [f"# {title.rstrip('.')}", f"![{title}]({name}.png)", *paragraphs, table.to_markdown(), drawn, again]
     return "\n\n".join(parts) + "\n"
 
