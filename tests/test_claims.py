@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,15 +13,15 @@ from world import EXPERIMENTS, SEEDS, SPEED, curves, evidence_of, rows_of, timin
 
 from experiments.claims import claim as claims_module
 from experiments.claims import evidence as evidence_module
+from experiments.claims import registry
 from experiments.claims.claim import CONFIRMED, OUT_OF_SCOPE, REFUTED, UNDECIDED, Claim, Part, at_least, at_most, decide
 from experiments.claims.evidence import PLAIN, Missing, measures, speeds
 from experiments.claims.evidence import curves as losses
 from experiments.claims.figure import board
 from experiments.claims.page import cell, page
-from experiments.claims.places import CODE, FLOOR, TEXTS
 from experiments.claims.published import cited, load_published, published_values
 from experiments.claims.quantities import Ratio, Removed, Steps, Term, Worst
-from experiments.claims.registry import CLAIMS, NOT_YET
+from experiments.claims.registry import CLAIMS, CODE, FLOOR, NOT_YET, TEXTS, WORDS
 from experiments.claims.report import COLUMNS, shown, verdicts, write_claims
 from extrap.errors import UserError
 from extrap.results.rows import save_rows
@@ -93,6 +94,9 @@ def test_the_registry_holds_every_claim_once():
     assert set(IDS) == WANTED
     assert len(IDS) == len(set(IDS))
     assert not set(IDS) & set(NOT_YET)
+    assert set(WORDS) == {*IDS, *NOT_YET}
+    lines = Path(registry.__file__).with_name("words.yaml").read_text().splitlines()
+    assert sum(re.match(r"\w", line) is not None for line in lines) == len(WORDS), "no words are told twice"
     assert set(NOT_YET) >= {"K1", "S1", "S2", "S3", "E1"}
     for claim in CLAIMS:
         assert all((claim.title, claim.statement, claim.source, claim.test, claim.refuted_by, claim.caveats, claim.parts))

@@ -12,8 +12,7 @@ from matplotlib.lines import Line2D
 
 from experiments.claims.claim import CONFIRMED, OUT_OF_SCOPE, REFUTED, UNDECIDED, Claim
 from experiments.claims.page import bound, value
-from experiments.claims.places import CODE, FLOOR, PROSE, TEXTS
-from experiments.claims.registry import CLAIMS
+from experiments.claims.registry import CLAIMS, CODE, FLOOR, PROSE, TEXTS
 from extrap.report.drawing import style
 from extrap.results.rows import rounded
 

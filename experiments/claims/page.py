@@ -1,49 +1,17 @@
 """What rows say about the claims -> a page for people. Imports no torch."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from experiments.claims.claim import CONFIRMED, OUT_OF_SCOPE, REFUTED, Claim
-from experiments.claims.places import TEXTS
 from experiments.claims.published import cited
-from experiments.claims.registry import CLAIMS, NOT_YET
+from experiments.claims.registry import CLAIMS, NOT_YET, TEXTS
 from extrap.report.typesetting import NONE, escape_markdown, name, number
 
-HEAD = """\
-# Published claims
-
-What papers say about position encodings and length, each made into a test on the rows of our own experiments. `L` is the
-training length. An effect is a mean over seeds of a ratio of perplexities (if not told otherwise), paired by seed and
-taken in logarithms, with its t interval. A claim names a threshold:
-
-- **confirmed**: the whole interval lies on the claim's side of it,
-- **refuted**: the whole interval lies on the other side,
-- **undecided**: the interval holds the threshold, or there is a single seed, which has none,
-- **out of scope**: the rows do not hold what the claim is about, or could not decide it; the reason is told.
-
-A claim of several parts is confirmed if all of them are, and refuted if any is. The intervals of m parts have the level 1
-- 0.05 / m each, so that together they hold in 95 % of cases. Nothing is adjusted for the number of claims on this page:
-one in twenty may have gone wrong by chance. *5 % worse* is where a blow-up begins, in our tables as in what is read off
-those of papers; *collapses* and *far worse* mean twice the perplexity. These are small models, trained for minutes on bytes
-or, where the floor is known, on 8 symbols. That a claim is refuted here means that it does not hold at this size, not that
-the paper's numbers are wrong; and confirmed means no more. Intervals hold the noise of seeds on one text, not of which text
-was scored: how far that matters show the columns of other texts.
-
-On the source with a *known floor* the best possible perplexity itself falls with length, and a ratio of perplexities at two
-lengths would mostly be its slope. There perplexities are taken over that of the best predictor that looks back L tokens at
-most, on the same tokens. A model that is blind beyond L and otherwise as good as ever stays at 1, one that makes use of more
-context falls below, one that breaks rises above. Out of scope there is what a scheme does that has not left the plateau of
-symbol counts, and a threshold that not even a uniform guess would reach.
-
-![Effects against the thresholds of the claims](claims.png)
-
-## Overview
-
-In each cell the part that the verdict hangs on: the clearest refutation, else the one nearest to failing. Published:
-the same quantity, computed from the papers' tables, of the part that decides in the first column that decides. –: no
-number in the papers' tables, or no experiment of this kind with this text."""
+HEAD = Path(__file__).with_name("head.md")
 
 
 def page(table: pd.DataFrame, published: pd.DataFrame, claims: tuple[Claim, ...] = CLAIMS) -> str:
@@ -59,11 +27,11 @@ def page(table: pd.DataFrame, published: pd.DataFrame, claims: tuple[Claim, ...]
             told = f"- {claim.id}, {escape_markdown(claim.title)}: {words}"
             (opposite if CONFIRMED in words and REFUTED in words else open_).append(told)
         sections += section(claim, lines, words, published)
-    parts = [HEAD, markdown(overview), "## Where the texts differ"]
+    parts = [HEAD.read_text(encoding="utf-8").strip(), markdown(overview), "## Where the texts differ"]
     parts += ["Opposite verdicts:", "\n".join(opposite)] if opposite else ["No claim has opposite verdicts on two texts."]
     parts += ["Decided on one text, undecided on another:", "\n".join(open_)] if open_ else []
     parts += [*sections, "## Not yet decided", "What they are about is not built:"]
-    later = [f"- {id}: {what} ({source}). Missing: {missing}." for id, (what, source, missing) in NOT_YET.items()]
+    later = [f"- {id}: {told['title']} ({told['source']}). Missing: {told['missing']}." for id, told in NOT_YET.items()]
     return "\n\n".join([*parts, "\n".join(later)]) + "\n"
 
 
