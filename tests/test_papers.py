@@ -55,8 +55,11 @@ def results(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def drawn(results) -> dict[str, tuple]:
     """Every figure and its points."""
-    tables = {name: pd.concat([remake.load(results / need) for need in one.NEEDS]) for name, one in FIGURES.items()}
-    return {name: one.figure(tables[name], PUBLISHED) for name, one in FIGURES.items()}
+    return {name: remake.draw(one, tables(results, one), PUBLISHED) for name, one in FIGURES.items()}
+
+
+def tables(results: Path, one) -> list[pd.DataFrame]:
+    return [remake.load(results / need, one.HOLDS) for need in one.NEEDS]
 
 
 def log_ppl(rows: pd.DataFrame, **wanted: object) -> np.ndarray:
@@ -191,10 +194,10 @@ def test_losses_are_averaged_over_parts_of_the_training(results, drawn):
 def test_an_own_scheme_is_drawn_beside_them(name, results, drawn):
     """Also where only one of the experiments has trained it; nothing else changes, and it looks like none of the others."""
     one, before = FIGURES[name], drawn[name][1]
-    rows = pd.concat([remake.load(results / need) for need in one.NEEDS])
+    rows = pd.concat(tables(results, one))
     experiment, known = rows["experiment"].iloc[0], one.SCHEMES[-1]
     own = rows[(rows["experiment"] == experiment) & (rows["scheme"] == known)].assign(scheme="mine")
-    figure, points = one.figure(pd.concat([rows, own]), PUBLISHED)
+    figure, points = remake.draw(one, [rows, own], PUBLISHED)
     assert any(text.get_text() == "mine" for text in figure.findobj(Text))
     rest = points[points["scheme"] != "mine"].reset_index(drop=True)
     pd.testing.assert_frame_equal(rest, before[before["scheme"] != "mine"].reset_index(drop=True), check_exact=True)
@@ -280,10 +283,10 @@ def test_published_alibi_stands_over_published_sinusoidal(drawn):
 
 def test_training_lengths_are_not_compared_on_other_text(results):
     one = FIGURES["press2022_figure4"]
-    rows = pd.concat([remake.load(results / need) for need in one.NEEDS], ignore_index=True)
+    rows = pd.concat(tables(results, one), ignore_index=True)
     other = rows["document"].where(rows["experiment"] != "causal_256", "other " + rows["document"])
     with pytest.raises(UserError, match="scored other tokens"):
-        one.figure(rows.assign(document=other), PUBLISHED)
+        remake.draw(one, [rows.assign(document=other)], PUBLISHED)
 
 
 def test_published_costs_are_the_csv_over_sinusoidal(drawn):

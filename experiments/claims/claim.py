@@ -1,17 +1,18 @@
 """Published claims as tests on rows: which quantity against which threshold, and the verdict. Imports no torch."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from experiments.claims.evidence import Evidence, Missing
+from experiments.claims.evidence import Missing
 from experiments.claims.quantities import Quantity
 from extrap.stats.perplexity import CONFIDENCE, over_seeds
 
 CONFIRMED, REFUTED, UNDECIDED, OUT_OF_SCOPE = "confirmed", "refuted", "undecided", "out of scope"
 DIGITS = 9  # behind the point of a logarithm or share: what is nearer to a threshold is at it, on every processor
+Line = dict[str, Any]  # of the table of verdicts
 
 
 @dataclass(frozen=True)
@@ -30,45 +31,45 @@ class Part:
         if len({(term.metric, term.objective, term.protocol) for term in self.quantity.terms()}) > 1:
             raise ValueError(f"{self.quantity} compares what is not comparable")
 
-    def margin(self, value: float) -> float:
-        """How far on the claim's side a value of the quantity lies, in its own scale."""
-        off = value - (np.log(self.threshold) if self.quantity.unit == "ratio" else self.threshold)
+    def margin(self, shown: float) -> float:
+        """How far on the claim's side a value of the quantity, as people read it, lies: in logarithms if it is a ratio."""
+        off = np.log(shown / self.threshold) if self.quantity.unit == "ratio" else shown - self.threshold
         return float(off if self.side == "at least" else -off)
 
-    def shown(self, value: np.ndarray | float) -> np.ndarray:
-        """A value of the quantity as people read it: a ratio, not its logarithm."""
-        return np.exp(value) if self.quantity.unit == "ratio" else np.asarray(value)
+    def judge(self, evidence: pd.DataFrame, confidence: float) -> Line:
+        """The mean over seeds and its interval, as people read them, and what they say.
 
-    def by_seed(self, evidence: Evidence) -> pd.Series:
-        """The quantity.
+        near, far   the ends of the interval, counted from the threshold to the claim's side; nan for a single seed
+        over_floor  whether it compares lengths over a known floor; at one length the floor cancels
 
         Raises Missing if what it compares was not measured on the same text, is of a model that has not learned its source,
         or could not pass the threshold if the model on top of the ratio guessed: where symbols are few, perplexity cannot
         rise by any factor, and that it did not is no finding.
         """
-        values = self.quantity.by_seed(evidence)
-        found = self.found(evidence)
-        if len(set(found["text"])) > 1:
-            raise Missing(f"not the same text on both sides of {self.quantity}")
+        quantity = self.quantity
+        values = quantity.by_seed(evidence)
+        found = pd.concat([evidence[:0], *(term.found(evidence) for term in quantity.terms(evidence))])
+        if len({*found["text"]}) > 1:
+            raise Missing(f"not the same text on both sides of {quantity}")
         if values.empty:
-            raise Missing(f"no seed in common for {self.quantity}")
-        for scheme, unfit in zip(found["scheme"], found["unfit"], strict=True):
-            if unfit:
-                raise Missing(f"{scheme}: {unfit}")
-        guess = self.quantity.guessed(evidence)
-        if len(guess) and round(np.log(self.threshold) - max(guess.mean(), 0.0), DIGITS) > 0:  # a factor of 1 is never far
-            told = f"a uniform guess comes to {np.exp(guess.mean()):.2f}"
-            raise Missing(f"{self.quantity} cannot reach {self.threshold:g}: {told}")
-        return values
-
-    def found(self, evidence: Evidence) -> pd.DataFrame:
-        """The lines of all that it is made of."""
-        return pd.concat([evidence.measures[:0], *(term.found(evidence) for term in self.quantity.terms(evidence))])
-
-    def over_floor(self, evidence: Evidence) -> bool:
-        """Whether it compares lengths over a known floor; at one length the floor cancels."""
-        found = self.found(evidence)
-        return bool(found["floor"].notna().any()) and len(set(found["eval_len"])) > 1
+            raise Missing(f"no seed in common for {quantity}")
+        for scheme, unfit in found.loc[found["unfit"] != "", ["scheme", "unfit"]].itertuples(index=False):
+            raise Missing(f"{scheme}: {unfit}")
+        if found["guess"].notna().any():
+            guess = quantity.by_seed(evidence, "guess").mean()
+            if round(np.log(self.threshold) - max(guess, 0.0), DIGITS) > 0:  # a factor of 1 is never far
+                told = f"a uniform guess comes to {np.exp(guess):.2f}"
+                raise Missing(f"{quantity} cannot reach {self.threshold:g}: {told}")
+        over = over_seeds(values, confidence)
+        with np.errstate(over="ignore"):  # an interval may be wider than any number
+            effect, low, high = quantity.shown(np.array([over.mean, over.low, over.high]))
+        near, far = (round(self.margin(effect) + off, DIGITS) for off in (-over.half, over.half))
+        return {
+            "quantity": str(quantity), "side": self.side, "threshold": self.threshold, "unit": quantity.unit,
+            "effect": effect, "low": low, "high": high, "n_seeds": over.n, "confidence": confidence,
+            "near": near, "far": far, "part_verdict": verdict_of(near, far),
+            "over_floor": bool(found["floor"].notna().any()) and len({*found["eval_len"]}) > 1,
+        }  # fmt: skip
 
 
 def at_most(quantity: Quantity, threshold: float) -> Part:
@@ -109,63 +110,30 @@ class Claim:
     published: tuple[Published, ...] = ()
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What rows say about one part: mean over seeds and half width of its interval, logarithms where it is a ratio."""
-
-    part: Part
-    n_seeds: int
-    confidence: float
-    mean: float
-    half: float
-    over_floor: bool = False  # see Part.over_floor
-
-    @property
-    def margins(self) -> tuple[float, float]:
-        """How far the nearer and the farther end of the interval lie on the claim's side; nan without an interval."""
-        middle = self.part.margin(self.mean)
-        return round(middle - self.half, DIGITS), round(middle + self.half, DIGITS)
-
-    @property
-    def verdict(self) -> str:
-        near, far = self.margins  # nan is on neither side
-        return CONFIRMED if near > 0 else REFUTED if far < 0 else UNDECIDED
-
-    def shown(self) -> tuple[float, float, float]:
-        """Effect and bounds: ratios, or shares."""
-        with np.errstate(over="ignore"):  # an interval may be wider than any number
-            effect, low, high = self.part.shown(np.array([self.mean, self.mean - self.half, self.mean + self.half]))
-        return float(effect), float(low), float(high)
+def verdict_of(near: float, far: float) -> str:
+    """What an interval says, its ends counted from the threshold to the claim's side."""
+    return CONFIRMED if near > 0 else REFUTED if far < 0 else UNDECIDED  # nan is on neither side
 
 
-@dataclass(frozen=True)
-class Decision:
-    verdict: str
-    findings: tuple[Finding, ...] = ()
-    reason: str = ""  # why out of scope
-
-    @property
-    def deciding(self) -> Finding:
-        """The part that the verdict hangs on: the clearest refutation, else the one nearest to failing."""
-        side = 1 if self.verdict == REFUTED else 0
-        return min(self.findings, key=lambda finding: np.nan_to_num(finding.margins[side], nan=-np.inf))
-
-
-def decide(claim: Claim, evidence: Evidence) -> Decision:
+def decide(claim: Claim, evidence: pd.DataFrame) -> list[Line]:
     """Confirmed if every part is, refuted if any is, at simultaneous 95 % t intervals over seeds; else undecided.
 
     With m parts each interval has the level 1 - 0.05 / m (Bonferroni), so that together they hold in 95 % of cases.
-    A single seed has no interval and decides nothing. Out of scope where rows cannot decide a part (see Part.by_seed).
+    A single seed has no interval and decides nothing. Out of scope where rows cannot decide a part (see Part.judge).
+    Returns a line a part; one part is `deciding`, that is the one on which the verdict hangs.
     """
-    try:
-        values = [part.by_seed(evidence) for part in claim.parts]
-    except Missing as missing:
-        return Decision(OUT_OF_SCOPE, reason=str(missing))
     confidence = 1 - (1 - CONFIDENCE) / len(claim.parts)
-    findings = []
-    for part, value in zip(claim.parts, values, strict=True):
-        over = over_seeds(value, confidence)
-        findings.append(Finding(part, over.n, confidence, float(over.mean), float(over.half), part.over_floor(evidence)))
-    verdicts = {found.verdict for found in findings}
-    verdict = CONFIRMED if verdicts == {CONFIRMED} else REFUTED if REFUTED in verdicts else UNDECIDED
-    return Decision(verdict, tuple(findings))
+    try:
+        lines = [part.judge(evidence, confidence) | {"part": i} for i, part in enumerate(claim.parts)]
+    except Missing as missing:
+        return [out_of_scope(missing)]
+    found = {line["part_verdict"] for line in lines}
+    verdict = CONFIRMED if found == {CONFIRMED} else REFUTED if REFUTED in found else UNDECIDED
+    # it hangs on the clearest refutation, else on the part that is nearest to failing
+    end = "far" if verdict == REFUTED else "near"
+    deciding = min(lines, key=lambda line: float(np.nan_to_num(line[end], nan=-np.inf)))
+    return [line | {"verdict": verdict, "deciding": line is deciding} for line in lines]
+
+
+def out_of_scope(why: Missing) -> Line:
+    return {"verdict": OUT_OF_SCOPE, "reason": str(why), "part": 0, "deciding": True, "n_seeds": 0}

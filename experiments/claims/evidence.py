@@ -1,44 +1,52 @@
-"""Rows as claims see them: logarithms of what was measured, over the floor where one is known. Imports no torch."""
+"""Tables of experiments as claims see them: logarithms of what was measured. Imports no torch.
 
-from dataclasses import dataclass, field
+Evidence is a line a (metric, MEASURE), of training a (metric, MEASURE, step):
+log      the natural logarithm of the metric; of a perplexity over `floor`, where one is known
+text     stands for what was scored
+floor    what the best predictor that looks back L tokens at most has, where it is known
+guess    what a uniform guess has in place of `log`, where a floor is known
+unfit    why a scheme can decide nothing, where a floor is known
+step     of the batch whose perplexity it is, in training
+machine  what it was timed on
+"""
+
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from experiments.speed.timings import OURS, load_timings, where
+from extrap.results.rows import load_one_setting, load_training
 from extrap.stats.floor import UNFIT, against_floor
 from extrap.stats.perplexity import perplexity
 
 MEASURE = ["experiment", "objective", "protocol", "scheme", "extension", "train_len", "eval_len", "seed"]
-LINE = ["metric", *MEASURE, "log", "floor", "guess", "unfit", "text"]
-NO_FLOOR = {"floor": np.nan, "guess": np.nan, "unfit": ""}
+PLAIN = {"floor": np.nan, "guess": np.nan, "unfit": "", "step": np.nan, "machine": ""}  # where there is none of these
+LINE = ["metric", *MEASURE, "log", "text", *PLAIN]
 
 
 class Missing(Exception):
-    """What a quantity needs is not among the rows; says what."""
+    """What is needed is not among the rows; says what."""
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """All that a claim sees.
-
-    measures  a line a (metric, MEASURE): `log` is the natural logarithm of the metric, `text` stands for what was scored.
-              Where a floor is known, `log` is over `floor`, `guess` is what a uniform guess has in its place, and `unfit`
-              says why a scheme can decide nothing; elsewhere they are nan, nan and empty
-    training  a line a (experiment, scheme, seed, step): the loss of that step's batch, in nats per token
-    """
-
-    measures: pd.DataFrame
-    training: pd.DataFrame = field(default_factory=pd.DataFrame)
+def read(folder: Path) -> pd.DataFrame:
+    """What the tables of an experiment, or of the benchmark of speed, say. Raises Missing where there are none."""
+    if (folder / "timings.csv").exists():
+        return speeds(load_timings(folder / "timings.csv"))
+    if not (folder / "rows.csv").exists():
+        raise Missing(f"no experiment {folder.name}")
+    found = measures(load_one_setting(folder / "rows.csv"))
+    losses = folder / "training.csv"
+    return pd.concat([found, curves(load_training(losses))]) if losses.exists() else found
 
 
 def measures(rows: pd.DataFrame) -> pd.DataFrame:
-    """Log-perplexities of the schemes of one experiment, as evidence; over the floor where one is known (see over_floor)."""
+    """Perplexities of the schemes of one experiment; over the floor where one is known (see over_floor)."""
     schemes = rows[rows["kind"] == "scheme"]
     scored = pd.util.hash_pandas_object(schemes[["data", "document", "segment", "n_tokens"]], index=False)
-    text = scored.groupby([schemes[column] for column in MEASURE], sort=False).sum().rename("text").reset_index()
+    text = scored.groupby([schemes[column] for column in MEASURE], sort=False).sum().astype(str).rename("text").reset_index()
     lines = perplexity(schemes, MEASURE).rename(columns={"log_ppl": "log"}).merge(text, on=MEASURE)
-    lines = lines.assign(metric="perplexity", **NO_FLOOR)
-    return over_floor(lines, rows)[LINE]
+    return over_floor(lines.assign(metric="perplexity", **PLAIN), rows)[LINE]
 
 
 def over_floor(lines: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
@@ -49,19 +57,33 @@ def over_floor(lines: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     is blind beyond L and as good as ever is at 1 for all lengths; one that makes use of more context is below, one that
     breaks is above. At one length the floor cancels.
     """
-    where = ["objective", "protocol", "train_len", "eval_len"]
-    floors, guesses = (
-        perplexity(rows[rows["kind"] == kind], where)[[*where, "log_ppl"]] for kind in ("window_floor", "unigram")
-    )
+    at = ["objective", "protocol", "train_len", "eval_len"]
+    floors, guesses = (perplexity(rows[rows["kind"] == kind], at)[[*at, "log_ppl"]] for kind in ("window_floor", "unigram"))
     if floors.empty:
         return lines
     scheme = ["objective", "protocol", "train_len", "scheme", "extension"]
     verdicts = against_floor(rows)[[*scheme, "verdict"]].drop_duplicates()
-    known = floors.merge(guesses, on=where, how="left", suffixes=("_floor", "_guess"))
-    lines = lines.merge(known, on=where).merge(verdicts, on=scheme)
+    known = floors.merge(guesses, on=at, how="left", suffixes=("_floor", "_guess"))
+    lines = lines.merge(known, on=at).merge(verdicts, on=scheme)
     return lines.assign(
         log=lines["log"] - lines["log_ppl_floor"],
         floor=lines["log_ppl_floor"],
         guess=lines["log_ppl_guess"] - lines["log_ppl_floor"],
         unfit=lines["verdict"].where(lines["verdict"].isin(UNFIT), ""),
     )
+
+
+def curves(losses: pd.DataFrame) -> pd.DataFrame:
+    """Perplexities of the batches of training, whose logarithms are the losses."""
+    told = PLAIN | {"metric": "training perplexity", "protocol": "training", "extension": "none", "text": ""}
+    return losses.assign(**told | {"log": losses["loss"], "eval_len": losses["train_len"], "step": losses["step"]})[LINE]
+
+
+def speeds(timings: pd.DataFrame) -> pd.DataFrame:
+    """Training speed; a round stands for a seed, for within it all meet the same load."""
+    steps = where(timings, case="training", name=OURS)
+    if steps.empty:
+        raise Missing("no training among the timings")
+    told = PLAIN | {"metric": "tokens/s", "experiment": "speed", "protocol": "training", "extension": "none"}
+    told |= {"machine": steps["machine"], "seed": steps["round"], "train_len": steps["n"], "eval_len": steps["n"]}
+    return steps.assign(**told, log=np.log(steps["tokens"] / steps["value"]), text=steps["tokens"].astype(str))[LINE]

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from experiments.claims.claim import CONFIRMED, OUT_OF_SCOPE, REFUTED, UNDECIDED, Claim
-from experiments.claims.places import CODE, FLOOR, PROSE, TEXTS
-from experiments.claims.words import SIGNS, value
+from experiments.claims.page import bound, value
+from experiments.claims.registry import CLAIMS, CODE, FLOOR, PROSE, TEXTS
 from extrap.report.drawing import style
 from extrap.results.rows import rounded
 
@@ -21,19 +21,16 @@ COLOURS = {CONFIRMED: "#0072B2", REFUTED: "#D55E00", UNDECIDED: "0.35", OUT_OF_S
 MARKERS = {CODE: "o", PROSE: "s", FLOOR: "^"}
 DIAMOND: dict[str, Any] = {"marker": "D", "markerfacecolor": "white", "markersize": 4.5}
 SHADE: dict[str, Any] = {"color": "0.95", "zorder": -2, "clip_on": False, "linewidth": 0}
-FACTORS = (1.01, 1.1, 2, 20, 100)
+FACTORS = (1.01, 1.1, 2, 20)  # ticks, either way
 LINE, GAP, TOP, BOTTOM = 0.145, 0.09, 0.62, 0.5  # inches
 LEFT, WIDTH = 0.4, 0.36  # of the figure, what the axis takes
-LINEAR = np.log(1.01)  # up to here the axis is linear
+LINEAR, EDGE = np.log(1.01), np.log(100)  # up to where the axis is linear, and its end
 
 
-def board(table: pd.DataFrame, claims: tuple[Claim, ...]) -> Figure:
+def board(table: pd.DataFrame) -> Figure:
     """Claims down; how far effects lie on the claim's side of its threshold across, as a factor, linear up to 1 %."""
-    table, blocks = rounded(table), []
-    for claim in claims:
-        mine = table[(table["id"] == claim.id) & table["deciding"] & table["place"].isin(TEXTS)]
-        decided = mine[mine["verdict"] != OUT_OF_SCOPE]
-        blocks.append((claim, decided, textwrap.wrap(claim.title, 36)))
+    table = rounded(table[table["deciding"] & table["place"].isin(TEXTS) & (table["verdict"] != OUT_OF_SCOPE)])
+    blocks = [(claim, table[table["id"] == claim.id], textwrap.wrap(claim.title, 36)) for claim in CLAIMS]
     heights = [LINE * max(len(decided), len(title), 1) + GAP for _, decided, title in blocks]
     height = sum(heights) + TOP + BOTTOM
     with style():
@@ -41,27 +38,32 @@ def board(table: pd.DataFrame, claims: tuple[Claim, ...]) -> Figure:
         FigureCanvasAgg(figure)
         axes = figure.add_axes((LEFT, BOTTOM / height, WIDTH, sum(heights) / height))
         axes.set_ylim(sum(heights), 0)
-        edge = across(axes)
+        across(axes)
         top = 0.0
-        for i, ((claim, decided, title), tall) in enumerate(zip(blocks, heights, strict=True)):
-            draw_block(axes, claim, decided, title, top, edge)
+        for i, (block, tall) in enumerate(zip(blocks, heights, strict=True)):
+            draw_block(axes, *block, top)
             if i % 2:
                 axes.axhspan(top, top + tall, -LEFT / WIDTH, (1 - LEFT) / WIDTH, **SHADE)
             top += tall
         for x, name in ((1.05, "verdict"), (1.33, "effect (claim)")):
             words(axes, x, -1.4 * LINE, name, color="0.35")
-        legend(figure, height)
+        marks = [
+            Line2D([], [], color="0.35", marker=marker, linewidth=1.3, markersize=4.5, label=f"ours, {text}")
+            for text, marker in MARKERS.items()
+        ]
+        marks.append(Line2D([], [], color="0.2", label="published", linewidth=0.7, **DIAMOND))
+        place = (0.0, 1 - 0.02 / height)
+        figure.legend(handles=marks, loc="upper left", bbox_to_anchor=place, ncols=4, frameon=False, fontsize=7)
     return figure
 
 
-def across(axes: Axes) -> float:
-    """The horizontal axis; returns its end."""
-    edge = float(np.log(FACTORS[-1]))
+def across(axes: Axes) -> None:
+    """The horizontal axis."""
     axes.set_xscale("symlog", linthresh=LINEAR, linscale=0.6)
-    axes.set_xlim(-edge, edge)
-    inner = FACTORS[:-1]
-    ticks = [-np.log(factor) for factor in reversed(inner)] + [0.0] + [np.log(factor) for factor in inner]
-    axes.set_xticks(ticks, [f"÷{factor:g}" for factor in reversed(inner)] + ["1"] + [f"×{factor:g}" for factor in inner])
+    axes.set_xlim(-EDGE, EDGE)
+    ticks = {-np.log(factor): f"÷{factor:g}" for factor in reversed(FACTORS)} | {0.0: "1"}
+    ticks |= {np.log(factor): f"×{factor:g}" for factor in FACTORS}
+    axes.set_xticks([*ticks], [*ticks.values()])
     axes.minorticks_off()
     axes.tick_params(axis="x", top=True, labeltop=True)
     axes.set_yticks([])
@@ -70,10 +72,9 @@ def across(axes: Axes) -> float:
     axes.grid(axis="x")
     axes.axvline(0, color="0.2", linewidth=0.9)
     axes.set_xlabel("← against the claim      effect / threshold      for the claim →")
-    return edge
 
 
-def draw_block(axes: Axes, claim: Claim, decided: pd.DataFrame, title: list[str], top: float, edge: float) -> None:
+def draw_block(axes: Axes, claim: Claim, decided: pd.DataFrame, title: list[str], top: float) -> None:
     first = top + (LINE + GAP) / 2
     words(axes, -1.09, first, claim.id, weight="bold")
     for i, line in enumerate(title):
@@ -83,41 +84,22 @@ def draw_block(axes: Axes, claim: Claim, decided: pd.DataFrame, title: list[str]
     for i, row in enumerate(decided.itertuples()):
         y, colour = first + i * LINE, COLOURS[row.verdict]
         words(axes, -0.02, y, row.place, ha="right", color="0.35")
-        words(axes, 1.05, y, row.verdict, color=colour, weight="bold" if row.verdict in (CONFIRMED, REFUTED) else "normal")
-        words(axes, 1.33, y, f"{value(row.effect)} ({SIGNS[row.side]} {row.threshold:g})", color="0.35")
-        draw_published(axes, row, y, edge)
+        words(axes, 1.05, y, row.verdict, color=colour, weight="normal" if row.verdict == UNDECIDED else "bold")
+        words(axes, 1.33, y, f"{value(row.effect)} ({bound(row)})", color="0.35")
+        margin = claim.parts[row.part].margin
+        if np.isfinite(row.published):
+            ends = [np.clip(margin(end), -EDGE, EDGE) for end in (row.published_low, row.published_high)]
+            axes.plot(ends, [y, y], color="0.2", linewidth=0.7, zorder=1)
+            middle = np.clip(margin(row.published), -EDGE, EDGE)
+            axes.plot(middle, y, color="0.2", linestyle="none", markeredgewidth=0.8, zorder=3, **DIAMOND)
         if np.isfinite(row.near):
-            ends = np.clip([row.near, row.far], -edge, edge)
+            ends = [np.clip(end, -EDGE, EDGE) for end in (row.near, row.far)]
             axes.plot(ends, [y, y], color=colour, linewidth=1.3, solid_capstyle="butt", zorder=2)
-            for end, cut, arrow in ((ends[0], row.near < -edge, "<"), (ends[1], row.far > edge, ">")):
+            for end, cut, arrow in ((ends[0], row.near < -EDGE, "<"), (ends[1], row.far > EDGE, ">")):
                 axes.plot(end, y, arrow if cut else "|", color=colour, markersize=4, clip_on=False, zorder=3)
-        middle = np.clip(margin(row, row.effect), -edge, edge)
+        middle = np.clip(margin(row.effect), -EDGE, EDGE)
         axes.plot(middle, y, MARKERS[row.place], color=colour, markersize=4.5, clip_on=False, zorder=4)
 
 
 def words(axes: Axes, x: float, y: float, text: str, **how: Any) -> None:
     axes.text(x, y, text, transform=axes.get_yaxis_transform(), fontsize=7, va="center", parse_math=False, **how)
-
-
-def draw_published(axes: Axes, row: Any, y: float, edge: float) -> None:
-    if np.isfinite(row.published):
-        ends = [np.clip(margin(row, v), -edge, edge) for v in (row.published_low, row.published_high)]
-        middle = np.clip(margin(row, row.published), -edge, edge)
-        axes.plot(ends, [y, y], color="0.2", linewidth=0.7, zorder=1)
-        axes.plot(middle, y, color="0.2", linestyle="none", markeredgewidth=0.8, zorder=3, **DIAMOND)
-
-
-def margin(row: Any, shown: float) -> float:
-    """How far a number, as it is shown, lies on the claim's side; a share counts as it is."""
-    off = np.log(shown / row.threshold) if row.unit == "ratio" else shown - row.threshold
-    return float(off if row.side == "at least" else -off)
-
-
-def legend(figure: Figure, height: float) -> None:
-    marks = [
-        Line2D([], [], color="0.35", marker=marker, linewidth=1.3, markersize=4.5, label=f"ours, {text}")
-        for text, marker in MARKERS.items()
-    ]
-    marks.append(Line2D([], [], color="0.2", label="published", linewidth=0.7, **DIAMOND))
-    place = (0.0, 1 - 0.02 / height)
-    figure.legend(handles=marks, loc="upper left", bbox_to_anchor=place, ncols=4, frameon=False, fontsize=7)

@@ -1,81 +1,52 @@
 """What rows say about the claims -> a page for people. Imports no torch."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
 from experiments.claims.claim import CONFIRMED, OUT_OF_SCOPE, REFUTED, Claim
-from experiments.claims.places import NO_EXPERIMENT, TEXTS
 from experiments.claims.published import cited
-from experiments.claims.registry import CLAIMS, NOT_YET
-from experiments.claims.words import SIGNS, value
-from extrap.report.typesetting import NONE, escape_markdown, name
+from experiments.claims.registry import CLAIMS, NOT_YET, TEXTS
+from extrap.report.typesetting import NONE, escape_markdown, name, number
 
-HEAD = """\
-# Published claims
-
-What papers say about position encodings and length, each made into a test on the rows of our own experiments. `L` is the
-training length. An effect is a mean over seeds of a ratio of perplexities (if not told otherwise), paired by seed and
-taken in logarithms, with its t interval. A claim names a threshold:
-
-- **confirmed**: the whole interval lies on the claim's side of it,
-- **refuted**: the whole interval lies on the other side,
-- **undecided**: the interval holds the threshold, or there is a single seed, which has none,
-- **out of scope**: the rows do not hold what the claim is about, or could not decide it; the reason is told.
-
-A claim of several parts is confirmed if all of them are, and refuted if any is. The intervals of m parts have the level 1
-- 0.05 / m each, so that together they hold in 95 % of cases. Nothing is adjusted for the number of claims on this page:
-one in twenty may have gone wrong by chance. *5 % worse* is where a blow-up begins, in our tables as in what is read off
-those of papers; *collapses* and *far worse* mean twice the perplexity. These are small models, trained for minutes on bytes
-or, where the floor is known, on 8 symbols. That a claim is refuted here means that it does not hold at this size, not that
-the paper's numbers are wrong; and confirmed means no more. Intervals hold the noise of seeds on one text, not of which text
-was scored: how far that matters show the columns of other texts.
-
-On the source with a *known floor* the best possible perplexity itself falls with length, and a ratio of perplexities at two
-lengths would mostly be its slope. There perplexities are taken over that of the best predictor that looks back L tokens at
-most, on the same tokens. A model that is blind beyond L and otherwise as good as ever stays at 1, one that makes use of more
-context falls below, one that breaks rises above. Out of scope there is what a scheme does that has not left the plateau of
-symbol counts, and a threshold that not even a uniform guess would reach.
-
-![Effects against the thresholds of the claims](claims.png)
-
-## Overview
-
-In each cell the part that the verdict hangs on: the clearest refutation, else the one nearest to failing. Published:
-the same quantity, computed from the papers' tables, of the part that decides in the first column that decides. –: no
-number in the papers' tables, or no experiment of this kind with this text."""
+HEAD = Path(__file__).with_name("head.md")
 
 
 def page(table: pd.DataFrame, published: pd.DataFrame, claims: tuple[Claim, ...] = CLAIMS) -> str:
     """Markdown: an overview, where texts differ, a section a claim, and what cannot be decided yet."""
-    parts = [HEAD, overview(table, claims), "## Where the texts differ", differences(table, claims)]
+    overview, sections = [], []
+    opposite: list[str] = []
+    open_: list[str] = []
     for claim in claims:
-        parts += section(claim, table[table["id"] == claim.id], published)
-    parts += ["## Not yet decided", "What they are about is not built:"]
-    parts.append(
-        "\n".join(f"- {id}: {what} ({source}). Missing: {missing}." for id, (what, source, missing) in NOT_YET.items())
-    )
-    return "\n\n".join(parts) + "\n"
+        lines = table[table["id"] == claim.id]
+        by_place = lines[lines["deciding"]].set_index("place")
+        overview.append(in_overview(claim, by_place.loc[list(TEXTS)]))
+        if words := differs(by_place):
+            told = f"- {claim.id}, {escape_markdown(claim.title)}: {words}"
+            (opposite if CONFIRMED in words and REFUTED in words else open_).append(told)
+        sections += section(claim, lines, words, published)
+    parts = [HEAD.read_text(encoding="utf-8").strip(), markdown(overview), "## Where the texts differ"]
+    parts += ["Opposite verdicts:", "\n".join(opposite)] if opposite else ["No claim has opposite verdicts on two texts."]
+    parts += ["Decided on one text, undecided on another:", "\n".join(open_)] if open_ else []
+    parts += [*sections, "## Not yet decided", "What they are about is not built:"]
+    later = [f"- {id}: {told['title']} ({told['source']}). Missing: {told['missing']}." for id, told in NOT_YET.items()]
+    return "\n\n".join([*parts, "\n".join(later)]) + "\n"
 
 
-def overview(table: pd.DataFrame, claims: tuple[Claim, ...]) -> str:
-    lines = []
-    for claim in claims:
-        deciding = table[(table["id"] == claim.id) & table["deciding"]].set_index("place")
-        decided = deciding.loc[list(TEXTS)].query("verdict != @OUT_OF_SCOPE")
-        line = {"id": f"[{claim.id}](#{anchor(claim)})", "claim": escape_markdown(claim.title)}
-        line["published"] = of_papers(decided.iloc[0]) if len(decided) else NONE
-        lines.append(line | {text: cell(deciding.loc[text]) for text in TEXTS})
-    return markdown(pd.DataFrame(lines))
-
-
-def anchor(claim: Claim) -> str:
-    """As GitHub names the heading of its section, which is the id alone."""
-    return claim.id.lower()
+def in_overview(claim: Claim, by_place: pd.DataFrame) -> dict[str, str]:
+    decided = by_place[by_place["verdict"] != OUT_OF_SCOPE]
+    return {
+        "id": f"[{claim.id}](#{claim.id.lower()})",  # as GitHub names the heading of its section
+        "claim": escape_markdown(claim.title),
+        "published": of_papers(decided.iloc[0]) if len(decided) else NONE,
+    } | {text: cell(line) for text, line in by_place.iterrows()}
 
 
 def cell(line: pd.Series) -> str:
     if line["verdict"] == OUT_OF_SCOPE:
-        return NONE if line["reason"] == NO_EXPERIMENT else OUT_OF_SCOPE
+        return OUT_OF_SCOPE if line["experiment"] else NONE
     word = f"**{line['verdict']}**" if line["verdict"] in (CONFIRMED, REFUTED) else line["verdict"]
     return f"{word}: {with_interval(line)}"
 
@@ -89,53 +60,32 @@ def with_interval(line: pd.Series) -> str:
 def of_papers(line: pd.Series) -> str:
     if np.isnan(line["published"]):
         return NONE
-    low, high = value(line["published_low"]), value(line["published_high"])
-    return low if low == high else f"{low} to {high}"
+    return " to ".join(dict.fromkeys((value(line["published_low"]), value(line["published_high"]))))
 
 
-def threshold(line: pd.Series) -> str:
-    return f"{SIGNS[line['side']]} {line['threshold']:g}"
+def markdown(rows: list[dict[str, str]]) -> str:
+    return str(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
 
 
-def markdown(table: pd.DataFrame) -> str:
-    return str(table.to_markdown(index=False, disable_numparse=True))
-
-
-def differences(table: pd.DataFrame, claims: tuple[Claim, ...]) -> str:
-    """Claims with opposite verdicts on two texts, then those that are decided on one and undecided on another."""
-    opposite: list[str] = []
-    open_: list[str] = []
-    for claim in claims:
-        if words := differs(table, claim):
-            told = f"- {claim.id}, {escape_markdown(claim.title)}: {words}"
-            (opposite if CONFIRMED in words and REFUTED in words else open_).append(told)
-    parts = ["Opposite verdicts:", "\n".join(opposite)] if opposite else ["No claim has opposite verdicts on two texts."]
-    return "\n\n".join(parts + (["Decided on one text, undecided on another:", "\n".join(open_)] if open_ else []))
-
-
-def differs(table: pd.DataFrame, claim: Claim) -> str:
+def differs(by_place: pd.DataFrame) -> str:
     """'refuted on code, confirmed on prose', nothing where all in scope agree."""
-    mine = table[(table["id"] == claim.id) & table["deciding"]].set_index("place")["verdict"]
-    verdicts = {text: mine[text] for text in TEXTS if mine[text] != OUT_OF_SCOPE}
-    return ", ".join(f"{verdict} on {text}" for text, verdict in verdicts.items()) if len(set(verdicts.values())) > 1 else ""
+    verdicts = {text: verdict for text, verdict in by_place["verdict"][list(TEXTS)].items() if verdict != OUT_OF_SCOPE}
+    return ", ".join(f"{verdict} on {text}" for text, verdict in verdicts.items()) if len({*verdicts.values()}) > 1 else ""
 
 
-def section(claim: Claim, lines: pd.DataFrame, published: pd.DataFrame) -> list[str]:
+def section(claim: Claim, lines: pd.DataFrame, words: str, published: pd.DataFrame) -> list[str]:
+    """`words` say how texts differ."""
     texts = {"Source": claim.source, "Test": claim.test, "Refuted by": claim.refuted_by, "Caveats": claim.caveats}
     parts = [f"## {claim.id}", f"**{escape_markdown(claim.title)}.** {escape_markdown(claim.statement)}"]
     parts.append("\n".join(f"- {word}: {escape_markdown(text)}" for word, text in texts.items()))
-    inside = lines[lines["verdict"] != OUT_OF_SCOPE]
-    if len(inside):
-        parts.append(effects(inside))
-    if words := differs(lines, claim):
+    outside = lines["verdict"] == OUT_OF_SCOPE
+    if not outside.all():
+        parts.append(effects(lines[~outside]))
+    if words:
         parts.append(f"The texts differ: {words}.")
-    outside = lines[lines["verdict"] == OUT_OF_SCOPE]
-    if len(outside):
-        reasons = (
-            f"{escape_markdown(place)}: {escape_markdown(reason)}"
-            for place, reason in zip(outside["place"], outside["reason"], strict=True)
-        )
-        parts.append(f"Out of scope: {'; '.join(reasons)}.")
+    if outside.any():
+        told = (f"{place}: {reason}" for place, reason in lines.loc[outside, ["place", "reason"]].itertuples(index=False))
+        parts.append(f"Out of scope: {'; '.join(map(escape_markdown, told))}.")
     if numbers := cited(claim, published):
         parts.append("Published:\n\n" + "\n".join(f"- {series}: {figures(rows)}" for series, rows in numbers))
     return parts
@@ -143,23 +93,19 @@ def section(claim: Claim, lines: pd.DataFrame, published: pd.DataFrame) -> list[
 
 def effects(lines: pd.DataFrame) -> str:
     """A row a part, a column a place; the verdict of all parts together last."""
-    table = []
-    for _, part in lines.groupby("part", sort=True):
+    lines = lines.assign(place=lines["place"].map(escape_markdown))
+    deciding, rows = lines[lines["deciding"]].set_index("place"), []
+    for _, part in lines.groupby("part"):
         first = part.iloc[0]
-        row = {"quantity": escape_markdown(first["quantity"]), "claim": threshold(first), "published": of_papers(first)}
-        for place, line in part.set_index("place").iterrows():
-            row[escape_markdown(str(place))] = f"{with_interval(line)} {line['part_verdict']}"
-        table.append(row)
-    if len(table) > 1:
-        verdicts = lines[lines["deciding"]].set_index("place")["verdict"]
-        table.append(
-            {"quantity": "together", "claim": "", "published": ""} | {str(k): f"**{v}**" for k, v in verdicts.items()}
-        )
-    seeds = ", ".join(f"{place} {n}" for place, n in lines[lines["deciding"]].set_index("place")["n_seeds"].items())
+        row = {"quantity": escape_markdown(first["quantity"]), "claim": bound(first), "published": of_papers(first)}
+        rows.append(row | {line["place"]: f"{with_interval(line)} {line['part_verdict']}" for _, line in part.iterrows()})
+    if len(rows) > 1:
+        together = {"quantity": "together", "claim": "", "published": ""}
+        rows.append(together | {place: f"**{verdict}**" for place, verdict in deciding["verdict"].items()})
+    seeds = ", ".join(f"{place} {n}" for place, n in deciding["n_seeds"].items())
     floors = ", ".join(lines.loc[lines["over_floor"].eq(True), "place"].unique())
     over = f" On {floors}: over the floor of the best predictor that looks back L tokens at most." if floors else ""
-    level = f"{100 * lines['confidence'].iloc[0]:.3g} %"
-    return f"{markdown(pd.DataFrame(table))}\n\nIntervals at {level}. Seeds: {seeds}.{over}"
+    return f"{markdown(rows)}\n\nIntervals at {100 * lines['confidence'].iloc[0]:.3g} %. Seeds: {seeds}.{over}"
 
 
 def figures(rows: pd.DataFrame) -> str:
@@ -167,8 +113,17 @@ def figures(rows: pd.DataFrame) -> str:
     told = []
     for row in rows.itertuples():
         where = "" if row.metric == "ratio" else f" at {row.eval_len:,}"
-        told.append(
-            f"{escape_markdown(f'{name(row.scheme, row.extension)}{where}')} {row.value:g} {row.metric.replace('_', ' ')}"
-        )
+        what = escape_markdown(f"{name(row.scheme, row.extension)}{where}")
+        told.append(f"{what} {row.value:g} {row.metric.replace('_', ' ')}")
     notes = "; ".join(dict.fromkeys(escape_markdown(note) for note in rows["note"] if note))
     return ", ".join(told) + (f" ({notes})" if notes else "")
+
+
+def value(shown: float) -> str:
+    """Three digits behind the point, or three significant ones: 1.005, 36.2, 292."""
+    return f"{shown:.3f}" if abs(shown) < 10 else number(shown)
+
+
+def bound(line: Any) -> str:
+    """What a claim says of its quantity: a line of the table of verdicts."""
+    return f"{'≤' if line.side == 'at most' else '≥'} {line.threshold:g}"

@@ -1,13 +1,14 @@
 """Quantities that claims are about: for each seed a ratio or a share, from evidence and nothing else. Imports no torch."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from experiments.claims.evidence import Evidence, Missing
+from experiments.claims.evidence import Missing
 from extrap.errors import UserError
 from extrap.report.typesetting import name
 
@@ -19,16 +20,20 @@ class Quantity:
 
     unit: Literal["ratio", "share"] = "ratio"
 
-    def by_seed(self, evidence: Evidence) -> pd.Series:
+    def by_seed(self, evidence: pd.DataFrame, column: str = "log") -> pd.Series:
+        """With "guess" for a column the same if the model on top guessed uniformly; empty or nan where that is unknown."""
         raise NotImplementedError
 
-    def guessed(self, evidence: Evidence) -> pd.Series:
-        """The same if the model on top guessed uniformly, as one that knows nothing does; empty where that is unknown."""
-        return pd.Series(dtype=float)
+    def shown(self, values: Any) -> Any:
+        """Values as people read them: a ratio, not its logarithm."""
+        return np.exp(values) if self.unit == "ratio" else values
 
-    def terms(self, evidence: Evidence | None = None) -> Iterator["Term"]:
+    def terms(self, evidence: pd.DataFrame | None = None) -> Iterator["Term"]:
         """What it is made of; with evidence also what it picks from there."""
-        raise NotImplementedError
+        for value in vars(self).values():
+            for part in value if isinstance(value, tuple) else (value,):
+                if isinstance(part, Quantity):
+                    yield from part.terms(evidence)
 
     def __truediv__(self, other: "Quantity") -> "Ratio":
         return Ratio(self, other)
@@ -46,17 +51,16 @@ class Term(Quantity):
     experiment: str = ""
     metric: str = "perplexity"
 
-    def lines(self, evidence: Evidence) -> pd.DataFrame:
+    def lines(self, evidence: pd.DataFrame) -> pd.DataFrame:
         """All lengths."""
-        lines = evidence.measures
         for column in ("metric", "experiment", "objective", "protocol", "scheme", "extension"):
             if wanted := getattr(self, column):
-                lines = lines[lines[column] == wanted]
-                if lines.empty:
+                evidence = evidence[evidence[column] == wanted]
+                if evidence.empty:
                     raise Missing(f"no {column} {wanted} for {self}")
-        return lines
+        return evidence
 
-    def found(self, evidence: Evidence) -> pd.DataFrame:
+    def found(self, evidence: pd.DataFrame) -> pd.DataFrame:
         """One line a seed."""
         lines = self.lines(evidence)
         off = (lines["eval_len"] / (self.at * lines["train_len"]) - 1).abs()
@@ -67,13 +71,10 @@ class Term(Quantity):
             raise UserError(f"rows: {self} was measured more than once with the same seed; expected one training length")
         return lines
 
-    def by_seed(self, evidence: Evidence) -> pd.Series:
-        return self.found(evidence).set_index("seed")["log"]
+    def by_seed(self, evidence: pd.DataFrame, column: str = "log") -> pd.Series:
+        return self.found(evidence).set_index("seed")[column]
 
-    def guessed(self, evidence: Evidence) -> pd.Series:
-        return self.found(evidence).set_index("seed")["guess"].dropna()
-
-    def terms(self, evidence: Evidence | None = None) -> Iterator["Term"]:
+    def terms(self, evidence: pd.DataFrame | None = None) -> Iterator["Term"]:
         yield self
 
     def __str__(self) -> str:
@@ -90,15 +91,8 @@ class Ratio(Quantity):
     top: Quantity
     bottom: Quantity
 
-    def by_seed(self, evidence: Evidence) -> pd.Series:
-        return (self.top.by_seed(evidence) - self.bottom.by_seed(evidence)).dropna()
-
-    def guessed(self, evidence: Evidence) -> pd.Series:
-        return (self.top.guessed(evidence) - self.bottom.by_seed(evidence)).dropna()
-
-    def terms(self, evidence: Evidence | None = None) -> Iterator[Term]:
-        yield from self.top.terms(evidence)
-        yield from self.bottom.terms(evidence)
+    def by_seed(self, evidence: pd.DataFrame, column: str = "log") -> pd.Series:
+        return (self.top.by_seed(evidence, column) - self.bottom.by_seed(evidence)).dropna()
 
     def __str__(self) -> str:
         return f"{self.top} / {self.bottom}"
@@ -115,7 +109,7 @@ class Worst(Quantity):
     up_to: float
     either_way: bool = False
 
-    def ratios(self, evidence: Evidence, column: str = "log") -> pd.DataFrame:
+    def ratios(self, evidence: pd.DataFrame, column: str = "log") -> pd.DataFrame:
         """Log-ratios to L, (multiple of L, seed); of another column, what that is over perplexity at L."""
         lines, start = self.term.lines(evidence), self.term.by_seed(evidence)
         if lines["eval_len"].max() < self.up_to * (1 - NEAR) * lines["train_len"].max():
@@ -127,16 +121,14 @@ class Worst(Quantity):
         ratios = ratios.dropna(axis="columns")
         return ratios.abs() if self.either_way else ratios
 
-    def by_seed(self, evidence: Evidence) -> pd.Series:
-        return self.ratios(evidence).max()
+    def by_seed(self, evidence: pd.DataFrame, column: str = "log") -> pd.Series:
+        return self.ratios(evidence, column).max()
 
-    def guessed(self, evidence: Evidence) -> pd.Series:
-        return self.ratios(evidence, "guess").max()
-
-    def terms(self, evidence: Evidence | None = None) -> Iterator[Term]:
+    def terms(self, evidence: pd.DataFrame | None = None) -> Iterator[Term]:
         yield self.term
         if evidence is not None:
-            yield Term(**vars(self.term) | {"at": self.ratios(evidence).mean(axis="columns").idxmax()})
+            with suppress(Missing):
+                yield replace(self.term, at=self.ratios(evidence).mean(axis="columns").idxmax())
 
     def __str__(self) -> str:
         return f"{self.term.scheme} at its {'farthest' if self.either_way else 'worst'} length / {self.term}"
@@ -149,14 +141,9 @@ class Largest(Quantity):
     name: str
     of: tuple[Quantity, ...]
 
-    def by_seed(self, evidence: Evidence) -> pd.Series:
-        return (
-            pd.concat([quantity.by_seed(evidence) for quantity in self.of], axis=1, join="inner").abs().max(axis="columns")
-        )
-
-    def terms(self, evidence: Evidence | None = None) -> Iterator[Term]:
-        for quantity in self.of:
-            yield from quantity.terms(evidence)
+    def by_seed(self, evidence: pd.DataFrame, column: str = "log") -> pd.Series:
+        found = [quantity.by_seed(evidence, column) for quantity in self.of]
+        return pd.concat(found, axis=1, join="inner").abs().max(axis="columns")
 
     def __str__(self) -> str:
         return self.name
@@ -171,12 +158,9 @@ class Removed(Quantity):
     sound: Term
     unit = "share"
 
-    def by_seed(self, evidence: Evidence) -> pd.Series:
-        left = (self.repaired / self.sound).by_seed(evidence) / (self.broken / self.sound).by_seed(evidence)
+    def by_seed(self, evidence: pd.DataFrame, column: str = "log") -> pd.Series:
+        left = (self.repaired / self.sound).by_seed(evidence, column) / (self.broken / self.sound).by_seed(evidence)
         return (1 - left).dropna()
-
-    def terms(self, evidence: Evidence | None = None) -> Iterator[Term]:
-        yield from (self.broken, self.repaired, self.sound)
 
     def __str__(self) -> str:
         return f"share of the rise of {self.broken} that {self.repaired.extension} removes"
@@ -192,22 +176,15 @@ class Steps(Quantity):
     scheme: str
     other: str
 
-    def by_seed(self, evidence: Evidence) -> pd.Series:
-        if evidence.training.empty:
-            raise Missing("no training curves")
+    def by_seed(self, evidence: pd.DataFrame, column: str = "log") -> pd.Series:
         curves = {}
         for scheme in (self.scheme, self.other):
-            chosen = evidence.training[evidence.training["scheme"] == scheme]
-            if chosen.empty:
-                raise Missing(f"no scheme {scheme} among the training curves")
-            curve = chosen.pivot(index="step", columns="seed", values="loss").dropna(axis="columns").sort_index()
+            lines = Term(scheme, objective="", protocol="training", metric="training perplexity").lines(evidence)
+            curve = lines.pivot(index="step", columns="seed", values="log").dropna(axis="columns").sort_index()
             curves[scheme] = curve.rolling(max(1, len(curve) // 20)).mean()
         goal = pd.concat([curve.iloc[-1] for curve in curves.values()], axis=1, join="inner").max(axis="columns")
         reached = {scheme: (curve[goal.index] <= goal).idxmax() for scheme, curve in curves.items()}
         return np.log(reached[self.scheme] / reached[self.other])
-
-    def terms(self, evidence: Evidence | None = None) -> Iterator[Term]:
-        yield from ()
 
     def __str__(self) -> str:
         return f"training steps of {self.scheme} / {self.other} to the same loss"

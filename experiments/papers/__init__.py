@@ -6,7 +6,7 @@ published, and last the command. It holds
     NEEDS   the tables below results/ that it is drawn from, all of one kind (rows.csv, training.csv or timings.csv)
     HOLDS   by column, what each of these tables must hold at least
     PAPER   what the paper trained on, for the table of differences
-    figure  (rows of all NEEDS, published numbers) -> (figure, the points that it shows)
+    figure  (rows of all NEEDS, published numbers) -> (figure, the points that it shows); called within `style`
 """
 
 PRESS2022 = {

@@ -12,58 +12,72 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from extrap.report.curves import DASHES, band, drawn, length_axis
-from extrap.report.drawing import new_figure, style
+from extrap.report.drawing import new_figure
 from extrap.report.labels import End, name_ends
 from extrap.report.looks import LOOKS, Style, looks_of
 from extrap.results.rows import rounded
-from extrap.stats.perplexity import Interval, summarise
+from extrap.stats.perplexity import Interval, over_seeds, perplexity, refuse_other_targets
 
 OURS = "ours"
+MEASURED = ["protocol", "scheme", "extension", "train_len", "eval_len"]
 # what a curve shows: `value` at `x`, between `low` and `high`; `source` is OURS or a paper with its table
-CURVE = ["source", "protocol", "scheme", "extension", "train_len", "eval_len", "n_seeds", "x", "value", "low", "high"]
+CURVE = ["source", *MEASURED, "n_seeds", "x", "value", "low", "high"]
 
 
 def with_own(schemes: Sequence[str], rows: pd.DataFrame) -> tuple[str, ...]:
     """These schemes, and those of the rows that are none of the project's."""
-    trained = rows if "kind" not in rows else rows[rows["kind"] == "scheme"]  # of training.csv all are
-    return (*schemes, *sorted({*trained["scheme"]} - LOOKS.keys() - {*schemes}))
+    return (*schemes, *sorted({*trained(rows)["scheme"]} - LOOKS.keys() - {*schemes}))
 
 
-def our_ratios(rows: pd.DataFrame, protocol: str, schemes: Sequence[str]) -> pd.DataFrame:
-    """Perplexity over that at the training length by length over training length; t intervals over seeds, paired."""
-    wanted = (rows["protocol"] == protocol) & rows["scheme"].isin(schemes) & (rows["extension"] == "none")
-    found = summarise(rows[wanted & (rows["kind"] == "scheme")])
-    found = found[found["eval_len"] >= found["train_len"]].assign(source=OURS, x=found["eval_len"] / found["train_len"])
-    return rounded(found.rename(columns={"ratio": "value", "ratio_low": "low", "ratio_high": "high"})[CURVE])
+def trained(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of schemes; of training.csv all are."""
+    return rows[rows["kind"] == "scheme"] if "kind" in rows else rows
 
 
-def published_ppl(published: pd.DataFrame, source: str, *tables: str) -> pd.DataFrame:
-    """The perplexities of these tables of a paper, as columns of a curve; `value` is the perplexity itself."""
+def ours(rows: pd.DataFrame, protocol: str, schemes: Sequence[str], *extensions: str) -> pd.DataFrame:
+    """Our log-perplexities, a line a (objective, MEASURED, seed). Raises UserError if not all scored the same tokens."""
+    rows = rows[(rows["protocol"] == protocol) & rows["scheme"].isin(schemes)]
+    rows = rows[rows["extension"].isin(extensions or ["none"])]
+    refuse_other_targets(rows)
+    return perplexity(rows, ["objective", *MEASURED, "seed"]).assign(source=OURS)
+
+
+def theirs(published: pd.DataFrame, source: str, *tables: str) -> pd.DataFrame:
+    """The log-perplexities of these tables of a paper, likewise; of one seed."""
     chosen = published[(published["source"] == source) & published["table"].isin(tables) & (published["metric"] == "ppl")]
-    chosen = chosen.assign(source=chosen["source"] + ", table " + chosen["table"], extension="none")
-    chosen = chosen.astype({"train_len": int, "eval_len": int})
-    return chosen.assign(x=chosen["eval_len"] / chosen["train_len"], low=np.nan, high=np.nan)[CURVE]
+    chosen = chosen.assign(source=chosen["source"] + ", table " + chosen["table"], seed=0, log_ppl=np.log(chosen["value"]))
+    return chosen.astype({"train_len": int, "eval_len": int})[["source", "objective", *MEASURED, "seed", "log_ppl"]]
 
 
-def published_ratios(published: pd.DataFrame, source: str, *tables: str) -> pd.DataFrame:
-    """The same over the perplexity at the training length; what has none there is left out."""
-    found = published_ppl(published, source, *tables)
-    key = ["source", "protocol", "scheme", "train_len"]
-    start = found.loc[found["eval_len"] == found["train_len"], [*key, "value"]]
-    found = found.merge(start, on=key, suffixes=("", "_start"))
-    return rounded(found.assign(value=found["value"] / found["value_start"])[CURVE])
+def over(lines: pd.DataFrame, base: pd.DataFrame, *alike: str) -> pd.DataFrame:
+    """Log-perplexities less those of a base that is alike in these columns and in seed; what has no base is left out."""
+    on = ["source", *alike, "seed"]
+    lines = lines.join(base.set_index(on)["log_ppl"].rename("base"), on=on, how="inner")
+    return lines.assign(log_ppl=lines["log_ppl"] - lines["base"])
 
 
-def by_group(over: Interval, source: str) -> pd.DataFrame:
+def over_start(lines: pd.DataFrame) -> pd.DataFrame:
+    """Curves: perplexity over that at the training length by length over training length."""
+    found = over(lines, lines[lines["eval_len"] == lines["train_len"]], "protocol", "scheme", "train_len")
+    found = found[found["eval_len"] >= found["train_len"]].assign(x=found["eval_len"] / found["train_len"])
+    return averaged(found, ["source", *MEASURED, "x"])[CURVE]
+
+
+def averaged(lines: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """exp of the mean over seeds of log_ppl, and of its t interval."""
+    return by_group(over_seeds(lines.groupby(by, sort=False)["log_ppl"]).exp())
+
+
+def by_group(over: Interval) -> pd.DataFrame:
     """Intervals by group as lines of a curve; groups are of the columns that it has beside them."""
-    lines = pd.DataFrame({"value": over.mean, "low": over.low, "high": over.high, "n_seeds": over.n})
-    return rounded(lines.reset_index().assign(source=source))
+    return rounded(pd.DataFrame({"value": over.mean, "low": over.low, "high": over.high, "n_seeds": over.n}).reset_index())
 
 
-def pair_lengths(ours: pd.DataFrame, theirs: pd.DataFrame) -> list[tuple[int, int]]:
-    """Our training lengths beside theirs, the shortest with the shortest."""
-    lengths = (sorted(points["train_len"].unique()) for points in (ours, theirs))
-    return [(int(mine), int(other)) for mine, other in zip(*lengths, strict=False)]
+def beside(points: pd.DataFrame, length: str = "train_len") -> list[tuple[int, int, pd.DataFrame]]:
+    """(our length, theirs, points of both): the shortest with the shortest."""
+    mine = points["source"] == OURS
+    lengths = (sorted(points.loc[part, length].unique()) for part in (mine, ~mine))
+    return [(one, other, points[points[length] == np.where(mine, one, other)]) for one, other in zip(*lengths, strict=False)]
 
 
 def curves(axes: Axes, points: pd.DataFrame, looks: dict[str, Style], **changes: Any) -> None:
@@ -123,41 +137,38 @@ def end(axes: Axes, name: str, colour: str, x: float, value: float) -> End:
     return End(name, colour, x, value, inside=x < 0.99 * axes.get_xlim()[1])
 
 
-def key(figure: Figure, published: str | None, band: str | None = None, schemes: Sequence[str] = ()) -> None:
+def key(figure: Figure, points: pd.DataFrame, schemes: Sequence[str] = (), published: str = "published, 1 run") -> None:
     """Below the panels: which is ours and which is published, and the schemes that have no name beside their curve."""
     grey: dict[str, Any] = {"color": "0.3", "marker": "o"}
     entries: list[tuple[Any, str]] = [(Line2D([], [], **look), drawn(scheme)) for scheme, look in looks_of(schemes).items()]
-    if published:
+    mine = points["source"] == OURS
+    if not mine.all():
         entries.append((Line2D([], [], **grey), "ours"))
-    if band:
-        entries.append((Patch(color="0.3", alpha=0.25, linewidth=0), band))
-    if published:
+    if "n_seeds" in points:
+        n = int(points.loc[mine, "n_seeds"].max())
+        told = f"95 % t interval over {n} seeds" if n > 1 else "1 seed: no interval"
+        entries.append((Patch(color="0.3", alpha=0.25, linewidth=0), told))
+    if not mine.all():
         entries.append((Line2D([], [], linestyle=DASHES, markerfacecolor="white", linewidth=0.9, **grey), published))
     handles, names = zip(*entries, strict=True)
     figure.legend(handles, names, loc="outside lower left", ncols=len(entries), fontsize=7, frameon=False,
                   handlelength=2.6, columnspacing=1.4)  # fmt: skip
 
 
-def band_over(points: pd.DataFrame) -> str:
-    """What a band is."""
-    n = int(points.loc[points["source"] == OURS, "n_seeds"].max())
-    return f"95 % t interval over {n} seeds" if n > 1 else "1 seed: no interval"
-
-
 def draw_panels(
-    points: pd.DataFrame, panels: list[tuple[str, pd.DataFrame]], ylabel: str, published: str | None, xlabel: str
+    points: pd.DataFrame, panels: Sequence[tuple[str, pd.DataFrame]], xlabel: str, ylabel: str, schemes: Sequence[str] = ()
 ) -> Figure:
-    """Curves by length, a panel each of (title, points), on the same log axes; names stand beside the last panel."""
+    """Curves by length, a panel each of (title, points), on one log axis; names beside their ends, or of `schemes` below."""
     looks = looks_of(points["scheme"])
-    with style():
-        figure, (all_axes,) = new_figure(7.2, 3.1, 1, len(panels), sharey=True)
-        for axes, (title, shown) in zip(all_axes, panels, strict=True):
-            curves(axes, shown, looks)
-            multiples_axis(axes, shown["x"].min(), shown["x"].max())
-            axes.set_title(title)
-            axes.set_xlabel(xlabel)
-        log_limits(all_axes[0], points)
-        all_axes[0].set_ylabel(ylabel)
-        key(figure, published, band_over(points))
+    figure, (all_axes,) = new_figure(7.2, 3.1, 1, len(panels), sharey=True)
+    for axes, (title, shown) in zip(all_axes, panels, strict=True):
+        curves(axes, shown, looks)
+        multiples_axis(axes, shown["x"].min(), shown["x"].max())
+        axes.set_title(title)
+        axes.set_xlabel(xlabel)
+    log_limits(all_axes[0], points)
+    all_axes[0].set_ylabel(ylabel)
+    key(figure, points, schemes)
+    if not schemes:
         name_ends([(axes, ends(axes, shown, looks)) for axes, (_, shown) in zip(all_axes, panels, strict=True)])
     return figure

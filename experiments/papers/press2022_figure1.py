@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.papers import PRESS2022
-from experiments.papers.overlay import draw_panels, our_ratios, pair_lengths, published_ratios, with_own
+from experiments.papers.overlay import beside, draw_panels, ours, over_start, theirs, with_own
 
 NEEDS = ("causal_64/rows.csv", "causal/rows.csv")
 SCHEMES = ("alibi", "rope", "sinusoidal", "t5")
@@ -24,16 +24,8 @@ PAPER = PRESS2022 | {"training length": "512, 1,024", "seeds": "1"}
 
 def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """A panel a training length: ours, and the one of the paper that has the same rank."""
-    ours = our_ratios(rows, "nonoverlap", with_own(SCHEMES, rows))
-    theirs = published_ratios(published, "press2022alibi", "2", "3")
-    points = pd.concat([ours, theirs], ignore_index=True)
-    panels = [
-        (f"trained on {mine:,} tokens (published: {other:,})", select(points, mine, other))
-        for mine, other in pair_lengths(ours, theirs)
-    ]
-    xlabel = "evaluation length / training length"
-    return draw_panels(points, panels, "perplexity / that at training length", "published, 1 run", xlabel), points
-
-
-def select(points: pd.DataFrame, mine: int, other: int) -> pd.DataFrame:
-    return points[points["train_len"] == points["source"].eq("ours").map({True: mine, False: other})]
+    mine = ours(rows, "nonoverlap", with_own(SCHEMES, rows))
+    points = over_start(pd.concat([mine, theirs(published, "press2022alibi", "2", "3")], ignore_index=True))
+    panels = [(f"trained on {one:,} tokens (published: {other:,})", shown) for one, other, shown in beside(points)]
+    labels = "evaluation length / training length", "perplexity / that at training length"
+    return draw_panels(points, panels, *labels), points

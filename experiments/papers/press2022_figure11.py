@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.papers import PRESS2022, overlay
-from extrap.report.drawing import new_figure, style
+from extrap.report.drawing import new_figure
 from extrap.report.labels import name_ends
 from extrap.report.looks import LOOKS, looks_of
 
@@ -31,30 +31,30 @@ GREY = "0.45"
 
 def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Left all schemes, right ALiBi under both protocols."""
-    ours = [overlay.our_ratios(rows, SLIDING, overlay.with_own(SCHEMES, rows)), overlay.our_ratios(rows, PIECES, ["alibi"])]
-    tables = [overlay.published_ratios(published, "press2022alibi", table) for table in ("13-15", "5")]
-    tables[1] = tables[1][tables[1]["scheme"] == "alibi"]
-    theirs = [table[table["train_len"] == PUBLISHED_AT] for table in tables]
-    points = pd.concat([ours[0], theirs[0], ours[1], theirs[1]], ignore_index=True)
-    sliding = points[points["protocol"] != PIECES]
+    moved = overlay.ours(rows, SLIDING, overlay.with_own(SCHEMES, rows))
+    cut = overlay.ours(rows, PIECES, ["alibi"])
+    tables = [overlay.theirs(published, "press2022alibi", table) for table in ("13-15", "5")]
+    moved_there, cut_there = (table[table["train_len"] == PUBLISHED_AT] for table in tables)
+    cut_there = cut_there[cut_there["scheme"] == "alibi"]
+    sliding = overlay.over_start(pd.concat([moved, moved_there], ignore_index=True))
+    pieces = overlay.over_start(pd.concat([cut, cut_there], ignore_index=True))
+    points = pd.concat([sliding, pieces], ignore_index=True)
     alibi, looks = sliding[sliding["scheme"] == "alibi"], looks_of(sliding["scheme"])
-    with style():
-        drawn, ((left, right),) = new_figure(7.2, 3.1, 1, 2)
-        overlay.curves(left, sliding, looks)
-        overlay.curves(right, alibi, looks)
-        overlay.curves(right, points[points["protocol"] == PIECES], looks, color=GREY)
-        overlay.log_limits(left, sliding)
-        overlay.log_limits(right, points[points["scheme"] == "alibi"])
-        for axes in (left, right):
-            overlay.multiples_axis(axes, 1, points["x"].max())
-            axes.set_xlabel("evaluation length / training length")
-            axes.set_ylabel("perplexity / that at training length")
-        mine = int(ours[0]["train_len"].iloc[0])
-        left.set_title(f"moved by one; trained on {mine:,} tokens (published: {PUBLISHED_AT:,})")
-        right.set_title("ALiBi: moved by one, and in pieces (grey)")
-        overlay.key(drawn, "published, 1 run", overlay.band_over(points))
-        lasts = [part[part["source"] == overlay.OURS].sort_values("x").iloc[-1][["x", "value"]] for part in (alibi, ours[1])]
-        colours = {"moved by one": LOOKS["alibi"]["color"], "in pieces": GREY}
-        two = [overlay.end(right, *told, *last) for told, last in zip(colours.items(), lasts, strict=True)]
-        name_ends([(left, overlay.ends(left, sliding, looks)), (right, two)])
+    drawn, ((left, right),) = new_figure(7.2, 3.1, 1, 2)
+    overlay.curves(left, sliding, looks)
+    overlay.curves(right, alibi, looks)
+    overlay.curves(right, pieces, looks, color=GREY)
+    overlay.log_limits(left, sliding)
+    overlay.log_limits(right, points[points["scheme"] == "alibi"])
+    for axes in (left, right):
+        overlay.multiples_axis(axes, 1, points["x"].max())
+        axes.set_xlabel("evaluation length / training length")
+        axes.set_ylabel("perplexity / that at training length")
+    left.set_title(f"moved by one; trained on {rows['train_len'].iloc[0]:,} tokens (published: {PUBLISHED_AT:,})")
+    right.set_title("ALiBi: moved by one, and in pieces (grey)")
+    overlay.key(drawn, points)
+    lasts = [part[part["source"] == overlay.OURS].sort_values("x").iloc[-1][["x", "value"]] for part in (alibi, pieces)]
+    colours = {"moved by one": LOOKS["alibi"]["color"], "in pieces": GREY}
+    two = [overlay.end(right, *told, *last) for told, last in zip(colours.items(), lasts, strict=True)]
+    name_ends([(left, overlay.ends(left, sliding, looks)), (right, two)])
     return drawn, points

@@ -10,14 +10,17 @@ of the ratio within a round, bars span the rounds; what was measured once has no
 make bench-all
 """
 
+from collections.abc import Iterator
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.papers import PRESS2022
 from experiments.papers.overlay import OURS, key, ratio_ticks
+from experiments.speed.timings import where
 from extrap.report.curves import DASHES
-from extrap.report.drawing import new_figure, style
+from extrap.report.drawing import new_figure
 from extrap.report.looks import LOOKS
 from extrap.results.rows import rounded
 
@@ -38,49 +41,46 @@ POINTS = ["source", "panel", "scheme", "over", "n", "value", "low", "high"]
 def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """A panel a quantity, a line a scheme."""
     points = rounded(pd.DataFrame([*our_points(rows), *their_points(published)], columns=POINTS))
-    with style():
-        drawn, (axes,) = new_figure(7.2, 2.3, 1, len(PANELS), sharey=True)
-        for one, (panel, (_, _, more)) in zip(axes, PANELS.items(), strict=True):
-            shown = points[points["panel"] == panel]
-            draw(one, shown)
-            one.set_title(panel if OURS in set(shown["source"]) else f"{panel} (ours not measured)")
-            others = set(shown.loc[shown["source"] == OURS, "over"]) - {"sinusoidal"}
-            over = "".join(f", ours over {base}" for base in others)
-            one.set_xlabel(f"over sinusoidal{over}\n({'more' if more else 'less'} is better)")
-        axes[0].set_yticks(range(len(SCHEMES)), SCHEMES)
-        axes[0].set_ylim(len(SCHEMES) - 0.5, -0.5)
-        key(drawn, "published: trained on 1,024, and from 512 to 3,072")
+    drawn, (all_axes,) = new_figure(7.2, 2.3, 1, len(PANELS), sharey=True)
+    for axes, (panel, (_, _, more)) in zip(all_axes, PANELS.items(), strict=True):
+        shown = points[points["panel"] == panel]
+        draw(axes, shown)
+        mine = shown[shown["source"] == OURS]
+        axes.set_title(f"{panel} (ours not measured)" if mine.empty else panel)
+        over = "".join(f", ours over {base}" for base in {*mine["over"]} - {"sinusoidal"})
+        axes.set_xlabel(f"over sinusoidal{over}\n({'more' if more else 'less'} is better)")
+    all_axes[0].set_yticks(range(len(SCHEMES)), SCHEMES)
+    all_axes[0].set_ylim(len(SCHEMES) - 0.5, -0.5)
+    key(drawn, points, published="published: trained on 1,024, and from 512 to 3,072")
     return drawn, points
 
 
-def our_points(rows: pd.DataFrame) -> list[tuple[object, ...]]:
-    """Speeds and memory of the causal encoder, the shortest input, over the first of BASES that was measured."""
-    rows = rows[(rows["name"] == "extrap") & (rows["objective"] == "causal") & (rows["machine"] == rows["machine"].iloc[0])]
-    points: list[tuple[object, ...]] = []
+def our_points(rows: pd.DataFrame) -> Iterator[dict[str, object]]:
+    """Speeds and memory of the causal encoder, the shortest input."""
+    rows = where(rows, name="extrap", objective="causal", machine=rows["machine"].iloc[0])
     for panel, (_, case, more) in PANELS.items():
-        measured = rows[rows["case"] == case]
-        measured = measured[measured["n"] == measured["n"].min()].pivot(index="round", columns="scheme", values="value")
-        base = next((scheme for scheme in BASES if scheme in measured), None)
-        for scheme in (s for s in SCHEMES if base and s in measured):
-            cost = measured[scheme] / measured[base]  # seconds or bytes
-            ratio = (1 / cost if more else cost).dropna()
-            n = rows.loc[rows["case"] == case, "n"].min()
-            points.append((OURS, panel, scheme, base, n, ratio.median(), ratio.min(), ratio.max()))
-    return points
+        measured = where(rows, case=case)
+        n = measured["n"].min()
+        cost = where(measured, n=n).pivot(index="round", columns="scheme", values="value")  # seconds or bytes
+        yield from ratios(1 / cost if more else cost, source=OURS, panel=panel, n=n)
 
 
-def their_points(published: pd.DataFrame) -> list[tuple[object, ...]]:
-    table = published[(published["source"] == "press2022alibi") & (published["table"] == "1")]
-    points: list[tuple[object, ...]] = []
+def their_points(published: pd.DataFrame) -> Iterator[dict[str, object]]:
+    table = where(published, source="press2022alibi", table="1")
     for panel, (metric, _, _) in PANELS.items():
-        values = table[table["metric"] == metric].pivot(index="train_len", columns="scheme", values="value")
-        ratios = values.div(values["sinusoidal"], axis=0)
-        for scheme in SCHEMES:
-            ratio = ratios[scheme]
-            points.append(
-                ("press2022alibi, table 1", panel, scheme, "sinusoidal", 1024, ratio[1024.0], ratio.min(), ratio.max())
-            )
-    return points
+        values = where(table, metric=metric).pivot(index="train_len", columns="scheme", values="value")
+        for point in ratios(values, source="press2022alibi, table 1", panel=panel, n=1024):
+            yield point | {"value": (values[point["scheme"]] / values["sinusoidal"])[1024]}
+
+
+def ratios(values: pd.DataFrame, **told: object) -> Iterator[dict[str, object]]:
+    """Each scheme over the first of BASES that was measured, within a round or length: their median and range."""
+    base = next((scheme for scheme in BASES if scheme in values), None)
+    for scheme in SCHEMES:
+        if base and scheme in values:
+            ratio = values[scheme] / values[base]
+            told |= {"scheme": scheme, "over": base}
+            yield told | {"value": ratio.median(), "low": ratio.min(), "high": ratio.max()}
 
 
 def draw(axes: Axes, points: pd.DataFrame) -> None:

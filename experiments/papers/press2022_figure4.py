@@ -11,17 +11,16 @@ length; models of one seed are paired.
 make paper FIGURE=press2022_figure4
 """
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.papers import PRESS2022, overlay
-from extrap.report.drawing import new_figure, style
-from extrap.report.looks import looks_of
-from extrap.stats.perplexity import over_seeds, perplexity, refuse_other_targets
+from experiments.papers import PRESS2022
+from experiments.papers.overlay import CURVE, MEASURED, averaged, beside, draw_panels, ours, over, theirs
+from extrap.stats.perplexity import refuse_other_targets
 
 NEEDS = ("causal_32/rows.csv", "causal_64/rows.csv", "causal/rows.csv", "causal_256/rows.csv")
-HOLDS = {"protocol": ("nonoverlap",), "scheme": ("alibi", "sinusoidal")}
+SCHEMES = ("alibi", "sinusoidal")
+HOLDS = {"protocol": ("nonoverlap",), "scheme": SCHEMES}
 PAPER = PRESS2022 | {"training length": "64, 128, 256, 512", "seeds": "1"}
 PANEL = "alibi_train_len"
 
@@ -31,49 +30,29 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
 
     Raises UserError if the experiments scored different text.
     """
-    rows = rows[(rows["protocol"] == "nonoverlap") & rows["scheme"].isin(["alibi", "sinusoidal"])]
     models = rows["scheme"] + " trained on " + rows["train_len"].astype(str)
+    rows = rows[(rows["protocol"] == "nonoverlap") & rows["scheme"].isin(SCHEMES)]
     refuse_other_targets(rows.assign(scheme=models, train_len=0))  # they are compared across training lengths
-    line = ["protocol", "scheme", "extension", "train_len", "eval_len", "seed"]
-    by_seed = perplexity(rows[rows["extension"] == "none"], line)
-    ours = summarised(over_sinusoidal(by_seed), overlay.OURS)
-    table = overlay.published_ppl(published, "press2022alibi", "5")
-    by_run = table.assign(log_ppl=np.log(table["value"]), seed=0)
-    theirs = summarised(over_sinusoidal(by_run), table["source"].iloc[0])
-    pairs = overlay.pair_lengths(ours, theirs)
-    points = pd.concat([ours, theirs[theirs[PANEL].isin([other for _, other in pairs])]], ignore_index=True)
-    looks = looks_of(points["scheme"])
-    with style():
-        drawn, (all_axes,) = new_figure(7.2, 3.1, 1, len(pairs), sharey=True)
-        for axes, (mine, other) in zip(all_axes, pairs, strict=True):
-            shown = points[points[PANEL] == points["source"].eq(overlay.OURS).map({True: mine, False: other})]
-            overlay.curves(axes, shown, looks)
-            overlay.multiples_axis(axes, 1, shown["x"].max())
-            longest = int(np.log2(shown["x"].max()))
-            axes.set_xticks([2.0**k for k in range(0, longest + 1, 2)], [f"{2**k}" for k in range(0, longest + 1, 2)])
-            axes.set_title(f"ALiBi trained on {mine:,}\ntokens (published: {other:,})")
-            axes.set_xlabel("length / training length")
-        overlay.log_limits(all_axes[0], points)
-        all_axes[0].set_ylabel("perplexity / that of sinusoidal at L")
-        overlay.key(drawn, "published, 1 run", overlay.band_over(points), ("alibi", "sinusoidal"))
+    lines = pd.concat([ours(rows, "nonoverlap", SCHEMES), theirs(published, "press2022alibi", "5")], ignore_index=True)
+    points = over_sinusoidal(lines)
+    panels = beside(points, PANEL)
+    points = points.loc[sorted(i for _, _, shown in panels for i in shown.index)]
+    titled = [(f"ALiBi trained on {mine:,}\ntokens (published: {other:,})", shown) for mine, other, shown in panels]
+    labels = "length / training length", "perplexity / that of sinusoidal at L"
+    drawn = draw_panels(points, titled, *labels, SCHEMES)
+    for axes in drawn.axes:  # they are narrow
+        axes.set_xticks(ticks := axes.get_xticks()[::2], [f"{tick:g}" for tick in ticks])
     return drawn, points
 
 
-def over_sinusoidal(by_seed: pd.DataFrame) -> pd.DataFrame:
-    """log_ratio to sinusoidal positions trained on the panel's length: ALiBi of that training length, sinusoidal of any."""
-    at_home = by_seed[(by_seed["scheme"] == "sinusoidal") & (by_seed["train_len"] == by_seed["eval_len"])]
-    alibi = by_seed[(by_seed["scheme"] == "alibi") & (by_seed["eval_len"] >= by_seed["train_len"])]
+def over_sinusoidal(lines: pd.DataFrame) -> pd.DataFrame:
+    """Over sinusoidal positions trained on the panel's length: ALiBi of that training length, sinusoidal of any."""
+    at_home = lines[(lines["scheme"] == "sinusoidal") & (lines["train_len"] == lines["eval_len"])]
+    alibi = lines[(lines["scheme"] == "alibi") & (lines["eval_len"] >= lines["train_len"])]
     found = []
-    for length, base in at_home.groupby("train_len"):
-        start = base.set_index("seed")["log_ppl"]
+    for (_, length), base in at_home.groupby(["source", "train_len"], sort=False):
         shown = pd.concat([alibi[alibi["train_len"] == length], at_home[at_home["eval_len"] >= length]])
-        shown = shown.assign(log_ratio=shown["log_ppl"] - shown["seed"].map(start), x=shown["eval_len"] / length)
-        found.append(shown.assign(**{PANEL: length}))
-    return pd.concat(found, ignore_index=True)
-
-
-def summarised(by_seed: pd.DataFrame, source: str) -> pd.DataFrame:
-    groups = by_seed.groupby([PANEL, "protocol", "scheme", "extension", "train_len", "eval_len", "x"])
-    points = overlay.by_group(over_seeds(groups["log_ratio"]).exp(), source)
+        found.append(over(shown, base).assign(x=shown["eval_len"] / length, **{PANEL: length}))
+    points = averaged(pd.concat(found), [PANEL, "source", *MEASURED, "x"])
     itself = (points["scheme"] == "sinusoidal") & (points["x"] == 1)  # whose ratio is known without an interval
-    return points.assign(**{bound: points[bound].mask(itself, 1.0) for bound in ("low", "high")})[[PANEL, *overlay.CURVE]]
+    return points.assign(**{bound: points[bound].mask(itself, 1.0) for bound in ("low", "high")})[[PANEL, *CURVE]]

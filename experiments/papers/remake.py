@@ -10,21 +10,22 @@ import inspect
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Protocol, cast
+from types import ModuleType
 
 import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
 from experiments import papers
+from experiments.claims.evidence import Missing
 from experiments.claims.published import load_published
-from experiments.papers.overlay import OURS
+from experiments.papers.overlay import OURS, trained
 from experiments.speed.timings import load_timings
 from extrap.errors import UserError, nearest
 from extrap.files import as_path, write_atomic
-from extrap.report.drawing import save_figure
+from extrap.report.drawing import save_figure, style
 from extrap.report.typesetting import model_size
 from extrap.results.provenance import parameters
 from extrap.results.rows import load_one_setting, load_training
@@ -38,25 +39,13 @@ LOADERS: dict[str, Callable[[Path], pd.DataFrame]] = {
 SCALES = ("", "_gpu")  # an experiment of this name has a larger sibling of that name, and a figure of its own
 
 
-class PaperFigure(Protocol):
-    """A module of experiments/papers."""
-
-    __name__: str
-    NEEDS: tuple[str, ...]  # tables below results/, all of one kind
-    HOLDS: dict[str, tuple[str, ...]]  # by column, what each of them must hold at least
-    PAPER: dict[str, str]  # what the paper trained on
-
-    def figure(self, rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]: ...
-
-
-def paper_figures() -> dict[str, PaperFigure]:
+def paper_figures() -> dict[str, ModuleType]:
     """Every figure by its name."""
-    found = (module.name for module in pkgutil.iter_modules(papers.__path__))
-    names = sorted(name for name in found if re.match(r"[a-z]+\d{4}_", name))  # an author and a year
-    return {name: cast(PaperFigure, importlib.import_module(f"{papers.__name__}.{name}")) for name in names}
+    names = sorted(module.name for module in pkgutil.iter_modules(papers.__path__))
+    return {name: importlib.import_module(f"{papers.__name__}.{name}") for name in names if re.match(r"[a-z]+\d{4}_", name)}
 
 
-def chosen(name: str | None) -> dict[str, PaperFigure]:
+def chosen(name: str | None) -> dict[str, ModuleType]:
     """The figure of this name, or all. Raises UserError."""
     found = paper_figures()
     if name and name not in found:
@@ -64,15 +53,15 @@ def chosen(name: str | None) -> dict[str, PaperFigure]:
     return {name: found[name]} if name else found
 
 
+def needed(one: ModuleType, scale: str) -> list[Path]:
+    """The tables below results/."""
+    return [Path(f"{need.parent}{scale}", need.name) for need in map(Path, one.NEEDS)]
+
+
 def needed_experiments(name: str | None, scale: str) -> list[str]:
     """The experiments to run, each once; measurements of speed are none."""
-    needs = [need for one in chosen(name).values() for need in one.NEEDS if not need.endswith("timings.csv")]
-    return list(dict.fromkeys(scaled(need, scale).partition("/")[0] for need in needs))
-
-
-def scaled(need: str, scale: str) -> str:
-    experiment, _, table = need.partition("/")
-    return f"{experiment}{scale}/{table}"
+    needs = [need for one in chosen(name).values() for need in needed(one, scale)]
+    return list(dict.fromkeys(str(need.parent) for need in needs if need.name != "timings.csv"))
 
 
 def draw_papers(results: Path, name: str | None = None) -> Iterator[str]:
@@ -80,37 +69,39 @@ def draw_papers(results: Path, name: str | None = None) -> Iterator[str]:
     published = load_published()
     for figure_name, one in chosen(name).items():
         for scale in SCALES:
-            needs = [scaled(need, scale) for need in one.NEEDS]
-            if missing := next((told for need in needs if (told := lack(results, need, one.HOLDS))), None):
+            try:
+                tables = {need.parent.name: load(results / need, one.HOLDS) for need in needed(one, scale)}
+            except Missing as missing:
                 if not scale:
                     yield f"not drawn yet: {figure_name}: {missing}"
                 continue
             path = results / "papers" / f"{figure_name}{scale}"
             path.parent.mkdir(exist_ok=True)
-            tables = {need.partition("/")[0]: load(results / need) for need in needs}
-            figure, points = one.figure(pd.concat(tables.values(), ignore_index=True), published)
+            figure, points = draw(one, tables.values(), published)
             facts = {experiment: facts_of(results / experiment, rows) for experiment, rows in tables.items()}
             written = save_figure(figure, points, path)
-            write_atomic(path.with_suffix(".md"), caption(one, path.name, facts, points))
+            write_atomic(path.with_suffix(".md"), caption(one, scale, facts, points))
             yield from map(str, [*written, path.with_suffix(".md")])
 
 
-def load(path: Path) -> pd.DataFrame:
-    return LOADERS[path.name](path)
+def draw(one: ModuleType, tables: Iterable[pd.DataFrame], published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """A figure and the points that it shows."""
+    with style():
+        figure, points = one.figure(pd.concat(tables, ignore_index=True), published)
+    return figure, points
 
 
-def lack(results: Path, need: str, holds: dict[str, tuple[str, ...]]) -> str | None:
-    """What is missing and the command that makes it, or None."""
-    path, experiment = results / need, need.partition("/")[0]
-    command = "make bench-all" if path.name == "timings.csv" else f"make sweep EXPERIMENT={experiment}"
+def load(path: Path, holds: dict[str, tuple[str, ...]]) -> pd.DataFrame:
+    """A table. Raises Missing with the command that makes it, where it is not there or does not hold all of these."""
+    command = "make bench-all" if path.name == "timings.csv" else f"make sweep EXPERIMENT={path.parent.name}"
     for file in (path, path.with_name("provenance.yaml")):
         if not file.exists():
-            return f"{file} does not exist; `{command}` writes it"
-    rows = load(path)
+            raise Missing(f"{file} does not exist; `{command}` writes it")
+    rows = LOADERS[path.name](path)
     for column, wanted in holds.items():
         if absent := [value for value in wanted if value not in set(rows[column])]:
-            return f"{path} holds no {column} {', '.join(absent)}; `{command}` makes it"
-    return None
+            raise Missing(f"{path} holds no {column} {', '.join(absent)}; `{command}` makes it")
+    return rows
 
 
 def facts_of(folder: Path, rows: pd.DataFrame) -> dict[str, str]:
@@ -126,7 +117,6 @@ def facts_of(folder: Path, rows: pd.DataFrame) -> dict[str, str]:
         }
     config = told["config"]
     model, train, evaluation, data = (config[part] for part in ("model", "train", "eval", "data"))
-    trained = rows[rows["kind"] == "scheme"] if "kind" in rows else rows  # of training.csv all are
     tokens = train["max_steps"] * train["batch_size"] * train["train_len"]
     sizes = {*parameters(told).values()}
     size = f", {data['train_bytes'] / 1e6:.1f} million bytes" if "train_bytes" in data else ""
@@ -137,24 +127,22 @@ def facts_of(folder: Path, rows: pd.DataFrame) -> dict[str, str]:
         + (f", {model_size(sizes)}" if sizes else ""),
         "training": f"{tokens:,} tokens: {train['max_steps']:,} steps of {train['batch_size']} x {train['train_len']:,}",
         "training length": f"{train['train_len']:,}",
-        "seeds": str(trained["seed"].nunique()),
+        "seeds": str(trained(rows)["seed"].nunique()),
         "scored": f"{evaluation['n_segments']} held-out segments of {max(evaluation['lengths']):,} tokens",
     }
 
 
-def caption(one: PaperFigure, name: str, facts: dict[str, dict[str, str]], points: pd.DataFrame) -> str:
+def caption(one: ModuleType, scale: str, facts: dict[str, dict[str, str]], points: pd.DataFrame) -> str:
     """Markdown: the figure, the docstring of its module without the command, and what differs."""
+    name = one.__name__.rpartition(".")[2] + scale
     title, *paragraphs, command = (inspect.getdoc(one) or "").split("\n\n")
     lines = dict.fromkeys(fact for told in (*facts.values(), one.PAPER) for fact in told)
     columns = {"the paper": one.PAPER, **{f"ours: {experiment}": told for experiment, told in facts.items()}}
-    table = pd.DataFrame(
-        {head: [told.get(fact, "–") for fact in lines] for head, told in columns.items()}, index=list(lines)
-    )
+    table = pd.DataFrame(columns, index=list(lines)).fillna("–")
     counts = points["source"].value_counts()
     published = ", ".join(f"{n} of {source}" for source, n in counts.drop(OURS, errors="ignore").items()) or "none"
     drawn = f"Drawn: {counts.get(OURS, 0)} numbers of ours; published: {published}. All of them: [{name}.csv]({name}.csv)."
-    scale = next(scale for scale in reversed(SCALES) if name.endswith(scale))
-    again = f"    {command}{scale.replace('_', ' SCALE=')}"
+    again = f"    {command}" + scale.replace("_", " SCALE=")
     parts = [f"# {title.rstrip('.')}", f"![{title}]({name}.png)", *paragraphs, table.to_markdown(), drawn, again]
     return "\n\n".join(parts) + "\n"
 

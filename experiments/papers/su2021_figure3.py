@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.papers.overlay import OURS, band_over, by_group, key, with_own
-from extrap.report.drawing import new_figure, style
+from experiments.papers.overlay import OURS, by_group, key, with_own
+from extrap.report.curves import band
+from extrap.report.drawing import new_figure
 from extrap.report.looks import looks_of
 from extrap.stats.perplexity import over_seeds
 
@@ -35,36 +36,31 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
     """A panel a source of text. `published` is not used: the paper prints no numbers."""
     schemes = with_own(SCHEMES, rows)
     points, looks = by_step(rows[rows["scheme"].isin(schemes)]), looks_of(schemes)
-    with style():
-        panels = list(points.groupby("experiment", sort=False))
-        drawn, (all_axes,) = new_figure(7.2, 3.0, 1, len(panels), sharey=True)
-        for axes, (_, shown) in zip(all_axes, panels, strict=True):
-            for scheme, line in shown.groupby("scheme"):
-                look = looks[str(scheme)] | {"markevery": 4}
-                axes.plot(line["step"], line["loss"], **look)
-                axes.fill_between(line["step"], line["low"], line["high"], color=look["color"], alpha=0.2, linewidth=0)
-            axes.set_xlim(0, shown["step"].max())
-            axes.xaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:,.0f}"))
-            axes.set_title(f"masked LM on {shown['data'].iloc[0]}")
-            axes.set_xlabel(f"training step of {shown['tokens_a_step'].iloc[0]:,} tokens")
-            axes.grid(axis="y")
-        all_axes[0].set_ylabel("loss, nats per masked token")
-        low, high = points["loss"].min(), points["loss"].max()
-        all_axes[0].set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-        key(drawn, None, band_over(points), schemes)
+    panels = [shown for _, shown in points.groupby("experiment", sort=False)]
+    drawn, (all_axes,) = new_figure(7.2, 3.0, 1, len(panels), sharey=True)
+    for axes, shown in zip(all_axes, panels, strict=True):
+        for scheme, line in shown.groupby("scheme"):
+            band(axes, line["step"], line["loss"], line["low"], line["high"], looks[str(scheme)] | {"markevery": 4})
+        axes.set_xlim(0, shown["step"].max())
+        axes.xaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:,.0f}"))
+        axes.set_title(f"masked LM on {shown['data'].iloc[0]}")
+        axes.set_xlabel(f"training step of {shown['tokens_a_step'].iloc[0]:,} tokens")
+        axes.grid(axis="y")
+    all_axes[0].set_ylabel("loss, nats per masked token")
+    low, high = points["loss"].min(), points["loss"].max()
+    all_axes[0].set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+    key(drawn, points, schemes)
     return drawn, points
 
 
 def by_step(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean loss of each of PARTS equal parts of the training, mean over seeds with its t interval; `step` ends the part."""
     last = rows.groupby("experiment")["step"].transform("max")
-    rows = rows.assign(part=np.ceil(rows["step"] * PARTS / last).clip(lower=1), last=last)
+    rows = rows.assign(source=OURS, part=np.ceil(rows["step"] * PARTS / last).clip(lower=1))
     rows = rows.assign(tokens_a_step=rows["tokens"] // rows["step"].clip(lower=1))
-    line = ["experiment", "data", "scheme", "part"]
-    by_seed = rows.groupby([*line, "seed"], sort=False).agg(
-        loss=("loss", "mean"), step=("step", "max"), tokens_a_step=("tokens_a_step", "max")
-    )
+    line = ["source", "experiment", "data", "scheme", "part"]
+    by_seed = rows.groupby([*line, "seed"], sort=False).agg({"loss": "mean", "step": "max", "tokens_a_step": "max"})
     groups = by_seed.groupby(line, sort=False)
-    points = by_group(over_seeds(groups["loss"]), OURS).rename(columns={"value": "loss"})
+    points = by_group(over_seeds(groups["loss"])).rename(columns={"value": "loss"})
     points = points.join(groups[["step", "tokens_a_step"]].max(), on=line)
-    return points[["source", *line[:-1], "step", "tokens_a_step", "n_seeds", "loss", "low", "high"]]
+    return points[[*line[:-1], "step", "tokens_a_step", "n_seeds", "loss", "low", "high"]]
