@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import wrap
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -76,7 +77,7 @@ def gather_best(results: Path, name: str, option: str, table: str = "") -> None:
     command = f"python -m experiments.report gather {name} --best {option}"
     rows, missing = load_rows(results / name / "rows.csv"), load_missing(results / name / "missing.csv")
     best = best_over(rows, missing, load_training(results / name / "training.csv"), option)
-    made_by = yaml.safe_dump(told | {"command": command, "chosen_from": told["command"]}, sort_keys=False, width=125)
+    made_by = told | {"command": command, "chosen_from": told["command"]}
     folder = results / f"{name}+best-{option.rpartition('.')[2]}"
     write_whole(folder, best.rows, best.missing, best.training, made_by, table, best.choice)
 
@@ -86,7 +87,7 @@ def write_whole(
     rows: pd.DataFrame,
     missing: pd.DataFrame,
     training: pd.DataFrame,
-    made_by: str,
+    made_by: dict[str, Any],
     table: str,
     choice: pd.DataFrame | None = None,
 ) -> None:
@@ -95,7 +96,7 @@ def write_whole(
         save_rows(draft / "rows.csv", rows)
         save_table(draft / "missing.csv", missing)
         save_rows(draft / "training.csv", training)
-        write_atomic(draft / "provenance.yaml", made_by)
+        write_atomic(draft / "provenance.yaml", yaml.safe_dump(made_by, sort_keys=False, width=125))
         if choice is not None:
             save_table(draft / "choice.csv", choice)
         found = replace(_load(draft), training=training)

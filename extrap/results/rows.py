@@ -1,6 +1,5 @@
 """Rows on disk: what the runs have written, checked and brought together. Imports no torch."""
 
-import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,9 +46,7 @@ def collect(runs: Path) -> pd.DataFrame:
 
 def collect_missing(runs: Path) -> pd.DataFrame:
     """What the runs below results/runs/<experiment> have no rows of, and why."""
-    tables = [load_missing(folder.missing) for folder in finished(runs)]
-    tables = [table for table in tables if len(table)]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=MISSING)
+    return stacked([pd.DataFrame(columns=MISSING), *(load_missing(folder.missing) for folder in finished(runs))])
 
 
 def load_missing(path: Path) -> pd.DataFrame:
@@ -65,7 +62,12 @@ def collect_training(runs: Path) -> pd.DataFrame:
             run = load_rows(folder.rows).loc[:0, TRAINING[:-3]]
             losses = _table(folder.log, TRAINING[-3:], ["step", "tokens"], ["loss"])
             tables.append(run.merge(losses, how="cross"))
-    return pd.concat(tables[1:] or tables, ignore_index=True)
+    return stacked(tables)
+
+
+def stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables of the same columns, one below the other; empty ones would change the types of columns."""
+    return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
 
 
 def load_training(path: Path) -> pd.DataFrame:
@@ -163,16 +165,5 @@ def as_csv(table: pd.DataFrame, float_format: str | None = None) -> str:
     """The table as CSV, without the column of settings where nothing varies."""
     if {*GROUP} <= {*table} and not table["setting"].any():
         table = table.drop(columns="setting")
-    buffer = _Lines()
-    table.to_csv(buffer, index=False, lineterminator="\r\n", float_format=float_format)
-    return buffer.getvalue()
-
-
-class _Lines(io.StringIO):
-    """Rows as CSV writes them, one a call, with "\\n" at their ends.
-
-    A carriage return within a name would end a row too, unless quoted; Python before 3.13 quotes what rows end in.
-    """
-
-    def write(self, row: str) -> int:
-        return super().write(row.removesuffix("\r\n") + "\n")
+    # of which each row ends in "\r\n": what rows end in is quoted, and a carriage return within a name would end a row, too
+    return str(table.to_csv(index=False, lineterminator="\r\n", float_format=float_format)).replace("\r\n", "\n")
