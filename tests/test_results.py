@@ -216,18 +216,13 @@ def copied_run(results: Path) -> None:
     score(copy, load_rows(rows / "eval.csv").assign(run=copy.name))
 
 
-def test_collect_refuses_the_same_rows_twice(tmp_path):
-    copied_run(tmp_path)
-    assert "twice" in refusal(collect, tmp_path / "runs" / "made")
-
-
 def test_a_report_that_is_refused_leaves_the_last_one_as_it_was(tmp_path):
     copied_run(tmp_path)
-    rows = tmp_path / "made" / "rows.csv"
-    rows.parent.mkdir()
-    rows.write_text("of the last good report")
+    table = tmp_path / "made" / "table.md"
+    table.parent.mkdir()
+    table.write_text("of the last good report")
     assert "twice" in refusal(gather, tmp_path, "made", "a test")
-    assert rows.read_text() == "of the last good report"
+    assert [path.read_text() for path in table.parent.iterdir()] == ["of the last good report"]
 
 
 @pytest.mark.parametrize(("before", "after"), [("made/rope-seed0", "made/old-seed0"), ("made", "other")])

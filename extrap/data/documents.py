@@ -12,6 +12,7 @@ from extrap.data.overlap import PIECE, verbatim
 from extrap.errors import UserError
 
 VOCAB_SIZE = 256
+JOIN = "data=text data.join=true makes one of all"
 LONG = 1024  # bytes scored of a document; a shorter piece may be a licence's or a table's that many documents share
 NOTABLE = 0.01  # shares below are recorded, and not told
 
@@ -25,7 +26,6 @@ class Documents:
 
     name: str
     vocab_size = VOCAB_SIZE
-    or_join = ""  # what else helps where documents are short
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Documents:
                 f"{len(self._train_lengths):,} documents, the longest has {self._train_lengths.max():,} bytes) lies in "
                 f"documents shorter than a training sequence of {train_len:,} bytes, which cannot be trained on; expected "
                 f"one that is long enough, and {self.min_usable_share:.0%} of the text in such: lower train.train_len or "
-                f"give longer documents{self.or_join}"
+                f"give longer documents ({JOIN})"
             )
         found = sum(len(text) // seg_len for text in self.valid.values())
         if found < n_segments:
@@ -63,7 +63,7 @@ class Documents:
             raise UserError(
                 f"data={self.name}: the {len(self.valid)} held-out documents (longest {longest:,} bytes) hold {found} "
                 f"segments of {seg_len:,} bytes, expected {n_segments}: lower max(eval.lengths) or eval.n_segments, "
-                f"or give more or longer documents{self.or_join}"
+                f"or give more or longer documents ({JOIN})"
             )
 
     def _usable(self, train_len: int) -> np.ndarray:

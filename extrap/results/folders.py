@@ -74,17 +74,14 @@ class RunFolder:
             write_atomic(self.config, yaml.safe_dump(config, sort_keys=False))
 
     def refuse_other_config(self, config: dict[str, Any]) -> None:
-        elsewhere = f"move it out of {self.path.parent}"
-        if not self.config.exists():
-            made = [path for path in (self.checkpoint, self.weights, self.rows, self.divergence) if path.exists()]
-            if made:
-                raise UserError(f"{self.path} holds {made[0].name} and no config.yaml that says of what; {elsewhere}")
-        elif changes := differences(self.load_config(), config):
+        if not any(path.exists() for path in (self.config, self.checkpoint, self.weights, self.rows, self.divergence)):
+            return
+        if changes := differences(self.load_config(), config):
             other = [change for change in changes if not change.startswith(("code:", "scheme_code:"))]
             what = "with another config" if other else "of another version of the program"
             raise UserError(
                 f"{self.path} holds a run {what}: {'; '.join(other or changes)} (found there -> asked for now). "
-                f"Choose another name=..., or {elsewhere}"
+                f"Choose another name=..., or move it out of {self.path.parent}"
             )
 
     def load_config(self) -> dict[str, Any]:
@@ -95,9 +92,7 @@ class RunFolder:
     def load_meta(self) -> dict[str, Any]:
         """Raises UserError where it is damaged or gone."""
         mend = "remove the eval.csv beside it, and its run is scored again"
-        return load_checked(
-            self.meta, json.loads, lambda meta: meta["seconds"]["train"] + meta["seconds"]["evaluate"] + 0, mend
-        )
+        return load_checked(self.meta, json.loads, lambda meta: sum(map(meta["seconds"].get, ("train", "evaluate"))), mend)
 
     def finish(self, tables: dict[Path, str]) -> None:
         """Writes the tables of a run that is over, the last of which says so, and removes those of an earlier end."""
