@@ -160,5 +160,5 @@ def as_csv(table: pd.DataFrame, float_format: str | None = None) -> str:
     """The table as CSV, without the column of settings where nothing varies."""
     if {*GROUP} <= {*table} and not table["setting"].any():
         table = table.drop(columns="setting")
-    end = "\r\n\0"  # a name with a sign of it is quoted, with a carriage return too; NUL, which no name holds, makes it unique
+    end = "\r\n\0"  # signs of it are quoted within names, a carriage return too; with NUL, which no name holds, it is unique
     return str(table.to_csv(index=False, lineterminator=end, float_format=float_format)).replace(end, "\n")
