@@ -47,6 +47,7 @@ class Documents:
         self._train_starts = np.cumsum(self._train_lengths) - self._train_lengths
 
     def check(self, train_len: int, seg_len: int, n_segments: int) -> None:
+        """Raises UserError, with the numbers, where training sequences or held-out segments of these sizes cannot be had."""
         usable = self._usable(train_len)
         share = usable.sum() / self._train_lengths.sum()
         if not len(usable) or share < self.min_usable_share:
@@ -116,7 +117,8 @@ class Documents:
         return HeldOut(np.stack(tokens).astype(np.int64), documents, segments)
 
     def usage(self, train_len: int, seg_len: int, n_segments: int) -> dict[str, Any]:
-        """Raises UserError where more of what is scored was trained on than `max_verbatim_share` of it."""
+        """Raises UserError as `check` does, and where more of what is scored was trained on than `max_verbatim_share`."""
+        self.check(train_len, seg_len, n_segments)
         held_out = self.held_out(seg_len, n_segments)
         copied, scored = self._copied(held_out)
         usable = self._usable(train_len)

@@ -27,9 +27,6 @@ class Markov:
             raise UserError(f"data.alpha: expected a positive concentration, found {alpha}")
         self.vocab_size, self.alpha = vocab_size, alpha
 
-    def check(self, train_len: int, seg_len: int, n_segments: int) -> None:
-        """Nothing to refuse: documents are as many and as long as asked for."""
-
     def batch(self, rng: np.random.Generator, batch_size: int, length: int) -> np.ndarray:
         rows = rng.dirichlet(np.full(self.vocab_size, self.alpha), size=(batch_size, self.vocab_size))
         upper = rows.cumsum(axis=-1)  # (B, V, V)
@@ -56,7 +53,7 @@ class Markov:
         return {"sha256": hashlib.sha256(settings.encode()).hexdigest(), "settings": settings}
 
     def usage(self, train_len: int, seg_len: int, n_segments: int) -> dict[str, Any]:
-        return {}  # all of it, and nothing twice
+        return {}  # documents are as many and as long as asked for
 
     def unigram_nll(self, train_len: int) -> np.ndarray:
         """log V for each: over all documents no symbol is more frequent than another."""

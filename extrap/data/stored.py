@@ -24,7 +24,6 @@ class Stored(Documents):
         if told["of"] != of:
             raise LookupError(f"{folder} holds documents of {told['of']}")
         self.name, self.described, self.used = told["name"], told["described"], told["used"]
-        self.min_usable_share = told["min_usable_share"]
         ends = np.cumsum([sum(told["train"]), *told["valid"].values()])
         stream, *valid = np.split(np.memmap(folder / TEXT, mode="r"), ends[:-1])
         self._index(stream, told["train"])
@@ -44,7 +43,6 @@ def store(source: Documents, used: dict[str, Any], folder: Path, of: dict[str, A
         "name": source.name,
         "described": source.describe(),
         "used": used,
-        "min_usable_share": source.min_usable_share,
         "train": [len(text) for text in source.train.values()],
         "valid": {name: len(text) for name, text in source.valid.items()},
     })  # fmt: skip

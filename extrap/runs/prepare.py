@@ -49,7 +49,6 @@ def prepare(config: Config, *, stored: bool = False) -> Run:
     source = source or build(config.data, "data", "extrap.data")
     if not isinstance(source, Source):
         raise UserError(f"data._target_: expected a source of tokens, found {config.data['_target_']}")
-    source.check(**sizes)
     used = source.usage(**sizes)
     held_back: HeldOut | None = None
     if config.vary:
