@@ -125,15 +125,15 @@ def test_bad_text_is_refused(tmp_path):
     binary.write_bytes(bytes(range(256)) * 20)
     folder = tmp_path / "folder"
     folder.mkdir()
-    assert f"{missing} does not exist" in text(tmp_path, missing, good)
+    assert f"{missing}: cannot be read" in text(tmp_path, missing, good)
     assert "is empty" in text(tmp_path, good, empty)
     assert "is not UTF-8" in text(tmp_path, binary, good)
     assert "holds no files" in text(tmp_path, folder, good)
     assert "in data.train too" in text(tmp_path, good, good)
-    assert "data.train: no files given" in text(tmp_path, "", good)
+    assert "data.train: no text in []" in text(tmp_path, "", good)
     short = tmp_path / "short.txt"
     short.write_text("short")
-    assert "longest training document has 5 bytes" in text(tmp_path, short, good)
+    assert "the longest has 5 bytes" in text(tmp_path, short, good)
     message = text(tmp_path, good, short)
     assert "hold 0 segments of 129 bytes, expected 8" in message
     assert "eval.n_segments" in message
@@ -144,7 +144,7 @@ def test_a_training_length_longer_than_the_documents_is_refused(tmp_path):
     good.write_text("All happy families are alike. " * 10)
     overrides = ["data=text", f"data.train=[{good}]", f"data.valid=[{ROOT / 'LICENSE'}]"]
     message = refusal(tmp_path / "results", *overrides, "train.train_len=500", "eval.lengths=[500,1000]")
-    assert "longest training document has 300 bytes" in message
+    assert "the longest has 300 bytes" in message
     assert "501" in message
 
 
@@ -184,7 +184,7 @@ def test_changed_data_under_an_old_run_are_refused(tmp_path):
 
 @pytest.mark.slow
 def test_a_report_that_would_lose_results_is_refused(tmp_path):
-    from extrap.results.provenance import RUN, refuse_to_lose
+    from extrap.results.provenance import refuse_to_lose
     from extrap.results.rows import load_rows
 
     told, rows = ((ROOT / "results" / "main" / name).read_text() for name in ("provenance.yaml", "rows.csv"))
@@ -194,8 +194,8 @@ def test_a_report_that_would_lose_results_is_refused(tmp_path):
     (results / "rows.csv").write_text(rows)
     refusals = [
         (["experiment=smoke", "name=main"], r"holds results of another config: .*train\.max_steps: 2400 -> 20"),
-        (["experiment=main", "position=rope", "train.precision=fp32"], r"would drop: alibi seed 0.*precision: .*name="),
-        (["experiment=main", "seed=0"], r"holds 12 runs .* would drop: alibi seed 1"),
+        (["experiment=main", "position=rope", "train.precision=fp32"], r"would drop: alibi-seed0.*precision: .*name="),
+        (["experiment=main", "seed=0"], r"holds 12 runs .* would drop: alibi-seed1"),
     ]
     for overrides, message in refusals:
         with pytest.raises(UserError, match=message):
@@ -203,8 +203,8 @@ def test_a_report_that_would_lose_results_is_refused(tmp_path):
     prepare_grid(compose_grid(["experiment=main", f"runtime.results_dir={tmp_path}"]))
     other_machine = yaml.safe_load(told)["config"]
     other_machine["data"]["sha256"], other_machine["train"]["precision"] = "other", "fp32"
-    planned = load_rows(results / "rows.csv")[RUN].drop_duplicates().itertuples(index=False, name=None)
-    refuse_to_lose(results, other_machine, {*planned})
+    planned = load_rows(results / "rows.csv")
+    refuse_to_lose(results, other_machine, {*zip(planned["scheme"], planned["run"], strict=True)})
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/version").exists(), reason="needs a place that nobody can write")

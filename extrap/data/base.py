@@ -27,9 +27,6 @@ class Source(Protocol):
     name: str
     vocab_size: int
 
-    def check(self, train_len: int, seg_len: int, n_segments: int) -> None:
-        """Raises UserError, with the numbers, if training or held-out segments of these sizes cannot be had."""
-
     def batch(self, rng: np.random.Generator, batch_size: int, length: int) -> np.ndarray:
         """(batch_size, length) int64, each row from a single training document."""
 
@@ -43,7 +40,10 @@ class Source(Protocol):
         """What is recorded with every result: sizes and a digest of all that was read."""
 
     def usage(self, train_len: int, seg_len: int, n_segments: int) -> dict[str, Any]:
-        """What of the data these sizes use, for the record; under `remarks` the lines to tell before training."""
+        """What of the data these sizes use, for the record; under `remarks` the lines to tell before training.
+
+        Raises UserError, with the numbers, if training sequences or held-out segments of these sizes cannot be had.
+        """
 
     def unigram_nll(self, train_len: int) -> np.ndarray:
         """(V,) nats: -log of how often each token is in what can be trained on, counted once more than it is."""

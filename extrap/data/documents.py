@@ -1,21 +1,20 @@
-"""Documents of bytes: training batches, held-out segments, and one copy in memory for all runs of a sweep."""
+"""Documents of bytes: training batches, held-out segments, what of them is used and what was trained on."""
 
-import contextlib
 import hashlib
-import io
-import json
+from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from extrap.data.base import HeldOut, Reference
-from extrap.data.usage import usage
+from extrap.data.overlap import PIECE, verbatim
 from extrap.errors import UserError
-from extrap.files import write_atomic
 
 VOCAB_SIZE = 256
+JOIN = "data=text data.join=true makes one of all"
+LONG = 1024  # bytes scored of a document; a shorter piece may be a licence's or a table's that many documents share
+NOTABLE = 0.01  # shares below are recorded, and not told
 
 
 class Documents:
@@ -27,7 +26,6 @@ class Documents:
 
     name: str
     vocab_size = VOCAB_SIZE
-    or_join = ""  # what else helps where documents are short
 
     def __init__(
         self,
@@ -49,19 +47,16 @@ class Documents:
         self._train_starts = np.cumsum(self._train_lengths) - self._train_lengths
 
     def check(self, train_len: int, seg_len: int, n_segments: int) -> None:
-        longest = int(self._train_lengths.max())
-        if longest < train_len:
-            raise UserError(
-                f"data={self.name}: the longest training document has {longest:,} bytes, a training sequence needs "
-                f"{train_len:,}: lower train.train_len or give longer documents{self.or_join}"
-            )
+        """Raises UserError, with the numbers, where training sequences or held-out segments of these sizes cannot be had."""
         usable = self._usable(train_len)
-        if (share := usable.sum() / self._train_lengths.sum()) < self.min_usable_share:
+        share = usable.sum() / self._train_lengths.sum()
+        if not len(usable) or share < self.min_usable_share:
             raise UserError(
                 f"data={self.name}: {1 - share:.1%} of the training text ({len(self._train_lengths) - len(usable):,} of "
-                f"{len(self._train_lengths):,} documents) lies in documents shorter than a training sequence of "
-                f"{train_len:,} bytes, which cannot be trained on; expected {self.min_usable_share:.0%} or more of it to be "
-                f"long enough: lower train.train_len or give longer documents{self.or_join}"
+                f"{len(self._train_lengths):,} documents, the longest has {self._train_lengths.max():,} bytes) lies in "
+                f"documents shorter than a training sequence of {train_len:,} bytes, which cannot be trained on; expected "
+                f"one that is long enough, and {self.min_usable_share:.0%} of the text in such: lower train.train_len or "
+                f"give longer documents ({JOIN})"
             )
         found = sum(len(text) // seg_len for text in self.valid.values())
         if found < n_segments:
@@ -69,7 +64,7 @@ class Documents:
             raise UserError(
                 f"data={self.name}: the {len(self.valid)} held-out documents (longest {longest:,} bytes) hold {found} "
                 f"segments of {seg_len:,} bytes, expected {n_segments}: lower max(eval.lengths) or eval.n_segments, "
-                f"or give more or longer documents{self.or_join}"
+                f"or give more or longer documents ({JOIN})"
             )
 
     def _usable(self, train_len: int) -> np.ndarray:
@@ -108,38 +103,81 @@ class Documents:
         return HeldOut(self._sequences(start, length), [f"held-back-{d}" for d in document], list(range(n)))
 
     def held_out(self, seg_len: int, n_segments: int) -> HeldOut:
-        capacity = {name: len(text) // seg_len for name, text in self.valid.items()}
-        taken = dict.fromkeys(capacity, 0)
-        left = n_segments
-        while left:  # one from each document in turn, until there are enough
-            for name, room in capacity.items():
-                if left and taken[name] < room:
-                    taken[name] += 1
-                    left -= 1
+        rooms = [min(len(text) // seg_len, n_segments) for text in self.valid.values()]
+        turns = sorted((turn, d) for d, room in enumerate(rooms) for turn in range(room))  # one of each in turn
+        counts = Counter(d for _, d in turns[:n_segments])
         tokens, documents, segments = [], [], []
-        for name, count in taken.items():
-            text = np.frombuffer(self.valid[name], dtype=np.uint8)
-            stride = len(text) // count if count else 0
-            for segment in range(count):
+        for d, (name, text) in enumerate(self.valid.items()):
+            for segment in range(counts[d]):
+                stride = len(text) // counts[d]
                 start = segment * stride + (stride - seg_len) // 2  # not the head of a file: heads are alike
-                tokens.append(text[start : start + seg_len])
+                tokens.append(np.frombuffer(text, np.uint8, seg_len, start))
                 documents.append(name)
                 segments.append(segment)
         return HeldOut(np.stack(tokens).astype(np.int64), documents, segments)
 
     def usage(self, train_len: int, seg_len: int, n_segments: int) -> dict[str, Any]:
+        """Raises UserError as `check` does, and where more of what is scored was trained on than `max_verbatim_share`."""
+        self.check(train_len, seg_len, n_segments)
         held_out = self.held_out(seg_len, n_segments)
-        sizes = (self._stream, self._train_lengths, train_len)
-        record = usage(self.name, *sizes, self.valid, held_out, self.max_verbatim_share)
-        return record | {"remarks": [*self.remarks, *record["remarks"]]}
+        copied, scored = self._copied(held_out)
+        usable = self._usable(train_len)
+        lengths = [len(text) for text in self.valid.values()]
+        long_enough = [length for length in lengths if length >= seg_len]
+        share = round(copied.total() / scored.total(), 4)
+        shares = {document: round(n / scored[document], 4) for document, n in copied.items() if n}
+        remarks = list(self.remarks)
+        if usable.sum() <= (1 - NOTABLE) * self._train_lengths.sum():
+            remarks.append(
+                f"training documents: {_sizes(self._train_lengths)}; of {train_len:,} bytes or more: {_sizes(usable)}"
+            )
+        if len(scored) < len(self.valid):
+            first, *others = scored
+            names = f"{first}, {others[0]}, ... {others[-1]}" if len(others) > 2 else ", ".join(scored)
+            remarks.append(
+                f"held-out documents: {_sizes(lengths)}; of {seg_len:,} bytes or more: "
+                f"{_sizes(long_enough)}; scored: {n_segments:,} segments from {len(scored):,} of them ({names})"
+            )
+        if share >= NOTABLE or max(shares.values(), default=0) >= 10 * NOTABLE:
+            worst = Counter(shares).most_common(3)
+            most = ", ".join(f"{document} {of_it:.0%}" for document, of_it in worst if of_it >= NOTABLE)
+            remarks.append(
+                f"{share:.1%} of the scored bytes stand in the training text too, {PIECE} bytes or more in a row (most: "
+                f"{most}): there a low perplexity is memory"
+            )
+        return {
+            "train_documents": len(usable),
+            "train_bytes": int(usable.sum()),
+            "valid_documents": len(long_enough),
+            "valid_bytes": sum(long_enough),
+            "scored_documents": [*scored],
+            "scored_segments": n_segments,
+            "scored_bytes": held_out.tokens.size,
+            "verbatim_share": share,
+            "verbatim": shares,
+            "remarks": remarks,
+        }
+
+    def _copied(self, held_out: HeldOut) -> tuple[Counter[str], Counter[str]]:
+        """Of each scored document the bytes that stand in the training text, and all that are scored."""
+        copied, scored = Counter[str](), Counter[str]()
+        for document, (n_copied, n) in zip(held_out.documents, verbatim(self._stream, held_out.tokens), strict=True):
+            copied[document] += n_copied
+            scored[document] += n
+        judged = [(f"the held-out document {document}", copied[document], n) for document, n in scored.items() if n >= LONG]
+        for what, n_copied, n in [*judged, ("the held-out text", copied.total(), scored.total())]:
+            if n_copied > self.max_verbatim_share * n:
+                raise UserError(
+                    f"data={self.name}: {what} stands in the training text, word for word {n_copied / n:.0%} of its {n:,} "
+                    "scored bytes; take it out of one of the two (data.max_verbatim_share=1 trains all the same)"
+                )
+        return copied, scored
 
     def unigram_nll(self, train_len: int) -> np.ndarray:
-        long_enough = self._train_lengths >= train_len
-        edges = np.zeros(len(self._stream) + 1, dtype=np.int8)
-        np.add.at(edges, self._train_starts[long_enough], 1)
-        np.add.at(edges, (self._train_starts + self._train_lengths)[long_enough], -1)
-        usable = np.cumsum(edges[:-1], dtype=np.int8) > 0
-        counts = np.bincount(self._stream[usable], minlength=VOCAB_SIZE) + 1
+        counts = np.ones(VOCAB_SIZE)
+        for start, length in zip(self._train_starts, self._train_lengths, strict=True):
+            if length >= train_len:
+                counts += np.bincount(self._stream[start : start + length], minlength=VOCAB_SIZE)
         nll: np.ndarray = -np.log(counts / counts.sum())
         return nll
 
@@ -160,63 +198,5 @@ class Documents:
         }
 
 
-class Stored(Documents):
-    """Documents that were read and stored by another process: the training text is mapped into memory, not read.
-
-    So all runs of a sweep share one copy, and none of them reads, hashes or compares the texts again. `of` is what a config
-    says of the data and of the sizes that it takes. Raises LookupError or OSError where other documents are stored, or none.
-    """
-
-    def __init__(self, folder: Path, of: dict[str, Any]) -> None:
-        told = json.loads((folder / "documents.json").read_text())
-        if told["of"] != of:
-            raise LookupError(f"{folder} holds documents of {told['of']}")
-        self.name, self.described, self.used = told["name"], told["described"], told["used"]
-        self.min_usable_share = told["min_usable_share"]
-        self._index(np.load(folder / "train.npy", mmap_mode="r"), told["train"])
-        valid = np.load(folder / "valid.npy", mmap_mode="r")
-        ends = np.cumsum(list(told["valid"].values())).tolist()
-        self.valid = {
-            name: valid[end - n : end].tobytes() for (name, n), end in zip(told["valid"].items(), ends, strict=True)
-        }
-
-    def holds(self, source: Documents, used: dict[str, Any]) -> bool:
-        """Whether these are the documents of another source, byte for byte, and this its record."""
-        return (
-            self.described == source.describe()
-            and self.used == used
-            and self.min_usable_share == source.min_usable_share
-            and self.name == source.name
-            and self._train_lengths.tolist() == [len(text) for text in source.train.values()]
-            and self._stream.tobytes() == b"".join(source.train.values())
-            and self.valid == source.valid
-        )
-
-    def describe(self) -> dict[str, Any]:
-        return dict(self.described)
-
-    def usage(self, train_len: int, seg_len: int, n_segments: int) -> dict[str, Any]:
-        return dict(self.used)
-
-
-def store(source: Documents, used: dict[str, Any], folder: Path, of: dict[str, Any]) -> None:
-    """Writes the documents for Stored, unless they lie there already, every byte of them."""
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # not there, or not as it was written
-        if Stored(folder, of).holds(source, used):
-            return
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "documents.json").unlink(missing_ok=True)
-    for part, texts in (("train", source.train), ("valid", source.valid)):
-        buffer = io.BytesIO()
-        np.save(buffer, np.frombuffer(b"".join(texts.values()), dtype=np.uint8))
-        write_atomic(folder / f"{part}.npy", buffer.getvalue())
-    told = {
-        "of": of,
-        "name": source.name,
-        "described": source.describe(),
-        "used": used,
-        "min_usable_share": source.min_usable_share,
-        "train": [len(text) for text in source.train.values()],
-        "valid": {name: len(text) for name, text in source.valid.items()},
-    }
-    write_atomic(folder / "documents.json", json.dumps(told))
+def _sizes(lengths: Sequence[int] | np.ndarray) -> str:
+    return f"{len(lengths):,} ({sum(lengths):,} bytes)"

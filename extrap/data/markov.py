@@ -27,9 +27,6 @@ class Markov:
             raise UserError(f"data.alpha: expected a positive concentration, found {alpha}")
         self.vocab_size, self.alpha = vocab_size, alpha
 
-    def check(self, train_len: int, seg_len: int, n_segments: int) -> None:
-        """Nothing to refuse: documents are as many and as long as asked for."""
-
     def batch(self, rng: np.random.Generator, batch_size: int, length: int) -> np.ndarray:
         rows = rng.dirichlet(np.full(self.vocab_size, self.alpha), size=(batch_size, self.vocab_size))
         upper = rows.cumsum(axis=-1)  # (B, V, V)
@@ -56,7 +53,7 @@ class Markov:
         return {"sha256": hashlib.sha256(settings.encode()).hexdigest(), "settings": settings}
 
     def usage(self, train_len: int, seg_len: int, n_segments: int) -> dict[str, Any]:
-        return {}  # all of it, and nothing twice
+        return {}  # documents are as many and as long as asked for
 
     def unigram_nll(self, train_len: int) -> np.ndarray:
         """log V for each: over all documents no symbol is more frequent than another."""
@@ -83,8 +80,7 @@ class Markov:
         transition = now * self.vocab_size + following
         t = np.arange(len(now))
         since = t - context + 1  # the transitions that lie inside the context: since .. t - 1
-        n_xy = count_before(transition, transition, t) - count_before(transition, transition, since)
-        n_x = count_before(now, now, t) - count_before(now, now, since)
+        n_xy, n_x = (count_between(codes, codes, since, t) for codes in (transition, now))
         nll: np.ndarray = -np.log((n_xy + self.alpha) / (n_x + self.alpha * self.vocab_size))
         return nll
 
@@ -92,14 +88,14 @@ class Markov:
         """The plateau: the same from counts of symbols alone, p(y) = (n_y + 1) / (n + V), blind to their order."""
         following = tokens[1:]
         t = np.arange(len(following))
-        n_y = count_before(tokens, following, t + 1) - count_before(tokens, following, t - context + 1)
+        n_y = count_between(tokens, following, t - context + 1, t + 1)
         nll: np.ndarray = -np.log((n_y + 1) / (context + self.vocab_size))
         return nll
 
 
-def count_before(codes: np.ndarray, code: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """How often each of `code` is among codes[:end], for arrays of code and end; codes (S,), all int64."""
+def count_between(codes: np.ndarray, code: np.ndarray, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """How often each of `code` is among codes[begin:end], for arrays of code, begin and end; codes (S,), all int64."""
     span = len(codes) + 1
     places = np.sort(codes * span + np.arange(len(codes)))
-    counts: np.ndarray = np.searchsorted(places, code * span + end) - np.searchsorted(places, code * span)
+    counts: np.ndarray = np.searchsorted(places, code * span + end) - np.searchsorted(places, code * span + begin)
     return counts

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 PIECE = 64  # bytes: shorter pieces, a licence's or an import's, are alike in texts that have nothing to do with each other
+RETURN = ord("\r")
 CHUNK = 2**20  # bytes of training text looked at in one go
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so that it has an inverse modulo 2**64
 INVERSE = np.uint64(pow(int(MULTIPLIER), -1, 2**64))
@@ -17,7 +18,7 @@ def verbatim(stream: np.ndarray, segments: np.ndarray) -> list[tuple[int, int]]:
     stream (M,) uint8, segments (N, S) bytes. Carriage returns count on neither side, so that another line end hides
     nothing. A piece is known by its hash of 64 bits: 2**35 bytes against 2**16 pieces err once in 8,000 times.
     """
-    texts = [_without_returns(segment) for segment in segments.astype(np.uint8)]
+    texts = [segment[segment != RETURN] for segment in segments.astype(np.uint8)]
     hashes = [_hashes(text) for text in texts]
     wanted = np.unique(np.concatenate(hashes))
     # most of the stream is told from what is wanted by a few bits of its hash
@@ -29,29 +30,18 @@ def verbatim(stream: np.ndarray, segments: np.ndarray) -> list[tuple[int, int]]:
         seen = _hashes(chunk)
         seen = seen[perhaps[seen >> shift]]
         found.append(np.intersect1d(seen, wanted))
-    known = np.unique(np.concatenate(found))
-    return [(_covered(np.isin(own, known), len(text)), len(text)) for text, own in zip(texts, hashes, strict=True)]
-
-
-def _covered(starts: np.ndarray, length: int) -> int:
-    """How many of `length` bytes lie in a piece that begins at one of these starts; starts (length - PIECE + 1,) bool."""
-    edges = np.zeros(length + 1, dtype=np.int64)
-    edges[: len(starts)] += starts
-    edges[PIECE : PIECE + len(starts)] -= starts
-    return int((edges.cumsum() > 0).sum())
-
-
-def _without_returns(text: np.ndarray) -> np.ndarray:
-    kept: np.ndarray = text[text != ord("\r")]
-    return kept
+    known = np.concatenate(found)
+    # a byte is covered where one of the PIECE starts up to it is known
+    covered = [np.convolve(np.isin(own, known), np.ones(PIECE)) if len(own) else own for own in hashes]
+    return [(int(np.count_nonzero(of_it)), len(text)) for of_it, text in zip(covered, texts, strict=True)]
 
 
 def _chunks(stream: np.ndarray) -> Iterator[np.ndarray]:
     """The stream in parts that overlap by PIECE - 1 bytes: every piece of it lies in one."""
     before = np.empty(0, dtype=np.uint8)
     for start in range(0, len(stream), CHUNK):
-        part = np.concatenate([before, _without_returns(stream[start : start + CHUNK])])
-        yield part
+        chunk = stream[start : start + CHUNK]
+        yield (part := np.concatenate([before, chunk[chunk != RETURN]]))
         before = part[-(PIECE - 1) :]
 
 

@@ -40,9 +40,7 @@ class Text(Documents):
         for option, share in shares.items():
             if not 0 <= share <= 1:
                 raise UserError(f"data.{option}: expected a share from 0 to 1, found {share}")
-        trained, held_out = (
-            read(paths, f"data.{part}", pattern, field) for part, paths in (("train", train), ("valid", valid))
-        )
+        trained, held_out = read(train, "data.train", pattern, field), read(valid, "data.valid", pattern, field)
         if both := trained.files & held_out.files:
             raise UserError(f"data.valid: {min(both)} is in data.train too; a document belongs to one part only")
         known = {_bare(text) for text in trained.documents.values()} - {b""}
@@ -53,19 +51,13 @@ class Text(Documents):
             if not field:  # single lines may well be alike
                 raise UserError(told)
             remarks.append(told)
+        parts = [trained.documents, held_out.documents]
         if join:
-            n_train, n_valid = len(trained.documents), len(held_out.documents)
-            remarks.append(f"data.join: {n_train:,} documents are joined to be trained on, {n_valid:,} to be scored")
-        else:
-            self.or_join = ", or join them (data.join=true)"
-        parts = [
-            {f"{part}(joined)": SEPARATOR.join(documents.values())} if join else documents
-            for part, documents in (("train", trained.documents), ("valid", held_out.documents))
-        ]
+            remarks.append(
+                f"data.join: {len(parts[0]):,} documents are joined to be trained on, {len(parts[1]):,} to be scored"
+            )
+            parts = [{f"{name}(joined)": b"\0".join(parts[i].values())} for i, name in enumerate(("train", "valid"))]
         super().__init__(*parts, remarks=remarks, min_usable_share=min_usable_share, max_verbatim_share=max_verbatim_share)
-
-
-SEPARATOR = b"\0"
 
 
 def _bare(text: bytes) -> bytes:

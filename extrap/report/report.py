@@ -23,14 +23,21 @@ from extrap.report.scored import scored_text
 from extrap.report.tables import csv_table, markdown_table
 from extrap.report.typesetting import NONE, model_size
 from extrap.results.folders import evaluated
-from extrap.results.provenance import join, kept, load_provenance, parameters, provenance, refuse_to_lose, with_kept
+from extrap.results.provenance import (
+    Gathered,
+    join,
+    load_gathered,
+    load_provenance,
+    parameters,
+    provenance,
+    with_kept,
+)
 from extrap.results.rows import (
     collect,
     collect_missing,
     collect_training,
     load_missing,
     load_rows,
-    load_training,
     save_rows,
     save_table,
     scored,
@@ -43,20 +50,13 @@ from extrap.stats.statistics import Statistics
 def gather(results: Path, name: str, command: str, table: str = "") -> None:
     """Writes results/<name>/ from the evaluated runs and prints the answer; `command` is recorded as what made them."""
     folder, runs = results / name, results / "runs" / name
-    first = evaluated(runs)[0]
+    evaluated(runs)  # or there is no folder to lock
     with locked(runs / "locks" / "report.lock", seconds=600):  # a sweep and `make report` may come at once
-        rows, missing = collect(runs), collect_missing(runs)
-        if not (rows["kind"] == "scheme").any():
-            raise UserError(_why_nothing(runs, missing))
-        refuse_to_lose(folder, first.load_config())
-        training = collect_training(runs)
-        stay, earlier = kept(folder, rows, missing), None
-        if stay:
-            earlier = load_provenance(folder / "provenance.yaml")
-            rows = with_kept(rows, load_rows(folder / "rows.csv"), stay)
-            missing = with_kept(missing, load_missing(folder / "missing.csv"), stay)
-            training = with_kept(training, load_training(folder / "training.csv"), stay)
-        write_whole(folder, rows, missing, training, provenance(runs, command, stay, earlier), table)
+        here = Gathered(collect(runs), collect_missing(runs), collect_training(runs), provenance(runs, command))
+        if not (here.rows["kind"] == "scheme").any():
+            raise UserError(_why_nothing(runs, here.missing))
+        found, stay = with_kept(folder, here)
+        write_whole(folder, found, table)
     if stay:
         told = f"kept of the report that stood there, and not made here (provenance.yaml says by what): {', '.join(stay)}"
         print(*wrap(told, WIDTH), sep="\n")
@@ -65,40 +65,31 @@ def gather(results: Path, name: str, command: str, table: str = "") -> None:
 def gather_several(results: Path, names: list[str], table: str = "") -> None:
     """Writes results/<name>+<name>/ from the reports of these names, which stay as they are, and prints the answer."""
     command = f"python -m experiments.report gather {' '.join(names)}"
-    rows, missing, training, told = join([results / name for name in names], command)
-    refuse_other_targets(scored(rows))
-    write_whole(results / "+".join(names), rows, missing, training, told, table)
+    found = join([results / name for name in names], command)
+    refuse_other_targets(scored(found.rows))
+    write_whole(results / "+".join(names), found, table)
 
 
 def gather_best(results: Path, name: str, option: str, table: str = "") -> None:
     """Writes results/<name>+best-<option>/ from the report of this name: each scheme at its best value of the option."""
-    told = load_provenance(results / name / "provenance.yaml")
+    rows, missing, training, told = load_gathered(results / name)
+    best = best_over(rows, missing, training, option)
     command = f"python -m experiments.report gather {name} --best {option}"
-    rows, missing = load_rows(results / name / "rows.csv"), load_missing(results / name / "missing.csv")
-    best = best_over(rows, missing, load_training(results / name / "training.csv"), option)
-    made_by = yaml.safe_dump(told | {"command": command, "chosen_from": told["command"]}, sort_keys=False, width=125)
+    made_by = told | {"command": command, "chosen_from": told["command"]}
     folder = results / f"{name}+best-{option.rpartition('.')[2]}"
-    write_whole(folder, best.rows, best.missing, best.training, made_by, table, best.choice)
+    write_whole(folder, Gathered(best.rows, best.missing, best.training, made_by), table, best.choice)
 
 
-def write_whole(
-    folder: Path,
-    rows: pd.DataFrame,
-    missing: pd.DataFrame,
-    training: pd.DataFrame,
-    made_by: str,
-    table: str,
-    choice: pd.DataFrame | None = None,
-) -> None:
+def write_whole(folder: Path, of: Gathered, table: str, choice: pd.DataFrame | None = None) -> None:
     """All files of a report, or none where one of them cannot be made; prints the answer, and what was written."""
     with all_or_nothing(folder) as draft:
-        save_rows(draft / "rows.csv", rows)
-        save_table(draft / "missing.csv", missing)
-        save_rows(draft / "training.csv", training)
-        write_atomic(draft / "provenance.yaml", made_by)
+        save_rows(draft / "rows.csv", of.rows)
+        save_table(draft / "missing.csv", of.missing)
+        save_rows(draft / "training.csv", of.training)
+        write_atomic(draft / "provenance.yaml", yaml.safe_dump(of.made_by, sort_keys=False, width=125))
         if choice is not None:
             save_table(draft / "choice.csv", choice)
-        found = replace(_load(draft), training=training)
+        found = replace(_load(draft), training=of.training)
         write_report(found, draft, table)
         written = sorted(path.name for path in draft.iterdir())
     print(f"\n{in_letters_of(sys.stdout.encoding, answer(found))}\n\nwritten: {folder}")

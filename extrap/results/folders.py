@@ -8,6 +8,7 @@ results/runs/<experiment>/locks/       held by the sweep and by every run that i
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,41 +74,25 @@ class RunFolder:
             write_atomic(self.config, yaml.safe_dump(config, sort_keys=False))
 
     def refuse_other_config(self, config: dict[str, Any]) -> None:
-        elsewhere = f"move it out of {self.path.parent}"
-        if not self.config.exists():
-            made = [path for path in (self.checkpoint, self.weights, self.rows, self.divergence) if path.exists()]
-            if made:
-                raise UserError(f"{self.path} holds {made[0].name} and no config.yaml that says of what; {elsewhere}")
-        elif changes := differences(self.load_config(), config):
+        if not any(path.exists() for path in (self.config, self.checkpoint, self.weights, self.rows, self.divergence)):
+            return
+        if changes := differences(self.load_config(), config):
             other = [change for change in changes if not change.startswith(("code:", "scheme_code:"))]
             what = "with another config" if other else "of another version of the program"
             raise UserError(
                 f"{self.path} holds a run {what}: {'; '.join(other or changes)} (found there -> asked for now). "
-                f"Choose another name=..., or {elsewhere}"
+                f"Choose another name=..., or move it out of {self.path.parent}"
             )
 
     def load_config(self) -> dict[str, Any]:
         """Raises UserError where it is damaged or gone."""
-        try:
-            config = yaml.safe_load(self.config.read_text())
-            if isinstance(config, dict):
-                return config
-        except (FileNotFoundError, UnicodeDecodeError, yaml.YAMLError):
-            pass
-        raise UserError(
-            f"{self.config} is damaged or gone, expected the config of a run; move its folder out of {self.path.parent}, "
-            "and the run is made again"
-        )
+        mend = f"move its folder out of {self.path.parent}, and the run is made again"
+        return load_checked(self.config, yaml.safe_load, dict.items, mend)
 
     def load_meta(self) -> dict[str, Any]:
         """Raises UserError where it is damaged or gone."""
-        try:
-            meta = json.loads(self.meta.read_text())
-            if all(isinstance(meta["seconds"][part], int | float) for part in ("train", "evaluate")):
-                return dict(meta)
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
-        raise UserError(f"{self.meta} is damaged or gone; remove the eval.csv beside it, and its run is scored again")
+        mend = "remove the eval.csv beside it, and its run is scored again"
+        return load_checked(self.meta, json.loads, lambda meta: sum(map(meta["seconds"].get, ("train", "evaluate"))), mend)
 
     def finish(self, tables: dict[Path, str]) -> None:
         """Writes the tables of a run that is over, the last of which says so, and removes those of an earlier end."""
@@ -115,6 +100,15 @@ class RunFolder:
             path.unlink(missing_ok=True)
         for path, content in tables.items():
             write_atomic(path, content)
+
+
+def load_checked(path: Path, parse: Callable[[str], Any], check: Callable[[Any], object], mend: str) -> dict[str, Any]:
+    """What a file says, if `check` finds in it what it looks for. Raises UserError, with what mends it, if not."""
+    try:
+        check(told := parse(path.read_text()))
+        return dict(told)
+    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged or gone; {mend}") from error
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -1,6 +1,5 @@
 """Rows on disk: what the runs have written, checked and brought together. Imports no torch."""
 
-import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,8 @@ TRAINING = ["experiment", "run", "scheme", *GROUP, "seed", "step", "tokens", "lo
 MISSING = ["experiment", "run", "scheme", *GROUP, "seed", "extension", "protocol", "eval_len", "reason"]
 SELECTION = "selection"  # the kind, and the protocol, of rows of text that is neither trained on nor scored
 TRAINED = ("scheme", SELECTION)  # kinds of rows that runs have; the others are of references
-COUNTS = ["train_len", "eval_len", "seed", "segment", "n_tokens", "n_bytes"]
+COUNTS = ("train_len", "eval_len", "seed", "segment", "n_tokens", "n_bytes", "step", "tokens")
+TYPES = dict.fromkeys(COUNTS, np.int64) | dict.fromkeys(("nll_sum", "loss"), np.float64)  # all else is text
 # one segment scored once: two rows that agree in all of these are an error
 KEY = ["scheme", "extension", *GROUP, "protocol", "eval_len", "seed", "document", "segment"]
 
@@ -40,21 +40,17 @@ def collect(runs: Path) -> pd.DataFrame:
             raise UserError(
                 f"{folder.path} holds the rows of {'/'.join(found)}: give it that name back, or move it out of {runs}"
             )
-    rows = pd.concat(tables, ignore_index=True)
-    refuse_duplicates(rows, runs)
-    return rows
+    return pd.concat(tables, ignore_index=True)
 
 
 def collect_missing(runs: Path) -> pd.DataFrame:
     """What the runs below results/runs/<experiment> have no rows of, and why."""
-    tables = [load_missing(folder.missing) for folder in finished(runs)]
-    tables = [table for table in tables if len(table)]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=MISSING)
+    return stacked([pd.DataFrame(columns=MISSING), *(load_missing(folder.missing) for folder in finished(runs))])
 
 
 def load_missing(path: Path) -> pd.DataFrame:
     """What a sweep has no rows of, and why; nothing where there is no such file."""
-    return _table(path, MISSING, ["train_len", "seed", "eval_len"]) if path.exists() else pd.DataFrame(columns=MISSING)
+    return _table(path, MISSING) if path.exists() else pd.DataFrame(columns=MISSING)
 
 
 def collect_training(runs: Path) -> pd.DataFrame:
@@ -63,14 +59,19 @@ def collect_training(runs: Path) -> pd.DataFrame:
     for folder in evaluated(runs):
         if folder.log.exists():  # references are not trained
             run = load_rows(folder.rows).loc[:0, TRAINING[:-3]]
-            losses = _table(folder.log, TRAINING[-3:], ["step", "tokens"], ["loss"])
+            losses = _table(folder.log, TRAINING[-3:])
             tables.append(run.merge(losses, how="cross"))
-    return pd.concat(tables[1:] or tables, ignore_index=True)
+    return stacked(tables)
+
+
+def stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables of the same columns, one below the other; empty ones would change the types of columns."""
+    return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
 
 
 def load_training(path: Path) -> pd.DataFrame:
     """Training losses from CSV, checked: all columns, a finite loss once for every run and step."""
-    losses = _table(path, TRAINING, ["train_len", "seed", "step", "tokens"], ["loss"])
+    losses = _table(path, TRAINING)
     if losses.duplicated([*TRAINING[:-3], "step"]).any() or not np.isfinite(losses["loss"]).all():
         raise UserError(f"{path}: expected a finite loss once for every run and step")
     return losses
@@ -78,12 +79,14 @@ def load_training(path: Path) -> pd.DataFrame:
 
 def load_rows(path: Path) -> pd.DataFrame:
     """Rows from CSV, checked: all columns, no segment twice, nothing that is not a number where one must be."""
-    rows = _table(path, COLUMNS, COUNTS, ["nll_sum"])
+    rows = _table(path, COLUMNS)
     possible = np.isfinite(rows["nll_sum"]) & (rows["n_tokens"] >= 0) & (rows["n_bytes"] >= 0)
     if rows.empty or not possible.all():
         found = "no rows" if rows.empty else f"nll_sum, n_tokens, n_bytes = {tuple(rows[~possible].iloc[0, -3:])}"
         raise UserError(f"{path}: expected rows with a finite nll_sum and counts from 0 on, found {found}")
-    refuse_duplicates(rows, path)
+    if (again := rows.duplicated(KEY)).any():
+        twice = rows[again].iloc[0]
+        raise UserError(f"{path} scores a segment twice: {', '.join(f'{key}={twice[key]}' for key in KEY)}")
     return rows
 
 
@@ -103,7 +106,7 @@ def load_one_setting(path: Path) -> pd.DataFrame:
     return rows
 
 
-def _table(path: Path, columns: list[str], counts: list[str], numbers: Sequence[str] = ()) -> pd.DataFrame:
+def _table(path: Path, columns: list[str]) -> pd.DataFrame:
     """These columns of a CSV file; it has no setting where nothing varies.
 
     Raises UserError where it is no such table, or something is not the number that it must be.
@@ -114,19 +117,13 @@ def _table(path: Path, columns: list[str], counts: list[str], numbers: Sequence[
         # numbers are read as text first: a column that is not what it must be is then an error, not another type
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         table = table.assign(**{column: "" for column in columns if column == "setting" not in table})[columns]
-        return table.astype(dict.fromkeys(counts, np.int64) | dict.fromkeys(numbers, np.float64))
+        return table.astype({column: TYPES[column] for column in columns if column in TYPES})
     except (ValueError, KeyError, OSError) as error:
         raise UserError(
             one_line(
                 f"{path} is no table with the columns {', '.join(columns)}: {error}; remove it, and `make report` writes it"
             )
         ) from error
-
-
-def refuse_duplicates(rows: pd.DataFrame, place: Path) -> None:
-    if rows.duplicated(KEY).any():
-        twice = rows[rows.duplicated(KEY)].iloc[0]
-        raise UserError(f"{place} scores a segment twice: {', '.join(f'{k}={twice[k]}' for k in KEY)}")
 
 
 def save_rows(path: Path, rows: pd.DataFrame) -> None:
@@ -163,16 +160,5 @@ def as_csv(table: pd.DataFrame, float_format: str | None = None) -> str:
     """The table as CSV, without the column of settings where nothing varies."""
     if {*GROUP} <= {*table} and not table["setting"].any():
         table = table.drop(columns="setting")
-    buffer = _Lines()
-    table.to_csv(buffer, index=False, lineterminator="\r\n", float_format=float_format)
-    return buffer.getvalue()
-
-
-class _Lines(io.StringIO):
-    """Rows as CSV writes them, one a call, with "\\n" at their ends.
-
-    A carriage return within a name would end a row too, unless quoted; Python before 3.13 quotes what rows end in.
-    """
-
-    def write(self, row: str) -> int:
-        return super().write(row.removesuffix("\r\n") + "\n")
+    end = "\r\n\0"  # signs of it are quoted within names, a carriage return too; with NUL, which no name holds, it is unique
+    return str(table.to_csv(index=False, lineterminator=end, float_format=float_format)).replace(end, "\n")

@@ -1,13 +1,13 @@
 """The digest of the code that answers depend on: rows of different programs are not mixed."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from extrap.config.outside import Outside, digest_of, imports
+from extrap.config.varied import flat
 
-NO_ANSWERS = ("extrap.errors", "extrap.files", "extrap.runs.digest")
 ROOT = Path(__file__).parents[2]
 # as it was when this process began, which is what it runs, whatever becomes of the files since
 SOURCES = {
@@ -17,27 +17,22 @@ SOURCES = {
 }
 
 
-def reached(modules: Iterable[str], sources: Mapping[str, str], counts: Callable[[str], bool]) -> set[str]:
-    """These modules and all that they import of the program, in the end, and that counts."""
+def reached(modules: Iterable[str], sources: Mapping[str, str]) -> set[str]:
+    """These modules and all of `sources` that they import in the end."""
     found: set[str] = set()
     ahead = {*modules}
     while ahead:
         found |= ahead
-        named = {name for module in ahead for name in imports(sources[module])}
-        ahead = {name for name in named & SOURCES.keys() if counts(name)} - found
+        ahead = {name for module in ahead for name in imports(sources[module])} & sources.keys() - found
     return found
 
 
-def _answers_depend_on(module: str) -> bool:
-    """All but how results are written, how errors are told, the version, and this."""
-    return not module.startswith("extrap.results") and module not in NO_ANSWERS
-
-
-# all that stands between a config and its rows, but for the schemes that are not part of an extension
+# all that stands between a config and its rows, but for how these are written and errors told, and for the schemes that are
+# not part of an extension
+NO_ANSWERS = re.compile(r"extrap\.(results\..*|errors|files|runs\.digest)")
 MODULES = reached(
     ["extrap.runs.run", "extrap.objectives", *(name for name in SOURCES if re.match(r"extrap\.(data|extensions)\.", name))],
-    SOURCES,
-    _answers_depend_on,
+    {name: source for name, source in SOURCES.items() if not NO_ANSWERS.fullmatch(name)},
 )
 
 
@@ -46,29 +41,29 @@ def program_digest() -> str:
     return digest_of({module: SOURCES[module] for module in MODULES})
 
 
+PROGRAM = program_digest()  # once, and not again in each worker that is forked from a process that knows it
+
+
 def scheme_digest(position: dict[str, Any]) -> str:
     """Of the modules of one scheme: whoever edits a scheme leaves the runs of others valid."""
-    return digest_of(_outside(position) | {module: SOURCES[module] for module in scheme_modules(position)})
+    return digest_of(_of_scheme(position))
 
 
 def scheme_modules(position: dict[str, Any]) -> set[str]:
-    """Those of its classes, and what they import of extrap.positions that is not part of every run."""
-    outside = _outside(position)
-    named = {str(spec["_target_"]).rpartition(".")[0] for spec in _specs(position)} & SOURCES.keys()
-    modules = reached(
-        {*named, *outside}, SOURCES | outside, lambda name: name.startswith("extrap.positions.") and name not in MODULES
-    )
-    return modules & SOURCES.keys()
+    """The modules of the program among them."""
+    return {*_of_scheme(position)} & SOURCES.keys()
 
 
-def _outside(position: dict[str, Any]) -> dict[str, str]:
-    """The sources of schemes from outside, with what they import."""
-    targets = [spec["_target_"] for spec in _specs(position)]
-    return {f"{at}:{name}": source for at in targets if isinstance(at, Outside) for name, source in at.sources().items()}
+def _of_scheme(position: dict[str, Any]) -> dict[str, str]:
+    """The sources of its classes, and of what they import of extrap.positions that is not part of every run.
 
-
-def _specs(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield spec
-    for value in spec.values():
-        if isinstance(value, dict):
-            yield from _specs(value)
+    Of classes from outside also what they import that is nowhere installed.
+    """
+    targets = [value for option, value in flat(position) if option.rpartition(".")[2] == "_target_"]
+    own = {at: SOURCES[at] for at in (str(target).rpartition(".")[0] for target in targets) if at in SOURCES}
+    for at in targets:
+        if isinstance(at, Outside):
+            own |= {f"{at}:{name}": source for name, source in at.sources().items()}
+    schemes = {name: source for name, source in SOURCES.items() if name.startswith("extrap.positions.")}
+    sources = {name: source for name, source in schemes.items() if name not in MODULES} | own
+    return {name: sources[name] for name in reached(own, sources)}

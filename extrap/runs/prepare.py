@@ -1,17 +1,18 @@
 """A run: its config and all that this names."""
 
-from pathlib import Path
+import contextlib
 from typing import Any, NamedTuple
 
 from extrap.config.schema import Config
 from extrap.config.specs import build
 from extrap.data.base import HeldOut, Source
-from extrap.data.documents import Documents, Stored, store
+from extrap.data.documents import Documents
+from extrap.data.stored import Stored, store
 from extrap.errors import UserError
 from extrap.objectives import Objective
 from extrap.positions.base import Geometry, PositionScheme
 from extrap.results.folders import RunFolder
-from extrap.runs.digest import program_digest, scheme_digest
+from extrap.runs.digest import PROGRAM, scheme_digest
 from extrap.train.device import pick_device, pick_precision
 
 
@@ -41,18 +42,20 @@ def prepare(config: Config, *, stored: bool = False) -> Run:
     if not isinstance(objective, Objective):
         raise UserError(f"objective._target_: expected an objective, found {config.objective['_target_']}")
     sizes = _sizes(config, objective)
-    source = (_stored(config, sizes) if stored else None) or build(config.data, "data", "extrap.data")
+    source = None
+    if stored:
+        with contextlib.suppress(OSError, LookupError):  # data that are no documents, or a run that no sweep has started
+            source = Stored(config.folder.parent / "data", config.data | sizes)
+    source = source or build(config.data, "data", "extrap.data")
     if not isinstance(source, Source):
         raise UserError(f"data._target_: expected a source of tokens, found {config.data['_target_']}")
-    source.check(**sizes)
-    identity = _identity(config, source.describe(), program_digest())
     used = source.usage(**sizes)
     held_back: HeldOut | None = None
     if config.vary:
         n_scored = config.eval.n_segments * max(config.eval.lengths)
         held_back = source.hold_back(sizes["train_len"], -(-n_scored // config.train.train_len))
         used |= {"held_back_tokens": held_back.tokens.size if held_back else 0}
-    return Run(config, source, objective, identity, used, held_back)
+    return Run(config, source, objective, _identity(config, source.describe()), used, held_back)
 
 
 def prepare_all(configs: list[Config]) -> list[Run]:
@@ -61,8 +64,7 @@ def prepare_all(configs: list[Config]) -> list[Run]:
     for config in configs:
         key = repr((config.data, config.objective, config.train.train_len, config.eval))
         known = prepared.get(key) or prepared.setdefault(key, prepare(config))
-        identity = _identity(config, known.identity["data"], known.identity["code"])
-        runs.append(known._replace(config=config, identity=identity))
+        runs.append(known._replace(config=config, identity=_identity(config, known.identity["data"])))
     return runs
 
 
@@ -79,24 +81,12 @@ def _sizes(config: Config, objective: Objective) -> dict[str, int]:
 def store_documents(run: Run) -> None:
     """Writes the documents for the runs of a sweep, which then need not read the data again."""
     if isinstance(run.source, Documents):
-        of = run.config.data | _sizes(run.config, run.objective)
-        store(run.source, run.used, _store(run.config), of)
+        store(run.source, run.used, run.config.folder.parent / "data", run.config.data | _sizes(run.config, run.objective))
 
 
-def _store(config: Config) -> Path:
-    return config.folder.parent / "data"
-
-
-def _stored(config: Config, sizes: dict[str, int]) -> Stored | None:
-    try:
-        return Stored(_store(config), config.data | sizes)
-    except (OSError, LookupError):  # data that are no documents, or a run that no sweep has started
-        return None
-
-
-def _identity(config: Config, data: dict[str, Any], code: str) -> dict[str, Any]:
+def _identity(config: Config, data: dict[str, Any]) -> dict[str, Any]:
     """All that answers depend on: the digests of data and code and the precision of this machine included."""
-    identity = config.identity() | {"code": code, "scheme_code": scheme_digest(config.position)}
+    identity = config.identity() | {"code": PROGRAM, "scheme_code": scheme_digest(config.position)}
     identity["data"] |= data
     identity["train"]["precision"] = pick_precision(config.train.precision, pick_device(config.runtime.device)).value
     return identity

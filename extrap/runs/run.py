@@ -184,10 +184,9 @@ def git_state() -> dict[str, Any]:
         line = ["git", "-C", str(root), *arguments]
         return subprocess.run(line, capture_output=True, text=True, check=True, env=own).stdout.strip()
 
-    try:
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
         git("ls-files", "--error-unmatch", str(file.relative_to(root)))
-        if not root.samefile(git("rev-parse", "--show-toplevel")):
-            return {"git_commit": None, "git_dirty": None}
-        return {"git_commit": git("rev-parse", "HEAD"), "git_dirty": bool(git("status", "--porcelain", "extrap", "conf"))}
-    except (OSError, subprocess.CalledProcessError):
-        return {"git_commit": None, "git_dirty": None}
+        if not git("rev-parse", "--show-prefix"):  # from the top of the work tree to this folder
+            dirty = bool(git("status", "--porcelain", "extrap", "conf"))
+            return {"git_commit": git("rev-parse", "HEAD"), "git_dirty": dirty}
+    return {"git_commit": None, "git_dirty": None}

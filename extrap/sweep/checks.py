@@ -11,7 +11,7 @@ from extrap.errors import UserError, nearest, one_line
 from extrap.extensions.base import extensions_of
 from extrap.model.encoder import n_parameters
 from extrap.results.folders import refuse_mixed
-from extrap.results.provenance import Labels, refuse_to_lose
+from extrap.results.provenance import refuse_to_lose
 from extrap.results.rows import GROUP
 from extrap.runs.prepare import Run, build_scheme, prepare_all
 from extrap.score.protocols import PROTOCOLS
@@ -29,15 +29,16 @@ def prepare_grid(configs: list[Config]) -> list[Run]:
         _check(run)
     _check_schemes(runs)
     refuse_mixed(configs[0].folder.parent, {run.config.run: run.identity for run in runs})
-    refuse_to_lose(configs[0].results, runs[0].identity, {_labelled(config) for config in configs})
+    refuse_to_lose(configs[0].results, runs[0].identity, {(config.scheme, config.run) for config in configs})
     _check_disk(runs)
     _check_writable(configs[0])
     return runs
 
 
-def _labelled(config: Config) -> Labels:
+def _labelled(config: Config) -> tuple[str | int, ...]:
+    """The scheme in its setting."""
     columns = labels(config)
-    return config.scheme, *(columns[column] for column in GROUP), config.seed
+    return config.scheme, *(columns[column] for column in GROUP)
 
 
 def _check_names(configs: list[Config]) -> None:
@@ -91,17 +92,17 @@ def _check(run: Run) -> None:
 
 def _check_schemes(runs: list[Run]) -> None:
     """Each scheme once in each setting, unless all its runs are over."""
-    checked: set[Labels] = set()
+    checked = set[tuple[str | int, ...]]()
     for run in runs:
         config = run.config
-        if (of := _labelled(config)[:-1]) not in checked and not run.folder.is_finished:
+        if (of := _labelled(config)) not in checked and not run.folder.is_finished:
             checked.add(of)
             check_scheme(partial(build_scheme, config, run.objective.causal), max(config.eval.lengths))
 
 
 def refuse_idle(runs: list[Run]) -> None:
     """Raises UserError for an extension that does nothing for any scheme of the sweep."""
-    schemes = {_labelled(run.config)[:-1]: (run.config, build_scheme(run.config, run.objective.causal)) for run in runs}
+    schemes = {_labelled(run.config): (run.config, build_scheme(run.config, run.objective.causal)) for run in runs}
     asked, useful = dict[str, None](), set()
     for config, scheme in schemes.values():
         for label, extension in extensions_of(config.eval.extensions).items():
