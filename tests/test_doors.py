@@ -13,7 +13,7 @@ from marks import slow
 
 from extrap.config import compose
 from extrap.config.compose import compose_grid
-from extrap.config.overrides import as_typed
+from extrap.config.overrides import as_typed, texts
 from extrap.data.text import Text
 from extrap.errors import UserError
 from extrap.files import as_path
@@ -74,7 +74,7 @@ def test_the_home_of_a_text_is_found(tmp_path, monkeypatch):
      "position={}", "hydra.launcher.n_jobs=2", "~position.base", "nothing"],
 )  # fmt: skip
 def test_what_is_no_text_is_left_to_hydra(override):
-    assert as_typed([override], compose.CONF) == [override]
+    assert as_typed([override], texts(compose.CONF), compose.CONF) == [override]
 
 
 @pytest.mark.slow

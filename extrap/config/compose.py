@@ -15,7 +15,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from extrap.config.door import NOT_COMPOSED, Door, as_line, cells, explained, forget_unless_same, split
+from extrap.config.door import NOT_COMPOSED, Door, as_line, cells, explained, split
 from extrap.config.outside import find, named
 from extrap.config.scales import at_scale, names, sizes
 from extrap.config.schema import MOST, Config, in_tokens, with_varied
@@ -118,8 +118,7 @@ def with_schemes(overrides: list[str], beside: bool = True) -> list[str]:
 
     Raises UserError for what is no scheme, or has the name of another in rows.
     """
-    if ConfigStore.instance().repo.pop("position", None):  # what an earlier call in this process has named
-        forget_unless_same({})
+    ConfigStore.instance().repo.pop("position", None)  # what an earlier call in this process has named
     given = [override for override in overrides if not override.startswith("scheme=")]
     places = [part for override in overrides if override not in given for part in named(override.partition("=")[2])]
     if not places:

@@ -4,7 +4,6 @@ import copy
 import math
 import re
 import typing
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from extrap.errors import UserError, nearest, one_line
 
 MOST_CELLS = 10_000  # more are a slip
 # what Hydra itself writes down about a command
-TOLD_BY_HYDRA = re.compile(r"overrides\.task$|runtime\.cwd$|runtime\.choices\.|job\.override_dirname$|sweeper\.params(\.|$)")
+TOLD_BY_HYDRA = re.compile(r"overrides\.task$|runtime\.choices\.|job\.override_dirname$|sweeper\.params(\.|$)")
 # options of a scheme, a source, an objective: which there are depends on the choice
 OF_A_CHOICE = re.compile(r"(position|data|objective)[.@]")
 COMPARED = re.compile(rf"seed$|(position|{'|'.join(SWEPT)})($|[.@])")  # by one report
@@ -43,13 +42,15 @@ class Door:
     """
 
     def __init__(self, overrides: list[str], conf: Path) -> None:
-        forget_unless_same({conf: [path.stat().st_mtime_ns for path in sorted(conf.rglob("*.yaml"))]})
         self.conf, self.parser = conf, OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+        self.bases: dict[tuple[str, ...], DictConfig] = {}
+        self.allowed: dict[str, Any] = {}
+        self.texts = texts(conf)
         self.given = self.read(overrides)
 
     def read(self, overrides: list[str], launcher: bool = True) -> list[Override]:
         """Raises UserError for an override of Hydra itself: only the launcher may be chosen, once for all cells."""
-        found = self.parser.parse_overrides(as_typed(overrides, self.conf))
+        found = self.parser.parse_overrides(as_typed(overrides, self.texts, self.conf))
         for o in found:
             if (self.conf / o.key_or_group).is_dir() and not (
                 o.is_delete() or (o.value() and isinstance(o.value(), str)) or isinstance(o.value(), dict | Sweep | Glob)
@@ -83,12 +84,16 @@ class Door:
         return self.read([f"{key}={value}" for key, value in (chosen.hydra.sweeper.params or {}).items()], launcher=False)
 
     def compose(self, lines: list[str]) -> DictConfig:
-        """The config of a cell, Hydra's section in it. Raises UserError."""
+        """The config of a cell, Hydra's section in it: composed once for all that choose the same. Raises UserError."""
         base = None
         try:
             overrides = self.parser.parse_overrides(lines)
             choices = [str(o.input_line) for o in overrides if self._is_choice(o)]
-            base = of_choices(self.conf, *choices)
+            base = self.bases.get(key := tuple(sorted(choices)))
+            if base is None:
+                base = compose("config", overrides=choices, return_hydra_config=True)
+                self._refuse_foreign(base.hydra, [line for line in choices if re.match(r"[+~]*hydra\b", line)])
+                self.bases[key] = base
             composed = copy.deepcopy(base)
             ConfigLoaderImpl._apply_overrides_to_config([o for o in overrides if not self._is_choice(o)], composed)
             return composed
@@ -100,50 +105,41 @@ class Door:
         is_group = (self.conf / override.key_or_group).is_dir() and not isinstance(override.value(), dict)
         return is_group or re.match(r"hydra\b", override.key_or_group) is not None
 
+    def _refuse_foreign(self, hydra: DictConfig, of_hydra: list[str]) -> None:
+        """Raises UserError where a config makes more of Hydra than choosing a launcher and giving numbers to its options."""
+        if not self.allowed:  # Hydra's own section as the project and these overrides make it, whatever an experiment says
+            choices = hydra.runtime.choices
+            self._refuse_misread(choices["experiment"])
+            plain = [f"~{group}" for group in choices if not re.search("[@/]", group)]
+            plain += [f"hydra/launcher={choices['hydra/launcher']}", *of_hydra]
+            alone = compose("config", overrides=plain, return_hydra_config=True).hydra
+            self.allowed = dict(flat(OmegaConf.to_container(alone)))
+        found = dict(flat(OmegaConf.to_container(hydra)))
+        allowed = self.allowed | {"overrides.hydra": of_hydra}  # Hydra applies this list to every cell
+        for key in {**allowed, **found}:
+            number = key.startswith("launcher.") and type(found.get(key)) in (bool, int, float)
+            if found.get(key) != allowed.get(key) and not number and not TOLD_BY_HYDRA.match(key):
+                raise UserError(
+                    f"hydra.{key}: found {found.get(key)!r}; of hydra an experiment may set sweeper.params, the launcher, "
+                    "and numbers for its options"
+                )
+            if re.match(r"launcher\..*\._", key):  # Hydra would call what it names
+                raise UserError(f"hydra.{key}: an option of a launcher is a plain value")
 
-_read: dict[Path, list[int]] = {}
-
-
-def forget_unless_same(files: dict[Path, list[int]]) -> None:
-    """Forgets what was composed from files that were others, or had other times."""
-    if files != _read:
-        for function in (of_choices, _hydra_alone, texts):
-            function.cache_clear()
-        _read.clear()
-        _read.update(files)
-
-
-@cache
-def of_choices(conf: Path, *choices: str) -> DictConfig:
-    """The config of what is chosen, Hydra's section in it. It takes Hydra 0.1 s, and is composed once in a process."""
-    base = compose("config", overrides=[*choices], return_hydra_config=True)
-    _refuse_misread(conf, base.hydra.runtime.choices["experiment"])
-    _refuse_foreign(conf, base.hydra, [line for line in choices if re.match(r"[+~]*hydra\b", line)])
-    return base
-
-
-def _refuse_foreign(conf: Path, hydra: DictConfig, of_hydra: list[str]) -> None:
-    """Raises UserError where a config makes more of Hydra than choosing a launcher and giving numbers to its options."""
-    choices = hydra.runtime.choices
-    plain = [f"~{group}" for group in choices if not re.search("[@/]", group)]
-    allowed = _hydra_alone(conf, *plain, f"hydra/launcher={choices['hydra/launcher']}", *of_hydra)
-    found = dict(flat(OmegaConf.to_container(hydra)))
-    allowed = allowed | {"overrides.hydra": of_hydra}  # Hydra applies this list to every cell
-    for key in {**allowed, **found}:
-        number = key.startswith("launcher.") and type(found.get(key)) in (bool, int, float)
-        if found.get(key) != allowed.get(key) and not number and not TOLD_BY_HYDRA.match(key):
-            raise UserError(
-                f"hydra.{key}: found {found.get(key)!r}; of hydra an experiment may set sweeper.params, the launcher, "
-                "and numbers for its options"
-            )
-        if re.match(r"launcher\..*\._", key):  # Hydra would call what it names
-            raise UserError(f"hydra.{key}: an option of a launcher is a plain value")
-
-
-@cache
-def _hydra_alone(conf: Path, *plain: str) -> dict[str, Any]:
-    """Hydra's own section as the project and these overrides make it, whatever an experiment says."""
-    return dict(flat(OmegaConf.to_container(compose("config", overrides=[*plain], return_hydra_config=True).hydra)))
+    def _refuse_misread(self, experiment: str) -> None:
+        """Raises UserError where YAML reads something else than what an experiment's file shows: 1e3 as 1000.0."""
+        read_by_yaml = yaml.compose((self.conf / "experiment" / f"{experiment}.yaml").read_text())
+        for key in self.texts:
+            node = read_by_yaml
+            for part in key.split("."):
+                node = next((value for name, value in _pairs(node) if name.value == part), None)
+            for leaf in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+                if isinstance(leaf, yaml.ScalarNode) and leaf.style is None and "${" not in leaf.value:
+                    read = OmegaConf.create(f"x: {leaf.value}").x
+                    if str(read) != leaf.value:
+                        raise UserError(
+                            f"conf/experiment/{experiment}.yaml: {key}: {leaf.value} is {read} in YAML; put it in quotes"
+                        )
 
 
 def cells(overrides: list[Override]) -> list[list[str]]:
@@ -176,22 +172,6 @@ def _n_values(override: Override) -> int:
             raise UserError(f"{override.input_line}: expected a step other than 0")
         return max(0, math.ceil((values.stop - values.start) / values.step))  # type: ignore[operator]
     return sum(1 for _ in override.sweep_string_iterator()) if override.is_discrete_sweep() else 1
-
-
-def _refuse_misread(conf: Path, experiment: str) -> None:
-    """Raises UserError where YAML reads something else than what an experiment's file shows: 1e3 as 1000.0."""
-    read_by_yaml = yaml.compose((conf / "experiment" / f"{experiment}.yaml").read_text())
-    for key in texts(conf):
-        node = read_by_yaml
-        for part in key.split("."):
-            node = next((value for name, value in _pairs(node) if name.value == part), None)
-        for leaf in node.value if isinstance(node, yaml.SequenceNode) else [node]:
-            if isinstance(leaf, yaml.ScalarNode) and leaf.style is None and "${" not in leaf.value:
-                read = OmegaConf.create(f"x: {leaf.value}").x
-                if str(read) != leaf.value:
-                    raise UserError(
-                        f"conf/experiment/{experiment}.yaml: {key}: {leaf.value} is {read} in YAML; put it in quotes"
-                    )
 
 
 def _pairs(node: yaml.Node | None) -> list[tuple[yaml.Node, yaml.Node]]:

@@ -1,7 +1,6 @@
 """What people type for an option that takes text, as Hydra has to be told it."""
 
 import re
-from functools import cache
 from pathlib import Path
 
 import yaml
@@ -9,17 +8,15 @@ import yaml
 CALLS = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag|extend_list|int|float|str|bool|json_str)\(")  # of Hydra
 
 
-def as_typed(overrides: list[str], conf: Path) -> list[str]:
+def as_typed(overrides: list[str], known: dict[str, bool], conf: Path) -> list[str]:
     """The same overrides with quotes around what an option takes as text, of which Hydra would read 12e4567 as a number.
 
     Names, choices and paths then are what was typed: 1e3, 1_0, true, null, ~/a, a(1).txt. Left alone are quotes that are
-    there already, brackets, interpolations, Hydra's own functions, and values with a backslash.
+    there already, brackets, interpolations, Hydra's own functions, and values with a backslash. `known`: of texts.
     """
-    known = texts(conf)
     return [_as_typed(override, known, conf) for override in overrides]
 
 
-@cache
 def texts(conf: Path) -> dict[str, bool]:
     """The options that take text, which have text in conf/, and whether they take a list of it."""
     found = {"name": False}

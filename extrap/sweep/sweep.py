@@ -20,7 +20,7 @@ from filelock import Timeout
 from omegaconf import DictConfig
 
 from extrap.config.compose import CONF, compose_sweep, described, parse, with_schemes
-from extrap.config.overrides import as_typed
+from extrap.config.overrides import as_typed, texts
 from extrap.config.specs import build
 from extrap.errors import UserError
 from extrap.files import locked
@@ -44,7 +44,7 @@ def _run_by_hydra(overrides: list[str], run: "Run") -> None:
     told = [f"runtime.results_dir={config.runtime.results_dir}", f"vary=[{','.join(config.vary)}]"]
     if "train.precision" not in config.vary:
         told.append(f"train.precision={run.identity['train']['precision']}")
-    sys.argv[1:] = [*overrides, *as_typed(told, CONF)]
+    sys.argv[1:] = [*overrides, *as_typed(told, texts(CONF), CONF)]
     run_by_launcher()
 
 
