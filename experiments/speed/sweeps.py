@@ -1,12 +1,12 @@
 """A whole sweep as people run it: one-thread runs side by side against runs one after the other with all threads."""
 
 import resource
-import time
+import subprocess
+import sys
+from functools import partial
 from tempfile import TemporaryDirectory
 
-from tqdm import tqdm
-
-from experiments.speed.rounds import Row, in_a_process
+from experiments.speed.rounds import Row, seconds_of
 from experiments.speed.timings import OURS
 from extrap.train.device import cores
 
@@ -21,32 +21,22 @@ TOKENS = RUNS * STEPS * 1_024
 
 def measure(rounds: int) -> list[Row]:
     """Seconds of the whole command, start-up included, and how many cores it kept busy."""
-    count = cores()
-    settings = {
-        "side by side": [f"hydra.launcher.n_jobs={count}", "runtime.threads=1"],
-        "one after the other": ["hydra.launcher.n_jobs=1", f"runtime.threads={count}"],
-    }
     rows: list[Row] = []
-    for number in tqdm(range(rounds), desc="sweeps", disable=None, leave=False):
-        for setting, overrides in settings.items():
-            seconds, busy = sweep(overrides)
+    for number in range(rounds):
+        for setting, n_jobs, threads in (("side by side", cores(), 1), ("one after the other", 1, cores())):
+            before = processor_seconds()
+            with TemporaryDirectory() as folder:
+                options = [f"hydra.launcher.n_jobs={n_jobs}", f"runtime.threads={threads}", f"runtime.results_dir={folder}"]
+                command = [sys.executable, "-m", "extrap", *SWEEP, *options]
+                seconds = seconds_of(partial(subprocess.run, command, check=True, stdout=subprocess.DEVNULL))
             columns: Row = {"name": OURS, "setting": setting, "round": number, "n": 128, "tokens": TOKENS}
-            columns |= {"objective": "mlm", "threads": 1 if setting == "side by side" else count}
+            columns |= {"objective": "mlm", "threads": threads}
             rows.append(columns | {"case": "sweep", "value": seconds, "unit": "s"})
-            rows.append(columns | {"case": "busy", "value": busy, "unit": "cores"})
+            rows.append(columns | {"case": "busy", "value": (processor_seconds() - before) / seconds, "unit": "cores"})
     return rows
 
 
-def sweep(overrides: list[str]) -> tuple[float, float]:
-    """Seconds, and the mean number of busy cores."""
-    with TemporaryDirectory() as folder:
-        worked, began = _processor_seconds(), time.perf_counter()
-        in_a_process("extrap", *SWEEP, *overrides, f"runtime.results_dir={folder}")
-        seconds = time.perf_counter() - began
-    return seconds, (_processor_seconds() - worked) / seconds
-
-
-def _processor_seconds() -> float:
+def processor_seconds() -> float:
     """Of all processes that this one has started and that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
