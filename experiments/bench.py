@@ -7,21 +7,24 @@ python -m experiments.bench --all   longer inputs and more rounds: a quarter of 
 import argparse
 import importlib.metadata
 import platform
+import resource
 import shlex
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import torch
 import yaml
 
-from experiments.speed import equality, long, memory, ours, peers, sweeps
+from experiments.speed import equality, long, memory, ours, peers
 from experiments.speed.report import write_speed_report
-from experiments.speed.rounds import Row, interleave, machine, peak_of_products
-from experiments.speed.timings import save_timings
+from experiments.speed.rounds import Row, interleave, machine, peak_of_products, seconds_of
+from experiments.speed.timings import OURS, save_timings
 from extrap import __version__
 from extrap.config.compose import compose_grid
 from extrap.config.schema import Device, Precision
@@ -48,6 +51,20 @@ LOCAL = "local position.window=256"
 SHORT = Plan(4, ("rope", "alibi", LOCAL, "t5"), [4_096, 8_192, 16_384], 4_096, 5.0, 1)
 WHOLE = Plan(6, ("nope", "rope", "alibi", LOCAL, "t5", "kerple"), [4_096, 8_192, 16_384, 32_768, 65_536], 16_384, 130.0, 2)
 FAST_WHEN_LONG = ("alibi", "local")
+# four runs of the sizes of main, a quarter of its steps, and little to evaluate
+SWEEP_STEPS = 600
+SWEEP = [
+    "experiment=main", "name=bench", "position=rope,alibi", "seed=0,1", f"train.max_steps={SWEEP_STEPS}",
+    "eval.lengths=[128,512]", "eval.n_segments=8",
+]  # fmt: skip
+
+
+def measurements(plan: Plan, compiled: bool, device: torch.device) -> Iterator[list[Row]]:
+    yield training(plan, compiled, device)
+    yield long_inputs(plan, compiled, device)
+    for number in range(plan.sweeps):
+        yield sweep(number, "side by side", n_jobs=cores(), threads=1)
+        yield sweep(number, "one after the other", n_jobs=1, threads=cores())
 
 
 def training(plan: Plan, compiled: bool, device: torch.device) -> list[Row]:
@@ -76,6 +93,28 @@ def long_inputs(plan: Plan, compiled: bool, device: torch.device) -> list[Row]:
     return rows + memory.measure(trained, tokens, plan.lengths, plan.limit)
 
 
+def sweep(number: int, setting: str, n_jobs: int, threads: int) -> list[Row]:
+    """A whole sweep as people run it: seconds of the command, start-up included, and how many cores it kept busy."""
+    before = processor_seconds()
+    with TemporaryDirectory() as folder:
+        options = [f"hydra.launcher.n_jobs={n_jobs}", f"runtime.threads={threads}", f"runtime.results_dir={folder}"]
+        command = [sys.executable, "-m", "extrap", *SWEEP, *options]
+        seconds = seconds_of(partial(subprocess.run, command, check=True, stdout=subprocess.DEVNULL))
+    columns: Row = {"name": OURS, "setting": setting, "round": number, "n": 128, "objective": "mlm", "threads": threads}
+    columns |= {"tokens": 4 * SWEEP_STEPS * 1_024}
+    busy = (processor_seconds() - before) / seconds
+    return [
+        columns | {"case": "sweep", "value": seconds, "unit": "s"},
+        columns | {"case": "busy", "value": busy, "unit": "cores"},
+    ]
+
+
+def processor_seconds() -> float:
+    """Of all processes that this one has started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def provenance(seconds: float, device: torch.device) -> str:
     """YAML: the command that measured, the machine and the versions."""
     versions = {name: importlib.metadata.version(name) for name in ("torch", "x-transformers", "transformers")}
@@ -100,13 +139,8 @@ def main() -> None:
     folder = arguments.results / "speed"
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
-    cases: list[Callable[[], list[Row]]] = [
-        partial(training, plan, arguments.compiled, device),
-        partial(long_inputs, plan, arguments.compiled, device),
-        partial(sweeps.measure, plan.sweeps),
-    ]
-    for measure in cases:
-        rows += [{"machine": machine(device), "threads": torch.get_num_threads()} | row for row in measure()]
+    for measured in measurements(plan, arguments.compiled, device):
+        rows += [{"machine": machine(device), "threads": torch.get_num_threads()} | row for row in measured]
         save_timings(folder / "timings.csv", rows)  # what was measured is kept, whatever comes after it
     write_atomic(folder / "provenance.yaml", provenance(time.monotonic() - began, device))
     print("written:", *(f"  {path}" for path in write_speed_report(folder)), sep="\n")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,8 @@ LINE = ["extension", "protocol", "eval_len"]
 def update(folders: Iterable[RunFolder], shown: dict[Path, int]) -> None:
     """Adds what the runs have written since the last time to their event files, results/runs/<name>/tensorboard/<run>.
 
-    `shown` holds the last step of each log, and the rows that are shown: a run that is resumed writes the same numbers again,
-    and what a step has shown stays.
+    `shown` holds the last step of each log, and the rows that are shown: a run that is resumed writes the same numbers
+    again, and what a step has shown stays.
     """
     from torch.utils.tensorboard import SummaryWriter
 
@@ -61,12 +62,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Runs as TensorBoard shows them.")
     parser.add_argument("--results", type=as_path, default=Path("results"))
     runs = parser.parse_args().results / "runs"
-    try:
-        import tensorboard  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            "TensorBoard is not installed: make tensorboard installs it, or pip install 'extrap[tensorboard]'"
-        ) from error
+    if find_spec("tensorboard") is None:
+        raise UserError("TensorBoard is not installed: make tensorboard installs it, or pip install 'extrap[tensorboard]'")
     if not trained(runs):
         raise UserError(f"{runs} holds no run; `make sweep` makes them")
     shown: dict[Path, int] = {}

@@ -13,7 +13,6 @@ import torch
 from experiments.report import draw_all
 from experiments.speed import equality, long, peers
 from experiments.speed.figure import speed_figure
-from experiments.speed.nano import Nano
 from experiments.speed.ours import TRAINING, Trained, in_turn, training_step
 from experiments.speed.report import markdown, write_speed_report
 from experiments.speed.rounds import Contestant, if_it_compiles, interleave
@@ -289,7 +288,7 @@ def test_peers_are_imported_where_they_are_needed_alone():
 
 
 def test_the_baseline_learns_and_its_logits_are_counted():
-    network = Nano(peers.VOCAB, 8, 16, 2, 2, causal=True)
+    network = peers.Nano(peers.VOCAB, 8, 16, 2, 2, causal=True)
     inputs = torch.randint(256, (4, 8))
     batch = TrainingBatch(inputs, torch.arange(0, 32, 2), inputs.flatten()[::2])
     assert peers.count_logits(network, peers.scored_loss, batch) == 32  # all of them, whatever is scored
@@ -305,7 +304,7 @@ def test_the_baseline_looks_back_only_when_causal():
     changed = tokens.clone()
     changed[0, -1] = 1
     for causal in (True, False):
-        network = Nano(peers.VOCAB, 8, 16, 2, 2, causal)
+        network = peers.Nano(peers.VOCAB, 8, 16, 2, 2, causal)
         assert torch.equal(network(tokens)[0, 0], network(changed)[0, 0]) is causal
 
 

@@ -25,7 +25,6 @@ from experiments.speed.timings import OURS
 from extrap.model.encoder import Encoder
 
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": str(2**18)}  # bytes, mallopt(3)
-SHORT = 64  # tokens of the first forward pass
 SCORED = 64  # the last tokens get logits, as under `same_targets`
 STATUS, FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -49,7 +48,7 @@ def by_length(
 ) -> list[tuple[int, float, int]]:
     """Length, seconds and bytes."""
     torch.set_num_threads(threads)
-    evaluate(encoder, tokens[:, :SHORT])
+    evaluate(encoder, tokens[:, :SCORED])
     forget_peak(tokens.device)
     held = peak(tokens.device)
     found: list[tuple[int, float, int]] = []
