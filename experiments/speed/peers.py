@@ -140,7 +140,7 @@ class NanoBlock(nn.Module):
 
 
 class Nano(nn.Module):
-    """The plain baseline, after nanoGPT: tokens (B, T) -> logits (B, T, V) at every position; learned positions, tied tables."""
+    """The plain baseline, after nanoGPT: tokens (B, T) -> logits (B, T, V); learned positions, tied tables."""
 
     def __init__(self, vocab: int, length: int, width: int, depth: int, heads: int, causal: bool) -> None:
         super().__init__()
