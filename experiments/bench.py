@@ -7,27 +7,33 @@ python -m experiments.bench --all   longer inputs and more rounds: a quarter of 
 import argparse
 import importlib.metadata
 import platform
+import resource
 import shlex
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import torch
 import yaml
 
-from experiments.speed import equality, long, memory, ours, peers, sweeps
+from experiments.speed import equality, long, memory, ours, peers
 from experiments.speed.report import write_speed_report
-from experiments.speed.rounds import Contestant, Row, interleave, machine, peak_of_products
-from experiments.speed.timings import save_timings
+from experiments.speed.rounds import Row, interleave, machine, peak_of_products, seconds_of
+from experiments.speed.timings import OURS, save_timings
 from extrap import __version__
+from extrap.config.compose import compose_grid
 from extrap.config.schema import Device, Precision
 from extrap.data.text import Stdlib
 from extrap.files import write_atomic
+from extrap.runs.prepare import prepare_all
 from extrap.runs.run import git_state
 from extrap.sweep.door import through
-from extrap.train.device import cores, keep_freed_memory, pick_device, pick_precision
+from extrap.train.device import cores, keep_freed_memory, pick_device
 
 
 class Plan(NamedTuple):
@@ -41,32 +47,41 @@ class Plan(NamedTuple):
     sweeps: int
 
 
-SHORT = Plan(4, ("rope", "alibi", "local", "t5"), [4_096, 8_192, 16_384], 4_096, 5.0, 1)
-WHOLE = Plan(6, ("nope", "rope", "alibi", "local", "t5", "kerple"), [4_096, 8_192, 16_384, 32_768, 65_536], 16_384, 130.0, 2)
+LOCAL = "local position.window=256"
+SHORT = Plan(4, ("rope", "alibi", LOCAL, "t5"), [4_096, 8_192, 16_384], 4_096, 5.0, 1)
+WHOLE = Plan(6, ("nope", "rope", "alibi", LOCAL, "t5", "kerple"), [4_096, 8_192, 16_384, 32_768, 65_536], 16_384, 130.0, 2)
 FAST_WHEN_LONG = ("alibi", "local")
+# four runs of the sizes of main, a quarter of its steps, and little to evaluate
+SWEEP_STEPS = 600
+SWEEP = [
+    "experiment=main", "name=bench", "position=rope,alibi", "seed=0,1", f"train.max_steps={SWEEP_STEPS}",
+    "eval.lengths=[128,512]", "eval.n_segments=8",
+]  # fmt: skip
 
 
-def training(plan: Plan, compiled: bool, source: Stdlib, device: torch.device) -> list[Row]:
+def measurements(plan: Plan, compiled: bool, device: torch.device) -> Iterator[list[Row]]:
+    yield training(plan, compiled, device)
+    yield long_inputs(plan, compiled, device)
+    for number in range(plan.sweeps):
+        yield sweep(number, "side by side", n_jobs=cores(), threads=1)
+        yield sweep(number, "one after the other", n_jobs=1, threads=cores())
+
+
+def training(plan: Plan, compiled: bool, device: torch.device) -> list[Row]:
     """A step of each of ours and of each peer, a round; the peak of matrix products is measured in every round too."""
-    bf16 = pick_precision(Precision.auto, device) is Precision.bf16
-    contestants = [*peak_of_products(device), *ours.training_steps(source, device)]
-    config = ours.configs(ours.TRAINING, ("rope",))[0]
-    batches = {name: ours.batches_of(config, source, goal, 4, device) for name, goal in ours.OBJECTIVES.items()}
-    first = {name: some[0] for name, some in batches.items()}
-    for peer in peers.peers(config.model, first, device, bf16, compiled):
-        columns: Row = {
-            "case": "training", "name": peer.name, "setting": peer.setting, "scheme": peer.scheme,
-            "objective": peer.objective, "precision": peer.precision, "params": peer.params, "logits": peer.logits,
-            "n": config.train.train_len, "tokens": first[peer.objective][0].numel(),
-        }  # fmt: skip
-        contestants.append(Contestant(columns, ours.in_turn(peer.step, batches[peer.objective])))
+    contestants = [peak_of_products(precision, device) for precision in (Precision.fp32, Precision.bf16)]
+    runs = prepare_all(compose_grid([*ours.TRAINING, f"position={','.join(ours.SCHEMES)}", ours.BOTH]))
+    contestants += [ours.training_step(run, device) for run in runs]
+    for run in runs[:2]:  # of both objectives
+        contestants += peers.peers(run, device, compiled)
     return interleave(contestants, plan.rounds, "training")
 
 
-def long_inputs(plan: Plan, compiled: bool, source: Stdlib, device: torch.device) -> list[Row]:
+def long_inputs(plan: Plan, compiled: bool, device: torch.device) -> list[Row]:
     """Equality, time and memory over long inputs, with weights that were trained for a moment."""
-    trained = ours.train_for_a_moment(source, plan.schemes, device)
-    tokens = ours.long_text(source, max(*plan.lengths, equality.LONG), device)
+    trained = ours.train_for_a_moment(plan.schemes, device)
+    text = b"".join(Stdlib().valid.values())  # held out, one document after the other
+    tokens = torch.tensor(list(text[: max(*plan.lengths, equality.LONG)]), device=device)[None]
     rows = equality.check(trained, tokens)
     for n in plan.lengths:
         chosen = [one for one in trained if n <= plan.all_schemes_to or one.scheme.startswith(FAST_WHEN_LONG)]
@@ -78,14 +93,33 @@ def long_inputs(plan: Plan, compiled: bool, source: Stdlib, device: torch.device
     return rows + memory.measure(trained, tokens, plan.lengths, plan.limit)
 
 
-def provenance(seconds: float) -> str:
+def sweep(number: int, setting: str, n_jobs: int, threads: int) -> list[Row]:
+    """A whole sweep as people run it: seconds of the command, start-up included, and how many cores it kept busy."""
+    before = processor_seconds()
+    with TemporaryDirectory() as folder:
+        options = [f"hydra.launcher.n_jobs={n_jobs}", f"runtime.threads={threads}", f"runtime.results_dir={folder}"]
+        command = [sys.executable, "-m", "extrap", *SWEEP, *options]
+        seconds = seconds_of(partial(subprocess.run, command, check=True, stdout=subprocess.DEVNULL))
+    columns: Row = {"name": OURS, "setting": setting, "round": number, "n": 128, "objective": "mlm", "threads": threads}
+    columns |= {"tokens": 4 * SWEEP_STEPS * 1_024}
+    busy = (processor_seconds() - before) / seconds
+    return [
+        columns | {"case": "sweep", "value": seconds, "unit": "s"},
+        columns | {"case": "busy", "value": busy, "unit": "cores"},
+    ]
+
+
+def processor_seconds() -> float:
+    """Of all processes that this one has started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def provenance(seconds: float, device: torch.device) -> str:
     """YAML: the command that measured, the machine and the versions."""
     versions = {name: importlib.metadata.version(name) for name in ("torch", "x-transformers", "transformers")}
-    told: dict[str, object] = {
-        "command": shlex.join(["python", "-m", "experiments.bench", *sys.argv[1:]]),
-        "version": __version__,
-    }
-    told |= git_state() | {"python": platform.python_version(), **versions, "machine": machine()}
+    told: Row = {"command": shlex.join(["python", "-m", "experiments.bench", *sys.argv[1:]]), "version": __version__}
+    told |= git_state() | {"python": platform.python_version(), **versions, "machine": machine(device)}
     told |= {"threads": torch.get_num_threads(), "seconds": round(seconds)}
     text: str = yaml.safe_dump(told, sort_keys=False, width=125)
     return text
@@ -94,11 +128,7 @@ def provenance(seconds: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Training, long inputs and sweeps: ours against the peers.")
     parser.add_argument("--all", action="store_true", help="longer inputs and more rounds")
-    parser.add_argument(
-        "--compiled",
-        action="store_true",
-        help="peers by torch.compile and FlexAttention too, which takes most of a minute each",
-    )
+    parser.add_argument("--compiled", action="store_true", help="compiled peers and FlexAttention too, a minute each")
     parser.add_argument("--results", type=Path, default=Path("results"))
     arguments = parser.parse_args()
     peers.libraries()  # missing ones are told before anything is measured
@@ -106,20 +136,13 @@ def main() -> None:
     device = pick_device(Device.auto)
     torch.set_num_threads(cores())
     keep_freed_memory()  # as every run of a sweep does; the peers gain by it too
-    source = Stdlib()
-    cases: list[Callable[[], list[Row]]] = [
-        lambda: training(plan, arguments.compiled, source, device),
-        lambda: long_inputs(plan, arguments.compiled, source, device),
-        lambda: sweeps.measure(plan.sweeps),
-    ]
-    constant: Row = {"machine": machine(), "threads": torch.get_num_threads()}
     folder = arguments.results / "speed"
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
-    for case in cases:
-        rows += [constant | row for row in case()]
+    for measured in measurements(plan, arguments.compiled, device):
+        rows += [{"machine": machine(device), "threads": torch.get_num_threads()} | row for row in measured]
         save_timings(folder / "timings.csv", rows)  # what was measured is kept, whatever comes after it
-    write_atomic(folder / "provenance.yaml", provenance(time.monotonic() - began))
+    write_atomic(folder / "provenance.yaml", provenance(time.monotonic() - began, device))
     print("written:", *(f"  {path}" for path in write_speed_report(folder)), sep="\n")
 
 

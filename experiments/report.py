@@ -33,12 +33,11 @@ def draw_all(results: Path) -> None:
 
     What cannot be drawn is told in a line and stops none of the others; at the end it raises UserError.
     """
-    found = sorted(path for name in REPORTS for path in results.glob(f"*/{name}"))
-    if not found:
+    reports: dict[str, Callable[[], Iterable[Path | str]]] = {}
+    for name, write in REPORTS.items():
+        reports |= {str(path.parent): partial(write, path.parent) for path in sorted(results.glob(f"*/{name}"))}
+    if not reports:
         raise UserError(f"{results} holds no */{' and no */'.join(REPORTS)}; `make sweep` and `make bench` write them")
-    reports: dict[str, Callable[[], Iterable[Path | str]]] = {
-        str(path.parent): partial(REPORTS[path.name], path.parent) for path in found
-    }
     reports["claims"] = partial(write_claims, results)
     reports |= {name: partial(draw_papers, results, name) for name in paper_figures()}
     failed = []

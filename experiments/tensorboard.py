@@ -1,6 +1,6 @@
 """Losses and perplexities of runs as TensorBoard shows them, from their files alone, while a sweep writes them or later.
 
-python -m experiments.tensorboard [--results RESULTS] [--once] [NAME ...]
+python -m experiments.tensorboard [--results RESULTS]
 """
 
 import argparse
@@ -8,6 +8,8 @@ import contextlib
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -22,75 +24,55 @@ from extrap.train.log import read_log
 
 SECONDS = 5.0  # between looks
 LOSSES = ("loss", "grad_norm", "lr")
+LINE = ["extension", "protocol", "eval_len"]
 
 
-class Board:
-    """The event files of all runs of an experiment, below results/runs/<name>/tensorboard.
+def update(folders: Iterable[RunFolder], shown: dict[Path, int]) -> None:
+    """Adds what the runs have written since the last time to their event files, results/runs/<name>/tensorboard/<run>.
 
-    A run that is resumed writes the same numbers again: what a step has shown stays.
+    `shown` holds the last step of each log, and the rows that are shown: a run that is resumed writes the same numbers
+    again, and what a step has shown stays.
     """
+    from torch.utils.tensorboard import SummaryWriter
 
-    def __init__(self, runs: Path) -> None:
-        self.runs = runs
-        self.shown: dict[Path, int] = {}  # the last step of each file; a file of rows has none
-
-    def update(self) -> None:
-        """Adds what the runs have written since the last time."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        for folder in _trained(self.runs):
-            new = [entry for entry in read_log(folder.log) if entry.step > self.shown.get(folder.log, 0)]
-            to_score = folder.is_evaluated and folder.rows not in self.shown
-            if not new and not to_score:
-                continue
-            with SummaryWriter(self.runs / "tensorboard" / folder.path.name) as writer:
-                for entry in new:
-                    for name in LOSSES:
-                        writer.add_scalar(f"training/{name}", getattr(entry, name), entry.step)
-                    self.shown[folder.log] = entry.step
-                if to_score:
-                    by_length = perplexity(load_rows(folder.rows), ["extension", "protocol", "eval_len"])
-                    for extension, protocol, eval_len, log_ppl in by_length[
-                        ["extension", "protocol", "eval_len", "log_ppl"]
-                    ].itertuples(index=False):
-                        # the axis that TensorBoard names step is the evaluation length here
-                        writer.add_scalar(f"perplexity/{protocol}, {extension}", np.exp(log_ppl), eval_len)
-                    self.shown[folder.rows] = 0
+    for folder in folders:
+        new = [entry for entry in read_log(folder.log) if entry.step > shown.get(folder.log, 0)]
+        to_score = folder.is_evaluated and folder.rows not in shown
+        if not new and not to_score:
+            continue
+        with SummaryWriter(folder.path.parent / "tensorboard" / folder.path.name) as writer:
+            for entry in new:
+                for name in LOSSES:
+                    writer.add_scalar(f"training/{name}", getattr(entry, name), entry.step)
+                shown[folder.log] = entry.step
+            if to_score:
+                log_ppl = perplexity(load_rows(folder.rows), LINE).set_index(LINE)["log_ppl"]
+                for (extension, protocol, eval_len), value in log_ppl.items():
+                    # the axis that TensorBoard names step is the evaluation length here
+                    writer.add_scalar(f"perplexity/{protocol}, {extension}", np.exp(value), eval_len)
+                shown[folder.rows] = 0
 
 
-def _trained(runs: Path) -> list[RunFolder]:
+def trained(runs: Path) -> list[RunFolder]:
     """Those with a log, however far it is."""
-    return [folder for path in sorted(runs.glob("*")) if (folder := RunFolder(path)).log.exists()]
+    return [folder for path in sorted(runs.glob("*/*")) if (folder := RunFolder(path)).log.exists()]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Runs as TensorBoard shows them.")
     parser.add_argument("--results", type=as_path, default=Path("results"))
-    parser.add_argument("--once", action="store_true", help="write the event files and end, without a server")
-    parser.add_argument("names", nargs="*")
-    arguments = parser.parse_args()
-    try:
-        import tensorboard  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            "TensorBoard is not installed: make tensorboard installs it, or pip install 'extrap[tensorboard]'"
-        ) from error
-    root = arguments.results / "runs"
-    names = arguments.names or sorted(path.name for path in root.glob("*") if _trained(path))
-    if not any(_trained(root / name) for name in names):
-        raise UserError(f"{root} holds no run of {', '.join(names) or 'any experiment'}; `make sweep` makes them")
-    boards = [Board(root / name) for name in names]
-    for board in boards:
-        board.update()
-    if arguments.once:
-        return
-    shown = boards[0].runs if len(boards) == 1 else root
-    line = [sys.executable, "-m", "tensorboard.main", "--logdir", str(shown)]
+    runs = parser.parse_args().results / "runs"
+    if find_spec("tensorboard") is None:
+        raise UserError("TensorBoard is not installed: make tensorboard installs it, or pip install 'extrap[tensorboard]'")
+    if not trained(runs):
+        raise UserError(f"{runs} holds no run; `make sweep` makes them")
+    shown: dict[Path, int] = {}
+    update(trained(runs), shown)
+    line = [sys.executable, "-m", "tensorboard.main", "--logdir", str(runs)]
     with subprocess.Popen(line) as server, contextlib.suppress(KeyboardInterrupt):
         while server.poll() is None:
             time.sleep(SECONDS)
-            for board in boards:
-                board.update()
+            update(trained(runs), shown)
 
 
 if __name__ == "__main__":

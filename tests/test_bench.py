@@ -11,17 +11,19 @@ import pytest
 import torch
 
 from experiments.report import draw_all
-from experiments.speed import equality, long, steps
+from experiments.speed import equality, long, peers
 from experiments.speed.figure import speed_figure
-from experiments.speed.ours import Trained, flops_of, in_turn
+from experiments.speed.ours import TRAINING, Trained, in_turn, training_step
 from experiments.speed.report import markdown, write_speed_report
-from experiments.speed.rounds import Contestant, interleave
+from experiments.speed.rounds import Contestant, if_it_compiles, interleave
 from experiments.speed.timings import COLUMNS, RATIOS, load_timings, ratios, save_timings
 from extrap.config.compose import compose_grid
 from extrap.errors import UserError
 from extrap.model.attention import attend_reference
 from extrap.objectives import Causal, Mlm
 from extrap.report.looks import LOOKS
+from extrap.runs.prepare import prepare
+from extrap.train.loop import TrainingBatch
 
 ROOT = Path(__file__).parents[1]
 LOAD = (1.0, 1.0, 50.0, 1.0, 2.0)  # by round, on a machine that others use: the same for all within a round
@@ -164,20 +166,26 @@ def test_batches_are_taken_in_turn():
     assert seen == ["a", "b", "a"]
 
 
-def test_flops_are_those_that_torch_counts(encoder_of, scheme_of):
-    """Forward and backward of the encoder; attention as plain products, as the count has it."""
-    from torch.utils.flop_counter import FlopCounterMode
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["mlm", "causal"])
+def test_a_step_of_ours_is_told_with_its_sizes(objective):
+    """Matrix products of the definition: causal attention over all pairs, no token twice, a gradient twice the forward."""
+    (config,) = compose_grid([*TRAINING, "position=rope", f"objective={objective}"])
+    told = training_step(prepare(config), torch.device("cpu")).columns
+    assert (told["case"], told["scheme"], told["objective"], told["n"]) == ("training", "rope", objective, 256)
+    tokens, logits = 16 * 256, 16 * (38 if objective == "mlm" else 256)
+    assert (told["tokens"], told["logits"]) == (tokens, logits)
+    assert told["flops"] == 3 * 2 * (tokens * 4 * (12 * 256**2 + 2 * 256 * 256) + logits * 256 * 256)
 
-    (config,) = compose_grid(["experiment=smoke", "seed=0", "position=nope"])
-    model, train = config.model, config.train
-    from extrap.model.encoder import Encoder
-    from extrap.runs.prepare import build_scheme
 
-    encoder = Encoder(model, build_scheme(config, False), 257, 256).train()
-    with FlopCounterMode(display=False) as counter:
-        hidden = encoder(torch.zeros(train.batch_size, train.train_len, dtype=torch.long))
-        encoder.logits(hidden[:, :5]).sum().backward()
-    assert flops_of(config, 5 * train.batch_size) == pytest.approx(counter.get_total_flops(), rel=0.02)
+def test_what_cannot_be_compiled_is_left_out_with_a_word(capsys):
+    def fails() -> None:
+        raise RuntimeError("no compiler")
+
+    told: dict[str, object] = {"name": "a peer", "scheme": "rope", "objective": "mlm"}
+    runs, broken = Contestant(told, lambda: None), Contestant(told, fails)
+    assert (if_it_compiles(runs), if_it_compiles(broken)) == ([runs], [])
+    assert capsys.readouterr().out == "a peer, rope, mlm compiled was left out: RuntimeError\n"
 
 
 # equality
@@ -187,7 +195,7 @@ def test_flops_are_those_that_torch_counts(encoder_of, scheme_of):
 def trained(request, scheme_of, encoder_of):
     causal = request.param.causal
     return [
-        Trained(case, "causal" if causal else "mlm", [], encoder_of(scheme_of(case, causal)).eval())
+        Trained(case, "causal" if causal else "mlm", encoder_of(scheme_of(case, causal)).eval())
         for case in ("alibi", "local position.window=5", "t5")
     ]
 
@@ -207,7 +215,7 @@ def test_paths_that_are_right_pass(trained, short, small):
     assert all(line["value"] <= 1e-5 for line in rows)
 
 
-@pytest.mark.parametrize("wrong", ["forward", "long", "gradient", "table"])
+@pytest.mark.parametrize("wrong", ["forward", "long", "gradient", "table", "no number"])
 def test_a_path_that_is_wrong_is_an_error(trained, short, small, monkeypatch, wrong):
     right, forward = long.attention_of, long.layers_of
 
@@ -215,6 +223,8 @@ def test_a_path_that_is_wrong_is_an_error(trained, short, small, monkeypatch, wr
         attend = right(one, n, device, training)
         if wrong == "gradient":
             return lambda q, k, v: attend(q.detach(), k, v) + 0 * q
+        if wrong == "no number":  # of values, which are not the first
+            return lambda q, k, v: attend(q, k, v) + (0 * v.square()).sqrt()
         tables = sum(table.sum() for table in one.encoder.scheme.parameters())  # the forward stays as it is
         return lambda q, k, v: attend(q, k, v) + 1e-3 * (tables - tables.detach()) if one.scheme == "t5" else attend(q, k, v)
 
@@ -225,7 +235,7 @@ def test_a_path_that_is_wrong_is_an_error(trained, short, small, monkeypatch, wr
             layers[-1].mixed[:, :, n - 1] += 1e-3  # the last query of the last layer alone
         return layers
 
-    if wrong in ("gradient", "table"):
+    if wrong in ("gradient", "table", "no number"):
         monkeypatch.setattr(equality, "attention_of", wrong_gradient)
     else:
         monkeypatch.setattr(equality, "layers_of", wrong_forward)
@@ -278,27 +288,23 @@ def test_peers_are_imported_where_they_are_needed_alone():
 
 
 def test_the_baseline_learns_and_its_logits_are_counted():
-    from experiments.speed.nano import Nano
-
-    network = Nano(steps.VOCAB, 8, 16, 2, 2, causal=True)
+    network = peers.Nano(peers.VOCAB, 8, 16, 2, 2, causal=True)
     inputs = torch.randint(256, (4, 8))
-    batch = (inputs, torch.arange(0, 32, 2), inputs.flatten()[::2])
-    assert steps.count_logits(network, steps.scored_loss, batch) == 32  # all of them, whatever is scored
-    step = steps.stepper(network, steps.scored_loss, steps.Setting(flash=True, tuned=True))
-    before = steps.scored_loss(network, batch).item()
+    batch = TrainingBatch(inputs, torch.arange(0, 32, 2), inputs.flatten()[::2])
+    assert peers.count_logits(network, peers.scored_loss, batch) == 32  # all of them, whatever is scored
+    step = peers.stepper(network, peers.scored_loss, peers.Setting(flash=True, tuned=True))
+    before = peers.scored_loss(network, batch).item()
     for _ in range(20):
         step(batch)
-    assert steps.scored_loss(network, batch).item() < before
+    assert peers.scored_loss(network, batch).item() < before
 
 
 def test_the_baseline_looks_back_only_when_causal():
-    from experiments.speed.nano import Nano
-
     tokens = torch.zeros(1, 8, dtype=torch.long)
     changed = tokens.clone()
     changed[0, -1] = 1
     for causal in (True, False):
-        network = Nano(steps.VOCAB, 8, 16, 2, 2, causal)
+        network = peers.Nano(peers.VOCAB, 8, 16, 2, 2, causal)
         assert torch.equal(network(tokens)[0, 0], network(changed)[0, 0]) is causal
 
 

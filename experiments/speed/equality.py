@@ -1,45 +1,41 @@
 """Every path of our attention against the definition in float64, on trained weights: a difference is an error."""
 
 import copy
+from collections.abc import Callable, Iterable
+from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from experiments.speed.long import Layer, Qkv, attention_of, layers_of
+from experiments.speed.long import Layer, attention_of, layers_of
 from experiments.speed.ours import Trained
 from experiments.speed.rounds import Row
 from experiments.speed.timings import OURS
 from extrap.errors import UserError
 from extrap.model.attention import attend_reference
-from extrap.positions.base import Branch
+from extrap.positions.base import PositionScheme
 
 TOLERANCE = 1e-5  # of the largest number in the reference
 # A gradient whose terms nearly cancel is not known to TOLERANCE in float32 at all: the definition itself, computed in
 # float32, is further off. No path may be more than this many times as far.
 OVER_ROUNDING = 2.0
 FLOAT32 = "the definition in float32"
-PATHS = ("forward", "training", "training, parameters", FLOAT32)
 LENGTHS = (251, 1_237)  # no multiple of anything
 LONG = 16_411
 N_ROWS = 64  # queries looked at where the whole grid does not fit
 
 
-def check(trained: list[Trained], tokens: Tensor, long: bool = True) -> list[Row]:
+def check(trained: list[Trained], tokens: Tensor) -> list[Row]:
     """The largest relative difference of each path. Raises UserError for one above its TOLERANCE."""
     rows: list[Row] = []
     for one in tqdm(trained, desc="comparing with the definition", disable=None, leave=False):
-        for n in (*LENGTHS, LONG) if long else LENGTHS:
-            layers = layers_of(one.encoder, tokens[:, :n])
-            found = [forward_error(one, layer) for layer in layers]
-            if n in LENGTHS:
-                found += [training_error(one, layer.qkv) for layer in layers]
-            for path in PATHS:
-                error = max((errors[path] for errors in found if path in errors), default=None)
-                if error is None:
-                    continue
-                rounding = max((errors[FLOAT32] for errors in found if FLOAT32 in errors), default=0.0)
-                allowed = max(TOLERANCE, OVER_ROUNDING * rounding) if path.startswith("training") else TOLERANCE
+        for n in (*LENGTHS, LONG):
+            found = [errors_of(one, layer) for layer in layers_of(one.encoder, tokens[:, :n])]
+            errors = {path: float(np.max([of_layer[path] for of_layer in found])) for path in found[0]}
+            for path, error in errors.items():
+                allowed = max(TOLERANCE, OVER_ROUNDING * errors[FLOAT32]) if path.startswith("training") else TOLERANCE
                 if path != FLOAT32 and not error <= allowed:
                     raise UserError(
                         f"attention of {one.scheme}, {one.objective}, {n:,} tokens, {path}: differs from the float64 "
@@ -51,53 +47,49 @@ def check(trained: list[Trained], tokens: Tensor, long: bool = True) -> list[Row
     return rows
 
 
-def difference(found: Tensor, expected: Tensor) -> float:
-    """The largest difference over the largest number."""
-    found, expected = found.detach().to(expected.dtype), expected.detach()
-    return float((found - expected).abs().max() / expected.abs().max())
+def errors_of(one: Trained, layer: Layer) -> dict[str, float]:
+    """Evaluation against the definition, and training where n is small: what comes out, and what flows back.
 
-
-@torch.no_grad()
-def forward_error(one: Trained, layer: Layer) -> dict[str, float]:
-    """Evaluation against the definition, over all queries where n is small, over a sample of them where it is not."""
+    Where n is not small, evaluation is looked at for a sample of the queries.
+    """
     n, device = layer.mixed.shape[2], layer.mixed.device
-    branches = wide_branches(one, n, device)[0]
-    q, k, v = (part.to(torch.float64) for part in layer.qkv)
-    if n <= max(LENGTHS):
-        return {"forward": difference(layer.mixed, attend_reference(branches, q, k, v, causal=one.encoder.causal))}
-    # both ends, where chunks and windows are cut, and places between them
-    inner = torch.randint(n, (N_ROWS - 2,), generator=torch.Generator().manual_seed(0))
-    rows = torch.cat([torch.tensor([0, n - 1]), inner]).to(device)
-    expected = attend_reference(branches, q, k, v, causal=one.encoder.causal, q_idx=rows)
-    return {"forward": difference(layer.mixed[:, :, rows], expected)}
-
-
-def training_error(one: Trained, heads: Qkv) -> dict[str, float]:
-    """Training: what comes out, and what flows back to queries, keys, values and parameters from a random loss."""
-    n, device = heads[0].shape[2], heads[0].device
-    weight = torch.randn(heads[0].shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(device)
-    wide = [part.to(torch.float64).requires_grad_() for part in heads]
-    narrow = [part.clone().requires_grad_() for part in heads]
-    branches, parameters = wide_branches(one, n, device)
-    expected = attend_reference(branches, *wide, causal=one.encoder.causal)
-    found = attention_of(one, n, device, training=True)(*narrow)
-    truth = torch.autograd.grad((expected * weight).sum(), [*wide, *parameters], allow_unused=True)
-    rounded = [part.clone().requires_grad_() for part in heads]
     scheme = one.encoder.scheme
-    in_float32 = attend_reference(scheme.branches(scheme.positions(n, device)), *rounded, causal=one.encoder.causal)
-    theirs = torch.autograd.grad((in_float32 * weight).sum(), rounded)
-    ours = torch.autograd.grad((found * weight).sum(), [*narrow, *one.encoder.scheme.parameters()], allow_unused=True)
-    rounding = max(difference(some, true) for some, true in zip(theirs, truth[: len(heads)], strict=True))
-    errors = {"training": difference(found, expected), FLOAT32: rounding}
-    for i, (got, true) in enumerate(zip(ours, truth, strict=True)):
-        path = "training" if i < len(heads) else "training, parameters"
-        assert (got is None) == (true is None)  # learned tables are added before attention
-        if got is not None and true is not None:
-            errors[path] = max(errors.get(path, 0.0), difference(got, true))
-    return errors
+    exact = copy.deepcopy(scheme).to(torch.float64)  # gradients are summed up in the type of the parameters
+    q, k, v = (part.to(torch.float64) for part in layer.qkv)
+    if n not in LENGTHS:  # both ends, where chunks and windows are cut, and places between them
+        inner = torch.randint(n, (N_ROWS - 2,), generator=torch.Generator().manual_seed(0))
+        rows = torch.cat([torch.tensor([0, n - 1]), inner]).to(device)
+        with torch.no_grad():
+            return {"forward": difference([layer.mixed[:, :, rows]], [definition(exact, q, k, v, q_idx=rows)])}
+    ours = attention_of(one, n, device, training=True)
+    out, inputs, parameters = out_and_gradients(ours, layer.qkv, scheme)
+    true_out, true_inputs, true_parameters = out_and_gradients(partial(definition, exact), (q, k, v), exact)
+    _, in_float32, _ = out_and_gradients(partial(definition, scheme), layer.qkv, scheme)
+    errors = {"forward": difference([layer.mixed], [true_out])}
+    errors["training"] = difference([out, *inputs], [true_out, *true_inputs])
+    if parameters:
+        errors["training, parameters"] = difference(parameters, true_parameters)
+    return errors | {FLOAT32: difference(in_float32, true_inputs)}
 
 
-def wide_branches(one: Trained, n: int, device: torch.device) -> tuple[tuple[Branch, ...], list[Tensor]]:
-    """The branches of the scheme in float64, and its parameters: gradients are summed up in the type of these."""
-    scheme = copy.deepcopy(one.encoder.scheme).to(torch.float64)
-    return scheme.branches(scheme.positions(n, device)), list(scheme.parameters())
+def out_and_gradients(
+    attend: Callable[..., Tensor], heads: Iterable[Tensor], scheme: PositionScheme
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """What comes out, and what flows back from a random loss to queries, keys and values and to the scheme's parameters."""
+    inputs, parameters = [part.clone().requires_grad_() for part in heads], list(scheme.parameters())
+    out = attend(*inputs)
+    weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(out.device)
+    gradients = torch.autograd.grad((out * weight).sum(), [*inputs, *parameters], materialize_grads=True)
+    return out.detach(), [*gradients[: len(inputs)]], [*gradients[len(inputs) :]]
+
+
+def definition(scheme: PositionScheme, q: Tensor, k: Tensor, v: Tensor, q_idx: Tensor | None = None) -> Tensor:
+    branches = scheme.branches(scheme.positions(q.shape[2], q.device))
+    return attend_reference(branches, q, k, v, causal=scheme.geometry.causal, q_idx=q_idx)
+
+
+def difference(found: list[Tensor], expected: list[Tensor]) -> float:
+    """The largest difference over the largest number, of several tensors the worst; no number where there is none."""
+    pairs = zip(found, expected, strict=True)
+    least = torch.finfo(torch.float64).tiny  # a table that is added before attention has no gradient here
+    return float(torch.stack([(a.to(b.dtype) - b).abs().max() / b.abs().max().clamp(min=least) for a, b in pairs]).max())

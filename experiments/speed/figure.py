@@ -13,7 +13,7 @@ from extrap.report.labels import End, name_ends
 from extrap.report.looks import Style, family, looks_of
 from extrap.results.rows import rounded
 
-OBJECTIVES = ("mlm", "causal")
+PANELS = {"training": "training", "attention": "a layer's attention", "memory": "peak memory of evaluation"}
 YARDSTICK_STYLE: Style = {"color": "0.35", "linestyle": "--", "linewidth": 1.0}
 POINTS = ["case", "objective", "label", "setting", "n", "value", "low", "high", "unit"]  # low, high: over rounds
 
@@ -23,24 +23,18 @@ def speed_figure(timings: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     rows = timings[timings["machine"] == timings["machine"].iloc[0]]
     points = rounded(pd.concat([training_points(rows), length_points(rows)], ignore_index=True))
     schemes = [scheme for scheme in rows.loc[rows["name"] == OURS, "scheme"].unique() if scheme]
+    looks = looks_of(schemes)
     # local attention has more than one window, and looks as with its own
-    families = {family(scheme): scheme for scheme in sorted(schemes, reverse=True)}
-    looks = looks_of(families.values())
-    styles = {name: looks[scheme] for name, scheme in families.items()}
+    styles = {family(scheme): looks[scheme] for scheme in sorted(schemes, reverse=True)}
     with style():
         figure, panels = new_figure(7.2, 7.0, 3, 2, sharey="row", gridspec_kw={"height_ratios": [1.15, 1, 1]})
-        for column, objective in enumerate(OBJECTIVES):
-            chosen = points[points["objective"] == objective]
-            draw_training(panels[0, column], chosen[chosen["case"] == "training"], styles)
-            panels[0, column].set_title(f"training, {objective}")
-            for row, (case, title) in enumerate(
-                (("attention", "a layer's attention"), ("memory", "peak memory of evaluation")), 1
-            ):
-                draw_lengths(panels[row, column], chosen[chosen["case"] == case], styles)
-                panels[row, column].set_title(f"{title}, {ATTENTION[objective]}")
-        for column in (0, 1):
-            panels[0, column].set_xlabel("tokens/s")
-            panels[2, column].set_xlabel("tokens of one sequence")
+        for column, (objective, attention) in zip(panels.T, ATTENTION.items(), strict=True):
+            for axes, (case, title) in zip(column, PANELS.items(), strict=True):
+                draw = draw_training if case == "training" else draw_lengths
+                draw(axes, points[(points["objective"] == objective) & (points["case"] == case)], styles)
+                axes.set_title(f"{title}, {objective if case == 'training' else attention}")
+            column[0].set_xlabel("tokens/s")
+            column[2].set_xlabel("tokens of one sequence")
         panels[0, 0].invert_yaxis()
         panels[0, 0].sharex(panels[0, 1])
         panels[0, 1].set_xlim(0, 1.05 * max(points.loc[points["case"] == "training", "high"], default=1))
@@ -108,11 +102,11 @@ def draw_lengths(axes: Axes, points: pd.DataFrame, styles: dict[str, Style]) -> 
 
 def ends(axes: Axes) -> list[End]:
     """Of the lines of a panel; names that stand beside it are broken at their commas."""
+    lines = axes.get_lines()
+    last = [np.asarray(line.get_xydata())[-1] for line in lines]
+    longest = max((x for x, _ in last), default=0)
     found = []
-    for line in axes.get_lines():
-        x, y = (float(np.asarray(values)[-1]) for values in line.get_data())
-        found.append(End(str(line.get_label()), str(line.get_color()), x, y))
-    longest = max((end.x for end in found), default=0)
-    return [
-        end._replace(inside=True) if end.x < longest else end._replace(name=end.name.replace(", ", ",\n")) for end in found
-    ]
+    for line, (x, y) in zip(lines, last, strict=True):
+        name, inside = str(line.get_label()), bool(x < longest)
+        found.append(End(name if inside else name.replace(", ", ",\n"), str(line.get_color()), x, y, inside))
+    return found

@@ -1,126 +1,92 @@
-"""Our side: the schemes, their training steps, and encoders that were trained for a moment."""
+"""Our side: steps of training, and encoders that were trained for a moment."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import cycle
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from experiments.speed.rounds import Contestant, Row
 from experiments.speed.timings import OURS
 from extrap.config.compose import compose_grid
-from extrap.config.schema import Config, Precision
-from extrap.data.text import Stdlib
-from extrap.model.encoder import Encoder, n_in_matrices
-from extrap.objectives import Causal, Mlm, Objective
-from extrap.runs.prepare import build_scheme
+from extrap.config.schema import Precision
+from extrap.model.encoder import Encoder
+from extrap.runs.prepare import Run, prepare_all
+from extrap.runs.run import build_encoder
+from extrap.score.references import labels
 from extrap.train.device import pick_precision
-from extrap.train.loop import TrainingBatch, TrainingLoss, learning_rate, make_optimizer, train_step, training_batch
+from extrap.train.loop import TrainingBatch, TrainingLoss, make_optimizer, train, train_step, training_batch
 
 SCHEMES = ("nope", "learned", "sinusoidal", "rope", "alibi", "local", "t5", "kerple")
-OBJECTIVES: dict[str, Objective] = {"mlm": Mlm(), "causal": Causal()}
+BOTH = "objective=mlm,causal"
 # 4 heads of 64, bytes of the standard library
-SHAPE = ["experiment=main", "name=bench", "seed=0", "model.d_model=256", "model.d_ff=1024"]
-TRAINING = [
-    *SHAPE,
-    "model.n_layers=4",
-    "train.train_len=256",
-    "train.batch_size=16",
-    "eval.lengths=[256]",
-]  # 4 layers, 4,096 tokens a step
+SHAPE = ("experiment=main", "name=bench", "seed=0", "model.d_model=256", "model.d_ff=1024")
+# 4 layers, 4,096 tokens a step
+TRAINING = (*SHAPE, "model.n_layers=4", "train.train_len=256", "train.batch_size=16", "eval.lengths=[256]")
 # long inputs: two layers, so that plain attention over 65,536 tokens can be waited for; trained for 200,000 tokens
-LONG = [*SHAPE, "train.max_steps=200", "train.warmup_steps=20"]
-WINDOW = 256  # of local attention over long inputs
+LONG = (*SHAPE, BOTH, "train.max_steps=200", "train.warmup_steps=20")
 
 
 class Trained(NamedTuple):
-    """An encoder in evaluation mode, and the overrides that its config is composed from."""
+    """An encoder in evaluation mode."""
 
     scheme: str
     objective: str
-    overrides: list[str]
     encoder: Encoder
 
 
-def configs(overrides: list[str], schemes: tuple[str, ...]) -> list[Config]:
-    return compose_grid([*overrides, f"position={','.join(schemes)}"])
+def training_step(run: Run, device: torch.device) -> Contestant:
+    """A step of training as `make sweep` takes it; its multiplications and additions in matrix products are counted."""
+    config = run.config
+    precision = pick_precision(config.train.precision, device)
+    encoder = build_encoder(run).to(device).train()
+    optimizer, batches = make_optimizer(encoder, config.train), batches_of(run, device)
+    step = partial(train_step, TrainingLoss(encoder, precision), optimizer, grad_clip=config.train.grad_clip)
+    take_next = in_turn(step, batches)
+    with FlopCounterMode(display=False) as counter:
+        take_next()
+    columns: Row = {"name": OURS, "scheme": config.scheme, "logits": len(batches[0].scored)}
+    columns |= {"flops": counter.get_total_flops()} | columns_of(run, encoder, precision, batches[0])
+    return Contestant(columns, take_next)
 
 
-def encoder_of(config: Config, causal: bool, device: torch.device) -> Encoder:
-    torch.manual_seed(config.seed)
-    return Encoder(config.model, build_scheme(config, causal), 257, 256).to(device)
+def columns_of(run: Run, network: nn.Module, precision: Precision, batch: TrainingBatch) -> Row:
+    """What is told of a step of training, whoever takes it."""
+    told: Row = {"case": "training", "objective": labels(run.config)["objective"], "precision": precision.value}
+    n_params = sum(parameter.numel() for parameter in network.parameters())
+    return told | {"n": run.config.train.train_len, "tokens": batch.inputs.numel(), "params": n_params}
 
 
-def batches_of(
-    config: Config, source: Stdlib, objective: Objective, count: int, device: torch.device
-) -> list[TrainingBatch]:
-    made = (training_batch(source, objective, config.train, config.seed, step) for step in range(count))
+def batches_of(run: Run, device: torch.device, count: int = 4) -> list[TrainingBatch]:
+    config = run.config
+    made = (training_batch(run.source, run.objective, config.train, config.seed, step) for step in range(count))
     return [batch.to(device) for batch in made]
 
 
-def training_steps(source: Stdlib, device: torch.device) -> Iterator[Contestant]:
-    """A step of training of every scheme and objective, as `make sweep` takes it."""
-    for config in configs(TRAINING, SCHEMES):
-        precision = pick_precision(config.train.precision, device)
-        for name, objective in OBJECTIVES.items():
-            encoder = encoder_of(config, objective.causal, device).train()
-            optimizer = make_optimizer(encoder, config.train)
-            batches = batches_of(config, source, objective, 4, device)
-            columns: Row = {
-                "case": "training", "name": OURS, "scheme": config.scheme, "objective": name, "precision": precision.value,
-                "params": sum(parameter.numel() for parameter in encoder.parameters()), "logits": len(batches[0].scored),
-                "tokens": batches[0].inputs.numel(), "n": config.train.train_len,
-                "flops": flops_of(config, len(batches[0].scored)),
-            }  # fmt: skip
-            step = partial(train_step, TrainingLoss(encoder, precision), optimizer, grad_clip=config.train.grad_clip)
-            yield Contestant(columns, in_turn(step, batches))
-
-
-def in_turn(step: Callable[[TrainingBatch], object], batches: list[TrainingBatch]) -> Callable[[], None]:
+def in_turn(step: Callable[[TrainingBatch], object], batches: list[TrainingBatch]) -> Callable[[], object]:
     """Each call takes the next batch."""
-    calls = 0
-
-    def run() -> None:
-        nonlocal calls
-        step(batches[calls % len(batches)])
-        calls += 1
-
-    return run
+    ahead = cycle(batches)
+    return lambda: step(next(ahead))
 
 
-def flops_of(config: Config, n_logits: int) -> float:
-    """Multiplications and additions in the matrix products of a step, the gradient's included: three times the forward.
-
-    Counted as the definition has it: causal attention over all pairs, no token twice.
-    """
-    model, train = config.model, config.train
-    n_tokens = train.batch_size * train.train_len
-    a_token = model.n_layers * (n_in_matrices(model) + 2 * train.train_len * model.d_model)
-    return 3 * 2.0 * (n_tokens * a_token + n_logits * model.d_model * 256)
-
-
-def train_for_a_moment(source: Stdlib, schemes: tuple[str, ...], device: torch.device) -> list[Trained]:
-    """Encoders for long inputs, one a scheme and objective; local attention has the WINDOW of the long cases."""
-    jobs = [(scheme, name) for scheme in schemes for name in OBJECTIVES]
+def train_for_a_moment(schemes: Sequence[str], device: torch.device) -> list[Trained]:
+    """Encoders for long inputs, one a scheme and objective; each scheme a name with its options, if any."""
+    runs = prepare_all([config for scheme in schemes for config in compose_grid([*LONG, *f"position={scheme}".split()])])
     found = []
-    for scheme, name in tqdm(jobs, desc="training what is measured at long inputs", disable=None, leave=False):
-        overrides = [*LONG, f"position={scheme}", *([f"position.window={WINDOW}"] if scheme == "local" else [])]
-        (config,) = compose_grid(overrides)
-        objective = OBJECTIVES[name]
-        encoder = encoder_of(config, objective.causal, device).train()
-        optimizer = make_optimizer(encoder, config.train)
-        model = TrainingLoss(encoder, pick_precision(Precision.auto, device))
-        for step in range(config.train.max_steps):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, config.train)
-            batch = training_batch(source, objective, config.train, config.seed, step).to(device)
-            train_step(model, optimizer, batch, config.train.grad_clip)
-        found.append(Trained(config.scheme, name, overrides, encoder.eval()))
+    for run in tqdm(runs, desc="training what is measured at long inputs", disable=None, leave=False):
+        config, encoder = run.config, build_encoder(run).to(device)
+        precision = pick_precision(config.train.precision, device)
+        with TemporaryDirectory() as folder:
+            log, checkpoint = Path(folder, "train.csv"), Path(folder, "checkpoint.pt")
+            train(
+                encoder, run.source, run.objective, config.train, seed=config.seed, precision=precision, log=log,
+                checkpoint=checkpoint, checkpoint_every=config.train.max_steps, of="",
+            )  # fmt: skip
+        found.append(Trained(config.scheme, str(labels(config)["objective"]), encoder))
     return found
-
-
-def long_text(source: Stdlib, n: int, device: torch.device) -> torch.Tensor:
-    """(1, n) int64: held-out bytes, one document after the other."""
-    text = b"".join(source.valid.values())[:n]
-    return torch.tensor(list(text), device=device)[None]

@@ -8,7 +8,7 @@ from experiments.speed.figure import speed_figure
 from experiments.speed.timings import ATTENTION, COMPARED, OURS, YARDSTICK, load_timings, ratios, where
 from extrap.files import write_atomic
 from extrap.report.drawing import save_figure
-from extrap.report.typesetting import number
+from extrap.report.typesetting import NONE, number
 from extrap.results.rows import save_table
 
 NAMES = {"scheme", "precision", "peer", "objective", "setting", "attention", "path", "runs", ""}  # columns of words
@@ -71,29 +71,22 @@ def markdown(timings: pd.DataFrame, compared: pd.DataFrame) -> str:
 
 def training_note(rows: pd.DataFrame) -> str:
     steps = where(rows, case="training")
-    peaks = where(rows, case="peak").assign(rate=lambda peak: peak["flops"] / peak["value"] / 1e9)
-    told = [f"{rate:,.0f} GFLOP/s in {precision}" for precision, rate in peaks.groupby("precision")["rate"].median().items()]
-    return (
-        TRAINING_NOTE.format(tokens=steps["tokens"].max(), n=steps["n"].max(), peaks=" and ".join(told))
-        if len(steps)
-        else ""
-    )
+    peaks = where(rows, case="peak").eval("rate = flops / value / 1e9").groupby("precision")["rate"].median()
+    told = " and ".join(f"{rate:,.0f} GFLOP/s in {precision}" for precision, rate in peaks.items())
+    return TRAINING_NOTE.format(tokens=steps["tokens"].max(), n=steps["n"].max(), peaks=told)
 
 
-def rate_of(rows: pd.DataFrame) -> float:
-    return float((rows["tokens"] / rows["value"]).median())
+def tokens_per_s(rows: pd.DataFrame) -> str:
+    return number((rows["tokens"] / rows["value"]).median())
 
 
-def found(compared: pd.DataFrame, case: str, peer: str, setting: str | None = None) -> float | None:
-    """The ratio of a comparison, None where it was not made."""
-    lines = compared[(compared["case"] == case) & (compared["peer"] == peer)]
-    lines = lines if setting is None else lines[lines["setting"] == setting]
-    return None if lines.empty else float(lines["ratio"].iloc[0])
-
-
-def ratio_text(ratio: float | None) -> str:
-    """Two digits behind the point, or two that are not zero."""
-    return "–" if ratio is None else f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2g}"
+def ratio(compared: pd.DataFrame, **of: str) -> str:
+    """Of a comparison: two digits behind the point, or two that are not zero; – where it was not made."""
+    lines = where(compared, **of)
+    if lines.empty:
+        return NONE
+    value = lines["ratio"].iloc[0]
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
 def by_scheme(rows: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
@@ -102,9 +95,9 @@ def by_scheme(rows: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
         line = {"scheme": scheme, "precision": group["precision"].iloc[0], "parameters": f"{group['params'].iloc[0]:,}"}
         for objective, part in group.groupby("objective", sort=False):
             case = f"training {objective} {scheme}"
-            line[f"{objective}: tokens/s"] = number(rate_of(part))
-            line[f"{objective}: over NoPE"] = ratio_text(found(compared, case, f"{OURS} nope"))
-            line[f"{objective}: of peak"] = ratio_text(found(compared, case, "matrix product"))
+            line[f"{objective}: tokens/s"] = tokens_per_s(part)
+            line[f"{objective}: over NoPE"] = ratio(compared, case=case, peer=f"{OURS} nope")
+            line[f"{objective}: of peak"] = ratio(compared, case=case, peer="matrix product")
         lines.append(line)
     return pd.DataFrame(lines)
 
@@ -113,41 +106,40 @@ def by_peer(rows: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
     lines = []
     peers = where(rows, case="training")
     peers = peers[peers["name"] != OURS]
+    schemes = peers.groupby("name")["scheme"].nunique()
     for (objective, name, scheme, setting), group in peers.groupby(["objective", "name", "scheme", "setting"], sort=False):
         line = {"peer": f"{name} ({scheme})", "objective": objective, "setting": setting}
         line |= {"parameters": f"{group['params'].iloc[0]:,}", "logits": f"{group['logits'].iloc[0]:,}"}
-        line["tokens/s"] = number(rate_of(group))
-        alone = set(where(peers, name=name)["scheme"]) == {scheme}
+        line["tokens/s"] = tokens_per_s(group)
         for ours in COMPARED:
-            ratio = found(compared, f"training {objective} {ours}", name, setting) if alone or ours == scheme else None
-            line[ours] = ratio_text(ratio)
+            told = ratio(compared, case=f"training {objective} {ours}", peer=name, setting=setting)
+            line[ours] = told if schemes[name] == 1 or ours == scheme else NONE
         lines.append(line)
     return pd.DataFrame(lines)
 
 
-def by_length(rows: pd.DataFrame, compared: pd.DataFrame, case: str, against: str | None = None) -> pd.DataFrame:
+def by_length(rows: pd.DataFrame, compared: pd.DataFrame, case: str, against: str = "") -> pd.DataFrame:
     """A line a (scheme, objective), a column a length; `against` a peer, or against half the length of our own."""
     lines = []
     chosen = where(rows, case=case)
-    lengths = sorted(chosen["n"].unique())
     for (objective, name, scheme), group in chosen.groupby(["objective", "name", "scheme"], sort=False):
         whose = scheme if name == OURS else f"{name} ({scheme})" if scheme != "nope" else name
         line = {"": whose, "attention": ATTENTION[objective]}
         for n, part in group.groupby("n"):
-            value = part["value"].median() / (1e6 if case == "memory" else 1)
-            title = f"{case} {ATTENTION[objective]} {scheme} {n:,}"
+            line[f"{n:,}"] = number(part["value"].median() / (1e6 if case == "memory" else 1))
             peer = f"{OURS} at {n // 2:,}" if against == OURS else against
-            ratio = found(compared, title, peer) if peer and name == OURS else None
-            line[f"{n:,}"] = number(value) + ("" if ratio is None else f" ({ratio_text(ratio)})")
+            told = ratio(compared, case=f"{case} {ATTENTION[objective]} {scheme} {n:,}", peer=peer)
+            if name == OURS and told != NONE:
+                line[f"{n:,}"] += f" ({told})"
         lines.append(line)
-    order = ["", "attention", *(f"{n:,}" for n in lengths)]
-    return pd.DataFrame(lines, columns=order).fillna("–") if lines else pd.DataFrame()
+    order = ["", "attention", *(f"{n:,}" for n in sorted(chosen["n"].unique()))]
+    return pd.DataFrame(lines, columns=order).fillna(NONE)
 
 
 def by_sweep(rows: pd.DataFrame) -> pd.DataFrame:
     busy = where(rows, case="busy").groupby("setting")["value"].median()
     return pd.DataFrame(
-        {"runs": setting, "tokens/s": number(rate_of(group)), "busy cores": f"{busy[setting]:.2f}"}
+        {"runs": setting, "tokens/s": tokens_per_s(group), "busy cores": f"{busy[setting]:.2f}"}
         for setting, group in where(rows, case="sweep").groupby("setting", sort=False)
     )
 
@@ -157,4 +149,4 @@ def by_path(rows: pd.DataFrame) -> pd.DataFrame:
     for (setting, scheme), group in where(rows, case="equality").groupby(["setting", "scheme"], sort=False):
         line = {"scheme": scheme, "path": setting}
         lines.append(line | {f"{n:,}": f"{part['value'].max():.1e}" for n, part in group.groupby("n")})
-    return pd.DataFrame(lines).fillna("–")
+    return pd.DataFrame(lines).fillna(NONE)

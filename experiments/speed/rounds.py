@@ -1,20 +1,15 @@
 """Rounds: every contestant once a round, so that whatever slows the machine meets all of them alike."""
 
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from tqdm import tqdm
 
-from extrap.errors import UserError, one_line
-from extrap.train.device import cores
+from extrap.config.schema import Precision
+from extrap.train.device import arithmetic, cores
 
-ROOT = Path(__file__).parents[2]
 Row = dict[str, object]  # column of timings.csv -> value
 
 
@@ -56,36 +51,25 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
-def in_a_process(*arguments: object, **variables: str) -> str:
-    """What a module of this project prints, `python -m ...` in a process of its own with these environment variables.
-
-    Raises UserError where it fails.
-    """
-    command = [sys.executable, "-m", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True)
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or ["nothing"]
-        raise UserError(one_line(f"{arguments[0]} ended with {done.returncode} and said: {said[-1]}"))
-    return done.stdout
+def if_it_compiles(contestant: Contestant) -> list[Contestant]:
+    """Compiles it; what cannot be compiled here is left out with a word."""
+    try:
+        contestant.run()
+    except Exception as error:  # noqa: BLE001  the compiler has many ways to fail
+        told = contestant.columns
+        print(f"{told['name']}, {told['scheme']}, {told['objective']} compiled was left out: {type(error).__name__}")
+        return []
+    return [contestant]
 
 
-def machine() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    capabilities: Mapping[str, Any] = torch.cpu.get_capabilities()
-    return f"{capabilities.get('cpu_name', 'CPU')}, {cores()} cores"
+def machine(device: torch.device) -> str:
+    name = str(arithmetic(device)["device"])
+    return name if device.type == "cuda" else f"{name}, {cores()} cores"
 
 
-def peak_of_products(device: torch.device, size: int = 2048, repeats: int = 5) -> list[Contestant]:
-    """Large square matrix products in each precision: as fast as this machine multiplies."""
-    found = []
-    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-
-        def multiply(a: torch.Tensor = a, b: torch.Tensor = b) -> None:
-            for _ in range(repeats):
-                torch.mm(a, b)
-
-        columns: Row = {"case": "peak", "name": "matrix product", "setting": precision, "precision": precision, "n": size}
-        found.append(Contestant(columns | {"flops": 2.0 * size**3}, multiply, repeats))
-    return found
+def peak_of_products(precision: Precision, device: torch.device, size: int = 2048, repeats: int = 5) -> Contestant:
+    """Large square matrix products: as fast as this machine multiplies."""
+    dtype = torch.bfloat16 if precision is Precision.bf16 else torch.float32
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    columns: Row = {"case": "peak", "name": "matrix product", "setting": precision.value, "precision": precision.value}
+    return Contestant(columns | {"n": size, "flops": 2 * size**3}, lambda: [a @ b for _ in range(repeats)], repeats)

@@ -1,7 +1,6 @@
 """Timings, one row a measurement, and the ratios that follow from them. Imports no torch."""
 
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +19,8 @@ COLUMNS = {
     "machine": str,
 }  # fmt: skip
 RATIOS = ["case", "peer", "setting", "ours", "theirs", "ratio", "unit", "machine"]
-ATTENTION = {"causal": "causal", "mlm": "bidirectional"}  # what the objective means for attention
+COMPARABLE = {"tokens/s": "tokens / value", "FLOP/s": "flops / value", "s": "value", "bytes": "value"}  # by unit, of columns
+ATTENTION = {"mlm": "bidirectional", "causal": "causal"}  # what the objective means for attention
 
 
 def save_timings(path: Path, rows: list[dict[str, object]]) -> None:
@@ -40,37 +40,6 @@ def load_timings(path: Path) -> pd.DataFrame:
     return rows
 
 
-def ratios(timings: pd.DataFrame) -> pd.DataFrame:
-    """One row a comparison: ours / theirs, the median over rounds of the ratio within a round.
-
-    Within a round both meet the same load of the machine, so this ratio is steadier than that of the medians, `ours` and
-    `theirs`. Rates (tokens/s) are better when they are high, seconds and bytes when they are low.
-    """
-    found = []
-    for _, rows in timings.groupby("machine", sort=False):
-        for part in (over_nope, against_peers, of_peak, against_sdpa, by_doubling, of_sweeps):
-            found += list(part(rows))
-    return pd.DataFrame(found, columns=RATIOS)
-
-
-def tokens_per_second(rows: pd.DataFrame) -> pd.Series:
-    """By round."""
-    rows = rows.set_index("round")
-    return rows["tokens"] / rows["value"]
-
-
-def values(rows: pd.DataFrame) -> pd.Series:
-    """By round."""
-    return rows.set_index("round")["value"]
-
-
-def compare(case: str, ours: pd.Series, theirs: pd.Series, unit: str, theirs_is: pd.Series) -> dict[str, object]:
-    """`theirs_is` is a row of theirs, which says who that is; `ours` and `theirs` are by round."""
-    ratio = (ours / theirs).dropna().median()
-    told = {"peer": theirs_is["name"], "setting": theirs_is["setting"], "machine": theirs_is["machine"]}
-    return {"case": case, "ours": ours.median(), "theirs": theirs.median(), "ratio": ratio, "unit": unit} | told
-
-
 def where(rows: pd.DataFrame, **wanted: object) -> pd.DataFrame:
     """The rows that hold these values."""
     for column, value in wanted.items():
@@ -78,65 +47,67 @@ def where(rows: pd.DataFrame, **wanted: object) -> pd.DataFrame:
     return rows
 
 
-def over_nope(rows: pd.DataFrame) -> Iterator[dict[str, object]]:
-    """Training: each scheme of ours over our NoPE."""
-    ours = where(rows, case="training", name=OURS)
-    for (objective, scheme), group in ours.groupby(["objective", "scheme"], sort=False):
-        base = where(ours, objective=objective, scheme="nope")
-        if scheme != "nope" and len(base):
-            case = f"training {objective} {scheme}"
-            line = compare(case, tokens_per_second(group), tokens_per_second(base), "tokens/s", base.iloc[0])
-            yield line | {"peer": f"{OURS} nope"}
+def ratios(timings: pd.DataFrame) -> pd.DataFrame:
+    """One row a comparison: ours / theirs, the median over rounds of the ratio within a round.
+
+    Within a round both meet the same load of the machine, so this ratio is steadier than that of the medians, `ours` and
+    `theirs`. Rates (tokens/s) are better when they are high, seconds and bytes when they are low.
+    """
+    machines = [rows for _, rows in timings.groupby("machine", sort=False)]
+    found = [line for rows in machines for part in (of_training, of_lengths, of_sweeps) for line in part(rows)]
+    return pd.DataFrame(found, columns=RATIOS)
 
 
-def against_peers(rows: pd.DataFrame) -> Iterator[dict[str, object]]:
-    """Training: ours against each setting of each peer, with its own scheme where it has all that are compared."""
+def compare(case: str, ours: pd.DataFrame, theirs: pd.DataFrame, unit: str, peer: str = "") -> dict[str, object]:
+    """Of a contestant's rows and another's, whose name is told unless `peer` says who that is."""
+    mine, other = (rows.set_index("round").eval(COMPARABLE[unit]) for rows in (ours, theirs))
+    whose = theirs.iloc[0]
+    told = {"case": case, "peer": peer or whose["name"], "setting": whose["setting"], "machine": whose["machine"]}
+    return told | {"ours": mine.median(), "theirs": other.median(), "ratio": (mine / other).dropna().median(), "unit": unit}
+
+
+def of_training(rows: pd.DataFrame) -> Iterator[dict[str, object]]:
+    """Each scheme of ours over our NoPE, ours against each setting of each peer, and ours over the peak of matrix products.
+
+    A peer that has all schemes that are compared stands against the same one of ours. The peak is that in the precision that
+    we train in.
+    """
     training = where(rows, case="training")
+    ours = dict(list(where(training, name=OURS).groupby(["objective", "scheme"], sort=False)))
+    for (objective, scheme), group in ours.items():
+        if scheme != "nope" and (objective, "nope") in ours:
+            yield compare(f"training {objective} {scheme}", group, ours[objective, "nope"], "tokens/s", f"{OURS} nope")
     peers = training[training["name"] != OURS]
     schemes = peers.groupby("name")["scheme"].agg(set)
     for (objective, name, scheme, _), theirs in peers.groupby(["objective", "name", "scheme", "setting"], sort=False):
         for mine in [scheme] if schemes[name] >= set(COMPARED) else COMPARED:
-            ours = where(training, name=OURS, objective=objective, scheme=mine)
-            if len(ours):
-                case = f"training {objective} {mine}"
-                yield compare(case, tokens_per_second(ours), tokens_per_second(theirs), "tokens/s", theirs.iloc[0])
-
-
-def of_peak(rows: pd.DataFrame) -> Iterator[dict[str, object]]:
-    """Training: the share of the measured peak of matrix products, in the precision that we train in."""
-    ours = where(rows, case="training", name=OURS)
-    for (objective, scheme, precision), group in ours.groupby(["objective", "scheme", "precision"], sort=False):
-        peak = where(rows, case="peak", precision=precision)
+            if (objective, mine) in ours:
+                yield compare(f"training {objective} {mine}", ours[objective, mine], theirs, "tokens/s")
+    for (objective, scheme), group in ours.items():
+        peak = where(rows, case="peak", precision=group["precision"].iloc[0])
         if len(peak):
-            done, possible = (part.set_index("round").eval("flops / value") for part in (group, peak))
-            yield compare(f"training {objective} {scheme}", done, possible, "FLOP/s", peak.iloc[0])
+            yield compare(f"training {objective} {scheme}", group, peak, "FLOP/s")
 
 
-def against_sdpa(rows: pd.DataFrame) -> Iterator[dict[str, object]]:
-    """Attention by length: ours against plain SDPA, and against FlexAttention of the same scheme."""
-    attention = where(rows, case="attention")
-    for (objective, scheme, n), ours in where(attention, name=OURS).groupby(["objective", "scheme", "n"], sort=False):
-        same = where(attention, objective=objective, n=n)
-        same = same[(same["name"] == YARDSTICK) | ((same["name"] != OURS) & (same["scheme"] == scheme))]
-        for _, theirs in same.groupby("name", sort=False):
-            case = f"attention {ATTENTION[objective]} {scheme} {n:,}"
-            yield compare(case, values(ours), values(theirs), "s", theirs.iloc[0])
-
-
-def by_doubling(rows: pd.DataFrame) -> Iterator[dict[str, object]]:
-    """What twice the length costs: time of attention, time and memory of evaluation."""
-    growing = rows[rows["case"].isin(["attention", "evaluation", "memory"]) & (rows["name"] == OURS)]
+def of_lengths(rows: pd.DataFrame) -> Iterator[dict[str, object]]:
+    """Attention against plain SDPA and FlexAttention of the same scheme; what twice the length costs: time and memory."""
+    ours, others = where(rows, name=OURS), rows[rows["name"] != OURS]
+    for (objective, scheme, n), group in where(ours, case="attention").groupby(["objective", "scheme", "n"], sort=False):
+        for name, theirs in where(others, case="attention", objective=objective, n=n).groupby("name", sort=False):
+            theirs = theirs if name == YARDSTICK else where(theirs, scheme=scheme)
+            if len(theirs):
+                yield compare(f"attention {ATTENTION[objective]} {scheme} {n:,}", group, theirs, "s")
+    growing = ours[ours["case"].isin(["attention", "evaluation", "memory"])]
     for (case, objective, scheme), group in growing.groupby(["case", "objective", "scheme"], sort=False):
-        for short, long in pairwise(sorted(group["n"].unique())):
-            if long == 2 * short:
-                small, large = where(group, n=short), where(group, n=long)
-                title = f"{case} {ATTENTION[objective]} {scheme} {long:,}"
-                line = compare(title, values(large), values(small), group["unit"].iloc[0], small.iloc[0])
-                yield line | {"peer": f"{OURS} at {short:,}"}
+        lengths = dict(list(group.groupby("n")))
+        for n, long in lengths.items():
+            if n / 2 in lengths:
+                title, unit = f"{case} {ATTENTION[objective]} {scheme} {n:,}", group["unit"].iloc[0]
+                yield compare(title, long, lengths[n / 2], unit, f"{OURS} at {n // 2:,}")
 
 
 def of_sweeps(rows: pd.DataFrame) -> Iterator[dict[str, object]]:
-    """A sweep: runs side by side against one after the other."""
+    """Runs side by side against one after the other."""
     ours, theirs = (where(rows, case="sweep", setting=setting) for setting in ("side by side", "one after the other"))
     if len(ours) and len(theirs):
-        yield compare("sweep", tokens_per_second(ours), tokens_per_second(theirs), "tokens/s", theirs.iloc[0])
+        yield compare("sweep", ours, theirs, "tokens/s")
