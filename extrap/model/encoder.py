@@ -61,8 +61,7 @@ class Encoder(nn.Module):
     def __init__(self, config: ModelConfig, scheme: PositionScheme, n_inputs: int, n_outputs: int) -> None:
         """n_inputs counts the tokens that may be read (a mask token among them), n_outputs those to predict."""
         super().__init__()
-        self.causal = scheme.geometry.causal
-        self.n_heads, self.dropout = config.n_heads, config.dropout
+        self.dropout = config.dropout
         self.embedding = nn.Embedding(n_inputs, config.d_model)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(config.d_model, bias=False)
@@ -96,18 +95,7 @@ class Encoder(nn.Module):
     def _attends(self, pos: Tensor) -> list[Attend]:
         """The attention function of each layer, one for all layers that share a scheme."""
         layers = self.scheme.layers(len(self.blocks))
-        of_scheme = {
-            scheme: prepare(
-                scheme.branches(pos),
-                seq_len=len(pos),
-                n_heads=self.n_heads,
-                causal=self.causal,
-                training=self.training,
-                device=pos.device,
-                weights=scheme.weights(),
-            )
-            for scheme in dict.fromkeys(layers)
-        }
+        of_scheme = {scheme: prepare(scheme, pos, training=self.training) for scheme in dict.fromkeys(layers)}
         return [of_scheme[scheme] for scheme in layers]
 
     def logits(self, hidden: Tensor) -> Tensor:

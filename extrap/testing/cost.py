@@ -10,8 +10,7 @@ from extrap.positions.base import Geometry
 from extrap.positions.nope import Nope
 from extrap.positions.rope import Rope
 from extrap.testing.findings import LAYERS, Finding
-from extrap.testing.measures import Build, encoder_with
-from extrap.testing.promises import VOCAB
+from extrap.testing.measures import VOCAB, Build, encoder_with
 
 TRAIN_LEN, HEAD_DIM, HEADS = 128, 32, 4
 LONGER = 8  # times the training length
@@ -24,7 +23,7 @@ def costs(build: Build) -> Iterator[Finding]:
     geometry = Geometry(HEAD_DIM * HEADS, HEADS, TRAIN_LEN, causal=True, n_layers=LAYERS)
     with torch.random.fork_rng(devices=[]):
         of = {"it": build(geometry), "nope": Nope(geometry), "rope": Rope(geometry)}
-        encoders = {name: encoder_with(scheme) for name, scheme in of.items()}
+        encoders = {name: encoder_with(scheme, LAYERS) for name, scheme in of.items()}
         for n in (TRAIN_LEN, LONGER * TRAIN_LEN):
             if of["it"].max_len is not None and of["it"].max_len < n:
                 return
