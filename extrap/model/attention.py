@@ -42,7 +42,9 @@ def prepare(scheme: PositionScheme, pos: Tensor, *, training: bool) -> Attend:
     branches, weights, geometry = scheme.branches(pos), scheme.weights(), scheme.geometry
     causal, idx = geometry.causal, torch.arange(len(pos), device=pos.device)
     if training and len(pos) <= DENSE_MAX:
-        return _dense(branches, weights, geometry, idx)
+        whole = [_whole_bias(branch, geometry, idx) for branch in branches]
+        biases: list[BiasOfPairs] = [lambda *block, bias=bias: bias for bias in whole]  # type: ignore[misc]
+        return partial(_in_chunks, branches, biases, weights, causal, len(idx))
     branch = branches[0]
     if len(branches) == 1 and not branch.content and not weights:
         plain = not (branch.score_mod or branch.mask_mod)
@@ -131,6 +133,12 @@ def _bias_of_pairs(branch: Branch, geometry: Geometry, idx: Tensor) -> BiasOfPai
     return lambda start, stop, first, last: additive_bias(branch, geometry, idx[start:stop, None], idx[first:last])
 
 
+def _whole_bias(branch: Branch, geometry: Geometry, idx: Tensor) -> Tensor | None:
+    bias = _bias_of_pairs(branch, geometry, idx)(0, len(idx), 0, len(idx))
+    # a mask is 0 and -inf, which are exact in any precision: scores then need not become float32
+    return bias if bias is None or branch.score_mod else bias.to(torch.bfloat16)
+
+
 def _content(branch: Branch, q: Tensor, k: Tensor, x: Tensor | None) -> Content:
     return Content(q.new_empty(0) if x is None else x.to(wide(x)), q, k, *(branch.rotate(q, k) if branch.rotate else (q, k)))
 
@@ -150,26 +158,6 @@ def _bias_of_content(branch: Branch, seen: Content) -> BlockBias | None:
             return (content(rows, keys) + bias if content else bias).to(seen.q.dtype)
 
     return bias_of
-
-
-def _dense(branches: Sequence[Branch], weights: Weights | None, geometry: Geometry, idx: Tensor) -> Attend:
-    def whole_bias(branch: Branch) -> Tensor | None:
-        bias = _bias_of_pairs(branch, geometry, idx)(0, len(idx), 0, len(idx))
-        # a mask is 0 and -inf, which are exact in any precision: scores then need not become float32
-        return bias if bias is None or branch.score_mod else bias.to(torch.bfloat16)
-
-    whole = [whole_bias(branch) for branch in branches]
-
-    def attend_one(q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
-        qr, kr = branches[0].rotate(q, k) if branches[0].rotate else (q, k)
-        scores = (qr * q.shape[-1] ** -0.5) @ kr.mT
-        shares: Tensor = BiasedSoftmax.apply(scores, whole[0])  # type: ignore[no-untyped-call]
-        return shares.to(v.dtype) @ v
-
-    if len(branches) == 1 and not branches[0].reads_content and not weights:
-        return attend_one
-    biases: list[BiasOfPairs] = [lambda *block, bias=bias: bias for bias in whole]  # type: ignore[misc]
-    return partial(_in_chunks, branches, biases, weights, geometry.causal, len(idx))
 
 
 def _in_float32(branch: Branch, attend: Callable[[Tensor, Tensor, Tensor, Content], Tensor]) -> Attend:
@@ -198,6 +186,7 @@ def _in_chunks(
     """`chunk` queries at a time, against the keys that they can see."""
     seq_len = q.shape[2]
     idx = torch.arange(seq_len, device=q.device)
+    plain = len(branches) == 1 and not branches[0].reads_content and not weights
     seen = [_content(branch, q, k, x) for branch in branches]
     contents = [_bias_of_content(branch, content) for branch, content in zip(branches, seen, strict=True)]
     outputs = []
@@ -211,8 +200,13 @@ def _in_chunks(
                 content = content_of(idx[start:stop], idx[first:last])  # of no account where the mask is -inf
                 bias = content if bias is None else (content + bias).masked_fill(bias.isneginf(), -math.inf)
             score = (qr[:, :, start:stop] * q.shape[-1] ** -0.5) @ kr[:, :, first:last].mT
-            scores.append(score if bias is None else score + bias)  # a bias in float32 is added in float32
-        outputs.append(mix(scores, v[:, :, first:last], weights))
+            if plain:
+                shares: Tensor = BiasedSoftmax.apply(score, bias)  # type: ignore[no-untyped-call]
+                outputs.append(shares.to(v.dtype) @ v[:, :, first:last])
+            else:
+                scores.append(score if bias is None else score + bias)  # a bias in float32 is added in float32
+        if not plain:
+            outputs.append(mix(scores, v[:, :, first:last], weights))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
 
