@@ -113,9 +113,7 @@ FUTURE = [Leak, Faint, Late, Early, Gate, KeyNorm, NextKey, Blocks]
 
 @pytest.mark.parametrize("scheme", FUTURE)
 def test_a_causal_model_that_sees_the_future_is_refused(scheme):
-    with pytest.raises(
-        UserError, match=rf"position: {scheme.__name__} \(.*\.py\) sees the future: token \d+ of \d+ "
-    ):
+    with pytest.raises(UserError, match=rf"position: {scheme.__name__} \(.*\.py\) sees the future: token \d+ of \d+ "):
         check_scheme(partial(scheme, DECODER), longest=64)
     check_scheme(partial(scheme, ENCODER), longest=64)
 

@@ -38,11 +38,9 @@ def nonoverlap(config: EvalConfig, train_len: int, causal: bool) -> Plan:
     The context of a token is eval_len / 2 on average, so perplexity falls with eval_len even for a model that uses
     nothing beyond the training length (the early-token curse, Press et al. 2022, appendix B).
     """
-    seg_len, plan = max(config.lengths), {}
-    for n in sorted(config.lengths):
-        ends = [*range(0, seg_len, n), seg_len]
-        plan[n] = [Window(a, b, a, b) for a, b in pairwise(ends)]
-    return plan
+    seg_len = max(config.lengths)
+    ends = {n: [*range(0, seg_len, n), seg_len] for n in sorted(config.lengths)}
+    return {n: [Window(a, b, a, b) for a, b in pairwise(ends[n])] for n in ends}
 
 
 def same_targets(config: EvalConfig, train_len: int, causal: bool) -> Plan:
