@@ -21,7 +21,6 @@ from extrap.config.compose import compose_grid
 from extrap.errors import UserError
 from extrap.model.attention import attend_reference
 from extrap.objectives import Causal, Mlm
-from extrap.positions.t5 import T5
 from extrap.report.looks import LOOKS
 
 ROOT = Path(__file__).parents[1]
@@ -212,12 +211,12 @@ def test_paths_that_are_right_pass(trained, short, small):
 def test_a_path_that_is_wrong_is_an_error(trained, short, small, monkeypatch, wrong):
     right, forward = long.attention_of, long.layers_of
 
-    def wrong_gradient(scheme, n, device, training):
-        attend = right(scheme, n, device, training)
+    def wrong_gradient(one, n, device, training):
+        attend = right(one, n, device, training)
         if wrong == "gradient":
             return lambda q, k, v: attend(q.detach(), k, v) + 0 * q
-        tables = sum(table.sum() for table in scheme.parameters())  # the forward stays as it is
-        return lambda q, k, v: attend(q, k, v) + (1e-3 * (tables - tables.detach()) if isinstance(scheme, T5) else 0)
+        tables = sum(table.sum() for table in one.encoder.scheme.parameters())  # the forward stays as it is
+        return lambda q, k, v: attend(q, k, v) + 1e-3 * (tables - tables.detach()) if one.scheme == "t5" else attend(q, k, v)
 
     def wrong_forward(encoder, tokens):
         layers = forward(encoder, tokens)
@@ -250,7 +249,7 @@ def test_layers_are_what_attention_gets_and_gives(trained):
         before = one.encoder(tokens)
         layers = long.layers_of(one.encoder, tokens)
         assert [part.shape for part in (*layers[0].qkv, layers[0].mixed)] == [(1, 4, 17, 8)] * 4
-        again = long.attention_of(one.encoder.scheme, 17, tokens.device)(*layers[0].qkv)
+        again = long.attention_of(one, 17, tokens.device)(*layers[0].qkv)
         torch.testing.assert_close(again, layers[0].mixed)
         assert len(layers) == len(one.encoder.blocks)
         torch.testing.assert_close(one.encoder(tokens), before)  # the hooks are gone

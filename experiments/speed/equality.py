@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from experiments.speed.long import Layer, attention_of, layers_of
+from experiments.speed.long import Layer, Qkv, attention_of, layers_of
 from experiments.speed.ours import Trained
 from experiments.speed.rounds import Row
 from experiments.speed.timings import OURS
@@ -30,9 +30,9 @@ def check(trained: list[Trained], tokens: Tensor, long: bool = True) -> list[Row
     for one in tqdm(trained, desc="comparing with the definition", disable=None, leave=False):
         for n in (*LENGTHS, LONG) if long else LENGTHS:
             layers = layers_of(one.encoder, tokens[:, :n])
-            found = [forward_error(layer) for layer in layers]
+            found = [forward_error(one, layer) for layer in layers]
             if n in LENGTHS:
-                found += [training_error(layer) for layer in layers]
+                found += [training_error(one, layer.qkv) for layer in layers]
             for path in PATHS:
                 error = max((errors[path] for errors in found if path in errors), default=None)
                 if error is None:
@@ -57,10 +57,10 @@ def difference(found: Tensor, expected: Tensor) -> float:
 
 
 @torch.no_grad()
-def forward_error(layer: Layer) -> dict[str, float]:
+def forward_error(one: Trained, layer: Layer) -> dict[str, float]:
     """Evaluation against the definition, over all queries where n is small, over a sample of them where it is not."""
     n, device = layer.mixed.shape[2], layer.mixed.device
-    scheme = copy.deepcopy(layer.scheme).to(torch.float64)
+    scheme = copy.deepcopy(one.encoder.scheme).to(torch.float64)
     pos, (q, k, v) = scheme.positions(n, device), (part.to(torch.float64) for part in layer.qkv)
     if n <= max(LENGTHS):
         return {"forward": difference(layer.mixed, attend_reference(scheme, pos, q, k, v))}
@@ -71,22 +71,21 @@ def forward_error(layer: Layer) -> dict[str, float]:
     return {"forward": difference(layer.mixed[:, :, rows], expected)}
 
 
-def training_error(layer: Layer) -> dict[str, float]:
+def training_error(one: Trained, heads: Qkv) -> dict[str, float]:
     """Training: what comes out, and what flows back to queries, keys, values and parameters from a random loss."""
-    scheme, heads, _ = layer
     n, device = heads[0].shape[2], heads[0].device
     weight = torch.randn(heads[0].shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(device)
     wide = [part.to(torch.float64).requires_grad_() for part in heads]
     narrow = [part.clone().requires_grad_() for part in heads]
+    scheme, pos = one.encoder.scheme, one.encoder.scheme.positions(n, device)
     exact = copy.deepcopy(scheme).to(torch.float64)  # gradients of parameters are summed up in the type of these
-    pos = scheme.positions(n, device)
     expected = attend_reference(exact, pos, *wide)
-    found = attention_of(scheme, n, device, training=True)(*narrow)
+    found = attention_of(one, n, device, training=True)(*narrow)
     truth = torch.autograd.grad((expected * weight).sum(), [*wide, *exact.parameters()], allow_unused=True)
     rounded = [part.clone().requires_grad_() for part in heads]
     in_float32 = attend_reference(scheme, pos, *rounded)
     theirs = torch.autograd.grad((in_float32 * weight).sum(), rounded)
-    ours = torch.autograd.grad((found * weight).sum(), [*narrow, *scheme.parameters()], allow_unused=True)
+    ours = torch.autograd.grad((found * weight).sum(), [*narrow, *one.encoder.scheme.parameters()], allow_unused=True)
     rounding = max(difference(some, true) for some, true in zip(theirs, truth[: len(heads)], strict=True))
     errors = {"training": difference(found, expected), FLOAT32: rounding}
     for i, (got, true) in enumerate(zip(ours, truth, strict=True)):

@@ -12,45 +12,43 @@ from experiments.speed.ours import Trained
 from experiments.speed.rounds import Contestant, Row
 from experiments.speed.timings import OURS, YARDSTICK
 from extrap.model.attention import Attend, prepare
-from extrap.model.encoder import Encoder
-from extrap.positions.base import PositionScheme
 
 Qkv = tuple[Tensor, Tensor, Tensor]  # each (B, H, T, K), before rotation
 
 
 class Layer(NamedTuple):
-    """The scheme of a layer, what attention gets there and what it gives back, in float32."""
+    """What attention gets in a layer of an encoder and what it gives back, in float32."""
 
-    scheme: PositionScheme
     qkv: Qkv
     mixed: Tensor  # (B, H, T, K)
 
 
 @torch.no_grad()
-def layers_of(encoder: Encoder, tokens: Tensor) -> list[Layer]:
+def layers_of(encoder: torch.nn.Module, tokens: Tensor) -> list[Layer]:
     """All layers, for tokens (1, T)."""
     seen: list[Layer] = []
-    schemes = encoder.scheme.layers(len(encoder.blocks))
 
     def listen(block: torch.nn.Module, args: tuple[Tensor, Attend]) -> tuple[Tensor, Attend]:
         x, attend = args
 
         def attend_and_keep(q: Tensor, k: Tensor, v: Tensor, read: Tensor | None = None) -> Tensor:
             mixed = attend(q, k, v, read)
-            seen.append(Layer(schemes[len(seen)], (q.contiguous(), k.contiguous(), v.contiguous()), mixed))
+            seen.append(Layer((q.contiguous(), k.contiguous(), v.contiguous()), mixed))
             return mixed
 
         return x, attend_and_keep
 
-    hooks = [block.register_forward_pre_hook(listen) for block in encoder.blocks]
+    blocks: Any = encoder.blocks
+    hooks = [block.register_forward_pre_hook(listen) for block in blocks]
     encoder(tokens)
     for hook in hooks:
         hook.remove()
     return seen
 
 
-def attention_of(scheme: PositionScheme, n: int, device: torch.device, training: bool = False) -> Attend:
-    """How layers with this scheme attend over n tokens, made once as for a forward pass."""
+def attention_of(trained: Trained, n: int, device: torch.device, training: bool = False) -> Attend:
+    """How the encoder attends over n tokens, made once as for a forward pass."""
+    scheme = trained.encoder.scheme
     return prepare(scheme, scheme.positions(n, device), training=training)
 
 
@@ -60,22 +58,22 @@ def contestants(trained: list[Trained], n: int, tokens: Tensor, flex: tuple[str,
     found = []
     device = tokens.device
     for one in trained:
-        layers = layers_of(one.encoder, tokens[:, :n])
+        heads = [layer.qkv for layer in layers_of(one.encoder, tokens[:, :n])]
         columns: Row = {
             "case": "attention", "n": n, "tokens": n, "scheme": one.scheme, "objective": one.objective, "precision": "fp32",
         }  # fmt: skip
 
-        def ours(layers: list[Layer] = layers) -> None:
+        def ours(one: Trained = one, heads: list[Qkv] = heads) -> None:
             with torch.no_grad():
-                attends = {scheme: attention_of(scheme, n, device) for scheme in {layer.scheme for layer in layers}}
-                for layer in layers:
-                    attends[layer.scheme](*layer.qkv)
+                attend = attention_of(one, n, device)
+                for q, k, v in heads:
+                    attend(q, k, v)
 
-        found.append(Contestant(columns | {"name": OURS}, ours, len(layers)))
+        found.append(Contestant(columns | {"name": OURS}, ours, len(heads)))
         if one.objective not in (other.columns["objective"] for other in found if other.columns["name"] == YARDSTICK):
-            plain = partial(F.scaled_dot_product_attention, *layers[-1].qkv, is_causal=one.objective == "causal")
+            plain = partial(F.scaled_dot_product_attention, *heads[-1], is_causal=one.objective == "causal")
             found.append(Contestant(columns | {"name": YARDSTICK, "scheme": "nope"}, plain))
-        if one.scheme.startswith(flex) and (run := compiled_flex(one, layers[-1].qkv)):
+        if one.scheme.startswith(flex) and (run := compiled_flex(one, heads[-1])):
             found.append(Contestant(columns | {"name": "FlexAttention", "setting": "compiled"}, run))
     return found
 
