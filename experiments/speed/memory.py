@@ -35,7 +35,7 @@ def measure(trained: list[Trained], tokens: Tensor, lengths: list[int], limit: f
     with TemporaryDirectory() as folder:
         path = Path(folder, "encoder.pt")
         for one in tqdm(trained, desc="evaluation", disable=None, leave=False):
-            state = {"overrides": one.overrides, "causal": one.encoder.scheme.geometry.causal, "tokens": tokens.cpu()}
+            state = {"overrides": one.overrides, "causal": one.encoder.causal, "tokens": tokens.cpu()}
             torch.save(state | {"weights": one.encoder.state_dict()}, path)
             told = in_a_process("experiments.speed.memory", path, limit, torch.get_num_threads(), *lengths, **GIVE_BACK)
             for line in told.splitlines():

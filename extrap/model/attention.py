@@ -1,13 +1,11 @@
 """A scheme -> attend(q, k, v, x). This file alone decides how a scheme's scores are computed.
 
-    score_ij = bias(q_i . k_j / sqrt(K)),  weights = softmax over the allowed j,  output_i = sum_j weights_ij v_j
-
-`attend_reference` says what that means. The fast paths give the same answers for numbers that are finite: training on
-short inputs builds one additive bias that all layers of a scheme share, and multiplies in the precision of the model.
-Everything else is computed in float32 whatever the precision of the model, and without gradients in memory that grows
-linearly with the length: by PyTorch's own kernel where nothing but causality applies, by relative.py where the bias depends
-on the distance alone, by decay.py where it is c_i - c_j, and otherwise through the queries in chunks, looking only at keys
-that causality and the window leave.
+`attend_reference` is the definition, see also positions/base.py. The fast paths give the same answers for numbers that are
+finite: training on short inputs builds one additive bias that all layers of a scheme share, and multiplies in the precision
+of the model. Everything else is computed in float32 whatever the precision of the model, and without gradients in memory
+that grows linearly with the length: by PyTorch's own kernel where nothing but causality applies, by relative.py where the
+bias depends on the distance alone, by decay.py where it is c_i - c_j, and otherwise through the queries in chunks, looking
+only at keys that causality and the window leave.
 """
 
 import math
@@ -45,26 +43,23 @@ def prepare(scheme: PositionScheme, pos: Tensor, *, training: bool) -> Attend:
         whole = [_whole_bias(branch, geometry, idx) for branch in branches]
         biases: list[BiasOfPairs] = [lambda *block, bias=bias: bias for bias in whole]  # type: ignore[misc]
         return partial(_in_chunks, branches, biases, weights, causal, len(idx))
-    branch = branches[0]
+    branch, turn = branches[0], branches[0].rotate or (lambda q, k: (q, k))
     if len(branches) == 1 and not branch.content and not weights:
-        plain = not (branch.score_mod or branch.mask_mod)
-        if plain and not branch.decay:
-            return _in_float32(branch, lambda q, k, v, seen: F.scaled_dot_product_attention(q, k, v, is_causal=causal))
-        if plain and branch.decay and causal and not training:
-            decay = branch.decay
-            return _in_float32(branch, lambda q, k, v, seen: attend_decay(decay(seen), q, k, v))
-        if branch.relative and not branch.decay and not training:
+        plain, decay = not (branch.score_mod or branch.mask_mod), branch.decay
+        if plain and not decay:
+            return _in_float32(lambda q, k, v, x=None: F.scaled_dot_product_attention(*turn(q, k), v, is_causal=causal))
+        if plain and decay and causal and not training:
+            return _in_float32(lambda q, k, v, x=None: attend_decay(decay(_content(branch, q, k, x)), *turn(q, k), v))
+        if branch.relative and not decay and not training:
             bias = distance_bias(branch, geometry, idx).expand(geometry.n_heads, -1)
-            return _in_float32(branch, lambda q, k, v, seen: attend_relative(bias, q, k, v))
+            return _in_float32(lambda q, k, v, x=None: attend_relative(bias, *turn(q, k), v))
 
     def attend(q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
-        with torch.autocast(q.device.type, enabled=False):
-            q, k, v = (part.to(wide(part)) for part in (q, k, v))
-            chunk = max(1, min(CHUNK, CHUNK_SCORES // (len(q) * geometry.n_heads * len(idx))))
-            biases = [_bias_of_pairs(branch, geometry, idx) for branch in branches]
-            return _in_chunks(branches, biases, weights, causal, chunk, q, k, v, x)
+        chunk = max(1, min(CHUNK, CHUNK_SCORES // (len(q) * geometry.n_heads * len(idx))))
+        biases = [_bias_of_pairs(branch, geometry, idx) for branch in branches]
+        return _in_chunks(branches, biases, weights, causal, chunk, q, k, v, x)
 
-    return attend
+    return _in_float32(attend)
 
 
 def attend_reference(
@@ -74,7 +69,6 @@ def attend_reference(
     k: Tensor,
     v: Tensor,
     x: Tensor | None = None,
-    *,
     q_idx: Tensor | None = None,
 ) -> Tensor:
     """The definition, on the whole (T, S) grid: every score through score_mod, every pair through mask_mod.
@@ -160,14 +154,13 @@ def _bias_of_content(branch: Branch, seen: Content) -> BlockBias | None:
     return bias_of
 
 
-def _in_float32(branch: Branch, attend: Callable[[Tensor, Tensor, Tensor, Content], Tensor]) -> Attend:
-    """attend(q, k, v, content), q and k rotated, of a single branch, whatever the precision of the model."""
+def _in_float32(attend: Attend) -> Attend:
+    """Whatever the precision of the model."""
 
     def exact(q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
         with torch.autocast(q.device.type, enabled=False):
             q, k, v = (part.to(wide(part)) for part in (q, k, v))
-            seen = _content(branch, q, k, x)
-            return attend(seen.rotated_q, seen.rotated_k, v, seen)
+            return attend(q, k, v, x)
 
     return exact
 

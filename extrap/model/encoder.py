@@ -57,7 +57,7 @@ class Encoder(nn.Module):
     def __init__(self, config: ModelConfig, scheme: PositionScheme, n_inputs: int, n_outputs: int) -> None:
         """n_inputs counts the tokens that may be read (a mask token among them), n_outputs those to predict."""
         super().__init__()
-        self.dropout = config.dropout
+        self.causal, self.dropout = scheme.geometry.causal, config.dropout
         self.embedding = nn.Embedding(n_inputs, config.d_model)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(config.d_model, bias=False)

@@ -7,7 +7,7 @@ same at every eval_len; only the context around them differs.
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -129,7 +129,7 @@ def masked_alone(held_out: HeldOut, mask: int, config: EvalConfig) -> Batch:
 
 def rows_of(held_out: HeldOut, protocol: str, eval_len: int, nll_sum: np.ndarray, n_tokens: np.ndarray) -> pd.DataFrame:
     """One row a segment: nll_sum in nats, and what it is a sum over."""
-    columns: dict[str, Any] = {
+    return pd.DataFrame({
         "extension": "none",
         "protocol": protocol,
         "eval_len": eval_len,
@@ -138,5 +138,4 @@ def rows_of(held_out: HeldOut, protocol: str, eval_len: int, nll_sum: np.ndarray
         "nll_sum": nll_sum,
         "n_tokens": n_tokens,
         "n_bytes": n_tokens,  # a token is a byte
-    }
-    return pd.DataFrame(columns)
+    })  # fmt: skip
