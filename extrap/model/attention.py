@@ -19,7 +19,7 @@ from torch import Tensor
 
 from extrap.model.decay import attend_decay
 from extrap.model.relative import attend_relative, rows_from_last
-from extrap.model.softmax import BiasedSoftmax, mix, wide
+from extrap.model.softmax import BiasedSoftmax, weigh, wide
 from extrap.positions.base import BlockBias, Branch, Content, Geometry, PositionScheme, Weights
 
 BiasOfPairs = Callable[[int, int, int, int], Tensor | None]  # queries [start, stop), keys [first, last) -> (1, 1 or H, R, S)
@@ -90,7 +90,7 @@ def attend_reference(
         allowed = j <= i if scheme.geometry.causal else torch.ones_like(j <= i)
         allowed = allowed & branch.mask_mod(b, h, i, j) if branch.mask_mod else allowed
         total = torch.where(allowed, score, total)
-    return mix([total], v, scheme.weights())
+    return weigh([total], scheme.weights()).to(v.dtype) @ v
 
 
 def additive_bias(branch: Branch, geometry: Geometry, q_idx: Tensor, kv_idx: Tensor) -> Tensor | None:
@@ -193,13 +193,9 @@ def _in_chunks(
                 content = content_of(idx[start:stop], idx[first:last])  # of no account where the mask is -inf
                 bias = content if bias is None else (content + bias).masked_fill(bias.isneginf(), -math.inf)
             score = (qr[:, :, start:stop] * q.shape[-1] ** -0.5) @ kr[:, :, first:last].mT
-            if plain:
-                shares: Tensor = BiasedSoftmax.apply(score, bias)  # type: ignore[no-untyped-call]
-                outputs.append(shares.to(v.dtype) @ v[:, :, first:last])
-            else:
-                scores.append(score if bias is None else score + bias)  # a bias in float32 is added in float32
-        if not plain:
-            outputs.append(mix(scores, v[:, :, first:last], weights))
+            scores.append(score if bias is None or plain else score + bias)  # a bias in float32 is added in float32
+        shares = BiasedSoftmax.apply(score, bias) if plain else weigh(scores, weights)  # type: ignore[no-untyped-call]
+        outputs.append(shares.to(v.dtype) @ v[:, :, first:last])
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
 
