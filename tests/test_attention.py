@@ -30,14 +30,14 @@ def run(path, scheme, q, k, v, training, x=None):
 
 def check_path(scheme, seq_len, training, path=prepare, device="cpu"):
     """A path in float32 gives the output and the gradients of the definition in float64."""
-    scheme = scheme.to(device).train(training)
+    scheme = scheme.to(device)
     exact = [part.to(device) for part in inputs(scheme.geometry, seq_len, n_batch=2)]
     weight = torch.randn_like(exact[0])
     exact.append(torch.randn(2, seq_len, scheme.geometry.d_model, dtype=torch.float64, device=device))
     wide = copy.deepcopy(scheme).double()  # or gradients of its parameters would be summed in float32
     pos = scheme.positions(seq_len, device)
-    expected = answers(define, wide, pos, exact, weight)
-    found = answers(path, scheme, pos, [x.float() for x in exact], weight)
+    expected = answers(define, wide, pos, training, exact, weight)
+    found = answers(path, scheme, pos, training, [x.float() for x in exact], weight)
     names = ["output", "q", "k", "v", "x", *(name for name, _ in scheme.named_parameters())]
     for name, a, b in zip(names, found, expected, strict=True):
         assert a.dtype == torch.float32

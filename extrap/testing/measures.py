@@ -70,8 +70,8 @@ class Case:
             tensors = [*heads(geometry, n), torch.randn(2, n, geometry.d_model, dtype=torch.float64)]
             weight = torch.randn_like(tensors[0])
             for layer in dict.fromkeys(scheme.layers(geometry.n_layers)):
-                wanted = answers(define, copy.deepcopy(layer).double(), pos, tensors, weight)
-                given = answers(prepare, layer, pos, [x.float() for x in tensors], weight)
+                wanted = answers(define, copy.deepcopy(layer).double(), pos, training, tensors, weight)
+                given = answers(prepare, layer, pos, training, [x.float() for x in tensors], weight)
                 output, *off = (apart(a, b) for a, b in zip(given, wanted, strict=True))
                 largest = max(float(grad.abs().max()) for grad in wanted[1:])
                 found.append((output, max(off) / largest, f"{n} tokens in {'training' if training else 'evaluation'}"))
@@ -102,12 +102,12 @@ def define(scheme: PositionScheme, pos: Tensor, *, training: bool) -> Attend:
 
 
 def answers(
-    path: Callable[..., Attend], scheme: PositionScheme, pos: Tensor, tensors: list[Tensor], weight: Tensor
+    path: Callable[..., Attend], scheme: PositionScheme, pos: Tensor, training: bool, tensors: list[Tensor], weight: Tensor
 ) -> list[Tensor]:
     """The output for tensors q, k, v, x, and the gradients of its weighted sum: of these, and of the scheme's parameters."""
     leaves = [tensor.detach().clone().requires_grad_() for tensor in tensors]
     torch.manual_seed(2)  # what is drawn in training is drawn alike
-    output = path(scheme, pos, training=scheme.training)(*leaves)
+    output = path(scheme, pos, training=training)(*leaves)
     loss = (output * weight.to(output.dtype)).sum()
     return [output.detach(), *torch.autograd.grad(loss, [*leaves, *scheme.parameters()], materialize_grads=True)]
 
@@ -141,10 +141,8 @@ def future(case: Case) -> Measured:
     for n, training in case.reads if case.geometry.causal else []:
         whole = case.read(n, training)
         for t in sorted({1, n // 2, n - 1}, reverse=True):
-            yield (
-                apart(case.read(n, training, changed=t)[1, :t], whole[1, :t]),
-                f"token {t} of {n} changes earlier ones",
-            )
+            moved = case.read(n, training, changed=t)
+            yield apart(moved[1, :t], whole[1, :t]), f"token {t} of {n} changes earlier ones"
 
 
 @torch.no_grad()
