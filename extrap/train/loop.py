@@ -93,10 +93,14 @@ class TrainingLoss(nn.Module):
         self.encoder, self.precision = encoder, precision
 
     def forward(self, inputs: Tensor, index: Tensor, targets: Tensor) -> Tensor:
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.precision is Precision.bf16):
+        with autocast(inputs.device, self.precision):
             hidden = self.encoder(inputs).flatten(0, 1)
             logits = self.encoder.logits(hidden if len(index) == len(hidden) else hidden[index])
         return F.cross_entropy(logits.to(torch.float32), targets)
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision is Precision.bf16)
 
 
 def train_step(
