@@ -30,11 +30,7 @@ class Mlm:
     def __init__(self, mask_rate: float = 0.15) -> None:
         if not 0 < mask_rate < 1:
             raise UserError(f"objective.mask_rate: expected a share between 0 and 1, found {mask_rate}")
-        self.mask_rate = mask_rate
-
-    @property
-    def scored_share(self) -> float:
-        return self.mask_rate
+        self.mask_rate = self.scored_share = mask_rate
 
     def n_inputs(self, vocab_size: int) -> int:
         return vocab_size + 1  # [MASK] is the last token

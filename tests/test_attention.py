@@ -2,7 +2,6 @@
 
 import copy
 import math
-from functools import partial
 
 import pytest
 import torch
@@ -12,38 +11,21 @@ from torch import nn
 from torch.testing import assert_close
 
 from extrap.model import attention, relative
-from extrap.model.attention import additive_bias, attend_reference, prepare
+from extrap.model.attention import additive_bias, prepare
 from extrap.positions.alibi import Alibi
 from extrap.positions.base import Branch, PositionScheme
 from extrap.positions.local import Local
 from extrap.positions.nope import Nope
 from extrap.positions.rope import Rope, rotary_angles, rotate_by
 from extrap.positions.t5 import T5
+from extrap.testing.measures import answers, define
 
 FLOAT32 = 1e-5  # a path in float32 against the definition in float64
 
 
 def run(path, scheme, q, k, v, training, x=None):
     """`path` has the signature of prepare."""
-    geometry, seq_len = scheme.geometry, q.shape[2]
-    sizes = {"seq_len": seq_len, "n_heads": geometry.n_heads, "device": q.device}
-    branches = scheme.branches(scheme.positions(seq_len, q.device))
-    attend = path(branches, causal=geometry.causal, training=training, weights=scheme.weights(), **sizes)
-    return attend(q, k, v, x)
-
-
-def define(branches, *, causal, weights, **sizes):
-    return partial(attend_reference, branches, causal=causal, weights=weights)
-
-
-def answers(path, scheme, tensors, weight, training):
-    """The output, and the gradient of a weighted sum of it with respect to q, k, v, x and the scheme's parameters."""
-    leaves = [tensor.detach().clone().requires_grad_() for tensor in tensors]
-    *qkv, x = leaves
-    output = run(path, scheme, *qkv, training, x)
-    loss = (output * weight.to(output.dtype)).sum()
-    wanted = leaves + list(scheme.parameters())
-    return [output.detach(), *torch.autograd.grad(loss, wanted, materialize_grads=True)]
+    return path(scheme, scheme.positions(q.shape[2], q.device), training=training)(q, k, v, x)
 
 
 def check_path(scheme, seq_len, training, path=prepare, device="cpu"):
@@ -53,8 +35,9 @@ def check_path(scheme, seq_len, training, path=prepare, device="cpu"):
     weight = torch.randn_like(exact[0])
     exact.append(torch.randn(2, seq_len, scheme.geometry.d_model, dtype=torch.float64, device=device))
     wide = copy.deepcopy(scheme).double()  # or gradients of its parameters would be summed in float32
-    expected = answers(define, wide, exact, weight, training)
-    found = answers(path, scheme, [x.float() for x in exact], weight, training)
+    pos = scheme.positions(seq_len, device)
+    expected = answers(define, wide, pos, training, exact, weight)
+    found = answers(path, scheme, pos, training, [x.float() for x in exact], weight)
     names = ["output", "q", "k", "v", "x", *(name for name, _ in scheme.named_parameters())]
     for name, a, b in zip(names, found, expected, strict=True):
         assert a.dtype == torch.float32
@@ -175,7 +158,8 @@ def test_nothing_outside_the_window_is_looked_at(causal, small):
 
 def banded(scheme, q, k, v):
     """What evaluation gives, what the definition in float64 gives, and the width of every head's band."""
-    bias = attention.distance_bias(scheme.branches(scheme.positions(len(q[0, 0])))[0], len(q[0, 0]), 4, False, q.device)
+    pos = scheme.positions(q.shape[2])
+    bias = attention.distance_bias(scheme.branches(pos)[0], scheme.geometry, pos)
     past, future = relative.reaches(bias.expand(4, -1), q, k)
     exact = run(define, scheme, *(x.double() for x in (q, k, v)), training=False)
     return run(prepare, scheme, q, k, v, training=False), exact, [1 + a + b for a, b in zip(past, future, strict=True)]
@@ -195,7 +179,8 @@ def test_what_a_slope_makes_negligible_is_not_read(small):
 def test_numbers_that_are_not_numbers_leave_nothing_out(small):
     q, k, _ = inputs(ENCODER, 45, dtype=torch.float32)
     k[0, 0, 40] = torch.nan
-    bias = attention.distance_bias(Alibi(ENCODER).branches(torch.arange(45))[0], 45, 4, False, q.device)
+    pos = torch.arange(45)
+    bias = attention.distance_bias(Alibi(ENCODER).branches(pos)[0], ENCODER, pos)
     assert [side[0] for side in relative.reaches(bias, q, k)] == [44, 44]
 
 
@@ -211,14 +196,14 @@ def test_one_large_key_far_away_widens_the_band(small):
 def test_bfloat16_leaves_biases_alone():
     with torch.autocast("cpu", torch.bfloat16):
         branch = Alibi(DECODER).branches(torch.arange(4001))[0]
-        last = additive_bias(branch, torch.tensor([4000]), torch.arange(4001), 4, causal=True)
+        last = additive_bias(branch, DECODER, torch.tensor([[4000]]), torch.arange(4001))
         assert last.dtype == torch.float32
         for h, slope in enumerate([0.25, 0.0625, 0.015625, 0.00390625]):
             assert torch.equal(last[0, h, 0], -slope * torch.arange(4000, -1, -1))
         scheme = T5(ENCODER)
         nn.init.normal_(scheme.bias)
-        branch = scheme.branches(torch.arange(45))[0]
-        bias = additive_bias(branch, torch.arange(45), torch.arange(45), 4, causal=False)
+        pos = torch.arange(45)
+        bias = additive_bias(scheme.branches(pos)[0], ENCODER, pos[:, None], pos)
         assert torch.equal(bias[0, :, 20, 20], math.sqrt(8) * scheme.bias[:, 0])
 
 

@@ -247,10 +247,9 @@ def test_a_path_that_is_wrong_is_an_error(trained, short, small, monkeypatch, wr
 def test_rows_of_the_definition_are_its_rows(trained):
     q, k, v = torch.randn(3, 1, 4, 29, 8, dtype=torch.float64)
     for one in trained:
-        branches = one.encoder.scheme.branches(torch.arange(29))
-        rows = torch.tensor([28, 0, 7])
-        whole = attend_reference(branches, q, k, v, causal=one.encoder.causal)
-        found = attend_reference(branches, q, k, v, causal=one.encoder.causal, q_idx=rows)
+        scheme, pos, rows = one.encoder.scheme, torch.arange(29), torch.tensor([28, 0, 7])
+        whole = attend_reference(scheme, pos, q, k, v)
+        found = attend_reference(scheme, pos, q, k, v, q_idx=rows)
         torch.testing.assert_close(found, whole[:, :, rows])
 
 

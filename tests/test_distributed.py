@@ -173,7 +173,7 @@ def test_the_gradient_is_that_of_the_mean_over_all_scored_tokens(tmp_path, n):
 
     def gradient(part, weight):
         encoder.zero_grad()
-        loss = weight * training.mean_nll(encoder, *part, Precision.fp32)
+        loss = weight * training.TrainingLoss(encoder, Precision.fp32)(*part)
         loss.backward()
         return torch.cat([p.grad.flatten() for p in encoder.parameters()]), loss.item()
 

@@ -70,9 +70,9 @@ def test_an_extension_computes_what_it_says(extension, formula, scheme_name, cau
     expected = float64(
         attend(formula(reference_of(scheme_name, scheme), causal), q.tolist(), k.tolist(), v.tolist(), pos.tolist(), causal)
     )
-    found = attend_reference(extended.branches(pos), q, k, v, causal=causal)
+    found = attend_reference(extended, pos, q, k, v)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)  # tables and biases are float32
-    fast = prepare(extended.branches(pos), seq_len=T, n_heads=4, causal=causal, training=False, device=q.device)
+    fast = prepare(extended, pos, training=False)
     torch.testing.assert_close(fast(q, k, v), expected, rtol=0, atol=1e-6)
     without = float64(attend(reference_of(scheme_name, scheme), q.tolist(), k.tolist(), v.tolist(), pos.tolist(), causal))
     assert (without - expected).abs().max() > 0.01, "it changes something"
@@ -196,7 +196,7 @@ def test_an_extension_reaches_every_layer(extension, formula, causal):
     for layer, inner in zip(
         extended.layers(2), (REFERENCES["rope"](geometry, 10_000.0), REFERENCES["alibi"](geometry)), strict=True
     ):
-        found = attend_reference(layer.branches(torch.arange(T)), q, k, v, causal=causal)
+        found = attend_reference(layer, torch.arange(T), q, k, v)
         expected = attend(formula(inner, causal), q.tolist(), k.tolist(), v.tolist(), range(T), causal)
         torch.testing.assert_close(found, float64(expected), rtol=0, atol=1e-6)
 

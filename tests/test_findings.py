@@ -84,6 +84,14 @@ class ToADecoderOnly(Alibi):
         super().__init__(geometry)
 
 
+def assert_what_it_states(found, scheme):
+    """No more and no less."""
+    assert ("shift-invariant" in found) == scheme.relative
+    assert ("draws in training" in found) == scheme.random_in_training
+    if "direction-aware" in found or "not asked" not in found["symmetric"].told:
+        assert ("direction-aware" in found) == scheme.direction_aware
+
+
 def assert_right(case, sizes, scheme_of, reference_of):
     def build(geometry):
         return scheme_of(case, geometry.causal, geometry.n_heads, geometry.head_dim, geometry.train_len)
@@ -108,6 +116,7 @@ def assert_right(case, sizes, scheme_of, reference_of):
     found = page(build, scores if plain else None, sizes)
     assert [finding for finding in found.values() if finding.verdict == "WRONG"] == []
     assert not plain or found["agrees with REFERENCE"].verdict == "PASS"
+    assert_what_it_states(found, build(Geometry(16, 2, 16, True, 2)))
 
 
 def test_nothing_is_wrong_with_a_scheme_of_ours(case, scheme_of, reference_of):

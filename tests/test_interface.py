@@ -189,7 +189,7 @@ def test_random_positions_compose_with_any_scheme(inner, causal, scheme_of, refe
     reference = reference_of(inner, alone)
     q, k, v = inputs(scheme.geometry, 20)
     pos = scheme.positions(20)
-    output = attend_reference(scheme.branches(pos), q, k, v, causal=causal)
+    output = attend_reference(scheme, pos, q, k, v)
     expected = attend(reference, q.tolist(), k.tolist(), v.tolist(), pos.tolist(), causal)
     assert_close(output, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=ROUNDING)
     drawn = Fixed(alone, torch.cat([pos, pos[-1] + 3 + torch.arange(25)]))
@@ -272,9 +272,9 @@ def test_positions_counted_from_content_are_not_rounded_by_bf16():
     scheme = Cope(DECODER, n_positions=100)
     nn.init.normal_(scheme.table)
     q, k, v = (x.to(torch.bfloat16).float() for x in inputs(DECODER, 128))
-    branches = scheme.branches(scheme.positions(128))
-    attend = prepare(branches, seq_len=128, n_heads=4, causal=True, training=True, device=q.device)
-    exact = attend_reference(branches, q, k, v, causal=True)
+    pos = scheme.positions(128)
+    attend = prepare(scheme, pos, training=True)
+    exact = attend_reference(scheme, pos, q, k, v)
     with torch.autocast("cpu", torch.bfloat16):
         rounded = attend(q, k, v)
     assert (rounded - exact).abs().max() < 0.03
@@ -310,7 +310,7 @@ def test_a_scheme_may_have_weights_of_its_own(small):
     """No query of a stick needs a key: the first token gives 0."""
     scheme = StickBreaking(DECODER)
     q, k, v = inputs(DECODER, 20)
-    found = attend_reference(scheme.branches(torch.arange(20)), q, k, v, causal=True, weights=scheme.weights())
+    found = attend_reference(scheme, torch.arange(20), q, k, v)
     assert (found[:, :, 0] == 0).all()
     reference = Reference(keep=lambda i, j: j < i or i == 0, weigh=broken_off)
     expected = attend(reference, q.tolist(), k.tolist(), v.tolist(), range(20), True)

@@ -21,7 +21,7 @@ from extrap.positions.local import Local
 from extrap.positions.nope import Nope
 from extrap.positions.rope import Rope
 from extrap.positions.t5 import T5, t5_bucket
-from extrap.positions.wrappers import Wrapper
+from extrap.testing import promises
 
 ROUNDING = 1e-6  # float64 inputs, tables that were rounded to float32 once
 FAR = 100_000  # where float32 angles lie 0.008 apart and bfloat16 positions 512
@@ -43,7 +43,7 @@ def check_against_reference(scheme, reference, at):
     x = torch.randn(1, seq_len, geometry.d_model, dtype=torch.float64)
     for layer, formula in of_layers(scheme, reference):
         q, k, v = inputs(geometry, seq_len)
-        output = attend_reference(layer.branches(pos), q, k, v, x, causal=geometry.causal, weights=layer.weights())
+        output = attend_reference(layer, pos, q, k, v, x)
         expected = attend(formula, q.tolist(), k.tolist(), v.tolist(), at, geometry.causal, x.tolist())
         assert_close(output, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=ROUNDING)
     embedded = scheme.embed(x, pos)
@@ -51,99 +51,15 @@ def check_against_reference(scheme, reference, at):
     assert_close(embedded, x + added, rtol=0, atol=ROUNDING)
 
 
-def check_positions(scheme):
-    for seq_len in (1, 7, 1000):
-        pos = scheme.positions(seq_len)
-        assert pos.dtype == torch.int64
-        assert pos.shape == (seq_len,)
-        assert (pos.diff() > 0).all()
-
-
-class Further(Wrapper):
-    """The same text further on."""
-
-    def positions(self, seq_len, device=None):
-        return super().positions(seq_len, device) + 9
-
-
-@torch.no_grad()
-def check_facts(scheme, encoder_of):
-    """A scheme is what it states, no more and no less, in the outputs of an encoder."""
-    assert not scheme.causal_only or scheme.geometry.causal
-    encoder, seq_len = encoder_of(scheme).double(), 21
-    tokens = torch.randint(11, (2, seq_len))
-
-    def read(tokens=tokens, seed=0):
-        torch.manual_seed(seed)
-        return encoder(tokens)
-
-    encoder.train()
-    assert scheme.random_in_training == differ(read(seed=1), read(seed=2))
-    encoder.eval()
-    assert not differ(read(seed=1), read(seed=2))
-    here, encoder.scheme = read(), Further(scheme)
-    assert scheme.relative != differ(read(), here)
-    encoder.scheme = scheme
-    if not scheme.geometry.causal:
-        assert scheme.direction_aware == differ(read(tokens.flip(1)).flip(1), here)
-    if scheme.tabular:
-        rows, x = torch.randint(scheme.max_len, (seq_len,)), torch.zeros(1, scheme.max_len, scheme.geometry.d_model)
-        assert torch.equal(scheme.embed(x[:, :seq_len], rows), scheme.embed(x, torch.arange(scheme.max_len))[:, rows])
-
-
-def differ(a, b):
-    return bool((a - b).abs().max() > 1e-4)
-
-
 def layers(scheme):
     """The schemes of the layers, each once."""
     return dict.fromkeys(scheme.layers(scheme.geometry.n_layers))
 
 
-def grid(scheme, seq_len):
-    """Index tensors b, h, i, j that broadcast to (1, H, T, T)."""
-    i = torch.arange(seq_len)
-    return torch.zeros(1, 1, 1, 1, dtype=torch.int64), torch.arange(scheme.geometry.n_heads).view(-1, 1, 1), i[:, None], i
-
-
-def check_window_fact(scheme, seq_len=45):
-    """A stated window promises that nothing beyond it is attended to; attention skips those keys."""
-    b, h, i, j = grid(scheme, seq_len)
-    for branch in scheme.branches(scheme.positions(seq_len)):
-        if branch.window is not None:
-            assert branch.mask_mod is not None
-            assert not (branch.mask_mod(b, h, i, j) & ((i - j).abs() >= branch.window)).any()
-
-
-def check_relative_fact(scheme, seq_len=45):
-    """A branch that says so depends on q_idx - kv_idx alone; attention computes one bias for each distance."""
-    b, h, i, j = grid(scheme, seq_len)
-    i, j = i[:-1], j[:-1]
-    for branch in scheme.branches(scheme.positions(seq_len)):
-        if branch.relative:
-            if branch.score_mod:
-                zero = torch.zeros(1, 1, 1, 1)
-                here, there = (branch.score_mod(zero, b, h, i + step, j + step) for step in (0, 1))
-                assert_close(here, there, rtol=0, atol=ROUNDING)
-            if branch.mask_mod:
-                assert torch.equal(branch.mask_mod(b, h, i, j), branch.mask_mod(b, h, i + 1, j + 1))
-
-
-def check_bias_is_additive(scheme, seq_len=45):
-    """score_mod(s) - s does not depend on s: attention computes the bias once, from zeros."""
-    b, h, i, j = grid(scheme, seq_len)
-    score = 10 * torch.randn(1, scheme.geometry.n_heads, seq_len, seq_len, dtype=torch.float64)
-    for branch in scheme.branches(scheme.positions(seq_len)):
-        if branch.score_mod:
-            bias = branch.score_mod(torch.zeros_like(score), b, h, i, j)
-            assert_close(branch.score_mod(score, b, h, i, j) - score, bias, rtol=0, atol=ROUNDING)
-
-
 def attention_weights(scheme, seq_len):
     """(H, T, T) of queries that are all zero: only the scheme speaks."""
     zero = torch.zeros(1, scheme.geometry.n_heads, seq_len, scheme.geometry.head_dim)
-    branches = scheme.branches(scheme.positions(seq_len))
-    return attend_reference(branches, zero, zero, torch.eye(seq_len).expand(1, 1, -1, -1), causal=scheme.geometry.causal)[0]
+    return attend_reference(scheme, scheme.positions(seq_len), zero, zero, torch.eye(seq_len).expand(1, 1, -1, -1))[0]
 
 
 # ---- every scheme
@@ -166,14 +82,9 @@ def test_a_scheme_is_exact_at_far_positions(case, causal, scheme_of, reference_o
             check_against_reference(scheme, reference_of(case, scheme), SCATTERED)
 
 
-def test_facts_about_a_scheme_hold(case, causal, scheme_of, encoder_of):
-    scheme = scheme_of(case, causal)
-    check_facts(scheme_of(case, causal, train_len=64), encoder_of)
-    check_positions(scheme)
-    for layer in layers(scheme):
-        check_window_fact(layer)
-        check_relative_fact(layer)
-        check_bias_is_additive(layer)
+def test_facts_about_a_scheme_hold(case, causal, scheme_of, monkeypatch):
+    monkeypatch.setattr(promises, "ROUNDED", 1e-8)
+    promises.check_scheme(lambda: scheme_of(case, causal), longest=64)
 
 
 def test_no_scheme_of_ours_hides_that_it_is_relative(case, causal, scheme_of):
@@ -191,12 +102,12 @@ def test_a_call_leaves_nothing_behind(case, causal, scheme_of):
 
     def outputs():
         pos = scheme.positions(7)
-        return attend_reference(scheme.branches(pos), q, k, v, causal=causal), scheme.embed(x, pos)
+        return attend_reference(scheme, pos, q, k, v), scheme.embed(x, pos)
 
     before = outputs()
     for used in (scheme, other):
         pos = used.positions(45)
-        attend_reference(used.branches(pos), *inputs(used.geometry, 45), causal=causal)
+        attend_reference(used, pos, *inputs(used.geometry, 45))
         used.embed(torch.randn(1, 45, used.geometry.d_model), pos)
     assert all(torch.equal(a, b) for a, b in zip(before, outputs(), strict=True))
 
@@ -335,9 +246,9 @@ def test_alibi_slopes(n_heads):
 def check_mirror(scheme):
     """A symmetric bias cannot tell a text from its mirror image: f(reverse x) = reverse f(x)."""
     q, k, v = inputs(scheme.geometry, 45)
-    branches = scheme.branches(scheme.positions(45))
-    forward = attend_reference(branches, q, k, v, causal=False)
-    backward = attend_reference(branches, q.flip(2), k.flip(2), v.flip(2), causal=False)
+    pos = scheme.positions(45)
+    forward = attend_reference(scheme, pos, q, k, v)
+    backward = attend_reference(scheme, pos, q.flip(2), k.flip(2), v.flip(2))
     assert_close(backward.flip(2), forward, rtol=0, atol=1e-12)
 
 
@@ -381,14 +292,14 @@ def test_a_window_of_one_attends_to_itself(causal):
     geometry = DECODER if causal else ENCODER
     scheme = Local(geometry, Rope(geometry), window=1)
     q, k, v = inputs(geometry, 45)
-    assert torch.equal(attend_reference(scheme.branches(scheme.positions(45)), q, k, v, causal=causal), v)
+    assert torch.equal(attend_reference(scheme, scheme.positions(45), q, k, v), v)
 
 
 def test_a_window_over_everything_is_the_inner_scheme(causal, scheme_of):
     for inner in ("nope", "rope", "alibi", "t5"):
         scheme = scheme_of(f"local position.window=45 position@position.inner={inner}", causal)
         q, k, v = inputs(scheme.geometry, 45)
-        wide, alone = (attend_reference(s.branches(s.positions(45)), q, k, v, causal=causal) for s in (scheme, scheme.inner))
+        wide, alone = (attend_reference(s, s.positions(45), q, k, v) for s in (scheme, scheme.inner))
         assert torch.equal(wide, alone)
 
 

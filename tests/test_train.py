@@ -38,7 +38,7 @@ def loss_on_random_tokens(c: Run, encoder: Encoder) -> float:
     batch = c.objective.batch(rng.integers(256, size=(64, 17)), 256, rng)
     index = np.flatnonzero(batch.scored)
     parts = (np.ascontiguousarray(batch.inputs), index, batch.targets.ravel()[index])
-    return training.mean_nll(encoder, *map(torch.from_numpy, parts), Precision.fp32).item()
+    return training.TrainingLoss(encoder, Precision.fp32)(*map(torch.from_numpy, parts)).item()
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -257,14 +257,14 @@ def test_weights_of_another_run_are_told_and_not_read(tmp_path, one_thread, monk
 
 def test_divergence_is_told_with_its_step(tmp_path, monkeypatch):
     c = cell(tmp_path)
-    real = training.mean_nll
+    real = training.TrainingLoss.forward
     calls = []
 
     def explode(*arguments):
         calls.append(1)
         return real(*arguments) * (math.inf if len(calls) == 8 else 1.0)
 
-    monkeypatch.setattr(training, "mean_nll", explode)
+    monkeypatch.setattr(training.TrainingLoss, "forward", explode)
     execute(c)
     assert c.folder.divergence.read_text().startswith("diverged at step 7: loss inf")
     assert c.folder.is_finished

@@ -21,7 +21,7 @@ def test_weights_are_shares_and_give_what_the_model_gives(tmp_path, objective, p
     encoder = build_encoder(cell_of(tmp_path, objective, position)).eval()
     tokens = torch.randint(0, 8, (2, 40), generator=torch.Generator().manual_seed(0))
     weights = attention(encoder, tokens)
-    assert weights.shape == (len(encoder.blocks), 2, encoder.n_heads, 40, 40)
+    assert weights.shape == (len(encoder.blocks), 2, encoder.scheme.geometry.n_heads, 40, 40)
     torch.testing.assert_close(weights.sum(dim=-1), torch.ones(weights.shape[:-1]))
     assert (weights.triu(1) == 0).all() == (objective == "causal")
     x = encoder.scheme.embed(encoder.embedding(tokens), encoder.scheme.positions(40))

@@ -84,8 +84,7 @@ def out_and_gradients(
 
 
 def definition(scheme: PositionScheme, q: Tensor, k: Tensor, v: Tensor, q_idx: Tensor | None = None) -> Tensor:
-    branches = scheme.branches(scheme.positions(q.shape[2], q.device))
-    return attend_reference(branches, q, k, v, causal=scheme.geometry.causal, q_idx=q_idx)
+    return attend_reference(scheme, scheme.positions(q.shape[2], q.device), q, k, v, q_idx=q_idx)
 
 
 def difference(found: list[Tensor], expected: list[Tensor]) -> float:

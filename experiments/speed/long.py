@@ -46,9 +46,8 @@ def layers_of(encoder: torch.nn.Module, tokens: Tensor) -> list[Layer]:
 
 def attention_of(trained: Trained, n: int, device: torch.device, training: bool = False) -> Attend:
     """How the encoder attends over n tokens, made once as for a forward pass."""
-    encoder = trained.encoder
-    branches = encoder.scheme.branches(encoder.scheme.positions(n, device))
-    return prepare(branches, seq_len=n, n_heads=encoder.n_heads, causal=encoder.causal, training=training, device=device)
+    scheme = trained.encoder.scheme
+    return prepare(scheme, scheme.positions(n, device), training=training)
 
 
 def contestants(trained: list[Trained], n: int, tokens: Tensor, flex: tuple[str, ...]) -> list[Contestant]:

@@ -53,24 +53,21 @@ class Lambda(Extension):
     def __call__(self, scheme: PositionScheme, eval_len: int) -> PositionScheme | None:
         if scheme.max_len is not None or not all(_is_plain(layer) for layer in scheme.layers(scheme.geometry.n_layers)):
             return None
-        train_len = scheme.geometry.train_len
-        return WithFirst(scheme, _width(scheme, train_len), train_len - 1, self.n_first)
+        return WithFirst(scheme, self.n_first)
 
 
 class Tile(Extension):
     """A table of L positions repeated: position t takes the vector of t mod L (Longformer, arXiv:2004.05150, section 5)."""
 
     def __call__(self, scheme: PositionScheme, eval_len: int) -> PositionScheme | None:
-        train_len = scheme.geometry.train_len
-        return Remapped(scheme, lambda pos: pos % train_len) if scheme.tabular else None
+        return Remapped(scheme, lambda pos, length: pos % length) if scheme.tabular else None
 
 
 class Clamp(Extension):
     """A table of L positions whose last vector serves all later ones: position t takes the vector of min(t, L - 1)."""
 
     def __call__(self, scheme: PositionScheme, eval_len: int) -> PositionScheme | None:
-        train_len = scheme.geometry.train_len
-        return Remapped(scheme, lambda pos: pos.clamp(max=train_len - 1)) if scheme.tabular else None
+        return Remapped(scheme, lambda pos, length: pos.clamp(max=length - 1)) if scheme.tabular else None
 
 
 def _width(scheme: PositionScheme, size: int) -> int:
@@ -85,27 +82,30 @@ def _is_plain(scheme: PositionScheme) -> bool:
 
 
 class Remapped(Wrapper):
-    """A table that is read at other positions, and so has no end."""
+    """A table that is read at remap(positions, training length), and so has no end."""
 
-    def __init__(self, inner: PositionScheme, remap: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, inner: PositionScheme, remap: Callable[[Tensor, int], Tensor]) -> None:
         super().__init__(inner)
         self.remap, self.max_len, self.tabular = remap, None, False
 
     def embed(self, x: Tensor, pos: Tensor) -> Tensor:
-        return self.inner.embed(x, self.remap(pos))
+        return self.inner.embed(x, self.remap(pos, self.geometry.train_len))
 
 
 class WithFirst(Wrapper):
-    """A window around a scheme, and a second pass over the first tokens at a fixed distance."""
+    """A window of the training length around a scheme, and a second pass over the first tokens at the distance L - 1."""
 
-    def __init__(self, inner: PositionScheme, width: int, distance: int, n_first: int) -> None:
+    def __init__(self, inner: PositionScheme, n_first: int) -> None:
         super().__init__(inner)
-        self.width, self.distance, self.n_first = width, distance, n_first
+        self.n_first = n_first
 
     def branches(self, pos: Tensor) -> tuple[Branch, ...]:
-        def first(b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
-            return (kv_idx < self.n_first) & (pos[q_idx] - pos[kv_idx] >= self.width)
+        train_len = self.geometry.train_len
+        width = _width(self, train_len)
 
-        near = Local(self.geometry, self.inner, self.width).branches(pos)
-        far = self.inner.apart(torch.full_like(pos, self.distance), torch.zeros_like(pos))
+        def first(b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
+            return (kv_idx < self.n_first) & (pos[q_idx] - pos[kv_idx] >= width)
+
+        near = Local(self.geometry, self.inner, width).branches(pos)
+        far = self.inner.apart(torch.full_like(pos, train_len - 1), torch.zeros_like(pos))
         return (*near, far._replace(mask_mod=first))

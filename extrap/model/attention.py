@@ -1,13 +1,11 @@
-"""Branches of a scheme -> attend(q, k, v, x). This file alone decides how a scheme's scores are computed.
+"""A scheme -> attend(q, k, v, x). This file alone decides how a scheme's scores are computed.
 
-    score_ij = bias(q_i . k_j / sqrt(K)),  weights = softmax over the allowed j,  output_i = sum_j weights_ij v_j
-
-`attend_reference` says what that means. The fast paths give the same answers for numbers that are finite: training on
-short inputs builds one additive bias that all layers of a scheme share, and multiplies in the precision of the model.
-Everything else is computed in float32 whatever the precision of the model, and without gradients in memory that grows
-linearly with the length: by PyTorch's own kernel where nothing but causality applies, by relative.py where the bias depends
-on the distance alone, by decay.py where it is c_i - c_j, and otherwise through the queries in chunks, looking only at keys
-that causality and the window leave.
+`attend_reference` is the definition, see also positions/base.py. The fast paths give the same answers for numbers that are
+finite: training on short inputs builds one additive bias that all layers of a scheme share, and multiplies in the precision
+of the model. Everything else is computed in float32 whatever the precision of the model, and without gradients in memory
+that grows linearly with the length: by PyTorch's own kernel where nothing but causality applies, by relative.py where the
+bias depends on the distance alone, by decay.py where it is c_i - c_j, and otherwise through the queries in chunks, looking
+only at keys that causality and the window leave.
 """
 
 import math
@@ -21,8 +19,8 @@ from torch import Tensor
 
 from extrap.model.decay import attend_decay
 from extrap.model.relative import attend_relative, rows_from_last
-from extrap.model.softmax import BiasedSoftmax, mix, wide
-from extrap.positions.base import BlockBias, Branch, Content, Weights
+from extrap.model.softmax import BiasedSoftmax, weigh, wide
+from extrap.positions.base import BlockBias, Branch, Content, Geometry, PositionScheme, Weights
 
 BiasOfPairs = Callable[[int, int, int, int], Tensor | None]  # queries [start, stop), keys [first, last) -> (1, 1 or H, R, S)
 
@@ -37,51 +35,41 @@ class Attend(Protocol):
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, /) -> Tensor: ...
 
 
-def prepare(
-    branches: Sequence[Branch],
-    *,
-    seq_len: int,
-    n_heads: int,
-    causal: bool,
-    training: bool,
-    device: torch.device,
-    weights: Weights | None = None,
-) -> Attend:
-    """Once per forward: the attention function of all layers that share a scheme."""
-    if training and seq_len <= DENSE_MAX:
-        return _dense(branches, seq_len, n_heads, causal, device, weights)
-    branch = branches[0]
+def prepare(scheme: PositionScheme, pos: Tensor, *, training: bool) -> Attend:
+    """Once per forward: the attention function of all layers that share a scheme, over tokens at pos (T,)."""
+    branches, weights, geometry = scheme.branches(pos), scheme.weights(), scheme.geometry
+    causal, idx = geometry.causal, torch.arange(len(pos), device=pos.device)
+    if training and len(pos) <= DENSE_MAX:
+        whole = [_whole_bias(branch, geometry, idx) for branch in branches]
+        biases: list[BiasOfPairs] = [lambda *block, bias=bias: bias for bias in whole]  # type: ignore[misc]
+        return partial(_in_chunks, branches, biases, weights, causal, len(idx))
+    branch, turn = branches[0], branches[0].rotate or (lambda q, k: (q, k))
     if len(branches) == 1 and not branch.content and not weights:
-        plain = not (branch.score_mod or branch.mask_mod)
-        if plain and not branch.decay:
-            return _in_float32(branch, lambda q, k, v, seen: F.scaled_dot_product_attention(q, k, v, is_causal=causal))
-        if plain and branch.decay and causal and not training:
-            decay = branch.decay
-            return _in_float32(branch, lambda q, k, v, seen: attend_decay(decay(seen), q, k, v))
-        if branch.relative and not branch.decay and not training:
-            bias = distance_bias(branch, seq_len, n_heads, causal, device).expand(n_heads, -1)
-            return _in_float32(branch, lambda q, k, v, seen: attend_relative(bias, q, k, v))
+        plain, decay = not (branch.score_mod or branch.mask_mod), branch.decay
+        if plain and not decay:
+            return _in_float32(lambda q, k, v, x=None: F.scaled_dot_product_attention(*turn(q, k), v, is_causal=causal))
+        if plain and decay and causal and not training:
+            return _in_float32(lambda q, k, v, x=None: attend_decay(decay(_content(branch, q, k, x)), *turn(q, k), v))
+        if branch.relative and not decay and not training:
+            bias = distance_bias(branch, geometry, idx).expand(geometry.n_heads, -1)
+            return _in_float32(lambda q, k, v, x=None: attend_relative(bias, *turn(q, k), v))
 
     def attend(q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
-        with torch.autocast(q.device.type, enabled=False):
-            q, k, v = (part.to(wide(part)) for part in (q, k, v))
-            chunk = max(1, min(CHUNK, CHUNK_SCORES // (len(q) * n_heads * seq_len)))
-            biases = [_bias_of_pairs(branch, seq_len, n_heads, causal, device) for branch in branches]
-            return _in_chunks(branches, biases, weights, chunk, causal, q, k, v, x)
+        chunk = max(1, min(CHUNK, CHUNK_SCORES // (len(q) * geometry.n_heads * len(idx))))
+        biases = [_bias_of_pairs(branch, geometry, idx) for branch in branches]
+        return _in_chunks(branches, biases, weights, causal, chunk, q, k, v, x)
 
-    return attend
+    return _in_float32(attend)
 
 
 def attend_reference(
-    branches: Sequence[Branch],
+    scheme: PositionScheme,
+    pos: Tensor,
     q: Tensor,
     k: Tensor,
     v: Tensor,
     x: Tensor | None = None,
-    *,
-    causal: bool,
     q_idx: Tensor | None = None,
-    weights: Weights | None = None,
 ) -> Tensor:
     """The definition, on the whole (T, S) grid: every score through score_mod, every pair through mask_mod.
 
@@ -93,56 +81,56 @@ def attend_reference(
     h = torch.arange(n_heads, device=q.device).view(-1, 1, 1)
     i, j = rows.view(-1, 1), torch.arange(seq_len, device=q.device)
     total = q.new_full((n_batch, n_heads, len(rows), seq_len), -math.inf)
-    for branch in branches:
+    for branch in scheme.branches(pos):
         seen = _content(branch, q, k, x)
         score = seen.rotated_q[:, :, rows] @ seen.rotated_k.mT / math.sqrt(head_dim)
         score = branch.score_mod(score, b, h, i, j) if branch.score_mod else score
         if bias_of := _bias_of_content(branch, seen):
             score = score + bias_of(rows, j)
-        allowed = j <= i if causal else torch.ones_like(j <= i)
+        allowed = j <= i if scheme.geometry.causal else torch.ones_like(j <= i)
         allowed = allowed & branch.mask_mod(b, h, i, j) if branch.mask_mod else allowed
         total = torch.where(allowed, score, total)
-    return mix([total], v, weights)
+    return weigh([total], scheme.weights()).to(v.dtype) @ v
 
 
-def additive_bias(branch: Branch, q_idx: Tensor, kv_idx: Tensor, n_heads: int, causal: bool) -> Tensor | None:
+def additive_bias(branch: Branch, geometry: Geometry, q_idx: Tensor, kv_idx: Tensor) -> Tensor | None:
     """What score_mod and mask_mod add to the scores of q_idx against kv_idx: float32, (1, 1 or H, R, S), None for nothing.
 
-    q_idx and kv_idx are vectors, of which every pair is meant, or indices that broadcast to (1, H, R, S) themselves.
+    q_idx and kv_idx broadcast to (R, S) or to (1, 1, R, S).
     """
-    device = q_idx.device
-    b = torch.zeros(1, 1, 1, 1, dtype=torch.int64, device=device)
-    h = torch.arange(n_heads, device=device).view(1, -1, 1, 1)
-    i = q_idx.view(1, 1, -1, 1) if q_idx.ndim == 1 else q_idx
-    j = kv_idx.view(1, 1, 1, -1) if kv_idx.ndim == 1 else kv_idx
-    bias = branch.score_mod(torch.zeros(1, 1, 1, 1, device=device), b, h, i, j) if branch.score_mod else None
-    allowed = j <= i if causal else None
-    if branch.mask_mod:
-        near = branch.mask_mod(b, h, i, j)
-        allowed = near if allowed is None else allowed & near
-    if allowed is None:
-        return bias
-    bias = torch.zeros((), device=device) if bias is None else bias
+    if not (branch.score_mod or branch.mask_mod or geometry.causal):
+        return None
+    zero = torch.zeros(1, 1, 1, 1, device=q_idx.device)
+    b, h = zero.to(torch.int64), torch.arange(geometry.n_heads, device=q_idx.device).view(1, -1, 1, 1)
+    bias = branch.score_mod(zero, b, h, q_idx, kv_idx) if branch.score_mod else zero
+    allowed = kv_idx <= q_idx if geometry.causal else torch.ones_like(kv_idx <= q_idx)
+    allowed = allowed & branch.mask_mod(b, h, q_idx, kv_idx) if branch.mask_mod else allowed
     return torch.where(allowed, bias, -math.inf)
 
 
-def distance_bias(branch: Branch, seq_len: int, n_heads: int, causal: bool, device: torch.device) -> Tensor:
-    """The bias of a relative branch by distance: (1 or H, 2T - 1), for i - j from T - 1 down to 1 - T."""
-    distance = torch.arange(seq_len - 1, -seq_len, -1, device=device).view(1, 1, 1, -1)
-    bias = additive_bias(branch, distance.clamp(min=0), (-distance).clamp(min=0), n_heads, causal)
-    return torch.zeros(1, 2 * seq_len - 1, device=device) if bias is None else bias[0, :, 0].expand(-1, 2 * seq_len - 1)
+def distance_bias(branch: Branch, geometry: Geometry, idx: Tensor) -> Tensor:
+    """The bias of a relative branch over tokens idx (T,) by distance: (1 or H, 2T - 1), for i - j from T - 1 to 1 - T."""
+    distance = torch.arange(len(idx) - 1, -len(idx), -1, device=idx.device).view(1, 1, 1, -1)
+    bias = additive_bias(branch, geometry, distance.clamp(min=0), (-distance).clamp(min=0))
+    assert bias is not None
+    return bias[0, :, 0].expand(-1, distance.numel())
 
 
-def _bias_of_pairs(branch: Branch, seq_len: int, n_heads: int, causal: bool, device: torch.device) -> BiasOfPairs:
+def _bias_of_pairs(branch: Branch, geometry: Geometry, idx: Tensor) -> BiasOfPairs:
     """What score_mod and mask_mod add, for a block of queries and keys.
 
     A relative bias is computed once a distance. Gradients are summed by distance first: faster, and more exact.
     """
-    if branch.relative and (causal or branch.score_mod or branch.mask_mod):
-        by_distance = distance_bias(branch, seq_len, n_heads, causal, device)
+    if branch.relative and (geometry.causal or branch.score_mod or branch.mask_mod):
+        by_distance = distance_bias(branch, geometry, idx)
         return lambda start, stop, first, last: rows_from_last(by_distance, start, stop, first, last).flip(1)[None]
-    idx = torch.arange(seq_len, device=device)
-    return lambda start, stop, first, last: additive_bias(branch, idx[start:stop], idx[first:last], n_heads, causal)
+    return lambda start, stop, first, last: additive_bias(branch, geometry, idx[start:stop, None], idx[first:last])
+
+
+def _whole_bias(branch: Branch, geometry: Geometry, idx: Tensor) -> Tensor | None:
+    bias = _bias_of_pairs(branch, geometry, idx)(0, len(idx), 0, len(idx))
+    # a mask is 0 and -inf, which are exact in any precision: scores then need not become float32
+    return bias if bias is None or branch.score_mod else bias.to(torch.bfloat16)
 
 
 def _content(branch: Branch, q: Tensor, k: Tensor, x: Tensor | None) -> Content:
@@ -166,36 +154,13 @@ def _bias_of_content(branch: Branch, seen: Content) -> BlockBias | None:
     return bias_of
 
 
-def _dense(
-    branches: Sequence[Branch], seq_len: int, n_heads: int, causal: bool, device: torch.device, weights: Weights | None
-) -> Attend:
-    def whole_bias(branch: Branch) -> Tensor | None:
-        bias = _bias_of_pairs(branch, seq_len, n_heads, causal, device)(0, seq_len, 0, seq_len)
-        # a mask is 0 and -inf, which are exact in any precision: scores then need not become float32
-        return bias if bias is None or branch.score_mod else bias.to(torch.bfloat16)
-
-    whole = [whole_bias(branch) for branch in branches]
-
-    def attend_one(q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
-        qr, kr = branches[0].rotate(q, k) if branches[0].rotate else (q, k)
-        scores = (qr * q.shape[-1] ** -0.5) @ kr.mT
-        shares: Tensor = BiasedSoftmax.apply(scores, whole[0])  # type: ignore[no-untyped-call]
-        return shares.to(v.dtype) @ v
-
-    if len(branches) == 1 and not branches[0].reads_content and not weights:
-        return attend_one
-    biases: list[BiasOfPairs] = [lambda *block, bias=bias: bias for bias in whole]  # type: ignore[misc]
-    return partial(_in_chunks, branches, biases, weights, seq_len, causal)
-
-
-def _in_float32(branch: Branch, attend: Callable[[Tensor, Tensor, Tensor, Content], Tensor]) -> Attend:
-    """attend(q, k, v, content), q and k rotated, of a single branch, whatever the precision of the model."""
+def _in_float32(attend: Attend) -> Attend:
+    """Whatever the precision of the model."""
 
     def exact(q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
         with torch.autocast(q.device.type, enabled=False):
             q, k, v = (part.to(wide(part)) for part in (q, k, v))
-            seen = _content(branch, q, k, x)
-            return attend(seen.rotated_q, seen.rotated_k, v, seen)
+            return attend(q, k, v, x)
 
     return exact
 
@@ -204,8 +169,8 @@ def _in_chunks(
     branches: Sequence[Branch],
     biases: Sequence[BiasOfPairs],
     weights: Weights | None,
-    chunk: int,
     causal: bool,
+    chunk: int,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -214,6 +179,7 @@ def _in_chunks(
     """`chunk` queries at a time, against the keys that they can see."""
     seq_len = q.shape[2]
     idx = torch.arange(seq_len, device=q.device)
+    plain = len(branches) == 1 and not branches[0].reads_content and not weights
     seen = [_content(branch, q, k, x) for branch in branches]
     contents = [_bias_of_content(branch, content) for branch, content in zip(branches, seen, strict=True)]
     outputs = []
@@ -227,8 +193,9 @@ def _in_chunks(
                 content = content_of(idx[start:stop], idx[first:last])  # of no account where the mask is -inf
                 bias = content if bias is None else (content + bias).masked_fill(bias.isneginf(), -math.inf)
             score = (qr[:, :, start:stop] * q.shape[-1] ** -0.5) @ kr[:, :, first:last].mT
-            scores.append(score if bias is None else score + bias)  # a bias in float32 is added in float32
-        outputs.append(mix(scores, v[:, :, first:last], weights))
+            scores.append(score if bias is None or plain else score + bias)  # a bias in float32 is added in float32
+        shares = BiasedSoftmax.apply(score, bias) if plain else weigh(scores, weights)  # type: ignore[no-untyped-call]
+        outputs.append(shares.to(v.dtype) @ v[:, :, first:last])
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
 

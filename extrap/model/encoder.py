@@ -28,19 +28,15 @@ class Block(nn.Module):
         self.down = nn.Linear(config.d_ff, d_model, bias=False)
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
+        n_batch, seq_len, d_model = x.shape
         read = self.attn_norm(x)
-        q, k, v = self._heads(read).unbind()
+        heads = self.qkv(read).view(n_batch, seq_len, 3, self.n_heads, d_model // self.n_heads)
+        q, k, v = heads.permute(2, 0, 3, 1, 4).contiguous().unbind()
         mixed = attend(q, k, v, read).transpose(1, 2).reshape(x.shape)
         x = x + F.dropout(self.out(mixed), self.dropout, self.training)
         # long inputs in parts: their hidden features would take more memory than all the rest
         parts = [self.down(F.gelu(self.up(self.mlp_norm(part)))) for part in torch.split(x, MLP_TOKENS, dim=1)]
         return x + F.dropout(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1), self.dropout, self.training)
-
-    def _heads(self, x: Tensor) -> Tensor:
-        """Queries, keys and values of normed input, (3, B, H, T, K)."""
-        n_batch, seq_len, d_model = x.shape
-        qkv: Tensor = self.qkv(x).view(n_batch, seq_len, 3, self.n_heads, d_model // self.n_heads)
-        return qkv.permute(2, 0, 3, 1, 4).contiguous()
 
 
 def n_in_matrices(config: ModelConfig) -> int:
@@ -61,8 +57,7 @@ class Encoder(nn.Module):
     def __init__(self, config: ModelConfig, scheme: PositionScheme, n_inputs: int, n_outputs: int) -> None:
         """n_inputs counts the tokens that may be read (a mask token among them), n_outputs those to predict."""
         super().__init__()
-        self.causal = scheme.geometry.causal
-        self.n_heads, self.dropout = config.n_heads, config.dropout
+        self.causal, self.dropout = scheme.geometry.causal, config.dropout
         self.embedding = nn.Embedding(n_inputs, config.d_model)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(config.d_model, bias=False)
@@ -88,27 +83,12 @@ class Encoder(nn.Module):
         pos = self.scheme.positions(tokens.shape[1], tokens.device)
         x = self.scheme.embed(self.embedding(tokens), pos)
         x = F.dropout(x, self.dropout, self.training)
-        for block, attend in zip(self.blocks, self._attends(pos), strict=True):
-            x = block(x, attend)
+        layers = self.scheme.layers(len(self.blocks))
+        attends = {scheme: prepare(scheme, pos, training=self.training) for scheme in dict.fromkeys(layers)}
+        for block, scheme in zip(self.blocks, layers, strict=True):  # one function for all layers that share a scheme
+            x = block(x, attends[scheme])
         hidden: Tensor = self.norm(x)
         return hidden
-
-    def _attends(self, pos: Tensor) -> list[Attend]:
-        """The attention function of each layer, one for all layers that share a scheme."""
-        layers = self.scheme.layers(len(self.blocks))
-        of_scheme = {
-            scheme: prepare(
-                scheme.branches(pos),
-                seq_len=len(pos),
-                n_heads=self.n_heads,
-                causal=self.causal,
-                training=self.training,
-                device=pos.device,
-                weights=scheme.weights(),
-            )
-            for scheme in dict.fromkeys(layers)
-        }
-        return [of_scheme[scheme] for scheme in layers]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""

@@ -1,4 +1,4 @@
-"""Scores -> weights -> outputs."""
+"""Scores -> weights."""
 
 from typing import Any
 
@@ -14,12 +14,12 @@ def wide(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def mix(scores: list[Tensor], v: Tensor, weights: Weights | None) -> Tensor:
-    """One softmax over all branches: they are disjoint, so at each pair at most one score is above -inf."""
+def weigh(scores: list[Tensor], weights: Weights | None) -> Tensor:
+    """One softmax over all branches, or weights: they are disjoint, so at each pair at most one score is above -inf."""
     total = scores[0]
     for score in scores[1:]:
         total = torch.maximum(total, score)
-    return (weights(total.to(wide(total))) if weights else total.softmax(dim=-1)).to(v.dtype) @ v
+    return weights(total.to(wide(total))) if weights else total.softmax(dim=-1)
 
 
 class BiasedSoftmax(torch.autograd.Function):

@@ -1,7 +1,6 @@
 """Schemes around a scheme: local attention, and most of what is done to a scheme for longer inputs."""
 
 from copy import copy
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -57,14 +56,10 @@ class Wrapper(PositionScheme):
         return passes[0]
 
     def layers(self, n_layers: int) -> list[PositionScheme]:
-        inner = self.inner.layers(n_layers)
-        around = {scheme: self._around(scheme) for scheme in inner}  # one for all layers that share a scheme
-        return [around[scheme] for scheme in inner]
-
-    def _around(self, inner: PositionScheme) -> Self:
-        """This wrapper, its parameters included, around the scheme of a layer."""
-        if inner is self.inner:
-            return self
-        other = copy(self)
-        other._modules = self._modules | {"inner": inner}
-        return other
+        layers = self.inner.layers(n_layers)
+        around: dict[PositionScheme, PositionScheme] = {self.inner: self}  # one for all layers that share a scheme
+        for inner in layers:
+            if inner not in around:  # this wrapper, its parameters included, around the scheme of a layer
+                around[inner] = copy(self)
+                around[inner]._modules = self._modules | {"inner": inner}
+        return [around[inner] for inner in layers]

@@ -29,7 +29,7 @@ def attention(encoder: Encoder, tokens: Tensor) -> Tensor:
     pos = encoder.scheme.positions(seq_len, tokens.device)
     x, found = encoder.scheme.embed(encoder.embedding(tokens), pos), []
     for block, scheme in zip(encoder.blocks, encoder.scheme.layers(len(encoder.blocks)), strict=True):
-        define = partial(attend_reference, scheme.branches(pos), causal=encoder.causal, weights=scheme.weights())
+        define = partial(attend_reference, scheme, pos)
 
         def attend(q: Tensor, k: Tensor, v: Tensor, read: Tensor | None = None, define: Attend = define) -> Tensor:
             each = torch.eye(seq_len).expand(*q.shape[:2], seq_len, seq_len)  # the mean of unit vectors is the weights

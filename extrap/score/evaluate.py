@@ -1,5 +1,6 @@
 """Held-out text under every extension, protocol and length -> rows of sums and counts per segment."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -10,9 +11,10 @@ import torch.nn.functional as F
 
 from extrap.config.schema import EvalConfig
 from extrap.data.base import HeldOut, Source
-from extrap.extensions.base import Extension, extensions_of
+from extrap.extensions.base import extensions_of
 from extrap.model.encoder import Encoder
 from extrap.objectives import Batch, Objective
+from extrap.positions.base import PositionScheme
 from extrap.results.rows import SELECTION
 from extrap.score.protocols import MASK_SEED, PROTOCOLS, held_out_batch, label, masked_alone, rows_of
 from extrap.train import distributed
@@ -71,60 +73,45 @@ def evaluate(encoder: Encoder, source: Source, objective: Objective, config: Eva
         batches[True] = masked_alone(held_out, source.vocab_size, config)
     scheme, train_len = encoder.scheme, encoder.scheme.geometry.train_len
     plan = reads(config, train_len, objective.causal)
-    extensions = extensions_of(config.extensions)
 
-    def own_sums(extension: Extension, changes: bool) -> dict[Read, list[np.ndarray] | None]:
-        """Of every read that the scheme, so extended, reaches: what this process scores of it.
+    def own_sums(schemes: dict[Read, PositionScheme]) -> list[np.ndarray]:
+        """What this process scores of every read under its scheme; no numbers where memory does not suffice."""
+        found = []
+        for turn, (read, extended) in enumerate(schemes.items()):
+            encoder.scheme = extended
+            try:
+                found.append(score(encoder, batches[read.alone], read, plan[read], turn))
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                found.append(np.full((len(plan[read]), 2, len(batches[read.alone].inputs)), np.nan))
+        encoder.scheme = scheme
+        return found
 
-        [] where the extension changes nothing, None where memory does not suffice.
-        """
-        sums: dict[Read, list[np.ndarray] | None] = {}
-        for turn, (read, scorings) in enumerate(plan.items()):
+    sums: dict[Read, np.ndarray] = {}
+    frames: list[pd.DataFrame] = []
+    missing: list[Missing] = []
+    for name, extension in sorted(extensions_of(config.extensions).items(), key=lambda one: one[0] != "none"):
+        reached: dict[Read, PositionScheme] = {}
+        for read in plan:
             extended = extension(scheme, read.eval_len)
-            if extended is None or (extended.max_len is not None and read.eval_len > extended.max_len):
-                continue
-            if changes and read.eval_len <= train_len:
-                sums[read] = []
-            else:
-                encoder.scheme = extended
-                try:
-                    sums[read] = score(encoder, batches[read.alone], read, scorings, turn)
-                except (MemoryError, RuntimeError) as error:
-                    if not is_out_of_memory(error):
-                        raise
-                    sums[read] = None
-                encoder.scheme = scheme
-        return sums
-
-    unextended: dict[Read, list[np.ndarray] | None] = {}
-    frames, missing = [], []
-    for extension in sorted(extensions, key=lambda name: name != "none"):
-        found: dict[tuple[str, int], np.ndarray] = {}  # (protocol, eval_len) -> (2, N): nll_sum and n_tokens
-        lacking: dict[tuple[str, int], str] = {}
-        of_processes = distributed.gathered(partial(own_sums, extensions[extension], extension != "none"))
-        for read in of_processes[0]:
-            sums = together([own[read] for own in of_processes], config.n_segments)
-            if sums == []:
-                sums = unextended[read]
-            if extension == "none":
-                unextended[read] = sums
-            if sums is None:
-                lacking |= {(scoring.protocol, scoring.eval_len): OUT_OF_MEMORY for scoring in plan[read]}
-                continue
-            for (protocol, eval_len, _), part in zip(plan[read], sums, strict=True):
-                found[protocol, eval_len] = found.get((protocol, eval_len), 0.0) + part
-        for at, (nll_sum, _) in found.items():
-            if not np.isfinite(nll_sum).all():
-                lacking.setdefault(at, NOT_A_NUMBER)
-        for protocol, eval_len in found:
-            if (reason := lacking.get((protocol, train_len))) is not None:
-                lacking.setdefault((protocol, eval_len), f"{reason} at the training length")
-        missing += [Missing(extension, *at, reason) for at, reason in sorted(lacking.items())]
-        for (protocol, eval_len), (nll_sum, n_tokens) in found.items():
-            if (protocol, eval_len) in lacking:
-                continue
-            rows = rows_of(held_out, protocol, eval_len, nll_sum, n_tokens.astype(np.int64))
-            frames.append(rows.assign(extension=extension))
+            if extended is not None and (extended.max_len is None or read.eval_len <= extended.max_len):
+                reached[read] = extended
+        asked = {read: extended for read, extended in reached.items() if name == "none" or read.eval_len > train_len}
+        for read, *parts in zip(asked, *distributed.gathered(partial(own_sums, asked)), strict=True):
+            sums[read] = together(parts, config.n_segments)
+        totals: dict[tuple[str, int], np.ndarray] = {}  # (protocol, eval_len) -> (2, N): nll_sum and n_tokens
+        for read in reached:
+            for (protocol, eval_len, _), part in zip(plan[read], sums[read], strict=True):
+                totals[protocol, eval_len] = totals.get((protocol, eval_len), 0.0) + part
+        reasons = {at: lack_of(*total) for at, total in totals.items()}
+        for (protocol, eval_len), (nll_sum, n_tokens) in totals.items():
+            if not reasons[protocol, eval_len] and (reason := reasons.get((protocol, train_len))):
+                reasons[protocol, eval_len] = f"{reason} at the training length"
+            if not reasons[protocol, eval_len]:
+                rows = rows_of(held_out, protocol, eval_len, nll_sum, n_tokens.astype(np.int64))
+                frames.append(rows.assign(extension=name))
+        missing += [Missing(name, *at, reason) for at, reason in sorted(reasons.items()) if reason]
     nothing = np.zeros(config.n_segments, dtype=np.int64)
     rows = pd.concat(frames or [rows_of(held_out, "", 0, nothing, nothing)[:0]], ignore_index=True)
     return Evaluated(rows, missing)
@@ -137,20 +124,24 @@ def on_held_back(encoder: Encoder, held_back: HeldOut, objective: Objective, voc
     batch = objective.batch(held_back.tokens, vocab_size, np.random.default_rng(MASK_SEED))
     length = batch.inputs.shape[1]
     whole = Read(0, length, length, alone=False), [Scoring(SELECTION, length, slice(0, length))], 0
-    sums = together(distributed.gathered(partial(score, encoder, batch, *whole)), len(held_back.tokens))
-    nll_sum, n_tokens = sums[0] if sums else np.full((2, len(held_back.tokens)), np.nan)
-    if not np.isfinite(nll_sum).all():
-        return rows_of(held_back, SELECTION, length, nll_sum, n_tokens)[:0]
-    return rows_of(held_back, SELECTION, length, nll_sum, n_tokens.astype(np.int64))
+    parts = distributed.gathered(partial(score, encoder, batch, *whole))
+    ((nll_sum, n_tokens),) = together(parts, len(held_back.tokens))
+    rows = rows_of(held_back, SELECTION, length, nll_sum, n_tokens.astype(np.int64))
+    return rows if np.isfinite(nll_sum).all() else rows[:0]
 
 
-def together(of_processes: list[list[np.ndarray] | None], n_segments: int) -> list[np.ndarray] | None:
-    """Of each scoring (2, N): the sums of every segment; None if memory did not suffice in one of the processes."""
-    found = [sums for sums in of_processes if sums is not None]
-    if len(found) < len(of_processes):
-        return None
-    # of each forward pass all processes but one have 0
-    return [np.sum(parts, axis=0).reshape(2, n_segments, -1).sum(axis=2) for parts in zip(*found, strict=True)]
+def together(parts: Sequence[np.ndarray], n_segments: int) -> np.ndarray:
+    """(scorings, 2, N): the sums of every segment; of each forward pass all processes but one have 0."""
+    total = np.stack(parts).sum(axis=0)
+    segments: np.ndarray = total.reshape(*total.shape[:2], n_segments, -1).sum(axis=3)
+    return segments
+
+
+def lack_of(nll_sum: np.ndarray, n_tokens: np.ndarray) -> str:
+    """Why sums are no rows, nothing where they are."""
+    if not np.isfinite(n_tokens).all():
+        return OUT_OF_MEMORY
+    return "" if np.isfinite(nll_sum).all() else NOT_A_NUMBER
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -171,14 +162,14 @@ def reads(config: EvalConfig, train_len: int, causal: bool) -> dict[Read, list[S
     return found
 
 
-def score(encoder: Encoder, batch: Batch, read: Read, scorings: list[Scoring], turn: int) -> list[np.ndarray]:
-    """For each scoring (2, N) float64: the sum of the losses in nats and the number of scored tokens of every input.
+def score(encoder: Encoder, batch: Batch, read: Read, scorings: list[Scoring], turn: int) -> np.ndarray:
+    """(scorings, 2, N) float64: the sum of the losses in nats and the number of scored tokens of every input.
 
     Processes take forward passes in turns, the first of them that of number `turn`; what others take is 0 here.
     """
     rows = max(1, FORWARD_TOKENS // (read.stop - read.start))
     n_inputs = len(batch.inputs)
-    found = [np.zeros((2, n_inputs)) for _ in scorings]
+    found = np.zeros((len(scorings), 2, n_inputs))
     for number, first in enumerate(range(0, n_inputs, rows), start=turn):
         if number % distributed.n_processes() != distributed.rank():
             continue

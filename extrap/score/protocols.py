@@ -7,7 +7,7 @@ same at every eval_len; only the context around them differs.
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -38,11 +38,9 @@ def nonoverlap(config: EvalConfig, train_len: int, causal: bool) -> Plan:
     The context of a token is eval_len / 2 on average, so perplexity falls with eval_len even for a model that uses
     nothing beyond the training length (the early-token curse, Press et al. 2022, appendix B).
     """
-    seg_len, plan = max(config.lengths), {}
-    for n in sorted(config.lengths):
-        ends = [*range(0, seg_len, n), seg_len]
-        plan[n] = [Window(a, b, a, b) for a, b in pairwise(ends)]
-    return plan
+    seg_len = max(config.lengths)
+    ends = {n: [*range(0, seg_len, n), seg_len] for n in sorted(config.lengths)}
+    return {n: [Window(a, b, a, b) for a, b in pairwise(ends[n])] for n in ends}
 
 
 def same_targets(config: EvalConfig, train_len: int, causal: bool) -> Plan:
@@ -131,7 +129,7 @@ def masked_alone(held_out: HeldOut, mask: int, config: EvalConfig) -> Batch:
 
 def rows_of(held_out: HeldOut, protocol: str, eval_len: int, nll_sum: np.ndarray, n_tokens: np.ndarray) -> pd.DataFrame:
     """One row a segment: nll_sum in nats, and what it is a sum over."""
-    columns: dict[str, Any] = {
+    return pd.DataFrame({
         "extension": "none",
         "protocol": protocol,
         "eval_len": eval_len,
@@ -140,5 +138,4 @@ def rows_of(held_out: HeldOut, protocol: str, eval_len: int, nll_sum: np.ndarray
         "nll_sum": nll_sum,
         "n_tokens": n_tokens,
         "n_bytes": n_tokens,  # a token is a byte
-    }
-    return pd.DataFrame(columns)
+    })  # fmt: skip

@@ -1,7 +1,7 @@
 """What a scheme costs beside nope and rope: time of training and scoring, and memory that a training step keeps."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -10,8 +10,7 @@ from extrap.positions.base import Geometry
 from extrap.positions.nope import Nope
 from extrap.positions.rope import Rope
 from extrap.testing.findings import LAYERS, Finding
-from extrap.testing.measures import Build, encoder_with
-from extrap.testing.promises import VOCAB
+from extrap.testing.measures import VOCAB, Build, encoder_with
 
 TRAIN_LEN, HEAD_DIM, HEADS = 128, 32, 4
 LONGER = 8  # times the training length
@@ -24,15 +23,17 @@ def costs(build: Build) -> Iterator[Finding]:
     geometry = Geometry(HEAD_DIM * HEADS, HEADS, TRAIN_LEN, causal=True, n_layers=LAYERS)
     with torch.random.fork_rng(devices=[]):
         of = {"it": build(geometry), "nope": Nope(geometry), "rope": Rope(geometry)}
-        encoders = {name: encoder_with(scheme) for name, scheme in of.items()}
+        encoders = {name: encoder_with(scheme, LAYERS) for name, scheme in of.items()}
         for n in (TRAIN_LEN, LONGER * TRAIN_LEN):
             if of["it"].max_len is not None and of["it"].max_len < n:
                 return
             tokens = torch.randint(VOCAB, (TOKENS // n, n))
             told = []
             for what, training in (("training", True), ("scoring", False)):
-                work = {name: _step(encoder.train(training), tokens) for name, encoder in encoders.items()}
-                told.append(f"{what} {_beside(_seconds(work), 1e3, 'ms')}")
+                took = [
+                    {name: _seconds(one.train(training), tokens) for name, one in encoders.items()} for _ in range(ROUNDS)
+                ]
+                told.append(f"{what} {_beside({name: min(one[name] for one in took) for name in of}, 1e3, 'ms')}")
             kept = {name: float(_kept(encoder.train(), tokens)) for name, encoder in encoders.items()}
             told.append(f"memory of a training step {_beside(kept, 2.0**-20, 'MiB')}")
             yield Finding("IS", f"cost at {n:,} tokens", "; ".join(told))
@@ -43,25 +44,13 @@ def _beside(values: dict[str, float], scale: float, unit: str) -> str:
     return f"{it * scale:.3g} {unit}, {it / nope:.2f} of nope, {it / rope:.2f} of rope"
 
 
-def _step(encoder: torch.nn.Module, tokens: Tensor) -> Callable[[], None]:
-    def step() -> None:
-        with torch.set_grad_enabled(encoder.training):
-            hidden: Tensor = encoder(tokens)
-            if encoder.training:
-                torch.autograd.grad(hidden.sum(), [*encoder.parameters()], allow_unused=True)
-
-    return step
-
-
-def _seconds(work: dict[str, Callable[[], None]]) -> dict[str, float]:
-    """The fastest of several rounds in turn."""
-    best = dict.fromkeys(work, float("inf"))
-    for _ in range(ROUNDS):
-        for name, step in work.items():
-            began = time.perf_counter()
-            step()
-            best[name] = min(best[name], time.perf_counter() - began)
-    return best
+def _seconds(encoder: torch.nn.Module, tokens: Tensor) -> float:
+    began = time.perf_counter()
+    with torch.set_grad_enabled(encoder.training):
+        hidden: Tensor = encoder(tokens)
+        if encoder.training:
+            torch.autograd.grad(hidden.sum(), [*encoder.parameters()], allow_unused=True)
+    return time.perf_counter() - began
 
 
 def _kept(encoder: torch.nn.Module, tokens: Tensor) -> int:

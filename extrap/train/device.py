@@ -1,5 +1,6 @@
 """What this machine has, and what it does well."""
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -71,23 +72,15 @@ def cpu_quota(root: Path, groups: str) -> float:
     for _, controllers, path in (line.split(":", 2) for line in groups.splitlines()):
         if controllers and "cpu" not in controllers.split(","):
             continue
-        mount = root / controllers if controllers else root
+        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)
+        mount = root / controllers
         group = mount / path.strip("/")
         for folder in (group, *group.parents):
             if folder.is_relative_to(mount):
-                quotas.append(_quota_of(folder))
+                with contextlib.suppress(OSError, ValueError):  # a group that says nothing, or nothing of numbers: max
+                    quota, period = (int(word) for name in names for word in (folder / name).read_text().split())
+                    quotas.append(quota / period if quota > 0 else 2.0**31)
     return min(quotas)
-
-
-def _quota_of(folder: Path) -> float:
-    try:
-        if (folder / "cpu.max").exists():
-            quota, period = map(float, (folder / "cpu.max").read_text().replace("max", "inf").split())
-        else:
-            quota, period = (float((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
-    except (OSError, ValueError):
-        return 2.0**31
-    return quota / period if 0 < quota < float("inf") else 2.0**31
 
 
 def physical_memory() -> int:

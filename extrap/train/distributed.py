@@ -6,7 +6,7 @@ Unless `start` was called this process is the only one, and everything here leav
 import os
 import traceback
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -68,15 +68,15 @@ def gathered(compute: Callable[[], T]) -> list[T]:
     """What each process computes, in the order of ranks; all of them must call it. What one raises, all raise."""
     if not _several():
         return [compute()]
-    mine: T | Exception
+    mine: Any
     try:
         mine = compute()
     except Exception as error:  # noqa: BLE001  raised below, by all
         error.add_note(f"in process {rank()}: {traceback.format_exc()}")
         mine = error
-    found: list[T | Exception] = [mine] * n_processes()
+    found: list[Any] = [None] * n_processes()
     dist.all_gather_object(found, mine)
     for one in found:
         if isinstance(one, Exception):
             raise one
-    return [one for one in found if not isinstance(one, Exception)]
+    return found

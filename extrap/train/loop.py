@@ -46,10 +46,9 @@ def make_optimizer(encoder: Encoder, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW with weight decay on the matrices of linear maps: not on tables, biases, norms or a scheme's parameters."""
     of_scheme = set(encoder.scheme.modules())
     linear = [module for module in encoder.modules() if isinstance(module, nn.Linear) and module not in of_scheme]
-    matrices = [module.weight for module in linear]
-    chosen = {id(weight) for weight in matrices}
-    others = [parameter for parameter in encoder.parameters() if id(parameter) not in chosen]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    matrices = dict.fromkeys(module.weight for module in linear)
+    others = [parameter for parameter in encoder.parameters() if parameter not in matrices]
+    groups = [{"params": [*matrices], "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.95), fused=True)
 
 
@@ -69,8 +68,6 @@ class TrainingBatch(NamedTuple):
         The mean over processes of weight * (mean over own scored tokens) is the mean over all scored tokens of the batch,
         however many of them each process has.
         """
-        if of == 1:
-            return self, 1.0
         n_rows, seq_len = self.inputs.shape
         first, last = (n_rows * r // of for r in (rank, rank + 1))
         own = (self.scored >= first * seq_len) & (self.scored < last * seq_len)
@@ -88,49 +85,38 @@ def training_batch(source: Source, objective: Objective, config: TrainConfig, se
     return TrainingBatch(*map(torch.from_numpy, (inputs, index, batch.targets.ravel()[index])))
 
 
-def mean_nll(encoder: Encoder, inputs: Tensor, index: Tensor, targets: Tensor, precision: Precision) -> Tensor:
-    """The loss in nats per scored token; logits are computed where they are scored only."""
-    with autocast(inputs.device, precision):
-        hidden = encoder(inputs).flatten(0, 1)
-        logits = encoder.logits(hidden if len(index) == len(hidden) else hidden[index])
-    return F.cross_entropy(logits.to(torch.float32), targets)
-
-
 class TrainingLoss(nn.Module):
-    """Encoder and loss in one module: (inputs, index, targets) -> mean_nll."""
+    """The loss of an encoder in nats per scored token, of (inputs, index, targets); logits are computed where it counts."""
 
     def __init__(self, encoder: Encoder, precision: Precision) -> None:
         super().__init__()
         self.encoder, self.precision = encoder, precision
 
     def forward(self, inputs: Tensor, index: Tensor, targets: Tensor) -> Tensor:
-        return mean_nll(self.encoder, inputs, index, targets, self.precision)
+        with autocast(inputs.device, self.precision):
+            hidden = self.encoder(inputs).flatten(0, 1)
+            logits = self.encoder.logits(hidden if len(index) == len(hidden) else hidden[index])
+        return F.cross_entropy(logits.to(torch.float32), targets)
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision is Precision.bf16)
 
 
 def train_step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batch: TrainingBatch,
-    grad_clip: float,
-    weight: float = 1.0,
+    model: nn.Module, optimizer: torch.optim.Optimizer, batch: TrainingBatch, grad_clip: float, weight: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """One step of the optimizer on weight * model(*batch); returns that loss and the norm of the gradient, each ().
 
     Nothing is updated where the norm is not finite.
     """
-    loss: Tensor = model(*batch)
-    if weight != 1:
-        loss = weight * loss
+    loss: Tensor = weight * model(*batch)
     loss.backward()  # type: ignore[no-untyped-call]
     grad_norm = nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
     if math.isfinite(grad_norm):
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return loss.detach(), grad_norm
-
-
-def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision is Precision.bf16)
 
 
 def train(
