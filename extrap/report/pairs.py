@@ -131,7 +131,8 @@ def _better_first(cell: pd.DataFrame) -> pd.DataFrame:
     lines = lines[is_tied | (lines["difference"] > 0)].rename(columns={"scheme_a": "worse", "scheme_b": "better"})
     for side in ("better", "worse"):
         lines[side] = pd.Categorical(lines[side], ranking)
-    return lines.assign(by=lines["difference"], decided=lines["verdict"] != "undecided").sort_values(["better", "worse"])
+    lines = lines.assign(by=lines["difference"].abs(), decided=lines["verdict"] != "undecided")
+    return lines.sort_values(["better", "worse"])
 
 
 def _pairs_block(lines: pd.DataFrame) -> pd.DataFrame:
