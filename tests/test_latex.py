@@ -155,10 +155,10 @@ def test_what_can_be_chosen(text, chosen):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("protocol=sliding", "no rows of protocol=sliding"), ("lengths=100", "lengths=100 under same_targets"),
+        ("protocol=sliding", "no rows of protocol=sliding"), ("lengths=100", "lengths=100 under same_targets: expected"),
         ("lengths=a", "lengths=a"), ("lengths=128,128", "each once"), ("lengths=128,256,512,1024,2048,4096", "up to 5"),
         ("schemes=alibi", "schemes=alibi"), ("rope", "found 'rope'"), ("width=3", "found 'width=3'"),
-        ("lengths=", "found 'lengths='"), ("lengths=128 lengths=256", "found 'lengths=256'"),
+        ("lengths=", "found 'lengths='"), ("lengths=128 lengths=256", "found 'lengths=128 lengths=256'"),
     ],
 )  # fmt: skip
 def test_a_wrong_choice_is_told_in_one_line(text, told):

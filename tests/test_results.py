@@ -19,8 +19,8 @@ from experiments.report import draw_all
 from extrap.data.documents import Documents
 from extrap.errors import UserError
 from extrap.files import is_locked, write_atomic
+from extrap.report.about import scored_text
 from extrap.report.report import gather, gather_several, report_again, write_report
-from extrap.report.scored import scored_text
 from extrap.results.folders import RunFolder, differences, refuse_mixed
 from extrap.results.provenance import load_provenance, provenance
 from extrap.results.rows import (
@@ -483,7 +483,7 @@ def test_a_report_of_runs_that_are_not_finished_says_so(tmp_path):
     RunFolder(runs / "reference").claim(shared)
     floor = both_protocols({"rope": {128: [1.0], 256: [2.0]}}).assign(kind="floor", scheme="floor", run="reference")
     score(runs / "reference", floor)
-    assert f"{runs}: no run is finished yet" in refusal(gather, tmp_path, "made", "a test")
+    assert f"{runs}: no run has rows yet" in refusal(gather, tmp_path, "made", "a test")
 
 
 @pytest.mark.slow
@@ -531,7 +531,7 @@ def test_a_report_leaves_no_table_of_an_earlier_one(tmp_path, capsys):
     assert tables == {"table_nonoverlap.tex", "table_same_targets.tex", "table_narrow.tex"}
     assert "scheme & 256 " in (tmp_path / "made" / "table_narrow.tex").read_text()
     message = refusal(gather, tmp_path, "made", "a test", "lengths=77")
-    assert message.startswith("TABLE: nothing was scored at lengths=77")
+    assert message.startswith("TABLE: lengths=77 under same_targets: expected up to 5")
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from extrap.config.varied import named
 from extrap.data.documents import Documents
 from extrap.data.markov import Markov
 from extrap.errors import UserError
-from extrap.report.chosen import chosen_text
+from extrap.report.about import chosen_text
 from extrap.report.report import write_report
 from extrap.results.folders import RunFolder, common, refuse_mixed
 from extrap.results.rows import MISSING, SELECTION, TRAINING, load_one_setting, load_rows, save_rows, scored

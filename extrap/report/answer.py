@@ -9,15 +9,17 @@ import numpy as np
 import pandas as pd
 
 from extrap.errors import one_line
-from extrap.report.chosen import chosen_text
-from extrap.report.group import FATES, Group
-from extrap.report.phrases import WIDTH, above, factor, labelled, lacking, lengths, listed, shortened
-from extrap.report.typesetting import NONE, align, interval, length, number, seeds
+from extrap.report.about import chosen_text
+from extrap.report.group import FATES, Group, above, factor, lacking, lengths, listed, shortened
+from extrap.report.typesetting import NONE, interval, markdown, name, number, seeds, why_missing
 from extrap.stats.floor import UNFIT
-from extrap.stats.perplexity import GROUP
+from extrap.stats.pairs import both_ways
+from extrap.stats.perplexity import landmarks
 from extrap.stats.statistics import Statistics
 from extrap.stats.training import still_falling
 
+WIDTH = 100  # columns
+LABEL = 14  # columns, of what a sentence is about
 NAME = 20  # columns: longer names of schemes are cut in their middle
 MODELS = {"mlm": "masked LM", "causal": "causal LM"}
 
@@ -40,23 +42,23 @@ def answer(found: Statistics) -> str:
     apart. No line is longer than 100 columns.
     """
     names = shortened(found.by_length["scheme"].unique(), NAME)
-    groups = found.summary[GROUP].drop_duplicates().itertuples(index=False, name=None)
-    chosen = ["\n".join(wrap(text, WIDTH)) for text in chosen_text(found.choice)]
-    return "\n\n".join([*chosen, *(_told(Group(found, names, group)) for group in groups), "\n".join(wrap(LEGEND, WIDTH))])
+    lines = []
+    for text in chosen_text(found.choice):
+        lines += [*wrap(text, WIDTH), ""]
+    for of in (Group(part, names) for part in found.groups.values()):
+        lines += [*_title(of), "", *_sentences(of), "", _table(of), ""]
+    return "\n".join([*lines, *wrap(LEGEND, WIDTH)])
 
 
-def _told(of: Group) -> str:
-    return "\n".join([_title(of), *_sentences(of), "", _fitting(of)])
-
-
-def _title(of: Group) -> str:
+def _title(of: Group) -> list[str]:
     what = MODELS.get(of.objective, of.objective)
     longest = of.lengths[-1]
-    reach = f", scored up to {length(longest)} ({longest / of.train_len:.3g} L)" if longest > of.train_len else ""
-    trained = f"{what} on {one_line(of.data)}, trained on L = {length(of.train_len)}"
+    reach = f", scored up to {longest:,} ({longest / of.train_len:.3g} L)" if longest > of.train_len else ""
+    trained = f"{what} on {one_line(of.data)}, trained on L = {of.train_len:,}"
     setting = f", {one_line(of.setting)}" if of.setting else ""
     lines = wrap(f"{trained}{setting}{reach}, {seeds(of.start['n_seeds'])}", WIDTH)
-    at, beyond = (_scored(of, lines) for lines in (of.start, of.beyond))
+    scored = (lines.iloc[0] for lines in (of.start, of.beyond))
+    at, beyond = (f"{line['protocol']}, {line['n_tokens']:,} a seed" for line in scored)
     if reach and of.beyond_protocol != of.at_protocol:
         lines += wrap(f"at L: all tokens ({at}); beyond it: the same targets at every length ({beyond})", WIDTH)
     else:
@@ -65,11 +67,7 @@ def _title(of: Group) -> str:
         lines.append(ONE_SEED)
     elif any(len(lines) and (lines["unit"] == "none").any() for lines in (of.pairs, of.against_window)):
         lines.append(THIS_TEXT)
-    return "\n".join([*lines, ""])
-
-
-def _scored(of: Group, lines: pd.DataFrame) -> str:
-    return f"{lines['protocol'].iloc[0]}, {lines['n_tokens'].iloc[0]:,} a seed"
+    return lines
 
 
 def _sentences(of: Group) -> list[str]:
@@ -78,7 +76,11 @@ def _sentences(of: Group) -> list[str]:
     told |= {word: "; ".join(fates[word]) for word in FATES}
     told |= {"extrapolates": _extrapolates(of), "controls": _controls(of)}
     told |= {"undecided": _undecided(of), "missing": _missing(of)}
-    return [line for label, sentence in told.items() if sentence for line in labelled(label, sentence)]
+    lines = []
+    for label, sentence in told.items():
+        label, indent = f"{label:<{LABEL}}", " " * LABEL
+        lines += wrap(sentence, WIDTH, initial_indent=label, subsequent_indent=indent, break_on_hyphens=False)
+    return lines
 
 
 def _best(of: Group) -> str:
@@ -86,25 +88,20 @@ def _best(of: Group) -> str:
     if possible.empty:
         return ""
     log_ppl = possible.set_index("scheme")["log_ppl"]
-    lines = of.pairs_at(of.at_protocol, of.train_len)
+    lines = both_ways(of.pairs_at(of.at_protocol, of.train_len))
     # seeds that only one of two has shift its mean, and pairs know nothing of them: who loses a pair does not lead
-    losers = {*lines.loc[lines["verdict"] == "a", "scheme_b"], *lines.loc[lines["verdict"] == "b", "scheme_a"]}
+    losers = {*lines.loc[lines["verdict"] == "b", "scheme_a"]}
     leader = next((scheme for scheme in log_ppl.index if scheme not in losers), log_ppl.index[0])
     others = [scheme for scheme in log_ppl.index if scheme != leader]
     first = f"{of.names[leader]}, perplexity {number(np.exp(log_ppl[leader]))}"
     if not others:
         return f"{first}; a single scheme has nobody to be compared with"
-    is_a = lines["scheme_a"] == leader
-    against = lines.assign(
-        other=lines["scheme_b"].where(is_a, lines["scheme_a"]),
-        gap=lines["difference"].where(~is_a, -lines["difference"]),
-        won=lines["verdict"] == np.where(is_a, "a", "b"),
-    )[is_a | (lines["scheme_b"] == leader)].set_index("other")
-    gaps = against["gap"].reindex(others).fillna(log_ppl[others] - log_ppl[leader])  # paired by seed, where that goes
+    against = lines[lines["scheme_b"] == leader].set_index("scheme_a")
+    gaps = against["difference"].reindex(others).fillna(log_ppl[others] - log_ppl[leader])  # paired by seed, if that goes
     following = f"next {of.names[others[0]]}, {above(gaps[others[0]])}"
     if of.n_seeds == 1:
         return f"lowest is {first}; {following}; undecided, with one seed"
-    undecided = [scheme for scheme in others if scheme not in against.index[against["won"]]]
+    undecided = [scheme for scheme in others if scheme not in against.index[against["verdict"] == "b"]]
     if not undecided:
         return f"{first}, decided against all others; {following}"
     told = [
@@ -128,20 +125,17 @@ def _undertrained(of: Group) -> str:
         who = ", ".join(f"{of.names[s]} ({number(ppl[s])})" for s in of.unlearned if of.unlearned[s] == what)
         told.append(f"{what} ({number(of.references['ppl'].iloc[0])}) at L, so a flat curve is no success: {who}")
     for verdict in UNFIT[1:]:  # the first is told apart
-        if who := ", ".join(of.names[s] for s in of.start["scheme"] if of.floor_verdict(s) == verdict):
+        if who := ", ".join(of.names[s] for s in of.start["scheme"] if of.floor_verdicts.get(s) == verdict):
             told.append(f"{verdict}: {who}")
     falling = still_falling(of.training)
     if len(falling):
         shares = 100 * -np.expm1(-falling)
-        low, high = f"{shares.min():.0f}", f"{shares.max():.0f}"
-        who = (
-            "all schemes"
-            if set(falling.index) == set(of.training["scheme"]) and len(falling) > 1
-            else ", ".join(of.names[scheme] for scheme in falling.index)
-        )
+        share = " to ".join(dict.fromkeys(f"{one:.0f}" for one in (shares.min(), shares.max())))
+        everybody = set(falling.index) == set(of.training["scheme"]) and len(falling) > 1
+        who = "all schemes" if everybody else ", ".join(of.names[scheme] for scheme in falling.index)
         told.append(
-            f"training perplexity of {who} was still {low if low == high else f'{low} to {high}'} % lower in the last "
-            "quarter of the steps than in the one before: longer training may change levels and order"
+            f"training perplexity of {who} was still {share} % lower in the last quarter of the steps than in the one "
+            "before: longer training may change levels and order"
         )
     return "; ".join(told)
 
@@ -158,8 +152,8 @@ def _extrapolates(of: Group) -> str:
         for scheme, part in lines.groupby("scheme", sort=False):
             nearest = part.sort_values("seeds_needed", kind="stable").iloc[0]
             enough = pd.notna(nearest["seeds_needed"]) and nearest["seeds_needed"] <= nearest["n_seeds"]
-            why = f"{'not for want of seeds' if enough else lacking(nearest)} at {length(nearest['eval_len'])}"
-            open_ = f" ({why})" if word == "undecided" else ""
+            why = f" ({'not for want of seeds' if enough else lacking(nearest)} at {nearest['eval_len']:,})"
+            open_ = why if word == "undecided" else ""
             parts.append(f"{of.names[scheme]} at {lengths(part['eval_len'], scored)}{open_}")
         told[word] = f"{word}: {'; '.join(parts)}"
     order = sorted(told, key=lambda word: (word != "yes", word == "undecided"))
@@ -168,13 +162,10 @@ def _extrapolates(of: Group) -> str:
 
 def _controls(of: Group) -> str:
     """What cutting off attention at L makes of those that break."""
-    broken = [scheme for scheme, (kind, _) in of.fates.items() if kind == "breaks"]
     windowed = set(of.beyond.loc[of.beyond["extension"] == "window", "scheme"])
-    told: dict[str, list[str]] = {word: [] for word in FATES}
-    for scheme in (scheme for scheme in broken if scheme in windowed):
-        kind, sentence = of.fate(scheme, "window")
-        told[kind].append(sentence)
-    parts = [f"{word}: {'; '.join(those)}" for word, those in told.items() if those]
+    fates = [of.fate(scheme, "window") for scheme, (kind, _) in of.fates.items() if kind == "breaks" and scheme in windowed]
+    told = {word: "; ".join(sentence for kind, sentence in fates if kind == word) for word in FATES}
+    parts = [f"{word}: {sentence}" for word, sentence in told.items() if sentence]
     return f"with attention cut off at L, {'. '.join(parts)}" if parts else ""
 
 
@@ -191,44 +182,35 @@ def _undecided(of: Group) -> str:
                 f"{of.names[line['scheme_a']]} and {of.names[line['scheme_b']]} ({lacking(line)})"
                 for _, line in open_.iterrows()
             ]
-            told.append(f"at {length(eval_len)} ({protocol}) {len(open_)} of {len(lines)} pairs: {listed(named)}")
+            told.append(f"at {eval_len:,} ({protocol}) {len(open_)} of {len(lines)} pairs: {listed(named)}")
     return ". ".join(told)
 
 
 def _missing(of: Group) -> str:
     told = []
     for (scheme, extension, reason), part in of.missing.groupby(["scheme", "extension", "reason"], sort=False):
-        seeds = ", ".join(map(str, sorted(set(part["seed"]))))
-        at = "" if reason.startswith("diverged") else f" at {', '.join(map(length, sorted(set(part['eval_len']))))}"
         known = of.names.get(scheme) or shortened([scheme], NAME)[scheme]
-        shown = known if extension == "none" else f"{known} + {extension}"
-        told.append(f"{shown}, seed {seeds} ({one_line(reason)}{at})")
+        which = ", ".join(map(str, sorted(set(part["seed"]))))
+        told.append(f"{name(known, extension)}, seed {which} ({why_missing(reason, part)})")
     return "; ".join(told)
 
 
-def _table(of: Group) -> pd.DataFrame:
+def _table(of: Group) -> str:
+    """The column of 4 L is left out where a terminal has no room for it."""
     beyond = of.beyond[of.beyond["extension"] == "none"].set_index(["scheme", "eval_len"])
-    longer = of.lengths[1:]
-    four = min(longer, key=lambda n: abs(np.log(n / (4 * of.train_len))), default=None)
-    shown = dict.fromkeys(n for n in (four, *longer[-1:]) if n)
+    _, *longer = landmarks(of.lengths, of.train_len)
     table: list[dict[str, str]] = []
     for line in of.start.itertuples():
         told = {"scheme": of.names[line.scheme], "at L": f"{number(line.ppl)}{interval(line.ppl, line.log_ppl_half)}"}
-        for n in shown:
-            known = (line.scheme, n) in beyond.index
-            told[f"x at {length(n)}"] = factor(beyond.loc[(line.scheme, n)]) if known else NONE
+        for n in longer:
+            told[f"x at {n:,}"] = NONE
+            if (line.scheme, n) in beyond.index:
+                ratio, high = beyond.loc[(line.scheme, n), ["ratio", "ratio_high"]]
+                told[f"x at {n:,}"] = factor(ratio) + interval(ratio, np.log(high / ratio))
         told |= {"verdict": of.verdict(line.scheme)} if longer else {}
         told |= {"extrapolates": of.word(line.scheme)} if len(of.against_window) else {}
         table.append(told)
-    for line in of.references.itertuples():
-        table.append({"scheme": line.scheme, "at L": number(line.ppl)})
-    return pd.DataFrame(table).fillna("")
-
-
-def _fitting(of: Group) -> str:
-    """The table, without its column of 4 L where a terminal has no room for it."""
-    for table in (whole := _table(of), whole.drop(columns=whole.columns[2:3])):
-        text: str = table.to_markdown(index=False, tablefmt="simple", disable_numparse=True, colalign=align(table))
-        if max(map(len, text.splitlines())) <= WIDTH:
-            break
-    return text
+    table += [{"scheme": line.scheme, "at L": number(line.ppl)} for line in of.references.itertuples()]
+    whole = pd.DataFrame(table).fillna("")
+    text, narrower = (markdown(columns, [], "simple") for columns in (whole, whole.drop(columns=whole.columns[2:3])))
+    return text if max(map(len, text.splitlines())) <= WIDTH else narrower

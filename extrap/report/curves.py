@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from extrap.errors import one_line
 from extrap.report.drawing import entitle, new_figure, style
 from extrap.report.labels import End, name_ends
-from extrap.report.looks import Looks, Style
+from extrap.report.looks import Looks, Style, styles
 from extrap.report.typesetting import model_size, name, trained_on
-from extrap.stats.perplexity import GROUP
+from extrap.results.rows import rounded
+from extrap.stats.perplexity import GROUP, SCHEME, SETTING, is_control
 from extrap.stats.statistics import Statistics
 
 DASHES = (0, (4, 2))
@@ -25,18 +26,21 @@ PANEL_TITLES = {
 }
 NULL_NOTE = "dotted: what it would be for the same weights if they made no use of context beyond L, the training length"
 
+POINT = [*SETTING, *SCHEME, "eval_len", "n_seeds"]
+COLUMNS = 4  # of controls, at most
+PANEL = (1.9, 1.6)  # inches, of controls
 Values = tuple[str, str, str]  # the columns of middle, low and high
 
 
 def panels_by_protocol(
-    points: pd.DataFrame, values: Values, ylabel: str, log: bool, looks: Looks, what: str, column: bool = False
+    found: Statistics, points: pd.DataFrame, values: Values, ylabel: str, log: bool, column: bool = False
 ) -> Figure:
     """A panel a protocol on one scale; a column `null`, where points have it, is drawn dotted.
 
     Side by side, or one above the other, as wide as a column of a paper.
     """
-    protocols = list(points["protocol"].unique())
-    parts = [points[points["protocol"] == protocol] for protocol in protocols]
+    looks = styles(found.rows)
+    protocols, parts = zip(*points.groupby("protocol", sort=False), strict=True)
     room = 0.06 * max(0, points["scheme"].map(drawn).str.len().max() - 16)  # inches that long names take
     width, height = (COLUMN + room, 2.3 * len(parts)) if column else (max((3.5 + room) * len(parts), 4.6), 3.0)
     grid = (len(parts), 1) if column else (1, len(parts))
@@ -54,11 +58,50 @@ def panels_by_protocol(
         if log:
             keep_to_curves(panels[0], points[values[0]])
         told = [NULL_NOTE] if "null" in points and points["null"].notna().any() else []
-        n_lines = entitle(figure, f"{what}: {setting_title(points)}{seeds_title(points)}", *told)
+        n_lines = entitle(figure, title_of(found, told_of_seeds(points)), *told)
         figure.set_figheight(height + 0.15 * (n_lines - 1))
         names = {key: drawn(name(*key)) for key in looks}
         name_ends([(axes, ends(part, values[0], looks, names)) for axes, part in zip(panels, parts, strict=True)])
     return figure
+
+
+def controls_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
+    """Each scheme beside its extensions, on the same weights, a panel a scheme with a scale of its own; bands as above.
+
+    Under same_targets, where a change is the value of context alone, or what there is in its place.
+    """
+    summary = found.summary
+    control = is_control(summary)
+    protocols = summary.loc[control, "protocol"]
+    protocol = "same_targets" if (protocols == "same_targets").any() else protocols.iloc[0]
+    schemes = list(summary.loc[control & (summary["protocol"] == protocol), "scheme"].unique())
+    chosen = (summary["protocol"] == protocol) & summary["scheme"].isin(schemes)
+    shown = chosen & ((summary["extension"] == "none") | control)
+    points = rounded(summary.loc[shown, [*POINT, "ppl", "ppl_low", "ppl_high"]])
+    looks = styles(found.rows)
+    names = {key: "as trained" if key[1] == "none" else key[1] for key in looks}
+    n_rows = -(-len(schemes) // COLUMNS)
+    columns = -(-len(schemes) // n_rows)  # five are three and two
+    with style():
+        size = max(PANEL[0] * columns, 4.6), PANEL[1] * n_rows + 0.4
+        figure, grid = new_figure(*size, n_rows, columns, sharex=True)
+        panels, by_panel = grid.ravel(), [points[points["scheme"] == scheme] for scheme in schemes]
+        for i, (axes, scheme, lines) in enumerate(zip(panels, schemes, by_panel, strict=False)):
+            axes.tick_params(labelbottom=i + columns >= len(schemes))  # nothing below it
+            curves(axes, lines, ("ppl", "ppl_low", "ppl_high"), looks)
+            axes_of_lengths(axes, lines, log=True, mark="" if i else "training length")  # small panels, all alike
+            keep_to_curves(axes, lines["ppl"])
+            if np.divide(*axes.get_ylim()[::-1]) < 5:  # 1, 2, 5, 10 are too far apart for it
+                axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
+            axes.set_xlabel("")
+            axes.set_title(drawn(scheme), color=looks[scheme, "none"]["color"], parse_math=False)
+        for axes in panels[len(schemes) :]:
+            axes.set_visible(False)
+        figure.supxlabel("evaluation length / training length", fontsize=8)
+        figure.supylabel(f"perplexity, {protocol}", fontsize=8)
+        entitle(figure, title_of(found, told_of_seeds(points)))
+        name_ends([(axes, ends(lines, "ppl", looks, names)) for axes, lines in zip(panels, by_panel, strict=False)])
+    return figure, points
 
 
 LONGEST = 80  # characters of a name
@@ -73,20 +116,23 @@ def drawn(text: str) -> str:
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
 
 
-def experiments(found: Statistics) -> str:
-    """Their names say what the columns of rows do not, as that weights are tied; and how large their models are."""
-    size = model_size(found.sizes)
-    return drawn("+".join(sorted(found.rows["experiment"].unique()))) + (f" ({size})" if size else "")
+def title_of(found: Statistics, told: str) -> str:
+    """Names of experiments say what the columns of rows do not, as that weights are tied; and how large their models are."""
+    names, size = drawn("+".join(sorted(found.rows["experiment"].unique()))), model_size(found.sizes)
+    size = f" ({size})" if size else ""
+    group = (*found.rows[GROUP].iloc[0], " tokens")
+    return f"{names}{size}: {trained_on(*group)}, {told}"
 
 
-def setting_title(points: pd.DataFrame) -> str:
-    objective, data, train_len, setting = points[GROUP].iloc[0]
-    return f"{trained_on(objective, data, train_len, setting, ' tokens')}, "
-
-
-def seeds_title(points: pd.DataFrame) -> str:
+def told_of_seeds(points: pd.DataFrame) -> str:
     n_seeds = points["n_seeds"].max()
     return f"{n_seeds} seeds; bands are 95 % t intervals" if n_seeds > 1 else "1 seed"
+
+
+def where_lengths_vary(lines: pd.DataFrame) -> pd.DataFrame:
+    """Without protocols of a single length beside others that have more."""
+    n_lengths = lines.groupby(SETTING)["eval_len"].transform("nunique")
+    return lines[n_lengths > 1] if (n_lengths > 1).any() else lines
 
 
 def curves(axes: Axes, points: pd.DataFrame, values: Values, looks: Looks) -> None:

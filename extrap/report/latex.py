@@ -6,33 +6,21 @@ from pathlib import Path
 from textwrap import wrap
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from extrap.errors import UserError, nearest
 from extrap.files import write_atomic
-from extrap.report.chosen import chosen_text
-from extrap.report.tables import blocks, missing_note
-from extrap.report.typesetting import (
-    NONE,
-    escape_latex,
-    interval,
-    latex_cell,
-    length,
-    model_size,
-    name,
-    number,
-    slug,
-    stem,
-    trained_on,
-)
-from extrap.stats.perplexity import GROUP
+from extrap.report.about import chosen_text, missing_text
+from extrap.report.tables import blocks, perplexity_cell
+from extrap.report.typesetting import NONE, escape_latex, model_size, name, slug, stem, trained_on
+from extrap.stats.perplexity import GROUP, landmarks
 from extrap.stats.statistics import Statistics
 
 MOST = 6  # lengths side by side: with an interval below each number they fit 397 pt, the width of a page of NeurIPS
 MOST_NARROW = 5  # and these 240 pt, one of two columns
 LEFT_OUT = ["bits", "tokens"]  # columns; the tokens stand in the caption, both in table.csv
-KEYS = ("protocol", "lengths", "schemes")
+KEYS = {"protocol", "lengths", "schemes"}
+OUTSIDE = r"(?![^()]*\))"  # in no parentheses: labels of schemes hold their options in such
 
 NOTE = """\
 Means over seeds, and below them their 95 % t intervals over seeds, or the bounds of these, where there is more than one \
@@ -88,17 +76,13 @@ def remove_others(folder: Path, written: Collection[str]) -> None:
 
 def latex_tables(found: Statistics) -> dict[str, str]:
     """By the name of its file: a booktabs float for every table of table.md, intervals below their numbers."""
-    told = "".join(
-        f"% {line}\n"
-        for text in (*chosen_text(found.choice), NOTE, *missing_note(found.missing))
-        for line in wrap(text, 120)
-    )
-    made = blocks(found, _cell, MOST)
-    several = len(found.groups) > 1
+    notes = [*chosen_text(found.choice), NOTE, *missing_text(found.missing)]
+    told = "".join(f"% {line}\n" for text in notes for line in wrap(text, 120))
     tables = {}
-    for block in made:
+    for block in blocks(found, MOST, with_ratio=False):
         *of, protocol = block.setting
-        file = stem("table", *(of if several else []), protocol, "" if block.kind == "perplexity" else block.kind)
+        group = of if len(found.groups) > 1 else []
+        file = stem("table", *group, protocol, "" if block.kind == "perplexity" else block.kind)
         scored = f", {block.table['tokens'].iloc[0]} tokens a seed" if "tokens" in block.table else ""
         table = block.table.drop(columns=LEFT_OUT, errors="ignore")
         tables[file] = told + _float(found.rows, file, f"{block.title}{scored}{_models(found)}", table)
@@ -111,50 +95,34 @@ def choose(rows: pd.DataFrame, text: str = "") -> Choice:
     Left out: same_targets, if it was scored; the training length, four times that or what is nearest, and the longest; all
     schemes as they were trained. Raises UserError.
     """
-    given: dict[str, str] = {}
-    for part in re.split(r"\s+(?=\w+=)(?![^()]*\))", text.strip()) if text.strip() else []:
-        key, equals, value = part.partition("=")
-        if key not in KEYS or not equals or not value.strip() or key in given:
-            raise UserError(
-                f"TABLE: expected protocol=NAME lengths=N,N schemes=NAME,NAME, each at most once; found {part!r}"
-            )
-        given[key] = value.strip()
+    parts = re.split(rf"\s+(?=\w+=){OUTSIDE}", text.strip()) if text.strip() else []
+    given = {key: value.strip() for key, _, value in (part.partition("=") for part in parts)}
+    if not {*given} <= KEYS or not all(given.values()) or len(given) < len(parts):
+        raise UserError(f"TABLE: expected protocol=NAME lengths=N,N schemes=NAME,NAME, each at most once; found {text!r}")
     rows = rows[(rows["kind"] == "scheme") & (rows["protocol"] != "position")]
     protocols = list(rows["protocol"].unique())
     protocol = given.get("protocol") or next((p for p in ("same_targets", "nonoverlap") if p in protocols), protocols[0])
     if protocol not in protocols:
         raise UserError(f"TABLE: no rows of protocol={protocol}; {nearest(protocol, protocols)}")
     rows = rows[rows["protocol"] == protocol]
-    scored, train_len = sorted(rows["eval_len"].unique()), rows["train_len"].iloc[0]
-    four = min(scored, key=lambda n: abs(np.log(n / (4 * train_len))))
-    wanted = given["lengths"].split(",") if "lengths" in given else [*dict.fromkeys((train_len, four, scored[-1]))]
-    if unknown := [n for n in wanted if str(n).strip() not in map(str, scored)]:
-        raise UserError(f"TABLE: nothing was scored at lengths={unknown[0]} under {protocol}; expected some of {scored}")
-    lengths = [int(n) for n in wanted]
-    if len(lengths) > MOST_NARROW or len(set(lengths)) < len(lengths):
-        raise UserError(
-            f"TABLE: expected up to {MOST_NARROW} lengths, which a column has room for, each once; found {lengths}"
-        )
+    by_name = {str(n): n for n in sorted(rows["eval_len"].unique())}
+    lengths = landmarks(by_name.values(), rows["train_len"].iloc[0])
+    if "lengths" in given:
+        wanted = [n.strip() for n in given["lengths"].split(",")]
+        if not {*wanted} <= {*by_name} or not len({*wanted}) == len(wanted) <= MOST_NARROW:
+            raise UserError(
+                f"TABLE: lengths={given['lengths']} under {protocol}: expected up to {MOST_NARROW}, which a column has room "
+                f"for, of {', '.join(by_name)}, each once"
+            )
+        lengths = [by_name[n] for n in wanted]
     labels = list(rows[["scheme", "extension"]].drop_duplicates().itertuples(index=False, name=None))
     if "schemes" not in given:
         return Choice(protocol, lengths, [label for label in labels if label[1] == "none"])
     known = {name(*label): label for label in labels}
-    schemes = list(dict.fromkeys(_listed(given["schemes"])))
+    schemes = list(dict.fromkeys(re.split(rf"\s*,\s*{OUTSIDE}", given["schemes"])))
     if unknown := [scheme for scheme in schemes if scheme not in known]:
         raise UserError(f"TABLE: no rows of schemes={unknown[0]} under {protocol}; {nearest(unknown[0], list(known))}")
     return Choice(protocol, lengths, [known[scheme] for scheme in schemes])
-
-
-def _listed(text: str) -> list[str]:
-    """Parts between commas that are in no parentheses: labels of schemes hold their options in such."""
-    parts, depth = [""], 0
-    for sign in text:
-        depth += (sign == "(") - (sign == ")")
-        if sign == "," and not depth:
-            parts.append("")
-        else:
-            parts[-1] += sign
-    return [part.strip() for part in parts]
 
 
 def narrow_table(found: Statistics, chosen: Choice, file: str = "table_narrow") -> str:
@@ -163,22 +131,17 @@ def narrow_table(found: Statistics, chosen: Choice, file: str = "table_narrow") 
     known = summary.set_index(["scheme", "extension", "eval_len"])
     lines = [
         {"scheme": name(*label)}
-        | {length(n): _cell(known.loc[(*label, n)]) if (*label, n) in known.index else NONE for n in chosen.lengths}
+        | {f"{n:,}": perplexity_cell(known.loc[(*label, n)]) if (*label, n) in known.index else NONE for n in chosen.lengths}
         for label in chosen.schemes
     ]
     caption = f"{chosen.protocol}: perplexity by length, {trained_on(*summary[GROUP].iloc[0])}{_models(found)}"
-    if np.isfinite(known["log_ppl_half"]).any():
+    if known["log_ppl_half"].notna().any():
         caption += ", with 95 % t intervals over seeds"
     return _float(found.rows, file, caption, pd.DataFrame(lines))
 
 
 def _models(found: Statistics) -> str:
     return f", models of {model_size(found.sizes)}" if found.sizes else ""
-
-
-def _cell(line: pd.Series) -> str:
-    bold = "**" if line["best"] else ""
-    return f"{bold}{number(line['ppl'])}{bold}{interval(line['ppl'], line['log_ppl_half'])}"
 
 
 def _float(rows: pd.DataFrame, file: str, caption: str, table: pd.DataFrame) -> str:
@@ -197,13 +160,10 @@ def _lines(scheme: str, *cells: str) -> list[str]:
     """A line of the table, and a second one for the intervals, if it has any: below their numbers they take no width."""
     split = [re.fullmatch(r"(.*?)(?: (±.*|\(.*\)))?", cell) for cell in cells]
     values, intervals = ([found[i] or "" for found in split if found] for i in (1, 2))
-    lines = [" & ".join([escape_latex(scheme), *map(latex_cell, values)]) + r" \\"]
+    bold = (re.sub(r"^\*\*([\d.,e+]+)\*\*", r"\\textbf{\1}", escape_latex(value)) for value in values)
+    lines = [" & ".join([escape_latex(scheme), *bold]) + r" \\"]
     if any(intervals):
-        small = (f"{{\\scriptsize {escape_latex(_narrowed(told))}}}" if told else "" for told in intervals)
+        narrow = (re.sub(r"^\((.*) to (.*)\)$", r"\1–\2", told) for told in intervals)  # "(5.2 to 297)" as "5.2–297"
+        small = (f"{{\\scriptsize {escape_latex(told)}}}" if told else "" for told in narrow)
         lines.append(" & ".join(["", *small]) + r" \\[2pt]")
     return lines
-
-
-def _narrowed(interval: str) -> str:
-    """Bounds with a dash between them, "(5.2 to 297)" as "5.2–297"."""
-    return re.sub(r"^\((.*) to (.*)\)$", r"\1–\2", interval)

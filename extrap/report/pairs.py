@@ -7,12 +7,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from extrap.report.chosen import chosen_markdown
-from extrap.report.curves import drawn, experiments, setting_title
+from extrap.report.about import chosen_markdown
+from extrap.report.curves import drawn, title_of, where_lengths_vary
 from extrap.report.drawing import entitle, new_figure, style
-from extrap.report.typesetting import counted, length, markdown, trained_on
+from extrap.report.typesetting import counted, markdown, trained_on
 from extrap.results.rows import rounded
-from extrap.stats.perplexity import GROUP, SETTING
+from extrap.stats.pairs import both_ways
+from extrap.stats.perplexity import GROUP, SETTING, landmarks
 from extrap.stats.statistics import Statistics
 
 NOTE = """\
@@ -100,7 +101,7 @@ def pairs_figure(found: Statistics) -> Figure:
     # names take room, and titles are up to 1.7 wide
     width = max((0.06 * longest + 0.3 + max(CELL[0] * n_cells, 1.7)) * n_columns, 3.4)
     height = (CELL[1] * n_cells + 0.5 + 0.05 * longest) * len(by_protocol)
-    title = f"{experiments(found)}: {setting_title(shown)}by how many nats per token a row beats a column"
+    title = title_of(found, "by how many nats per token a row beats a column; grey: undecided")
     with style():
         figure, panels = new_figure(width, height, len(by_protocol), n_columns)
         figure.set_layout_engine(ConstrainedLayoutEngine(h_pad=0.08))  # names of columns stand above titles
@@ -108,55 +109,41 @@ def pairs_figure(found: Statistics) -> Figure:
             for axes, (eval_len, cell) in zip(line, cells, strict=False):
                 _matrix(axes, cell)
                 multiple = eval_len / cell["train_len"].iloc[0]
-                axes.set_title(f"{protocol}, {length(eval_len)}" + (f" ({multiple:.3g} L)" if multiple != 1 else " (L)"))
+                axes.set_title(f"{protocol}, {eval_len:,}" + (f" ({multiple:.3g} L)" if multiple != 1 else " (L)"))
             for axes in line[len(cells) :]:
                 axes.set_visible(False)
-        figure.set_figheight(height + 0.15 * (1 + entitle(figure, f"{title}; grey: undecided")))
+        figure.set_figheight(height + 0.15 * (1 + entitle(figure, title)))
     return figure
 
 
 def _shown(lines: pd.DataFrame) -> pd.DataFrame:
     """At the training length, at four times that or what comes nearest, and at the longest; no places in a text."""
-    lines = lines[lines["protocol"] != "position"]
-    n_lengths = lines.groupby(SETTING)["eval_len"].transform("nunique")
-    lines = lines[n_lengths > 1] if (n_lengths > 1).any() else lines
-    multiples = lines["eval_len"] / lines["train_len"]
-    distance = np.abs(np.log(multiples / 4))
-    four_times = distance == distance.groupby([lines[column] for column in SETTING]).transform("min")
-    longest = lines["eval_len"] == lines.groupby(SETTING)["eval_len"].transform("max")
-    return lines[(multiples == 1) | four_times | longest]
-
-
-def _ranking(cell: pd.DataFrame) -> list[str]:
-    """The schemes of one length, the best first."""
-    lead = pd.concat([cell.set_index("scheme_a")["difference"], -cell.set_index("scheme_b")["difference"]])
-    return list(lead.groupby(level=0).mean().sort_values(kind="stable").index)
+    by_setting = where_lengths_vary(lines[lines["protocol"] != "position"]).groupby(SETTING, sort=False)
+    parts = [(part, landmarks(part["eval_len"], part["train_len"].iloc[0])) for _, part in by_setting]
+    return pd.concat([part[part["eval_len"].isin(lengths)] for part, lengths in parts])
 
 
 def _better_first(cell: pd.DataFrame) -> pd.DataFrame:
-    """Every pair with the better one first, in the order of the ranking."""
-    turned = cell["difference"] > 0
-    lines = cell.assign(
-        better=cell["scheme_b"].where(turned, cell["scheme_a"]),
-        worse=cell["scheme_a"].where(turned, cell["scheme_b"]),
-        by=cell["difference"].abs(),
-        decided=cell["verdict"] != "undecided",
-    )
-    for low, high in (("low", "high"), ("text_low", "text_high")):
-        lines[low], lines[high] = cell[low].where(turned, -cell[high]), cell[high].where(turned, -cell[low])
-    rank = {scheme: i for i, scheme in enumerate(_ranking(cell))}
-    return lines.sort_values(["better", "worse"], key=lambda column: column.map(rank))
+    """Every pair of one length with the better one first, in the order of a ranking; low and high are bounds of `by`."""
+    lines = both_ways(cell)
+    ranking = lines.groupby("scheme_a")["difference"].mean().sort_values(kind="stable").index
+    is_tied = (lines["difference"] == 0) & (lines["scheme_a"] > lines["scheme_b"])
+    lines = lines[is_tied | (lines["difference"] > 0)].rename(columns={"scheme_a": "worse", "scheme_b": "better"})
+    for side in ("better", "worse"):
+        lines[side] = pd.Categorical(lines[side], ranking)
+    lines = lines.assign(by=lines["difference"].abs(), decided=lines["verdict"] != "undecided")
+    return lines.sort_values(["better", "worse"])
 
 
 def _pairs_block(lines: pd.DataFrame) -> pd.DataFrame:
     ordered = pd.concat([_better_first(cell) for _, cell in lines.groupby("eval_len")])
     table = [
         {
-            "length": length(line.eval_len), "better": line.better, "worse": line.worse, "by": f"{line.by:.3f}",
+            "length": f"{line.eval_len:,}", "better": line.better, "worse": line.worse, "by": f"{line.by:.3f}",
             "over seeds": _interval(line.low, line.high), "over text": _interval(line.text_low, line.text_high),
             "p (Holm)": "" if np.isnan(line.p_holm) else f"{line.p_holm:.2g}",
             "verdict": _verdict("decided" if line.decided else "undecided", line.unit),
-            "seeds needed": _seeds(line.seeds_needed),
+            "seeds needed": "" if pd.isna(line.seeds_needed) else f"{line.seeds_needed}",
         }
         for line in ordered.itertuples()
     ]  # fmt: skip
@@ -164,15 +151,16 @@ def _pairs_block(lines: pd.DataFrame) -> pd.DataFrame:
 
 
 def _extrapolates_block(lines: pd.DataFrame) -> pd.DataFrame:
+    lines = lines.assign(seeds_needed=lines["seeds_needed"].where(lines["verdict"] == "undecided"))
     table = [
         {
             "scheme": line["scheme"],
-            "length": length(line["eval_len"]),
+            "length": f"{line['eval_len']:,}",
             "to its window": _difference(line, ""),
             "to itself at L": _difference(line, "self_"),
             "its window to L": _difference(line, "control_"),
             "verdict": _verdict(line["verdict"], line["unit"]),
-            "seeds needed": _seeds(line["seeds_needed"]) if line["verdict"] == "undecided" else "",
+            "seeds needed": "" if pd.isna(line["seeds_needed"]) else f"{line['seeds_needed']}",
         }
         for _, group in lines.groupby("scheme", sort=False)
         for _, line in group.sort_values("eval_len").iterrows()
@@ -191,10 +179,6 @@ def _verdict(word: str, unit: str) -> str:
 
 def _interval(low: float, high: float) -> str:
     return "" if np.isnan(low) else f"{low:.3f} to {high:.3f}"
-
-
-def _seeds(needed: object) -> str:
-    return f"{needed}" if pd.notna(needed) else ""
 
 
 def _about_text(tables: list[pd.DataFrame]) -> list[str]:
@@ -219,23 +203,16 @@ def _evidence(lines: pd.DataFrame) -> str:
 
 
 def _matrix(axes: Axes, cell: pd.DataFrame) -> None:
-    ranking = _ranking(cell)
     lines = _better_first(cell)
-    rows, columns = ([scheme for scheme in ranking if scheme in set(lines[side])] for side in ("better", "worse"))
-    by = np.full((len(rows), len(columns)), np.nan)
-    decided = np.zeros(by.shape, dtype=bool)
-    for line in lines.itertuples():
-        at = rows.index(line.better), columns.index(line.worse)
-        by[at], decided[at] = line.by, line.decided
+    rows, columns = (list(lines[side].cat.remove_unused_categories().cat.categories) for side in ("better", "worse"))
     strength = mpl.colors.LogNorm(0.003, 3, clip=True)
-    shades = mpl.colormaps["Blues"](0.15 + 0.75 * strength(np.nan_to_num(by, nan=1.0)))
-    shades[~decided] = mpl.colors.to_rgba("0.94")
-    shades[np.isnan(by)] = mpl.colors.to_rgba("white")
-    for i, j in np.argwhere(~np.isnan(by)):
-        axes.add_patch(mpl.patches.Rectangle((j, i), 1, 1, facecolor=shades[i, j], edgecolor="white", linewidth=1))
-        dark = decided[i, j] and shades[i, j, :3].mean() < 0.6
-        text = f"{by[i, j]:.2f}" if by[i, j] >= 0.0995 else f"{by[i, j]:.3f}"
-        colour = "white" if dark else "black" if decided[i, j] else "0.5"
+    for line in lines.itertuples():
+        i, j = rows.index(line.better), columns.index(line.worse)
+        shade = mpl.colormaps["Blues"](0.15 + 0.75 * strength(line.by)) if line.decided else mpl.colors.to_rgba("0.94")
+        axes.add_patch(mpl.patches.Rectangle((j, i), 1, 1, facecolor=shade, edgecolor="white", linewidth=1))
+        dark = line.decided and np.mean(shade[:3]) < 0.6
+        text = f"{line.by:.2f}" if line.by >= 0.0995 else f"{line.by:.3f}"
+        colour = "white" if dark else "black" if line.decided else "0.5"
         axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=6, color=colour)
     axes.set_xlim(0, len(columns))
     axes.set_ylim(len(rows), 0)

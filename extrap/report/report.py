@@ -1,7 +1,6 @@
 """A report: rows, tables, figures and verdicts of one sweep or of several, written as a whole or not at all."""
 
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,14 +13,13 @@ import yaml
 
 from extrap.errors import UserError
 from extrap.files import locked, write_atomic
-from extrap.report.answer import answer
+from extrap.report.about import scored_text
+from extrap.report.answer import WIDTH, answer
 from extrap.report.figures import draw
 from extrap.report.latex import remove_others, write_latex
 from extrap.report.pairs import pairs_table
-from extrap.report.phrases import WIDTH
-from extrap.report.scored import scored_text
 from extrap.report.tables import csv_table, markdown_table
-from extrap.report.typesetting import NONE, model_size
+from extrap.report.typesetting import model_size
 from extrap.results.folders import evaluated
 from extrap.results.provenance import (
     Gathered,
@@ -54,7 +52,9 @@ def gather(results: Path, name: str, command: str, table: str = "") -> None:
     with locked(runs / "locks" / "report.lock", seconds=600):  # a sweep and `make report` may come at once
         here = Gathered(collect(runs), collect_missing(runs), collect_training(runs), provenance(runs, command))
         if not (here.rows["kind"] == "scheme").any():
-            raise UserError(_why_nothing(runs, here.missing))
+            reasons = ", ".join(sorted(set(here.missing["reason"])))
+            why = f"({reasons}); a lower train.lr may mend that" if reasons else "yet; make status shows how far they are"
+            raise UserError(f"{runs}: no run has rows {why}")
         found, stay = with_kept(folder, here)
         write_whole(folder, found, table)
     if stay:
@@ -92,24 +92,8 @@ def write_whole(folder: Path, of: Gathered, table: str, choice: pd.DataFrame | N
         found = replace(_load(draft), training=of.training)
         write_report(found, draft, table)
         written = sorted(path.name for path in draft.iterdir())
-    print(f"\n{in_letters_of(sys.stdout.encoding, answer(found))}\n\nwritten: {folder}")
+    print(f"\n{answer(found)}\n\nwritten: {folder}")
     print(*wrap("  ".join(written), WIDTH, initial_indent="  ", subsequent_indent="  "), sep="\n")
-
-
-def in_letters_of(encoding: str, text: str) -> str:
-    """Signs that a terminal does not have in others as wide; what else it lacks is for the command to replace."""
-    for sign, plain in (("±", "~"), (NONE, "-")):
-        try:
-            sign.encode(encoding)
-        except UnicodeEncodeError:
-            text = text.replace(sign, plain)
-    return text
-
-
-def _why_nothing(runs: Path, missing: pd.DataFrame) -> str:
-    if missing.empty:
-        return f"{runs}: no run is finished yet; make status shows how far they are"
-    return f"{runs}: no run has rows ({', '.join(sorted(set(missing['reason'])))}); a lower train.lr may mend that"
 
 
 @contextmanager
@@ -135,15 +119,13 @@ def write_report(found: Statistics, folder: Path, table: str = "") -> list[Path]
     """
     told = f"\n{scored_text(found.rows, _held_out_documents(folder))}\n"
     told += f"\nModels of {model_size(found.sizes)}.\n" if found.sizes else ""
-    texts = {"table.md": markdown_table(found)}
     tables = {"table.csv": csv_table(found), "pairs.csv": found.pairs, "extrapolates.csv": found.extrapolates}
     tables = {name: lines for name, lines in tables.items() if len(lines)}  # a single scheme is compared with nobody
-    if len(tables) > 1:
-        texts["pairs.md"] = pairs_table(found)
     for name, lines in tables.items():
         save_table(folder / name, lines)
-    for name, text in texts.items():
-        write_atomic(folder / name, text + told)
+    texts = {"table.md": markdown_table} | ({"pairs.md": pairs_table} if len(tables) > 1 else {})
+    for name, text_of in texts.items():
+        write_atomic(folder / name, text_of(found) + told)
     written = [folder / name for name in (*tables, *texts)]
     return [*written, *write_latex(folder, found, table), *draw(found, folder)]
 

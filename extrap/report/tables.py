@@ -7,20 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from extrap.report.chosen import chosen_markdown
-from extrap.report.typesetting import (
-    NONE,
-    bits_per,
-    interval,
-    length,
-    markdown,
-    name,
-    number,
-    seeds,
-    trained_on,
-)
+from extrap.report.about import chosen_markdown, missing_text
+from extrap.report.typesetting import NONE, bits_per, interval, markdown, name, number, seeds, trained_on
 from extrap.stats.floor import ENDS, FLOORS
-from extrap.stats.perplexity import SCHEME, SETTING
+from extrap.stats.perplexity import SCHEME, SETTING, is_control
 from extrap.stats.statistics import Statistics, within
 
 MOST = 8  # lengths side by side
@@ -43,9 +33,9 @@ def csv_table(found: Statistics) -> pd.DataFrame:
     """Everything that the other tables show, and all lengths, one line a (setting, scheme, extension, eval_len): the columns
     of summarise, best, those of against_floor and of early_token_null."""
     table, keys = found.ranked, [*SETTING, "scheme", "extension", "eval_len"]
-    if not found.floor.empty:
+    if len(found.floor):
         table = table.merge(found.floor.drop(columns=["ratio", "log_ppl", "n_seeds", "impossible"]), on=keys, how="left")
-    if not found.null.empty:  # `excess` is over the floor where there is one
+    if len(found.null):  # `excess` is over the floor where there is one
         renamed = {column: f"null_{column}" for column in ("excess", "excess_low", "excess_high")}
         table = table.merge(found.null.drop(columns="n_seeds").rename(columns=renamed), on=keys, how="left")
     return table
@@ -53,8 +43,8 @@ def csv_table(found: Statistics) -> pd.DataFrame:
 
 def markdown_table(found: Statistics) -> str:
     """For a page: perplexity, its interval and its ratio to the training length; the best in bold."""
-    parts = [*chosen_markdown(found.choice), _notes(found), *missing_note(found.missing)]
-    for block in blocks(found, _cell_markdown, MOST):
+    parts = [*chosen_markdown(found.choice), _notes(found), *missing_text(found.missing)]
+    for block in blocks(found, MOST, with_ratio=True):
         parts += [f"**{block.title}**", markdown(block.table, ["scheme"])]
     return "\n\n".join(parts) + "\n"
 
@@ -95,20 +85,10 @@ def _notes(found: Statistics) -> str:
         LENGTHS_NOTE: any(len(_shown(lines, MOST)) < lines["eval_len"].nunique() for lines in settings),
         UNLEARNED_NOTE: (~summary["beats_unigram"].fillna(True)).any(),
         CONTROLS_NOTE: (rows["extension"] != "none").any(),
-        NULL_NOTE: len(_beyond(found.sound_null)) > 0,
-        FLOOR_NOTE: not found.floor.empty,
+        NULL_NOTE: (found.sound_null["eval_len"] > found.sound_null["train_len"]).any(),
+        FLOOR_NOTE: len(found.floor) > 0,
     }
     return "\n".join(note for note, holds in notes.items() if holds)
-
-
-def missing_note(missing: pd.DataFrame) -> list[str]:
-    """What was not measured, and why: a sentence a run and reason."""
-    told = []
-    for (run, reason, extension), part in missing.groupby(["run", "reason", "extension"], sort=False):
-        of_the_whole = reason.startswith("diverged") or reason.endswith("at the training length")
-        at = "" if of_the_whole else f" at {', '.join(map(length, sorted(set(part['eval_len']))))}"
-        told.append(f"{name(run, extension)} ({reason}{at})")
-    return [f"Not measured: {'; '.join(told)}."] if told else []
 
 
 def _shown(lines: pd.DataFrame, most: int) -> list[int]:
@@ -122,25 +102,21 @@ def _shown(lines: pd.DataFrame, most: int) -> list[int]:
     return next(shown for shown in chosen if len(shown) <= most)
 
 
-def _beyond(null: pd.DataFrame) -> pd.DataFrame:
-    return null if null.empty else null[null["eval_len"] > null["train_len"]]
-
-
-def blocks(found: Statistics, cell: Cell, most: int) -> list[Block]:
-    """For every setting: schemes, their controls, and what there is to compare them with; `cell` shows a perplexity."""
+def blocks(found: Statistics, most: int, with_ratio: bool) -> list[Block]:
+    """For every setting: schemes, their controls, and what there is to compare them with, at so many lengths at most."""
     made = []
     for setting, lines in found.ranked.groupby(SETTING, sort=False):
         *of, protocol = setting
         where, train_len = f"by length, {trained_on(*of)}", lines["train_len"].iloc[0]
-        goes_beyond = lines.groupby(SCHEME)["eval_len"].transform("max") > train_len  # up to there an extension is a copy
-        trained, shown = lines["extension"] == "none", _shown(lines, most)
+        shown, trained = _shown(lines, most), lines["extension"] == "none"
         lacking = within(found.missing, SETTING, setting).set_index(["scheme", "extension", "eval_len"])["reason"].to_dict()
-        for kind, part in (("perplexity", lines[trained]), ("controls", lines[~trained & goes_beyond])):
+        for kind, part in (("perplexity", lines[trained]), ("controls", lines[is_control(lines)])):
             if len(part):
                 what = "perplexity" if kind == "perplexity" else "controls, perplexity"
                 title = f"{protocol}: {what} {where}, {seeds(lines.loc[lines['kind'] == 'scheme', 'n_seeds'])}"
-                made.append(Block(setting, kind, title, _perplexity_block(part, shown, cell, lacking)))
-        if len(chosen := within(_beyond(found.sound_null), SETTING, setting)):
+                made.append(Block(setting, kind, title, _perplexity_block(part, shown, lacking, with_ratio)))
+        null = within(found.sound_null, SETTING, setting)
+        if len(chosen := null[null["eval_len"] > train_len]):
             lengths = [n for n in shown if n in set(chosen["eval_len"])]
             title = f"{protocol}: excess over the early-token null {where}"
             made.append(Block(setting, "excess", title, _block(chosen, lengths, _cell_null, {}, lambda _: {})))
@@ -156,30 +132,28 @@ def _block(lines: pd.DataFrame, shown: list[int], cell: Cell, lacking: Lacking, 
     for key, group in lines.groupby([column for column in SCHEME if column in lines], sort=False):
         scheme, known = key[-2:], group.set_index("eval_len").sort_index()
         cells = {n: cell(known.loc[n]) if n in known.index else lacking.get((*scheme, n), NONE) for n in shown}
-        line = {"scheme": name(*scheme)} | {length(n): text for n, text in cells.items()}
-        table.append(line | others(known))
+        table.append({"scheme": name(*scheme)} | {f"{n:,}": text for n, text in cells.items()} | others(known))
     return pd.DataFrame(table)
 
 
-def _perplexity_block(lines: pd.DataFrame, shown: list[int], cell: Cell, lacking: Lacking) -> pd.DataFrame:
+def _perplexity_block(lines: pd.DataFrame, shown: list[int], lacking: Lacking, with_ratio: bool) -> pd.DataFrame:
     lengths, of = sorted(lines["eval_len"].unique()), lines.groupby(SCHEME)["n_seeds"].transform("max")
 
-    def with_seeds(line: pd.Series) -> str:
-        return cell(line) + (f" {line['n_seeds']} of {line['of']} seeds" if line["n_seeds"] < line["of"] else "")
+    def cell(line: pd.Series) -> str:
+        ratio = f" ({line['ratio']:.2f})" if with_ratio else ""
+        lost = f" {line['n_seeds']} of {line['of']} seeds" if line["n_seeds"] < line["of"] else ""
+        return perplexity_cell(line) + ratio + lost
 
     def others(known: pd.DataFrame) -> dict[str, str]:
         first = known.iloc[0]
-        scheme, unlearned = (
-            (first["scheme"], first["extension"]),
-            pd.notna(first["beats_unigram"]) and not first["beats_unigram"],
-        )
-        told = {"scheme": name(*scheme) + UNLEARNED * unlearned}
+        scheme = first["scheme"], first["extension"]
+        told = {"scheme": name(*scheme) + UNLEARNED * (not first["learns"])}
         if len(lengths) > 1:
             ends = not any((*scheme, n) in lacking for n in lengths)
-            told["blow-up"] = _bracket(first, known.index[-1], lengths, ends) if first["kind"] == "scheme" else ""
+            told["blow-up"] = _bracket(first, known.index[-1], lengths[-1], ends) if first["kind"] == "scheme" else ""
         return told | {"bits": f"{known.loc[first['train_len'], 'bpb']:.3f}", "tokens": f"{first['n_tokens']:,}"}
 
-    return _block(lines.assign(of=of), shown, with_seeds, lacking, others)
+    return _block(lines.assign(of=of, learns=lines["beats_unigram"].fillna(True)), shown, cell, lacking, others)
 
 
 def _floor_block(lines: pd.DataFrame, shown: list[int], lacking: Lacking) -> pd.DataFrame:
@@ -196,17 +170,17 @@ def _floor_block(lines: pd.DataFrame, shown: list[int], lacking: Lacking) -> pd.
     return _block(lines, shown, cell, {}, others)
 
 
-def _bracket(line: pd.Series, longest: int, lengths: list[int], ends: bool) -> str:
+def _bracket(line: pd.Series, reached: int, longest: int, ends: bool) -> str:
     if pd.notna(line["onset_high"]):
         return f"{line['onset_low']:,} to {line['onset_high']:,}"
-    if longest < max(lengths):
-        return f"ends at {longest:,}" if ends else f"none to {longest:,}"
+    if reached < longest:
+        return f"ends at {reached:,}" if ends else f"none to {reached:,}"
     return "none"
 
 
-def _cell_markdown(line: pd.Series) -> str:
-    value = f"**{number(line['ppl'])}**" if line["best"] else number(line["ppl"])
-    return f"{value}{interval(line['ppl'], line['log_ppl_half'])} ({line['ratio']:.2f})"
+def perplexity_cell(line: pd.Series) -> str:
+    bold = "**" if line["best"] else ""
+    return f"{bold}{number(line['ppl'])}{bold}{interval(line['ppl'], line['log_ppl_half'])}"
 
 
 def _cell_null(line: pd.Series) -> str:

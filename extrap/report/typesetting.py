@@ -46,8 +46,11 @@ def seeds(counts: pd.Series) -> str:
     return f"{counts.min()} to {counts.max()} seeds" if counts.min() < counts.max() else counted(counts.max(), "seed")
 
 
-def length(tokens: int) -> str:
-    return f"{tokens:,}"
+def why_missing(reason: str, lines: pd.DataFrame) -> str:
+    """A reason why there are no numbers, and at which lengths of these lines, unless it is of a whole run."""
+    if reason.startswith("diverged") or reason.endswith("at the training length"):
+        return one_line(reason)
+    return f"{one_line(reason)} at {', '.join(f'{n:,}' for n in sorted(set(lines['eval_len'])))}"
 
 
 def number(value: float) -> str:
@@ -60,20 +63,15 @@ def number(value: float) -> str:
     return f"{value:,.{max(0, 2 - digits)}f}"
 
 
-def percent(half: float) -> str:
-    """The half width of an interval of a logarithm as ± per cent of what it is the logarithm of; nothing for nan."""
-    if not np.isfinite(half):
-        return ""
-    share = 100 * np.expm1(min(half, 1.0))
-    return " ±>100%" if share > 100 else f" ±{share:.1f}%" if share < 10 else f" ±{share:.0f}%"
-
-
 def interval(value: float, half: float) -> str:
-    """The same where there is room: above 100 %, the bounds of the interval of this value."""
-    if not half > np.log(2):  # nan is not
-        return percent(half)
-    with np.errstate(over="ignore"):
-        return f" ({number(value * np.exp(-half))} to {number(value * np.exp(half))})"
+    """The half width of an interval of the logarithm of this value as ± per cent, above 100 % its bounds; empty for nan."""
+    if np.isnan(half):
+        return ""
+    if half > np.log(2):
+        with np.errstate(over="ignore"):
+            return f" ({number(value * np.exp(-half))} to {number(value * np.exp(half))})"
+    share = 100 * np.expm1(half)
+    return f" ±{share:.1f}%" if share < 10 else f" ±{share:.0f}%"
 
 
 def bits_per(objective: str, data: str) -> str:
@@ -81,27 +79,20 @@ def bits_per(objective: str, data: str) -> str:
     return f"{'masked ' if objective == 'mlm' else ''}{'symbol' if data == 'markov' else 'byte'}"
 
 
-def markdown(table: pd.DataFrame, names: list[str]) -> str:
+def markdown(table: pd.DataFrame, names: list[str], tablefmt: str = "pipe") -> str:
     """The first column stands to the left, the others to the right; the columns of names are escaped."""
     escaped = table.assign(**{column: table[column].map(escape_markdown) for column in names})
-    text: str = escaped.to_markdown(index=False, disable_numparse=True, colalign=align(table))
+    align = ["left"] + ["right"] * (table.shape[1] - 1)
+    text: str = escaped.to_markdown(index=False, tablefmt=tablefmt, disable_numparse=True, colalign=align)
     return text
-
-
-def align(table: pd.DataFrame) -> list[str]:
-    return ["left"] + ["right"] * (table.shape[1] - 1)
 
 
 def escape_markdown(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|&~$])", r"\\\1", one_line(text))
 
 
-def latex_cell(text: str) -> str:
-    return re.sub(r"^\*\*([\d.,e+]+)\*\*", r"\\textbf{\1}", escape_latex(text))
-
-
-def escape_latex(text: str) -> str:
-    special = {
+LATEX = str.maketrans(
+    {
         "\\": r"\textbackslash{}",
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
@@ -112,5 +103,10 @@ def escape_latex(text: str) -> str:
         "–": "--",
         "†": r"$\dagger$",
         "±": r"$\pm$",
-    } | {c: f"\\{c}" for c in "&%$#_{}"}
-    return "".join(special.get(character, character) for character in one_line(text))
+    }
+    | {c: f"\\{c}" for c in "&%$#_{}"}
+)
+
+
+def escape_latex(text: str) -> str:
+    return one_line(text).translate(LATEX)

@@ -1,29 +1,19 @@
 """The best value of an option that a sweep varies, for each scheme, chosen on text that is not scored. Imports no torch."""
 
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from extrap.errors import UserError
-from extrap.results.rows import GROUP, KEY, SELECTION, TRAINED
+from extrap.results.rows import KEY, SELECTION, TRAINED
 from extrap.stats.perplexity import perplexity
+from extrap.stats.statistics import CHOICE, Statistics
 
 OF = ["objective", "data", "train_len", "rest", "scheme"]  # what chooses; rest: the setting without the option
-CHOICE = [*GROUP, "scheme", "option", "value", "loss", "n_tokens", "n_seeds", "chosen", "border"]
 
 
-class Best(NamedTuple):
-    """The tables of a report in which every scheme stands at one value of an option, and what decided."""
-
-    rows: pd.DataFrame
-    missing: pd.DataFrame
-    training: pd.DataFrame
-    choice: pd.DataFrame
-
-
-def best_over(rows: pd.DataFrame, missing: pd.DataFrame, training: pd.DataFrame, option: str) -> Best:
+def best_over(rows: pd.DataFrame, missing: pd.DataFrame, training: pd.DataFrame, option: str) -> Statistics:
     """Of every scheme what is known at its best value of `option` (train.lr), which leaves the setting.
 
     `choice` has a line a (scheme, value):
@@ -54,7 +44,7 @@ def best_over(rows: pd.DataFrame, missing: pd.DataFrame, training: pd.DataFrame,
     nowhere = ~pd.MultiIndex.from_frame(missing[OF]).isin(pd.MultiIndex.from_frame(chosen[OF]))
     references = _joined(rows[~rows["kind"].isin(TRAINED)]).drop_duplicates(["kind", *KEY])  # the same at all values
     kept, lacking, losses = (_joined(table.merge(chosen, on=[*OF, "value"])) for table in (of_schemes, missing, training))
-    return Best(
+    return Statistics(
         pd.concat([kept, references], ignore_index=True),
         pd.concat([lacking, _joined(missing[nowhere])], ignore_index=True),
         losses,
@@ -64,28 +54,18 @@ def best_over(rows: pd.DataFrame, missing: pd.DataFrame, training: pd.DataFrame,
 
 def _tried(runs: pd.DataFrame, by_seed: pd.DataFrame) -> list[dict[str, object]]:
     """The values of one scheme; `runs` are all that were made of it, by_seed what they have on held-back text."""
-    losses = by_seed.pivot(index="value", columns="seed", values="log_ppl")
-    whole = [value for value, made in runs.groupby("value") if {*made["seed"]} <= {*losses.columns[_has(losses, value)]}]
+    texts = pd.Series(sorted(runs["value"].unique()))
+    values = list(texts.sort_values(key=lambda texts: pd.to_numeric(texts, errors="coerce"), kind="stable"))
+    losses = by_seed.pivot(index="value", columns="seed", values="log_ppl").reindex(values)
+    whole = [value for value, made in runs.groupby("value") if losses.loc[value].reindex(made["seed"]).notna().all()]
     common = losses.loc[whole].dropna(axis="columns")
-    mean = common.mean(axis="columns") if common.size else pd.Series(dtype=float)
-    values = sorted(runs["value"].unique(), key=lambda value: (_number(value), value))
+    mean = common.mean(axis="columns").dropna()
     ends = {values[-1]: "highest", values[0]: "lowest"} if len(values) > 1 else {values[0]: "only"}
     return [
         {"value": value, "loss": mean.get(value, np.nan), "n_seeds": common.shape[1], "n_tokens": by_seed["n_tokens"].max()}
         | {"chosen": bool(len(mean)) and value == mean.idxmin(), "border": ends.get(value, "")}
         for value in values
     ]
-
-
-def _has(losses: pd.DataFrame, value: str) -> np.ndarray:
-    return losses.loc[value].notna().to_numpy() if value in losses.index else np.zeros(losses.shape[1], dtype=bool)
-
-
-def _number(value: str) -> float:
-    try:
-        return float(value)
-    except ValueError:
-        return np.inf
 
 
 def load_choice(folder: Path) -> pd.DataFrame:

@@ -9,9 +9,9 @@ FLOORS = ["floor", "window_floor", "plateau"]  # the kinds of rows that a source
 
 
 def against_floor(rows: pd.DataFrame) -> pd.DataFrame:
-    """How far each scheme is from the best possible predictor, and what it makes of more context; empty without a floor.
+    """How far each scheme is from the best possible predictor, and what it makes of more context.
 
-    One line a (setting, scheme, eval_len):
+    One line a (setting, scheme, eval_len); none without a floor:
     excess, excess_half  log_ppl minus that of the floor, which sees the same tokens (nats); t interval over seeds
     learned              at this length, the share of the way from the plateau to the floor; nan where they are too near to
                          tell one from the other: no farther apart than the interval of log_ppl is wide, or by less than
@@ -28,10 +28,9 @@ def against_floor(rows: pd.DataFrame) -> pd.DataFrame:
     """
     kinds = [*FLOORS, "unigram"]
     references = perplexity(rows[rows["kind"].isin(kinds)], [*SETTING, "kind", "eval_len"])
-    if not references["kind"].isin(FLOORS).any():
-        return pd.DataFrame()
-    known = references.pivot(index=[*SETTING, "eval_len"], columns="kind", values="log_ppl").dropna(subset=FLOORS)
-    known["plateau"] = known[known.columns.intersection(["plateau", "unigram"])].min(axis="columns")
+    known = references.pivot(index=[*SETTING, "eval_len"], columns="kind", values="log_ppl")
+    known = known.reindex(columns=kinds).dropna(subset=FLOORS)
+    known["plateau"] = known[["plateau", "unigram"]].min(axis="columns")
     per_context = rows[rows["kind"] == "floor"].groupby([*SETTING, "eval_len"])["n_tokens"].max().rename("per_context")
     known = known[FLOORS].join(per_context).reset_index()
     known["per_context"] = known[["per_context", "eval_len"]].min(axis="columns")  # targets that are scored in one context
@@ -56,9 +55,11 @@ def against_floor(rows: pd.DataFrame) -> pd.DataFrame:
         "impossible": excess.mean < -symbol,
         "ratio": np.exp(groups["log_ratio"].mean()), "log_ppl": groups["log_ppl"].mean(),
     }).reset_index()  # fmt: skip
+    table["verdict"] = ""
     longest = known.groupby(SETTING)["eval_len"].max()
-    verdicts = {key: verdict(lines, longest[key[: len(SETTING)]]) for key, lines in table.groupby(scheme, sort=False)}
-    return table.join(pd.Series(verdicts, name="verdict").rename_axis(scheme), on=scheme)
+    for key, lines in table.groupby(scheme, sort=False):
+        table.loc[lines.index, "verdict"] = verdict(lines, longest[key[: len(SETTING)]])
+    return table
 
 
 LEARNED = 0.5  # of the way from the plateau to the floor: below it a scheme has not learned to count transitions

@@ -36,7 +36,7 @@ def early_token_null(rows: pd.DataFrame) -> pd.DataFrame:
     the null is then off by as much as that text is harder or easier, which no interval shows.
     Source: the early-token curse, Press et al. 2022 (arXiv:2108.12409), appendix B.
 
-    One line a (setting, scheme, extension, eval_len); empty without b. Computed for each seed, from its own a and b:
+    One line a (setting, scheme, extension, eval_len); none without b. Computed for each seed, from its own a and b:
     null                              exp of the mean over seeds of ln null
     excess, excess_low, excess_high   exp of the mean over seeds of ln ppl - ln null and of its 95 % t interval
     full_context                      the protocol that b comes from
@@ -49,8 +49,6 @@ def early_token_null(rows: pd.DataFrame) -> pd.DataFrame:
     b = b.sort_values("stride", kind="stable").drop_duplicates(WEIGHTS)
     b = b[[*WEIGHTS, "protocol", "log_ppl"]].rename(columns={"protocol": "full_context", "log_ppl": "log_full"})
     joined = pieces.merge(a, on=WEIGHTS).merge(b, on=WEIGHTS)
-    if joined.empty:
-        return pd.DataFrame()
     joined["log_null"] = _log_null(joined, _segment_lengths(rows))
     joined["log_excess"] = joined["log_ppl"] - joined["log_null"]
     groups = joined.groupby([*SETTING, "scheme", "extension", "eval_len"], sort=False)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import chdtri, ndtr, stdtr, stdtrit
 
-from extrap.stats.perplexity import CONFIDENCE, SETTING, is_doubling, over_seeds, perplexity, refuse_other_targets
+from extrap.stats.perplexity import CONFIDENCE, SETTING, over_seeds, perplexity, refuse_other_targets
 from extrap.stats.text import text_interval
 
 POWER = 0.8
@@ -15,6 +15,7 @@ MOST_SEEDS = 1_000  # what would need more is not worth a number
 ROUNDING = 1e-5  # nats: what two ways of computing the same model in float32 may differ by
 
 Opponents = list[tuple[tuple[str, str], tuple[str, str]]]  # (scheme, extension) of a, and of b
+SCHEMES = ["scheme_a", "extension_a", "scheme_b", "extension_b"]
 
 
 def pairs(rows: pd.DataFrame) -> pd.DataFrame:
@@ -32,13 +33,24 @@ def best(compared: pd.DataFrame, summary: pd.DataFrame) -> pd.Series:
     trained = (summary["kind"] == "scheme") & (summary["extension"] == "none")
     if compared.empty:
         return trained & False
-    winners = [
-        compared.loc[compared["verdict"] == side, [*cell, f"scheme_{side}"]].rename(columns={f"scheme_{side}": "scheme"})
-        for side in ("a", "b")
-    ]
-    n_won = summary.join(pd.concat(winners).value_counts().rename("n_won"), on=[*cell, "scheme"])["n_won"]
+    lines = both_ways(compared)
+    won = lines[lines["verdict"] == "a"].groupby([*cell, "scheme_a"]).size().rename("n_won")
+    n_won = summary.join(won, on=[*cell, "scheme"])["n_won"]
     n_others = trained.groupby([summary[column] for column in cell]).transform("sum") - 1
     return trained & (n_won == n_others)  # nan, where nothing is won, equals nothing
+
+
+OTHER_WAY = {"scheme_a": "scheme_b", "low": "high", "text_low": "text_high"}
+OTHER_WAY |= {column: other for other, column in OTHER_WAY.items()}
+
+
+def both_ways(compared: pd.DataFrame) -> pd.DataFrame:
+    """The lines of `pairs`, and again each with b in the place of a."""
+    turned = compared.rename(columns=OTHER_WAY)
+    turned["verdict"] = turned["verdict"].map({"a": "b", "b": "a", "undecided": "undecided"})
+    for column in ("difference", "low", "high", "text_low", "text_high"):
+        turned[column] = -turned[column]
+    return pd.concat([compared, turned], ignore_index=True)
 
 
 CONTROL = "window"  # no layer attends beyond the training length; n of them pass on what n windows hold
@@ -70,22 +82,18 @@ def extrapolates(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows[(rows["protocol"] == "same_targets") & (rows["kind"] == "scheme")]
     control = rows[(rows["extension"] == CONTROL) & (rows["eval_len"] > rows["train_len"])]
     longest = control.groupby(SETTING)["eval_len"].transform("max")
-    lengths = control.loc[is_doubling(control) | (control["eval_len"] == longest), [*SETTING, "eval_len"]].drop_duplicates()
+    is_doubling = np.log2(control["eval_len"] / control["train_len"]) % 1 == 0
+    lengths = control.loc[is_doubling | (control["eval_len"] == longest), [*SETTING, "eval_len"]].drop_duplicates()
     start = rows[(rows["extension"] == "none") & (rows["eval_len"] == rows["train_len"])]
     start = start.drop(columns="eval_len").merge(lengths, on=SETTING).assign(extension=AT_TRAIN_LEN)
     beside = pd.concat([rows.merge(lengths, on=[*SETTING, "eval_len"]), start])
     schemes = control["scheme"].unique()
-    answers = {
-        name: compare(beside, [((scheme, one), (scheme, other)) for scheme in schemes])
-        for name, (one, other) in QUESTIONS.items()
-    }
-    if any(answer.empty for answer in answers.values()):
+    answers = [compare(beside, [((s, one), (s, other)) for s in schemes]) for one, other in QUESTIONS.values()]
+    if any(answer.empty for answer in answers):
         return pd.DataFrame()
-    lines = answers.pop("window").rename(columns={"verdict": "window_verdict"})
-    for name, answer in answers.items():
-        answer = answer.rename(columns={column: f"{name}_{column}" for column in ANSWER})
-        chosen = [*SETTING, "eval_len", "scheme_a", *(f"{name}_{column}" for column in ANSWER)]
-        lines = lines.merge(answer[chosen], on=chosen[: -len(ANSWER)], how="left")
+    of_window, of_itself, of_control = (answer.set_index([*SETTING, "eval_len", "scheme_a"]) for answer in answers)
+    lines = of_window.rename(columns={"verdict": "window_verdict"})
+    lines = lines.join([of_itself[ANSWER].add_prefix("self_"), of_control[ANSWER].add_prefix("control_")]).reset_index()
     for name in QUESTIONS:
         lines[f"{name}_verdict"] = lines[f"{name}_verdict"].map({"a": "better", "b": "worse"}).fillna("undecided")
     window, itself, control = (lines[f"{name}_verdict"] for name in QUESTIONS)
@@ -122,66 +130,53 @@ def compare(rows: pd.DataFrame, opponents: Opponents) -> pd.DataFrame:
 
     Raises UserError if not all scored the same tokens.
     """
-    rows = rows[rows["kind"] == "scheme"]
     refuse_other_targets(rows)
-    lines = [
-        dict(zip([*SETTING, "eval_len"], key, strict=True)) | line
-        for key, cell in rows.groupby([*SETTING, "eval_len"], sort=False)
-        for line in _compare_cell(cell, opponents)
-    ]
-    table = pd.DataFrame(lines)
-    return table if table.empty else table.astype({"seeds_needed": "Int64"})
+    at_place = rows.groupby([*SETTING, "eval_len"], sort=False)
+    found = {place: table for place, cell in at_place if len(table := _compare_cell(cell, opponents))}
+    if not found:
+        return pd.DataFrame()
+    return pd.concat(found, names=[*SETTING, "eval_len"]).reset_index([*SETTING, "eval_len"]).reset_index(drop=True)
 
 
-def _compare_cell(cell: pd.DataFrame, opponents: Opponents) -> list[dict[str, object]]:
-    by_seed = perplexity(cell, ["scheme", "extension", "seed"]).pivot(
-        index="seed", columns=["scheme", "extension"], values="log_ppl"
-    )
-    differences = {(a, b): (by_seed[a] - by_seed[b]).dropna() for a, b in opponents if a in by_seed and b in by_seed}
+def _compare_cell(cell: pd.DataFrame, opponents: Opponents) -> pd.DataFrame:
+    by_seed = perplexity(cell, ["scheme", "extension", "seed"])
+    by_seed = by_seed.pivot(index="seed", columns=["scheme", "extension"], values="log_ppl")
+    differences = {(*a, *b): (by_seed[a] - by_seed[b]).dropna() for a, b in opponents if a in by_seed and b in by_seed}
     differences = {pair: difference for pair, difference in differences.items() if len(difference)}
     if not differences:
-        return []
+        return pd.DataFrame()
     by_segment = cell.groupby(["scheme", "extension", "seed", "document", "segment"])[["nll_sum", "n_tokens"]].sum()
     n_tokens = by_segment["n_tokens"].unstack(["document", "segment"]).iloc[0].sort_index()
     scored = n_tokens[n_tokens > 0]
     nll = by_segment["nll_sum"].unstack(["document", "segment"])[scored.index]
     of = {key: part.droplevel(["scheme", "extension"]) for key, part in nll.groupby(level=["scheme", "extension"])}
-    deltas = [(of[a] - of[b]).loc[difference.index].mean() for (a, b), difference in differences.items()]
+    deltas = [(of[pair[:2]] - of[pair[2:]]).loc[difference.index].mean() for pair, difference in differences.items()]
     document = pd.factorize(scored.index.get_level_values("document"))[0]
     text = text_interval(np.transpose(deltas), scored.to_numpy(), document)
     p = np.array([paired_p(difference.to_numpy()) for difference in differences.values()])
     p_holm = holm(p)
-    lines: list[dict[str, object]] = []
-    for i, ((a, b), difference) in enumerate(differences.items()):
-        mean, low, high, n_seeds = over_seeds(difference)
-        decided = p_holm[i] < 1 - CONFIDENCE and abs(mean) > ROUNDING
-        anywhere = text.unit == "none"  # the seeds alone decide
-        a_wins = decided and high < 0 and (anywhere or text.high[i] < 0)
-        b_wins = decided and low > 0 and (anywhere or text.low[i] > 0)
-        lines.append(
-            {"scheme_a": a[0], "extension_a": a[1], "scheme_b": b[0], "extension_b": b[1]}
-            | {"difference": mean, "low": low, "high": high, "p": p[i], "p_holm": p_holm[i]}
-            | {"text_low": text.low[i], "text_high": text.high[i], "unit": text.unit, "n_units": text.n_units}
-            | {"n_seeds": n_seeds, "n_documents": document.max() + 1, "n_pairs": len(differences)}
-            | {"verdict": "a" if a_wins else "b" if b_wins else "undecided"}
-            | {"seeds_needed": seeds_needed(difference.to_numpy())}
-        )
-    return lines
+    mean, low, high, n_seeds = map(np.array, zip(*(over_seeds(one) for one in differences.values()), strict=True))
+    decided = (p_holm < 1 - CONFIDENCE) & (abs(mean) > ROUNDING)
+    anywhere = text.unit == "none"  # the seeds alone decide
+    a_wins = decided & (high < 0) & (anywhere | (text.high < 0))
+    b_wins = decided & (low > 0) & (anywhere | (text.low > 0))
+    needed = [seeds_needed(difference.to_numpy()) for difference in differences.values()]
+    return pd.DataFrame(differences.keys(), columns=SCHEMES).assign(
+        difference=mean, low=low, high=high, p=p, p_holm=p_holm, text_low=text.low, text_high=text.high, unit=text.unit,
+        n_units=text.n_units, n_seeds=n_seeds, n_documents=document.max() + 1, n_pairs=len(differences),
+        verdict=np.select([a_wins, b_wins], ["a", "b"], "undecided"), seeds_needed=pd.array(needed, "Int64"),
+    )  # fmt: skip
 
 
 def paired_p(difference: np.ndarray) -> float:
     """Two-sided p of the t test that the mean over seeds is 0; nan for a single seed, 1 if all differ by rounding only."""
     if len(difference) < 2:
         return float("nan")
-    if not _differs(difference):  # p of noise in the last bit would be small by chance, and first in Holm's order
-        return 1.0
+    if np.abs(difference).max() <= ROUNDING:
+        return 1.0  # p of noise in the last bit would be small by chance, and first in Holm's order
     with np.errstate(divide="ignore"):
         t = difference.mean() / (difference.std(ddof=1) / np.sqrt(len(difference)))
     return float(2 * stdtr(len(difference) - 1, -abs(t)))
-
-
-def _differs(difference: np.ndarray) -> bool:
-    return bool((np.abs(difference) > ROUNDING).any())
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -199,7 +194,7 @@ def seeds_needed(difference: np.ndarray) -> int | None:
     See `power`; Holm's factors would ask for more. None for a single seed, where nothing differs but by rounding, and where
     1,000 are not enough.
     """
-    if len(difference) < 2 or not _differs(difference):
+    if len(difference) < 2 or np.abs(difference).max() <= ROUNDING:
         return None
     with np.errstate(divide="ignore"):
         effect = float(abs(difference.mean()) / difference.std(ddof=1))

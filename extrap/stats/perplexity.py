@@ -1,5 +1,6 @@
 """Perplexities with their uncertainty, from rows. Imports no torch."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -105,9 +106,16 @@ def refuse_other_targets(rows: pd.DataFrame) -> None:
             )
 
 
-def is_doubling(lines: pd.DataFrame) -> pd.Series:
-    """Which lengths are the training length times a power of two."""
-    return np.log2(lines["eval_len"] / lines["train_len"]) % 1 == 0
+def landmarks(lengths: Iterable[int], train_len: int) -> list[int]:
+    """Of these lengths the training length, four times that or what is nearest, and the longest, each once."""
+    four_times = min(lengths := sorted(lengths), key=lambda n: abs(np.log(n / (4 * train_len))))
+    return list(dict.fromkeys((train_len, four_times, lengths[-1])))
+
+
+def is_control(summary: pd.DataFrame) -> pd.Series:
+    """Which lines are of an extension that goes beyond the training length: up to there it is a copy."""
+    longest = summary.groupby([*SETTING, *SCHEME])["eval_len"].transform("max")
+    return (summary["extension"] != "none") & (longest > summary["train_len"])
 
 
 def onset(scheme: pd.DataFrame) -> tuple[int, int | None]:
@@ -117,11 +125,8 @@ def onset(scheme: pd.DataFrame) -> tuple[int, int | None]:
     does; only lengths from the training length on count.
     """
     beyond = scheme[scheme["eval_len"] >= scheme["train_len"]].sort_values("eval_len")
-    above = beyond["ratio"].to_numpy() > ONSET
-    lengths = beyond["eval_len"].to_list()
-    if not above.any():
-        return lengths[-1], None
-    first = int(above.argmax())
+    lengths = [*beyond["eval_len"], None]
+    first = np.append(beyond["ratio"] > ONSET, True).argmax()
     return lengths[first - 1], lengths[first]
 
 

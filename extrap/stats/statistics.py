@@ -1,21 +1,22 @@
 """All that a report says of its rows, each computed once. Imports no torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import pandas as pd
 
 from extrap.results.rows import MISSING, TRAINING
-from extrap.stats.choice import CHOICE
 from extrap.stats.floor import BELOW, against_floor
 from extrap.stats.null import early_token_null
 from extrap.stats.pairs import best, extrapolates, pairs
 from extrap.stats.perplexity import GROUP, SETTING, summarise
 
+CHOICE = [*GROUP, "scheme", "option", "value", "loss", "n_tokens", "n_seeds", "chosen", "border"]  # see best_over
+
 
 def within(table: pd.DataFrame, columns: list[str], values: tuple[object, ...]) -> pd.DataFrame:
     """The lines that hold these values."""
-    return table if table.empty else table[(table[columns] == list(values)).all(axis=1)]
+    return table[(table[columns] == list(values)).all(axis=1)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +26,7 @@ class Statistics:
     rows: pd.DataFrame
     missing: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=MISSING))
     training: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=TRAINING))
-    choice: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CHOICE))  # of best_over
+    choice: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CHOICE))
     parameters: dict[str, int] = field(default_factory=dict)  # of the model of each run, where that is recorded
 
     @cached_property
@@ -34,19 +35,14 @@ class Statistics:
         found = list(self.rows[GROUP].drop_duplicates().itertuples(index=False, name=None))
         if len(found) == 1:
             return {(): self}
-        return {of: self._within(of) for of in found}
+        tables = {name: getattr(self, name) for name in ("rows", "missing", "training", "choice")}
+        return {of: replace(self, **{name: within(table, GROUP, of) for name, table in tables.items()}) for of in found}
 
     @cached_property
     def sizes(self) -> set[int]:
         """How many parameters models have; empty unless that is known of all."""
         runs = {*self.rows.loc[self.rows["kind"] == "scheme", "run"]}
         return {self.parameters[run] for run in runs} if runs <= {*self.parameters} else set()
-
-    def _within(self, group: tuple[object, ...]) -> "Statistics":
-        rows, missing, training, choice = (
-            within(table, GROUP, group) for table in (self.rows, self.missing, self.training, self.choice)
-        )
-        return Statistics(rows, missing, training, choice, self.parameters)
 
     @cached_property
     def by_length(self) -> pd.DataFrame:
@@ -70,8 +66,8 @@ class Statistics:
     @cached_property
     def impossible(self) -> set[tuple[object, ...]]:
         """(objective, ..., scheme) of what is below the floor anywhere: it sees what it should predict."""
-        lines = self.floor if self.floor.empty else self.floor[self.floor["verdict"] == BELOW]
-        return set() if lines.empty else set(lines[[*GROUP, "scheme"]].itertuples(index=False, name=None))
+        lines = self.floor.loc[self.floor["verdict"] == BELOW, [*GROUP, "scheme"]]
+        return set(lines.itertuples(index=False, name=None))
 
     @cached_property
     def null(self) -> pd.DataFrame:
@@ -80,7 +76,7 @@ class Statistics:
     @cached_property
     def sound_null(self) -> pd.DataFrame:
         """What is compared on the same tokens: table.csv says what its null comes from, a page has no room to."""
-        return self.null if self.null.empty else self.null[self.null["full_context"] != "same_targets"]
+        return self.null[self.null["full_context"] != "same_targets"]
 
     @cached_property
     def pairs(self) -> pd.DataFrame:
@@ -94,9 +90,7 @@ class Statistics:
     def ranked(self) -> pd.DataFrame:
         """The summary, and which of its lines are `best`: of schemes as trained that beat every other one at this length,
         each pair decided; never below a known floor."""
-        won = best(self.pairs, self.summary)
-        if not self.floor.empty:
-            scheme = [*SETTING, "scheme", "extension"]
-            below = pd.MultiIndex.from_frame(self.floor.loc[self.floor["verdict"] == BELOW, scheme])
-            won &= ~pd.MultiIndex.from_frame(self.summary[scheme]).isin(below)
-        return self.summary.assign(best=won)
+        scheme = [*SETTING, "scheme", "extension"]
+        below = pd.MultiIndex.from_frame(self.floor.loc[self.floor["verdict"] == BELOW, scheme])
+        is_below = pd.MultiIndex.from_frame(self.summary[scheme]).isin(below)
+        return self.summary.assign(best=best(self.pairs, self.summary) & ~is_below)

@@ -1,0 +1,81 @@
+"""What a report is about, in words: which text was scored, what was chosen, what is missing. Imports no torch."""
+
+from textwrap import fill
+
+import pandas as pd
+
+from extrap.errors import one_line
+from extrap.report.typesetting import escape_markdown, name, trained_on, why_missing
+from extrap.results.rows import GROUP
+
+MOST = 32  # names of documents: all stand in rows.csv
+BORDER = {
+    "": "",
+    "only": ", the only one tried",
+    "lowest": ", the lowest tried: a better one may lie below",
+    "highest": ", the highest tried: a better one may lie above",
+}
+
+
+def scored_text(rows: pd.DataFrame, held_out: int | None = None) -> str:
+    """How many segments of how many documents the rows are of, and which; held_out is how many documents there were.
+
+    One paragraph of Markdown, or one for each group where they differ; a number behind a name is how many segments of it
+    were scored, unless it is one.
+    """
+    told = {of: _scored(part, held_out) for of, part in rows.groupby(GROUP, sort=False)}
+    if len({*told.values()}) == 1:
+        return _filled(f"Scored: {next(iter(told.values()))}")
+    return "\n\n".join(_filled(f"Scored, {trained_on(*of)}: {text}") for of, text in told.items())
+
+
+def _filled(text: str) -> str:
+    return fill(text, 120, break_long_words=False, break_on_hyphens=False)
+
+
+def _scored(rows: pd.DataFrame, held_out: int | None) -> str:
+    segments = rows.drop_duplicates(["document", "segment"]).groupby("document").size().sort_index()
+    n = len(segments)
+    if held_out is None:
+        of = f"{n} documents" if n > 1 else "one document"
+    elif n < held_out:
+        of = f"{n} of {held_out} held-out documents (the first by name that are long enough)"
+    else:
+        of = f"all {n} held-out documents" if n > 1 else "the held-out document"
+    names = [escape_markdown(str(name)) + (f" ({count})" if count > 1 else "") for name, count in segments.items()]
+    listed = ", ".join(names[:MOST]) + (f" and {n - MOST} others, see rows.csv" if n > MOST else "")
+    return f"{segments.sum()} segments of {of}: {listed}."
+
+
+def chosen_text(choice: pd.DataFrame) -> list[str]:
+    """Which value of an option each scheme was given: a paragraph for every group of a report that chooses."""
+    several = len(choice[GROUP].drop_duplicates()) > 1
+    told = []
+    for group, lines in choice.groupby(GROUP, sort=False):
+        option, tokens = lines["option"].iloc[0], int(lines["n_tokens"].max())
+        of_schemes = "; ".join(_chosen(scheme, part) for scheme, part in lines.groupby("scheme", sort=False))
+        where = f" ({trained_on(*group)})" if several else ""
+        told.append(
+            f"Each scheme has its own {option}{where}: that with the lowest loss, mean over seeds, on {tokens:,} tokens of "
+            f"training text that were held back, neither trained on nor scored. {of_schemes}. All that is said here is "
+            "said of these choices; what choosing adds to noise no interval holds."
+        )
+    return told
+
+
+def chosen_markdown(choice: pd.DataFrame) -> list[str]:
+    return [_filled(escape_markdown(text)) for text in chosen_text(choice)]
+
+
+def _chosen(scheme: str, lines: pd.DataFrame) -> str:
+    lacking = ", ".join(lines.loc[lines["loss"].isna(), "value"])
+    tried = f" of {', '.join(lines['value'])}" + (f" (not all seeds have a loss at {lacking})" if lacking else "")
+    best = [f"{line.value}{tried}{BORDER[line.border]}" for line in lines[lines["chosen"]].itertuples()]
+    return f"{one_line(scheme)}: {best[0] if best else f'none{tried}'}"
+
+
+def missing_text(missing: pd.DataFrame) -> list[str]:
+    """What was not measured, and why: a sentence, or none."""
+    by_run = missing.groupby(["run", "reason", "extension"], sort=False)
+    told = [f"{name(run, extension)} ({why_missing(reason, part)})" for (run, reason, extension), part in by_run]
+    return [f"Not measured: {'; '.join(told)}."] if told else []
