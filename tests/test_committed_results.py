@@ -95,6 +95,7 @@ def test_training_losses_are_those_of_the_runs(name):
     assert (losses.groupby("run")["step"].max() == config.train.max_steps).all()
 
 
+@pytest.mark.slow
 def test_the_speed_report_shows_its_timings(tmp_path):
     (tmp_path / "timings.csv").write_bytes((RESULTS / "speed" / "timings.csv").read_bytes())
     check_committed("speed", write_speed_report(tmp_path), {"timings.csv", "provenance.yaml"})

@@ -102,7 +102,7 @@ def test_two_processes_write_what_one_does(alone, tmp_path):
     done = torchrun("-m", "extrap", *TINY, *CAUSAL, f"runtime.results_dir={tmp_path}")
     assert done.returncode == 0
     (remark,) = done.stderr.splitlines()
-    assert remark.startswith("held-out text: "), "told once, not by each process"
+    assert remark.startswith("held-out documents: "), "told once, not by each process"
     assert done.stdout.count("written:") == 1
     mine, theirs = (results / "runs" / "smoke" / "rope-seed0" for results in (tmp_path, alone / "causal"))
     assert {p.name for p in mine.iterdir()} == {p.name for p in theirs.iterdir()}

@@ -147,6 +147,7 @@ process.start(); process.join(); sys.exit(process.exitcode)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="multiprocessing does that itself")
 def test_a_long_tmpdir_is_no_hindrance(tmp_path, monkeypatch):
     long = tmp_path / ("d" * 110)
@@ -178,17 +179,20 @@ def test_processes_that_torchrun_has_not_started_are_told():
         ranks.refuse_gone_agent(gone)
 
 
-def test_the_command_tells_of_left_over_processes_within_seconds(tmp_path):
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({}, "torchrun did not start"),
+        *slow(({"TORCHELASTIC_RUN_ID": "x", "TORCHELASTIC_USE_AGENT_STORE": "True"}, "no torchrun answers")),
+    ],
+)
+def test_the_command_tells_of_left_over_processes_within_seconds(tmp_path, more, told):
     line = [sys.executable, "-m", "extrap", *TINY, f"runtime.results_dir={tmp_path}"]
     left = {"WORLD_SIZE": "4", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}
-    for more, told in (
-        ({}, "torchrun did not start"),
-        ({"TORCHELASTIC_RUN_ID": "x", "TORCHELASTIC_USE_AGENT_STORE": "True"}, "no torchrun answers"),
-    ):
-        done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, timeout=100, env=os.environ | left | more)
-        assert done.returncode == 2
-        assert told in done.stderr
-        assert done.stderr.count("\n") == 1
+    done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, timeout=100, env=os.environ | left | more)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 

@@ -218,7 +218,7 @@ def look(line: Line2D) -> tuple[object, ...]:
     return line.get_color(), line.get_marker(), line.get_linestyle()
 
 
-@pytest.mark.parametrize("figure_of", [perplexity_figure, floor_figure, position_figure, controls_figure])
+@pytest.mark.parametrize("figure_of", [controls_figure, *slow(perplexity_figure, floor_figure, position_figure)])
 def test_a_scheme_looks_the_same_whoever_stands_beside_it(figure_of):
     nll = {128: [1.5, 1.6], 256: [1.7, 1.9], 512: [2.5, 2.7]}
     found = set()
@@ -289,7 +289,7 @@ def annotations(axes: Axes) -> dict[str, Bbox]:
     return {text.get_text(): Bbox(text.get_window_extent()) for text in texts}
 
 
-@pytest.mark.parametrize("n_schemes", [2, 6, 9, 12])
+@pytest.mark.parametrize("n_schemes", [12, *slow(2, 6, 9)])
 def test_labels_do_not_overlap(n_schemes):
     figure, _ = perplexity_figure(both_protocols(flat(n_schemes)))
     for axes in panels(figure):
@@ -475,6 +475,7 @@ def test_a_title_tells_how_many_parameters_models_have(figure_of):
     assert "parameters" not in figure._suptitle.get_text(), "where one is not known"
 
 
+@pytest.mark.usefixtures("svg_alone")
 @pytest.mark.parametrize("figure_of", [perplexity_figure, controls_figure])
 def test_titles_stand_above_the_panels(figure_of, tmp_path):
     figure, points = figure_of(everything())
@@ -585,7 +586,7 @@ def test_the_stronger_is_the_darker_and_can_be_read():
             assert text.get_window_extent(renderer).width < cell.get_window_extent(renderer).width
 
 
-@pytest.mark.parametrize("n_schemes", [2, 3, 7])
+@pytest.mark.parametrize("n_schemes", [2, *slow(3, 7)])
 @pytest.mark.parametrize("lengths", [(128,), (128, 512, 4096)])
 def test_however_few_are_compared_titles_fit(n_schemes, lengths):
     """Warnings are errors: none of axes without room either."""
@@ -710,7 +711,7 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("case", ODD)
+@pytest.mark.parametrize("case", ["one seed", *slow(*(case for case in ODD if case != "one seed"))])
 def test_odd_rows_are_drawn_without_a_warning(case):
     figure, points = perplexity_figure(ODD[case])
     (axes,) = panels(figure)

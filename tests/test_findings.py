@@ -21,7 +21,7 @@ from extrap.positions.t5 import T5
 from extrap.sweep import check
 from extrap.testing import cost
 from extrap.testing.cost import costs
-from extrap.testing.findings import Finding, findings
+from extrap.testing.findings import SIZES, Finding, findings
 
 SMALL = ((16, 8, 2),)
 
@@ -119,13 +119,14 @@ def assert_right(case, sizes, scheme_of, reference_of):
     assert_what_it_states(found, build(Geometry(16, 2, 16, True, 2)))
 
 
-def test_nothing_is_wrong_with_a_scheme_of_ours(case, scheme_of, reference_of):
+@pytest.mark.parametrize("case", ["rope", "local position.window=3 position@position.inner=alibi"])
+def test_nothing_is_wrong_with_these_schemes(case, scheme_of, reference_of):
     assert_right(case, SMALL, scheme_of, reference_of)
 
 
 @pytest.mark.slow
 def test_nothing_is_wrong_with_a_scheme_of_ours_at_any_size(case, scheme_of, reference_of):
-    assert_right(case, ((128, 32, 2), (37, 12, 3)), scheme_of, reference_of)
+    assert_right(case, SIZES, scheme_of, reference_of)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import pytest
+from marks import slow
 from rows import by_document, many, scheme_rows, shuffled
 from scipy import stats as scipy_stats
 from scipy.integrate import quad
@@ -187,7 +188,7 @@ def coverage(n_seeds: int, interval_of_documents=document_interval, half_width=h
     return float(np.mean(seeds)), float(np.mean(documents))
 
 
-@pytest.mark.parametrize("n_seeds", [3, 5, 10])
+@pytest.mark.parametrize("n_seeds", [5, *slow(3, 10)])
 def test_both_intervals_cover(n_seeds):
     seeds, documents = coverage(n_seeds)
     assert 0.93 <= seeds <= 0.97
@@ -215,7 +216,7 @@ def percentile_over_seeds(by_seed: np.ndarray) -> float:
     return float(np.diff(np.quantile(drawn_again, [0.025, 0.975]))[0]) / 2
 
 
-@pytest.mark.parametrize("mutant", [plain_percentile, as_segments])
+@pytest.mark.parametrize("mutant", [as_segments, *slow(plain_percentile)])
 def test_intervals_over_documents_that_do_not_cover_are_noticed(mutant):
     assert coverage(5, interval_of_documents=mutant)[1] < 0.93
 

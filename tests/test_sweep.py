@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from marks import slow
 from sweeps import LONG, copy_of, report, rows, run, start, status, wait_for
 
 
@@ -122,9 +123,9 @@ def test_a_terminal_that_knows_ascii_alone_is_shown_the_table(tmp_path, swept):
     assert rows(tmp_path) == rows(swept)
 
 
-def test_reports_of_nothing_end_with_one_line(tmp_path):
-    for arguments in (["draw"], ["gather", "nothing"]):
-        done = report("--results", tmp_path, *arguments)
-        assert done.returncode == 2
-        assert done.stderr.startswith("error: ")
-        assert done.stderr.count("\n") == 1
+@pytest.mark.parametrize("arguments", [["gather", "nothing"], *slow(["draw"])])
+def test_reports_of_nothing_end_with_one_line(tmp_path, arguments):
+    done = report("--results", tmp_path, *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1

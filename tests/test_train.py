@@ -238,7 +238,7 @@ def test_a_log_that_was_changed_comes_back_with_the_weights(tmp_path, one_thread
     assert c.folder.log.read_bytes() == log
 
 
-@pytest.mark.parametrize("name", ["checkpoint.pt", "model.pt"])
+@pytest.mark.parametrize("name", ["checkpoint.pt", *slow("model.pt")])
 def test_weights_of_another_run_are_told_and_not_read(tmp_path, one_thread, monkeypatch, capsys, name):
     """Copied over, as by a slip of the hand: their shapes fit and each is whole."""
     own, other = cell(tmp_path / "own"), cell(tmp_path / "other", "seed=1")

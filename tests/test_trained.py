@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from marks import slow
 
 from extrap.config.compose import compose_grid
 from extrap.errors import UserError
@@ -16,7 +17,7 @@ def cell_of(tmp_path, objective, position):
 
 
 @pytest.mark.parametrize("objective", ["mlm", "causal"])
-@pytest.mark.parametrize("position", ["rope", "alibi", "local", "sinusoidal"])
+@pytest.mark.parametrize("position", ["local", *slow("rope", "alibi", "sinusoidal")])
 def test_weights_are_shares_and_give_what_the_model_gives(tmp_path, objective, position):
     encoder = build_encoder(cell_of(tmp_path, objective, position)).eval()
     tokens = torch.randint(0, 8, (2, 40), generator=torch.Generator().manual_seed(0))

@@ -1,5 +1,6 @@
 """How every command of the project ends: with its exit code, after at most one line where something is wrong."""
 
+import codecs
 import io
 import os
 import sys
@@ -7,12 +8,18 @@ from collections.abc import Callable
 
 from extrap.errors import UserError, one_line
 
+PLAIN = {"±": "~", "–": "-"}  # as wide, for a terminal that does not have them
+codecs.register_error(
+    "plain",
+    lambda error: ("".join(PLAIN.get(c, "?") for c in error.object[error.start : error.end]), error.end),  # type: ignore[attr-defined]
+)
+
 
 def through(command: Callable[[], int | None]) -> int:
     """The exit code of a command: 2 and one line for what a person can mend, 130 after Ctrl-C."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without an en dash still shows the numbers beside it
+            stream.reconfigure(errors="plain")
     try:
         return command() or 0
     except UserError as error:
