@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import gc
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from extrap.runs.prepare import build_scheme
 from extrap.train.device import cores
 
 torch.set_num_threads(1)
+gc.set_threshold(100_000, 50, 100)  # looking for circles of references takes a tenth of the suite's time
 
 FILES = sorted((CONF / "position").glob("*.yaml"))
 NAMES = {yaml.safe_load(file.read_text())["_target_"]: file.stem for file in FILES}
