@@ -12,7 +12,7 @@ from rows import both_protocols, scheme_rows, with_floor
 from extrap.report import drawing
 from extrap.report.report import write_report
 from extrap.results.rows import COLUMNS, MISSING, TRAINING
-from extrap.stats.statistics import Statistics
+from extrap.stats.statistics import CHOICE, Statistics
 
 TEXT = (Path(__file__).parents[1] / "results" / "README.md").read_text()
 NLL = {"a": {128: [1.5, 1.6], 256: [1.4, 1.5]}, "b": {128: [1.6, 1.7], 256: [1.5, 1.7]}}
@@ -34,7 +34,8 @@ def written(tmp_path_factory) -> dict[str, list[str]]:
     window = [scheme_rows(s, n, extension="window", protocol="same_targets") for s, n in NLL.items()]
     sliding = [scheme_rows(s, {128: n[128]}, protocol="sliding(stride=32)") for s, n in NLL.items()]
     place = [scheme_rows(s, n, protocol="position") for s, n in NLL.items()]
-    found: dict[str, list[str]] = {"rows.csv": COLUMNS, "missing.csv": MISSING, "training.csv": TRAINING}
+    found: dict[str, list[str]] = {"rows.csv": COLUMNS, "missing.csv": MISSING}
+    found |= {"training.csv": TRAINING, "choice.csv": CHOICE}
     for rows in (pd.concat([both_protocols(NLL), *window, *sliding, *place]), with_floor(NLL)):
         with patch.dict(drawing.FORMATS, clear=True):
             for path in write_report(Statistics(rows), folder):
