@@ -287,11 +287,10 @@ def test_every_choice_is_told(folder):
         re.findall(r"`?LAUNCHER=(\w+)", PAGES["conf/README.md"])
     )
     names = {path.stem for path in (CONF / folder).glob("*.yaml")}
-    gpu = {name for name in names if name.endswith("_gpu")}
-    assert names - gpu <= said
+    assert names <= said
     if folder == "experiment":
         assert names == {path.stem for path in EXPERIMENTS}
         first = {
             name for row in cells(section("conf/README.md", "Experiments"))[2:] for name in re.findall(r"`(\w+)`", row[0])
         }
-        assert names - gpu == first
+        assert names == first

@@ -1,4 +1,4 @@
-"""The shape of the project: imports run one way, a report needs no torch, every experiment says what it expects."""
+"""The shape of the project: imports run one way, a report needs no torch, experiments open with their commands."""
 
 import ast
 import re
