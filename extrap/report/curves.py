@@ -42,7 +42,7 @@ def panels_by_protocol(
     looks = styles(found.rows)
     protocols, parts = zip(*points.groupby("protocol", sort=False), strict=True)
     room = 0.06 * max(0, points["scheme"].map(drawn).str.len().max() - 16)  # inches that long names take
-    width, height = (COLUMN + room, 2.3 * len(parts)) if column else (max((3.5 + room) * len(parts), 4.6), 3.0)
+    width, height = (COLUMN_WIDTH + room, 2.3 * len(parts)) if column else (max((3.5 + room) * len(parts), 4.6), 3.0)
     grid = (len(parts), 1) if column else (1, len(parts))
     with style():
         figure, axes_of = new_figure(width, height, *grid, sharex=column, sharey=True)
@@ -66,7 +66,8 @@ def panels_by_protocol(
 
 
 def controls_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
-    """Each scheme beside its extensions, on the same weights, a panel a scheme with a scale of its own; bands as above.
+    """Each scheme beside its extensions, on the same weights, a panel a scheme with a scale of its own; bands are 95 % t
+    intervals over seeds.
 
     Under same_targets, where a change is the value of context alone, or what there is in its place.
     """
@@ -105,7 +106,7 @@ def controls_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
 
 
 LONGEST = 80  # characters of a name
-COLUMN = 3.3  # inches: a column of a paper that has two, if no name is endless
+COLUMN_WIDTH = 3.3  # inches: a column of a paper that has two, if no name is endless
 LEAST_SPAN = 1.2  # of a log axis, top over bottom: a change of a thousandth is no cliff
 
 

@@ -13,6 +13,7 @@ from extrap.stats.perplexity import CONFIDENCE, GROUP, ONSET
 from extrap.stats.statistics import Statistics
 
 FATES = ("breaks", "unclear", "survives", "ends")
+MOST_LISTED = 4  # schemes or pairs in a sentence
 
 
 class Group:
@@ -104,9 +105,9 @@ def shortened(names: Iterable[str], width: int) -> dict[str, str]:
     return found
 
 
-def listed(named: list[str], most: int = 4) -> str:
-    more = [f"{len(named) - most} more"] if len(named) > most else []
-    return "; ".join(named[:most] + more)
+def listed(named: list[str]) -> str:
+    more = [f"{len(named) - MOST_LISTED} more"] if len(named) > MOST_LISTED else []
+    return "; ".join(named[:MOST_LISTED] + more)
 
 
 def above(gap: float) -> str:

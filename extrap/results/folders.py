@@ -1,7 +1,7 @@
 """Run folders: what stands in them and whose they are. Imports no torch.
 
 results/runs/<experiment>/<run>/       see RunFolder
-results/runs/<experiment>/reference/   rows of the floors, in the same form; reference-lr=0.002/ where that varies
+results/runs/<experiment>/reference/   rows of the references, in the same form; reference-lr=0.002/ where that varies
 results/runs/<experiment>/sweep.yaml   the runs that the last sweep planned, for `make status`
 results/runs/<experiment>/data/        the documents as all runs map them into memory
 results/runs/<experiment>/locks/       held by the sweep and by every run that is at work

@@ -1,1 +1,1 @@
-"""What every position scheme promises: asked at the start of every run, and told in the page of `make check-scheme`."""
+"""What every position scheme promises: asked before every sweep, and told on the page of `make check-scheme`."""

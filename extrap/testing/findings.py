@@ -148,8 +148,8 @@ def _promises(cases: list[Case], build: Build) -> Finding:
         try:
             check_scheme(partial(build, case.geometry), case.lengths[-1])
         except UserError as error:
-            return Finding("WRONG", "would be refused", f"by every run ({_at(case.geometry)}): {error}")
-    return Finding("PASS", "would be run", "keeps every promise that the start of a run asks about: hooks, masks, facts")
+            return Finding("WRONG", "would be refused", f"by every sweep ({_at(case.geometry)}): {error}")
+    return Finding("PASS", "would be run", "keeps every promise that a sweep asks about beforehand: hooks, masks, facts")
 
 
 def _against(reference: Reference, cases: list[Case]) -> Iterator[Finding]:

@@ -63,6 +63,7 @@ class Case:
         differ, gradients in parts of the largest, and where.
         """
         geometry, found = self.geometry, []
+        # at one of the training lengths alone: it is slow
         chunked = [CHUNKED] if geometry.train_len == 128 and self.scheme.max_len is None else []
         for n, training in itertools.product([*self.lengths, *chunked], (True, False)):
             scheme = self.scheme.train(training)
