@@ -70,7 +70,7 @@ def measurements(plan: Plan, compiled: bool, device: torch.device) -> Iterator[l
 def training(plan: Plan, compiled: bool, device: torch.device) -> list[Row]:
     """A step of each of ours and of each peer, a round; the peak of matrix products is measured in every round too."""
     contestants = [peak_of_products(precision, device) for precision in (Precision.fp32, Precision.bf16)]
-    runs = prepare_all(compose_grid([*ours.TRAINING, f"position={','.join(ours.SCHEMES)}", ours.BOTH]))
+    runs = prepare_all(compose_grid([*ours.TRAINING, f"position={','.join(ours.SCHEMES)}", ours.OBJECTIVES]))
     contestants += [ours.training_step(run, device) for run in runs]
     for run in runs[:2]:  # of both objectives
         contestants += peers.peers(run, device, compiled)

@@ -19,9 +19,9 @@ METRICS: dict[str, tuple[str, Callable[[pd.Series], pd.Series]]] = {
 }
 
 
-def load_published(path: Path = PUBLISHED) -> pd.DataFrame:
+def load_published() -> pd.DataFrame:
     """One row a number; `scheme` is as ours are called, with its extension, or names a quantity where metric is ratio."""
-    table = pd.read_csv(path, dtype={"table": str}, keep_default_na=False)
+    table = pd.read_csv(PUBLISHED, dtype={"table": str}, keep_default_na=False)
     named = table["scheme"].str.partition(" + ")
     plain = table["metric"] != "ratio"
     return table.assign(

@@ -44,7 +44,7 @@ def verdicts(results: Path, published: pd.DataFrame) -> pd.DataFrame:
     lines = []
     evidence_of = cache(lambda experiment: read(results / experiment))
     for claim in CLAIMS:
-        papers = [of_papers(published_values(claim, part, published)) for part in claim.parts]
+        papers = [with_range(published_values(claim, part, published)) for part in claim.parts]
         for place, experiments in claim.places.items():
             try:
                 if not experiments:
@@ -60,7 +60,7 @@ def verdicts(results: Path, published: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
-def of_papers(values: list[float]) -> dict[str, float]:
+def with_range(values: list[float]) -> dict[str, float]:
     if not values:
         return {}
     return {"published": float(np.exp(np.log(values).mean())), "published_low": min(values), "published_high": max(values)}

@@ -1,7 +1,7 @@
 """Figures of papers, remade from tracked rows: finds those in experiments/papers, draws and captions them. Imports no torch.
 
-python -m experiments.papers.remake needs [FIGURE]   the experiments that a figure, or all, are drawn from
-python -m experiments.papers.remake draw [FIGURE]    results/papers/<figure>.{png,pdf,svg,csv,md}
+python -m experiments.papers.remake needs [FIGURE] [--scale gpu]   the experiments that a figure, or all, are drawn from
+python -m experiments.papers.remake draw [FIGURE]                  results/papers/<figure>.{png,pdf,svg,csv,md}
 """
 
 import argparse

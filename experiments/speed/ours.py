@@ -24,13 +24,14 @@ from extrap.train.device import pick_precision
 from extrap.train.loop import TrainingBatch, TrainingLoss, make_optimizer, train, train_step, training_batch
 
 SCHEMES = ("nope", "learned", "sinusoidal", "rope", "alibi", "local", "t5", "kerple")
-BOTH = "objective=mlm,causal"
+OBJECTIVES = "objective=mlm,causal"
+N_BATCHES = 4  # that steps of training take in turn
 # 4 heads of 64, bytes of the standard library
 SHAPE = ("experiment=main", "name=bench", "seed=0", "model.d_model=256", "model.d_ff=1024")
 # 4 layers, 4,096 tokens a step
 TRAINING = (*SHAPE, "model.n_layers=4", "train.train_len=256", "train.batch_size=16", "eval.lengths=[256]")
 # long inputs: two layers, so that plain attention over 65,536 tokens can be waited for; trained for 200,000 tokens
-LONG = (*SHAPE, BOTH, "train.max_steps=200", "train.warmup_steps=20")
+LONG = (*SHAPE, OBJECTIVES, "train.max_steps=200", "train.warmup_steps=20")
 
 
 class Trained(NamedTuple):
@@ -63,9 +64,9 @@ def columns_of(run: Run, network: nn.Module, precision: Precision, batch: Traini
     return told | {"n": run.config.train.train_len, "tokens": batch.inputs.numel(), "params": n_params}
 
 
-def batches_of(run: Run, device: torch.device, count: int = 4) -> list[TrainingBatch]:
+def batches_of(run: Run, device: torch.device) -> list[TrainingBatch]:
     config = run.config
-    made = (training_batch(run.source, run.objective, config.train, config.seed, step) for step in range(count))
+    made = (training_batch(run.source, run.objective, config.train, config.seed, step) for step in range(N_BATCHES))
     return [batch.to(device) for batch in made]
 
 

@@ -11,6 +11,7 @@ from extrap.config.schema import Precision
 from extrap.train.device import arithmetic, cores
 
 Row = dict[str, object]  # column of timings.csv -> value
+SIZE, PRODUCTS = 2048, 5  # of the matrices whose products tell the peak, and how many products a call makes
 
 
 class Contestant(NamedTuple):
@@ -67,9 +68,9 @@ def machine(device: torch.device) -> str:
     return name if device.type == "cuda" else f"{name}, {cores()} cores"
 
 
-def peak_of_products(precision: Precision, device: torch.device, size: int = 2048, repeats: int = 5) -> Contestant:
+def peak_of_products(precision: Precision, device: torch.device) -> Contestant:
     """Large square matrix products: as fast as this machine multiplies."""
     dtype = torch.bfloat16 if precision is Precision.bf16 else torch.float32
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    a, b = (torch.randn(SIZE, SIZE, device=device).to(dtype) for _ in range(2))
     columns: Row = {"case": "peak", "name": "matrix product", "setting": precision.value, "precision": precision.value}
-    return Contestant(columns | {"n": size, "flops": 2 * size**3}, lambda: [a @ b for _ in range(repeats)], repeats)
+    return Contestant(columns | {"n": SIZE, "flops": 2 * SIZE**3}, lambda: [a @ b for _ in range(PRODUCTS)], PRODUCTS)
