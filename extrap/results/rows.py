@@ -121,7 +121,7 @@ def _table(path: Path, columns: list[str]) -> pd.DataFrame:
     except (ValueError, KeyError, OSError) as error:
         raise UserError(
             one_line(
-                f"{path} is no table with the columns {', '.join(columns)}: {error}; remove it, and `make report` writes it"
+                f"{path} is no table with the columns {', '.join(columns)}: {error}; remove it, and `make sweep` writes it"
             )
         ) from error
 
