@@ -31,7 +31,7 @@ def narrow(rows: pd.DataFrame, chosen: str = "") -> str:
 
 def cells(text: str) -> Table:
     """The table of a file, each interval behind its number again, in the signs of Markdown."""
-    (body,) = re.findall(r"\\begin{tabular}{lr*}\n(.*?)\\end{tabular}", text, flags=re.DOTALL)
+    (body,) = re.findall(r"\\begin{tabular}{@{}lr*@{}}\n(.*?)\\end{tabular}", text, flags=re.DOTALL)
     table: Table = []
     for line in body.splitlines():
         if line in (r"\toprule", r"\midrule", r"\bottomrule"):

@@ -150,7 +150,7 @@ def _float(rows: pd.DataFrame, file: str, caption: str, table: pd.DataFrame) -> 
         stem=file,
         label=label,
         caption=escape_latex(caption),
-        columns="l" + "r" * (table.shape[1] - 1),
+        columns="@{}l" + "r" * (table.shape[1] - 1) + "@{}",
         head=" & ".join(map(escape_latex, table.columns)),
         body="\n".join(line for cells in table.itertuples(index=False, name=None) for line in _lines(*cells)),
     )
