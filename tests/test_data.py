@@ -235,6 +235,8 @@ def test_no_files_and_empty_folders_are_refused(tmp_path):
     assert "data.train: no text in []; expected" in refusal(Text, [], [__file__])
     assert "data.valid: no text in []; expected" in refusal(Text, [__file__], [])
     assert "No such file" in refusal(Text, [""], [__file__]), "not the folder that the command stands in"
+    told = refusal(Text, [str(tmp_path / "gone")], [__file__])
+    assert told == f"data.train: {tmp_path / 'gone'}: cannot be read (No such file or directory)", "and nothing on formats"
     for folder in ("empty", "hidden"):
         assert f"data.train: {tmp_path / folder} holds no files" in refusal(Text, [str(tmp_path / folder)], [__file__])
 

@@ -69,7 +69,7 @@ def read(paths: list[str], option: str, pattern: str, field: str) -> Reading:
         n, told = len(faults), "; ".join(faults[:MOST_TOLD]) or f"no text in {paths}"
         told = f"{n:,} files cannot be read: {told}" if n > 1 else told
         more = f"; and {n - MOST_TOLD:,} more" if n > MOST_TOLD else ""
-        raise UserError(f"{option}: {told}{more}; {EXPECTED}")
+        raise UserError(f"{option}: {told}{more}" + (f"; {EXPECTED}" if found or not faults else ""))
     return Reading(documents, {*found}, [*_about(empty, read_from.values(), option, field)])
 
 
@@ -93,7 +93,8 @@ def _below(folder: str, pattern: str, faults: list[str]) -> list[tuple[str, str]
     """
 
     def unreadable(error: OSError) -> None:
-        faults.append(f"{error.filename}: cannot be read from {Path.cwd()} ({error.strerror})")
+        where = "" if os.path.isabs(error.filename) else f" from {Path.cwd()}"
+        faults.append(f"{error.filename}: cannot be read{where} ({error.strerror})")
 
     root = Path(os.path.realpath(folder))
     blobs = {place.parent / "blobs" for place in (root, *root.parents) if place.name == "snapshots"}
