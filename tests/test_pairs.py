@@ -868,3 +868,19 @@ def a_beaten_by_its_window(rows: pd.DataFrame) -> pd.DataFrame:
 def test_scheme_and_window_taken_for_one_another_is_noticed():
     found = a_beaten_by_its_window(against_windows()).query("eval_len == 512").set_index("scheme")["verdict"]
     assert found.to_dict() == {"uses": "no", "suffers": "control breaks", "ignores": "undecided"}
+
+
+def test_counts_are_whole_where_a_scheme_has_no_window():
+    """At 512 the window of one did not fit into memory, its scheme did: pages would tell of 2.0 documents."""
+    nll = {128: [1.0, 1.1], 512: [1.2, 1.4]}
+    same = {"protocol": "same_targets"}
+    windows = [
+        scheme_rows("a", nll, extension="window", **same),
+        scheme_rows("b", {128: [1.0, 1.1]}, extension="window", **same),
+    ]
+    windows.append(scheme_rows("b", {256: [1.0, 1.3]}, extension="window", **same))
+    schemes = many({name: nll | {256: [1.1, 1.3]} for name in ("a", "b")}, **same)
+    lines = extrapolates(pd.concat([schemes, *windows], ignore_index=True))
+    assert {*zip(lines["scheme"], lines["eval_len"], strict=True)} == {("b", 256), ("a", 512)}
+    counts = ["n_units", "n_documents", "n_seeds", "n_pairs"]
+    assert all(pd.api.types.is_integer_dtype(lines[column]) for column in counts)

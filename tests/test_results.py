@@ -292,6 +292,12 @@ def other(results: Path, runs: Path, **config: object) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (results / runs.name).iterdir()}
 
 
+OF_RUN = {
+    "experiment": "made", "objective": "mlm", "data": "stdlib", "train_len": 128, "eval_len": 128,
+    "reason": "diverged at step 7",
+}  # fmt: skip
+
+
 def sized(run: Path, n_params: int) -> None:
     RunFolder(run).meta.write_text(json.dumps({"n_params": n_params, "seconds": {"train": 1, "evaluate": 1}}))
 
@@ -333,6 +339,24 @@ def test_an_own_scheme_joins_the_rows_that_stand_there(tmp_path, capsys):
     assert [(part["command"], part["runs"]) for part in told["kept"]] == [
         ("the first sweep", ["nope-seed0", "nope-seed1", "rope-seed0", "rope-seed1"])
     ]
+
+
+def test_runs_that_diverged_stay_told_when_others_join(tmp_path, capsys):
+    """They have no rows: all that tells of them is missing.csv."""
+    runs, place = tmp_path / "runs" / "made", tmp_path / "made"
+    other(tmp_path, runs)
+    gone = pd.DataFrame([
+        dict.fromkeys(MISSING, "") | OF_RUN | {"run": f"{scheme}-seed{seed}", "scheme": scheme, "seed": seed}
+        for scheme, seed in (("rope", 2), ("t5", 0))
+    ])  # fmt: skip
+    save_rows(place / "missing.csv", gone)
+    gather(tmp_path, "made", "the second sweep")
+    assert {*load_missing(place / "missing.csv")["run"]} == {"rope-seed2", "t5-seed0"}
+    told = capsys.readouterr().out
+    assert "diverged at step 7" in told
+    finished(runs, "rope", 0)
+    finished(runs, "rope", 1)
+    assert "would drop: rope-seed2" in refusal(gather, tmp_path, "made", "a test")
 
 
 @pytest.mark.slow

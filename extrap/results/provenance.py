@@ -44,8 +44,8 @@ def refuse_to_lose(results: Path, config: dict[str, Any], planned: set[tuple[str
     if (results / "rows.csv").exists():
         runs = results.parent / "runs" / results.name
         found = [collect_missing(runs), *(load_rows(folder.rows) for folder in finished(runs) if folder.is_evaluated)]
-        rows = load_rows(results / "rows.csv")
-        _staying(results, rows[rows["kind"].isin(TRAINED)], common(config), planned.union(*map(_runs_of, found)))
+        held = _held(results)
+        _staying(results, held[held["kind"].isin(TRAINED)], common(config), planned.union(*map(_runs_of, found)))
 
 
 def with_kept(results: Path, here: Gathered) -> tuple[Gathered, list[str]]:
@@ -55,9 +55,8 @@ def with_kept(results: Path, here: Gathered) -> tuple[Gathered, list[str]]:
     """
     if not (results / "rows.csv").exists():
         return here, []
-    rows = load_rows(results / "rows.csv")
-    stay = _staying(results, rows, here.made_by["config"], _runs_of(here.rows) | _runs_of(here.missing))
-    if change := _other_reference(rows, here.rows):
+    stay = _staying(results, _held(results), here.made_by["config"], _runs_of(here.rows) | _runs_of(here.missing))
+    if change := _other_reference(load_rows(results / "rows.csv"), here.rows):
         raise UserError(f"{results} holds other references than the runs here: {change}; choose another name=...")
     if not stay:
         return here, []
@@ -68,6 +67,12 @@ def with_kept(results: Path, here: Gathered) -> tuple[Gathered, list[str]]:
     sizes = {run: size for run, size in parameters(earlier).items() if run in stay} | parameters(here.made_by)
     made_by = here.made_by | {"parameters": _by_size(sizes)} | _told_of(stay, earlier)
     return Gathered(rows, missing, training, made_by), stay
+
+
+def _held(results: Path) -> pd.DataFrame:
+    """What tells the runs of a report: its rows, and what is missing, as a run that diverged has no others."""
+    gone = load_missing(results / "missing.csv").assign(kind="scheme")
+    return stacked([load_rows(results / "rows.csv"), gone])
 
 
 def _staying(results: Path, rows: pd.DataFrame, config: dict[str, Any], made: set[tuple[str, str]]) -> list[str]:

@@ -93,7 +93,8 @@ def extrapolates(rows: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame()
     of_window, of_itself, of_control = (answer.set_index([*SETTING, "eval_len", "scheme_a"]) for answer in answers)
     lines = of_window.rename(columns={"verdict": "window_verdict"})
-    lines = lines.join([of_itself[ANSWER].add_prefix("self_"), of_control[ANSWER].add_prefix("control_")]).reset_index()
+    # one by one: a list is joined through a union of all places, which makes floats of counts where one has no window
+    lines = lines.join(of_itself[ANSWER].add_prefix("self_")).join(of_control[ANSWER].add_prefix("control_")).reset_index()
     for name in QUESTIONS:
         lines[f"{name}_verdict"] = lines[f"{name}_verdict"].map({"a": "better", "b": "worse"}).fillna("undecided")
     window, itself, control = (lines[f"{name}_verdict"] for name in QUESTIONS)
