@@ -440,6 +440,10 @@ def test_other_documents_are_stored_anew_and_the_same_are_not(tmp_path):
     assert Stored(tmp_path, SPEC).usage(1, 1, 1) == {"n": 2}
     store(documents([b"two", b"three"]), {"n": 2}, tmp_path, SPEC)
     assert bytes(Stored(tmp_path, SPEC)._stream) == b"twothree"
+    for damaged in (b"twothreX", b"two"):
+        (tmp_path / "documents").write_bytes(damaged + b"-" * 99)
+        store(documents([b"two", b"three"]), {"n": 2}, tmp_path, SPEC)
+        assert bytes(Stored(tmp_path, SPEC)._stream) == b"twothree", "whatever has become of the file since"
 
 
 # what is used of the documents

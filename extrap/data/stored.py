@@ -1,5 +1,6 @@
 """Documents of a sweep as all its runs read them: one copy in memory."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ class Stored(Documents):
 
 
 def store(source: Documents, used: dict[str, Any], folder: Path, of: dict[str, Any]) -> None:
-    """Writes the documents for Stored, unless they lie there already: what is told of them holds a digest of every byte."""
+    """Writes the documents for Stored, unless they lie there already, every byte of them."""
     told = json.dumps({
         "of": of,
         "name": source.name,
@@ -46,9 +47,11 @@ def store(source: Documents, used: dict[str, Any], folder: Path, of: dict[str, A
         "train": [len(text) for text in source.train.values()],
         "valid": {name: len(text) for name, text in source.valid.items()},
     })  # fmt: skip
-    if (folder / TOLD).is_file() and (folder / TOLD).read_bytes() == told.encode():
-        return
+    text = b"".join([*source.train.values(), *source.valid.values()])
+    with contextlib.suppress(OSError):  # not there
+        if (folder / TOLD).read_bytes() == told.encode() and (folder / TEXT).read_bytes() == text:
+            return
     folder.mkdir(parents=True, exist_ok=True)
     (folder / TOLD).unlink(missing_ok=True)
-    write_atomic(folder / TEXT, b"".join([*source.train.values(), *source.valid.values()]))
+    write_atomic(folder / TEXT, text)
     write_atomic(folder / TOLD, told)

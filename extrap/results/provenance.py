@@ -44,8 +44,8 @@ def refuse_to_lose(results: Path, config: dict[str, Any], planned: set[tuple[str
     if (results / "rows.csv").exists():
         runs = results.parent / "runs" / results.name
         found = [collect_missing(runs), *(load_rows(folder.rows) for folder in finished(runs) if folder.is_evaluated)]
-        held = _held(results)
-        _staying(results, held[held["kind"].isin(TRAINED)], common(config), planned.union(*map(_runs_of, found)))
+        rows = load_rows(results / "rows.csv")
+        _staying(results, rows[rows["kind"].isin(TRAINED)], common(config), planned.union(*map(_runs_of, found)))
 
 
 def with_kept(results: Path, here: Gathered) -> tuple[Gathered, list[str]]:
@@ -55,8 +55,9 @@ def with_kept(results: Path, here: Gathered) -> tuple[Gathered, list[str]]:
     """
     if not (results / "rows.csv").exists():
         return here, []
-    stay = _staying(results, _held(results), here.made_by["config"], _runs_of(here.rows) | _runs_of(here.missing))
-    if change := _other_reference(load_rows(results / "rows.csv"), here.rows):
+    old_rows = load_rows(results / "rows.csv")
+    stay = _staying(results, old_rows, here.made_by["config"], _runs_of(here.rows) | _runs_of(here.missing))
+    if change := _other_reference(old_rows, here.rows):
         raise UserError(f"{results} holds other references than the runs here: {change}; choose another name=...")
     if not stay:
         return here, []
@@ -69,14 +70,8 @@ def with_kept(results: Path, here: Gathered) -> tuple[Gathered, list[str]]:
     return Gathered(rows, missing, training, made_by), stay
 
 
-def _held(results: Path) -> pd.DataFrame:
-    """What tells the runs of a report: its rows, and what is missing, as a run that diverged has no others."""
-    gone = load_missing(results / "missing.csv").assign(kind="scheme")
-    return stacked([load_rows(results / "rows.csv"), gone])
-
-
 def _staying(results: Path, rows: pd.DataFrame, config: dict[str, Any], made: set[tuple[str, str]]) -> list[str]:
-    """The runs in `rows` of an earlier report that are not among those made here, in order.
+    """The runs of an earlier report, of its `rows` or without any, that are not among those made here, in order.
 
     Raises UserError unless recipe, data and precision are the same for them, and all seeds of a scheme are of one report.
     Where all are made here, data and precision may differ: that is the same experiment on another machine.
@@ -84,7 +79,8 @@ def _staying(results: Path, rows: pd.DataFrame, config: dict[str, Any], made: se
     old = load_provenance(results / "provenance.yaml")["config"]
     if changes := differences(_recipe(old, OF_MACHINE), _recipe(config, OF_MACHINE)):
         raise UserError(f"{results} holds results of another config: {'; '.join(changes)}. Choose another name=...")
-    lost = sorted(_runs_of(rows) - made)
+    diverged = _runs_of(load_missing(results / "missing.csv"))  # which may have no rows
+    lost = sorted((_runs_of(rows) | diverged) - made)
     changes = differences(_recipe(old, OF_PLACE), _recipe(config, OF_PLACE))
     here, references = {scheme for scheme, _ in made}, {*rows.loc[~rows["kind"].isin(TRAINED), "scheme"]}
     if dropped := [run for scheme, run in lost if changes or (scheme in here) != (scheme in references)]:
