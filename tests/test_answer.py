@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from marks import slow
 from rows import both_protocols, forced, many, scheme_rows, shuffled, with_floor
 
 from extrap.report import group
@@ -227,11 +228,13 @@ def test_a_loss_that_still_falls_is_told_with_its_share(noise):
     assert "training perplexity of steep was still 22 % lower" in sentence(text, "undertrained")
 
 
+@pytest.mark.slow
 def test_noise_is_no_fall_not_even_of_one_run(noise):
     alarms = [len(still_falling(losses({"a": [2 + noise.normal(0, 0.4, 240)]}))) for _ in range(200)]
     assert sum(alarms) <= 2
 
 
+@pytest.mark.slow
 def test_a_fall_of_just_the_threshold_is_rarely_told(noise):
     """The interval must lie above it: at the threshold itself it does so in 2.5 % of all tries."""
     step = np.where(np.arange(240) < 180, np.log(1.05), 0.0)
@@ -247,7 +250,7 @@ def test_logs_too_short_to_tell_say_nothing():
 # the terminal
 
 
-@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("seeds", [3, *slow(1)])
 def test_no_name_is_too_long_for_the_terminal(seeds):
     names = ["x" * 300, "x" * 299 + "y", "a b\n" * 60, "Ünïcode" * 20, "local(t5(max_distance=64, n_buckets=32), window=64)"]
     nll = {128: [20.0] * seeds, 256: list(23 + SPREAD[:seeds]), 512: list(27 + 400 * SPREAD[:seeds])}
@@ -260,6 +263,7 @@ def test_no_name_is_too_long_for_the_terminal(seeds):
     assert all(len(name) <= 20 and name in text for name in shown.values())
 
 
+@pytest.mark.slow
 def test_the_order_of_rows_is_no_matter():
     rows = both_protocols({"a": around(1.0, 2.0), "b": around(1.5, 1.5), "c": around(1.7, 1.8)})
     assert sentence(said(rows), "best at L") == sentence(said(shuffled(rows)), "best at L")

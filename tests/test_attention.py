@@ -41,7 +41,9 @@ def check_path(scheme, seq_len, training, path=prepare, device="cpu"):
     names = ["output", "q", "k", "v", "x", *(name for name, _ in scheme.named_parameters())]
     for name, a, b in zip(names, found, expected, strict=True):
         assert a.dtype == torch.float32
-        assert_close(a.double(), b.double(), rtol=FLOAT32, atol=FLOAT32, msg=lambda text, name=name: f"{name}: {text}")
+        # a GPU adds up what all pairs of tokens give to a parameter in no fixed order
+        atol = FLOAT32 * math.sqrt(seq_len) if device == "cuda" and name not in ("output", *"qkvx") else FLOAT32
+        assert_close(a.double(), b.double(), rtol=FLOAT32, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @pytest.mark.parametrize("seq_len", [45, *slow(16)])

@@ -69,6 +69,14 @@ def folder(tmp_path):
     return tmp_path / "speed"
 
 
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """The ratios of these timings."""
+    file = tmp_path_factory.mktemp("speed") / "timings.csv"
+    save_timings(file, timings())
+    return ratios(load_timings(file))
+
+
 # ratios
 
 
@@ -91,16 +99,14 @@ def folder(tmp_path):
         ("sweep", "extrap", "one after the other", 1.25, "tokens/s"),
     ],
 )
-def test_ratios_are_what_was_put_in(folder, case, peer, setting, ratio, unit):
-    found = ratios(load_timings(folder / "timings.csv"))
+def test_ratios_are_what_was_put_in(found, case, peer, setting, ratio, unit):
     (line,) = found[(found["case"] == case) & (found["peer"] == peer) & (found["setting"] == setting)].to_dict("records")
     assert line["ratio"] == pytest.approx(ratio)
     assert line["ours"] / line["theirs"] == pytest.approx(ratio)  # the load met both alike
     assert (line["unit"], line["machine"]) == (unit, "a machine")
 
 
-def test_a_peer_with_the_same_schemes_is_compared_with_the_same_one(folder):
-    found = ratios(load_timings(folder / "timings.csv"))
+def test_a_peer_with_the_same_schemes_is_compared_with_the_same_one(found):
     assert list(found.columns) == RATIOS
     assert not found.duplicated(["case", "peer", "setting", "machine"]).any()
     assert len(found[found["peer"] == "both"]) == 2 * 2 * 3  # objectives, schemes, settings
@@ -326,6 +332,7 @@ def test_the_report_is_a_function_of_the_timings_byte_for_byte(folder, capsys):
     assert str(folder / "speed.png") in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_scheme_looks_as_in_other_figures():
     """Local attention with another window too."""
     figure, _ = speed_figure(load_timings(ROOT / "results" / "speed" / "timings.csv"))

@@ -329,6 +329,7 @@ def check_that_the_slope_of_the_floor_decides_nothing():
     assert mean(deciding(decide(BY_ID["A1"], best))) == pytest.approx(1.47 - 1.48)
 
 
+@pytest.mark.slow
 def test_the_slope_of_the_floor_decides_nothing():
     check_that_the_slope_of_the_floor_decides_nothing()
 
@@ -558,6 +559,7 @@ def text(table):
     return page(table, load_published())
 
 
+@pytest.mark.slow
 def test_every_place_that_can_decides(table):
     table = shown(table)
     assert not table.duplicated(["id", "place"]).any()

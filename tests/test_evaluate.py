@@ -69,7 +69,7 @@ def test_rows_do_not_depend_on_how_windows_are_batched(tmp_path, monkeypatch):
     np.testing.assert_allclose(together["nll_sum"], alone["nll_sum"], rtol=1e-5)
 
 
-@pytest.mark.parametrize("objective", ["mlm", "causal"])
+@pytest.mark.parametrize("objective", ["mlm", *slow("causal")])
 def test_a_uniform_model_has_perplexity_v(tmp_path, objective):
     c, encoder = make(tmp_path, f"objective={objective}")
     with torch.no_grad():
@@ -101,7 +101,7 @@ def test_a_scheme_that_reaches_nothing_has_a_table_without_rows(tmp_path):
     assert list(found.columns) == list(rows(c, encoder).columns)
 
 
-@pytest.mark.parametrize("objective", ["mlm", "causal"])
+@pytest.mark.parametrize("objective", ["mlm", *slow("causal")])
 def test_context_that_a_model_cannot_see_changes_nothing(tmp_path, objective):
     # one layer and a window of 5 see 4 tokens away; every target has that much at 16 and beyond
     c, encoder = make(tmp_path, f"objective={objective}", "position=local", "position.window=5")
@@ -129,7 +129,7 @@ def extended(c, encoder, extension):
     return apart["none"], apart.get(extension)
 
 
-@pytest.mark.parametrize(("position", "extension"), [("rope", "window"), ("alibi", "lambda"), ("learned", "tile")])
+@pytest.mark.parametrize(("position", "extension"), [("rope", "window"), *slow(("alibi", "lambda"), ("learned", "tile"))])
 @pytest.mark.parametrize("objective", ["causal", *slow("mlm")])
 def test_an_extension_changes_what_is_longer_than_training_only(tmp_path, objective, position, extension):
     c, encoder = make(tmp_path, f"objective={objective}", f"position={position}")
@@ -145,6 +145,7 @@ def test_an_extension_changes_what_is_longer_than_training_only(tmp_path, object
         assert (plain.loc[longer, "nll_sum"] != other.loc[longer, "nll_sum"]).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_extensions_leave_alone_what_they_do_not_apply_to(tmp_path):
     for position, extension in (("rope", "tile"), ("rope", "clamp"), ("learned", "window"), ("local", "lambda")):
         assert extended(*make(tmp_path, f"position={position}", "objective=causal"), extension)[1] is None
@@ -168,6 +169,7 @@ def test_pseudo_masks_one_token_at_a_time(tmp_path):
             assert row["nll_sum"] == pytest.approx(nll, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_pseudo_alone_has_no_references_to_wait_for(tmp_path):
     c, encoder = make(tmp_path, "eval.protocols=[pseudo]")
     write_references(c)
@@ -185,7 +187,7 @@ class NotANumberFrom(Rope):
 
 
 @pytest.mark.parametrize("value", [math.nan, *slow(math.inf)])
-@pytest.mark.parametrize("objective", ["mlm", "causal"])
+@pytest.mark.parametrize("objective", ["mlm", *slow("causal")])
 def test_a_length_whose_loss_is_no_number_has_a_reason_and_no_row(tmp_path, monkeypatch, objective, value):
     c, encoder = make(tmp_path, f"objective={objective}", "eval.extensions=[none,window]")
     monkeypatch.setattr(NotANumberFrom, "value", value)

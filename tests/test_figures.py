@@ -275,6 +275,7 @@ def test_those_that_most_figures_show_differ_in_grey():
     assert np.diff(sorted(light)).min() > 10
 
 
+@pytest.mark.slow
 def test_axes_can_be_read():
     for nll in (THREE, flat(2)):  # over decades, and all but flat
         for axes in panels(perplexity_figure(many(nll))[0]):
@@ -383,6 +384,7 @@ def everything() -> pd.DataFrame:
     ], ignore_index=True)  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("svg_alone")
 def test_everything_is_drawn_once(tmp_path):
     assert {path.stem for path in draw(everything(), tmp_path)} == {
@@ -467,7 +469,7 @@ def test_the_title_names_the_experiment_and_what_is_dotted():
     )
 
 
-@pytest.mark.parametrize("figure_of", [figures.perplexity_figure, figures.controls_figure])
+@pytest.mark.parametrize("figure_of", [figures.perplexity_figure, *slow(figures.controls_figure)])
 def test_a_title_tells_how_many_parameters_models_have(figure_of):
     rows = everything()
     sizes = dict.fromkeys(rows.loc[rows["kind"] == "scheme", "run"], 432_100)
@@ -479,7 +481,7 @@ def test_a_title_tells_how_many_parameters_models_have(figure_of):
 
 
 @pytest.mark.usefixtures("svg_alone")
-@pytest.mark.parametrize("figure_of", [perplexity_figure, controls_figure])
+@pytest.mark.parametrize("figure_of", [perplexity_figure, *slow(controls_figure)])
 def test_titles_stand_above_the_panels(figure_of, tmp_path):
     figure, points = figure_of(everything())
     save_figure(figure, points, tmp_path / "figure")
@@ -488,6 +490,7 @@ def test_titles_stand_above_the_panels(figure_of, tmp_path):
     assert all(title.y0 >= axes._left_title.get_window_extent().y1 for axes in panels(figure) if axes.get_visible())
 
 
+@pytest.mark.slow
 def test_a_column_of_a_paper_holds_all_that_the_wide_figure_shows(tmp_path):
     rows = everything()
     wide, points = perplexity_figure(rows)
@@ -578,6 +581,7 @@ def test_the_matrix_shows_who_beats_whom():
     assert any(is_grey(colour) for _, colour in far.values())
 
 
+@pytest.mark.slow
 def test_the_stronger_is_the_darker_and_can_be_read():
     figure = pairs_figure(five())
     axes = panels(figure)[0]
@@ -609,7 +613,7 @@ def test_however_few_are_compared_titles_fit(n_schemes, lengths):
 
 
 @pytest.mark.usefixtures("svg_alone")
-@pytest.mark.parametrize(("n_schemes", "n_seeds", "drawn"), [(3, 1, False), (2, 2, False), (3, 2, True)])
+@pytest.mark.parametrize(("n_schemes", "n_seeds", "drawn"), [(3, 2, True), *slow((3, 1, False), (2, 2, False))])
 def test_pairs_are_drawn_where_a_picture_says_more_than_a_line(tmp_path, n_schemes, n_seeds, drawn):
     rows = many({f"s{i}": {128: [1.0 + 0.1 * i + 0.01 * s for s in range(n_seeds)]} for i in range(n_schemes)})
     save_rows(tmp_path / "rows.csv", rows)
@@ -635,6 +639,7 @@ def test_the_table_of_pairs_says_the_same():
     assert "extrapolates" not in text
 
 
+@pytest.mark.slow
 def test_the_table_of_pairs_opens_with_who_extrapolates():
     schemes = five().assign(protocol="same_targets")
     window = schemes.assign(extension="window")
@@ -667,6 +672,7 @@ def test_who_is_below_the_floor_is_told_beside_what_is_decided():
     assert "‡" not in pairs_table(five())
 
 
+@pytest.mark.slow
 def test_the_table_says_which_text_its_intervals_are_about():
     """Two documents in a segment each: the seeds alone; in eight: their parts; eight documents: others like them."""
     assert pairs(both_protocols(SURE))["text_low"].isna().all()

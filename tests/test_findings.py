@@ -210,6 +210,7 @@ def test_a_reference_is_agreed_with_or_not(reference, verdict, told):
     assert told in finding.told
 
 
+@pytest.mark.slow
 def test_what_a_reference_says_nothing_about_is_told(scheme_of):
     of_table = page(lambda g: scheme_of("sinusoidal", g.causal, g.n_heads, g.head_dim, g.train_len), alibi_scores)
     assert "embed" in of_table["embeds"].told

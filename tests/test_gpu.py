@@ -34,7 +34,7 @@ def cell(case):
 
 @pytest.mark.parametrize("precision", [Precision.fp32, Precision.bf16])
 def test_a_step_of_training(cell, precision):
-    config, source, objective, _ = cell
+    config, source, objective, *_ = cell
     batch = training_batch(source, objective, config.train, config.seed, 0)
     losses = []
     for device in ("cpu", "cuda"):
@@ -48,7 +48,7 @@ def test_a_step_of_training(cell, precision):
 
 
 def test_evaluation(cell):
-    config, source, objective, _ = cell
+    config, source, objective, *_ = cell
     rows = [evaluate(build_encoder(cell).to(device), source, objective, config.eval).rows for device in ("cpu", "cuda")]
     assert (rows[0]["n_tokens"] == rows[1]["n_tokens"]).all()
     assert np.allclose(rows[0]["nll_sum"], rows[1]["nll_sum"], rtol=1e-5)

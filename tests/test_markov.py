@@ -198,6 +198,7 @@ def test_more_context_always_helps_by_the_known_amount():
         assert gain.mean() > 3 * standard_error(gain)
 
 
+@pytest.mark.slow
 def test_far_from_the_start_the_floor_lies_half_a_nat_a_parameter_and_token_above_the_oracle():
     """What is not known yet of V rows with V - 1 free parameters costs V (V - 1) / (2 n) nats after n tokens."""
     source = Markov(3, 2.0)
@@ -238,6 +239,7 @@ def first_symbol_gain(source: Markov, context_len: int, n_documents: int, n_samp
     return np.array(found)
 
 
+@pytest.mark.slow
 def test_what_the_first_symbol_of_a_context_tells_is_negligible():
     """Left out of the floor: below 0.0005 nats a token after 128 tokens, where the floor lies near 1.39."""
     source = Markov(8, 0.3)

@@ -288,6 +288,7 @@ def test_paths_are_as_they_are_typed(mine, monkeypatch):
     assert str(Outside(Path("/a/mine.py"), "Mine", "")) == "mine.py:Mine"
 
 
+@pytest.mark.slow
 def test_a_scheme_named_once_is_no_choice_of_the_next_sweep(mine):
     grid(f"scheme={mine}(alpha=2)")
     assert not [run.scheme for run in grid("position=glob(*)") if "mine" in run.scheme]

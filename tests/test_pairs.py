@@ -188,6 +188,7 @@ def coverage(n_seeds: int, interval_of_documents=document_interval, half_width=h
     return float(np.mean(seeds)), float(np.mean(documents))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_seeds", [5, *slow(3, 10)])
 def test_both_intervals_cover(n_seeds):
     seeds, documents = coverage(n_seeds)
@@ -216,11 +217,13 @@ def percentile_over_seeds(by_seed: np.ndarray) -> float:
     return float(np.diff(np.quantile(drawn_again, [0.025, 0.975]))[0]) / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutant", [as_segments, *slow(plain_percentile)])
 def test_intervals_over_documents_that_do_not_cover_are_noticed(mutant):
     assert coverage(5, interval_of_documents=mutant)[1] < 0.93
 
 
+@pytest.mark.slow
 def test_a_percentile_bootstrap_of_five_seeds_covers_but_84_percent():
     """Which is why seeds have t intervals."""
     assert coverage(5, half_width=percentile_over_seeds)[0] == pytest.approx(0.84, abs=0.03)

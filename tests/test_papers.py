@@ -101,7 +101,7 @@ def rows_of(results: Path, *names: str) -> pd.DataFrame:
     return pd.concat([load_rows(results / name / "rows.csv") for name in names])
 
 
-@pytest.mark.parametrize("name", ["press2022_figure1", "press2022_figure11"])
+@pytest.mark.parametrize("name", ["press2022_figure1", *slow("press2022_figure11")])
 def test_our_ratios_are_paired_by_seed(name, results, drawn):
     rows = rows_of(results, *(need.partition("/")[0] for need in FIGURES[name].NEEDS))
     rows = rows[rows["extension"] == "none"]
@@ -190,7 +190,7 @@ def test_losses_are_averaged_over_parts_of_the_training(results, drawn):
     assert (points["tokens_a_step"] == 1024).all()
 
 
-@pytest.mark.parametrize("name", ["press2022_figure1", "press2022_figure11", "chi2022_figure5", "su2021_figure3"])
+@pytest.mark.parametrize("name", ["press2022_figure1", *slow("press2022_figure11", "chi2022_figure5", "su2021_figure3")])
 def test_an_own_scheme_is_drawn_beside_them(name, results, drawn):
     """Also where only one of the experiments has trained it; nothing else changes, and it looks like none of the others."""
     one, before = FIGURES[name], drawn[name][1]
@@ -351,6 +351,7 @@ def test_the_training_length_is_marked(name, drawn):
         assert "training length" in [text.get_text() for text in axes.texts]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["press2022_figure4", *slow(*(name for name in FIGURES if name != "press2022_figure4"))])
 def test_axes_have_names_and_ticks(name, drawn):
     figure, _ = drawn[name]
@@ -368,6 +369,7 @@ def shown_ticks(axis: Axis) -> list[Text]:
     return [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["press2022_figure4", *slow(*(name for name in FIGURES if name != "press2022_figure4"))])
 def test_text_stays_in_the_figure_and_apart(name, drawn):
     figure, _ = drawn[name]
@@ -417,6 +419,7 @@ def test_all_are_written_with_captions_that_tell_what_differs(results, tmp_path)
     assert {path.name: path.read_bytes() for path in (folder / "papers").iterdir()} == before, "the same bytes again"
 
 
+@pytest.mark.slow
 def test_what_a_caption_tells_is_read_from_the_provenance(results, tmp_path):
     folder = tmp_path / "results"
     shutil.copytree(results, folder)
@@ -476,6 +479,7 @@ def test_make_figures_draws_them_too(results, tmp_path, capsys):
     assert "not drawn yet: press2022_figure1: " in told
 
 
+@pytest.mark.slow
 def test_a_larger_sibling_has_a_figure_of_its_own(results, tmp_path):
     folder = tmp_path / "results"
     for name in ("main", "causal"):
@@ -543,6 +547,7 @@ def corpora(monkeypatch):
     monkeypatch.setenv("EXTRAP_CORPORA", "somewhere")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", ["", *slow("_gpu")])
 def test_what_figures_need_can_be_run(scale, corpora):
     for name in remake.needed_experiments(None, scale):

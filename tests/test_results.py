@@ -302,6 +302,7 @@ def sized(run: Path, n_params: int) -> None:
     RunFolder(run).meta.write_text(json.dumps({"n_params": n_params, "seconds": {"train": 1, "evaluate": 1}}))
 
 
+@pytest.mark.slow
 def test_captions_tell_how_many_parameters_models_have(tmp_path, capsys):
     runs, place = tmp_path / "runs" / "made", tmp_path / "made"
     for scheme, n_params in (("rope", 432_100), ("learned", 448_600)):
@@ -341,6 +342,7 @@ def test_an_own_scheme_joins_the_rows_that_stand_there(tmp_path, capsys):
     ]
 
 
+@pytest.mark.slow
 def test_runs_that_diverged_stay_told_when_others_join(tmp_path, capsys):
     """They have no rows: all that tells of them is missing.csv."""
     runs, place = tmp_path / "runs" / "made", tmp_path / "made"
@@ -521,6 +523,7 @@ def test_a_folder_in_the_place_of_a_table_is_told_before_anything_is_replaced(tm
     assert (tmp_path / "made" / "perplexity.csv").read_text() == "of the last report"
 
 
+@pytest.mark.slow
 def test_runs_are_collected_while_no_other_report_can_be_written(tmp_path, monkeypatch, capsys):
     """Else a slow report would put older rows in place of those of the sweep that ended meanwhile."""
     finished(tmp_path / "runs" / "made", "rope", 0)
@@ -545,6 +548,7 @@ def test_a_report_that_fails_halfway_leaves_the_last_one_as_it_was(tmp_path, cap
     draw_all(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_report_leaves_no_table_of_an_earlier_one(tmp_path, capsys):
     finished(tmp_path / "runs" / "made", "rope", 0)
     (tmp_path / "made").mkdir()

@@ -153,6 +153,7 @@ def test_broken_and_malicious_experiments_are_refused(stranger, text):
             prepare_grid(compose_grid(["experiment=stranger"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [

@@ -136,6 +136,7 @@ def test_a_scale_is_what_could_be_typed(conf):
             compose_grid(["experiment=smoke_mine", *ONE])
 
 
+@pytest.mark.slow
 def test_what_is_typed_counts_before_what_an_experiment_sweeps_and_that_before_the_scale(conf):
     text = "hydra: {sweeper: {params: {eval.stride: 2}}}\n"
     (conf / "experiment" / "mine.yaml").write_text(f"# @package _global_\ndefaults: [smoke, _self_]\nname: mine\n{text}")

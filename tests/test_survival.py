@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from marks import slow
 from sweeps import LONG, ON_LINUX, ROOT, command, copy_of, holder, kill, rows, run, start, status, wait_for
 
 from extrap.sweep import progress
@@ -68,6 +69,7 @@ def assert_survives(moment, results, swept):
     assert not [*results.rglob("*.partial"), *results.rglob(".draft-*")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", moments(1))
 def test_a_sweep_killed_at_some_moments_comes_to_the_same_rows(moment, tmp_path, swept):
     assert_survives(moment, tmp_path, swept)
@@ -125,8 +127,7 @@ def test_a_second_sweep_on_the_same_folder_is_refused(tmp_path):
 # ---- damaged, changed, full
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("damage", ["truncated", "altered"])
+@pytest.mark.parametrize("damage", ["altered", *slow("truncated")])
 def test_a_damaged_checkpoint_is_told_and_made_again(damage, tmp_path, swept):
     checkpoint = tmp_path / "runs" / "smoke" / "rope-seed0" / "checkpoint.pt"
     sweep = start(tmp_path)

@@ -309,6 +309,7 @@ def test_byte_frequencies_are_a_line_and_no_floor():
     assert "Floor" not in markdown_table(rows)
 
 
+@pytest.mark.slow
 def test_of_many_lengths_people_see_doublings_and_the_longest_and_the_csv_all():
     nll = {n: [1.0] for n in (96, 128, 166, 180, 256, 460, 512, 800, 900)} | {180: [1.2]}
     rows = many({"a": nll, "b": nll})
@@ -403,6 +404,7 @@ def test_no_name_breaks_markdown():
             assert not re.search(r"(?<!\\)(\\\\)*[*<`\[]", cell), name
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True)
 @given(st.text(max_size=20), st.text(max_size=20))
 @example("carriage\rreturn", "\r")

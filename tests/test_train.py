@@ -58,13 +58,14 @@ def one_thread():
 
 
 @pytest.mark.parametrize("objective", ["mlm", "causal"])
-@pytest.mark.parametrize("tie", [True, False])
+@pytest.mark.parametrize("tie", [True, *slow(False)])
 @pytest.mark.parametrize("d_model", [128, *slow(32, 1024)])
 def test_loss_at_the_start_is_log_v(tmp_path, objective, tie, d_model):
     c = cell(tmp_path, f"objective={objective}", f"model.tie={tie}", f"model.d_model={d_model}")
     assert loss_on_random_tokens(c, build_encoder(c)) == pytest.approx(math.log(256), abs=0.12)
 
 
+@pytest.mark.slow
 def test_a_tied_table_that_is_not_scaled_down_would_start_far_above_log_v(tmp_path):
     # the mutant of the test above: standard deviation 0.02 whatever the width
     c = cell(tmp_path, "objective=causal", "model.tie=true", "model.d_model=1024", "train.batch_size=8")
@@ -107,7 +108,7 @@ def test_linear_maps_of_a_scheme_are_not_decayed(tmp_path):
     assert not own & {id(parameter) for parameter in decayed["params"]}
 
 
-@pytest.mark.parametrize("name", ["checkpoint.pt", "model.pt"])
+@pytest.mark.parametrize("name", ["checkpoint.pt", *slow("model.pt")])
 def test_a_run_that_goes_on_with_other_arithmetic_is_told(tmp_path, one_thread, monkeypatch, capsys, name):
     c = cell(tmp_path)
     with monkeypatch.context() as elsewhere:
@@ -228,6 +229,7 @@ def test_a_run_killed_while_evaluating_does_not_train_again(tmp_path, one_thread
     assert c.folder.rows.read_bytes() == rows
 
 
+@pytest.mark.slow
 def test_a_log_that_was_changed_comes_back_with_the_weights(tmp_path, one_thread):
     c = cell(tmp_path)
     execute(c)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from marks import slow
 from reference import REFERENCES, Reference, attend, tables
 from test_attention import FLOAT32, check_path
 from test_findings import assert_what_it_states, page
@@ -81,12 +82,12 @@ def test_a_trial_scheme_computes_what_its_formula_says(trial):
         check_formula(*trial, at)
 
 
-def test_on_every_path(trial, small):
+@pytest.mark.parametrize("seq_len", [17, *slow(1, 9, 16, 45)])
+def test_on_every_path(trial, seq_len, small):
     _, scheme = trial
     for layer in layers(scheme):
-        for seq_len in (1, 9, 16, 17, 45):
-            for training in (True, False):
-                check_path(layer, seq_len, training)
+        for training in (True, False):
+            check_path(layer, seq_len, training)
 
 
 @torch.no_grad()

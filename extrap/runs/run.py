@@ -20,6 +20,7 @@ from extrap.config.schema import Precision
 from extrap.errors import UserError
 from extrap.files import locked
 from extrap.model.encoder import Encoder
+from extrap.model.seed import seed_generators
 from extrap.results.folders import MAY_DIFFER, RunFolder, refuse_mixed
 from extrap.results.rows import MISSING, SELECTION, as_csv
 from extrap.runs.prepare import Run, build_scheme
@@ -142,9 +143,9 @@ def write_references(run: Run) -> None:
 def build_encoder(run: Run) -> Encoder:
     """The model at step 0. Weights other than the scheme's depend on the seed and on sizes alone."""
     config, source, objective, *_ = run
-    torch.manual_seed(SCHEME_SEED + config.seed)
+    seed_generators(SCHEME_SEED + config.seed)
     scheme = build_scheme(config, objective.causal)
-    torch.manual_seed(config.seed)
+    seed_generators(config.seed)
     return Encoder(config.model, scheme, objective.n_inputs(source.vocab_size), source.vocab_size)
 
 

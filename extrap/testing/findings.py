@@ -11,6 +11,7 @@ import torch
 
 from extrap.errors import UserError, one_line
 from extrap.model.attention import attend_reference
+from extrap.model.seed import seed_generators
 from extrap.positions.base import Geometry, PositionScheme
 from extrap.positions.nope import Nope
 from extrap.testing import measures
@@ -40,7 +41,7 @@ def findings(build: Build, reference: Reference | None = None, sizes: Any = SIZE
         for train_len, head_dim, n_heads in sizes:
             for causal in (True, False):
                 geometry = Geometry(head_dim * n_heads, n_heads, train_len, causal, LAYERS)
-                torch.manual_seed(0)
+                seed_generators(0)
                 try:
                     cases.append(Case(build(geometry), 2 * train_len + 1))
                 except (UserError, ValueError) as error:

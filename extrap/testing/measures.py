@@ -13,6 +13,7 @@ from torch import Tensor
 from extrap.config.schema import ModelConfig
 from extrap.model.attention import Attend, attend_reference, prepare
 from extrap.model.encoder import Encoder
+from extrap.model.seed import seed_generators
 from extrap.positions.base import Geometry, PositionScheme
 from extrap.positions.nope import Nope
 
@@ -81,13 +82,13 @@ class Case:
 
 def encoder_with(scheme: PositionScheme, n_layers: int) -> Encoder:
     geometry = scheme.geometry
-    torch.manual_seed(1)
+    seed_generators(1)
     sizes = ModelConfig(geometry.d_model, n_layers, geometry.n_heads, geometry.d_model, dropout=0.0, tie=False)
     return Encoder(sizes, scheme, VOCAB, VOCAB)
 
 
 def read(encoder: Encoder, tokens: Tensor, training: bool = False, seed: int = 2) -> Tensor:
-    torch.manual_seed(seed)  # what is drawn in training is drawn alike
+    seed_generators(seed)  # what is drawn in training is drawn alike
     hidden: Tensor = encoder.train(training)(tokens)
     return hidden
 
@@ -107,7 +108,7 @@ def answers(
 ) -> list[Tensor]:
     """The output for tensors q, k, v, x, and the gradients of its weighted sum: of these, and of the scheme's parameters."""
     leaves = [tensor.detach().clone().requires_grad_() for tensor in tensors]
-    torch.manual_seed(2)  # what is drawn in training is drawn alike
+    seed_generators(2)  # what is drawn in training is drawn alike
     output = path(scheme, pos, training=training)(*leaves)
     loss = (output * weight.to(output.dtype)).sum()
     return [output.detach(), *torch.autograd.grad(loss, [*leaves, *scheme.parameters()], materialize_grads=True)]

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from extrap.errors import UserError, one_line
 from extrap.model.attention import additive_bias
+from extrap.model.seed import seed_generators
 from extrap.positions.base import Branch, Geometry, PositionScheme
 from extrap.testing.measures import TOLERANCE, Case, Measure, again, batch, future, not_finite
 
@@ -38,7 +39,7 @@ def check_scheme(build: Callable[[], PositionScheme], longest: int) -> None:
     outside, from PyTorch's generator, are what they would be without all this.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        seed_generators(0)
         scheme = build()
         try:
             fault = next(_faults(scheme, longest), None)

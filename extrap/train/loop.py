@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from extrap.config.schema import Precision, TrainConfig
 from extrap.data.base import Source
 from extrap.model.encoder import Encoder
+from extrap.model.seed import seed_generators
 from extrap.objectives import Objective
 from extrap.train import distributed
 from extrap.train.checkpoint import History, load_checkpoint, save_checkpoint
@@ -154,7 +155,7 @@ def train(
     encoder.train()
     for step in range(first, config.max_steps):
         # dropout and randomized positions, after a resume too; other ones in every process
-        torch.manual_seed(seed * 2**32 + distributed.rank() * 2**26 + step)
+        seed_generators(seed * 2**32 + distributed.rank() * 2**26 + step)
         lr = learning_rate(step, config)
         for group in optimizer.param_groups:
             group["lr"] = lr
