@@ -42,7 +42,7 @@ def draw_all(results: Path) -> None:
     reports |= {name: partial(draw_papers, results, name) for name in paper_figures()}
     failed = []
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        futures = {name: pool.submit(_written, make) for name, make in reports.items()}
+        futures = {name: pool.submit(make) for name, make in reports.items()}
         for name, future in futures.items():
             try:
                 print(*future.result(), sep="\n", flush=True)
@@ -51,10 +51,6 @@ def draw_all(results: Path) -> None:
                 failed.append(name)
     if failed:
         raise UserError(f"{len(failed)} of {len(reports)} reports could not be made: {', '.join(failed)}")
-
-
-def _written(make: Callable[[], Iterable[Path | str]]) -> list[str]:
-    return [str(line) for line in make()]
 
 
 def main() -> None:

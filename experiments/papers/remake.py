@@ -10,7 +10,7 @@ import inspect
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 
@@ -64,16 +64,16 @@ def needed_experiments(name: str | None, scale: str) -> list[str]:
     return list(dict.fromkeys(str(need.parent) for need in needs if need.name != "timings.csv"))
 
 
-def draw_papers(results: Path, name: str | None = None) -> Iterator[str]:
+def draw_papers(results: Path, name: str | None = None) -> list[str]:
     """Draws every figure whose tables are there; a line for each file, and for each figure that has to wait."""
-    published = load_published()
+    published, told = load_published(), []
     for figure_name, one in chosen(name).items():
         for scale in SCALES:
             try:
                 tables = {need.parent.name: load(results / need, one.HOLDS) for need in needed(one, scale)}
             except Missing as missing:
                 if not scale:
-                    yield f"not drawn yet: {figure_name}: {missing}"
+                    told.append(f"not drawn yet: {figure_name}: {missing}")
                 continue
             path = results / "papers" / f"{figure_name}{scale}"
             path.parent.mkdir(exist_ok=True)
@@ -81,7 +81,8 @@ def draw_papers(results: Path, name: str | None = None) -> Iterator[str]:
             facts = {experiment: facts_of(results / experiment, rows) for experiment, rows in tables.items()}
             written = save_figure(figure, points, path)
             write_atomic(path.with_suffix(".md"), caption(one, scale, facts, points))
-            yield from map(str, [*written, path.with_suffix(".md")])
+            told += map(str, [*written, path.with_suffix(".md")])
+    return told
 
 
 def draw(one: ModuleType, tables: Iterable[pd.DataFrame], published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:

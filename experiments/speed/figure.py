@@ -18,9 +18,8 @@ YARDSTICK_STYLE: Style = {"color": "0.35", "linestyle": "--", "linewidth": 1.0}
 POINTS = ["case", "objective", "label", "setting", "n", "value", "low", "high", "unit"]  # low, high: over rounds
 
 
-def speed_figure(timings: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """The figure of the first machine, and the points that it shows."""
-    rows = timings[timings["machine"] == timings["machine"].iloc[0]]
+def speed_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """The figure and the points that it shows."""
     points = rounded(pd.concat([training_points(rows), length_points(rows)], ignore_index=True))
     schemes = [scheme for scheme in rows.loc[rows["name"] == OURS, "scheme"].unique() if scheme]
     looks = looks_of(schemes)

@@ -15,13 +15,11 @@ from experiments.speed.timings import OURS, YARDSTICK
 from extrap.model import encoder as model
 from extrap.model.attention import Attend, prepare
 
-Qkv = tuple[Tensor, Tensor, Tensor]  # each (B, H, T, K), before rotation
-
 
 class Layer(NamedTuple):
     """What attention gets in a layer of an encoder and what it gives back, in float32."""
 
-    qkv: Qkv
+    qkv: list[Tensor]  # each (B, H, T, K), before rotation
     mixed: Tensor  # (B, H, T, K)
 
 
@@ -34,7 +32,7 @@ def layers_of(encoder: torch.nn.Module, tokens: Tensor) -> list[Layer]:
         attend = prepare(*branches, **sizes)
 
         def attend_and_keep(q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, /) -> Tensor:
-            seen.append(Layer((q, k, v), attend(q, k, v, x)))
+            seen.append(Layer([q, k, v], attend(q, k, v, x)))
             return seen[-1].mixed
 
         return attend_and_keep
@@ -42,12 +40,6 @@ def layers_of(encoder: torch.nn.Module, tokens: Tensor) -> list[Layer]:
     with patch.object(model, "prepare", prepare_to_listen):
         encoder(tokens)
     return seen
-
-
-def attention_of(trained: Trained, n: int, device: torch.device, training: bool = False) -> Attend:
-    """How the encoder attends over n tokens, made once as for a forward pass."""
-    scheme = trained.encoder.scheme
-    return prepare(scheme, scheme.positions(n, device), training=training)
 
 
 def contestants(trained: list[Trained], n: int, tokens: Tensor, flex: tuple[str, ...]) -> list[Contestant]:
@@ -71,8 +63,9 @@ def contestants(trained: list[Trained], n: int, tokens: Tensor, flex: tuple[str,
 
 
 @torch.no_grad()
-def attend_all(one: Trained, heads: list[Qkv]) -> None:
-    attend = attention_of(one, heads[0][0].shape[2], heads[0][0].device)
+def attend_all(one: Trained, heads: list[list[Tensor]]) -> None:
+    scheme, first = one.encoder.scheme, heads[0][0]
+    attend = prepare(scheme, scheme.positions(first.shape[2], first.device), training=False)
     for q, k, v in heads:
         attend(q, k, v)
 

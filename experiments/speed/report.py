@@ -47,25 +47,22 @@ def write_speed_report(folder: Path) -> list[Path]:
     return [folder / "ratios.csv", folder / "table.md", *save_figure(*speed_figure(timings), folder / "speed")]
 
 
-def markdown(timings: pd.DataFrame, compared: pd.DataFrame) -> str:
-    """For a page: a table a case, each with what its numbers mean; one page a machine."""
-    parts = [NOTE]
-    for machine, rows in timings.groupby("machine", sort=False):
-        mine = compared[compared["machine"] == machine]
-        parts.append(f"# {machine}, {rows['threads'].max()} threads")
-        for title, note, lines in (
-            ("Training by scheme", training_note(rows), by_scheme(rows, mine)),
-            ("Training against the peers", PEERS_NOTE, by_peer(rows, mine)),
-            ("Attention by length", ATTENTION_NOTE, by_length(rows, mine, "attention", YARDSTICK)),
-            ("Evaluation by length", EVALUATION_NOTE, by_length(rows, mine, "evaluation")),
-            ("Peak memory by length", MEMORY_NOTE, by_length(rows, mine, "memory", OURS)),
-            ("A sweep", SWEEP_NOTE, by_sweep(rows)),
-            ("Equality", EQUALITY_NOTE, by_path(rows)),
-        ):
-            if len(lines):
-                align = ["left" if column in NAMES else "right" for column in lines.columns]
-                table = lines.to_markdown(index=False, disable_numparse=True, colalign=align)
-                parts += [f"**{title}**", note, table]
+def markdown(rows: pd.DataFrame, compared: pd.DataFrame) -> str:
+    """For a page: a table a case, each with what its numbers mean."""
+    parts = [NOTE, f"# {rows['machine'].iloc[0]}, {rows['threads'].max()} threads"]
+    for title, note, lines in (
+        ("Training by scheme", training_note(rows), by_scheme(rows, compared)),
+        ("Training against the peers", PEERS_NOTE, by_peer(rows, compared)),
+        ("Attention by length", ATTENTION_NOTE, by_length(rows, compared, "attention", YARDSTICK)),
+        ("Evaluation by length", EVALUATION_NOTE, by_length(rows, compared, "evaluation")),
+        ("Peak memory by length", MEMORY_NOTE, by_length(rows, compared, "memory", OURS)),
+        ("A sweep", SWEEP_NOTE, by_sweep(rows)),
+        ("Equality", EQUALITY_NOTE, by_path(rows)),
+    ):
+        if len(lines):
+            align = ["left" if column in NAMES else "right" for column in lines.columns]
+            table = lines.to_markdown(index=False, disable_numparse=True, colalign=align)
+            parts += [f"**{title}**", note, table]
     return "\n\n".join(parts) + "\n"
 
 
