@@ -48,10 +48,6 @@ def speed(scheme: str) -> Term:
     return Term(scheme, metric="tokens/s", protocol="training")
 
 
-def tied(scheme: str) -> Term:
-    return Term(scheme, experiment="tied")
-
-
 def untied(scheme: str, at: float = 1) -> Term:
     return Term(scheme, at, experiment="causal")
 
@@ -62,7 +58,7 @@ def tiling_removes(continued: str) -> Removed:
 
 STRIDE_1 = "sliding(stride=1)"
 ORDER = (("alibi", "t5"), ("t5", "rope"), ("rope", "sinusoidal"))
-TYING = tuple(tied(scheme) / untied(scheme) for scheme in ("rope", "alibi", "sinusoidal"))
+TYING = tuple(Term(scheme, experiment="tied") / untied(scheme) for scheme in ("rope", "alibi", "sinusoidal"))
 BEYOND = (untied("rope", 4) / untied("alibi", 4),)
 
 CLAIMS = (

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from experiments.claims.claim import OUT_OF_SCOPE, decide
+from experiments.claims.claim import OUT_OF_SCOPE, Line, decide
 from experiments.claims.evidence import Missing, read
 from experiments.claims.figure import board
 from experiments.claims.page import page
@@ -41,7 +41,7 @@ def verdicts(results: Path, published: pd.DataFrame) -> pd.DataFrame:
     See Part.judge and decide, and
     published  the same quantity in the papers' tables: the geometric mean over their series of models, and its range
     """
-    lines = []
+    lines: list[Line] = []
     evidence_of = cache(lambda experiment: read(results / experiment))
     for claim in CLAIMS:
         papers = [with_range(published_values(claim, part, published)) for part in claim.parts]

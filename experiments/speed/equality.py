@@ -53,16 +53,17 @@ def errors_of(one: Trained, layer: Layer) -> dict[str, float]:
     n, device = layer.mixed.shape[2], layer.mixed.device
     scheme = one.encoder.scheme
     exact = copy.deepcopy(scheme).to(torch.float64)  # gradients are summed up in the type of the parameters
-    pos, qkv = scheme.positions(n, device), [part.to(torch.float64) for part in layer.qkv]
+    pos, given = scheme.positions(n, device), [*layer.qkv]
+    q, k, v = wide = [part.to(torch.float64) for part in given]
     if n not in LENGTHS:  # both ends, where chunks and windows are cut, and places between them
         inner = torch.randint(n, (N_ROWS - 2,), generator=torch.Generator().manual_seed(0))
         rows = torch.cat([torch.tensor([0, n - 1]), inner]).to(device)
         with torch.no_grad():
-            return {"forward": difference([layer.mixed[:, :, rows]], [attend_reference(exact, pos, *qkv, q_idx=rows)])}
+            return {"forward": difference([layer.mixed[:, :, rows]], [attend_reference(exact, pos, q, k, v, q_idx=rows)])}
     weight = torch.randn(layer.mixed.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(device)
-    ours = answers(prepare, scheme, pos, True, layer.qkv, weight)
-    wanted = answers(define, exact, pos, True, qkv, weight)
-    in_float32 = answers(define, scheme, pos, True, layer.qkv, weight)
+    ours = answers(prepare, scheme, pos, True, given, weight)
+    wanted = answers(define, exact, pos, True, wide, weight)
+    in_float32 = answers(define, scheme, pos, True, given, weight)
     errors = {"forward": difference([layer.mixed], wanted[:1])}
     errors["training"] = difference(ours[:4], wanted[:4])  # what comes out; gradients of queries, keys and values
     if parameters := wanted[4:]:

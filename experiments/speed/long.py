@@ -15,11 +15,13 @@ from experiments.speed.timings import OURS, YARDSTICK
 from extrap.model import encoder as model
 from extrap.model.attention import Attend, prepare
 
+Qkv = tuple[Tensor, Tensor, Tensor]  # each (B, H, T, K), before rotation
+
 
 class Layer(NamedTuple):
     """What attention gets in a layer of an encoder and what it gives back, in float32."""
 
-    qkv: list[Tensor]  # each (B, H, T, K), before rotation
+    qkv: Qkv
     mixed: Tensor  # (B, H, T, K)
 
 
@@ -32,7 +34,7 @@ def layers_of(encoder: torch.nn.Module, tokens: Tensor) -> list[Layer]:
         attend = prepare(*branches, **sizes)
 
         def attend_and_keep(q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, /) -> Tensor:
-            seen.append(Layer([q, k, v], attend(q, k, v, x)))
+            seen.append(Layer((q, k, v), attend(q, k, v, x)))
             return seen[-1].mixed
 
         return attend_and_keep
@@ -63,7 +65,7 @@ def contestants(trained: list[Trained], n: int, tokens: Tensor, flex: tuple[str,
 
 
 @torch.no_grad()
-def attend_all(one: Trained, heads: list[list[Tensor]]) -> None:
+def attend_all(one: Trained, heads: list[Qkv]) -> None:
     scheme, first = one.encoder.scheme, heads[0][0]
     attend = prepare(scheme, scheme.positions(first.shape[2], first.device), training=False)
     for q, k, v in heads:
