@@ -26,7 +26,7 @@ from experiments.claims.registry import CLAIMS, CODE, FLOOR, NOT_YET, TEXTS, WOR
 from experiments.claims.report import COLUMNS, shown, verdicts, write_claims
 from extrap.errors import UserError
 from extrap.results.rows import save_rows
-from extrap.stats.floor import BELOW, PLATEAU
+from extrap.stats.floor import BELOW, PLATEAU, TOO_NEAR
 
 IDS = [claim.id for claim in CLAIMS]
 BY_ID = {claim.id: claim for claim in CLAIMS}
@@ -392,7 +392,7 @@ def test_who_is_ahead_is_in_scope_where_the_other_is_worse_than_a_guess():
 
 def test_a_source_of_noise_has_no_room_for_five_percent():
     noise = {"floor": [2.06] * 8, "window_floor": [2.06] * 8, "plateau": [2.2] * 8, "unigram": [np.log(8)] * 8}
-    assert "cannot reach 1.05" in reason(BY_ID["A1"], on_floor({"sinusoidal": [2.061] * 8}, noise))
+    assert reason(BY_ID["A1"], on_floor({"sinusoidal": [2.061] * 8}, noise)) == f"sinusoidal: {TOO_NEAR}"
 
 
 def test_a_length_without_a_floor_is_no_length():

@@ -36,7 +36,8 @@ LOADERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     "training.csv": load_training,
     "timings.csv": load_timings,
 }
-SCALES = ("", "_gpu")  # an experiment of this name has a larger sibling of that name, and a figure of its own
+# scale -> what the names of an experiment's larger sibling and of its figure end in
+SCALES = {"": "", "gpu": "_gpu"}
 
 
 def paper_figures() -> dict[str, ModuleType]:
@@ -68,7 +69,7 @@ def draw_papers(results: Path, name: str | None = None) -> list[str]:
     """Draws every figure whose tables are there; a line for each file, and for each figure that has to wait."""
     published, told = load_published(), []
     for figure_name, one in chosen(name).items():
-        for scale in SCALES:
+        for scale in SCALES.values():
             try:
                 tables = {need.parent.name: load(results / need, one.HOLDS) for need in needed(one, scale)}
             except Missing as missing:
@@ -151,13 +152,12 @@ def caption(one: ModuleType, scale: str, facts: dict[str, dict[str, str]], point
 def main() -> None:
     parser = argparse.ArgumentParser(description="Figures of papers, remade from rows.")
     parser.add_argument("--results", type=as_path, default=Path("results"))
-    parser.add_argument("--scale", choices=[scale.removeprefix("_") for scale in SCALES], default="")
+    parser.add_argument("--scale", choices=SCALES, default="")
     parser.add_argument("verb", choices=["needs", "draw"])
     parser.add_argument("figure", nargs="?")
     arguments = parser.parse_args()
-    scale = f"_{arguments.scale}" if arguments.scale else ""
     if arguments.verb == "needs":
-        print(*needed_experiments(arguments.figure, scale), sep="\n")
+        print(*needed_experiments(arguments.figure, SCALES[arguments.scale]), sep="\n")
     else:
         print(*draw_papers(arguments.results, arguments.figure), sep="\n")
 

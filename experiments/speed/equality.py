@@ -10,7 +10,6 @@ from tqdm import tqdm
 from experiments.speed.long import Layer, layers_of
 from experiments.speed.ours import Trained
 from experiments.speed.rounds import Row
-from experiments.speed.timings import OURS
 from extrap.errors import UserError
 from extrap.model.attention import attend_reference, prepare
 from extrap.testing.measures import answers, define
@@ -39,9 +38,7 @@ def check(trained: list[Trained], tokens: Tensor) -> list[Row]:
                         f"attention of {one.scheme}, {one.objective}, {n:,} tokens, {path}: differs from the float64 "
                         f"reference by {error:.1e} of its largest number, expected at most {allowed:.0e}"
                     )
-                columns: Row = {"case": "equality", "name": OURS, "setting": path, "scheme": one.scheme}
-                columns |= {"objective": one.objective, "n": n, "tokens": n, "precision": "fp32"}
-                rows.append(columns | {"value": error, "unit": "relative"})
+                rows.append(one.columns(n) | {"case": "equality", "setting": path, "value": error, "unit": "relative"})
     return rows
 
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from experiments.speed.ours import Trained
-from experiments.speed.rounds import Contestant, Row, if_it_compiles
-from experiments.speed.timings import OURS, YARDSTICK
+from experiments.speed.rounds import Contestant, if_it_compiles
+from experiments.speed.timings import YARDSTICK
 from extrap.model import encoder as model
 from extrap.model.attention import Attend, prepare
 
@@ -51,10 +51,8 @@ def contestants(trained: list[Trained], n: int, tokens: Tensor, flex: tuple[str,
     yardsticks = {one.objective: one for one in reversed(trained)}  # the first of each
     for one in trained:
         heads = [layer.qkv for layer in layers_of(one.encoder, tokens[:, :n])]
-        columns: Row = {
-            "case": "attention", "n": n, "tokens": n, "scheme": one.scheme, "objective": one.objective, "precision": "fp32",
-        }  # fmt: skip
-        found.append(Contestant(columns | {"name": OURS}, partial(attend_all, one, heads), len(heads)))
+        columns = one.columns(n) | {"case": "attention"}
+        found.append(Contestant(columns, partial(attend_all, one, heads), len(heads)))
         if one is yardsticks[one.objective]:
             plain = partial(F.scaled_dot_product_attention, *heads[-1], is_causal=one.encoder.causal)
             found.append(Contestant(columns | {"name": YARDSTICK, "scheme": "nope"}, plain))
