@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +11,8 @@ from torch import Tensor
 from experiments.speed.ours import Trained
 from experiments.speed.rounds import Contestant, if_it_compiles
 from experiments.speed.timings import YARDSTICK
-from extrap.model import encoder as model
-from extrap.model.attention import Attend, prepare
+from extrap.model.attention import prepare
+from extrap.model.encoder import Encoder
 
 Qkv = tuple[Tensor, Tensor, Tensor]  # each (B, H, T, K), before rotation
 
@@ -26,21 +25,19 @@ class Layer(NamedTuple):
 
 
 @torch.no_grad()
-def layers_of(encoder: torch.nn.Module, tokens: Tensor) -> list[Layer]:
-    """All layers, for tokens (1, T)."""
+def layers_of(encoder: Encoder, tokens: Tensor) -> list[Layer]:
+    """All layers, which share their scheme, for tokens (1, T)."""
+    pos = encoder.scheme.positions(tokens.shape[1], tokens.device)
+    attend = prepare(encoder.scheme, pos, training=False)
     seen: list[Layer] = []
 
-    def prepare_to_listen(*branches: Any, **sizes: Any) -> Attend:
-        attend = prepare(*branches, **sizes)
+    def listen(q: Tensor, k: Tensor, v: Tensor, read: Tensor | None = None) -> Tensor:
+        seen.append(Layer((q, k, v), attend(q, k, v, read)))
+        return seen[-1].mixed
 
-        def attend_and_keep(q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, /) -> Tensor:
-            seen.append(Layer((q, k, v), attend(q, k, v, x)))
-            return seen[-1].mixed
-
-        return attend_and_keep
-
-    with patch.object(model, "prepare", prepare_to_listen):
-        encoder(tokens)
+    x = encoder.scheme.embed(encoder.embedding(tokens), pos)
+    for block in encoder.blocks:
+        x = block(x, listen)
     return seen
 
 
