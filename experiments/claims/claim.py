@@ -1,6 +1,7 @@
 """Published claims as tests on rows: which quantity against which threshold, and the verdict. Imports no torch."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -22,8 +23,8 @@ class Part:
     theirs  what stands for the quantity in published tables, where that is something else
     """
 
-    quantity: Quantity
     side: Literal["at most", "at least"]
+    quantity: Quantity
     threshold: float
     theirs: Quantity | None = None
 
@@ -72,12 +73,7 @@ class Part:
         }  # fmt: skip
 
 
-def at_most(quantity: Quantity, threshold: float) -> Part:
-    return Part(quantity, "at most", threshold)
-
-
-def at_least(quantity: Quantity, threshold: float, theirs: Quantity | None = None) -> Part:
-    return Part(quantity, "at least", threshold, theirs)
+at_most, at_least = partial(Part, "at most"), partial(Part, "at least")
 
 
 @dataclass(frozen=True)
