@@ -1,15 +1,9 @@
-"""Figures of papers, remade from tracked rows: finds those in experiments/papers, draws and captions them. Imports no torch.
+"""Figures of papers, remade from tracked rows: found in experiments/papers, drawn and captioned. Imports no torch."""
 
-python -m experiments.papers.remake needs [FIGURE] [--scale gpu]   the experiments that a figure, or all, are drawn from
-python -m experiments.papers.remake draw [FIGURE]                  results/papers/<figure>.{png,pdf,svg,csv,md}
-"""
-
-import argparse
 import importlib
 import inspect
 import pkgutil
 import re
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
@@ -24,12 +18,11 @@ from experiments.claims.published import load_published
 from experiments.papers.overlay import OURS, trained
 from experiments.speed.timings import load_timings
 from extrap.errors import UserError, nearest
-from extrap.files import as_path, write_atomic
+from extrap.files import write_atomic
 from extrap.report.drawing import save_figure, style
 from extrap.report.typesetting import model_size
 from extrap.results.provenance import parameters
 from extrap.results.rows import load_one_setting, load_training
-from extrap.sweep.door import through
 
 LOADERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     "rows.csv": load_one_setting,
@@ -147,20 +140,3 @@ def caption(one: ModuleType, scale: str, facts: dict[str, dict[str, str]], point
     again = f"    {command}" + scale.replace("_", " SCALE=")
     parts = [f"# {title.rstrip('.')}", f"![{title}]({name}.png)", *paragraphs, table.to_markdown(), drawn, again]
     return "\n\n".join(parts) + "\n"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Figures of papers, remade from rows.")
-    parser.add_argument("--results", type=as_path, default=Path("results"))
-    parser.add_argument("--scale", choices=SCALES, default="")
-    parser.add_argument("verb", choices=["needs", "draw"])
-    parser.add_argument("figure", nargs="?")
-    arguments = parser.parse_args()
-    if arguments.verb == "needs":
-        print(*needed_experiments(arguments.figure, SCALES[arguments.scale]), sep="\n")
-    else:
-        print(*draw_papers(arguments.results, arguments.figure), sep="\n")
-
-
-if __name__ == "__main__":
-    sys.exit(through(main))
