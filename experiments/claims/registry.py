@@ -1,7 +1,7 @@
 """The registry of published claims: what each was made into, in the order of the page. Imports no torch.
 
-Words of claims (title, statement, source, test, refuted by, caveats) stand in words.yaml; those that name what is `missing`
-there cannot be decided yet.
+Words of claims (title, statement, source, test, refuted by, caveats) stand in words.yaml, and where their published numbers
+are; those that name what is `missing` there cannot be decided yet.
 """
 
 from functools import partial
