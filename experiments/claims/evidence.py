@@ -7,7 +7,6 @@ floor    what the best predictor that looks back L tokens at most has, where it 
 guess    what a uniform guess has in place of `log`, where a floor is known
 unfit    why a scheme can decide nothing, where a floor is known
 step     of the batch whose perplexity it is, in training
-machine  what it was timed on
 """
 
 from pathlib import Path
@@ -21,7 +20,7 @@ from extrap.stats.floor import UNFIT, against_floor
 from extrap.stats.perplexity import perplexity
 
 MEASURE = ["experiment", "objective", "protocol", "scheme", "extension", "train_len", "eval_len", "seed"]
-PLAIN = {"floor": np.nan, "guess": np.nan, "unfit": "", "step": np.nan, "machine": ""}  # where there is none of these
+PLAIN = {"floor": np.nan, "guess": np.nan, "unfit": "", "step": np.nan}  # where there is none of these
 LINE = ["metric", *MEASURE, "log", "text", *PLAIN]
 
 
@@ -85,5 +84,5 @@ def speeds(timings: pd.DataFrame) -> pd.DataFrame:
     if steps.empty:
         raise Missing("no training among the timings")
     told = PLAIN | {"metric": "tokens/s", "experiment": "speed", "protocol": "training", "extension": "none"}
-    told |= {"machine": steps["machine"], "seed": steps["round"], "train_len": steps["n"], "eval_len": steps["n"]}
+    told |= {"seed": steps["round"], "train_len": steps["n"], "eval_len": steps["n"]}
     return steps.assign(**told, log=np.log(steps["tokens"] / steps["value"]), text=steps["tokens"].astype(str))[LINE]
