@@ -139,7 +139,8 @@ def _load(path: Path) -> str:
     sys.dont_write_bytecode = True  # whose clock has seconds: an edit within one would be passed over
     try:
         exec(compile(path.read_bytes(), str(path), "exec"), vars(module))  # noqa: S102  code that the user has named
-        beside = [name for name in sys.modules.keys() - before if _is_beside(sys.modules[name], path)]
+        files = {name: getattr(sys.modules[name], "__file__", None) for name in sys.modules.keys() - before}
+        beside = [name for name, file in files.items() if file and Path(file).is_relative_to(path.parent)]
         sources = dict(_sources(module, beside))
     except SyntaxError as error:
         raise UserError(f"{error.filename}, line {error.lineno}: {error.msg}") from error
@@ -155,7 +156,7 @@ def _load(path: Path) -> str:
             sys.path.remove(str(path.parent))
         sys.dont_write_bytecode = writes
         for name in sys.modules.keys() - before:  # the next file may have a helper of the same name
-            if _is_own(sys.modules[name]):
+            if name in named or _is_own(sys.modules[name]):
                 del sys.modules[name]
     digest = digest_of(sources)
     if (path, digest) not in LOADED:
@@ -164,19 +165,13 @@ def _load(path: Path) -> str:
     return digest
 
 
-def _is_beside(module: ModuleType, path: Path) -> bool:
-    """Whether a module, however it was imported, is of the file's folder."""
-    file = getattr(module, "__file__", None)
-    return bool(file) and Path(str(file)).is_relative_to(path.parent)
-
-
 def _sources(module: ModuleType, ahead: list[str]) -> Iterator[tuple[str, str]]:
     """The source of a module and of all that it imports that is nowhere installed, imports within functions too."""
     seen = set()
     while ahead:
         name = ahead.pop()
         known = sys.modules.get(name)
-        if name in seen or not known or not _is_own(known):
+        if name in seen or not known or not (known is module or _is_own(known)):
             continue
         seen.add(name)
         if not (file := getattr(known, "__file__", None)):  # a folder without __init__.py
@@ -192,13 +187,12 @@ def _sources(module: ModuleType, ahead: list[str]) -> Iterator[tuple[str, str]]:
 
 def _is_own(module: ModuleType | ModuleSpec) -> bool:
     """Whether a module is neither installed, nor of this package, nor the script of the command."""
-    if isinstance(module, ModuleSpec):
-        name, file, folders = module.name, module.origin, module.submodule_search_locations
-    else:
-        name, file, folders = module.__name__, getattr(module, "__file__", None), getattr(module, "__path__", None)
-    path = Path(file or next(iter(folders or []), "built-in"))
+    spec = module if isinstance(module, ModuleSpec) else getattr(module, "__spec__", None)
+    if not spec:
+        return False
+    path = Path(spec.origin or next(iter(spec.submodule_search_locations or []), "built-in"))
     installed = INSTALLED & {*path.parts} or path.is_relative_to(sysconfig.get_path("stdlib"))
-    ours = name.startswith("__") or name.partition(".")[0] == PACKAGE
+    ours = spec.name.startswith("__") or spec.name.partition(".")[0] == PACKAGE
     return path.is_absolute() and path.suffix in ("", ".py") and not installed and not ours
 
 

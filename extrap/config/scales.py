@@ -38,7 +38,7 @@ def _files(conf: Path, group: str) -> list[Path]:
     return sorted((conf / group).glob("*.yaml"))
 
 
-def sizes(scale: Path, composed: dict[str, Any]) -> list[str]:
+def sizes(scale: Path, composed: Any) -> list[str]:
     """What a scale sets, as overrides: values, and under `times` factors for what the experiment sets.
 
     What follows from other values of the experiment (an interpolation, an empty list) goes on to follow from them.

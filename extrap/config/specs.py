@@ -38,10 +38,11 @@ def target(spec: dict[str, Any], option: str, package: str) -> type:
     return cls
 
 
-def build(spec: dict[str, Any], option: str, package: str, **facts: Any) -> Any:
+def build(spec: dict[str, Any], option: str, package: str, kind: Any = object, **facts: Any) -> Any:
     """The object that a spec names; specs within it are built too, and `facts` go wherever a class asks for them.
 
-    Raises UserError for an argument that the class does not have or of another type than its signature says.
+    Raises UserError for an argument that the class does not have or of another type than its signature says, and for an
+    object of another kind than is expected.
     """
     cls = target(spec, option, package)
     parameters = parameters_of(cls, option)
@@ -53,12 +54,11 @@ def build(spec: dict[str, Any], option: str, package: str, **facts: Any) -> Any:
             raise UserError(
                 f"{option}.{key}: no such option; {nearest(str(key), [name for name in parameters if name not in facts])}"
             )
-        if isinstance(value, dict) and inspect.isclass(kind := parameters[key].annotation) and _is_of(package, kind):
-            arguments[key] = build(value, f"{option}.{key}", package, **facts)
-            if not isinstance(arguments[key], kind):
-                raise UserError(f"{option}.{key}._target_: expected a {kind.__name__}, found {value['_target_']}")
+        inner = parameters[key].annotation
+        if isinstance(value, dict) and inspect.isclass(inner) and _is_of(package, inner):
+            arguments[key] = build(value, f"{option}.{key}", package, inner, **facts)
         else:
-            arguments[key] = _typed(value, parameters[key].annotation, f"{option}.{key}")
+            arguments[key] = _typed(value, inner, f"{option}.{key}")
     for key, parameter in parameters.items():
         if key not in arguments and parameter.default is parameter.empty:
             raise UserError(f"{option}.{key}: is missing; {cls.__name__} needs it")
@@ -75,6 +75,8 @@ def build(spec: dict[str, Any], option: str, package: str, **facts: Any) -> Any:
         raise
     if outside and (lost := [key for key, value in facts.items() if getattr(made, key, None) is not value]):
         raise UserError(f"{option}: {outside} keeps no {lost[0]}; expected super().__init__({lost[0]}) in its __init__")
+    if not isinstance(made, kind):
+        raise UserError(f"{option}._target_: expected {getattr(kind, '__name__', kind)}, found {spec['_target_']}")
     return made
 
 

@@ -44,7 +44,8 @@ def _run_by_hydra(overrides: list[str], run: "Run") -> None:
     told = [f"runtime.results_dir={config.runtime.results_dir}", f"vary=[{','.join(config.vary)}]"]
     if "train.precision" not in config.vary:
         told.append(f"train.precision={run.identity['train']['precision']}")
-    sys.argv[1:] = [*overrides, *as_typed(told, texts(CONF), CONF)]
+    known = texts(CONF)
+    sys.argv[1:] = [*overrides, *(as_typed(override, known) for override in told)]
     run_by_launcher()
 
 
