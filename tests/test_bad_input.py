@@ -53,7 +53,7 @@ def refusal(results: Path, *overrides: str) -> str:
         (["seed=-1"], ["seed", "found -1"]),
         (["train.lr=-1"], ["train.lr: expected a positive number, found -1"]),
         (["train.lr=nan"], ["train.lr: expected a positive number, found nan"]),
-        (["train.max_steps=0"], ["train.max_steps: expected at least 1, found 0"]),
+        (["train.max_steps=0"], ["train.max_steps: expected at least 1", "found 0"]),
         (["train.warmup_steps=20"], ["train.warmup_steps: expected less than train.max_steps=20, found 20"]),
         (["model.n_heads=3"], ["model.n_heads: 3 heads do not divide model.d_model=32"]),
         (["model.d_model=0"], ["model.d_model: expected at least 1"]),
@@ -88,7 +88,7 @@ def refusal(results: Path, *overrides: str) -> str:
         (["name=speed"], ["found 'speed'"]),
         (["eval.stride=1,2"], ["eval.stride=1,2: a sweep is over seed, position, model, data, objective, train", "name="]),
         (["name=a,b"], ["a sweep is over seed, position", "name=..."]),
-        (["position=rope,", "alibi"], ["position=rope,: ends with a comma", "option=a,b"]),
+        (["position=rope,", "alibi"], ["position=rope,: expected option=value", "option=a,b"]),
         (["alibi"], ["alibi: expected option=value"]),
         (["position=[rope,alibi]"], ["position=NAME, or names with commas and no brackets", "kerple"]),
         (["position="], ["position=: expected position=NAME", "kerple"]),
@@ -102,7 +102,7 @@ def refusal(results: Path, *overrides: str) -> str:
         (["hydra.launcher.n_jobs=all"], ["JOBS", "found 'all'"]),
         (["runtime.results_dir=~qxqx/r"], ["~qxqx/r", "./~qxqx/r"]),
         (["position._target_=os.system"], ["position._target_", "os.system"]),
-        (["position._target_=extrap.positions.rope.Roppe"], ["there is no extrap.positions.rope.Roppe"]),
+        (["position._target_=extrap.positions.rope.Roppe"], ["expected a class of", "extrap.positions.rope.Roppe"]),
         (["position._target_=extrap.positions.rope.rotate_by"], ["expected a class"]),
         (["position=rope rope"], ["rope rope"]),
         (["train.lr="], ["train.lr"]),
@@ -212,7 +212,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     in_the_way = tmp_path / "file"
     in_the_way.write_text("not a folder")
     for place in (in_the_way, Path("/proc/results")):
-        with pytest.raises(UserError, match=r"cannot write to .*") as error:
+        with pytest.raises(OSError) as error:  # of which the command makes a line
             prepare_grid(compose_grid([*TINY, f"runtime.results_dir={place}"]))
         assert str(place) in str(error.value)
 

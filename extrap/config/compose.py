@@ -170,12 +170,10 @@ def _one_of_lengths(overrides: list[str]) -> list[str]:
 def _composing(overrides: list[str]) -> Iterator[Door]:
     """Hydra made ready. Raises UserError for whatever it does not read or compose."""
     for override in overrides:
-        if override.startswith("-"):
-            raise UserError(f"{override}: expected option=value, found a flag; none of Hydra's are taken")
-        if override.endswith(","):
-            raise UserError(f"{override}: ends with a comma; expected values without spaces between them: option=a,b")
-        if re.fullmatch(r"[\w./-]+", override):
-            raise UserError(f"{override}: expected option=value; a list takes no spaces: option=a,b")
+        if re.fullmatch(r"-.*|.*,|[\w./-]+", override, re.DOTALL):
+            raise UserError(
+                f"{override}: expected option=value, lists without spaces (option=a,b), and none of Hydra's flags"
+            )
     with initialize_config_dir(config_dir=str(CONF.resolve()), version_base="1.3"):
         try:
             yield Door(_one_of_lengths(overrides), CONF)

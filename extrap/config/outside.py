@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from extrap.config.overrides import items
-from extrap.errors import UserError, nearest, one_line
+from extrap.errors import UserError, one_line
 from extrap.files import as_path
 
 PACKAGE = "extrap"
@@ -87,16 +87,10 @@ def find(place: str) -> Outside:
     path, digest = _loaded(file)
     module = LOADED[path, digest].module
     own = [key for key, value in vars(module).items() if _is_scheme(value) and value.__module__ == module.__name__]
-    if not name and len(own) != 1:
-        told = f"{len(own)} schemes; say which: {' or '.join(f'{file}:{key}' for key in own)}" if own else "no scheme"
-        raise UserError(f"{file} holds {told}; expected one subclass of extrap.positions.base.PositionScheme")
-    name = name or own[0]
-    if not _is_scheme(cls := getattr(module, name, None)):
-        what = f"{file} has no class {name}" if cls is None else f"{place} is no scheme"
-        raise UserError(
-            f"{what}; expected a subclass of extrap.positions.base.PositionScheme"
-            + (f": {nearest(name, own)}" if own else "")
-        )
+    name = name or (own[0] if len(own) == 1 else "")
+    if not _is_scheme(getattr(module, name, None)):
+        there = " or ".join(f"{file}:{key}" for key in own) or "none"
+        raise UserError(f"{place}: expected one subclass of extrap.positions.base.PositionScheme; there is {there}")
     tree = ast.parse(LOADED[path, digest].sources[path.stem])
     lines = [str(node.lineno) for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
     if len(lines) > 1:
@@ -107,7 +101,7 @@ def find(place: str) -> Outside:
 def function(place: str) -> Callable[..., Any]:
     """The function of 'path/to/file.py:name'. Raises UserError."""
     file, _, name = place.partition(":")
-    found: Callable[..., Any] | None = getattr(LOADED[_loaded(file)].module, name, None) if name else None
+    found: Callable[..., Any] | None = getattr(LOADED[_loaded(file)].module, name, None)
     if not callable(found):
         raise UserError(f"{place}: expected FILE.py:function, and a function of that name in the file")
     return found
@@ -142,8 +136,6 @@ def _load(path: Path) -> str:
         files = {name: getattr(sys.modules[name], "__file__", None) for name in sys.modules.keys() - before}
         beside = [name for name, file in files.items() if file and Path(file).is_relative_to(path.parent)]
         sources = dict(_sources(module, beside))
-    except SyntaxError as error:
-        raise UserError(f"{error.filename}, line {error.lineno}: {error.msg}") from error
     except ModuleNotFoundError as error:
         raise UserError(
             f"{path} imports {error.name}, which is neither beside it nor installed where extrap is; "

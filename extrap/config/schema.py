@@ -233,7 +233,5 @@ def in_tokens(multiples: list[float], train_len: int) -> list[int]:
 
 def _at_least(bound: int, group: str, config: object, *fields: str) -> None:
     for field in fields:
-        if not getattr(config, field) >= bound:
-            raise UserError(f"{group}.{field}: expected at least {bound}, found {getattr(config, field)}")
-        if getattr(config, field) > MOST:
-            raise UserError(f"{group}.{field}: expected at most 2**31 - 1, found {getattr(config, field)}")
+        if not bound <= (value := getattr(config, field)) <= MOST:
+            raise UserError(f"{group}.{field}: expected at least {bound} and at most 2**31 - 1, found {value}")

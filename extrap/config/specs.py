@@ -4,6 +4,7 @@ A scheme may be of another file, if the command line names it: then `_target_` i
 """
 
 import collections.abc
+import contextlib
 import importlib
 import inspect
 import math
@@ -27,12 +28,10 @@ def target(spec: dict[str, Any], option: str, package: str) -> type:
     if isinstance(path, Outside):
         return path.load()
     module, _, name = str(path).rpartition(".")
-    if not re.fullmatch(rf"{re.escape(package)}(\.[a-z]\w*)*", module, re.ASCII):
-        raise UserError(f"{option}._target_: expected a class of {package}, found {path}")
-    try:
-        cls = getattr(importlib.import_module(module), name)
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise UserError(f"{option}._target_: there is no {path}") from error
+    cls = None
+    if re.fullmatch(rf"{re.escape(package)}(\.[a-z]\w*)*", module, re.ASCII):
+        with contextlib.suppress(ModuleNotFoundError):
+            cls = getattr(importlib.import_module(module), name, None)
     if not inspect.isclass(cls) or not _is_of(package, cls):  # but one that the module has imported from elsewhere
         raise UserError(f"{option}._target_: expected a class of {package}, found {path}")
     return cls
