@@ -122,8 +122,8 @@ BAD = {
     PLAIN.format("Mine") + PLAIN.format("Mine"): r"mine.py has 2 classes Mine, in lines 4, 9; rename all but one",
     BODY.format(
         "", "super().__init__(None)"
-    ): r"mine.py:Mine takes no geometry; expected def __init__\(self, geometry, ...\)",
-    BODY.format(", geometry", "pass"): r"mine.py:Mine keeps no geometry; expected super\(\).__init__\(geometry\)",
+    ): r"mine.py:Mine keeps no geometry; expected def __init__\(self, geometry, ...\)",
+    BODY.format(", geometry", "pass"): r"mine.py:Mine keeps no geometry; .* super\(\).__init__\(geometry\) in it",
     BODY.format(", geometry", "self.x = undefined"): r"mine.py:Mine: NameError: name 'undefined' is not defined",
     BODY.format(", geometry, /", "pass"): r"mine.py:Mine: TypeError: .*positional-only",
     BODY.format(", geometry, size", "pass"): r"position.size: is missing; Mine needs it",

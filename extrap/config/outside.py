@@ -148,7 +148,7 @@ def _load(path: Path) -> str:
             sys.path.remove(str(path.parent))
         sys.dont_write_bytecode = writes
         for name in sys.modules.keys() - before:  # the next file may have a helper of the same name
-            if name in named or _is_own(sys.modules[name]):
+            if name in named or _is_own(getattr(sys.modules[name], "__spec__", None)):
                 del sys.modules[name]
     digest = digest_of(sources)
     if (path, digest) not in LOADED:
@@ -163,7 +163,7 @@ def _sources(module: ModuleType, ahead: list[str]) -> Iterator[tuple[str, str]]:
     while ahead:
         name = ahead.pop()
         known = sys.modules.get(name)
-        if name in seen or not known or not (known is module or _is_own(known)):
+        if name in seen or not known or not (known is module or _is_own(known.__spec__)):
             continue
         seen.add(name)
         if not (file := getattr(known, "__file__", None)):  # a folder without __init__.py
@@ -172,14 +172,13 @@ def _sources(module: ModuleType, ahead: list[str]) -> Iterator[tuple[str, str]]:
         yield name.removeprefix(f"{module.__package__}."), source
         for other in imports(source, known.__package__):
             with contextlib.suppress(Exception):  # what is imported for types alone, or the name of no module
-                if (spec := importlib.util.find_spec(other.partition(".")[0])) and _is_own(spec):
+                if _is_own(importlib.util.find_spec(other.partition(".")[0])):
                     importlib.import_module(other)
             ahead += [other[: at.start()] for at in re.finditer(r"\.|$", other)]
 
 
-def _is_own(module: ModuleType | ModuleSpec) -> bool:
+def _is_own(spec: ModuleSpec | None) -> bool:
     """Whether a module is neither installed, nor of this package, nor the script of the command."""
-    spec = module if isinstance(module, ModuleSpec) else getattr(module, "__spec__", None)
     if not spec:
         return False
     path = Path(spec.origin or next(iter(spec.submodule_search_locations or []), "built-in"))

@@ -62,18 +62,15 @@ def build(spec: dict[str, Any], option: str, package: str, kind: Any = object, *
         if key not in arguments and parameter.default is parameter.empty:
             raise UserError(f"{option}.{key}: is missing; {cls.__name__} needs it")
     outside = spec["_target_"] if isinstance(spec["_target_"], Outside) else None
-    if outside and (lacks := facts.keys() - arguments.keys()):
-        raise UserError(f"{option}: {outside} takes no {min(lacks)}; expected def __init__(self, {min(lacks)}, ...)")
+    refusals = Exception if outside else (ValueError, RuntimeError)  # torch's own of sizes that cannot be
     try:
         made = cls(**arguments)
-    except (ValueError, RuntimeError) as error:  # torch's own of sizes that cannot be
-        raise UserError(one_line(f"{option}: {error}")) from error
-    except Exception as error:
-        if outside:
-            raise UserError(one_line(f"{option}: {outside}: {type(error).__name__}: {error}")) from error
-        raise
+    except refusals as error:
+        told = f"{outside}: {type(error).__name__}: {error}" if outside else str(error)
+        raise UserError(one_line(f"{option}: {told}")) from error
     if outside and (lost := [key for key, value in facts.items() if getattr(made, key, None) is not value]):
-        raise UserError(f"{option}: {outside} keeps no {lost[0]}; expected super().__init__({lost[0]}) in its __init__")
+        init = f"def __init__(self, {lost[0]}, ...), and super().__init__({lost[0]}) in it"
+        raise UserError(f"{option}: {outside} keeps no {lost[0]}; expected {init}")
     if not isinstance(made, kind):
         raise UserError(f"{option}._target_: expected {getattr(kind, '__name__', kind)}, found {spec['_target_']}")
     return made

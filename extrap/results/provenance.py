@@ -1,6 +1,6 @@
 """What made the rows of a report, and which rows may stand in one beside each other. Imports no torch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,7 +66,7 @@ def with_kept(results: Path, here: Gathered) -> tuple[Gathered, list[str]]:
         _together([new, old[old["run"].isin(stay)]]) for new, old in zip(here[:3], before, strict=True)
     )
     sizes = {run: size for run, size in parameters(earlier).items() if run in stay} | parameters(here.made_by)
-    made_by = here.made_by | {"parameters": _by_size(sizes)} | _told_of(stay, earlier)
+    made_by = here.made_by | {"parameters": _by_size(sizes), "kept": _told_of(stay, earlier)}
     return Gathered(rows, missing, training, made_by), stay
 
 
@@ -118,13 +118,12 @@ def join(reports: Sequence[Path], command: str) -> Gathered:
         if why:
             raise UserError(f"the rows of {reports[i]} and {reports[j]} cannot stand in one report: {'; '.join(why)}")
     rows, missing, training, told = zip(*found, strict=True)
-    kept = [_told_of(sorted({*table["run"]}), one)["kept"] for table, one in zip(trained, told, strict=True)]
     made_by = {
         "command": command,
         "parameters": _by_size({run: size for one in told for run, size in parameters(one).items()}),
         "config": {key: value for key, value in told[0]["config"].items() if key != "code"},
         "used": told[0].get("used", {}),
-        "kept": [part for parts in kept for part in parts],
+        "kept": [part for table, one in zip(trained, told, strict=True) for part in _told_of({*table["run"]}, one)],
     }
     rows = _together(rows).drop_duplicates(["kind", *KEY], ignore_index=True)
     return Gathered(rows, _together(missing), _together(training), made_by)
@@ -177,15 +176,14 @@ def _used(metas: list[dict[str, Any]]) -> dict[str, Any]:
     return {key: value for key, value in found[0].items() if all(one.get(key) == value for one in found)}
 
 
-def _told_of(runs: Sequence[str], earlier: dict[str, Any]) -> dict[str, Any]:
+def _told_of(runs: Iterable[str], earlier: dict[str, Any]) -> list[dict[str, Any]]:
     """What made the runs that are kept: of one report, or of several one after the other."""
-    before = [part | {"runs": [run for run in part["runs"] if run in runs]} for part in earlier.get("kept", [])]
-    rest = [run for run in runs if not any(run in part["runs"] for part in before)]
-    parts = [part for part in before if part["runs"]]
-    if rest:
-        parts.append({"command": earlier["command"], "runs": rest, "made_by": earlier["made_by"]})
-        parts[-1] |= {"code": earlier["config"]["code"]} if "code" in earlier["config"] else {}
-    return {"kept": parts} if parts else {}
+    before = earlier.get("kept", [])
+    rest = {*runs}.difference(*(part["runs"] for part in before))
+    own = {"command": earlier["command"], "runs": rest, "made_by": earlier.get("made_by", [])}
+    own |= {"code": earlier["config"]["code"]} if "code" in earlier["config"] else {}
+    kept = [part | {"runs": sorted({*runs} & {*part["runs"]})} for part in [*before, own]]
+    return [part for part in kept if part["runs"]]
 
 
 def load_provenance(path: Path) -> dict[str, Any]:

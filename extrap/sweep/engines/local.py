@@ -8,7 +8,7 @@ from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 
 from extrap.config.schema import Config
-from extrap.runs.digest import MODULES, scheme_modules
+from extrap.runs.digest import MODULES, SOURCES, scheme_sources
 from extrap.sweep.engines.places import keep_sockets_short, places
 from extrap.sweep.worker import give_up, run_one
 
@@ -28,8 +28,8 @@ class Local:
         keep_sockets_short()
         context = multiprocessing.get_context("forkserver")
         # schemes, too: a run is of the program as it was when the sweep began; the optimizer would import the last of them
-        schemes = sorted({module for config in configs for module in scheme_modules(config.position)})
-        modules = ["extrap.runs.digest", *sorted(MODULES), *schemes]
+        schemes = {module for config in configs for module in scheme_sources(config.position)} & SOURCES.keys()
+        modules = ["extrap.runs.digest", *sorted(MODULES), *sorted(schemes)]
         context.set_forkserver_preload([*modules, "hydra", "extrap.sweep.engines.local", "torch._dynamo"])
         waiting, free = list(configs), places(configs[0], self.n_jobs)
         running: dict[ForkServerProcess, tuple[Config, str | None]] = {}
