@@ -12,6 +12,7 @@ import yaml
 from extrap.config.compose import compose_grid
 from extrap.errors import UserError
 from extrap.sweep.checks import prepare_grid
+from extrap.sweep.sweep import sweep
 
 ROOT = Path(__file__).parents[1]
 TINY = ["experiment=smoke", "position=rope", "seed=0", "data=markov", "objective=causal"]
@@ -98,8 +99,6 @@ def refusal(results: Path, *overrides: str) -> str:
         (["position=local,t5", "position.window=3"], ["position.window: position=t5 has no", "position=local has"]),
         (["position=alibi", "position.base=500,600"], ["position.base: position=alibi has no such option"]),
         (["position=nope", "position.qx=1"], ["position.qx: position=nope has no such option; it takes none"]),
-        (["hydra.launcher.n_jobs="], ["JOBS", "or -1", "found ''"]),
-        (["hydra.launcher.n_jobs=all"], ["JOBS", "found 'all'"]),
         (["runtime.results_dir=~qxqx/r"], ["~qxqx/r", "./~qxqx/r"]),
         (["position._target_=os.system"], ["position._target_", "os.system"]),
         (["position._target_=extrap.positions.rope.Roppe"], ["expected a class of", "extrap.positions.rope.Roppe"]),
@@ -112,6 +111,12 @@ def test_a_wrong_option_is_told_in_one_line(tmp_path, overrides, parts):
     message = refusal(tmp_path, *overrides)
     for part in parts:
         assert part in message
+
+
+@pytest.mark.parametrize(("jobs", "found"), [("", "''"), ("all", "'all'"), ("0", "0"), ("-2", "-2")])
+def test_how_many_runs_side_by_side_is_told(jobs, found):
+    with pytest.raises(UserError, match=f"JOBS of make: .*, or -1 .*; found {found}$"):
+        sweep([*TINY, f"hydra.launcher.n_jobs={jobs}"])
 
 
 def text(tmp_path: Path, train: object, valid: object) -> str:

@@ -96,11 +96,6 @@ def compose_sweep(overrides: list[str]) -> Grid:
         sized = [o for o in door.sized(chosen) if o.get_key_element() not in told]
         composed = [door.compose(cell) for cell in cells([*sized, *swept, *door.given])]
         launcher = typing.cast(dict[str, Any], OmegaConf.to_container(composed[0].hydra.launcher, resolve=True))
-        if type(n_jobs := launcher.get("n_jobs", -1)) is not int:
-            raise UserError(
-                "hydra.launcher.n_jobs, which is JOBS of make: expected how many runs side by side, or -1 for as many as "
-                f"there is room for; found {n_jobs!r}"
-            )
         return Grid(with_varied([*map(parse, composed)]), launcher, [str(o.input_line) for o in (*sized, *door.given)])
 
 

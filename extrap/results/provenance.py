@@ -150,6 +150,7 @@ def provenance(runs: Path, command: str) -> dict[str, Any]:
     folders = evaluated(runs)
     metas = {folder.path.name: folder.load_meta() for folder in folders if folder.meta.exists()}
     made_by = [{key: meta[key] for key in MADE_BY if key in meta} for meta in metas.values()]
+    used = [meta.get("used", {}) for meta in metas.values()] or [{}]
     return {
         "command": command,
         "runs": len(metas),
@@ -157,7 +158,7 @@ def provenance(runs: Path, command: str) -> dict[str, Any]:
         "seconds_of_all_runs": round(sum(sum(meta["seconds"].values()) for meta in metas.values())),
         "made_by": [one for i, one in enumerate(made_by) if one not in made_by[:i]],
         "config": common(folders[0].load_config()),
-        "used": _used([*metas.values()]),  # of the data
+        "used": {key: value for key, value in used[0].items() if all(one.get(key) == value for one in used)},  # of the data
     }
 
 
@@ -168,12 +169,6 @@ def _by_size(sizes: dict[str, int]) -> dict[int, list[str]]:
 def parameters(told: dict[str, Any]) -> dict[str, int]:
     """How many parameters the model of each run has, as far as the provenance tells."""
     return {run: size for size, runs in told.get("parameters", {}).items() for run in runs}
-
-
-def _used(metas: list[dict[str, Any]]) -> dict[str, Any]:
-    """What all runs say of the data that they use."""
-    found = [meta.get("used", {}) for meta in metas] or [{}]
-    return {key: value for key, value in found[0].items() if all(one.get(key) == value for one in found)}
 
 
 def _told_of(runs: Iterable[str], earlier: dict[str, Any]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import signal
 import threading
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
+from typing import Any
 
 from extrap.config.schema import Config
 from extrap.runs.digest import MODULES, SOURCES, scheme_sources
@@ -19,9 +20,9 @@ class Local:
     Processes come from a server that has imported everything, so that one starts in milliseconds, and end with this one.
     """
 
-    def __init__(self, n_jobs: int) -> None:
-        if n_jobs == 0 or n_jobs < -1:
-            raise ValueError(f"expected n_jobs to be -1, for as many as there is room for, or at least 1, found {n_jobs}")
+    def __init__(self, n_jobs: Any) -> None:
+        if type(n_jobs) is not int or n_jobs == 0 or n_jobs < -1:
+            raise ValueError(f"n_jobs, JOBS of make: expected a number of runs, or -1 for all that fit; found {n_jobs!r}")
         self.n_jobs = n_jobs
 
     def run(self, configs: list[Config]) -> None:
