@@ -163,7 +163,7 @@ def _sources(module: ModuleType, ahead: list[str]) -> Iterator[tuple[str, str]]:
     while ahead:
         name = ahead.pop()
         known = sys.modules.get(name)
-        if name in seen or not known or not (known is module or _is_own(known.__spec__)):
+        if name in seen or not known or not (known is module or _is_own(getattr(known, "__spec__", None))):
             continue
         seen.add(name)
         if not (file := getattr(known, "__file__", None)):  # a folder without __init__.py
