@@ -76,7 +76,7 @@ def refusal(results: Path, *overrides: str) -> str:
         (["eval.stride=0"], ["eval.stride: expected at least 1"]),
         (["eval.protocols=[pseudo]"], ["pseudo", "objective=mlm"]),
         (["objective=mlm", "eval.protocols=[pseudo]", "eval.n_pseudo=99"], ["eval.n_pseudo", "eval.n_targets=16", "99"]),
-        (["experiment=prose"], ["Environment variable 'EXTRAP_CORPORA' not found"]),
+        (["experiment=prose"], ["EXTRAP_CORPORA is not set", "EXTRAP_CORPORA=..."]),
         (["eval.n_targets=33"], ["eval.n_targets: 33 targets do not fit", "32"]),
         (["eval.protocols=[slidng]"], ["no protocol slidng", "did you mean sliding?"]),
         (["data.vocab_size=1"], ["data.vocab_size", "2 to 256", "found 1"]),

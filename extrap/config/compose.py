@@ -45,6 +45,9 @@ def parse(composed: DictConfig) -> Config:
             composed.eval.multiples = []
         config = OmegaConf.to_object(composed)
     except OmegaConfBaseException as error:
+        if found := re.search(r"Environment variable '(\w+)' not found", str(error)):
+            needs = f"{found[1]} is not set, and this experiment needs it: {found[1]}=... make ..."
+            raise UserError(f"{needs}; the head of its file in conf/experiment says what it is") from error
         raise UserError(as_line(error)) from error
     assert isinstance(config, Config)
     for prefix, part in (("", config), *((f"{f.name}.", getattr(config, f.name)) for f in fields(config))):
