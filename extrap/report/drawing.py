@@ -153,7 +153,7 @@ def save_drawing(figure: Figure, path: Path) -> list[Path]:
     written = [path.with_suffix(f".{suffix}") for suffix in FORMATS]
     with style():
         settle(figure)
-        figure.draw = lambda renderer: Figure.draw(figure, _Snapped(renderer))  # type: ignore[method-assign,misc]
+        figure.draw = lambda renderer: Figure.draw(figure, _Snapped(renderer))  # type: ignore[arg-type, method-assign]
         for file, draw_as in zip(written, FORMATS.values(), strict=True):
             write_atomic(file, draw_as(figure))
     return written

@@ -14,24 +14,21 @@ from extrap.stats.perplexity import SETTING, is_control
 from extrap.stats.statistics import Statistics
 
 
-def draw(found: Statistics, folder: Path) -> list[Path]:
+def draw(found: Statistics, folder: Path) -> None:
     """perplexity.{png,pdf,svg,csv}, the same for a column of a paper as perplexity_column.{png,pdf,svg}, and controls.*,
-    floor.*, pairs.*, position.* where rows hold such; of several groups each has its own, perplexity_<group>.*; returns
-    what was written."""
-    written = []
+    floor.*, pairs.*, position.* where rows hold such; of several groups each has its own, perplexity_<group>.*"""
     for group, part in found.groups.items():
         figure, points = perplexity_figure(part)
-        written += save_figure(figure, points, folder / stem("perplexity", *group))
-        written += save_drawing(curves_of_perplexity(part, points, column=True), folder / stem("perplexity_column", *group))
+        save_figure(figure, points, folder / stem("perplexity", *group))
+        save_drawing(curves_of_perplexity(part, points, column=True), folder / stem("perplexity_column", *group))
         if is_control(part.summary).any():
-            written += save_figure(*controls_figure(part), folder / stem("controls", *group))
+            save_figure(*controls_figure(part), folder / stem("controls", *group))
         if len(part.floor):
-            written += save_figure(*floor_figure(part), folder / stem("floor", *group))
+            save_figure(*floor_figure(part), folder / stem("floor", *group))
         if len(part.by_position):
-            written += save_figure(*position_figure(part), folder / stem("position", *group))
+            save_figure(*position_figure(part), folder / stem("position", *group))
         if is_drawn(part.pairs):
-            written += save_drawing(pairs_figure(part), folder / stem("pairs", *group))
-    return written
+            save_drawing(pairs_figure(part), folder / stem("pairs", *group))
 
 
 def perplexity_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:

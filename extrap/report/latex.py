@@ -1,7 +1,6 @@
 """Rows -> LaTeX tables, a file each, that fit a page, and a narrow one that fits a column. Imports no torch."""
 
 import re
-from collections.abc import Collection
 from pathlib import Path
 from textwrap import wrap
 from typing import NamedTuple
@@ -51,10 +50,10 @@ class Choice(NamedTuple):
     schemes: list[tuple[str, str]]  # scheme and extension
 
 
-def write_latex(folder: Path, found: Statistics, chosen: str = "") -> list[Path]:
-    """table_<protocol>[_controls, ...].tex for each table of table.md, and table_narrow.tex for each group; returns them.
+def write_latex(folder: Path, found: Statistics, chosen: str = "") -> None:
+    """table_<protocol>[_controls, ...].tex for each table of table.md, and table_narrow.tex for each group.
 
-    What else is called table*.tex there is removed. `chosen`: see `choose`.
+    `chosen`: see `choose`.
     """
     tables = latex_tables(found)
     for group, part in found.groups.items():
@@ -62,16 +61,6 @@ def write_latex(folder: Path, found: Statistics, chosen: str = "") -> list[Path]
         tables[narrow] = narrow_table(part, choose(part.rows, chosen), narrow)
     for file, text in tables.items():
         write_atomic(folder / f"{file}.tex", text)
-    written = [folder / f"{file}.tex" for file in tables]
-    remove_others(folder, {path.name for path in written})
-    return written
-
-
-def remove_others(folder: Path, written: Collection[str]) -> None:
-    """Removes the table*.tex of a folder that are not among these: what they show are other rows."""
-    for path in folder.glob("table*.tex"):
-        if path.name not in written:
-            path.unlink()
 
 
 def latex_tables(found: Statistics) -> dict[str, str]:

@@ -16,7 +16,7 @@ from extrap.files import locked, write_atomic
 from extrap.report.about import scored_text
 from extrap.report.answer import WIDTH, answer
 from extrap.report.figures import draw
-from extrap.report.latex import remove_others, write_latex
+from extrap.report.latex import write_latex
 from extrap.report.pairs import pairs_table
 from extrap.report.tables import csv_table, markdown_table
 from extrap.report.typesetting import model_size
@@ -91,14 +91,17 @@ def write_whole(folder: Path, of: Gathered, table: str, choice: pd.DataFrame | N
             save_table(draft / "choice.csv", choice)
         found = replace(_load(draft), training=of.training)
         write_report(found, draft, table)
-        written = sorted(path.name for path in draft.iterdir())
+        written = "  ".join(sorted(path.name for path in draft.iterdir()))
     print(f"\n{answer(found)}\n\nwritten: {folder}")
-    print(*wrap("  ".join(written), WIDTH, initial_indent="  ", subsequent_indent="  "), sep="\n")
+    print(*wrap(written, WIDTH, initial_indent="  ", subsequent_indent="  "), sep="\n")
 
 
 @contextmanager
 def all_or_nothing(folder: Path) -> Iterator[Path]:
-    """A place to write to: at the end its files replace those of the folder, after an error none of them does."""
+    """A place to write to: at the end its files replace those of the folder, after an error none of them does.
+
+    A table*.tex that is not among them is removed then: what it shows are other rows.
+    """
     folder.mkdir(exist_ok=True)
     for left in folder.glob(".draft-*"):  # by a report that was killed
         shutil.rmtree(left)
@@ -106,18 +109,16 @@ def all_or_nothing(folder: Path) -> Iterator[Path]:
         yield (draft := Path(name))
         if in_the_way := [folder / path.name for path in draft.iterdir() if (folder / path.name).is_dir()]:
             raise UserError(f"{in_the_way[0]} is a folder, expected a file or nothing; move it away")
-        written = sorted(draft.iterdir())
-        for path in written:
+        others = {path.name for path in folder.glob("table*.tex")} - {path.name for path in draft.iterdir()}
+        for path in sorted(draft.iterdir()):
             path.replace(folder / path.name)
-        remove_others(folder, {path.name for path in written})
+        for other in others:
+            (folder / other).unlink()
 
 
-def write_report(found: Statistics, folder: Path, table: str = "") -> list[Path]:
-    """Functions of the rows, of what is missing and of how many documents there were; returns what was written.
-
-    `table` says what the narrow table of LaTeX shows (see choose in extrap/report/latex.py).
-    """
-    told = f"\n{scored_text(found.rows, _held_out_documents(folder))}\n"
+def write_report(found: Statistics, folder: Path, table: str = "") -> None:
+    """Tables, pages, figures; `table` says what the narrow table of LaTeX shows (see choose in extrap/report/latex.py)."""
+    told = f"\n{scored_text(found.rows, found.held_out)}\n"
     told += f"\nModels of {model_size(found.sizes)}.\n" if found.sizes else ""
     tables = {"table.csv": csv_table(found), "pairs.csv": found.pairs, "extrapolates.csv": found.extrapolates}
     tables = {name: lines for name, lines in tables.items() if len(lines)}  # a single scheme is compared with nobody
@@ -126,22 +127,22 @@ def write_report(found: Statistics, folder: Path, table: str = "") -> list[Path]
     texts = {"table.md": markdown_table} | ({"pairs.md": pairs_table} if len(tables) > 1 else {})
     for name, text_of in texts.items():
         write_atomic(folder / name, text_of(found) + told)
-    written = [folder / name for name in (*tables, *texts)]
-    return [*written, *write_latex(folder, found, table), *draw(found, folder)]
-
-
-def _held_out_documents(folder: Path) -> int | None:
-    """How many documents were held out, where that is recorded and they are not made as they are asked for."""
-    told = folder / "provenance.yaml"
-    return load_provenance(told)["config"]["data"].get("valid_documents") if told.exists() else None
+    write_latex(folder, found, table)
+    draw(found, folder)
 
 
 def report_again(folder: Path) -> list[Path]:
-    return write_report(_load(folder), folder)
+    """All that follows from the rows of a folder, written once more; returns what was."""
+    with all_or_nothing(folder) as draft:
+        write_report(_load(folder), draft)
+        written = sorted(path.name for path in draft.iterdir())
+    return [folder / name for name in written]
 
 
 def _load(folder: Path) -> Statistics:
-    told = folder / "provenance.yaml"
-    sizes = parameters(load_provenance(told)) if told.exists() else {}
     rows, missing = scored(load_rows(folder / "rows.csv")), load_missing(folder / "missing.csv")
-    return Statistics(rows, missing, choice=load_choice(folder), parameters=sizes)
+    found = Statistics(rows, missing, choice=load_choice(folder))
+    if not (path := folder / "provenance.yaml").exists():
+        return found
+    told = load_provenance(path)
+    return replace(found, parameters=parameters(told), held_out=told["config"]["data"].get("valid_documents"))

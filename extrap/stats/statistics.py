@@ -28,6 +28,7 @@ class Statistics:
     training: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=TRAINING))
     choice: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CHOICE))
     parameters: dict[str, int] = field(default_factory=dict)  # of the model of each run, where that is recorded
+    held_out: int | None = None  # documents, where that is recorded and they are not made as they are asked for
 
     @cached_property
     def groups(self) -> dict[tuple[object, ...], "Statistics"]:
