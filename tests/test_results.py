@@ -529,7 +529,7 @@ def test_runs_are_collected_while_no_other_report_can_be_written(tmp_path, monke
     finished(tmp_path / "runs" / "made", "rope", 0)
     lock = tmp_path / "runs" / "made" / "locks" / "report.lock"
     seen = []
-    monkeypatch.setattr("extrap.report.report.collect", lambda runs: seen.append(is_locked(lock)) or collect(runs))
+    monkeypatch.setattr("extrap.results.provenance.collect", lambda runs: seen.append(is_locked(lock)) or collect(runs))
     gather(tmp_path, "made", "a test")
     assert seen == [True]
     assert not is_locked(lock)

@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 from textwrap import wrap
 
 import pandas as pd
-import yaml
 
 from extrap.errors import UserError
 from extrap.files import locked, write_atomic
@@ -23,23 +22,15 @@ from extrap.report.typesetting import model_size
 from extrap.results.folders import evaluated
 from extrap.results.provenance import (
     Gathered,
+    gathered,
     join,
     load_gathered,
     load_provenance,
     parameters,
-    provenance,
+    save_gathered,
     with_kept,
 )
-from extrap.results.rows import (
-    collect,
-    collect_missing,
-    collect_training,
-    load_missing,
-    load_rows,
-    save_rows,
-    save_table,
-    scored,
-)
+from extrap.results.rows import load_missing, load_rows, save_table, scored
 from extrap.stats.choice import best_over, load_choice
 from extrap.stats.perplexity import refuse_other_targets
 from extrap.stats.statistics import Statistics
@@ -50,7 +41,7 @@ def gather(results: Path, name: str, command: str, table: str = "") -> None:
     folder, runs = results / name, results / "runs" / name
     evaluated(runs)  # or there is no folder to lock
     with locked(runs / "locks" / "report.lock", seconds=600):  # a sweep and `make report` may come at once
-        here = Gathered(collect(runs), collect_missing(runs), collect_training(runs), provenance(runs, command))
+        here = gathered(runs, command)
         if not (here.rows["kind"] == "scheme").any():
             reasons = ", ".join(sorted(set(here.missing["reason"])))
             why = f"({reasons}); a lower train.lr may mend that" if reasons else "yet; make status shows how far they are"
@@ -83,10 +74,7 @@ def gather_best(results: Path, name: str, option: str, table: str = "") -> None:
 def write_whole(folder: Path, of: Gathered, table: str, choice: pd.DataFrame | None = None) -> None:
     """All files of a report, or none where one of them cannot be made; prints the answer, and what was written."""
     with all_or_nothing(folder) as draft:
-        save_rows(draft / "rows.csv", of.rows)
-        save_table(draft / "missing.csv", of.missing)
-        save_rows(draft / "training.csv", of.training)
-        write_atomic(draft / "provenance.yaml", yaml.safe_dump(of.made_by, sort_keys=False, width=125))
+        save_gathered(draft, of)
         if choice is not None:
             save_table(draft / "choice.csv", choice)
         found = replace(_load(draft), training=of.training)
