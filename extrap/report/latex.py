@@ -10,8 +10,8 @@ import pandas as pd
 from extrap.errors import UserError, nearest
 from extrap.files import write_atomic
 from extrap.report.about import chosen_text, missing_text
-from extrap.report.tables import blocks, perplexity_cell
-from extrap.report.typesetting import NONE, escape_latex, model_size, name, slug, stem, trained_on
+from extrap.report.tables import blocks, perplexity_cell, table_by_length
+from extrap.report.typesetting import escape_latex, model_size, name, slug, stem, trained_on
 from extrap.stats.perplexity import GROUP, landmarks
 from extrap.stats.statistics import Statistics
 
@@ -117,16 +117,11 @@ def choose(rows: pd.DataFrame, text: str = "") -> Choice:
 def narrow_table(found: Statistics, chosen: Choice, file: str = "table_narrow") -> str:
     """A float with the perplexities of a choice in its order, the interval below each, and nothing else."""
     summary = found.ranked[(found.ranked["protocol"] == chosen.protocol) & (found.ranked["kind"] == "scheme")]
-    known = summary.set_index(["scheme", "extension", "eval_len"])
-    lines = [
-        {"scheme": name(*label)}
-        | {f"{n:,}": perplexity_cell(known.loc[(*label, n)]) if (*label, n) in known.index else NONE for n in chosen.lengths}
-        for label in chosen.schemes
-    ]
+    lines = summary.set_index(["scheme", "extension"]).loc[chosen.schemes].reset_index()
     caption = f"{chosen.protocol}: perplexity by length, {trained_on(*summary[GROUP].iloc[0])}{_models(found)}"
-    if known["log_ppl_half"].notna().any():
+    if summary["log_ppl_half"].notna().any():
         caption += ", with 95 % t intervals over seeds"
-    return _float(found.rows, file, caption, pd.DataFrame(lines))
+    return _float(found.rows, file, caption, table_by_length(lines, chosen.lengths, perplexity_cell))
 
 
 def _models(found: Statistics) -> str:

@@ -53,7 +53,7 @@ def against_floor(rows: pd.DataFrame) -> pd.DataFrame:
         "n_seeds": excess.n, "excess": excess.mean, "excess_half": excess.half,
         "learned": (1 - excess.mean / way).mask(near), "gained": gained.mean, "gained_half": gained.half,
         "impossible": excess.mean < -symbol,
-        "ratio": np.exp(groups["log_ratio"].mean()), "log_ppl": groups["log_ppl"].mean(),
+        "ratio": np.exp(groups["log_ratio"].mean()),
     }).reset_index()  # fmt: skip
     table["verdict"] = ""
     longest = known.groupby(SETTING)["eval_len"].max()

@@ -18,18 +18,14 @@ def still_falling(training: pd.DataFrame) -> pd.Series:
     log count, each of one batch. A loss that falls because the learning rate does is falling none the less; one that
     would fall if it were trained longer, or at another rate, need not show.
     """
-    found = {}
-    for scheme, part in training.groupby("scheme", sort=False):
-        falls, variances, degrees = [], [], 0
-        for _, run in part.groupby("seed"):
-            quarter = np.ceil(4 * run["step"] / run["step"].max())
-            before, last = (run.loc[quarter == q, "loss"].to_numpy() for q in (3, 4))
-            if min(len(before), len(last)) > 1:
-                falls.append(before.mean() - last.mean())
-                variances.append(before.var(ddof=1) / len(before) + last.var(ddof=1) / len(last))
-                degrees += min(len(before), len(last)) - 1
-        if falls:
-            half = stdtrit(degrees, 0.5 + CONFIDENCE / 2) * np.sqrt(sum(variances)) / len(falls)
-            if np.mean(falls) - half > FALL:
-                found[scheme] = float(np.mean(falls))
-    return pd.Series(found, dtype=float)
+    quarter = np.ceil(4 * training["step"] / training.groupby(["scheme", "seed"])["step"].transform("max"))
+    entries = training[quarter.isin((3, 4))].groupby(["scheme", "seed", quarter], sort=False)["loss"]
+    n, mean, variance = (part.unstack().reindex(columns=[3, 4]) for part in (entries.size(), entries.mean(), entries.var()))
+    runs = pd.DataFrame(
+        {"fall": mean[3] - mean[4], "variance": (variance / n).sum(axis=1), "n": n.min(axis=1, skipna=False)}
+    )
+    schemes = runs[runs["n"] > 1].groupby("scheme", sort=False)
+    n_seeds, fall = schemes.size(), schemes["fall"].mean()
+    error = np.sqrt(schemes["variance"].sum()) / n_seeds
+    half = stdtrit(schemes["n"].sum() - n_seeds, 0.5 + CONFIDENCE / 2) * error
+    return fall[fall - half > FALL]
