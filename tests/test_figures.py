@@ -25,7 +25,6 @@ from extrap.config.compose import CONF
 from extrap.report import figures
 from extrap.report import pairs as pairs_report
 from extrap.report.drawing import save_drawing, save_figure, snapped
-from extrap.report.figures import curves_of_perplexity
 from extrap.report.labels import spread
 from extrap.report.looks import LOOKS, looks_of
 from extrap.report.report import report_again
@@ -35,7 +34,7 @@ from extrap.stats.statistics import Statistics
 
 
 def of_rows(function):
-    return lambda rows, *more: function(Statistics(rows), *more)
+    return lambda rows, *more, **how: function(Statistics(rows), *more, **how)
 
 
 draw, perplexity_figure, floor_figure, position_figure, controls_figure, pairs_figure, pairs_table = map(
@@ -494,8 +493,8 @@ def test_titles_stand_above_the_panels(figure_of, tmp_path):
 @pytest.mark.slow
 def test_a_column_of_a_paper_holds_all_that_the_wide_figure_shows(tmp_path):
     rows = everything()
-    wide, points = perplexity_figure(rows)
-    narrow = curves_of_perplexity(Statistics(rows), points, column=True)
+    wide, _ = perplexity_figure(rows)
+    narrow, _ = perplexity_figure(rows, column=True)
     save_drawing(narrow, tmp_path / "column")
     assert narrow.get_figwidth() == pytest.approx(3.3)
     for one, other in zip(panels(wide), panels(narrow), strict=True):

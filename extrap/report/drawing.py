@@ -30,7 +30,6 @@ from extrap.results.rows import save_table
 
 STYLE = Path(__file__).with_name("figures.mplstyle")
 PNG_DPI = 200
-POINTS = 72  # to an inch
 WHERE = IdentityTransform()
 
 
@@ -131,7 +130,7 @@ def _png(figure: Figure) -> bytes:
 
 def _vectors(figure: Figure, suffix: str, undated: dict[str, None]) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=suffix, dpi=POINTS, metadata=undated)
+    figure.savefig(buffer, format=suffix, metadata=undated)
     return buffer.getvalue()
 
 

@@ -1,6 +1,6 @@
 """What becomes of each scheme of one objective, text, training length and setting, and words for it. Imports no torch."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 import pandas as pd
@@ -89,6 +89,10 @@ class Group:
             return f"{at[0]:,}" + (f" +{len(at) - 1} more" if len(at) > 1 else "")
         words = list(lines["verdict"].unique())
         return words[0] if len(words) == 1 else "not shown" if words else ""
+
+
+def by_fate(fates: Collection[tuple[str, str]]) -> dict[str, str]:
+    return {word: "; ".join(told for kind, told in fates if kind == word) for word in FATES}
 
 
 def shortened(names: Iterable[str], width: int) -> dict[str, str]:

@@ -217,10 +217,8 @@ def _matrix(axes: Axes, cell: pd.DataFrame) -> None:
     axes.set_xlim(0, len(columns))
     axes.set_ylim(len(rows), 0)
     axes.set_aspect(CELL[1] / CELL[0], anchor="W")
-    axes.set_xticks(np.arange(len(columns)) + 0.5, [*map(drawn, columns)], parse_math=False)
-    axes.tick_params(axis="x", labelrotation=45)
-    for label in axes.get_xticklabels():
-        label.set(ha="right", rotation_mode="anchor")
+    middles = np.arange(len(columns)) + 0.5
+    axes.set_xticks(middles, [*map(drawn, columns)], parse_math=False, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(np.arange(len(rows)) + 0.5, [*map(drawn, rows)], parse_math=False)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

@@ -110,9 +110,12 @@ def blocks(found: Statistics, most: int, with_ratio: bool) -> list[Block]:
         where, train_len = f"by length, {trained_on(*of)}", lines["train_len"].iloc[0]
         shown, trained = _shown(lines, most), lines["extension"] == "none"
         lacking = within(found.missing, SETTING, setting).set_index(["scheme", "extension", "eval_len"])["reason"].to_dict()
-        for kind, part in (("perplexity", lines[trained]), ("controls", lines[is_control(lines)])):
+        parts = (
+            ("perplexity", "perplexity", lines[trained]),
+            ("controls", "controls, perplexity", lines[is_control(lines)]),
+        )
+        for kind, what, part in parts:
             if len(part):
-                what = "perplexity" if kind == "perplexity" else "controls, perplexity"
                 title = f"{protocol}: {what} {where}, {seeds(lines.loc[lines['kind'] == 'scheme', 'n_seeds'])}"
                 made.append(Block(setting, kind, title, _perplexity_block(part, shown, lacking, with_ratio)))
         null = within(found.sound_null, SETTING, setting)
