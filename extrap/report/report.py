@@ -109,12 +109,12 @@ def write_report(found: Statistics, folder: Path, table: str = "") -> None:
     told = f"\n{scored_text(found.rows, found.held_out)}\n"
     told += f"\nModels of {model_size(found.sizes)}.\n" if found.sizes else ""
     tables = {"table.csv": csv_table(found), "pairs.csv": found.pairs, "extrapolates.csv": found.extrapolates}
-    tables = {name: lines for name, lines in tables.items() if len(lines)}  # a single scheme is compared with nobody
     for name, lines in tables.items():
-        save_table(folder / name, lines)
-    texts = {"table.md": markdown_table} | ({"pairs.md": pairs_table} if len(tables) > 1 else {})
-    for name, text_of in texts.items():
-        write_atomic(folder / name, text_of(found) + told)
+        if len(lines):  # a single scheme is compared with nobody
+            save_table(folder / name, lines)
+    write_atomic(folder / "table.md", markdown_table(found) + told)
+    if len(found.pairs) or len(found.extrapolates):
+        write_atomic(folder / "pairs.md", pairs_table(found) + told)
     write_latex(folder, found, table)
     draw(found, folder)
 

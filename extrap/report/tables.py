@@ -1,6 +1,6 @@
 """Statistics -> tables of perplexity for people (Markdown; LaTeX takes its blocks) and machines (CSV). Imports no torch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import NamedTuple
 
@@ -102,31 +102,25 @@ def _shown(lines: pd.DataFrame, most: int) -> list[int]:
     return next(shown for shown in chosen if len(shown) <= most)
 
 
-def blocks(found: Statistics, most: int, with_ratio: bool) -> list[Block]:
+def blocks(found: Statistics, most: int, with_ratio: bool) -> Iterator[Block]:
     """For every setting: schemes, their controls, and what there is to compare them with, at so many lengths at most."""
-    made = []
     for setting, lines in found.ranked.groupby(SETTING, sort=False):
         *of, protocol = setting
-        where, train_len = f"by length, {trained_on(*of)}", lines["train_len"].iloc[0]
-        shown, trained = _shown(lines, most), lines["extension"] == "none"
+        where = f"by length, {trained_on(*of)}"
+        n_seeds, shown = seeds(lines.loc[lines["kind"] == "scheme", "n_seeds"]), _shown(lines, most)
         lacking = within(found.missing, SETTING, setting).set_index(["scheme", "extension", "eval_len"])["reason"].to_dict()
-        parts = (
-            ("perplexity", "perplexity", lines[trained]),
-            ("controls", "controls, perplexity", lines[is_control(lines)]),
-        )
-        for kind, what, part in parts:
-            if len(part):
-                title = f"{protocol}: {what} {where}, {seeds(lines.loc[lines['kind'] == 'scheme', 'n_seeds'])}"
-                made.append(Block(setting, kind, title, _perplexity_block(part, shown, lacking, with_ratio)))
+        trained = _perplexity_block(lines[lines["extension"] == "none"], shown, lacking, with_ratio)
+        yield Block(setting, "perplexity", f"{protocol}: perplexity {where}, {n_seeds}", trained)
+        if len(chosen := lines[is_control(lines)]):
+            table = _perplexity_block(chosen, shown, lacking, with_ratio)
+            yield Block(setting, "controls", f"{protocol}: controls, perplexity {where}, {n_seeds}", table)
         null = within(found.sound_null, SETTING, setting)
-        if len(chosen := null[null["eval_len"] > train_len]):
-            lengths = [n for n in shown if n in set(chosen["eval_len"])]
-            title = f"{protocol}: excess over the early-token null {where}"
-            made.append(Block(setting, "excess", title, table_by_length(chosen, lengths, _cell_null)))
+        if len(chosen := null[null["eval_len"] > null["train_len"]]):
+            table = table_by_length(chosen, [n for n in shown if n in set(chosen["eval_len"])], _cell_null)
+            yield Block(setting, "excess", f"{protocol}: excess over the early-token null {where}", table)
         if len(chosen := within(found.floor, SETTING, setting)):
-            title = f"{protocol}: nats per token above the floor {where}"
-            made.append(Block(setting, "floor", title, _floor_block(chosen, shown, lacking)))
-    return made
+            table = _floor_block(chosen, shown, lacking)
+            yield Block(setting, "floor", f"{protocol}: nats per token above the floor {where}", table)
 
 
 def table_by_length(
