@@ -14,9 +14,8 @@ from extrap.report.group import Group, above, by_fate, factor, lacking, lengths,
 from extrap.report.typesetting import NONE, interval, markdown, name, number, seeds, why_missing
 from extrap.stats.floor import UNFIT
 from extrap.stats.pairs import both_ways
-from extrap.stats.perplexity import landmarks
+from extrap.stats.perplexity import landmarks, still_falling
 from extrap.stats.statistics import Statistics
-from extrap.stats.training import still_falling
 
 WIDTH = 100  # columns
 LABEL = 14  # columns, of what a sentence is about

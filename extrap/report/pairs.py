@@ -129,9 +129,8 @@ def _better_first(cell: pd.DataFrame) -> pd.DataFrame:
     ranking = lines.groupby("scheme_a")["difference"].mean().sort_values(kind="stable").index
     is_tied = (lines["difference"] == 0) & (lines["scheme_a"] > lines["scheme_b"])
     lines = lines[is_tied | (lines["difference"] > 0)].rename(columns={"scheme_a": "worse", "scheme_b": "better"})
-    for side in ("better", "worse"):
-        lines[side] = pd.Categorical(lines[side], ranking)
-    lines = lines.assign(by=lines["difference"].abs(), decided=lines["verdict"] != "undecided")
+    sides = {side: pd.Categorical(lines[side], ranking) for side in ("better", "worse")}
+    lines = lines.assign(by=lines["difference"].abs(), decided=lines["verdict"] != "undecided", **sides)
     return lines.sort_values(["better", "worse"])
 
 

@@ -70,7 +70,7 @@ def load_choice(folder: Path) -> pd.DataFrame:
         return pd.DataFrame(columns=CHOICE)
     text = dict.fromkeys(("objective", "data", "setting", "scheme", "option", "value", "border"), str)
     table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"loss": [""], "n_tokens": [""]})
-    return (table if "setting" in table else table.assign(setting=""))[CHOICE]
+    return table.reindex(columns=CHOICE, fill_value="")  # it has no setting where nothing varies
 
 
 def _parts(setting: str) -> dict[str, str]:
