@@ -140,6 +140,7 @@ BOTH = [("t5(a=1, b=2)", "none"), ("rope", "none")]
         ("", Choice("same_targets", [128, 512, 4096], BOTH)),
         ("protocol=nonoverlap", Choice("nonoverlap", [128, 512, 4096], BOTH)),
         ("lengths=4096,128", Choice("same_targets", [4096, 128], BOTH)),
+        ("lengths=4096,128, 4096 schemes=rope,rope", Choice("same_targets", [4096, 128], BOTH[1:])),
         (
             "schemes=rope + window,rope,t5(a=1, b=2) protocol=nonoverlap",
             Choice("nonoverlap", [128, 512, 4096], [("rope", "window"), ("rope", "none"), BOTH[0]]),
@@ -156,8 +157,8 @@ def test_what_can_be_chosen(text, chosen):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("protocol=sliding", "no rows of protocol=sliding"), ("lengths=100", "lengths=100 under same_targets: expected"),
-        ("lengths=a", "lengths=a"), ("lengths=128,128", "each once"), ("lengths=128,256,512,1024,2048,4096", "up to 5"),
+        ("protocol=sliding", "no rows of protocol=sliding"), ("lengths=100", "no rows of lengths=100 under same_targets"),
+        ("lengths=a", "lengths=a"), ("lengths=128,256,512,1024,2048,4096", "up to 5"),
         ("schemes=alibi", "schemes=alibi"), ("rope", "found 'rope'"), ("width=3", "found 'width=3'"),
         ("lengths=", "found 'lengths='"), ("lengths=128 lengths=256", "found 'lengths=128 lengths=256'"),
     ],

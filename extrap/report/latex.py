@@ -94,24 +94,21 @@ def choose(rows: pd.DataFrame, text: str = "") -> Choice:
     if protocol not in protocols:
         raise UserError(f"TABLE: no rows of protocol={protocol}; {nearest(protocol, protocols)}")
     rows = rows[rows["protocol"] == protocol]
-    by_name = {str(n): n for n in sorted(rows["eval_len"].unique())}
-    lengths = landmarks(by_name.values(), rows["train_len"].iloc[0])
-    if "lengths" in given:
-        wanted = [n.strip() for n in given["lengths"].split(",")]
-        if not {*wanted} <= {*by_name} or not len({*wanted}) == len(wanted) <= MOST_NARROW:
-            raise UserError(
-                f"TABLE: lengths={given['lengths']} under {protocol}: expected up to {MOST_NARROW}, which a column has room "
-                f"for, of {', '.join(by_name)}, each once"
-            )
-        lengths = [by_name[n] for n in wanted]
-    labels = list(rows[["scheme", "extension"]].drop_duplicates().itertuples(index=False, name=None))
-    if "schemes" not in given:
-        return Choice(protocol, lengths, [label for label in labels if label[1] == "none"])
-    known = {name(*label): label for label in labels}
-    schemes = list(dict.fromkeys(re.split(rf"\s*,\s*{OUTSIDE}", given["schemes"])))
-    if unknown := [scheme for scheme in schemes if scheme not in known]:
-        raise UserError(f"TABLE: no rows of schemes={unknown[0]} under {protocol}; {nearest(unknown[0], list(known))}")
-    return Choice(protocol, lengths, [known[scheme] for scheme in schemes])
+    lengths = {str(n): n for n in sorted(rows["eval_len"].unique())}
+    labels = rows[["scheme", "extension"]].drop_duplicates().itertuples(index=False, name=None)
+    schemes = {name(*label): label for label in labels}
+    shown = {
+        "lengths": [str(n) for n in landmarks(lengths.values(), rows["train_len"].iloc[0])],
+        "schemes": [told for told, (_, extension) in schemes.items() if extension == "none"],
+    }
+    for key, known in {"lengths": [*lengths], "schemes": [*schemes]}.items():
+        if key in given:
+            shown[key] = list(dict.fromkeys(re.split(rf"\s*,\s*{OUTSIDE}", given[key])))
+        if unknown := [one for one in shown[key] if one not in known]:
+            raise UserError(f"TABLE: no rows of {key}={unknown[0]} under {protocol}; {nearest(unknown[0], known)}")
+    if len(shown["lengths"]) > MOST_NARROW:
+        raise UserError(f"TABLE: lengths={given['lengths']}: expected up to {MOST_NARROW}, which a column has room for")
+    return Choice(protocol, [lengths[n] for n in shown["lengths"]], [schemes[told] for told in shown["schemes"]])
 
 
 def narrow_table(found: Statistics, chosen: Choice, file: str = "table_narrow") -> str:
