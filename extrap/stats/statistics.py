@@ -62,7 +62,7 @@ class Statistics:
 
     @cached_property
     def floor(self) -> pd.DataFrame:
-        return against_floor(self.by_length)
+        return against_floor(self.by_length, self.summary)
 
     @cached_property
     def impossible(self) -> set[tuple[object, ...]]:
