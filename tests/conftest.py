@@ -103,7 +103,7 @@ def causal(request):
 @pytest.fixture
 def svg_alone(monkeypatch):
     """For tests of what stands in a report: its figures in one of their formats."""
-    monkeypatch.setattr(drawing, "FORMATS", {"svg": drawing.svg})
+    monkeypatch.setattr(drawing, "FORMATS", {"svg": drawing.FORMATS["svg"]})
 
 
 @pytest.fixture

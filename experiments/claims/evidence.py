@@ -17,7 +17,7 @@ import pandas as pd
 from experiments.speed.timings import OURS, load_timings, where
 from extrap.results.rows import load_one_setting, load_training
 from extrap.stats.floor import UNFIT, against_floor
-from extrap.stats.perplexity import perplexity
+from extrap.stats.perplexity import perplexity, summarise
 
 MEASURE = ["experiment", "objective", "protocol", "scheme", "extension", "train_len", "eval_len", "seed"]
 PLAIN = {"floor": np.nan, "guess": np.nan, "unfit": "", "step": np.nan}  # where there is none of these
@@ -61,7 +61,7 @@ def over_floor(lines: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     if floors.empty:
         return lines
     scheme = ["objective", "protocol", "train_len", "scheme", "extension"]
-    verdicts = against_floor(rows)[[*scheme, "verdict"]].drop_duplicates()
+    verdicts = against_floor(rows, summarise(rows))[[*scheme, "verdict"]].drop_duplicates()
     known = floors.merge(guesses, on=at, how="left", suffixes=("_floor", "_guess"))
     lines = lines.merge(known, on=at).merge(verdicts, on=scheme)
     return lines.assign(

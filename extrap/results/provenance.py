@@ -11,8 +11,21 @@ import yaml
 
 from extrap.config.varied import flat
 from extrap.errors import UserError
+from extrap.files import write_atomic
 from extrap.results.folders import common, differences, evaluated, finished, load_checked
-from extrap.results.rows import KEY, TRAINED, collect_missing, load_missing, load_rows, load_training, stacked
+from extrap.results.rows import (
+    KEY,
+    TRAINED,
+    collect,
+    collect_missing,
+    collect_training,
+    load_missing,
+    load_rows,
+    load_training,
+    save_rows,
+    save_table,
+    stacked,
+)  # fmt: skip
 
 MADE_BY = (
     "version", "git_commit", "git_dirty", "python", "torch", "device", "instructions", "precision", "threads", "processes",
@@ -30,10 +43,22 @@ class Gathered(NamedTuple):
     made_by: dict[str, Any]  # see `provenance`
 
 
+def gathered(runs: Path, command: str) -> Gathered:
+    """What the evaluated runs below results/runs/<experiment> have written; `command` is recorded as what made them."""
+    return Gathered(collect(runs), collect_missing(runs), collect_training(runs), provenance(runs, command))
+
+
 def load_gathered(report: Path) -> Gathered:
     """What a report was made of, checked."""
     rows, missing = load_rows(report / "rows.csv"), load_missing(report / "missing.csv")
     return Gathered(rows, missing, load_training(report / "training.csv"), load_provenance(report / "provenance.yaml"))
+
+
+def save_gathered(report: Path, of: Gathered) -> None:
+    save_rows(report / "rows.csv", of.rows)
+    save_table(report / "missing.csv", of.missing)
+    save_rows(report / "training.csv", of.training)
+    write_atomic(report / "provenance.yaml", yaml.safe_dump(of.made_by, sort_keys=False, width=125))
 
 
 def refuse_to_lose(results: Path, config: dict[str, Any], planned: set[tuple[str, str]]) -> None:
