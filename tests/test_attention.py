@@ -18,7 +18,7 @@ from extrap.positions.local import Local
 from extrap.positions.nope import Nope
 from extrap.positions.rope import Rope, rotary_angles, rotate_by
 from extrap.positions.t5 import T5
-from extrap.testing.measures import answers, define
+from extrap.testing.case import answers, define
 
 FLOAT32 = 1e-5  # a path in float32 against the definition in float64
 

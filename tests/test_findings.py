@@ -77,6 +77,76 @@ class Counted(PositionScheme):
         return x + torch.sin(pos.to(x.dtype))[:, None] * torch.arange(x.shape[-1])
 
 
+class Sine(PositionScheme):
+    """By its own count where `given` is False, else at the positions that it is given, in training and evaluation."""
+
+    relative, given, modes = True, False, (True, False)
+
+    def embed(self, x, pos):
+        pos = pos if self.given else torch.arange(x.shape[1])
+        return x + torch.sin(0.3 * pos[:, None] + torch.arange(x.shape[-1])) * (self.training in self.modes)
+
+
+class Cached(Sine):
+    """Keeps a table for each length."""
+
+    given = True
+
+    def embed(self, x, pos):
+        self.kept = {len(pos): pos, **getattr(self, "kept", {})}
+        return super().embed(x, self.kept[len(pos)])
+
+
+class OnlyTraining(Sine):
+    relative, given, modes = False, True, (True,)
+
+
+class OnlyEvaluation(Sine):
+    relative, given, modes = False, True, (False,)
+
+
+class Steeper(PositionScheme):
+    """In training."""
+
+    relative = True
+
+    def score_mod(self, pos):
+        slope = 0.5 if self.training else 0.05
+        return lambda score, b, h, i, j: score - slope * (pos[i] - pos[j]).abs()
+
+
+class SingleAngles(PositionScheme):
+    """RoPE whose angles are formed in float32 of rates that are not trained; `turn`: of queries far off."""
+
+    relative, turn = True, 0.0
+
+    def __init__(self, geometry):
+        super().__init__(geometry)
+        self.rates = nn.Parameter(2.0 ** -torch.linspace(0, 1, geometry.head_dim // 2), requires_grad=False)
+
+    def rotation(self, pos):
+        angles = pos[:, None].float() * self.rates.float()
+
+        def turned(x, angles):
+            (a, b), cos, sin = x.chunk(2, dim=-1), angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+            return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+        return lambda q, k: (turned(q, angles + self.turn * (pos[:, None] > 200)), turned(k, angles))
+
+
+class NearlyRelative(SingleAngles):
+    turn = 1e-2
+
+
+class Within(PositionScheme):
+    """A mask written in places."""
+
+    relative = True
+
+    def mask_mod(self, pos):
+        return lambda b, h, i, j: (i - j).abs() < 3
+
+
 class ToADecoderOnly(Alibi):
     def __init__(self, geometry):
         if not geometry.causal:
@@ -142,6 +212,11 @@ def test_nothing_is_wrong_with_a_scheme_of_ours_at_any_size(case, scheme_of, ref
         (Turned, {"direction-aware"}),
         (Counted, {"not shift-invariant"}),
         (Unrelative, {"same on any path", "would be refused"}),
+        (Sine, {"ignores positions", "not shift-invariant"}),
+        (Cached, {"ignores positions", "not shift-invariant"}),
+        (OnlyTraining, {"has no effect"}),
+        (OnlyEvaluation, {"has no effect"}),
+        (NearlyRelative, {"not shift-invariant"}),
     ],
 )
 def test_each_kind_of_wrong_is_told_for_what_it_is(scheme, told):
@@ -155,6 +230,21 @@ def test_each_kind_of_wrong_is_told_for_what_it_is(scheme, told):
 )
 def test_what_a_run_would_refuse_is_wrong(scheme):
     assert "would be refused" in wrong(scheme)
+
+
+@pytest.mark.parametrize("scheme", [SingleAngles, Within, Steeper])
+def test_what_is_right_is_not_called_wrong(scheme):
+    found = page(scheme)
+    assert [finding for finding in found.values() if finding.verdict == "WRONG"] == []
+    assert "shift-invariant" in found
+    assert ("differs in training" in found) == (scheme is Steeper)
+
+
+def test_without_effect_in_one_mode_is_told():
+    for scheme, mode in ((OnlyTraining, "in evaluation"), (OnlyEvaluation, "in training")):
+        told = page(scheme)["has no effect"].told
+        assert told.startswith(f"{mode}: hidden states")
+        assert told.endswith("look for what asks self.training")
 
 
 def test_what_a_scheme_is(scheme_of):

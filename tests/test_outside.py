@@ -127,6 +127,10 @@ BAD = {
     BODY.format(", geometry", "self.x = undefined"): r"mine.py:Mine: NameError: name 'undefined' is not defined",
     BODY.format(", geometry, /", "pass"): r"mine.py:Mine: TypeError: .*positional-only",
     BODY.format(", geometry, size", "pass"): r"position.size: is missing; Mine needs it",
+    BODY.format(
+        ", g", "super().__init__(g)"
+    ): r"Mine asks for g and not for geometry; expected def __init__\(self, geometry, ",
+    BODY.format(", geometry", "raise SystemExit(0)"): r"mine.py:Mine: SystemExit: 0",
     BODY.format(", geometry, size: 'Nothing' = 1", "pass"): r"the types of Mine's arguments cannot be read: .*Nothing",
 }
 

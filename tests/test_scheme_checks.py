@@ -108,7 +108,29 @@ class Blocks(PositionScheme):
         return x + (block[:, None] == block).to(x.dtype) @ x
 
 
-FUTURE = [Leak, Faint, Late, Early, Gate, KeyNorm, NextKey, Blocks]
+class Seventh(Leak):
+    """Few tokens alone."""
+
+    def embed(self, x, pos):
+        return torch.where((pos % 7 == 4)[:, None], super().embed(x, pos), x)
+
+
+class Even(Leak):
+    """Only at twice the training length, and other multiples of it."""
+
+    def embed(self, x, pos):
+        beyond = len(pos) > self.geometry.train_len and len(pos) % self.geometry.train_len == 0
+        return super().embed(x, pos) if beyond else x
+
+
+class Between(Leak):
+    """Only where the input is shorter than in training."""
+
+    def embed(self, x, pos):
+        return super().embed(x, pos) if 7 < len(pos) < self.geometry.train_len else x
+
+
+FUTURE = [Leak, Faint, Late, Early, Gate, KeyNorm, NextKey, Blocks, Seventh, Even, Between]
 
 
 @pytest.mark.parametrize("scheme", FUTURE)
@@ -126,6 +148,18 @@ class Neighbour(PositionScheme):
 class Mean(PositionScheme):
     def embed(self, x, pos):
         return x - x.mean(dim=0)
+
+
+class OfThree(PositionScheme):
+    """Not where there are but two."""
+
+    def embed(self, x, pos):
+        return x + x.roll(1, dims=0) if len(x) > 2 else x
+
+
+class Exits(PositionScheme):
+    def embed(self, x, pos):
+        raise SystemExit(0)
 
 
 class Noise(PositionScheme):
@@ -262,6 +296,8 @@ class Table(PositionScheme):
 BROKEN = {
     Neighbour: "mixes the sequences of a batch",
     Mean: "mixes the sequences of a batch",
+    OfThree: "mixes the sequences of a batch: .* of 5",
+    Exits: "fails before any training: SystemExit: 0",
     Noise: "gives two outputs for one input: .* drawn at random in evaluation",
     Counter: "gives two outputs for one input",
     Moving: "gives two outputs for one input: .* read after others",
@@ -275,7 +311,7 @@ BROKEN = {
     Unrelative: "states relative and depends on more",
     UnrelativeMask: "states relative and depends on more",
     Overlap: "has branches that overlap",
-    Keyless: "leaves a token of 33 without any key",
+    Keyless: "leaves a token of 32 without any key",
     Closed: "leaves a token of 16 without any key",
     IntegerMask: "has a mask_mod of torch.int64; expected torch.bool",
     FloatPositions: "has positions that are not 16 growing whole numbers",

@@ -12,7 +12,7 @@ from experiments.speed.ours import Trained
 from experiments.speed.rounds import Row
 from extrap.errors import UserError
 from extrap.model.attention import attend_reference, prepare
-from extrap.testing.measures import answers, define
+from extrap.testing.case import answers, define
 
 TOLERANCE = 1e-5  # of the largest number in the reference
 # A gradient whose terms nearly cancel is not known to TOLERANCE in float32 at all: the definition itself, computed in

@@ -60,9 +60,12 @@ def build(spec: dict[str, Any], option: str, package: str, kind: Any = object, *
             arguments[key] = _typed(value, inner, f"{option}.{key}")
     for key, parameter in parameters.items():
         if key not in arguments and parameter.default is parameter.empty:
+            if unasked := [fact for fact in facts if fact not in parameters]:
+                init = f"def __init__(self, {unasked[0]}, ...)"
+                raise UserError(f"{option}: {cls.__name__} asks for {key} and not for {unasked[0]}; expected {init}")
             raise UserError(f"{option}.{key}: is missing; {cls.__name__} needs it")
     outside = spec["_target_"] if isinstance(spec["_target_"], Outside) else None
-    refusals = Exception if outside else (ValueError, RuntimeError)  # torch's own of sizes that cannot be
+    refusals = (Exception, SystemExit) if outside else (ValueError, RuntimeError)  # torch's own of sizes that cannot be
     try:
         made = cls(**arguments)
     except refusals as error:

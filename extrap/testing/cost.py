@@ -9,8 +9,8 @@ from torch import Tensor
 from extrap.positions.base import Geometry
 from extrap.positions.nope import Nope
 from extrap.positions.rope import Rope
+from extrap.testing.case import VOCAB, Build, encoder_with
 from extrap.testing.findings import LAYERS, Finding
-from extrap.testing.measures import VOCAB, Build, encoder_with
 
 TRAIN_LEN, HEAD_DIM, HEADS = 128, 32, 4
 LONGER = 8  # times the training length

@@ -15,7 +15,8 @@ from extrap.model.seed import seed_generators
 from extrap.positions.base import Geometry, PositionScheme
 from extrap.positions.nope import Nope
 from extrap.testing import measures
-from extrap.testing.measures import TOLERANCE, Build, Case, Measure, Measured
+from extrap.testing.case import TOLERANCE, Build, Case, apart, heads
+from extrap.testing.measures import Measure, Measured
 from extrap.testing.promises import check_scheme
 
 SIZES = ((16, 8, 4), (128, 32, 2), (37, 12, 3))  # training length, head dim, heads: at one alone a wrong threshold can pass
@@ -61,11 +62,10 @@ def _findings(cases: list[Case]) -> Iterator[Finding]:
     for case in cases:
         case.move_parameters()
     yield _bound("same whenever asked", "the same input gives outputs that differ by up to {}", measures.again, cases)
-    told = "hidden states, which are about 1, change by up to {} against no positions at all"
-    nothing = Finding("WRONG", "has no effect", f"{told}; look for a hook whose name is misspelt")
-    if type(scheme) in (Nope, PositionScheme):
-        nothing = Finding("IS", "no positions", told)
-    yield _finding(measures.effect, cases, nothing, Finding("PASS", "has an effect", told))
+    yield _effect(cases)
+    yield _fact(
+        "same in training", "differs in training", "outputs differ from evaluation by up to {}", measures.modes, cases
+    )
     yield _bound("sees no future", "earlier tokens move by up to {} with a later one", measures.future, causal)
     yield _bound("is finite", "of outputs or a gradient at L up to {} numbers are none", measures.not_finite, cases)
     yield _bound("same in any batch", "a sequence alone and beside others differs by up to {}", measures.batch, cases)
@@ -76,7 +76,10 @@ def _findings(cases: list[Case]) -> Iterator[Finding]:
     told = "gradients are up to {} of their largest from those of the definition in float64"
     yield _bound("same gradients", told, lambda case: ((value, at) for _, value, at in case.paths), cases, KINK)
     yield _trained(cases)
-    differs = "the same text further on differs by up to {}"
+    told = "the same text at the same positions differs by up to {} with its place in the input"
+    counts = Finding("WRONG", "ignores positions", f"{told}; take them from what hooks are given, do not count")
+    yield _finding(measures.place, cases, Finding("PASS", "same at any place", told), counts)
+    differs = "the same text further on differs, beyond rounded angles, by up to {}"
     stated = "states relative" if scheme.relative else ""
     yield _fact("shift-invariant", "not shift-invariant", differs, measures.shift, cases, stated)
     differs = "in an encoder a text and its mirror image differ by up to {}"
@@ -108,7 +111,7 @@ def _finding(measure: Measure, cases: list[Case], low: Finding, high: Finding, b
             for value, place in measure(case):
                 if value > worst:
                     worst, where = value, f" ({at}; {place})"
-        except Exception as error:  # noqa: BLE001  whatever somebody's code raises
+        except (Exception, SystemExit) as error:  # noqa: BLE001  whatever somebody's code raises
             return Finding("WRONG", low.about, one_line(f"fails at {at}: {type(error).__name__}: {error}"))
     if worst > bound:
         return high._replace(told=high.told.format(f"{worst:.2g}") + where)
@@ -119,10 +122,26 @@ def _bound(about: str, told: str, measure: Measure, cases: list[Case], bound: fl
     return _finding(measure, cases, Finding("PASS", about, told), Finding("WRONG", about, told), bound)
 
 
-def _fact(yes: str, no: str, told: str, measure: Measure, cases: list[Case], stated: str) -> Finding:
+def _fact(yes: str, no: str, told: str, measure: Measure, cases: list[Case], stated: str = "") -> Finding:
     """What a scheme is; WRONG where it states something else."""
     high = Finding("WRONG", no, f"{stated}, but {told}") if stated else Finding("IS", no, told)
     return _finding(measure, cases, Finding("IS", yes, told), high)
+
+
+def _effect(cases: list[Case]) -> Finding:
+    """In training as in evaluation."""
+    told = "hidden states, which are about 1, change by up to {} against no positions at all"
+    nothing = Finding("WRONG", "has no effect", f"{told}; look for a hook whose name is misspelt")
+    if type(cases[0].scheme) in (Nope, PositionScheme):
+        nothing = Finding("IS", "no positions", told)
+    modes = {"in training": True, "in evaluation": False}
+    some = Finding("PASS", "has an effect", told)
+    found = {mode: _finding(partial(measures.effect, training=t), cases, nothing, some) for mode, t in modes.items()}
+    without = [mode for mode, finding in found.items() if finding.verdict == "WRONG"]
+    if len(without) == 1:
+        told = f"{without[0]}: {found[without[0]].told.partition(';')[0]}; look for what asks self.training"
+        return nothing._replace(told=told)
+    return found["in evaluation"]
 
 
 def _trained(cases: list[Case]) -> Finding:
@@ -161,7 +180,7 @@ def _against(reference: Reference, cases: list[Case]) -> Iterator[Finding]:
     def differ(case: Case) -> Measured:
         exact, geometry = copy.deepcopy(case.scheme).double().eval(), case.geometry
         for n in case.lengths:
-            pos, (q, k, _) = exact.positions(n), measures.heads(geometry, n, n_batch=1)
+            pos, (q, k, _) = exact.positions(n), heads(geometry, n, n_batch=1)
             x = torch.randn(1, n, geometry.d_model, dtype=torch.float64)
             each = torch.eye(n, dtype=torch.float64).expand(1, geometry.n_heads, n, n)  # the mean of unit vectors
             for scheme in dict.fromkeys(exact.layers(LAYERS)):
@@ -173,7 +192,7 @@ def _against(reference: Reference, cases: list[Case]) -> Iterator[Finding]:
                 if geometry.causal:
                     scores = scores.masked_fill(torch.ones(n, n).triu(1).bool(), -math.inf)
                 of = scheme.weights() or partial(torch.softmax, dim=-1)
-                yield measures.apart(of(scores[None])[0], weights), f"{n} tokens"
+                yield apart(of(scores[None])[0], weights), f"{n} tokens"
 
     told = "attention weights and those of its scores differ by up to {}, in float64"
     yield _bound("agrees with REFERENCE", told, differ, cases, EXACT)

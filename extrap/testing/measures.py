@@ -1,123 +1,21 @@
 """What is measured of a position scheme on a small encoder: numbers, each with where it was found, of one size."""
 
-import copy
 import itertools
-import math
 from collections.abc import Callable, Iterator
-from functools import cached_property, partial
 from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
-from extrap.config.schema import ModelConfig
-from extrap.model.attention import Attend, attend_reference, prepare
-from extrap.model.encoder import Encoder
-from extrap.model.seed import seed_generators
-from extrap.positions.base import Geometry, PositionScheme
 from extrap.positions.nope import Nope
+from extrap.testing.case import SEQUENCES, VOCAB, Case, TwiceThere, apart, differences, encoder_with, read
 
-SHORT, BEYOND = 7, 129  # tokens: an odd length, and how far beyond the training length at most
-CHUNKED = 515  # tokens, on which attention trains in chunks
 FAR = 1000  # tokens further on
-VOCAB = 16
-MOVED = 0.5  # by up to this much a parameter is moved away from 0
-TOLERANCE = 1e-5  # of hidden states, which are about 1: a hundred roundings of float32, a hundredth of a leak of 0.001
+PART = 2**21  # scores of a head at a time
+ROUNDED_ANGLE = 2.0**-23  # of a position p: in float32 angles of up to p, a query's and a key's, are off by p * 2**-24 each
 
-Build = Callable[[Geometry], PositionScheme]
 Measured = Iterator[tuple[float, str]]  # each number with its place
-Measure = Callable[["Case"], Measured]
-
-
-class Case:
-    """A scheme in an encoder whose other weights are those of every scheme of this size, and lengths up to `longest`.
-
-    One block, or all of them where layers differ.
-    """
-
-    def __init__(self, scheme: PositionScheme, longest: int) -> None:
-        self.scheme, self.geometry = scheme, scheme.geometry
-        n = self.geometry.train_len
-        shared = len({*scheme.layers(self.geometry.n_layers)}) == 1
-        self.encoder = encoder_with(scheme, 1 if shared else self.geometry.n_layers)
-        end = min(longest, 2 * n + 1, n + BEYOND, longest if scheme.max_len is None else scheme.max_len)
-        self.lengths = sorted({min(SHORT, n), n, max(end, n)})
-        self.reads = [(n, True), *((n, False) for n in self.lengths)]  # and whether in training
-        self.tokens = torch.randint(VOCAB, (2, self.lengths[-1]))
-
-    def move_parameters(self) -> None:
-        """Away from 0: a gate that is nearly closed hides what it lets through."""
-        with torch.no_grad():
-            for parameter in self.scheme.parameters():
-                parameter.add_(torch.where(parameter < 0, -MOVED, MOVED) * torch.rand_like(parameter))
-
-    def read(self, seq_len: int, training: bool = False, changed: int | None = None) -> Tensor:
-        """Hidden states (2, T, D) of the first tokens; `changed`: with another one there in the second sequence."""
-        tokens = self.tokens[:, :seq_len].clone()
-        if changed is not None:
-            tokens[1, changed] = (tokens[1, changed] + 1) % VOCAB
-        return read(self.encoder, tokens, training)
-
-    @cached_property
-    def paths(self) -> list[tuple[float, float, str]]:
-        """Each layer in training and evaluation, at every length, against the definition in float64: by how much outputs
-        differ, gradients in parts of the largest, and where.
-        """
-        geometry, found = self.geometry, []
-        # at one of the training lengths alone: it is slow
-        chunked = [CHUNKED] if geometry.train_len == 128 and self.scheme.max_len is None else []
-        for n, training in itertools.product([*self.lengths, *chunked], (True, False)):
-            scheme = self.scheme.train(training)
-            pos = scheme.positions(n)
-            tensors = [*heads(geometry, n), torch.randn(2, n, geometry.d_model, dtype=torch.float64)]
-            weight = torch.randn_like(tensors[0])
-            for layer in dict.fromkeys(scheme.layers(geometry.n_layers)):
-                wanted = answers(define, copy.deepcopy(layer).double(), pos, training, tensors, weight)
-                given = answers(prepare, layer, pos, training, [x.float() for x in tensors], weight)
-                output, *off = (apart(a, b) for a, b in zip(given, wanted, strict=True))
-                largest = max(float(grad.abs().max()) for grad in wanted[1:])
-                found.append((output, max(off) / largest, f"{n} tokens in {'training' if training else 'evaluation'}"))
-        return found
-
-
-def encoder_with(scheme: PositionScheme, n_layers: int) -> Encoder:
-    geometry = scheme.geometry
-    seed_generators(1)
-    sizes = ModelConfig(geometry.d_model, n_layers, geometry.n_heads, geometry.d_model, dropout=0.0, tie=False)
-    return Encoder(sizes, scheme, VOCAB, VOCAB)
-
-
-def read(encoder: Encoder, tokens: Tensor, training: bool = False, seed: int = 2) -> Tensor:
-    seed_generators(seed)  # what is drawn in training is drawn alike
-    hidden: Tensor = encoder.train(training)(tokens)
-    return hidden
-
-
-def heads(geometry: Geometry, seq_len: int, n_batch: int = 2) -> tuple[Tensor, ...]:
-    """Random queries, keys and values in float64."""
-    return torch.randn(3, n_batch, geometry.n_heads, seq_len, geometry.head_dim, dtype=torch.float64).unbind()
-
-
-def define(scheme: PositionScheme, pos: Tensor, *, training: bool) -> Attend:
-    """What stands in for attention.prepare: the definition."""
-    return partial(attend_reference, scheme, pos)
-
-
-def answers(
-    path: Callable[..., Attend], scheme: PositionScheme, pos: Tensor, training: bool, tensors: list[Tensor], weight: Tensor
-) -> list[Tensor]:
-    """The output for tensors q, k, v, x, and the gradients of its weighted sum: of these, and of the scheme's parameters."""
-    leaves = [tensor.detach().clone().requires_grad_() for tensor in tensors]
-    seed_generators(2)  # what is drawn in training is drawn alike
-    output = path(scheme, pos, training=training)(*leaves)
-    loss = (output * weight.to(output.dtype)).sum()
-    return [output.detach(), *torch.autograd.grad(loss, [*leaves, *scheme.parameters()], materialize_grads=True)]
-
-
-def apart(a: Tensor, b: Tensor) -> float:
-    """The largest difference; two that are both no number are the same, one that is none is infinitely far."""
-    differs = torch.where(a.isnan() & b.isnan(), 0.0, (a - b).abs().to(torch.float64)).nan_to_num(nan=math.inf)
-    return float(differs.max()) if differs.numel() else 0.0
+Measure = Callable[[Case], Measured]
 
 
 def gradients(case: Case) -> dict[str, Tensor]:
@@ -139,22 +37,34 @@ def not_finite(case: Case) -> Measured:
 
 @torch.no_grad()
 def future(case: Case) -> Measured:
-    """How earlier tokens move with a later one, where the model is causal."""
+    """How earlier tokens move with a later one, where the model is causal: a token in each sequence of a batch."""
+
+    def moved(n: int, training: bool, t: Tensor, n_before: int) -> Tensor:
+        tokens = case.tokens[:1, :n].repeat(len(t), 1)
+        before = read(case.encoder, tokens[:n_before], training)
+        tokens[range(len(t)), t] = (tokens[range(len(t)), t] + 1) % VOCAB
+        differ = differences(read(case.encoder, tokens, training), before).amax(dim=-1)
+        return differ.masked_fill(torch.arange(n) >= t[:, None], 0.0).amax(dim=1)
+
     for n, training in case.reads if case.geometry.causal else []:
-        whole = case.read(n, training)
-        for t in sorted({1, n // 2, n - 1}, reverse=True):
-            moved = case.read(n, training, changed=t)
-            yield apart(moved[1, :t], whole[1, :t]), f"token {t} of {n} changes earlier ones"
+        n_looked = int(min(n - 1, max(2, case.n_scores // n**2)))
+        for t in torch.split(1 + torch.randperm(n - 1)[:n_looked], max(1, PART // n**2)):
+            drawn = training and case.scheme.random_in_training  # for each sequence, maybe
+            worst = t[moved(n, training, t, len(t) if drawn else 1).argmax()]
+            same = moved(n, training, worst.repeat(SEQUENCES[-1]), SEQUENCES[-1])  # of which none can tell another anything
+            yield float(same.max()), f"token {worst} of {n} changes earlier ones"
 
 
 @torch.no_grad()
 def batch(case: Case) -> Measured:
     """How a sequence moves with another one, and where it is alone."""
-    for n, training in case.reads:
-        whole = case.read(n, training)
-        yield apart(case.read(n, training, changed=n // 2)[0], whole[0]), f"of {n} tokens, one changes another sequence"
+    for (n, training), n_batch in itertools.product(case.reads, SEQUENCES):
+        whole, others = case.read(n, training, n_batch=n_batch), [i for i in range(n_batch) if i != 1]
+        moved = case.read(n, training, changed=n // 2, n_batch=n_batch)
+        yield apart(moved[others], whole[others]), f"of {n} tokens, one changes another sequence of {n_batch}"
         if not training:
-            yield apart(read(case.encoder, case.tokens[:1, :n]), whole[:1]), f"{n} tokens, alone and in a batch"
+            alone = f"{n} tokens, alone and in a batch of {n_batch}"
+            yield apart(read(case.encoder, case.tokens[:1, :n]), whole[:1]), alone
 
 
 @torch.no_grad()
@@ -164,13 +74,13 @@ def again(case: Case) -> Measured:
     for (n, training), whole in zip(case.reads, before, strict=True):
         yield apart(case.read(n, training), whole), f"{n} tokens, read after others"
         if not training:
-            yield apart(read(case.encoder, case.tokens[:, :n], seed=3), whole), f"{n} tokens, drawn at random in evaluation"
+            yield apart(read(case.encoder, case.tokens[:2, :n], seed=3), whole), f"{n} tokens, drawn at random in evaluation"
 
 
 @torch.no_grad()
 def drawn(case: Case) -> Measured:
     """How the output changes with what is drawn in training."""
-    tokens = case.tokens[:, : case.geometry.train_len]
+    tokens = case.tokens[:2, : case.geometry.train_len]
     yield apart(*(read(case.encoder, tokens, training=True, seed=seed) for seed in (2, 3))), ""
 
 
@@ -183,29 +93,47 @@ def length(case: Case) -> Measured:
 
 
 @torch.no_grad()
-def effect(case: Case) -> Measured:
+def effect(case: Case, training: bool) -> Measured:
     """How hidden states, which are about 1, change against no positions at all."""
     plain = encoder_with(Nope(case.geometry), len(case.encoder.blocks))
-    for n in case.lengths:
-        yield apart(read(plain, case.tokens[:, :n]), case.read(n)), f"{n} tokens"
+    for n in (n for n, of_training in case.reads if of_training == training):
+        yield apart(read(plain, case.tokens[:2, :n]), case.read(n, training)), f"{n} tokens"
+
+
+@torch.no_grad()
+def modes(case: Case) -> Measured:
+    """How the outputs for an input differ between training and evaluation."""
+    n = case.geometry.train_len
+    yield apart(case.read(n, training=True), case.read(n)), f"{n} tokens"
+
+
+@torch.no_grad()
+def place(case: Case, masks_move: bool = True) -> Measured:
+    """How the same text at the same positions differs with its place in the input."""
+    n = case.geometry.train_len if case.scheme.max_len is None else min(case.geometry.train_len, case.scheme.max_len // 2)
+    case.read(2 * n)  # what the scheme keeps of inputs as long, it keeps now
+    twice = encoder_with(TwiceThere(case.scheme, masks_move), len(case.encoder.blocks))
+    yield apart(*read(twice, case.tokens[:2, :n].repeat(1, 2)).chunk(2, dim=1)), f"{n} places further on"
 
 
 @torch.no_grad()
 def shift(case: Case) -> Measured:
-    """How the same text differs further on."""
+    """How the same text differs further on, beyond what comes of angles that are rounded to float32."""
     n, end, positions = case.geometry.train_len, case.scheme.max_len, case.scheme.positions
     n = n if end is None else max(1, end // 2)
-    here = case.read(n)
+    here, last = case.read(n), float(positions(n)[-1])
     for first in (1, n, FAR) if end is None else (end - n,):
         with patch.object(case.scheme, "positions", lambda n, device=None, first=first: positions(n, device) + first):
-            yield apart(case.read(n), here), f"{first} tokens further on"
+            differs = apart(case.read(n), here) - ROUNDED_ANGLE * (first + 2 * last)
+        yield max(0.0, differs), f"{first} tokens further on"
+    yield from place(case, masks_move=False)
 
 
 @torch.no_grad()
 def mirror(case: Case) -> Measured:
     """How a text and its mirror image differ."""
     n = case.geometry.train_len
-    yield apart(read(case.encoder, case.tokens[:, :n].flip(1)).flip(1), case.read(n)), ""
+    yield apart(read(case.encoder, case.tokens[:2, :n].flip(1)).flip(1), case.read(n)), ""
 
 
 @torch.no_grad()

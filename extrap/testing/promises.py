@@ -10,23 +10,25 @@ from extrap.errors import UserError, one_line
 from extrap.model.attention import additive_bias
 from extrap.model.seed import seed_generators
 from extrap.positions.base import Branch, Geometry, PositionScheme
-from extrap.testing.measures import TOLERANCE, Case, Measure, again, batch, future, not_finite
+from extrap.testing.case import TOLERANCE, Case
+from extrap.testing.measures import Measure, again, batch, future, not_finite
 
 ROWS = 48  # queries whose scores are looked at
 ROUNDED = 1e-5  # of the largest bias
+N_SCORES = 2**22  # of a head: of up to 161 tokens each is changed, of more so many that these come of it
 FINITE = "is not finite: {}; look for 0/0, log, sqrt and exp"
 PROMISES: dict[Measure, str] = {
     again: "gives two outputs for one input: {}; keep nothing between calls (tables, counters), draw in training alone",
-    future: "sees the future: {}; let every hook use what stands at a token and before it alone",
     batch: "mixes the sequences of a batch: {}; let nothing look across dimension 0",
+    future: "sees the future: {}; let every hook use what stands at a token and before it alone",
 }
 
 
 def check_scheme(build: Callable[[], PositionScheme], longest: int) -> None:
     """Raises UserError, in one line, for the first promise of extrap/positions/base.py that a scheme does not keep.
 
-    One block of the encoder, or all of them where layers differ, reads random tokens: 7, the training length and, if
-    `longest` is more, a length beyond it.
+    One block of the encoder, or all of them where layers differ, reads random tokens: 7, the training length, a length
+    between and, if `longest` is more, twice the training length and a length beyond it.
 
     - At the training length outputs and gradients are finite; what is no number beyond it is a result, not an error.
     - A causal model sees no future and no sequence of a batch another, in training as in evaluation.
@@ -43,7 +45,7 @@ def check_scheme(build: Callable[[], PositionScheme], longest: int) -> None:
         scheme = build()
         try:
             fault = next(_faults(scheme, longest), None)
-        except Exception as error:  # noqa: BLE001  whatever somebody's code raises
+        except (Exception, SystemExit) as error:  # noqa: BLE001  whatever somebody's code raises
             fault = f"fails before any training: {type(error).__name__}: {error}"
     if fault:
         cls = type(scheme)
@@ -52,7 +54,7 @@ def check_scheme(build: Callable[[], PositionScheme], longest: int) -> None:
 
 
 def _faults(scheme: PositionScheme, longest: int) -> Iterator[str]:
-    case, train_len = Case(scheme, longest), scheme.geometry.train_len
+    case, train_len = Case(scheme, longest, N_SCORES), scheme.geometry.train_len
     if scheme.max_len is not None and scheme.max_len < train_len:
         yield f"has max_len={scheme.max_len}; expected the training length {train_len} or more"
     yield from _faults_of_hooks(scheme, train_len)  # a mask that leaves nothing says more than what comes of it
