@@ -9,5 +9,5 @@ def seed_generators(seed: int) -> None:
     torch.manual_seed draws the same, but notes a traceback at each call for every kind of device that has not been used yet.
     """
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(seed)
