@@ -124,11 +124,11 @@ claims: $(READY)  ## what the tracked rows say about published claims, without t
 	@.venv/bin/python -m experiments.report --results $(RESULTS) claims
 
 paper: $(READY) $(EXTRA)  ## what the figures of papers need, and the figures; FIGURE=NAME: one of them; SCALE=gpu: larger models
-	@needs=$$(.venv/bin/python -m experiments.papers.remake needs $(FIGURE) $(if $(SCALE),--scale $(SCALE))) || exit; \
+	@needs=$$(.venv/bin/python -m experiments.report needs $(FIGURE) $(if $(SCALE),--scale $(SCALE))) || exit; \
 	for experiment in $$needs; do \
 	    .venv/bin/python -m extrap experiment=$$experiment $(ENGINE) $(WORDS) || failed=1; \
 	done; \
-	.venv/bin/python -m experiments.papers.remake --results $(RESULTS) draw $(FIGURE) && exit $${failed:-0}
+	.venv/bin/python -m experiments.report --results $(RESULTS) papers $(FIGURE) && exit $${failed:-0}
 
 bench: .venv/extra-bench  ## how fast it is against the peers, a few minutes; leave the machine alone meanwhile
 	@.venv/bin/python -m experiments.bench $(ARGS)

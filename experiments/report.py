@@ -5,6 +5,8 @@ python -m experiments.report gather A B    results/A+B/: the rows of several rep
 python -m experiments.report gather NAME --best train.lr   results/NAME+best-lr/: each scheme at its best learning rate
 python -m experiments.report draw          everything below results/ again, from its tracked rows
 python -m experiments.report claims        results/claims/: what the rows say about published claims
+python -m experiments.report papers [FIGURE]   results/papers/<figure>.{png,pdf,svg,csv,md}, or all of them
+python -m experiments.report needs [FIGURE] [--scale gpu]   the experiments that a figure of a paper, or all, are drawn from
 """
 
 import argparse
@@ -16,7 +18,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from experiments.claims.report import write_claims
-from experiments.papers.remake import draw_papers, paper_figures
+from experiments.papers.remake import SCALES, draw_papers, needed_experiments, paper_figures
 from experiments.speed.report import write_speed_report
 from extrap.errors import UserError
 from extrap.files import as_path
@@ -42,7 +44,7 @@ def draw_all(results: Path) -> None:
     reports |= {name: partial(draw_papers, results, name) for name in paper_figures()}
     failed = []
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        futures = {name: pool.submit(_written, make) for name, make in reports.items()}
+        futures = {name: pool.submit(make) for name, make in reports.items()}
         for name, future in futures.items():
             try:
                 print(*future.result(), sep="\n", flush=True)
@@ -51,10 +53,6 @@ def draw_all(results: Path) -> None:
                 failed.append(name)
     if failed:
         raise UserError(f"{len(failed)} of {len(reports)} reports could not be made: {', '.join(failed)}")
-
-
-def _written(make: Callable[[], Iterable[Path | str]]) -> list[str]:
-    return [str(line) for line in make()]
 
 
 def main() -> None:
@@ -67,6 +65,10 @@ def main() -> None:
     gathering.add_argument("--best", default="", help="an option that varies (train.lr): each scheme at its best value")
     verbs.add_parser("draw")
     verbs.add_parser("claims")
+    papers, needs = (verbs.add_parser(verb) for verb in ("papers", "needs"))
+    for of_figures in (papers, needs):
+        of_figures.add_argument("figure", metavar="FIGURE", nargs="?")
+    needs.add_argument("--scale", choices=SCALES, default="")
     arguments = parser.parse_args()
     if arguments.verb == "gather":
         first, *others = names = sorted({*"+".join(arguments.names).split("+")})  # no name holds a "+"
@@ -82,6 +84,10 @@ def main() -> None:
             gather(arguments.results, first, known or f"python -m experiments.report gather {first}", arguments.table)
     elif arguments.verb == "claims":
         print(*write_claims(arguments.results), sep="\n")
+    elif arguments.verb == "papers":
+        print(*draw_papers(arguments.results, arguments.figure), sep="\n")
+    elif arguments.verb == "needs":
+        print(*needed_experiments(arguments.figure, SCALES[arguments.scale]), sep="\n")
     else:
         draw_all(arguments.results)
 

@@ -17,9 +17,8 @@ from extrap.report.group import shortened
 from extrap.report.typesetting import number
 from extrap.results.rows import MISSING, TRAINING, load_missing, load_rows, load_training
 from extrap.stats.pairs import extrapolates, pairs
-from extrap.stats.perplexity import summarise
+from extrap.stats.perplexity import still_falling, summarise
 from extrap.stats.statistics import Statistics
-from extrap.stats.training import still_falling
 from extrap.sweep.door import through
 
 NONE_MISSING = pd.DataFrame(columns=MISSING)

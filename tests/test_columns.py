@@ -38,9 +38,9 @@ def written(tmp_path_factory) -> dict[str, list[str]]:
     found |= {"training.csv": TRAINING, "choice.csv": CHOICE}
     for rows in (pd.concat([both_protocols(NLL), *window, *sliding, *place]), with_floor(NLL)):
         with patch.dict(drawing.FORMATS, clear=True):
-            for path in write_report(Statistics(rows), folder):
-                if path.suffix == ".csv":
-                    found[path.name] = [*found.get(path.name, []), *pd.read_csv(path).columns]
+            write_report(Statistics(rows), folder)
+            for path in folder.glob("*.csv"):
+                found[path.name] = [*found.get(path.name, []), *pd.read_csv(path).columns]
     return found
 
 

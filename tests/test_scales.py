@@ -58,11 +58,11 @@ def test_lengths_are_the_same_run_however_they_are_told():
     [
         (["eval.lengths=[32]", "eval.multiples=[1]"], "eval.lengths, eval.multiples: expected one of them"),
         (["eval.multiples=[1,1.3]"], "1.3 x train.train_len=32 is 41.6 tokens"),
-        (["eval.multiples=[2,4]"], "expected train.train_len=32 among them, to compare with; found [64, 128]"),
+        (["eval.multiples=[2,4]"], "expected train.train_len=32 among them, found [64, 128]"),
         (["eval.multiples=[]"], "eval.lengths: expected at least one"),
         (["eval.multiples=[1,one]"], "eval.multiples"),
         (["eval.multiples=2"], "eval.multiples"),
-        (["train.train_len=0"], "train.train_len: expected at least 2, found 0"),
+        (["train.train_len=0"], "train.train_len: expected at least 2"),
     ],
 )
 def test_what_is_wrong_about_lengths_is_told(overrides, told):
@@ -74,7 +74,7 @@ def test_what_is_wrong_about_lengths_is_told(overrides, told):
 def test_a_file_that_gives_both_is_refused(conf):
     text = "# @package _global_\ndefaults: [smoke, _self_]\nname: mine\neval:\n  lengths: [32, 48]\n"
     (conf / "experiment" / "mine.yaml").write_text(text)
-    with pytest.raises(UserError, match=r"expected one of them, found \[32, 48\] and \[1.*\]; set one to \[\]"):
+    with pytest.raises(UserError, match=r"expected one of them, found \[32, 48\], \[1.*\]; set one to \[\]"):
         compose_grid(["experiment=mine", *ONE])
     (conf / "experiment" / "mine.yaml").write_text(f"{text}  multiples: []\n")
     assert compose_grid(["experiment=mine", *ONE])[0].eval.lengths == [32, 48]

@@ -9,10 +9,15 @@ from scipy import stats as scipy_stats
 
 from extrap.data.markov import Markov
 from extrap.errors import UserError
-from extrap.stats.floor import BELOW, PLATEAU, TOO_NEAR, UNFIT, against_floor, verdict
+from extrap.stats import floor
+from extrap.stats.floor import BELOW, PLATEAU, TOO_NEAR, UNFIT, verdict
 from extrap.stats.perplexity import CONFIDENCE, SCHEME, SETTING, onset, over_seeds, perplexity, summarise
 
 BY = [*SETTING, *SCHEME, "eval_len", "seed"]
+
+
+def against_floor(rows: pd.DataFrame) -> pd.DataFrame:
+    return floor.against_floor(rows, summarise(rows))
 
 
 def cell(summary: pd.DataFrame, scheme: str, eval_len: int) -> pd.Series:

@@ -1,6 +1,7 @@
 """Published claims as tests on rows: which quantity against which threshold, and the verdict. Imports no torch."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -22,8 +23,8 @@ class Part:
     theirs  what stands for the quantity in published tables, where that is something else
     """
 
-    quantity: Quantity
     side: Literal["at most", "at least"]
+    quantity: Quantity
     threshold: float
     theirs: Quantity | None = None
 
@@ -72,42 +73,21 @@ class Part:
         }  # fmt: skip
 
 
-def at_most(quantity: Quantity, threshold: float) -> Part:
-    return Part(quantity, "at most", threshold)
-
-
-def at_least(quantity: Quantity, threshold: float, theirs: Quantity | None = None) -> Part:
-    return Part(quantity, "at least", threshold, theirs)
-
-
-@dataclass(frozen=True)
-class Published:
-    """Where the numbers behind a claim stand among the published ones; `protocol` is ours that theirs comes nearest to."""
-
-    source: str
-    tables: tuple[str, ...]
-    train_lens: tuple[int, ...] = ()  # all, if none is named
-    metric: str = "ppl"
-    protocol: str = "nonoverlap"
+at_most, at_least = partial(Part, "at most"), partial(Part, "at least")
 
 
 @dataclass(frozen=True)
 class Claim:
     """A published sentence and the test that it was made into: confirmed if all its parts are.
 
+    words   its entry in words.yaml
     places  name of a source of text -> the experiments whose rows decide there, together
     """
 
     id: str
-    title: str
-    statement: str
-    source: str
-    test: str
-    refuted_by: str
-    caveats: str
+    words: dict[str, Any]
     parts: tuple[Part, ...]
     places: dict[str, tuple[str, ...]]
-    published: tuple[Published, ...] = ()
 
 
 def verdict_of(near: float, far: float) -> str:
@@ -119,21 +99,14 @@ def decide(claim: Claim, evidence: pd.DataFrame) -> list[Line]:
     """Confirmed if every part is, refuted if any is, at simultaneous 95 % t intervals over seeds; else undecided.
 
     With m parts each interval has the level 1 - 0.05 / m (Bonferroni), so that together they hold in 95 % of cases.
-    A single seed has no interval and decides nothing. Out of scope where rows cannot decide a part (see Part.judge).
-    Returns a line a part; one part is `deciding`, that is the one on which the verdict hangs.
+    A single seed has no interval and decides nothing. Returns a line a part; one part is `deciding`, that is the one on
+    which the verdict hangs. Raises Missing where rows cannot decide a part (see Part.judge): it is out of scope.
     """
     confidence = 1 - (1 - CONFIDENCE) / len(claim.parts)
-    try:
-        lines = [part.judge(evidence, confidence) | {"part": i} for i, part in enumerate(claim.parts)]
-    except Missing as missing:
-        return [out_of_scope(missing)]
+    lines = [part.judge(evidence, confidence) | {"part": i} for i, part in enumerate(claim.parts)]
     found = {line["part_verdict"] for line in lines}
     verdict = CONFIRMED if found == {CONFIRMED} else REFUTED if REFUTED in found else UNDECIDED
     # it hangs on the clearest refutation, else on the part that is nearest to failing
     end = "far" if verdict == REFUTED else "near"
     deciding = min(lines, key=lambda line: float(np.nan_to_num(line[end], nan=-np.inf)))
     return [line | {"verdict": verdict, "deciding": line is deciding} for line in lines]
-
-
-def out_of_scope(why: Missing) -> Line:
-    return {"verdict": OUT_OF_SCOPE, "reason": str(why), "part": 0, "deciding": True, "n_seeds": 0}

@@ -7,7 +7,6 @@ floor    what the best predictor that looks back L tokens at most has, where it 
 guess    what a uniform guess has in place of `log`, where a floor is known
 unfit    why a scheme can decide nothing, where a floor is known
 step     of the batch whose perplexity it is, in training
-machine  what it was timed on
 """
 
 from pathlib import Path
@@ -18,10 +17,10 @@ import pandas as pd
 from experiments.speed.timings import OURS, load_timings, where
 from extrap.results.rows import load_one_setting, load_training
 from extrap.stats.floor import UNFIT, against_floor
-from extrap.stats.perplexity import perplexity
+from extrap.stats.perplexity import perplexity, summarise
 
 MEASURE = ["experiment", "objective", "protocol", "scheme", "extension", "train_len", "eval_len", "seed"]
-PLAIN = {"floor": np.nan, "guess": np.nan, "unfit": "", "step": np.nan, "machine": ""}  # where there is none of these
+PLAIN = {"floor": np.nan, "guess": np.nan, "unfit": "", "step": np.nan}  # where there is none of these
 LINE = ["metric", *MEASURE, "log", "text", *PLAIN]
 
 
@@ -62,7 +61,7 @@ def over_floor(lines: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     if floors.empty:
         return lines
     scheme = ["objective", "protocol", "train_len", "scheme", "extension"]
-    verdicts = against_floor(rows)[[*scheme, "verdict"]].drop_duplicates()
+    verdicts = against_floor(rows, summarise(rows))[[*scheme, "verdict"]].drop_duplicates()
     known = floors.merge(guesses, on=at, how="left", suffixes=("_floor", "_guess"))
     lines = lines.merge(known, on=at).merge(verdicts, on=scheme)
     return lines.assign(
@@ -85,5 +84,5 @@ def speeds(timings: pd.DataFrame) -> pd.DataFrame:
     if steps.empty:
         raise Missing("no training among the timings")
     told = PLAIN | {"metric": "tokens/s", "experiment": "speed", "protocol": "training", "extension": "none"}
-    told |= {"machine": steps["machine"], "seed": steps["round"], "train_len": steps["n"], "eval_len": steps["n"]}
+    told |= {"seed": steps["round"], "train_len": steps["n"], "eval_len": steps["n"]}
     return steps.assign(**told, log=np.log(steps["tokens"] / steps["value"]), text=steps["tokens"].astype(str))[LINE]

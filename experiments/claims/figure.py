@@ -30,7 +30,7 @@ LINEAR, EDGE = np.log(1.01), np.log(100)  # up to where the axis is linear, and 
 def board(table: pd.DataFrame) -> Figure:
     """Claims down; how far effects lie on the claim's side of its threshold across, as a factor, linear up to 1 %."""
     table = rounded(table[table["deciding"] & table["place"].isin(TEXTS) & (table["verdict"] != OUT_OF_SCOPE)])
-    blocks = [(claim, table[table["id"] == claim.id], textwrap.wrap(claim.title, 36)) for claim in CLAIMS]
+    blocks = [(claim, table[table["id"] == claim.id], textwrap.wrap(claim.words["title"], 36)) for claim in CLAIMS]
     heights = [LINE * max(len(decided), len(title), 1) + GAP for _, decided, title in blocks]
     height = sum(heights) + TOP + BOTTOM
     with style():

@@ -24,7 +24,7 @@ def page(table: pd.DataFrame, published: pd.DataFrame, claims: tuple[Claim, ...]
         by_place = lines[lines["deciding"]].set_index("place")
         overview.append(in_overview(claim, by_place.loc[list(TEXTS)]))
         if words := differs(by_place):
-            told = f"- {claim.id}, {escape_markdown(claim.title)}: {words}"
+            told = f"- {claim.id}, {escape_markdown(claim.words['title'])}: {words}"
             (opposite if CONFIRMED in words and REFUTED in words else open_).append(told)
         sections += section(claim, lines, words, published)
     parts = [HEAD.read_text(encoding="utf-8").strip(), markdown(overview), "## Where the texts differ"]
@@ -39,7 +39,7 @@ def in_overview(claim: Claim, by_place: pd.DataFrame) -> dict[str, str]:
     decided = by_place[by_place["verdict"] != OUT_OF_SCOPE]
     return {
         "id": f"[{claim.id}](#{claim.id.lower()})",  # as GitHub names the heading of its section
-        "claim": escape_markdown(claim.title),
+        "claim": escape_markdown(claim.words["title"]),
         "published": of_papers(decided.iloc[0]) if len(decided) else NONE,
     } | {text: cell(line) for text, line in by_place.iterrows()}
 
@@ -75,17 +75,17 @@ def differs(by_place: pd.DataFrame) -> str:
 
 def section(claim: Claim, lines: pd.DataFrame, words: str, published: pd.DataFrame) -> list[str]:
     """`words` say how texts differ."""
-    texts = {"Source": claim.source, "Test": claim.test, "Refuted by": claim.refuted_by, "Caveats": claim.caveats}
-    parts = [f"## {claim.id}", f"**{escape_markdown(claim.title)}.** {escape_markdown(claim.statement)}"]
-    parts.append("\n".join(f"- {word}: {escape_markdown(text)}" for word, text in texts.items()))
+    told = {word: escape_markdown(text) for word, text in claim.words.items() if word != "published"}
+    parts = [f"## {claim.id}", f"**{told.pop('title')}.** {told.pop('statement')}"]
+    parts.append("\n".join(f"- {word.replace('_', ' ').capitalize()}: {text}" for word, text in told.items()))
     outside = lines["verdict"] == OUT_OF_SCOPE
     if not outside.all():
         parts.append(effects(lines[~outside]))
     if words:
         parts.append(f"The texts differ: {words}.")
     if outside.any():
-        told = (f"{place}: {reason}" for place, reason in lines.loc[outside, ["place", "reason"]].itertuples(index=False))
-        parts.append(f"Out of scope: {'; '.join(map(escape_markdown, told))}.")
+        why = (f"{place}: {reason}" for place, reason in lines.loc[outside, ["place", "reason"]].itertuples(index=False))
+        parts.append(f"Out of scope: {'; '.join(map(escape_markdown, why))}.")
     if numbers := cited(claim, published):
         parts.append("Published:\n\n" + "\n".join(f"- {series}: {figures(rows)}" for series, rows in numbers))
     return parts

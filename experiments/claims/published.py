@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,12 +12,15 @@ from experiments.claims.claim import Claim, Part
 from experiments.claims.evidence import LINE, PLAIN, Missing
 
 PUBLISHED = Path(__file__).parents[1] / "published.csv"
-# what a quantity can be computed from: name there -> the metric, and its logarithm
-METRICS: dict[str, tuple[str, Callable[[pd.Series], pd.Series]]] = {
+# what claims rest on: name there -> the metric, and its logarithm where a quantity can be computed from it
+METRICS: dict[str, tuple[str, Callable[[pd.Series], Any]]] = {
     "ppl": ("perplexity", np.log),
     "bpc": ("perplexity", lambda bits: bits * np.log(2)),  # of a character
     "train_words_per_s": ("tokens/s", np.log),
+    "ratio": ("perplexity", lambda values: np.nan),
+    "ndcg_at_10_percent": ("perplexity", lambda values: np.nan),
 }
+SERIES = ["source", "table", "corpus", "train_len", "metric"]
 
 
 def load_published() -> pd.DataFrame:
@@ -31,16 +35,16 @@ def load_published() -> pd.DataFrame:
 
 def series(claim: Claim, published: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:
     """(name, its rows, these as evidence of one seed) of each series of models behind a claim: ratios stay within."""
-    for where in claim.published:
-        rows = published[(published["source"] == where.source) & published["table"].isin(where.tables)]
-        rows = rows[rows["metric"] == where.metric]
-        if where.train_lens:
-            rows = rows[rows["train_len"].isin(where.train_lens)]
-        metric, log = METRICS.get(where.metric, ("perplexity", lambda values: np.nan))
-        for (table, corpus, train_len), part in rows.groupby(["table", "corpus", "train_len"], sort=False):
-            name = ", ".join(filter(None, (f"table {table}", corpus, f"L = {train_len:,}")))
-            told = PLAIN | {"metric": metric, "protocol": where.protocol, "experiment": "", "seed": 0, "text": ""}
-            yield f"{where.source}, {name}", part, part.assign(**told, log=log(part["value"]))[LINE]
+    rows = published[published["metric"].isin(METRICS)]
+    for column, values in claim.words.get("published", {"source": []}).items():
+        rows = rows[rows[column].isin(values)]
+    # theirs stands for the protocol of ours that the claim asks about
+    protocol = next((term.protocol for part in claim.parts for term in part.quantity.terms()), "")
+    for (source, table, corpus, train_len, unit), part in rows.groupby(SERIES, sort=False):
+        metric, log = METRICS[unit]
+        name = ", ".join(filter(None, (source, f"table {table}", corpus, f"L = {train_len:,}")))
+        told = PLAIN | {"metric": metric, "protocol": protocol, "experiment": "", "seed": 0, "text": ""}
+        yield name, part, part.assign(**told, log=log(part["value"]))[LINE]
 
 
 def published_values(claim: Claim, part: Part, published: pd.DataFrame) -> list[float]:

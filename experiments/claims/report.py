@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from experiments.claims.claim import OUT_OF_SCOPE, decide, out_of_scope
+from experiments.claims.claim import OUT_OF_SCOPE, Line, decide
 from experiments.claims.evidence import Missing, read
 from experiments.claims.figure import board
 from experiments.claims.page import page
@@ -38,25 +38,23 @@ def write_claims(results: Path) -> list[Path]:
 def verdicts(results: Path, published: pd.DataFrame) -> pd.DataFrame:
     """One line a (claim, place, part), in the order of the registry; one without numbers where a claim is out of scope.
 
-    Timings decide machine by machine, each after the first with its name. See Part.judge and decide, and
+    See Part.judge and decide, and
     published  the same quantity in the papers' tables: the geometric mean over their series of models, and its range
     """
-    lines = []
+    lines: list[Line] = []
     evidence_of = cache(lambda experiment: read(results / experiment))
     for claim in CLAIMS:
         papers = [with_range(published_values(claim, part, published)) for part in claim.parts]
         for place, experiments in claim.places.items():
+            whose = {"id": claim.id, "place": place, "experiment": "+".join(experiments)}
             try:
                 if not experiments:
                     raise Missing("no experiment of this kind with this text")
-                machines = pd.concat(map(evidence_of, experiments)).groupby("machine", sort=False)
-                decided = [(f", {name}" if i else "", decide(claim, seen)) for i, (name, seen) in enumerate(machines)]
+                decided = decide(claim, pd.concat(map(evidence_of, experiments)))
+                lines += [whose | line | papers[line["part"]] for line in decided]
             except Missing as missing:
-                decided = [("", [out_of_scope(missing)])]
-            for machine, parts in decided:
-                whose = {"id": claim.id, "place": place + machine, "experiment": "+".join(experiments)}
-                for line in parts:
-                    lines.append(whose | line | ({} if line["verdict"] == OUT_OF_SCOPE else papers[line["part"]]))
+                nothing = {"verdict": OUT_OF_SCOPE, "reason": str(missing), "part": 0, "deciding": True, "n_seeds": 0}
+                lines.append(whose | nothing)
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
@@ -68,5 +66,5 @@ def with_range(values: list[float]) -> dict[str, float]:
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
     """One line a (claim, place): the verdict and the part that it hangs on."""
-    statements = {claim.id: claim.statement for claim in CLAIMS}
+    statements = {claim.id: claim.words["statement"] for claim in CLAIMS}
     return table[table["deciding"]].assign(statement=table["id"].map(statements))[SHOWN]

@@ -15,10 +15,7 @@ make paper FIGURE=chi2022_figure5
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.papers.overlay import CURVE, MEASURED, by_group, curves, ends, key, multiples_axis, ours, over, with_own
-from extrap.report.drawing import new_figure
-from extrap.report.labels import name_ends
-from extrap.report.looks import looks_of
+from experiments.papers.overlay import CURVE, MEASURED, by_group, draw_panels, ours, over, with_own
 from extrap.stats.perplexity import over_seeds
 
 SCHEMES = ("alibi", "rope", "sinusoidal", "t5")
@@ -42,20 +39,9 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
     by = ["source", *MEASURED, "x"]
     left, right = (by_group(over_seeds(part.groupby(by, sort=False)["log_ppl"]))[CURVE] for part in (alone, window))
     points = pd.concat([left.assign(over=""), right.assign(over="alibi")], ignore_index=True)
-    looks, mine = looks_of(points["scheme"]), points["train_len"].iloc[0]
-    panels = {
-        f"as trained, on {mine:,} tokens": (left, "loss, nats per token"),
-        f"with a window of {mine:,} at test time": (right, "loss less ALiBi's without, nats per token"),
-    }
-    drawn, (all_axes,) = new_figure(7.2, 3.1, 1, 2)
-    for axes, (title, (shown, ylabel)) in zip(all_axes, panels.items(), strict=True):
-        curves(axes, shown, looks)
-        multiples_axis(axes, points["x"].min(), points["x"].max())
-        axes.set(xlabel="position / training length", ylabel=ylabel)
-        axes.set_title(title)
-        low, high = shown["value"].min(), shown["value"].max()
-        axes.set_ylim(low - 0.05 * (high - low), high + 0.12 * (high - low))
-    all_axes[1].axhline(0, color="0.3", linewidth=0.8, zorder=0)
-    key(drawn, points)
-    name_ends([(axes, ends(axes, shown, looks)) for axes, shown in zip(all_axes, (left, right), strict=True)])
+    mine = points["train_len"].iloc[0]
+    panels = [(f"as trained, on {mine:,} tokens", left), (f"with a window of {mine:,} at test time", right)]
+    ylabels = "loss, nats per token", "loss less ALiBi's without, nats per token"
+    drawn = draw_panels(points, panels, "position / training length", *ylabels)
+    drawn.axes[1].axhline(0, color="0.3", linewidth=0.8, zorder=0)
     return drawn, points

@@ -122,6 +122,12 @@ def log_limits(axes: Axes, points: pd.DataFrame) -> None:
     ratio_ticks(axes.yaxis)
 
 
+def linear_limits(axes: Axes, values: pd.Series, above: float) -> None:
+    """An axis around the curves, with room below and, in parts of what they span, above them."""
+    low, high = values.min(), values.max()
+    axes.set_ylim(low - 0.05 * (high - low), high + above * (high - low))
+
+
 def ends(axes: Axes, points: pd.DataFrame, looks: dict[str, Style]) -> list[End]:
     """Of our curves, for name_ends; those that are published alone get their names where they end."""
     ours = points[points["source"] == OURS]
@@ -156,18 +162,25 @@ def key(figure: Figure, points: pd.DataFrame, schemes: Sequence[str] = (), publi
 
 
 def draw_panels(
-    points: pd.DataFrame, panels: Sequence[tuple[str, pd.DataFrame]], xlabel: str, ylabel: str, schemes: Sequence[str] = ()
+    points: pd.DataFrame, panels: Sequence[tuple[str, pd.DataFrame]], xlabel: str, *ylabels: str, schemes: Sequence[str] = ()
 ) -> Figure:
-    """Curves by length, a panel each of (title, points), on one log axis; names beside their ends, or of `schemes` below."""
-    looks = looks_of(points["scheme"])
-    figure, (all_axes,) = new_figure(7.2, 3.1, 1, len(panels), sharey=True)
+    """Curves by length, a panel each of (title, points); names beside their ends, or of `schemes` below.
+
+    On one log axis, or where each panel has a label of its own, on a linear one of its own.
+    """
+    looks, shared = looks_of(points["scheme"]), len(ylabels) == 1
+    figure, (all_axes,) = new_figure(7.2, 3.1, 1, len(panels), sharey=shared)
     for axes, (title, shown) in zip(all_axes, panels, strict=True):
         curves(axes, shown, looks)
         multiples_axis(axes, shown["x"].min(), shown["x"].max())
         axes.set_title(title)
         axes.set_xlabel(xlabel)
-    log_limits(all_axes[0], points)
-    all_axes[0].set_ylabel(ylabel)
+    for axes, ylabel, (_, shown) in zip(all_axes, ylabels, panels, strict=False):
+        axes.set_ylabel(ylabel)
+        if shared:
+            log_limits(axes, points)
+        else:
+            linear_limits(axes, shown["value"], above=0.12)
     key(figure, points, schemes)
     if not schemes:
         name_ends([(axes, ends(axes, shown, looks)) for axes, (_, shown) in zip(all_axes, panels, strict=True)])

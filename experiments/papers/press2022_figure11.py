@@ -31,13 +31,11 @@ GREY = "0.45"
 
 def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Left all schemes, right ALiBi under both protocols."""
-    moved = overlay.ours(rows, SLIDING, overlay.with_own(SCHEMES, rows))
-    cut = overlay.ours(rows, PIECES, ["alibi"])
-    tables = [overlay.theirs(published, "press2022alibi", table) for table in ("13-15", "5")]
-    moved_there, cut_there = (table[table["train_len"] == PUBLISHED_AT] for table in tables)
-    cut_there = cut_there[cut_there["scheme"] == "alibi"]
-    sliding = overlay.over_start(pd.concat([moved, moved_there], ignore_index=True))
-    pieces = overlay.over_start(pd.concat([cut, cut_there], ignore_index=True))
+    moved, cut = (overlay.ours(rows, protocol, overlay.with_own(SCHEMES, rows)) for protocol in (SLIDING, PIECES))
+    there = overlay.theirs(published, "press2022alibi", "13-15", "5")
+    points = overlay.over_start(pd.concat([moved, cut, there[there["train_len"] == PUBLISHED_AT]], ignore_index=True))
+    in_pieces = points["protocol"] == PIECES
+    sliding, pieces = points[~in_pieces], points[in_pieces & (points["scheme"] == "alibi")]
     points = pd.concat([sliding, pieces], ignore_index=True)
     alibi, looks = sliding[sliding["scheme"] == "alibi"], looks_of(sliding["scheme"])
     drawn, ((left, right),) = new_figure(7.2, 3.1, 1, 2)

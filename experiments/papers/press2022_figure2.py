@@ -57,7 +57,7 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
 
 def our_points(rows: pd.DataFrame) -> Iterator[dict[str, object]]:
     """Speeds and memory of the causal encoder, the shortest input."""
-    rows = where(rows, name="extrap", objective="causal", machine=rows["machine"].iloc[0])
+    rows = where(rows, name="extrap", objective="causal")
     for panel, (_, case, more) in PANELS.items():
         measured = where(rows, case=case)
         n = measured["n"].min()

@@ -39,7 +39,7 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
     points = points.loc[sorted(i for _, _, shown in panels for i in shown.index)]
     titled = [(f"ALiBi trained on {mine:,}\ntokens (published: {other:,})", shown) for mine, other, shown in panels]
     labels = "length / training length", "perplexity / that of sinusoidal at L"
-    drawn = draw_panels(points, titled, *labels, SCHEMES)
+    drawn = draw_panels(points, titled, *labels, schemes=SCHEMES)
     for axes in drawn.axes:  # they are narrow
         axes.set_xticks(ticks := axes.get_xticks()[::2], [f"{tick:g}" for tick in ticks])
     return drawn, points

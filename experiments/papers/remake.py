@@ -1,16 +1,10 @@
-"""Figures of papers, remade from tracked rows: finds those in experiments/papers, draws and captions them. Imports no torch.
+"""Figures of papers, remade from tracked rows: found in experiments/papers, drawn and captioned. Imports no torch."""
 
-python -m experiments.papers.remake needs [FIGURE] [--scale gpu]   the experiments that a figure, or all, are drawn from
-python -m experiments.papers.remake draw [FIGURE]                  results/papers/<figure>.{png,pdf,svg,csv,md}
-"""
-
-import argparse
 import importlib
 import inspect
 import pkgutil
 import re
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 
@@ -24,19 +18,19 @@ from experiments.claims.published import load_published
 from experiments.papers.overlay import OURS, trained
 from experiments.speed.timings import load_timings
 from extrap.errors import UserError, nearest
-from extrap.files import as_path, write_atomic
+from extrap.files import write_atomic
 from extrap.report.drawing import save_figure, style
 from extrap.report.typesetting import model_size
 from extrap.results.provenance import parameters
 from extrap.results.rows import load_one_setting, load_training
-from extrap.sweep.door import through
 
 LOADERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     "rows.csv": load_one_setting,
     "training.csv": load_training,
     "timings.csv": load_timings,
 }
-SCALES = ("", "_gpu")  # an experiment of this name has a larger sibling of that name, and a figure of its own
+# scale -> what the names of an experiment's larger sibling and of its figure end in
+SCALES = {"": "", "gpu": "_gpu"}
 
 
 def paper_figures() -> dict[str, ModuleType]:
@@ -64,16 +58,16 @@ def needed_experiments(name: str | None, scale: str) -> list[str]:
     return list(dict.fromkeys(str(need.parent) for need in needs if need.name != "timings.csv"))
 
 
-def draw_papers(results: Path, name: str | None = None) -> Iterator[str]:
+def draw_papers(results: Path, name: str | None = None) -> list[str]:
     """Draws every figure whose tables are there; a line for each file, and for each figure that has to wait."""
-    published = load_published()
+    published, told = load_published(), []
     for figure_name, one in chosen(name).items():
-        for scale in SCALES:
+        for scale in SCALES.values():
             try:
                 tables = {need.parent.name: load(results / need, one.HOLDS) for need in needed(one, scale)}
             except Missing as missing:
                 if not scale:
-                    yield f"not drawn yet: {figure_name}: {missing}"
+                    told.append(f"not drawn yet: {figure_name}: {missing}")
                 continue
             path = results / "papers" / f"{figure_name}{scale}"
             path.parent.mkdir(exist_ok=True)
@@ -81,7 +75,8 @@ def draw_papers(results: Path, name: str | None = None) -> Iterator[str]:
             facts = {experiment: facts_of(results / experiment, rows) for experiment, rows in tables.items()}
             written = save_figure(figure, points, path)
             write_atomic(path.with_suffix(".md"), caption(one, scale, facts, points))
-            yield from map(str, [*written, path.with_suffix(".md")])
+            told += map(str, [*written, path.with_suffix(".md")])
+    return told
 
 
 def draw(one: ModuleType, tables: Iterable[pd.DataFrame], published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
@@ -145,21 +140,3 @@ def caption(one: ModuleType, scale: str, facts: dict[str, dict[str, str]], point
     again = f"    {command}" + scale.replace("_", " SCALE=")
     parts = [f"# {title.rstrip('.')}", f"![{title}]({name}.png)", *paragraphs, table.to_markdown(), drawn, again]
     return "\n\n".join(parts) + "\n"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Figures of papers, remade from rows.")
-    parser.add_argument("--results", type=as_path, default=Path("results"))
-    parser.add_argument("--scale", choices=[scale.removeprefix("_") for scale in SCALES], default="")
-    parser.add_argument("verb", choices=["needs", "draw"])
-    parser.add_argument("figure", nargs="?")
-    arguments = parser.parse_args()
-    scale = f"_{arguments.scale}" if arguments.scale else ""
-    if arguments.verb == "needs":
-        print(*needed_experiments(arguments.figure, scale), sep="\n")
-    else:
-        print(*draw_papers(arguments.results, arguments.figure), sep="\n")
-
-
-if __name__ == "__main__":
-    sys.exit(through(main))

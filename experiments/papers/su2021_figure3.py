@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.papers.overlay import OURS, by_group, key, with_own
+from experiments.papers.overlay import OURS, by_group, key, linear_limits, with_own
 from extrap.report.curves import band
 from extrap.report.drawing import new_figure
 from extrap.report.looks import looks_of
@@ -47,8 +47,7 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
         axes.set_xlabel(f"training step of {shown['tokens_a_step'].iloc[0]:,} tokens")
         axes.grid(axis="y")
     all_axes[0].set_ylabel("loss, nats per masked token")
-    low, high = points["loss"].min(), points["loss"].max()
-    all_axes[0].set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+    linear_limits(all_axes[0], points["loss"], above=0.05)
     key(drawn, points, schemes)
     return drawn, points
 

@@ -1,21 +1,18 @@
 """Every path of our attention against the definition in float64, on trained weights: a difference is an error."""
 
 import copy
-from collections.abc import Callable, Iterable
-from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from experiments.speed.long import Layer, attention_of, layers_of
+from experiments.speed.long import Layer, layers_of
 from experiments.speed.ours import Trained
 from experiments.speed.rounds import Row
-from experiments.speed.timings import OURS
 from extrap.errors import UserError
-from extrap.model.attention import attend_reference
-from extrap.positions.base import PositionScheme
+from extrap.model.attention import attend_reference, prepare
+from extrap.testing.measures import answers, define
 
 TOLERANCE = 1e-5  # of the largest number in the reference
 # A gradient whose terms nearly cancel is not known to TOLERANCE in float32 at all: the definition itself, computed in
@@ -41,9 +38,7 @@ def check(trained: list[Trained], tokens: Tensor) -> list[Row]:
                         f"attention of {one.scheme}, {one.objective}, {n:,} tokens, {path}: differs from the float64 "
                         f"reference by {error:.1e} of its largest number, expected at most {allowed:.0e}"
                     )
-                columns: Row = {"case": "equality", "name": OURS, "setting": path, "scheme": one.scheme}
-                columns |= {"objective": one.objective, "n": n, "tokens": n, "precision": "fp32"}
-                rows.append(columns | {"value": error, "unit": "relative"})
+                rows.append(one.columns(n) | {"case": "equality", "setting": path, "value": error, "unit": "relative"})
     return rows
 
 
@@ -55,36 +50,22 @@ def errors_of(one: Trained, layer: Layer) -> dict[str, float]:
     n, device = layer.mixed.shape[2], layer.mixed.device
     scheme = one.encoder.scheme
     exact = copy.deepcopy(scheme).to(torch.float64)  # gradients are summed up in the type of the parameters
-    q, k, v = (part.to(torch.float64) for part in layer.qkv)
+    pos, given = scheme.positions(n, device), [*layer.qkv]
+    q, k, v = wide = [part.to(torch.float64) for part in given]
     if n not in LENGTHS:  # both ends, where chunks and windows are cut, and places between them
         inner = torch.randint(n, (N_ROWS - 2,), generator=torch.Generator().manual_seed(0))
         rows = torch.cat([torch.tensor([0, n - 1]), inner]).to(device)
         with torch.no_grad():
-            return {"forward": difference([layer.mixed[:, :, rows]], [definition(exact, q, k, v, q_idx=rows)])}
-    ours = attention_of(one, n, device, training=True)
-    out, inputs, parameters = out_and_gradients(ours, layer.qkv, scheme)
-    true_out, true_inputs, true_parameters = out_and_gradients(partial(definition, exact), (q, k, v), exact)
-    _, in_float32, _ = out_and_gradients(partial(definition, scheme), layer.qkv, scheme)
-    errors = {"forward": difference([layer.mixed], [true_out])}
-    errors["training"] = difference([out, *inputs], [true_out, *true_inputs])
-    if parameters:
-        errors["training, parameters"] = difference(parameters, true_parameters)
-    return errors | {FLOAT32: difference(in_float32, true_inputs)}
-
-
-def out_and_gradients(
-    attend: Callable[..., Tensor], heads: Iterable[Tensor], scheme: PositionScheme
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """What comes out, and what flows back from a random loss to queries, keys and values and to the scheme's parameters."""
-    inputs, parameters = [part.clone().requires_grad_() for part in heads], list(scheme.parameters())
-    out = attend(*inputs)
-    weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(out.device)
-    gradients = torch.autograd.grad((out * weight).sum(), [*inputs, *parameters], materialize_grads=True)
-    return out.detach(), [*gradients[: len(inputs)]], [*gradients[len(inputs) :]]
-
-
-def definition(scheme: PositionScheme, q: Tensor, k: Tensor, v: Tensor, q_idx: Tensor | None = None) -> Tensor:
-    return attend_reference(scheme, scheme.positions(q.shape[2], q.device), q, k, v, q_idx=q_idx)
+            return {"forward": difference([layer.mixed[:, :, rows]], [attend_reference(exact, pos, q, k, v, q_idx=rows)])}
+    weight = torch.randn(layer.mixed.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(device)
+    ours = answers(prepare, scheme, pos, True, given, weight)
+    wanted = answers(define, exact, pos, True, wide, weight)
+    in_float32 = answers(define, scheme, pos, True, given, weight)
+    errors = {"forward": difference([layer.mixed], wanted[:1])}
+    errors["training"] = difference(ours[:4], wanted[:4])  # what comes out; gradients of queries, keys and values
+    if parameters := wanted[4:]:
+        errors["training, parameters"] = difference(ours[4:], parameters)
+    return errors | {FLOAT32: difference(in_float32[1:4], wanted[1:4])}
 
 
 def difference(found: list[Tensor], expected: list[Tensor]) -> float:

@@ -18,9 +18,8 @@ YARDSTICK_STYLE: Style = {"color": "0.35", "linestyle": "--", "linewidth": 1.0}
 POINTS = ["case", "objective", "label", "setting", "n", "value", "low", "high", "unit"]  # low, high: over rounds
 
 
-def speed_figure(timings: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """The figure of the first machine, and the points that it shows."""
-    rows = timings[timings["machine"] == timings["machine"].iloc[0]]
+def speed_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """The figure and the points that it shows."""
     points = rounded(pd.concat([training_points(rows), length_points(rows)], ignore_index=True))
     schemes = [scheme for scheme in rows.loc[rows["name"] == OURS, "scheme"].unique() if scheme]
     looks = looks_of(schemes)
@@ -73,14 +72,12 @@ def length_points(rows: pd.DataFrame) -> pd.DataFrame:
 
 def draw_training(axes: Axes, points: pd.DataFrame, styles: dict[str, Style]) -> None:
     """A dot an entry: ours in the colour of the scheme, peers in grey, hollow at their default."""
-    for label, group in points.groupby("label", sort=False):
-        for setting, value, low, high in group[["setting", "value", "low", "high"]].itertuples(index=False):
-            ours = setting == OURS
-            look = styles[family(str(label))] if ours else {"color": "0.35", "marker": "o"}
-            face = "none" if setting.startswith("default") else look["color"]
-            axes.plot([low, high], [str(label)] * 2, color=look["color"], linewidth=0.8, alpha=0.6)
-            dot = look | {"linestyle": "none", "markersize": 5, "markerfacecolor": face}
-            axes.plot([value], [str(label)], clip_on=False, **dot)
+    for label, setting, value, low, high in points[["label", "setting", "value", "low", "high"]].itertuples(index=False):
+        look = styles[family(label)] if setting == OURS else {"color": "0.35", "marker": "o"}
+        face = "none" if setting.startswith("default") else look["color"]
+        axes.plot([low, high], [label] * 2, color=look["color"], linewidth=0.8, alpha=0.6)
+        dot = look | {"linestyle": "none", "markersize": 5, "markerfacecolor": face}
+        axes.plot([value], [label], clip_on=False, **dot)
     axes.xaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:,.0f}"))
     axes.grid(axis="both")
 
@@ -102,11 +99,6 @@ def draw_lengths(axes: Axes, points: pd.DataFrame, styles: dict[str, Style]) -> 
 
 def ends(axes: Axes) -> list[End]:
     """Of the lines of a panel; names that stand beside it are broken at their commas."""
-    lines = axes.get_lines()
-    last = [np.asarray(line.get_xydata())[-1] for line in lines]
-    longest = max((x for x, _ in last), default=0)
-    found = []
-    for line, (x, y) in zip(lines, last, strict=True):
-        name, inside = str(line.get_label()), bool(x < longest)
-        found.append(End(name if inside else name.replace(", ", ",\n"), str(line.get_color()), x, y, inside))
-    return found
+    last = [(str(line.get_label()), str(line.get_color()), *np.asarray(line.get_xydata())[-1]) for line in axes.get_lines()]
+    longest = max((x for _, _, x, _ in last), default=0)
+    return [End(name if x < longest else name.replace(", ", ",\n"), color, x, y, x < longest) for name, color, x, y in last]

@@ -3,17 +3,16 @@
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from experiments.speed.ours import Trained
-from experiments.speed.rounds import Contestant, Row, if_it_compiles
-from experiments.speed.timings import OURS, YARDSTICK
-from extrap.model import encoder as model
-from extrap.model.attention import Attend, prepare
+from experiments.speed.rounds import Contestant, if_it_compiles
+from experiments.speed.timings import YARDSTICK
+from extrap.model.attention import prepare
+from extrap.model.encoder import Encoder
 
 Qkv = tuple[Tensor, Tensor, Tensor]  # each (B, H, T, K), before rotation
 
@@ -26,28 +25,20 @@ class Layer(NamedTuple):
 
 
 @torch.no_grad()
-def layers_of(encoder: torch.nn.Module, tokens: Tensor) -> list[Layer]:
-    """All layers, for tokens (1, T)."""
+def layers_of(encoder: Encoder, tokens: Tensor) -> list[Layer]:
+    """All layers, which share their scheme, for tokens (1, T)."""
+    pos = encoder.scheme.positions(tokens.shape[1], tokens.device)
+    attend = prepare(encoder.scheme, pos, training=False)
     seen: list[Layer] = []
 
-    def prepare_to_listen(*branches: Any, **sizes: Any) -> Attend:
-        attend = prepare(*branches, **sizes)
+    def listen(q: Tensor, k: Tensor, v: Tensor, read: Tensor | None = None) -> Tensor:
+        seen.append(Layer((q, k, v), attend(q, k, v, read)))
+        return seen[-1].mixed
 
-        def attend_and_keep(q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, /) -> Tensor:
-            seen.append(Layer((q, k, v), attend(q, k, v, x)))
-            return seen[-1].mixed
-
-        return attend_and_keep
-
-    with patch.object(model, "prepare", prepare_to_listen):
-        encoder(tokens)
+    x = encoder.scheme.embed(encoder.embedding(tokens), pos)
+    for block in encoder.blocks:
+        x = block(x, listen)
     return seen
-
-
-def attention_of(trained: Trained, n: int, device: torch.device, training: bool = False) -> Attend:
-    """How the encoder attends over n tokens, made once as for a forward pass."""
-    scheme = trained.encoder.scheme
-    return prepare(scheme, scheme.positions(n, device), training=training)
 
 
 def contestants(trained: list[Trained], n: int, tokens: Tensor, flex: tuple[str, ...]) -> list[Contestant]:
@@ -57,10 +48,8 @@ def contestants(trained: list[Trained], n: int, tokens: Tensor, flex: tuple[str,
     yardsticks = {one.objective: one for one in reversed(trained)}  # the first of each
     for one in trained:
         heads = [layer.qkv for layer in layers_of(one.encoder, tokens[:, :n])]
-        columns: Row = {
-            "case": "attention", "n": n, "tokens": n, "scheme": one.scheme, "objective": one.objective, "precision": "fp32",
-        }  # fmt: skip
-        found.append(Contestant(columns | {"name": OURS}, partial(attend_all, one, heads), len(heads)))
+        columns = one.columns(n) | {"case": "attention"}
+        found.append(Contestant(columns, partial(attend_all, one, heads), len(heads)))
         if one is yardsticks[one.objective]:
             plain = partial(F.scaled_dot_product_attention, *heads[-1], is_causal=one.encoder.causal)
             found.append(Contestant(columns | {"name": YARDSTICK, "scheme": "nope"}, plain))
@@ -72,7 +61,8 @@ def contestants(trained: list[Trained], n: int, tokens: Tensor, flex: tuple[str,
 
 @torch.no_grad()
 def attend_all(one: Trained, heads: list[Qkv]) -> None:
-    attend = attention_of(one, heads[0][0].shape[2], heads[0][0].device)
+    scheme, first = one.encoder.scheme, heads[0][0]
+    attend = prepare(scheme, scheme.positions(first.shape[2], first.device), training=False)
     for q, k, v in heads:
         attend(q, k, v)
 

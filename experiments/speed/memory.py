@@ -21,7 +21,6 @@ from tqdm import tqdm
 
 from experiments.speed.ours import Trained
 from experiments.speed.rounds import Row, seconds_of
-from experiments.speed.timings import OURS
 from extrap.model.encoder import Encoder
 
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": str(2**18)}  # bytes, mallopt(3)
@@ -36,8 +35,7 @@ def measure(trained: list[Trained], tokens: Tensor, lengths: list[int], limit: f
         with patch.dict(os.environ, GIVE_BACK), ProcessPoolExecutor(1, get_context("spawn")) as pool:
             found = pool.submit(by_length, one.encoder, tokens, lengths, limit, torch.get_num_threads()).result()
         for n, seconds, bytes_above in found:
-            columns: Row = {"name": OURS, "scheme": one.scheme, "objective": one.objective, "n": n, "tokens": n}
-            columns |= {"precision": "fp32", "logits": SCORED}
+            columns = one.columns(n) | {"logits": SCORED}
             rows.append(columns | {"case": "evaluation", "value": seconds, "unit": "s"})
             rows.append(columns | {"case": "memory", "value": bytes_above, "unit": "bytes"})
     return rows

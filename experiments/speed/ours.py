@@ -41,6 +41,10 @@ class Trained(NamedTuple):
     objective: str
     encoder: Encoder
 
+    def columns(self, n: int) -> Row:
+        """What is told of whatever is measured of it on one sequence of n tokens."""
+        return {"name": OURS, "scheme": self.scheme, "objective": self.objective, "n": n, "tokens": n, "precision": "fp32"}
+
 
 def training_step(run: Run, device: torch.device) -> Contestant:
     """A step of training as `make sweep` takes it; its multiplications and additions in matrix products are counted."""

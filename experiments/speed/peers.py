@@ -208,8 +208,6 @@ def libraries() -> tuple[Any, Any]:
             import transformers
             import x_transformers
         except ImportError as error:
-            raise UserError(
-                f"the benchmark needs {error.name}, of the optional extra 'bench': `make bench` installs it"
-            ) from error
+            raise UserError(f"the benchmark needs {error.name}: `make bench` installs it") from error
     transformers.logging.set_verbosity_error()
     return x_transformers, transformers

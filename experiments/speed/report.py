@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
 from experiments.speed.figure import speed_figure
 from experiments.speed.timings import ATTENTION, COMPARED, OURS, YARDSTICK, load_timings, ratios, where
@@ -12,30 +13,7 @@ from extrap.report.typesetting import NONE, number
 from extrap.results.rows import save_table
 
 NAMES = {"scheme", "precision", "peer", "objective", "setting", "attention", "path", "runs", ""}  # columns of words
-NOTE = """\
-Measured in one process, everybody once a round; numbers are medians over rounds. A ratio is ours / theirs, the median over
-rounds of the ratio within a round, so it may differ a little from that of the medians. tokens/s: more is better; seconds
-and bytes: less is better."""
-TRAINING_NOTE = """\
-A step: {tokens:,} tokens in sequences of {n}, forward, backward, clipping, AdamW. Of peak: the matrix products of ours (a
-gradient costs twice the forward) over the fastest that this machine multiplies in the same precision, {peaks}."""
-PEERS_NOTE = """\
-Everybody trains on the same tokens. Default: as the library comes; best: fused AdamW, bf16 where the machine has units for
-it, and what the model offers. Logits: rows of logits computed in a step. rope, alibi: tokens/s of ours over theirs."""
-ATTENTION_NOTE = """\
-Seconds of a layer, forward, float32, one sequence; in parentheses ours over torch SDPA of the same run. Queries, keys and
-values are those of encoders trained for a moment on real text: no fast path can live on what random numbers are like."""
-EVALUATION_NOTE = """\
-Seconds of one sequence through an encoder of two layers, once, in a process of its own. –: would have taken too long."""
-MEMORY_NOTE = """\
-Megabytes (10^6 bytes) at the peak above the model and its libraries, in the same process; in parentheses over that of half
-the length."""
-SWEEP_NOTE = """\
-The same runs by `python -m extrap`, start-up included. Busy cores: processor time over time."""
-EQUALITY_NOTE = """\
-The largest difference to the definition in float64, relative to its largest number, over all layers of the trained
-encoders and both objectives; training: what comes out and the gradients. A difference above 1e-5 would have ended the
-benchmark with an error; of a gradient, one above twice that of the definition computed in float32, where this is more."""
+NOTES = yaml.safe_load(Path(__file__).with_name("notes.yaml").read_text(encoding="utf-8"))
 
 
 def write_speed_report(folder: Path) -> list[Path]:
@@ -47,33 +25,33 @@ def write_speed_report(folder: Path) -> list[Path]:
     return [folder / "ratios.csv", folder / "table.md", *save_figure(*speed_figure(timings), folder / "speed")]
 
 
-def markdown(timings: pd.DataFrame, compared: pd.DataFrame) -> str:
-    """For a page: a table a case, each with what its numbers mean; one page a machine."""
-    parts = [NOTE]
-    for machine, rows in timings.groupby("machine", sort=False):
-        mine = compared[compared["machine"] == machine]
-        parts.append(f"# {machine}, {rows['threads'].max()} threads")
-        for title, note, lines in (
-            ("Training by scheme", training_note(rows), by_scheme(rows, mine)),
-            ("Training against the peers", PEERS_NOTE, by_peer(rows, mine)),
-            ("Attention by length", ATTENTION_NOTE, by_length(rows, mine, "attention", YARDSTICK)),
-            ("Evaluation by length", EVALUATION_NOTE, by_length(rows, mine, "evaluation")),
-            ("Peak memory by length", MEMORY_NOTE, by_length(rows, mine, "memory", OURS)),
-            ("A sweep", SWEEP_NOTE, by_sweep(rows)),
-            ("Equality", EQUALITY_NOTE, by_path(rows)),
-        ):
-            if len(lines):
-                align = ["left" if column in NAMES else "right" for column in lines.columns]
-                table = lines.to_markdown(index=False, disable_numparse=True, colalign=align)
-                parts += [f"**{title}**", note, table]
+def markdown(rows: pd.DataFrame, compared: pd.DataFrame) -> str:
+    """For a page: a table a case, each with what its numbers mean."""
+    parts = [NOTES["Timings"], f"# {rows['machine'].iloc[0]}, {rows['threads'].max()} threads"]
+    tables = {
+        "Training by scheme": by_scheme(rows, compared),
+        "Training against the peers": by_peer(rows, compared),
+        "Attention by length": by_length(rows, compared, "attention", YARDSTICK),
+        "Evaluation by length": by_length(rows, compared, "evaluation"),
+        "Peak memory by length": by_length(rows, compared, "memory", OURS),
+        "A sweep": by_sweep(rows),
+        "Equality": by_path(rows),
+    }
+    told = about_training(rows)
+    for title, lines in tables.items():
+        if len(lines):
+            align = ["left" if column in NAMES else "right" for column in lines.columns]
+            table = lines.to_markdown(index=False, disable_numparse=True, colalign=align)
+            parts += [f"**{title}**", NOTES[title].format(**told), table]
     return "\n\n".join(parts) + "\n"
 
 
-def training_note(rows: pd.DataFrame) -> str:
+def about_training(rows: pd.DataFrame) -> dict[str, object]:
+    """What its note tells of this machine."""
     steps = where(rows, case="training")
     peaks = where(rows, case="peak").eval("rate = flops / value / 1e9").groupby("precision")["rate"].median()
     told = " and ".join(f"{rate:,.0f} GFLOP/s in {precision}" for precision, rate in peaks.items())
-    return TRAINING_NOTE.format(tokens=steps["tokens"].max(), n=steps["n"].max(), peaks=told)
+    return {"tokens": steps["tokens"].max(), "n": steps["n"].max(), "peaks": told}
 
 
 def tokens_per_s(rows: pd.DataFrame) -> str:

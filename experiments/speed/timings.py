@@ -29,14 +29,14 @@ def save_timings(path: Path, rows: list[dict[str, object]]) -> None:
 
 
 def load_timings(path: Path) -> pd.DataFrame:
-    """Timings from CSV, checked. Raises UserError for a file that is not one, or that holds a measurement twice."""
+    """Timings of one machine from CSV. Raises UserError for a file that is not such, or that holds a measurement twice."""
     try:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)[list(COLUMNS)].astype(COLUMNS)
     except (ValueError, KeyError, OSError) as error:
         raise UserError(one_line(f"{path} is no table with the columns {', '.join(COLUMNS)}: {error}")) from error
-    key = ["case", "name", "setting", "scheme", "objective", "n", "round", "machine"]
-    if rows.empty or rows.duplicated(key).any():
-        raise UserError(f"{path}: expected every measurement once, found {'one twice' if len(rows) else 'none'}")
+    twice = rows.duplicated(["case", "name", "setting", "scheme", "objective", "n", "round"]).any()
+    if len({*rows["machine"]}) != 1 or twice:
+        raise UserError(f"{path}: expected every measurement once, of one machine")
     return rows
 
 
@@ -53,9 +53,7 @@ def ratios(timings: pd.DataFrame) -> pd.DataFrame:
     Within a round both meet the same load of the machine, so this ratio is steadier than that of the medians, `ours` and
     `theirs`. Rates (tokens/s) are better when they are high, seconds and bytes when they are low.
     """
-    machines = [rows for _, rows in timings.groupby("machine", sort=False)]
-    found = [line for rows in machines for part in (of_training, of_lengths, of_sweeps) for line in part(rows)]
-    return pd.DataFrame(found, columns=RATIOS)
+    return pd.DataFrame([*of_training(timings), *of_lengths(timings), *of_sweeps(timings)], columns=RATIOS)
 
 
 def compare(case: str, ours: pd.DataFrame, theirs: pd.DataFrame, unit: str, peer: str = "") -> dict[str, object]:

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from extrap.config.door import NOT_COMPOSED, Door, as_line, cells, explained, split
 from extrap.config.outside import find, named
-from extrap.config.scales import at_scale, names, sizes
+from extrap.config.scales import names
 from extrap.config.schema import MOST, Config, in_tokens, with_varied
 from extrap.config.specs import label, parameters_of
 from extrap.config.varied import flat
@@ -31,12 +31,14 @@ ConfigStore.instance().store(name="schema", node=Config)
 def parse(composed: DictConfig) -> Config:
     """A composed config as dataclasses. Raises UserError for a value of the wrong type or size."""
     try:
+        with open_dict(composed):
+            composed.pop("hydra", None)
         if not OmegaConf.is_list(composed.eval.extensions):
             raise UserError(f"eval.extensions: expected a list of names, found {composed.eval.extensions}")
         multiples, lengths = composed.eval.multiples, composed.eval.lengths
         if multiples and lengths:
             raise UserError(
-                f"eval.lengths and eval.multiples: expected one of them, found {lengths} and {multiples}; set one to []"
+                f"eval.lengths, eval.multiples: expected one of them, found {lengths}, {multiples}; set one to []"
             )
         if multiples and 1 <= (train_len := composed.train.train_len) <= MOST:  # or that is what is told
             composed.eval.lengths = in_tokens(multiples, train_len)
@@ -44,10 +46,8 @@ def parse(composed: DictConfig) -> Config:
         config = OmegaConf.to_object(composed)
     except OmegaConfBaseException as error:
         if found := re.search(r"Environment variable '(\w+)' not found", str(error)):
-            raise UserError(
-                f"{found[1]} is not set, and this experiment needs it: {found[1]}=... make ...; what it is says the head "
-                "of the experiment's file in conf/experiment"
-            ) from error
+            needs = f"{found[1]} is not set, and this experiment needs it: {found[1]}=... make ..."
+            raise UserError(f"{needs}; the head of its file in conf/experiment says what it is") from error
         raise UserError(as_line(error)) from error
     assert isinstance(config, Config)
     for prefix, part in (("", config), *((f"{f.name}.", getattr(config, f.name)) for f in fields(config))):
@@ -96,21 +96,10 @@ def compose_sweep(overrides: list[str]) -> Grid:
         chosen = door.chosen()
         swept = door.planned(chosen)
         told = {o.get_key_element() for o in swept}  # by the experiment, whatever the scale
-        sized = [o for o in door.read(_sizes(overrides, chosen)) if o.get_key_element() not in told]
+        sized = [o for o in door.sized(chosen) if o.get_key_element() not in told]
         composed = [door.compose(cell) for cell in cells([*sized, *swept, *door.given])]
         launcher = typing.cast(dict[str, Any], OmegaConf.to_container(composed[0].hydra.launcher, resolve=True))
-        if type(n_jobs := launcher.get("n_jobs", -1)) is not int:
-            raise UserError(
-                "hydra.launcher.n_jobs, which is JOBS of make: expected how many runs side by side, or -1 for as many as "
-                f"there is room for; found {n_jobs!r}"
-            )
-        return Grid(with_varied([*map(_parsed, composed)]), launcher, [str(o.input_line) for o in (*sized, *door.given)])
-
-
-def _parsed(composed: DictConfig) -> Config:
-    with open_dict(composed):
-        del composed["hydra"]
-    return parse(composed)
+        return Grid(with_varied([*map(parse, composed)]), launcher, [str(o.input_line) for o in (*sized, *door.given)])
 
 
 def with_schemes(overrides: list[str], beside: bool = True) -> list[str]:
@@ -170,31 +159,22 @@ def _is_plain(value: object) -> bool:
 
 def _one_of_lengths(overrides: list[str]) -> list[str]:
     """The overrides of which the one of eval.lengths and eval.multiples that is given takes the place of the other."""
-    given = {line.lstrip("+").partition("=")[0] for line in overrides} & {"eval.lengths", "eval.multiples"}
-    if len(given) > 1:
-        raise UserError("eval.lengths, eval.multiples: expected one of them, in tokens or in multiples of train.train_len")
-    return [f"{option}=[]" for option in {"eval.lengths", "eval.multiples"} - given if given] + overrides
-
-
-def _sizes(overrides: list[str], chosen: DictConfig) -> list[str]:
-    """What the scale of the experiment sets, as overrides."""
-    _, scale = at_scale(overrides, CONF)
-    return sizes(scale, typing.cast(dict[str, Any], OmegaConf.to_container(chosen))) if scale else []
+    both = {"eval.lengths", "eval.multiples"}
+    given = both & {line.lstrip("+").partition("=")[0] for line in overrides}
+    return [f"{option}=[]" for option in both - given if given] + overrides
 
 
 @contextmanager
 def _composing(overrides: list[str]) -> Iterator[Door]:
     """Hydra made ready. Raises UserError for whatever it does not read or compose."""
     for override in overrides:
-        if override.startswith("-"):
-            raise UserError(f"{override}: expected option=value, found a flag; none of Hydra's are taken")
-        if override.endswith(","):
-            raise UserError(f"{override}: ends with a comma; expected values without spaces between them: option=a,b")
-        if re.fullmatch(r"[\w./-]+", override):
-            raise UserError(f"{override}: expected option=value; a list takes no spaces: option=a,b")
+        if re.fullmatch(r"-.*|.*,|[\w./-]+", override, re.DOTALL):
+            raise UserError(
+                f"{override}: expected option=value, lists without spaces (option=a,b), and none of Hydra's flags"
+            )
     with initialize_config_dir(config_dir=str(CONF.resolve()), version_base="1.3"):
         try:
-            yield Door(at_scale(_one_of_lengths(overrides), CONF)[0], CONF)
+            yield Door(_one_of_lengths(overrides), CONF)
         except NOT_COMPOSED as error:
             raise UserError(explained(error, overrides, CONF)) from error
 
@@ -202,17 +182,14 @@ def _composing(overrides: list[str]) -> Iterator[Door]:
 def described(overrides: list[str]) -> str:
     """What can be chosen, and every option with the value that it has with these overrides and otherwise."""
     with _composing(overrides) as door:
-        sized = split(door.read(_sizes(overrides, door.chosen())))[0]
-        composed = door.compose([*sized, *door.fixed()])
+        composed = door.compose([*split(door.sized(door.chosen()))[0], *door.fixed()])
     groups = [group for group in composed.hydra.runtime.choices if "@" not in group and not group.startswith("hydra/")]
     lines = ["what can be chosen:"]
     lines += [f"  {group}={' | '.join(names(CONF, group))}" for group in [*groups, "hydra/launcher"]]
     lines.append(f"  experiment=NAME_{' | NAME_'.join(names(CONF, 'scale'))}   NAME at the sizes of conf/scale")
     lines.append(f"  eval.extensions=[none,NAME,NAME(option=value)]   NAME={' | '.join(names(CONF, 'extension'))}")
     lines.append("every option, and what it is with these choices:")
-    with open_dict(composed):
-        del composed["hydra"]
     for key, value in flat(OmegaConf.to_container(composed, enum_to_str=True)):
         shown = f"[{','.join(map(str, value))}]" if isinstance(value, list) else value
-        lines.append(f"  {key}={shown}")
+        lines += [f"  {key}={shown}"] if not key.startswith("hydra.") else []
     return "\n".join(textwrap.fill(line, 125, subsequent_indent="    ") for line in lines)

@@ -4,6 +4,7 @@ import copy
 import math
 import re
 import typing
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,13 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override, RangeSweep, Sweep
+from hydra.core.override_parser.types import Glob, Override, Sweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from extrap.config.overrides import as_typed, texts
-from extrap.config.scales import experiments, names
+from extrap.config.scales import at_scale, experiments, names, sizes
 from extrap.config.varied import SWEPT, flat
 from extrap.errors import UserError, nearest, one_line
 
@@ -43,14 +44,15 @@ class Door:
 
     def __init__(self, overrides: list[str], conf: Path) -> None:
         self.conf, self.parser = conf, OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+        told, self.scale = at_scale(overrides, conf)
         self.bases: dict[tuple[str, ...], DictConfig] = {}
         self.allowed: dict[str, Any] = {}
         self.texts = texts(conf)
-        self.given = self.read(overrides)
+        self.given = self.read(told)
 
     def read(self, overrides: list[str], launcher: bool = True) -> list[Override]:
         """Raises UserError for an override of Hydra itself: only the launcher may be chosen, once for all cells."""
-        found = self.parser.parse_overrides(as_typed(overrides, self.texts, self.conf))
+        found = self.parser.parse_overrides([as_typed(override, self.texts) for override in overrides])
         for o in found:
             if (self.conf / o.key_or_group).is_dir() and not (
                 o.is_delete() or (o.value() and isinstance(o.value(), str)) or isinstance(o.value(), dict | Sweep | Glob)
@@ -78,6 +80,10 @@ class Door:
         """The config with what is chosen for all cells, before any value is set."""
         of_all = [line for line in self.fixed() if not OF_A_CHOICE.match(line.lstrip("+~"))]
         return self.compose([line for line in of_all if self._is_choice(self.parser.parse_override(line))])
+
+    def sized(self, chosen: DictConfig) -> list[Override]:
+        """What the scale of the experiment sets."""
+        return self.read(sizes(self.scale, OmegaConf.to_container(chosen))) if self.scale else []
 
     def planned(self, chosen: DictConfig) -> list[Override]:
         """What the experiment sweeps."""
@@ -109,7 +115,9 @@ class Door:
         """Raises UserError where a config makes more of Hydra than choosing a launcher and giving numbers to its options."""
         if not self.allowed:  # Hydra's own section as the project and these overrides make it, whatever an experiment says
             choices = hydra.runtime.choices
-            self._refuse_misread(choices["experiment"])
+            file = self.conf / "experiment" / f"{choices['experiment']}.yaml"
+            if not isinstance(name := OmegaConf.to_container(OmegaConf.load(file)).get("name", ""), str):  # type: ignore[union-attr]
+                raise UserError(f"conf/experiment/{file.name}: name is {name} in YAML; put it in quotes")
             plain = [f"~{group}" for group in choices if not re.search("[@/]", group)]
             plain += [f"hydra/launcher={choices['hydra/launcher']}", *of_hydra]
             alone = compose("config", overrides=plain, return_hydra_config=True).hydra
@@ -126,21 +134,6 @@ class Door:
             if re.match(r"launcher\..*\._", key):  # Hydra would call what it names
                 raise UserError(f"hydra.{key}: an option of a launcher is a plain value")
 
-    def _refuse_misread(self, experiment: str) -> None:
-        """Raises UserError where YAML reads something else than what an experiment's file shows: 1e3 as 1000.0."""
-        read_by_yaml = yaml.compose((self.conf / "experiment" / f"{experiment}.yaml").read_text())
-        for key in self.texts:
-            node = read_by_yaml
-            for part in key.split("."):
-                node = next((value for name, value in _pairs(node) if name.value == part), None)
-            for leaf in node.value if isinstance(node, yaml.SequenceNode) else [node]:
-                if isinstance(leaf, yaml.ScalarNode) and leaf.style is None and "${" not in leaf.value:
-                    read = OmegaConf.create(f"x: {leaf.value}").x
-                    if str(read) != leaf.value:
-                        raise UserError(
-                            f"conf/experiment/{experiment}.yaml: {key}: {leaf.value} is {read} in YAML; put it in quotes"
-                        )
-
 
 def cells(overrides: list[Override]) -> list[list[str]]:
     """The overrides of every cell, in Hydra's order.
@@ -154,28 +147,15 @@ def cells(overrides: list[Override]) -> list[list[str]]:
                 f"{o.input_line}: a sweep is over seed, position, {', '.join(SWEPT)} and their options; anything else takes "
                 "a sweep for each value, under a name of its own: name=..."
             )
-    n_cells = math.prod(map(_n_values, last.values()))
-    if not 1 <= n_cells <= MOST_CELLS:
-        raise UserError(f"expected a sweep of 1 to {MOST_CELLS:,} runs, found {n_cells:,}")
+    swept = [o.sweep_string_iterator() for o in last.values() if o.is_discrete_sweep()]
+    if not 1 <= math.prod(len([*islice(values, MOST_CELLS + 1)]) for values in swept) <= MOST_CELLS:
+        raise UserError(f"expected a sweep of 1 to {MOST_CELLS:,} runs")
     return split(overrides)
 
 
 def split(overrides: list[Override]) -> list[list[str]]:
     """The overrides of every cell, each option once."""
     return [list(cell) for cell in BasicSweeper.split_arguments(overrides, None)[0]]
-
-
-def _n_values(override: Override) -> int:
-    values = override.value()
-    if isinstance(values, RangeSweep):  # which may be too long to be listed
-        if not values.step:
-            raise UserError(f"{override.input_line}: expected a step other than 0")
-        return max(0, math.ceil((values.stop - values.start) / values.step))  # type: ignore[operator]
-    return sum(1 for _ in override.sweep_string_iterator()) if override.is_discrete_sweep() else 1
-
-
-def _pairs(node: yaml.Node | None) -> list[tuple[yaml.Node, yaml.Node]]:
-    return node.value if isinstance(node, yaml.MappingNode) else []
 
 
 def explained(error: Exception, overrides: list[str], conf: Path, base: DictConfig | None = None) -> str:

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from extrap.config.overrides import items
-from extrap.errors import UserError, nearest, one_line
+from extrap.errors import UserError, one_line
 from extrap.files import as_path
 
 PACKAGE = "extrap"
@@ -87,16 +87,10 @@ def find(place: str) -> Outside:
     path, digest = _loaded(file)
     module = LOADED[path, digest].module
     own = [key for key, value in vars(module).items() if _is_scheme(value) and value.__module__ == module.__name__]
-    if not name and len(own) != 1:
-        told = f"{len(own)} schemes; say which: {' or '.join(f'{file}:{key}' for key in own)}" if own else "no scheme"
-        raise UserError(f"{file} holds {told}; expected one subclass of extrap.positions.base.PositionScheme")
-    name = name or own[0]
-    if not _is_scheme(cls := getattr(module, name, None)):
-        what = f"{file} has no class {name}" if cls is None else f"{place} is no scheme"
-        raise UserError(
-            f"{what}; expected a subclass of extrap.positions.base.PositionScheme"
-            + (f": {nearest(name, own)}" if own else "")
-        )
+    name = name or (own[0] if len(own) == 1 else "")
+    if not _is_scheme(getattr(module, name, None)):
+        there = " or ".join(f"{file}:{key}" for key in own) or "none"
+        raise UserError(f"{place}: expected one subclass of extrap.positions.base.PositionScheme; there is {there}")
     tree = ast.parse(LOADED[path, digest].sources[path.stem])
     lines = [str(node.lineno) for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
     if len(lines) > 1:
@@ -107,7 +101,7 @@ def find(place: str) -> Outside:
 def function(place: str) -> Callable[..., Any]:
     """The function of 'path/to/file.py:name'. Raises UserError."""
     file, _, name = place.partition(":")
-    found: Callable[..., Any] | None = getattr(LOADED[_loaded(file)].module, name, None) if name else None
+    found: Callable[..., Any] | None = getattr(LOADED[_loaded(file)].module, name, None)
     if not callable(found):
         raise UserError(f"{place}: expected FILE.py:function, and a function of that name in the file")
     return found
@@ -139,10 +133,9 @@ def _load(path: Path) -> str:
     sys.dont_write_bytecode = True  # whose clock has seconds: an edit within one would be passed over
     try:
         exec(compile(path.read_bytes(), str(path), "exec"), vars(module))  # noqa: S102  code that the user has named
-        beside = [name for name in sys.modules.keys() - before if _is_beside(sys.modules[name], path)]
+        files = {name: getattr(sys.modules[name], "__file__", None) for name in sys.modules.keys() - before}
+        beside = [name for name, file in files.items() if file and Path(file).is_relative_to(path.parent)]
         sources = dict(_sources(module, beside))
-    except SyntaxError as error:
-        raise UserError(f"{error.filename}, line {error.lineno}: {error.msg}") from error
     except ModuleNotFoundError as error:
         raise UserError(
             f"{path} imports {error.name}, which is neither beside it nor installed where extrap is; "
@@ -155,7 +148,7 @@ def _load(path: Path) -> str:
             sys.path.remove(str(path.parent))
         sys.dont_write_bytecode = writes
         for name in sys.modules.keys() - before:  # the next file may have a helper of the same name
-            if _is_own(sys.modules[name]):
+            if name in named or _is_own(getattr(sys.modules[name], "__spec__", None)):
                 del sys.modules[name]
     digest = digest_of(sources)
     if (path, digest) not in LOADED:
@@ -164,19 +157,13 @@ def _load(path: Path) -> str:
     return digest
 
 
-def _is_beside(module: ModuleType, path: Path) -> bool:
-    """Whether a module, however it was imported, is of the file's folder."""
-    file = getattr(module, "__file__", None)
-    return bool(file) and Path(str(file)).is_relative_to(path.parent)
-
-
 def _sources(module: ModuleType, ahead: list[str]) -> Iterator[tuple[str, str]]:
     """The source of a module and of all that it imports that is nowhere installed, imports within functions too."""
     seen = set()
     while ahead:
         name = ahead.pop()
         known = sys.modules.get(name)
-        if name in seen or not known or not _is_own(known):
+        if name in seen or not known or not (known is module or _is_own(getattr(known, "__spec__", None))):
             continue
         seen.add(name)
         if not (file := getattr(known, "__file__", None)):  # a folder without __init__.py
@@ -185,20 +172,18 @@ def _sources(module: ModuleType, ahead: list[str]) -> Iterator[tuple[str, str]]:
         yield name.removeprefix(f"{module.__package__}."), source
         for other in imports(source, known.__package__):
             with contextlib.suppress(Exception):  # what is imported for types alone, or the name of no module
-                if (spec := importlib.util.find_spec(other.partition(".")[0])) and _is_own(spec):
+                if _is_own(importlib.util.find_spec(other.partition(".")[0])):
                     importlib.import_module(other)
             ahead += [other[: at.start()] for at in re.finditer(r"\.|$", other)]
 
 
-def _is_own(module: ModuleType | ModuleSpec) -> bool:
+def _is_own(spec: ModuleSpec | None) -> bool:
     """Whether a module is neither installed, nor of this package, nor the script of the command."""
-    if isinstance(module, ModuleSpec):
-        name, file, folders = module.name, module.origin, module.submodule_search_locations
-    else:
-        name, file, folders = module.__name__, getattr(module, "__file__", None), getattr(module, "__path__", None)
-    path = Path(file or next(iter(folders or []), "built-in"))
+    if not spec:
+        return False
+    path = Path(spec.origin or next(iter(spec.submodule_search_locations or []), "built-in"))
     installed = INSTALLED & {*path.parts} or path.is_relative_to(sysconfig.get_path("stdlib"))
-    ours = name.startswith("__") or name.partition(".")[0] == PACKAGE
+    ours = spec.name.startswith("__") or spec.name.partition(".")[0] == PACKAGE
     return path.is_absolute() and path.suffix in ("", ".py") and not installed and not ours
 
 

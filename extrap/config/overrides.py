@@ -8,41 +8,29 @@ import yaml
 CALLS = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag|extend_list|int|float|str|bool|json_str)\(")  # of Hydra
 
 
-def as_typed(overrides: list[str], known: dict[str, bool], conf: Path) -> list[str]:
-    """The same overrides with quotes around what an option takes as text, of which Hydra would read 12e4567 as a number.
+def as_typed(override: str, known: dict[str, bool]) -> str:
+    """The same override with quotes around what an option takes as text, of which Hydra would read 12e4567 as a number.
 
     Names, choices and paths then are what was typed: 1e3, 1_0, true, null, ~/a, a(1).txt. Left alone are quotes that are
     there already, brackets, interpolations, Hydra's own functions, and values with a backslash. `known`: of texts.
     """
-    return [_as_typed(override, known, conf) for override in overrides]
+    key, given, value = override.partition("=")
+    is_list = known.get(key.lstrip("+").partition("@")[0])
+    if not given or is_list is None or (is_list and not re.fullmatch(r"\[.*\]", value, re.DOTALL)):
+        return override
+    quoted = ",".join(map(_quoted, items(value[1:-1] if is_list else value)))
+    return f"{key}=[{quoted}]" if is_list else f"{key}={quoted}"
 
 
 def texts(conf: Path) -> dict[str, bool]:
-    """The options that take text, which have text in conf/, and whether they take a list of it."""
-    found = {"name": False}
+    """The options that take text, names of files of conf/ among it, and whether they take a list of it."""
+    found = {"name": False} | {folder.relative_to(conf).as_posix(): False for folder in conf.glob("**/*") if folder.is_dir()}
     for path in sorted(path for path in conf.glob("*/*.yaml") if path.parent.name not in ("experiment", "scale")):
         for key, value in (yaml.safe_load(path.read_text()) or {}).items():
             items = value if isinstance(value, list) else [value]
             if key not in ("_target_", "defaults") and all(isinstance(item, str) for item in items):
                 found[f"{path.parent.name}.{key}"] = isinstance(value, list)
     return found
-
-
-def _as_typed(override: str, known: dict[str, bool], conf: Path) -> str:
-    key, given, value = override.partition("=")
-    option = key.lstrip("+").partition("@")[0]
-    is_list = known.get(option)
-    if not given or not option or (is_list is None and not (conf / option).is_dir()):
-        return override
-    if not is_list:
-        return f"{key}={_quoted_items(value)}"
-    if re.fullmatch(r"\[.*\]", value, re.DOTALL):
-        return f"{key}=[{_quoted_items(value[1:-1])}]"
-    return override
-
-
-def _quoted_items(text: str) -> str:
-    return ",".join(_quoted(item) for item in items(text))
 
 
 def items(text: str, between: str = ",") -> list[str]:

@@ -15,11 +15,11 @@ def at_scale(overrides: list[str], conf: Path) -> tuple[list[str], Path | None]:
     """The overrides with an experiment that conf/ holds, named as it was asked for, and the file of its scale, if any."""
     chosen = [i for i, line in enumerate(overrides) if re.match(r"experiment=", line)]
     name = overrides[chosen[-1]].partition("=")[2].strip("'\"") if chosen else ""
-    for scale in _files(conf, "scale"):
-        experiment = name.removesuffix(f"_{scale.stem}")
+    for scale in names(conf, "scale"):
+        experiment = name.removesuffix(f"_{scale}")
         if name not in names(conf, "experiment") and experiment != name and experiment in names(conf, "experiment"):
             lines = [f"experiment={experiment}" if i == chosen[-1] else line for i, line in enumerate(overrides)]
-            return [f"name={name}", *lines], scale
+            return [f"name={name}", *lines], conf / "scale" / f"{scale}.yaml"
     return overrides, None
 
 
@@ -31,14 +31,10 @@ def experiments(conf: Path) -> list[str]:
 
 
 def names(conf: Path, group: str) -> list[str]:
-    return [path.stem for path in _files(conf, group)]
+    return sorted(path.stem for path in (conf / group).glob("*.yaml"))
 
 
-def _files(conf: Path, group: str) -> list[Path]:
-    return sorted((conf / group).glob("*.yaml"))
-
-
-def sizes(scale: Path, composed: dict[str, Any]) -> list[str]:
+def sizes(scale: Path, composed: Any) -> list[str]:
     """What a scale sets, as overrides: values, and under `times` factors for what the experiment sets.
 
     What follows from other values of the experiment (an interpolation, an empty list) goes on to follow from them.

@@ -1,11 +1,9 @@
 """The config of one run as dataclasses, which check what can be checked without the data."""
 
 import dataclasses
-import math
 import re
 from dataclasses import asdict, dataclass
 from enum import Enum
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -165,16 +163,9 @@ class Config:
         for key in self.vary:  # which options data and objectives have depends on the choice
             if not re.match(r"(data|objective)($|\.)", key) and not (key in known and key.partition(".")[0] in SWEPT):
                 raise UserError(f"vary: expected options of {', '.join(SWEPT)}, as train.lr; found {key}")
-        if self.train.train_len not in self.eval.lengths:
-            raise UserError(
-                f"eval.lengths: expected train.train_len={self.train.train_len} among them, to compare with; "
-                f"found {self.eval.lengths}"
-            )
-        if "sliding" in self.eval.protocols and self.train.train_len not in self.eval.windows:
-            raise UserError(
-                f"eval.windows: expected train.train_len={self.train.train_len} among them, to compare with under sliding; "
-                f"found {self.eval.windows}"
-            )
+        for name in ("lengths", "windows") if "sliding" in self.eval.protocols else ("lengths",):
+            if self.train.train_len not in (given := getattr(self.eval, name)):
+                raise UserError(f"eval.{name}: expected train.train_len={self.train.train_len} among them, found {given}")
 
     @property
     def scheme(self) -> str:
@@ -230,19 +221,17 @@ def in_tokens(multiples: list[float], train_len: int) -> list[int]:
     """These multiples of the training length. Raises UserError where one is no whole number of tokens."""
     lengths = []
     for multiple in multiples:
-        exact = Fraction(str(multiple)) * train_len if math.isfinite(multiple) else Fraction(0)
-        if exact.denominator > 1 or not 1 <= exact <= MOST:
+        tokens = round(multiple * train_len, 6)  # in decimals, as it was written
+        if not 1 <= tokens <= MOST or tokens % 1:
             raise UserError(
                 f"eval.multiples: {multiple:g} x train.train_len={train_len} is {multiple * train_len:g} tokens; expected a "
                 "whole number from 1 to 2**31 - 1 (eval.lengths takes tokens)"
             )
-        lengths.append(int(exact))
+        lengths.append(int(tokens))
     return lengths
 
 
 def _at_least(bound: int, group: str, config: object, *fields: str) -> None:
     for field in fields:
-        if not getattr(config, field) >= bound:
-            raise UserError(f"{group}.{field}: expected at least {bound}, found {getattr(config, field)}")
-        if getattr(config, field) > MOST:
-            raise UserError(f"{group}.{field}: expected at most 2**31 - 1, found {getattr(config, field)}")
+        if not bound <= (value := getattr(config, field)) <= MOST:
+            raise UserError(f"{group}.{field}: expected at least {bound} and at most 2**31 - 1, found {value}")

@@ -4,6 +4,7 @@ A scheme may be of another file, if the command line names it: then `_target_` i
 """
 
 import collections.abc
+import contextlib
 import importlib
 import inspect
 import math
@@ -27,21 +28,20 @@ def target(spec: dict[str, Any], option: str, package: str) -> type:
     if isinstance(path, Outside):
         return path.load()
     module, _, name = str(path).rpartition(".")
-    if not re.fullmatch(rf"{re.escape(package)}(\.[a-z]\w*)*", module, re.ASCII):
-        raise UserError(f"{option}._target_: expected a class of {package}, found {path}")
-    try:
-        cls = getattr(importlib.import_module(module), name)
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise UserError(f"{option}._target_: there is no {path}") from error
+    cls = None
+    if re.fullmatch(rf"{re.escape(package)}(\.[a-z]\w*)*", module, re.ASCII):
+        with contextlib.suppress(ModuleNotFoundError):
+            cls = getattr(importlib.import_module(module), name, None)
     if not inspect.isclass(cls) or not _is_of(package, cls):  # but one that the module has imported from elsewhere
         raise UserError(f"{option}._target_: expected a class of {package}, found {path}")
     return cls
 
 
-def build(spec: dict[str, Any], option: str, package: str, **facts: Any) -> Any:
+def build(spec: dict[str, Any], option: str, package: str, kind: Any = object, **facts: Any) -> Any:
     """The object that a spec names; specs within it are built too, and `facts` go wherever a class asks for them.
 
-    Raises UserError for an argument that the class does not have or of another type than its signature says.
+    Raises UserError for an argument that the class does not have or of another type than its signature says, and for an
+    object of another kind than is expected.
     """
     cls = target(spec, option, package)
     parameters = parameters_of(cls, option)
@@ -53,28 +53,26 @@ def build(spec: dict[str, Any], option: str, package: str, **facts: Any) -> Any:
             raise UserError(
                 f"{option}.{key}: no such option; {nearest(str(key), [name for name in parameters if name not in facts])}"
             )
-        if isinstance(value, dict) and inspect.isclass(kind := parameters[key].annotation) and _is_of(package, kind):
-            arguments[key] = build(value, f"{option}.{key}", package, **facts)
-            if not isinstance(arguments[key], kind):
-                raise UserError(f"{option}.{key}._target_: expected a {kind.__name__}, found {value['_target_']}")
+        inner = parameters[key].annotation
+        if isinstance(value, dict) and inspect.isclass(inner) and _is_of(package, inner):
+            arguments[key] = build(value, f"{option}.{key}", package, inner, **facts)
         else:
-            arguments[key] = _typed(value, parameters[key].annotation, f"{option}.{key}")
+            arguments[key] = _typed(value, inner, f"{option}.{key}")
     for key, parameter in parameters.items():
         if key not in arguments and parameter.default is parameter.empty:
             raise UserError(f"{option}.{key}: is missing; {cls.__name__} needs it")
     outside = spec["_target_"] if isinstance(spec["_target_"], Outside) else None
-    if outside and (lacks := facts.keys() - arguments.keys()):
-        raise UserError(f"{option}: {outside} takes no {min(lacks)}; expected def __init__(self, {min(lacks)}, ...)")
+    refusals = Exception if outside else (ValueError, RuntimeError)  # torch's own of sizes that cannot be
     try:
         made = cls(**arguments)
-    except (ValueError, RuntimeError) as error:  # torch's own of sizes that cannot be
-        raise UserError(one_line(f"{option}: {error}")) from error
-    except Exception as error:
-        if outside:
-            raise UserError(one_line(f"{option}: {outside}: {type(error).__name__}: {error}")) from error
-        raise
+    except refusals as error:
+        told = f"{outside}: {type(error).__name__}: {error}" if outside else str(error)
+        raise UserError(one_line(f"{option}: {told}")) from error
     if outside and (lost := [key for key, value in facts.items() if getattr(made, key, None) is not value]):
-        raise UserError(f"{option}: {outside} keeps no {lost[0]}; expected super().__init__({lost[0]}) in its __init__")
+        init = f"def __init__(self, {lost[0]}, ...), and super().__init__({lost[0]}) in it"
+        raise UserError(f"{option}: {outside} keeps no {lost[0]}; expected {init}")
+    if not isinstance(made, kind):
+        raise UserError(f"{option}._target_: expected {getattr(kind, '__name__', kind)}, found {spec['_target_']}")
     return made
 
 

@@ -66,19 +66,18 @@ def slug(text: str) -> str:
 def shared(config: dict[str, Any]) -> dict[str, Any]:
     """The config without what its sweep varies and what follows from that: the same in all settings."""
     vary = config.get("vary", [])
-    loose = {*vary, *(one for of, those in FOLLOWS.items() for one in those if {of, *_within(of, vary)} & {*vary})}
-    return _without(config, loose)
+    follows = [option for of, those in FOLLOWS.items() if any(_is_of(key, [of]) for key in vary) for option in those]
+    return _without(config, [*vary, *follows])
 
 
-def _within(group: str, keys: Sequence[str]) -> list[str]:
-    return [key for key in keys if key.startswith(f"{group}.")]
+def _is_of(option: str, groups: Sequence[str]) -> bool:
+    """Whether it is one of these options, or of one of these groups."""
+    return any(f"{option}.".startswith(f"{group}.") for group in groups)
 
 
-def _without(node: dict[str, Any], loose: set[str], prefix: str = "") -> dict[str, Any]:
-    kept = {}
-    for key, value in node.items():
-        if isinstance(value, dict):
-            kept[key] = {} if prefix + key in loose else _without(value, loose, f"{prefix}{key}.")
-        elif prefix + key not in loose:
-            kept[key] = value
-    return kept
+def _without(node: dict[str, Any], loose: Sequence[str], prefix: str = "") -> dict[str, Any]:
+    return {
+        key: _without(value, loose, f"{prefix}{key}.") if isinstance(value, dict) else value
+        for key, value in node.items()
+        if isinstance(value, dict) or not _is_of(prefix + key, loose)
+    }

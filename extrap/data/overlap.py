@@ -1,7 +1,5 @@
 """How much of the held-out text stands in the training text, word for word."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
 PIECE = 64  # bytes: shorter pieces, a licence's or an import's, are alike in texts that have nothing to do with each other
@@ -26,23 +24,15 @@ def verbatim(stream: np.ndarray, segments: np.ndarray) -> list[tuple[int, int]]:
     perhaps = np.zeros(2**FILTER_BITS, dtype=bool)
     perhaps[wanted >> shift] = True
     found = [np.empty(0, dtype=np.uint64)]
-    for chunk in _chunks(stream):
-        seen = _hashes(chunk)
+    stream = stream[stream != RETURN]
+    for start in range(0, len(stream), CHUNK):  # with the beginnings of pieces that end in the next
+        seen = _hashes(stream[start : start + CHUNK + PIECE - 1])
         seen = seen[perhaps[seen >> shift]]
         found.append(np.intersect1d(seen, wanted))
     known = np.concatenate(found)
     # a byte is covered where one of the PIECE starts up to it is known
     covered = [np.convolve(np.isin(own, known), np.ones(PIECE)) if len(own) else own for own in hashes]
     return [(int(np.count_nonzero(of_it)), len(text)) for of_it, text in zip(covered, texts, strict=True)]
-
-
-def _chunks(stream: np.ndarray) -> Iterator[np.ndarray]:
-    """The stream in parts that overlap by PIECE - 1 bytes: every piece of it lies in one."""
-    before = np.empty(0, dtype=np.uint8)
-    for start in range(0, len(stream), CHUNK):
-        chunk = stream[start : start + CHUNK]
-        yield (part := np.concatenate([before, chunk[chunk != RETURN]]))
-        before = part[-(PIECE - 1) :]
 
 
 def _hashes(text: np.ndarray) -> np.ndarray:

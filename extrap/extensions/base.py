@@ -20,6 +20,6 @@ class Extension:
 def extensions_of(specs: dict[str, dict[str, Any]]) -> dict[str, Extension]:
     """By label. Raises UserError for arguments that they refuse."""
     return {
-        label: build(spec, f"extension.{label.partition('(')[0]}", "extrap.extensions") if spec else Extension()
+        label: build(spec, f"extension.{label.partition('(')[0]}", "extrap.extensions", Extension) if spec else Extension()
         for label, spec in specs.items()
     }

@@ -10,13 +10,12 @@ import pandas as pd
 
 from extrap.errors import one_line
 from extrap.report.about import chosen_text
-from extrap.report.group import FATES, Group, above, factor, lacking, lengths, listed, shortened
+from extrap.report.group import Group, above, by_fate, factor, lacking, lengths, listed, shortened
 from extrap.report.typesetting import NONE, interval, markdown, name, number, seeds, why_missing
 from extrap.stats.floor import UNFIT
 from extrap.stats.pairs import both_ways
-from extrap.stats.perplexity import landmarks
+from extrap.stats.perplexity import landmarks, still_falling
 from extrap.stats.statistics import Statistics
-from extrap.stats.training import still_falling
 
 WIDTH = 100  # columns
 LABEL = 14  # columns, of what a sentence is about
@@ -71,11 +70,11 @@ def _title(of: Group) -> list[str]:
 
 
 def _sentences(of: Group) -> list[str]:
-    fates = {word: [told for scheme, (kind, told) in of.fates.items() if kind == word] for word in FATES}
-    told = {"best at L": _best(of), "impossible": _impossible(of), "undertrained": _undertrained(of)}
-    told |= {word: "; ".join(fates[word]) for word in FATES}
-    told |= {"extrapolates": _extrapolates(of), "controls": _controls(of)}
-    told |= {"undecided": _undecided(of), "missing": _missing(of)}
+    told = {
+        "best at L": _best(of), "impossible": _impossible(of), "undertrained": _undertrained(of),
+        **by_fate(of.fates.values()), "extrapolates": _extrapolates(of), "controls": _controls(of),
+        "undecided": _undecided(of), "missing": _missing(of),
+    }  # fmt: skip
     lines = []
     for label, sentence in told.items():
         label, indent = f"{label:<{LABEL}}", " " * LABEL
@@ -164,8 +163,7 @@ def _controls(of: Group) -> str:
     """What cutting off attention at L makes of those that break."""
     windowed = set(of.beyond.loc[of.beyond["extension"] == "window", "scheme"])
     fates = [of.fate(scheme, "window") for scheme, (kind, _) in of.fates.items() if kind == "breaks" and scheme in windowed]
-    told = {word: "; ".join(sentence for kind, sentence in fates if kind == word) for word in FATES}
-    parts = [f"{word}: {sentence}" for word, sentence in told.items() if sentence]
+    parts = [f"{word}: {sentence}" for word, sentence in by_fate(fates).items() if sentence]
     return f"with attention cut off at L, {'. '.join(parts)}" if parts else ""
 
 

@@ -51,10 +51,8 @@ def panels_by_protocol(
             curves(axes, part, values, looks)
             axes_of_lengths(axes, part, log)
             axes.set_title(PANEL_TITLES.get(protocol, protocol))
-        for axes in panels if column else panels[:1]:
             axes.set_ylabel(ylabel)
-        for axes in panels[:-1] if column else ():
-            axes.set_xlabel("")
+            axes.label_outer()
         if log:
             keep_to_curves(panels[0], points[values[0]])
         told = [NULL_NOTE] if "null" in points and points["null"].notna().any() else []
@@ -71,14 +69,12 @@ def controls_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
 
     Under same_targets, where a change is the value of context alone, or what there is in its place.
     """
-    summary = found.summary
-    control = is_control(summary)
-    protocols = summary.loc[control, "protocol"]
-    protocol = "same_targets" if (protocols == "same_targets").any() else protocols.iloc[0]
-    schemes = list(summary.loc[control & (summary["protocol"] == protocol), "scheme"].unique())
-    chosen = (summary["protocol"] == protocol) & summary["scheme"].isin(schemes)
-    shown = chosen & ((summary["extension"] == "none") | control)
-    points = rounded(summary.loc[shown, [*POINT, "ppl", "ppl_low", "ppl_high"]])
+    lines = found.summary[is_control(found.summary) | (found.summary["extension"] == "none")]
+    controls = lines[lines["extension"] != "none"]
+    protocol = "same_targets" if "same_targets" in {*controls["protocol"]} else controls["protocol"].iloc[0]
+    schemes = list(controls.loc[controls["protocol"] == protocol, "scheme"].unique())
+    shown = lines[(lines["protocol"] == protocol) & lines["scheme"].isin(schemes)]
+    points = rounded(shown[[*POINT, "ppl", "ppl_low", "ppl_high"]])
     looks = styles(found.rows)
     names = {key: "as trained" if key[1] == "none" else key[1] for key in looks}
     n_rows = -(-len(schemes) // COLUMNS)

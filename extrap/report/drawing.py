@@ -8,7 +8,9 @@ pixel, far below what is seen and far above such noise.
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -18,8 +20,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.backend_bases import GraphicsContextBase, RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
-from matplotlib.backends.backend_pdf import PdfFile, RendererPdf
-from matplotlib.backends.backend_svg import RendererSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.path import Path as Line
@@ -30,7 +30,6 @@ from extrap.results.rows import save_table
 
 STYLE = Path(__file__).with_name("figures.mplstyle")
 PNG_DPI = 200
-POINTS = 72  # to an inch
 WHERE = IdentityTransform()
 
 
@@ -63,27 +62,34 @@ def settle(figure: Figure) -> None:
     if not isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
         return  # as they do already
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)
     for axes in figure.axes:
         axes.set_position(Bbox(snapped(axes.get_position().get_points(), 5)))
 
 
-class _Snapped(RendererBase):
-    """Rounds what it is told to draw."""
+class _Snapped:
+    """A renderer that rounds what it is told to draw."""
 
     draw_path_collection = RendererBase.draw_path_collection  # by way of draw_path
 
+    def __init__(self, renderer: RendererBase) -> None:
+        self.renderer = renderer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.renderer, name)
+
     def draw_path(self, gc: GraphicsContextBase, path: Line, transform: Transform, rgbFace: Any = None) -> None:
-        super().draw_path(_clipped(gc), _path(path, transform), WHERE, rgbFace)
+        self.renderer.draw_path(_clipped(gc), _path(path, transform), WHERE, rgbFace)
 
     def draw_markers(
         self, gc: GraphicsContextBase, marker_path: Line, marker_trans: Transform, path: Line, trans: Transform,
         rgbFace: Any = None,
     ) -> None:  # fmt: skip
-        super().draw_markers(_clipped(gc), _path(marker_path, marker_trans), WHERE, _path(path, trans), WHERE, rgbFace)
+        marker, places = _path(marker_path, marker_trans), _path(path, trans)
+        self.renderer.draw_markers(_clipped(gc), marker, WHERE, places, WHERE, rgbFace)
 
     def draw_text(self, gc: GraphicsContextBase, x: float, y: float, s: str, *text: Any, **how: Any) -> None:
-        super().draw_text(_clipped(gc), float(snapped(x)), float(snapped(y)), s, *text, **how)
+        self.renderer.draw_text(_clipped(gc), float(snapped(x)), float(snapped(y)), s, *text, **how)
 
 
 def _path(path: Line, transform: Transform) -> Line:
@@ -97,26 +103,18 @@ def _clipped(gc: GraphicsContextBase) -> GraphicsContextBase:
     return gc
 
 
-class _Png(_Snapped, RendererAgg):
+class _Agg(RendererAgg):
     def _update_methods(self) -> None:
-        """What RendererAgg takes from the compiled renderer here would go round the rounding."""
+        """Its compiled ways to draw many markers at once would round them to whole pixels."""
 
 
-class _Pdf(_Snapped, RendererPdf):
-    pass
-
-
-class _Svg(_Snapped, RendererSVG):
-    pass
-
-
-def png(figure: Figure) -> bytes:
+def _png(figure: Figure) -> bytes:
     figure.dpi = PNG_DPI
     width, height = map(int, figure.bbox.size)
-    renderer = _Png(width, height, PNG_DPI)  # type: ignore[no-untyped-call]
+    renderer = _Agg(width, height, PNG_DPI)  # type: ignore[no-untyped-call]
     figure.draw(renderer)
     pixels = np.asarray(renderer.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
-    lines = np.pad(pixels.reshape(len(pixels), -1), ((0, 0), (1, 0)))  # each line as it is: filter 0
+    lines = np.pad(pixels.reshape(height, -1), ((0, 0), (1, 0)))  # each line as it is: filter 0
     dots = round(PNG_DPI / 0.0254)  # per metre
     chunks = {
         b"IHDR": struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0),
@@ -130,30 +128,17 @@ def png(figure: Figure) -> bytes:
     )
 
 
-def pdf(figure: Figure) -> bytes:
-    figure.dpi = POINTS
-    width, height = figure.get_size_inches()
+def _vectors(figure: Figure, suffix: str, undated: dict[str, None]) -> bytes:
     buffer = io.BytesIO()
-    file = PdfFile(buffer, metadata={"CreationDate": None, "Producer": None, "Creator": None})
-    file.newPage(width, height)
-    renderer = _Pdf(file, POINTS, height, width)  # type: ignore[no-untyped-call]
-    figure.draw(renderer)
-    renderer.finalize()  # type: ignore[no-untyped-call]
-    file.finalize()
-    file.close()
+    figure.savefig(buffer, format=suffix, metadata=undated)
     return buffer.getvalue()
 
 
-def svg(figure: Figure) -> bytes:
-    figure.dpi = POINTS
-    buffer = io.StringIO()
-    renderer = _Svg(*figure.bbox.size, buffer, image_dpi=POINTS, metadata={"Date": None})  # type: ignore[no-untyped-call]
-    figure.draw(renderer)
-    renderer.finalize()  # type: ignore[no-untyped-call]
-    return buffer.getvalue().encode()
-
-
-FORMATS = {"png": png, "pdf": pdf, "svg": svg}
+FORMATS: dict[str, Callable[[Figure], bytes]] = {
+    "png": _png,
+    "pdf": partial(_vectors, suffix="pdf", undated=dict.fromkeys(("CreationDate", "Producer", "Creator"))),
+    "svg": partial(_vectors, suffix="svg", undated={"Date": None}),
+}
 
 
 def save_figure(figure: Figure, points: pd.DataFrame, path: Path) -> list[Path]:
@@ -167,6 +152,7 @@ def save_drawing(figure: Figure, path: Path) -> list[Path]:
     written = [path.with_suffix(f".{suffix}") for suffix in FORMATS]
     with style():
         settle(figure)
+        figure.draw = lambda renderer: Figure.draw(figure, _Snapped(renderer))  # type: ignore[arg-type, method-assign]
         for file, draw_as in zip(written, FORMATS.values(), strict=True):
             write_atomic(file, draw_as(figure))
     return written

@@ -14,47 +14,39 @@ from extrap.stats.perplexity import SETTING, is_control
 from extrap.stats.statistics import Statistics
 
 
-def draw(found: Statistics, folder: Path) -> list[Path]:
+def draw(found: Statistics, folder: Path) -> None:
     """perplexity.{png,pdf,svg,csv}, the same for a column of a paper as perplexity_column.{png,pdf,svg}, and controls.*,
-    floor.*, pairs.*, position.* where rows hold such; of several groups each has its own, perplexity_<group>.*; returns
-    what was written."""
-    written = []
+    floor.*, pairs.*, position.* where rows hold such; of several groups each has its own, perplexity_<group>.*"""
     for group, part in found.groups.items():
-        figure, points = perplexity_figure(part)
-        written += save_figure(figure, points, folder / stem("perplexity", *group))
-        written += save_drawing(curves_of_perplexity(part, points, column=True), folder / stem("perplexity_column", *group))
+        save_figure(*perplexity_figure(part), folder / stem("perplexity", *group))
+        save_drawing(perplexity_figure(part, column=True)[0], folder / stem("perplexity_column", *group))
         if is_control(part.summary).any():
-            written += save_figure(*controls_figure(part), folder / stem("controls", *group))
+            save_figure(*controls_figure(part), folder / stem("controls", *group))
         if len(part.floor):
-            written += save_figure(*floor_figure(part), folder / stem("floor", *group))
+            save_figure(*floor_figure(part), folder / stem("floor", *group))
         if len(part.by_position):
-            written += save_figure(*position_figure(part), folder / stem("position", *group))
+            save_figure(*position_figure(part), folder / stem("position", *group))
         if is_drawn(part.pairs):
-            written += save_drawing(pairs_figure(part), folder / stem("pairs", *group))
-    return written
+            save_drawing(pairs_figure(part), folder / stem("pairs", *group))
 
 
-def perplexity_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
+def perplexity_figure(found: Statistics, column: bool = False) -> tuple[Figure, pd.DataFrame]:
     """Perplexity by length, a panel a protocol, on log axes; bands are 95 % t intervals over seeds.
 
-    Dotted under nonoverlap: the early-token null, where it comes from the same tokens.
+    Dotted under nonoverlap: the early-token null, where it comes from the same tokens. Panels stand side by side, or one
+    above the other, as wide as a column of a paper.
     """
     null = found.sound_null[[*SETTING, "scheme", "extension", "eval_len", "null"]]
     trained = found.summary[found.summary["extension"] == "none"]
     points = where_lengths_vary(trained).merge(null, how="left")
     points = rounded(points[[*POINT, "null", "ppl", "ppl_low", "ppl_high"]])
-    return curves_of_perplexity(found, points), points
-
-
-def curves_of_perplexity(found: Statistics, points: pd.DataFrame, column: bool = False) -> Figure:
-    """The points of perplexity_figure, side by side or as wide as a column of a paper."""
-    return panels_by_protocol(found, points, ("ppl", "ppl_low", "ppl_high"), "perplexity", log=True, column=column)
+    values = ("ppl", "ppl_low", "ppl_high")
+    return panels_by_protocol(found, points, values, "perplexity", log=True, column=column), points
 
 
 def floor_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
     """Distance to the best possible predictor by length, in nats per token; bands as above."""
-    floor = found.floor.assign(kind="scheme")
-    return _in_nats(found, floor, "excess", floor["excess_half"], "nats per token above the floor")
+    return _in_nats(found, found.floor.assign(kind="scheme"), "excess", "nats per token above the floor")
 
 
 def position_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
@@ -62,15 +54,13 @@ def position_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
 
     Every place has tokens of its own, the same for all schemes: a curve also shows which of them are harder.
     """
-    lines = found.by_position
-    figure, points = _in_nats(found, lines, "log_ppl", lines["log_ppl_half"], "nats per token")
+    figure, points = _in_nats(found, found.by_position, "log_ppl", "nats per token")
     figure.axes[0].set_xlabel("tokens read (up to) / training length")
     return figure, points
 
 
-def _in_nats(
-    found: Statistics, lines: pd.DataFrame, value: str, half: pd.Series, ylabel: str
-) -> tuple[Figure, pd.DataFrame]:
-    lines = lines.assign(low=lines[value] - half, high=lines[value] + half)[lines["extension"] == "none"]
+def _in_nats(found: Statistics, lines: pd.DataFrame, value: str, ylabel: str) -> tuple[Figure, pd.DataFrame]:
+    lines, half = lines[lines["extension"] == "none"], lines[f"{value}_half"]
+    lines = lines.assign(low=lines[value] - half, high=lines[value] + half)
     points = rounded(where_lengths_vary(lines)[[*POINT, value, "low", "high"]])
     return panels_by_protocol(found, points, (value, "low", "high"), ylabel, log=False), points

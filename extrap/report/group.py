@@ -1,6 +1,6 @@
 """What becomes of each scheme of one objective, text, training length and setting, and words for it. Imports no torch."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 import pandas as pd
@@ -47,8 +47,7 @@ class Group:
     def fate(self, scheme: str, extension: str) -> tuple[str, str]:
         """What becomes of perplexity beyond L: one of FATES, and that with the name and numbers."""
         lines = self.beyond[(self.beyond["scheme"] == scheme) & (self.beyond["extension"] == extension)]
-        lines = lines[lines["eval_len"] >= self.train_len].sort_values("eval_len")
-        shown, longer = self.names[scheme], lines[lines["eval_len"] > self.train_len]
+        shown, longer = self.names[scheme], lines[lines["eval_len"] > self.train_len].sort_values("eval_len")
         if self.lengths[-1] == self.train_len:
             return "", ""
         if longer.empty:
@@ -56,7 +55,7 @@ class Group:
             return ("", "") if lacks else ("ends", f"{shown} at {self.train_len:,}")
         if extension == "none" and (scheme in self.unlearned or self.floor_verdicts.get(scheme) in UNFIT):
             return "", ""
-        reached = lines["eval_len"].iloc[-1]
+        reached = longer["eval_len"].iloc[-1]
         to = f" to {reached:,}" if reached < self.lengths[-1] else ""
         alone = "one seed; " if self.n_seeds > longer["n_seeds"].iloc[0] == 1 else ""
         low, high = (longer[column].fillna(longer["ratio"]) for column in ("ratio_low", "ratio_high"))
@@ -89,6 +88,10 @@ class Group:
             return f"{at[0]:,}" + (f" +{len(at) - 1} more" if len(at) > 1 else "")
         words = list(lines["verdict"].unique())
         return words[0] if len(words) == 1 else "not shown" if words else ""
+
+
+def by_fate(fates: Collection[tuple[str, str]]) -> dict[str, str]:
+    return {word: "; ".join(told for kind, told in fates if kind == word) for word in FATES}
 
 
 def shortened(names: Iterable[str], width: int) -> dict[str, str]:

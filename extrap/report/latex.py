@@ -1,7 +1,6 @@
 """Rows -> LaTeX tables, a file each, that fit a page, and a narrow one that fits a column. Imports no torch."""
 
 import re
-from collections.abc import Collection
 from pathlib import Path
 from textwrap import wrap
 from typing import NamedTuple
@@ -11,8 +10,8 @@ import pandas as pd
 from extrap.errors import UserError, nearest
 from extrap.files import write_atomic
 from extrap.report.about import chosen_text, missing_text
-from extrap.report.tables import blocks, perplexity_cell
-from extrap.report.typesetting import NONE, escape_latex, model_size, name, slug, stem, trained_on
+from extrap.report.tables import blocks, perplexity_cell, table_by_length
+from extrap.report.typesetting import escape_latex, model_size, name, slug, stem, trained_on
 from extrap.stats.perplexity import GROUP, landmarks
 from extrap.stats.statistics import Statistics
 
@@ -51,10 +50,10 @@ class Choice(NamedTuple):
     schemes: list[tuple[str, str]]  # scheme and extension
 
 
-def write_latex(folder: Path, found: Statistics, chosen: str = "") -> list[Path]:
-    """table_<protocol>[_controls, ...].tex for each table of table.md, and table_narrow.tex for each group; returns them.
+def write_latex(folder: Path, found: Statistics, chosen: str = "") -> None:
+    """table_<protocol>[_controls, ...].tex for each table of table.md, and table_narrow.tex for each group.
 
-    What else is called table*.tex there is removed. `chosen`: see `choose`.
+    `chosen`: see `choose`.
     """
     tables = latex_tables(found)
     for group, part in found.groups.items():
@@ -62,16 +61,6 @@ def write_latex(folder: Path, found: Statistics, chosen: str = "") -> list[Path]
         tables[narrow] = narrow_table(part, choose(part.rows, chosen), narrow)
     for file, text in tables.items():
         write_atomic(folder / f"{file}.tex", text)
-    written = [folder / f"{file}.tex" for file in tables]
-    remove_others(folder, {path.name for path in written})
-    return written
-
-
-def remove_others(folder: Path, written: Collection[str]) -> None:
-    """Removes the table*.tex of a folder that are not among these: what they show are other rows."""
-    for path in folder.glob("table*.tex"):
-        if path.name not in written:
-            path.unlink()
 
 
 def latex_tables(found: Statistics) -> dict[str, str]:
@@ -105,39 +94,31 @@ def choose(rows: pd.DataFrame, text: str = "") -> Choice:
     if protocol not in protocols:
         raise UserError(f"TABLE: no rows of protocol={protocol}; {nearest(protocol, protocols)}")
     rows = rows[rows["protocol"] == protocol]
-    by_name = {str(n): n for n in sorted(rows["eval_len"].unique())}
-    lengths = landmarks(by_name.values(), rows["train_len"].iloc[0])
-    if "lengths" in given:
-        wanted = [n.strip() for n in given["lengths"].split(",")]
-        if not {*wanted} <= {*by_name} or not len({*wanted}) == len(wanted) <= MOST_NARROW:
-            raise UserError(
-                f"TABLE: lengths={given['lengths']} under {protocol}: expected up to {MOST_NARROW}, which a column has room "
-                f"for, of {', '.join(by_name)}, each once"
-            )
-        lengths = [by_name[n] for n in wanted]
-    labels = list(rows[["scheme", "extension"]].drop_duplicates().itertuples(index=False, name=None))
-    if "schemes" not in given:
-        return Choice(protocol, lengths, [label for label in labels if label[1] == "none"])
-    known = {name(*label): label for label in labels}
-    schemes = list(dict.fromkeys(re.split(rf"\s*,\s*{OUTSIDE}", given["schemes"])))
-    if unknown := [scheme for scheme in schemes if scheme not in known]:
-        raise UserError(f"TABLE: no rows of schemes={unknown[0]} under {protocol}; {nearest(unknown[0], list(known))}")
-    return Choice(protocol, lengths, [known[scheme] for scheme in schemes])
+    lengths = {str(n): n for n in sorted(rows["eval_len"].unique())}
+    labels = rows[["scheme", "extension"]].drop_duplicates().itertuples(index=False, name=None)
+    schemes = {name(*label): label for label in labels}
+    shown = {
+        "lengths": [str(n) for n in landmarks(lengths.values(), rows["train_len"].iloc[0])],
+        "schemes": [told for told, (_, extension) in schemes.items() if extension == "none"],
+    }
+    for key, known in {"lengths": [*lengths], "schemes": [*schemes]}.items():
+        if key in given:
+            shown[key] = list(dict.fromkeys(re.split(rf"\s*,\s*{OUTSIDE}", given[key])))
+        if unknown := [one for one in shown[key] if one not in known]:
+            raise UserError(f"TABLE: no rows of {key}={unknown[0]} under {protocol}; {nearest(unknown[0], known)}")
+    if len(shown["lengths"]) > MOST_NARROW:
+        raise UserError(f"TABLE: lengths={given['lengths']}: expected up to {MOST_NARROW}, which a column has room for")
+    return Choice(protocol, [lengths[n] for n in shown["lengths"]], [schemes[told] for told in shown["schemes"]])
 
 
 def narrow_table(found: Statistics, chosen: Choice, file: str = "table_narrow") -> str:
     """A float with the perplexities of a choice in its order, the interval below each, and nothing else."""
     summary = found.ranked[(found.ranked["protocol"] == chosen.protocol) & (found.ranked["kind"] == "scheme")]
-    known = summary.set_index(["scheme", "extension", "eval_len"])
-    lines = [
-        {"scheme": name(*label)}
-        | {f"{n:,}": perplexity_cell(known.loc[(*label, n)]) if (*label, n) in known.index else NONE for n in chosen.lengths}
-        for label in chosen.schemes
-    ]
+    lines = summary.set_index(["scheme", "extension"]).loc[chosen.schemes].reset_index()
     caption = f"{chosen.protocol}: perplexity by length, {trained_on(*summary[GROUP].iloc[0])}{_models(found)}"
-    if known["log_ppl_half"].notna().any():
+    if summary["log_ppl_half"].notna().any():
         caption += ", with 95 % t intervals over seeds"
-    return _float(found.rows, file, caption, pd.DataFrame(lines))
+    return _float(found.rows, file, caption, table_by_length(lines, chosen.lengths, perplexity_cell))
 
 
 def _models(found: Statistics) -> str:

@@ -129,9 +129,8 @@ def _better_first(cell: pd.DataFrame) -> pd.DataFrame:
     ranking = lines.groupby("scheme_a")["difference"].mean().sort_values(kind="stable").index
     is_tied = (lines["difference"] == 0) & (lines["scheme_a"] > lines["scheme_b"])
     lines = lines[is_tied | (lines["difference"] > 0)].rename(columns={"scheme_a": "worse", "scheme_b": "better"})
-    for side in ("better", "worse"):
-        lines[side] = pd.Categorical(lines[side], ranking)
-    lines = lines.assign(by=lines["difference"].abs(), decided=lines["verdict"] != "undecided")
+    sides = {side: pd.Categorical(lines[side], ranking) for side in ("better", "worse")}
+    lines = lines.assign(by=lines["difference"].abs(), decided=lines["verdict"] != "undecided", **sides)
     return lines.sort_values(["better", "worse"])
 
 
@@ -217,10 +216,8 @@ def _matrix(axes: Axes, cell: pd.DataFrame) -> None:
     axes.set_xlim(0, len(columns))
     axes.set_ylim(len(rows), 0)
     axes.set_aspect(CELL[1] / CELL[0], anchor="W")
-    axes.set_xticks(np.arange(len(columns)) + 0.5, [*map(drawn, columns)], parse_math=False)
-    axes.tick_params(axis="x", labelrotation=45)
-    for label in axes.get_xticklabels():
-        label.set(ha="right", rotation_mode="anchor")
+    middles = np.arange(len(columns)) + 0.5
+    axes.set_xticks(middles, [*map(drawn, columns)], parse_math=False, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(np.arange(len(rows)) + 0.5, [*map(drawn, rows)], parse_math=False)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

@@ -9,37 +9,28 @@ from tempfile import TemporaryDirectory
 from textwrap import wrap
 
 import pandas as pd
-import yaml
 
 from extrap.errors import UserError
 from extrap.files import locked, write_atomic
 from extrap.report.about import scored_text
 from extrap.report.answer import WIDTH, answer
 from extrap.report.figures import draw
-from extrap.report.latex import remove_others, write_latex
+from extrap.report.latex import write_latex
 from extrap.report.pairs import pairs_table
 from extrap.report.tables import csv_table, markdown_table
 from extrap.report.typesetting import model_size
 from extrap.results.folders import evaluated
 from extrap.results.provenance import (
     Gathered,
+    gathered,
     join,
     load_gathered,
     load_provenance,
     parameters,
-    provenance,
+    save_gathered,
     with_kept,
 )
-from extrap.results.rows import (
-    collect,
-    collect_missing,
-    collect_training,
-    load_missing,
-    load_rows,
-    save_rows,
-    save_table,
-    scored,
-)
+from extrap.results.rows import load_missing, load_rows, save_table, scored
 from extrap.stats.choice import best_over, load_choice
 from extrap.stats.perplexity import refuse_other_targets
 from extrap.stats.statistics import Statistics
@@ -50,7 +41,7 @@ def gather(results: Path, name: str, command: str, table: str = "") -> None:
     folder, runs = results / name, results / "runs" / name
     evaluated(runs)  # or there is no folder to lock
     with locked(runs / "locks" / "report.lock", seconds=600):  # a sweep and `make report` may come at once
-        here = Gathered(collect(runs), collect_missing(runs), collect_training(runs), provenance(runs, command))
+        here = gathered(runs, command)
         if not (here.rows["kind"] == "scheme").any():
             reasons = ", ".join(sorted(set(here.missing["reason"])))
             why = f"({reasons}); a lower train.lr may mend that" if reasons else "yet; make status shows how far they are"
@@ -83,22 +74,22 @@ def gather_best(results: Path, name: str, option: str, table: str = "") -> None:
 def write_whole(folder: Path, of: Gathered, table: str, choice: pd.DataFrame | None = None) -> None:
     """All files of a report, or none where one of them cannot be made; prints the answer, and what was written."""
     with all_or_nothing(folder) as draft:
-        save_rows(draft / "rows.csv", of.rows)
-        save_table(draft / "missing.csv", of.missing)
-        save_rows(draft / "training.csv", of.training)
-        write_atomic(draft / "provenance.yaml", yaml.safe_dump(of.made_by, sort_keys=False, width=125))
+        save_gathered(draft, of)
         if choice is not None:
             save_table(draft / "choice.csv", choice)
         found = replace(_load(draft), training=of.training)
         write_report(found, draft, table)
-        written = sorted(path.name for path in draft.iterdir())
+        written = "  ".join(sorted(path.name for path in draft.iterdir()))
     print(f"\n{answer(found)}\n\nwritten: {folder}")
-    print(*wrap("  ".join(written), WIDTH, initial_indent="  ", subsequent_indent="  "), sep="\n")
+    print(*wrap(written, WIDTH, initial_indent="  ", subsequent_indent="  "), sep="\n")
 
 
 @contextmanager
 def all_or_nothing(folder: Path) -> Iterator[Path]:
-    """A place to write to: at the end its files replace those of the folder, after an error none of them does."""
+    """A place to write to: at the end its files replace those of the folder, after an error none of them does.
+
+    A table*.tex that is not among them is removed then: what it shows are other rows.
+    """
     folder.mkdir(exist_ok=True)
     for left in folder.glob(".draft-*"):  # by a report that was killed
         shutil.rmtree(left)
@@ -106,42 +97,40 @@ def all_or_nothing(folder: Path) -> Iterator[Path]:
         yield (draft := Path(name))
         if in_the_way := [folder / path.name for path in draft.iterdir() if (folder / path.name).is_dir()]:
             raise UserError(f"{in_the_way[0]} is a folder, expected a file or nothing; move it away")
-        written = sorted(draft.iterdir())
-        for path in written:
+        others = {path.name for path in folder.glob("table*.tex")} - {path.name for path in draft.iterdir()}
+        for path in sorted(draft.iterdir()):
             path.replace(folder / path.name)
-        remove_others(folder, {path.name for path in written})
+        for other in others:
+            (folder / other).unlink()
 
 
-def write_report(found: Statistics, folder: Path, table: str = "") -> list[Path]:
-    """Functions of the rows, of what is missing and of how many documents there were; returns what was written.
-
-    `table` says what the narrow table of LaTeX shows (see choose in extrap/report/latex.py).
-    """
-    told = f"\n{scored_text(found.rows, _held_out_documents(folder))}\n"
+def write_report(found: Statistics, folder: Path, table: str = "") -> None:
+    """Tables, pages, figures; `table` says what the narrow table of LaTeX shows (see choose in extrap/report/latex.py)."""
+    told = f"\n{scored_text(found.rows, found.held_out)}\n"
     told += f"\nModels of {model_size(found.sizes)}.\n" if found.sizes else ""
     tables = {"table.csv": csv_table(found), "pairs.csv": found.pairs, "extrapolates.csv": found.extrapolates}
-    tables = {name: lines for name, lines in tables.items() if len(lines)}  # a single scheme is compared with nobody
     for name, lines in tables.items():
-        save_table(folder / name, lines)
-    texts = {"table.md": markdown_table} | ({"pairs.md": pairs_table} if len(tables) > 1 else {})
-    for name, text_of in texts.items():
-        write_atomic(folder / name, text_of(found) + told)
-    written = [folder / name for name in (*tables, *texts)]
-    return [*written, *write_latex(folder, found, table), *draw(found, folder)]
-
-
-def _held_out_documents(folder: Path) -> int | None:
-    """How many documents were held out, where that is recorded and they are not made as they are asked for."""
-    told = folder / "provenance.yaml"
-    return load_provenance(told)["config"]["data"].get("valid_documents") if told.exists() else None
+        if len(lines):  # a single scheme is compared with nobody
+            save_table(folder / name, lines)
+    write_atomic(folder / "table.md", markdown_table(found) + told)
+    if len(found.pairs) or len(found.extrapolates):
+        write_atomic(folder / "pairs.md", pairs_table(found) + told)
+    write_latex(folder, found, table)
+    draw(found, folder)
 
 
 def report_again(folder: Path) -> list[Path]:
-    return write_report(_load(folder), folder)
+    """All that follows from the rows of a folder, written once more; returns what was."""
+    with all_or_nothing(folder) as draft:
+        write_report(_load(folder), draft)
+        written = sorted(path.name for path in draft.iterdir())
+    return [folder / name for name in written]
 
 
 def _load(folder: Path) -> Statistics:
-    told = folder / "provenance.yaml"
-    sizes = parameters(load_provenance(told)) if told.exists() else {}
     rows, missing = scored(load_rows(folder / "rows.csv")), load_missing(folder / "missing.csv")
-    return Statistics(rows, missing, choice=load_choice(folder), parameters=sizes)
+    found = Statistics(rows, missing, choice=load_choice(folder))
+    if not (path := folder / "provenance.yaml").exists():
+        return found
+    told = load_provenance(path)
+    return replace(found, parameters=parameters(told), held_out=told["config"]["data"].get("valid_documents"))

@@ -1,6 +1,6 @@
 """Statistics -> tables of perplexity for people (Markdown; LaTeX takes its blocks) and machines (CSV). Imports no torch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import NamedTuple
 
@@ -34,7 +34,7 @@ def csv_table(found: Statistics) -> pd.DataFrame:
     of summarise, best, those of against_floor and of early_token_null."""
     table, keys = found.ranked, [*SETTING, "scheme", "extension", "eval_len"]
     if len(found.floor):
-        table = table.merge(found.floor.drop(columns=["ratio", "log_ppl", "n_seeds", "impossible"]), on=keys, how="left")
+        table = table.merge(found.floor.drop(columns=["ratio", "n_seeds", "impossible"]), on=keys, how="left")
     if len(found.null):  # `excess` is over the floor where there is one
         renamed = {column: f"null_{column}" for column in ("excess", "excess_low", "excess_high")}
         table = table.merge(found.null.drop(columns="n_seeds").rename(columns=renamed), on=keys, how="left")
@@ -102,36 +102,35 @@ def _shown(lines: pd.DataFrame, most: int) -> list[int]:
     return next(shown for shown in chosen if len(shown) <= most)
 
 
-def blocks(found: Statistics, most: int, with_ratio: bool) -> list[Block]:
+def blocks(found: Statistics, most: int, with_ratio: bool) -> Iterator[Block]:
     """For every setting: schemes, their controls, and what there is to compare them with, at so many lengths at most."""
-    made = []
     for setting, lines in found.ranked.groupby(SETTING, sort=False):
         *of, protocol = setting
-        where, train_len = f"by length, {trained_on(*of)}", lines["train_len"].iloc[0]
-        shown, trained = _shown(lines, most), lines["extension"] == "none"
+        where = f"by length, {trained_on(*of)}"
+        n_seeds, shown = seeds(lines.loc[lines["kind"] == "scheme", "n_seeds"]), _shown(lines, most)
         lacking = within(found.missing, SETTING, setting).set_index(["scheme", "extension", "eval_len"])["reason"].to_dict()
-        for kind, part in (("perplexity", lines[trained]), ("controls", lines[is_control(lines)])):
-            if len(part):
-                what = "perplexity" if kind == "perplexity" else "controls, perplexity"
-                title = f"{protocol}: {what} {where}, {seeds(lines.loc[lines['kind'] == 'scheme', 'n_seeds'])}"
-                made.append(Block(setting, kind, title, _perplexity_block(part, shown, lacking, with_ratio)))
+        trained = _perplexity_block(lines[lines["extension"] == "none"], shown, lacking, with_ratio)
+        yield Block(setting, "perplexity", f"{protocol}: perplexity {where}, {n_seeds}", trained)
+        if len(chosen := lines[is_control(lines)]):
+            table = _perplexity_block(chosen, shown, lacking, with_ratio)
+            yield Block(setting, "controls", f"{protocol}: controls, perplexity {where}, {n_seeds}", table)
         null = within(found.sound_null, SETTING, setting)
-        if len(chosen := null[null["eval_len"] > train_len]):
-            lengths = [n for n in shown if n in set(chosen["eval_len"])]
-            title = f"{protocol}: excess over the early-token null {where}"
-            made.append(Block(setting, "excess", title, _block(chosen, lengths, _cell_null, {}, lambda _: {})))
+        if len(chosen := null[null["eval_len"] > null["train_len"]]):
+            table = table_by_length(chosen, [n for n in shown if n in set(chosen["eval_len"])], _cell_null)
+            yield Block(setting, "excess", f"{protocol}: excess over the early-token null {where}", table)
         if len(chosen := within(found.floor, SETTING, setting)):
-            title = f"{protocol}: nats per token above the floor {where}"
-            made.append(Block(setting, "floor", title, _floor_block(chosen, shown, lacking)))
-    return made
+            table = _floor_block(chosen, shown, lacking)
+            yield Block(setting, "floor", f"{protocol}: nats per token above the floor {where}", table)
 
 
-def _block(lines: pd.DataFrame, shown: list[int], cell: Cell, lacking: Lacking, others: Others) -> pd.DataFrame:
+def table_by_length(
+    lines: pd.DataFrame, shown: list[int], cell: Cell, lacking: Lacking | None = None, others: Others = lambda _: {}
+) -> pd.DataFrame:
     """A line a scheme, a column a length, and what `others` makes of its lines by length."""
     table = []
     for key, group in lines.groupby([column for column in SCHEME if column in lines], sort=False):
         scheme, known = key[-2:], group.set_index("eval_len").sort_index()
-        cells = {n: cell(known.loc[n]) if n in known.index else lacking.get((*scheme, n), NONE) for n in shown}
+        cells = {n: cell(known.loc[n]) if n in known.index else (lacking or {}).get((*scheme, n), NONE) for n in shown}
         table.append({"scheme": name(*scheme)} | {f"{n:,}": text for n, text in cells.items()} | others(known))
     return pd.DataFrame(table)
 
@@ -153,7 +152,7 @@ def _perplexity_block(lines: pd.DataFrame, shown: list[int], lacking: Lacking, w
             told["blow-up"] = _bracket(first, known.index[-1], lengths[-1], ends) if first["kind"] == "scheme" else ""
         return told | {"bits": f"{known.loc[first['train_len'], 'bpb']:.3f}", "tokens": f"{first['n_tokens']:,}"}
 
-    return _block(lines.assign(of=of, learns=lines["beats_unigram"].fillna(True)), shown, cell, lacking, others)
+    return table_by_length(lines.assign(of=of, learns=lines["beats_unigram"].fillna(True)), shown, cell, lacking, others)
 
 
 def _floor_block(lines: pd.DataFrame, shown: list[int], lacking: Lacking) -> pd.DataFrame:
@@ -167,7 +166,7 @@ def _floor_block(lines: pd.DataFrame, shown: list[int], lacking: Lacking) -> pd.
         told = {what: f"{100 * share:.0f} %" if np.isfinite(share) else NONE for what, share in shares.items()}
         return told | {"verdict": "not measured" if lost and first["verdict"] == ENDS else first["verdict"]}
 
-    return _block(lines, shown, cell, {}, others)
+    return table_by_length(lines, shown, cell, others=others)
 
 
 def _bracket(line: pd.Series, reached: int, longest: int, ends: bool) -> str:

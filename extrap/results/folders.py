@@ -92,7 +92,7 @@ class RunFolder:
     def load_meta(self) -> dict[str, Any]:
         """Raises UserError where it is damaged or gone."""
         mend = "remove the eval.csv beside it, and its run is scored again"
-        return load_checked(self.meta, json.loads, lambda meta: sum(map(meta["seconds"].get, ("train", "evaluate"))), mend)
+        return load_checked(self.meta, json.loads, lambda meta: [sum(map(meta["seconds"].get, ("train", "evaluate")))], mend)
 
     def finish(self, tables: dict[Path, str]) -> None:
         """Writes the tables of a run that is over, the last of which says so, and removes those of an earlier end."""
@@ -105,7 +105,8 @@ class RunFolder:
 def load_checked(path: Path, parse: Callable[[str], Any], check: Callable[[Any], object], mend: str) -> dict[str, Any]:
     """What a file says, if `check` finds in it what it looks for. Raises UserError, with what mends it, if not."""
     try:
-        check(told := parse(path.read_text()))
+        if not check(told := parse(path.read_text())):
+            raise ValueError
         return dict(told)
     except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged or gone; {mend}") from error

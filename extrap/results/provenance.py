@@ -1,6 +1,6 @@
 """What made the rows of a report, and which rows may stand in one beside each other. Imports no torch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,8 +11,21 @@ import yaml
 
 from extrap.config.varied import flat
 from extrap.errors import UserError
+from extrap.files import write_atomic
 from extrap.results.folders import common, differences, evaluated, finished, load_checked
-from extrap.results.rows import KEY, TRAINED, collect_missing, load_missing, load_rows, load_training, stacked
+from extrap.results.rows import (
+    KEY,
+    TRAINED,
+    collect,
+    collect_missing,
+    collect_training,
+    load_missing,
+    load_rows,
+    load_training,
+    save_rows,
+    save_table,
+    stacked,
+)  # fmt: skip
 
 MADE_BY = (
     "version", "git_commit", "git_dirty", "python", "torch", "device", "instructions", "precision", "threads", "processes",
@@ -30,10 +43,22 @@ class Gathered(NamedTuple):
     made_by: dict[str, Any]  # see `provenance`
 
 
+def gathered(runs: Path, command: str) -> Gathered:
+    """What the evaluated runs below results/runs/<experiment> have written; `command` is recorded as what made them."""
+    return Gathered(collect(runs), collect_missing(runs), collect_training(runs), provenance(runs, command))
+
+
 def load_gathered(report: Path) -> Gathered:
     """What a report was made of, checked."""
     rows, missing = load_rows(report / "rows.csv"), load_missing(report / "missing.csv")
     return Gathered(rows, missing, load_training(report / "training.csv"), load_provenance(report / "provenance.yaml"))
+
+
+def save_gathered(report: Path, of: Gathered) -> None:
+    save_rows(report / "rows.csv", of.rows)
+    save_table(report / "missing.csv", of.missing)
+    save_rows(report / "training.csv", of.training)
+    write_atomic(report / "provenance.yaml", yaml.safe_dump(of.made_by, sort_keys=False, width=125))
 
 
 def refuse_to_lose(results: Path, config: dict[str, Any], planned: set[tuple[str, str]]) -> None:
@@ -66,7 +91,7 @@ def with_kept(results: Path, here: Gathered) -> tuple[Gathered, list[str]]:
         _together([new, old[old["run"].isin(stay)]]) for new, old in zip(here[:3], before, strict=True)
     )
     sizes = {run: size for run, size in parameters(earlier).items() if run in stay} | parameters(here.made_by)
-    made_by = here.made_by | {"parameters": _by_size(sizes)} | _told_of(stay, earlier)
+    made_by = here.made_by | {"parameters": _by_size(sizes), "kept": _told_of(stay, earlier)}
     return Gathered(rows, missing, training, made_by), stay
 
 
@@ -118,13 +143,12 @@ def join(reports: Sequence[Path], command: str) -> Gathered:
         if why:
             raise UserError(f"the rows of {reports[i]} and {reports[j]} cannot stand in one report: {'; '.join(why)}")
     rows, missing, training, told = zip(*found, strict=True)
-    kept = [_told_of(sorted({*table["run"]}), one)["kept"] for table, one in zip(trained, told, strict=True)]
     made_by = {
         "command": command,
         "parameters": _by_size({run: size for one in told for run, size in parameters(one).items()}),
         "config": {key: value for key, value in told[0]["config"].items() if key != "code"},
         "used": told[0].get("used", {}),
-        "kept": [part for parts in kept for part in parts],
+        "kept": [part for table, one in zip(trained, told, strict=True) for part in _told_of({*table["run"]}, one)],
     }
     rows = _together(rows).drop_duplicates(["kind", *KEY], ignore_index=True)
     return Gathered(rows, _together(missing), _together(training), made_by)
@@ -151,6 +175,7 @@ def provenance(runs: Path, command: str) -> dict[str, Any]:
     folders = evaluated(runs)
     metas = {folder.path.name: folder.load_meta() for folder in folders if folder.meta.exists()}
     made_by = [{key: meta[key] for key in MADE_BY if key in meta} for meta in metas.values()]
+    used = [meta.get("used", {}) for meta in metas.values()] or [{}]
     return {
         "command": command,
         "runs": len(metas),
@@ -158,7 +183,7 @@ def provenance(runs: Path, command: str) -> dict[str, Any]:
         "seconds_of_all_runs": round(sum(sum(meta["seconds"].values()) for meta in metas.values())),
         "made_by": [one for i, one in enumerate(made_by) if one not in made_by[:i]],
         "config": common(folders[0].load_config()),
-        "used": _used([*metas.values()]),  # of the data
+        "used": {key: value for key, value in used[0].items() if all(one.get(key) == value for one in used)},  # of the data
     }
 
 
@@ -171,21 +196,14 @@ def parameters(told: dict[str, Any]) -> dict[str, int]:
     return {run: size for size, runs in told.get("parameters", {}).items() for run in runs}
 
 
-def _used(metas: list[dict[str, Any]]) -> dict[str, Any]:
-    """What all runs say of the data that they use."""
-    found = [meta.get("used", {}) for meta in metas] or [{}]
-    return {key: value for key, value in found[0].items() if all(one.get(key) == value for one in found)}
-
-
-def _told_of(runs: Sequence[str], earlier: dict[str, Any]) -> dict[str, Any]:
+def _told_of(runs: Iterable[str], earlier: dict[str, Any]) -> list[dict[str, Any]]:
     """What made the runs that are kept: of one report, or of several one after the other."""
-    before = [part | {"runs": [run for run in part["runs"] if run in runs]} for part in earlier.get("kept", [])]
-    rest = [run for run in runs if not any(run in part["runs"] for part in before)]
-    parts = [part for part in before if part["runs"]]
-    if rest:
-        parts.append({"command": earlier["command"], "runs": rest, "made_by": earlier["made_by"]})
-        parts[-1] |= {"code": earlier["config"]["code"]} if "code" in earlier["config"] else {}
-    return {"kept": parts} if parts else {}
+    before = earlier.get("kept", [])
+    rest = {*runs}.difference(*(part["runs"] for part in before))
+    own = {"command": earlier["command"], "runs": rest, "made_by": earlier.get("made_by", [])}
+    own |= {"code": earlier["config"]["code"]} if "code" in earlier["config"] else {}
+    kept = [part | {"runs": sorted({*runs} & {*part["runs"]})} for part in [*before, own]]
+    return [part for part in kept if part["runs"]]
 
 
 def load_provenance(path: Path) -> dict[str, Any]:

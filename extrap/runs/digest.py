@@ -46,15 +46,10 @@ PROGRAM = program_digest()  # once, and not again in each worker that is forked 
 
 def scheme_digest(position: dict[str, Any]) -> str:
     """Of the modules of one scheme: whoever edits a scheme leaves the runs of others valid."""
-    return digest_of(_of_scheme(position))
+    return digest_of(scheme_sources(position))
 
 
-def scheme_modules(position: dict[str, Any]) -> set[str]:
-    """The modules of the program among them."""
-    return {*_of_scheme(position)} & SOURCES.keys()
-
-
-def _of_scheme(position: dict[str, Any]) -> dict[str, str]:
+def scheme_sources(position: dict[str, Any]) -> dict[str, str]:
     """The sources of its classes, and of what they import of extrap.positions that is not part of every run.
 
     Of classes from outside also what they import that is nowhere installed.

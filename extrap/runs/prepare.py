@@ -8,7 +8,6 @@ from extrap.config.specs import build
 from extrap.data.base import HeldOut, Source
 from extrap.data.documents import Documents
 from extrap.data.stored import Stored, store
-from extrap.errors import UserError
 from extrap.objectives import Objective
 from extrap.positions.base import Geometry, PositionScheme
 from extrap.results.folders import RunFolder
@@ -38,17 +37,13 @@ def prepare(config: Config, *, stored: bool = False) -> Run:
 
     Raises UserError for what the classes that the config names refuse.
     """
-    objective = build(config.objective, "objective", "extrap.objectives")
-    if not isinstance(objective, Objective):
-        raise UserError(f"objective._target_: expected an objective, found {config.objective['_target_']}")
+    objective: Objective = build(config.objective, "objective", "extrap.objectives", Objective)
     sizes = _sizes(config, objective)
-    source = None
+    source: Source | None = None
     if stored:
         with contextlib.suppress(OSError, LookupError):  # data that are no documents, or a run that no sweep has started
             source = Stored(config.folder.parent / "data", config.data | sizes)
-    source = source or build(config.data, "data", "extrap.data")
-    if not isinstance(source, Source):
-        raise UserError(f"data._target_: expected a source of tokens, found {config.data['_target_']}")
+    source = source or build(config.data, "data", "extrap.data", Source)
     used = source.usage(**sizes)
     held_back: HeldOut | None = None
     if config.vary:
@@ -96,7 +91,5 @@ def build_scheme(config: Config, causal: bool) -> PositionScheme:
     """Raises UserError for sizes or arguments that the scheme refuses."""
     sizes = config.model
     geometry = Geometry(sizes.d_model, sizes.n_heads, config.train.train_len, causal, sizes.n_layers)
-    scheme = build(config.position, "position", "extrap.positions", geometry=geometry)
-    if not isinstance(scheme, PositionScheme):
-        raise UserError(f"position._target_: expected a position scheme, found {config.position['_target_']}")
+    scheme: PositionScheme = build(config.position, "position", "extrap.positions", PositionScheme, geometry=geometry)
     return scheme

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 
 from extrap.errors import UserError
-from extrap.results.rows import KEY, SELECTION, TRAINED
+from extrap.results.rows import GROUP, KEY, SELECTION, TRAINED
 from extrap.stats.perplexity import perplexity
 from extrap.stats.statistics import CHOICE, Statistics
 
-OF = ["objective", "data", "train_len", "rest", "scheme"]  # what chooses; rest: the setting without the option
+OF = [*GROUP, "scheme"]  # what chooses; the setting is then without the option
 
 
 def best_over(rows: pd.DataFrame, missing: pd.DataFrame, training: pd.DataFrame, option: str) -> Statistics:
@@ -42,14 +42,10 @@ def best_over(rows: pd.DataFrame, missing: pd.DataFrame, training: pd.DataFrame,
     choice = pd.DataFrame(lines)
     chosen = choice.loc[choice["chosen"], [*OF, "value"]]
     nowhere = ~pd.MultiIndex.from_frame(missing[OF]).isin(pd.MultiIndex.from_frame(chosen[OF]))
-    references = _joined(rows[~rows["kind"].isin(TRAINED)]).drop_duplicates(["kind", *KEY])  # the same at all values
-    kept, lacking, losses = (_joined(table.merge(chosen, on=[*OF, "value"])) for table in (of_schemes, missing, training))
-    return Statistics(
-        pd.concat([kept, references], ignore_index=True),
-        pd.concat([lacking, _joined(missing[nowhere])], ignore_index=True),
-        losses,
-        _joined(choice.assign(shown=choice["value"])).rename(columns={"shown": "value"})[CHOICE],
-    )
+    references = rows[~rows["kind"].isin(TRAINED)].drop_duplicates(["kind", *KEY])  # the same at all values
+    parts = [of_schemes.merge(chosen), references], [missing.merge(chosen), missing[nowhere]], [training.merge(chosen)]
+    scored, lacking, losses = (pd.concat(part, ignore_index=True).drop(columns="value") for part in parts)
+    return Statistics(scored, lacking, losses, choice[CHOICE])
 
 
 def _tried(runs: pd.DataFrame, by_seed: pd.DataFrame) -> list[dict[str, object]]:
@@ -74,7 +70,7 @@ def load_choice(folder: Path) -> pd.DataFrame:
         return pd.DataFrame(columns=CHOICE)
     text = dict.fromkeys(("objective", "data", "setting", "scheme", "option", "value", "border"), str)
     table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"loss": [""], "n_tokens": [""]})
-    return (table if "setting" in table else table.assign(setting=""))[CHOICE]
+    return table.reindex(columns=CHOICE, fill_value="")  # it has no setting where nothing varies
 
 
 def _parts(setting: str) -> dict[str, str]:
@@ -82,11 +78,7 @@ def _parts(setting: str) -> dict[str, str]:
 
 
 def _split(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The setting as the value of this option and the rest."""
+    """The value of this option beside a setting without it."""
     parts = [_parts(setting) for setting in table["setting"]]
-    rest = [", ".join(f"{key}={value}" for key, value in of.items() if key != name) for of in parts]
-    return table.assign(value=[of.get(name, "") for of in parts], rest=rest)
-
-
-def _joined(table: pd.DataFrame) -> pd.DataFrame:
-    return table.assign(setting=table["rest"]).drop(columns=["rest", "value"])
+    values = [of.pop(name, "") for of in parts]
+    return table.assign(value=values, setting=[", ".join(map("=".join, of.items())) for of in parts])

@@ -3,13 +3,14 @@
 import numpy as np
 import pandas as pd
 
-from extrap.stats.perplexity import ONSET, SETTING, over_seeds, perplexity
+from extrap.stats.perplexity import ONSET, SETTING
 
 FLOORS = ["floor", "window_floor", "plateau"]  # the kinds of rows that a source with a known floor has
 
 
-def against_floor(rows: pd.DataFrame) -> pd.DataFrame:
-    """How far each scheme is from the best possible predictor, and what it makes of more context.
+def against_floor(rows: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
+    """How far each scheme is from the best possible predictor, and what it makes of more context: of rows and of what
+    `summarise` makes of them, for a floor is the same for all seeds.
 
     One line a (setting, scheme, eval_len); none without a floor:
     excess, excess_half  log_ppl minus that of the floor, which sees the same tokens (nats); t interval over seeds
@@ -27,38 +28,31 @@ def against_floor(rows: pd.DataFrame) -> pd.DataFrame:
     verdict              of the scheme, the same on all its lines (see verdict)
     """
     kinds = [*FLOORS, "unigram"]
-    references = perplexity(rows[rows["kind"].isin(kinds)], [*SETTING, "kind", "eval_len"])
+    references = summary[summary["kind"].isin(kinds)]
     known = references.pivot(index=[*SETTING, "eval_len"], columns="kind", values="log_ppl")
     known = known.reindex(columns=kinds).dropna(subset=FLOORS)
     known["plateau"] = known[["plateau", "unigram"]].min(axis="columns")
-    per_context = rows[rows["kind"] == "floor"].groupby([*SETTING, "eval_len"])["n_tokens"].max().rename("per_context")
-    known = known[FLOORS].join(per_context).reset_index()
-    known["per_context"] = known[["per_context", "eval_len"]].min(axis="columns")  # targets that are scored in one context
+    known["per_context"] = rows[rows["kind"] == "floor"].groupby([*SETTING, "eval_len"])["n_tokens"].max()
+    known = known.reset_index()
+    start = known.loc[known["eval_len"] == known["train_len"], [*SETTING, "floor"]]
     scheme = [*SETTING, "scheme", "extension"]
-    by_seed = perplexity(rows[rows["kind"] == "scheme"], [*scheme, "eval_len", "seed"])
-    joined = by_seed.merge(known, on=[*SETTING, "eval_len"])
-    start = joined.loc[joined["eval_len"] == joined["train_len"], [*scheme, "seed", "log_ppl", "floor"]]
-    joined = joined.merge(start, on=[*scheme, "seed"], suffixes=("", "_start"))
-    beyond = joined["eval_len"] > joined["train_len"]
-    worth = joined["window_floor"] - joined["floor"]
-    null = joined["log_ppl_start"] + joined["window_floor"] - joined["floor_start"]
-    joined["excess"] = joined["log_ppl"] - joined["floor"]
-    joined["gained"] = ((null - joined["log_ppl"]) / worth).where(beyond & (worth > 0))
-    joined["log_ratio"] = joined["log_ppl"] - joined["log_ppl_start"]
-    groups = joined.groupby([*scheme, "eval_len"], sort=False)
-    excess, gained, source = over_seeds(groups["excess"]), over_seeds(groups["gained"]), groups.first()
-    way, symbol = source["plateau"] - source["floor"], source["plateau"] / source["per_context"]
-    near = way <= np.fmax(2 * excess.half, symbol)  # fmax: a single seed has no interval
-    table = pd.DataFrame({
-        "n_seeds": excess.n, "excess": excess.mean, "excess_half": excess.half,
-        "learned": (1 - excess.mean / way).mask(near), "gained": gained.mean, "gained_half": gained.half,
-        "impossible": excess.mean < -symbol,
-        "ratio": np.exp(groups["log_ratio"].mean()), "log_ppl": groups["log_ppl"].mean(),
-    }).reset_index()  # fmt: skip
-    table["verdict"] = ""
+    lines = summary[summary["kind"] == "scheme"].merge(known, on=[*SETTING, "eval_len"])
+    lines = lines.merge(start, on=SETTING, suffixes=("", "_start"))
+    targets = lines[["per_context", "eval_len"]].min(axis="columns")  # that are scored in one context
+    way, symbol = lines["plateau"] - lines["floor"], lines["plateau"] / targets
+    near = way <= np.fmax(2 * lines["log_ppl_half"], symbol)  # fmax: a single seed has no interval
+    worth = lines["window_floor"] - lines["floor"]
+    worth = worth.where((lines["eval_len"] > lines["train_len"]) & (worth > 0))
+    excess = lines["log_ppl"] - lines["floor"]
+    table = lines[[*scheme, "eval_len", "n_seeds", "ratio"]].assign(
+        excess=excess, excess_half=lines["log_ppl_half"], learned=(1 - excess / way).mask(near),
+        gained=(lines["window_floor"] - lines["floor_start"] - np.log(lines["ratio"])) / worth,
+        gained_half=np.log(lines["ratio_high"] / lines["ratio"]) / worth,
+        impossible=excess < -symbol, verdict="",
+    )  # fmt: skip
     longest = known.groupby(SETTING)["eval_len"].max()
-    for key, lines in table.groupby(scheme, sort=False):
-        table.loc[lines.index, "verdict"] = verdict(lines, longest[key[: len(SETTING)]])
+    for key, own in table.groupby(scheme, sort=False):
+        table.loc[own.index, "verdict"] = verdict(own, longest[key[: len(SETTING)]])
     return table
 
 

@@ -28,6 +28,7 @@ class Statistics:
     training: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=TRAINING))
     choice: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CHOICE))
     parameters: dict[str, int] = field(default_factory=dict)  # of the model of each run, where that is recorded
+    held_out: int | None = None  # documents, where that is recorded and they are not made as they are asked for
 
     @cached_property
     def groups(self) -> dict[tuple[object, ...], "Statistics"]:
@@ -61,7 +62,7 @@ class Statistics:
 
     @cached_property
     def floor(self) -> pd.DataFrame:
-        return against_floor(self.by_length)
+        return against_floor(self.by_length, self.summary)
 
     @cached_property
     def impossible(self) -> set[tuple[object, ...]]:

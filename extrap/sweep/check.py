@@ -14,7 +14,6 @@ import argparse
 import sys
 import textwrap
 from collections import Counter
-from functools import partial
 from typing import Any
 
 from extrap.config.compose import compose_grid, with_schemes
@@ -50,18 +49,16 @@ def main() -> int:
     overrides = ["experiment=smoke", "seed=0", f"scheme={arguments.scheme}", *arguments.overrides]
     n_wrong = 0
     for config in compose_grid(with_schemes(overrides, beside=False)):
-        made_for = partial(_built, config.position)
+
+        def made_for(geometry: Geometry, spec: dict[str, Any] = config.position) -> PositionScheme:
+            made: PositionScheme = build(spec, "position", "extrap.positions", PositionScheme, geometry=geometry)
+            return made
+
         found = [*findings(made_for, reference)]
         wrong = [finding for finding in found if finding.verdict == "WRONG"]
         print(page(config.scheme, found if wrong else [*found, *costs(made_for)]), end="\n\n\n", flush=True)
         n_wrong += len(wrong)
     return int(n_wrong > 0)
-
-
-def _built(spec: dict[str, Any], geometry: Geometry) -> PositionScheme:
-    made = build(spec, "position", "extrap.positions", geometry=geometry)
-    assert isinstance(made, PositionScheme)
-    return made
 
 
 if __name__ == "__main__":

@@ -31,7 +31,9 @@ def prepare_grid(configs: list[Config]) -> list[Run]:
     refuse_mixed(configs[0].folder.parent, {run.config.run: run.identity for run in runs})
     refuse_to_lose(configs[0].results, runs[0].identity, {(config.scheme, config.run) for config in configs})
     _check_disk(runs)
-    _check_writable(configs[0])
+    for folder in (configs[0].results, configs[0].folder.parent):  # the system's own error tells where it cannot be written
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
     return runs
 
 
@@ -49,10 +51,6 @@ def _check_names(configs: list[Config]) -> None:
                 "a sweep has one report: expected one name and runtime.results_dir for all its runs, found "
                 f"{configs[0].results} and {config.results}"
             )
-        try:
-            config.folder.exists()
-        except OSError as error:
-            raise UserError(f"{config.folder}: no folder can have this name ({error.strerror})") from error
         other = seen.setdefault(config.run, config)
         if other is not config:
             raise UserError(
@@ -160,12 +158,3 @@ def _check_disk(runs: list[Run]) -> None:
             f"runtime.results_dir: weights and checkpoints take {needed / 2**20:,.0f} MiB, {place} has "
             f"{disk.free / 2**20:,.0f} MiB free; make room or choose another place"
         )
-
-
-def _check_writable(config: Config) -> None:
-    for folder in (config.results, config.folder.parent):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            TemporaryFile(dir=folder).close()
-        except OSError as error:
-            raise UserError(f"runtime.results_dir: cannot write to {folder} ({error.strerror})") from error

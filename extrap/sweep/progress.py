@@ -8,8 +8,11 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple
 
 import pandas as pd
 import yaml
@@ -18,7 +21,7 @@ from tqdm import tqdm
 from extrap.config.schema import Config
 from extrap.errors import UserError
 from extrap.files import as_path, is_locked, write_atomic
-from extrap.results.folders import RunFolder
+from extrap.results.folders import RunFolder, load_checked
 from extrap.sweep.door import through
 from extrap.train.log import read_log
 
@@ -74,55 +77,47 @@ def _last_line(path: Path) -> str:
     return path.read_text(errors="replace").strip().rpartition("\n")[2]
 
 
-class Progress:
+@contextmanager
+def shown(configs: list[Config]) -> Iterator[None]:
     """The bar of a sweep: counts training steps and finished runs while the workers write.
 
     Where the output is no terminal a line is told instead: every minute, and every ten after the first ten.
     """
+    stop = threading.Event()
+    thread = threading.Thread(target=_watch, args=(configs, stop), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
-    def __init__(self, configs: list[Config]) -> None:
-        self.configs = configs
-        self.stop = threading.Event()
-        self.thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> Self:
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop.set()
-        self.thread.join()
-
-    def _look(self) -> list[Stage]:
-        return [look(RunFolder(config.folder), config.train.max_steps) for config in self.configs]
-
-    def _watch(self) -> None:
-        runs = self._look()
-        layout = "{desc} {percentage:3.0f}% |{bar}| {elapsed} gone, {remaining} left"
-        already = sum(run.share() for run in runs)
-        began, told = time.monotonic(), 0.0
-        with tqdm(total=len(runs), initial=already, disable=None, bar_format=layout, smoothing=0, leave=False) as bar:
-            while True:
-                stopped = self.stop.wait(SECONDS)
-                runs = self._look()
-                bar.set_description_str(f"{sum(run.is_over for run in runs)} of {len(runs)} runs", refresh=False)
-                bar.update(sum(run.share() for run in runs) - bar.n)
-                if stopped:
-                    return
-                gone = time.monotonic() - began
-                if bar.disable and gone - told >= (MINUTE if gone < 11 * MINUTE else 10 * MINUTE):
-                    print(progress_line(runs, already, gone), file=sys.stderr, flush=True)
-                    told = gone
+def _watch(configs: list[Config], stop: threading.Event) -> None:
+    folders = [(RunFolder(config.folder), config.train.max_steps) for config in configs]
+    runs = [look(*folder) for folder in folders]
+    layout = "{desc} {percentage:3.0f}% |{bar}| {elapsed} gone, {remaining} left"
+    already = sum(run.share() for run in runs)
+    began, told = time.monotonic(), 0.0
+    with tqdm(total=len(runs), initial=already, disable=None, bar_format=layout, smoothing=0, leave=False) as bar:
+        while True:
+            stopped = stop.wait(SECONDS)
+            runs = [look(*folder) for folder in folders]
+            bar.set_description_str(f"{sum(run.is_over for run in runs)} of {len(runs)} runs", refresh=False)
+            bar.update(sum(run.share() for run in runs) - bar.n)
+            if stopped:
+                return
+            gone = time.monotonic() - began
+            if bar.disable and gone - told >= (MINUTE if gone < 11 * MINUTE else 10 * MINUTE):
+                print(progress_line(runs, already, gone), file=sys.stderr, flush=True)
+                told = gone
 
 
 def progress_line(runs: list[Stage], already: float, seconds: float) -> str:
     """How far a sweep is that began `seconds` ago with `already` runs' worth of work done before."""
-    done = sum(run.share() for run in runs)
-    left = (
-        f"about {_time(seconds * (len(runs) - done) / (done - already))} left" if done > already else "no step is done yet"
-    )
-    over = sum(run.is_over for run in runs)
-    return f"{over} of {len(runs)} runs, {done / len(runs):.0%}; {_time(seconds)} gone, {left}"
+    done, over = sum(run.share() for run in runs), sum(run.is_over for run in runs)
+    layout = f"{over} of {len(runs)} runs, {{percentage:.0f}}%; {{elapsed}} gone, {{remaining}} left"
+    return str(tqdm.format_meter(done, len(runs), seconds, initial=already, bar_format=layout))
 
 
 def status(results: Path, name: str) -> str:
@@ -133,48 +128,34 @@ def status(results: Path, name: str) -> str:
         raise UserError(f"{folder} holds no sweep; there are {known}")
     planned = _planned(folder / "sweep.yaml")
     runs = [look(RunFolder(folder / run), max_steps) for run, max_steps in planned.items()]
-    seconds, evaluation = _pace(folder, [run for run in runs if run.state == "done"], runs)
-    lines = []
-    for run in runs:
-        to_go = (1 - run.share(evaluation)) * run.max_steps * seconds * (1 + evaluation)
-        of = "" if run.state == "waiting" and not run.step else f"{run.step:,} of {run.max_steps:,}"
-        lines.append({"run": run.name, "state": run.state, "steps": of, "left": _time(to_go), "": run.told[:60]})
+    done = [RunFolder(folder / run.name).load_meta()["seconds"] for run in runs if run.state == "done"]
+    trained = sum(one["train"] for one in done)
+    evaluation = sum(one["evaluate"] for one in done) / trained if trained else EVALUATION
+    pace = (1 + evaluation) * sum(run.seconds for run in runs) / max(1, sum(run.step for run in runs))  # of a step, scored
+    left = [(1 - run.share(evaluation)) * run.max_steps * pace for run in runs]
+    table = pd.DataFrame({
+        "run": [run.name for run in runs],
+        "state": [run.state for run in runs],
+        "steps": [f"{run.step:,} of {run.max_steps:,}" if run.step or run.state != "waiting" else "" for run in runs],
+        "left": [tqdm.format_interval(seconds) if seconds else "" for seconds in left],
+        "": [run.told[:60] for run in runs],
+    })  # fmt: skip
     counts = Counter(run.state for run in runs)
     told = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-    todo = sum((1 - run.share(evaluation)) * run.max_steps for run in runs) * seconds * (1 + evaluation)
     if at_work := counts["running"]:
-        told += f"; about {_time(todo / at_work)} left" if seconds else ""
-    elif todo:
+        told += f"; about {tqdm.format_interval(sum(left) / at_work)} left" if pace else ""
+    elif not all(run.is_over for run in runs):
         told += "; no sweep is at work on it"
-    return f"{name}: {told}\n\n{pd.DataFrame(lines).to_markdown(index=False, tablefmt='simple')}"
+    return f"{name}: {told}\n\n{table.to_markdown(index=False, tablefmt='simple')}"
 
 
 def _planned(path: Path) -> dict[str, int]:
     """Runs, and how many steps each takes."""
-    try:
-        planned = yaml.safe_load(path.read_text())["runs"]
-        if planned and all(isinstance(run, str) and max_steps > 0 for run, max_steps in planned.items()):
-            return dict(planned)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError, AttributeError):
-        pass
-    raise UserError(f"{path} is damaged, expected the runs of a sweep; the same sweep, started again, writes it")
 
+    def check(plan: dict[str, Any]) -> bool:
+        return plan["runs"] and all(isinstance(run, str) and max_steps > 0 for run, max_steps in plan["runs"].items())
 
-def _pace(folder: Path, done: list[Stage], runs: list[Stage]) -> tuple[float, float]:
-    """Seconds a training step, and how much longer than its training a run takes to be scored as well."""
-    metas = [RunFolder(folder / run.name).load_meta()["seconds"] for run in done]
-    trained = sum(run.seconds for run in runs)
-    training = sum(one["train"] for one in metas)
-    evaluation = sum(one["evaluate"] for one in metas) / training if training else EVALUATION
-    return trained / max(1, sum(run.step for run in runs)), evaluation
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if not seconds:
-        return ""
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+    return dict(load_checked(path, yaml.safe_load, check, "the same sweep, started again, writes it")["runs"])
 
 
 def main() -> int:
@@ -185,14 +166,11 @@ def main() -> int:
     names = arguments.names or sorted(path.parent.name for path in arguments.results.glob("runs/*/sweep.yaml"))
     if not names:
         raise UserError(f"{arguments.results / 'runs'} holds no sweep; `make sweep` makes one")
-    failed = False
-    for name in names:
-        try:
-            print(status(arguments.results, name), end="\n\n")
-        except UserError as error:  # the others are told
-            print(f"error: {error}", file=sys.stderr)
-            failed = True
-    return 2 if failed else 0
+
+    def tell(name: str) -> None:
+        print(status(arguments.results, name), end="\n\n")
+
+    return max(through(partial(tell, name)) for name in names)  # where one cannot be told, the others are
 
 
 if __name__ == "__main__":

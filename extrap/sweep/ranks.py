@@ -6,18 +6,14 @@ itself, and so do all others, in step. They read no config, write no result and 
 
 import os
 import pickle
-import socket
 import sys
 import traceback
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import NoReturn, cast
 
 import torch.distributed as dist
 
 from extrap.config.schema import Config
-from extrap.errors import UserError
-from extrap.files import write_atomic
 from extrap.results.folders import RunFolder
 from extrap.runs.prepare import Run, prepare
 from extrap.runs.run import execute, train_and_evaluate
@@ -26,22 +22,6 @@ from extrap.train import distributed
 
 PATIENCE = timedelta(days=30)  # of who waits for work or for its end
 GRACE = timedelta(seconds=10)  # of who has failed, for the others to fail as well
-SECONDS = 10.0  # for torchrun, which waits for this process, to answer
-
-
-def refuse_gone_agent(environment: Mapping[str, str]) -> None:
-    """Raises UserError where the torchrun that the environment tells of is no longer there: nobody would ever answer."""
-    if environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":  # process 0 itself is who answers
-        return
-    host, port = environment["MASTER_ADDR"], environment["MASTER_PORT"]
-    try:
-        socket.create_connection((host, int(port)), timeout=SECONDS).close()
-    except (OSError, ValueError) as error:
-        left = " ".join(sorted(name for name in environment if name.startswith("TORCHELASTIC_")))
-        raise UserError(
-            f"no torchrun answers at MASTER_ADDR={host}, MASTER_PORT={port} ({error}); if these are left over from another "
-            f"command, unset WORLD_SIZE RANK MASTER_ADDR MASTER_PORT {left}"
-        ) from error
 
 
 class Ranks:
@@ -123,9 +103,8 @@ class Ranks:
 
     def _leave(self, config: Config, failure: str) -> None:
         """Ends this process, and torchrun then all others, which wait for it in the middle of the run."""
-        log = RunFolder(config.folder).error
-        if not log.exists():
-            write_atomic(log, failure)
+        if not (log := RunFolder(config.folder).error).exists():
+            give_up(config, failure)
         print(f"\n{config.run}: {failure.splitlines()[-1]} (process {distributed.rank()} alone; {log})", file=sys.stderr)
         _exit_at_once(1)
 

@@ -8,8 +8,11 @@ Errors in the config or the data end it before any training, with one line and e
 the others; they are listed at the end, with exit code 1. A run that is finished is never run again.
 """
 
+import contextlib
 import os
+import re
 import shlex
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     from extrap.runs.prepare import Run
     from extrap.sweep.ranks import Ranks
 
+SECONDS = 10.0  # for torchrun, which waits for this process, to answer
+
 
 @hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name="config")
 def run_by_launcher(composed: DictConfig) -> None:
@@ -44,7 +49,8 @@ def _run_by_hydra(overrides: list[str], run: "Run") -> None:
     told = [f"runtime.results_dir={config.runtime.results_dir}", f"vary=[{','.join(config.vary)}]"]
     if "train.precision" not in config.vary:
         told.append(f"train.precision={run.identity['train']['precision']}")
-    sys.argv[1:] = [*overrides, *as_typed(told, texts(CONF), CONF)]
+    known = texts(CONF)
+    sys.argv[1:] = [*overrides, *(as_typed(override, known) for override in told)]
     run_by_launcher()
 
 
@@ -86,7 +92,7 @@ def _run_and_report(runs: "list[Run]", work: Callable[[], None], command: str) -
     from extrap.report.report import gather
     from extrap.runs.prepare import store_documents
     from extrap.runs.run import write_references
-    from extrap.sweep.progress import Progress, save_plan
+    from extrap.sweep.progress import save_plan, shown
 
     store_documents(runs[0])
     for run in {run.config.references: run for run in runs}.values():
@@ -95,7 +101,7 @@ def _run_and_report(runs: "list[Run]", work: Callable[[], None], command: str) -
     save_plan(configs, command)
     if not all(run.folder.is_finished for run in runs):
         os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, for the lines below
-        with Progress(configs):
+        with shown(configs):
             try:
                 work()
             except KeyboardInterrupt:
@@ -130,39 +136,44 @@ def _reason(run: "Run") -> str:
 
 def main(argv: list[str], ranks: "Ranks | None" = None) -> int:
     """The command; returns its exit code."""
-    return through(partial(_show_help if {"-h", "--help"} & {*argv} else _start, argv, ranks))
 
-
-def _show_help(argv: list[str], ranks: "Ranks | None") -> int:
-    print(f"{__doc__}\n{described(with_schemes([line for line in argv if '=' in line]))}")
-    return 0
-
-
-def _start(argv: list[str], ranks: "Ranks | None") -> int:
-    if not ranks:
+    def command() -> int:
+        if {"-h", "--help"} & {*argv}:
+            print(f"{__doc__}\n{described(with_schemes([line for line in argv if '=' in line]))}")
+            return 0
         refuse_left_over(os.environ)
-    return sweep(argv, ranks)
+        return sweep(argv, ranks)
+
+    return through(command)
 
 
 def refuse_left_over(environment: Mapping[str, str]) -> None:
-    """Raises UserError where the environment tells of several processes that torchrun has not started.
+    """Raises UserError where the environment tells of several processes and no torchrun is there to hold them together.
 
     WORLD_SIZE alone tells nothing: who means it gives RANK and MASTER_ADDR, too.
     """
-    named = [name for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name in environment]
-    if environment.get("WORLD_SIZE", "1") != "1" and {"RANK", "MASTER_ADDR"} <= {*named}:
-        raise UserError(
-            f"WORLD_SIZE={environment['WORLD_SIZE']} and RANK={environment['RANK']} are set, but torchrun did not start "
-            f"this: unset {' '.join(named)}; several processes are started by torchrun -m extrap ..."
-        )
+    named = [name for name in environment if re.match("(WORLD_SIZE|(LOCAL_)?RANK|MASTER_(ADDR|PORT))$|TORCHELASTIC_", name)]
+    if environment.get("WORLD_SIZE", "1") == "1" or not {"RANK", "MASTER_ADDR"} <= {*named}:
+        return
+    if "TORCHELASTIC_RUN_ID" in named:
+        if environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":  # process 0 itself is who answers
+            return
+        with contextlib.suppress(OSError, ValueError, LookupError):
+            address = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
+            socket.create_connection(address, timeout=SECONDS).close()
+            return
+    raise UserError(
+        f"WORLD_SIZE={environment['WORLD_SIZE']} and RANK={environment['RANK']} are set, but no torchrun is at work: unset "
+        f"{' '.join(named)}; several processes are started by torchrun -m extrap ..."
+    )
 
 
 def main_of_several(overrides: list[str]) -> int:
     """The same, where torchrun has started several processes."""
-    from extrap.sweep.ranks import Ranks, refuse_gone_agent
+    from extrap.sweep.ranks import Ranks
     from extrap.train import distributed
 
-    if code := through(partial(refuse_gone_agent, os.environ)):
+    if code := through(partial(refuse_left_over, os.environ)):
         return code
     ranks = Ranks()
     if distributed.rank() > 0:

@@ -6,9 +6,10 @@ import signal
 import threading
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
+from typing import Any
 
 from extrap.config.schema import Config
-from extrap.runs.digest import MODULES, scheme_modules
+from extrap.runs.digest import MODULES, SOURCES, scheme_sources
 from extrap.sweep.engines.places import keep_sockets_short, places
 from extrap.sweep.worker import give_up, run_one
 
@@ -19,17 +20,17 @@ class Local:
     Processes come from a server that has imported everything, so that one starts in milliseconds, and end with this one.
     """
 
-    def __init__(self, n_jobs: int) -> None:
-        if n_jobs == 0 or n_jobs < -1:
-            raise ValueError(f"expected n_jobs to be -1, for as many as there is room for, or at least 1, found {n_jobs}")
+    def __init__(self, n_jobs: Any) -> None:
+        if type(n_jobs) is not int or n_jobs == 0 or n_jobs < -1:
+            raise ValueError(f"n_jobs, JOBS of make: expected a number of runs, or -1 for all that fit; found {n_jobs!r}")
         self.n_jobs = n_jobs
 
     def run(self, configs: list[Config]) -> None:
         keep_sockets_short()
         context = multiprocessing.get_context("forkserver")
         # schemes, too: a run is of the program as it was when the sweep began; the optimizer would import the last of them
-        schemes = sorted({module for config in configs for module in scheme_modules(config.position)})
-        modules = ["extrap.runs.digest", *sorted(MODULES), *schemes]
+        schemes = {module for config in configs for module in scheme_sources(config.position)} & SOURCES.keys()
+        modules = ["extrap.runs.digest", *sorted(MODULES), *sorted(schemes)]
         context.set_forkserver_preload([*modules, "hydra", "extrap.sweep.engines.local", "torch._dynamo"])
         waiting, free = list(configs), places(configs[0], self.n_jobs)
         running: dict[ForkServerProcess, tuple[Config, str | None]] = {}
