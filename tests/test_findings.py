@@ -272,6 +272,15 @@ def test_a_scheme_that_cannot_be_built_at_all_is_told():
         page(partial(_refuse, "no, never"))
 
 
+def test_a_hook_that_exits_before_anything_is_read_is_told():
+    class Exits(Nope):
+        def layers(self, n_layers):
+            raise SystemExit(0)
+
+    with pytest.raises(UserError, match="fails at L=16, K=8, causal: SystemExit: 0"):
+        page(Exits)
+
+
 def _refuse(message, geometry):
     raise ValueError(message)
 

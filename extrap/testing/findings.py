@@ -47,6 +47,8 @@ def findings(build: Build, reference: Reference | None = None, sizes: Any = SIZE
                     cases.append(Case(build(geometry), 2 * train_len + 1))
                 except (UserError, ValueError) as error:
                     refused.append(Finding("IS", "refuses some sizes", one_line(f"{_at(geometry)}: {error}")))
+                except (Exception, SystemExit) as error:  # whatever somebody's code raises
+                    raise UserError(one_line(f"fails at {_at(geometry)}: {type(error).__name__}: {error}")) from error
         if not cases:
             raise UserError(refused[0].told)
         yield from refused[:2]
