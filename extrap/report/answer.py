@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from extrap.errors import one_line
-from extrap.report.about import chosen_text
+from extrap.report.about import chosen_text, missing_text
 from extrap.report.group import Group, above, by_fate, factor, lacking, lengths, listed, shortened
 from extrap.report.typesetting import NONE, interval, markdown, name, number, seeds, why_missing
 from extrap.stats.floor import UNFIT
@@ -46,6 +46,8 @@ def answer(found: Statistics) -> str:
         lines += [*wrap(text, WIDTH), ""]
     for of in (Group(part, names) for part in found.groups.values()):
         lines += [*_title(of), "", *_sentences(of), "", _table(of), ""]
+    for text in missing_text(found.unmeasured):
+        lines += [*wrap(text, WIDTH), ""]
     return "\n".join([*lines, *wrap(LEGEND, WIDTH)])
 
 
