@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pandas as pd
@@ -533,6 +535,29 @@ def test_runs_are_collected_while_no_other_report_can_be_written(tmp_path, monke
     gather(tmp_path, "made", "a test")
     assert seen == [True]
     assert not is_locked(lock)
+
+
+def test_two_who_write_one_report_take_turns(tmp_path, monkeypatch):
+    """Else the second would remove the draft of the first."""
+    folder, writing, other = tmp_path / "made", Event(), Event()
+    folder.mkdir()
+    save_rows(folder / "rows.csv", many({"a": {128: [1.0], 256: [2.0]}}))
+    seen = []
+
+    def slow_report(found, draft, table=""):
+        writing.set()
+        seen.append(other.wait(0.3))  # nobody begins meanwhile
+        (draft / "table.md").write_text("whole")
+        other.set()
+
+    monkeypatch.setattr("extrap.report.report.write_report", slow_report)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(report_again, folder)
+        writing.wait()
+        second = pool.submit(lambda: report_again(folder))
+        assert first.result() == second.result() == [folder / "table.md"]
+    assert seen == [False, True]
+    assert {path.name for path in folder.iterdir()} == {"rows.csv", "table.md"}
 
 
 @pytest.mark.slow

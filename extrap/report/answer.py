@@ -145,7 +145,9 @@ def _extrapolates(of: Group) -> str:
     if of.lengths[-1] == of.train_len:
         return "not asked: no length beyond L was scored"
     if of.against_window.empty:
-        return "not asked: that takes same_targets among eval.protocols and window among eval.extensions"
+        return (
+            "not asked: that takes same_targets among eval.protocols, window among eval.extensions, and whom that applies to"
+        )
     scored = sorted(of.against_window["eval_len"].unique())
     told = {}
     for word, lines in of.against_window.groupby("verdict", sort=False):
@@ -157,6 +159,9 @@ def _extrapolates(of: Group) -> str:
             open_ = why if word == "undecided" else ""
             parts.append(f"{of.names[scheme]} at {lengths(part['eval_len'], scored)}{open_}")
         told[word] = f"{word}: {'; '.join(parts)}"
+    if of.uncontrolled:
+        who = ", ".join(of.names[scheme] for scheme in of.uncontrolled)
+        told["no control"] = f"no control, as window does not apply or changes nothing: {who}"
     order = sorted(told, key=lambda word: (word != "yes", word == "undecided"))
     return ". ".join([*([] if "yes" in told else ["nobody, beyond the noise"]), *(told[word] for word in order)])
 
