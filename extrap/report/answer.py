@@ -47,7 +47,7 @@ def answer(found: Statistics) -> str:
     for of in (Group(part, names) for part in found.groups.values()):
         lines += [*_title(of), "", *_sentences(of), "", _table(of), ""]
     for text in missing_text(found.unmeasured):
-        lines += [*wrap(text, WIDTH), ""]
+        lines += [*wrap(text, WIDTH, break_on_hyphens=False), ""]
     return "\n".join([*lines, *wrap(LEGEND, WIDTH)])
 
 
