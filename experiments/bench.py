@@ -33,7 +33,7 @@ from extrap.files import write_atomic
 from extrap.runs.prepare import prepare_all
 from extrap.runs.run import git_state
 from extrap.sweep.door import through
-from extrap.train.device import cores, keep_freed_memory, pick_device
+from extrap.train.device import cores, keep_freed_memory, pick_device, pick_precision
 
 
 class Plan(NamedTuple):
@@ -69,7 +69,8 @@ def measurements(plan: Plan, compiled: bool, device: torch.device) -> Iterator[l
 
 def training(plan: Plan, compiled: bool, device: torch.device) -> list[Row]:
     """A step of each of ours and of each peer, a round; the peak of matrix products is measured in every round too."""
-    contestants = [peak_of_products(precision, device) for precision in (Precision.fp32, Precision.bf16)]
+    precisions = dict.fromkeys((Precision.fp32, pick_precision(Precision.auto, device)))  # bf16 only where there are units
+    contestants = [peak_of_products(precision, device) for precision in precisions]
     runs = prepare_all(compose_grid([*ours.TRAINING, f"position={','.join(ours.SCHEMES)}", ours.OBJECTIVES]))
     contestants += [ours.training_step(run, device) for run in runs]
     for run in runs[:2]:  # of both objectives

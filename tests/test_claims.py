@@ -586,6 +586,7 @@ def test_the_page_and_the_board_are_functions_of_the_rows(results):
     assert {path: path.read_bytes() for path in write_claims(results)} == before
 
 
+@pytest.mark.slow
 def test_the_page_has_no_verdict_without_an_interval(text):
     overview = text.split("## Overview")[1].split("## Where")[0]
     verdict = re.compile(rf"\*\*({CONFIRMED}|{REFUTED})\*\*: (.*?) *\|")
@@ -598,6 +599,7 @@ def test_the_page_has_no_verdict_without_an_interval(text):
     assert "nan" not in text
 
 
+@pytest.mark.slow
 def test_every_claim_has_its_section_and_its_anchor(text):
     for claim in CLAIMS:
         assert f"\n## {claim.id}\n" in text
@@ -605,6 +607,7 @@ def test_every_claim_has_its_section_and_its_anchor(text):
     assert all(f"- {id}: " in text for id in NOT_YET)
 
 
+@pytest.mark.slow
 def test_published_numbers_on_the_page_stand_in_the_table(text):
     values = {f"{value:g}" for value in load_published()["value"]}
     cited_lines = re.findall(r"^- \S+, table .*?: (.*)$", text, re.MULTILINE)
@@ -638,6 +641,7 @@ def test_words_from_outside_are_escaped():
     assert len(re.findall(r"(?<!\\)\|", overview)) == 7
 
 
+@pytest.mark.slow
 def test_the_board_shows_what_the_table_says(table):
     figure = board(table)
     words = [text.get_text() for text in figure.axes[0].texts]

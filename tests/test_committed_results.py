@@ -46,8 +46,8 @@ def log_ppl(name: str, protocol: str) -> pd.DataFrame:
     )
 
 
-# that which the README opens with; the others take minutes
-QUICK = [pytest.param(name, marks=[] if name == "main" else pytest.mark.slow) for name in TRACKED]
+# the smallest; the others take minutes
+QUICK = [pytest.param(name, marks=[] if name == "stride1" else pytest.mark.slow) for name in TRACKED]
 
 
 @pytest.fixture(autouse=True)

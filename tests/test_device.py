@@ -47,6 +47,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="what is changed is of Linux")
 def test_freed_memory_is_not_fetched_again_page_by_page():
     # in a process of its own, as runs are: it depends on what was there before

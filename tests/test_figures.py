@@ -112,10 +112,10 @@ def nudged(rows: pd.DataFrame, draw_of: int) -> pd.DataFrame:
 
 
 TRACKED = sorted(path.parent.name for path in (ROOT / "results").glob("*/rows.csv"))
-QUICK = [pytest.param(name, marks=[] if name == "stride1" else pytest.mark.slow) for name in TRACKED]
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRACKED)
 def test_nothing_shown_hangs_on_the_last_digits_of_the_rows(name, tmp_path):
     rows = load_rows(ROOT / "results" / name / "rows.csv")
     for draw_of in range(2):
@@ -767,6 +767,7 @@ def test_one_seed_has_a_floor_without_a_band():
     assert points[["low", "high"]].isna().all(axis=None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from marks import slow
 from reference import REFERENCES, Reference, attend, dot
 from test_attention import check_path
 from test_positions import DECODER, ENCODER, ROUNDING, check_against_reference, inputs
@@ -41,6 +42,27 @@ def train_step(encoder, tokens):
     loss.backward()
     optimizer.step()
     return loss.item(), [parameter.detach().clone() for parameter in encoder.parameters()]
+
+
+# ---- places
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("seq_len", [16, *slow(9, 45)])  # one dense bias, and beyond it
+def test_a_few_places_have_the_states_and_the_gradients_of_all(
+    case, causal, training, seq_len, scheme_of, encoder_of, small
+):
+    encoder = encoder_of(scheme_of(case, causal, train_len=64)).double().train(training)
+    tokens, at = torch.randint(11, (2, seq_len)), torch.tensor([[0, 3, seq_len - 1], [1, 2, 7]])
+    weight = torch.randn(2, 3, encoder.norm.weight.numel())
+    in_the_end = []
+    encoder.blocks[-1].down.register_forward_hook(lambda _, given, __: in_the_end.append(given[0].shape[1]))
+    found = []
+    for states in (encoder(tokens)[torch.arange(2)[:, None], at], encoder(tokens, at)):
+        gradients = torch.autograd.grad((states * weight).sum(), [*encoder.parameters()], allow_unused=True)
+        found.append([states, *(gradient for gradient in gradients if gradient is not None)])
+    assert in_the_end == [seq_len, 3]
+    assert_close(found[1], found[0], rtol=0, atol=1e-6)
 
 
 # ---- wrappers

@@ -447,6 +447,7 @@ def test_a_bad_table_of_training_losses_is_told_in_a_line(results, tmp_path, con
         list(remake.draw_papers(tmp_path, "su2021_figure3"))
 
 
+@pytest.mark.slow
 def test_missing_rows_are_told_in_a_line_and_are_no_error(results, tmp_path, capsys):
     folder = tmp_path / "results"
     shutil.copytree(results, folder)

@@ -47,6 +47,7 @@ def test_what_columns_tell_stands_in_names_of_runs_alone():
     assert (a.vary, b.setting, b.run, b.eval.windows) == (["train.train_len"], "", "rope-train_len=64-seed0", [64])
 
 
+@pytest.mark.slow
 def test_a_sweep_over_position_and_seed_is_what_it_was():
     for config in compose_grid(SMOKE):
         assert config.vary == []

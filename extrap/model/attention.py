@@ -35,31 +35,59 @@ class Attend(Protocol):
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, /) -> Tensor: ...
 
 
-def prepare(scheme: PositionScheme, pos: Tensor, *, training: bool) -> Attend:
-    """Once per forward: the attention function of all layers that share a scheme, over tokens at pos (T,)."""
+class AttendAt(Protocol):
+    """The same for the queries at (B, R) alone, (B, H, R, K); None: for all of them."""
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, /, at: Tensor | None = None) -> Tensor: ...
+
+
+def taken(x: Tensor, at: Tensor | None) -> Tensor:
+    """Of (B, ..., T, D) what stands at (B, R): (B, ..., R, D). None: everything."""
+    if at is None:
+        return x
+    index = at.view(len(at), *(1,) * (x.dim() - 3), -1, 1)
+    return x.gather(-2, index.expand(*x.shape[:-2], -1, x.shape[-1]))
+
+
+def prepare(scheme: PositionScheme, pos: Tensor, *, training: bool) -> AttendAt:
+    """Once per forward: the attention function of all layers that share a scheme, over tokens at pos (T,).
+
+    Few queries take less than all where one additive bias or none holds for all sequences alike; elsewhere theirs are taken
+    from what all queries give.
+    """
     branches, weights, geometry = scheme.branches(pos), scheme.weights(), scheme.geometry
     causal, idx = geometry.causal, torch.arange(len(pos), device=pos.device)
     if training and len(pos) <= DENSE_MAX:
         whole = [_whole_bias(branch, geometry, idx) for branch in branches]
+        if len(branches) == 1 and not branches[0].reads_content and not weights:
+            return partial(_in_one, branches[0], whole[0])
         biases: list[BiasOfPairs] = [lambda *block, bias=bias: bias for bias in whole]  # type: ignore[misc]
-        return partial(_in_chunks, branches, biases, weights, causal, len(idx))
+        return _of_all(partial(_in_chunks, branches, biases, weights, causal, len(idx)))
     branch, turn = branches[0], branches[0].rotate or (lambda q, k: (q, k))
     if len(branches) == 1 and not branch.content and not weights:
         plain, decay = not (branch.score_mod or branch.mask_mod), branch.decay
         if plain and not decay:
-            return _in_float32(lambda q, k, v, x=None: F.scaled_dot_product_attention(*turn(q, k), v, is_causal=causal))
+
+            def plainly(q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, at: Tensor | None = None) -> Tensor:
+                q, k = turn(q, k)
+                if causal:  # the kernel tells by its place what a query may see
+                    return taken(F.scaled_dot_product_attention(q, k, v, is_causal=True), at)
+                return F.scaled_dot_product_attention(taken(q, at), k, v)
+
+            return _in_float32(plainly)
         if plain and decay and causal and not training:
-            return _in_float32(lambda q, k, v, x=None: attend_decay(decay(_content(branch, q, k, x)), *turn(q, k), v))
+            of_all = _of_all(lambda q, k, v, x=None: attend_decay(decay(_content(branch, q, k, x)), *turn(q, k), v))
+            return _in_float32(of_all)
         if branch.relative and not decay and not training:
             bias = distance_bias(branch, geometry, idx).expand(geometry.n_heads, -1)
-            return _in_float32(lambda q, k, v, x=None: attend_relative(bias, *turn(q, k), v))
+            return _in_float32(_of_all(lambda q, k, v, x=None: attend_relative(bias, *turn(q, k), v)))
 
     def attend(q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
         chunk = max(1, min(CHUNK, CHUNK_SCORES // (len(q) * geometry.n_heads * len(idx))))
         biases = [_bias_of_pairs(branch, geometry, idx) for branch in branches]
         return _in_chunks(branches, biases, weights, causal, chunk, q, k, v, x)
 
-    return _in_float32(attend)
+    return _in_float32(_of_all(attend))
 
 
 def attend_reference(
@@ -154,15 +182,32 @@ def _bias_of_content(branch: Branch, seen: Content) -> BlockBias | None:
     return bias_of
 
 
-def _in_float32(attend: Attend) -> Attend:
+def _in_float32(attend: AttendAt) -> AttendAt:
     """Whatever the precision of the model."""
 
-    def exact(q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
+    def exact(q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, at: Tensor | None = None) -> Tensor:
         with torch.autocast(q.device.type, enabled=False):
             q, k, v = (part.to(wide(part)) for part in (q, k, v))
-            return attend(q, k, v, x)
+            return attend(q, k, v, x, at)
 
     return exact
+
+
+def _of_all(attend: Attend) -> AttendAt:
+    """Computes all queries, whichever are asked for."""
+    return lambda q, k, v, x=None, at=None: taken(attend(q, k, v, x), at)
+
+
+def _in_one(
+    branch: Branch, bias: Tensor | None, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, at: Tensor | None = None
+) -> Tensor:
+    """All keys at once, with a bias (1, 1 or H, T, T) or none."""
+    q, k = branch.rotate(q, k) if branch.rotate else (q, k)
+    if bias is not None and at is not None:
+        bias = bias[0].index_select(1, at.flatten()).view(len(bias[0]), *at.shape, -1).transpose(0, 1)  # (B, 1 or H, R, T)
+    score = (taken(q, at) * q.shape[-1] ** -0.5) @ k.mT
+    shares: Tensor = BiasedSoftmax.apply(score, bias)  # type: ignore[no-untyped-call]
+    return shares.to(v.dtype) @ v
 
 
 def _in_chunks(
@@ -179,7 +224,6 @@ def _in_chunks(
     """`chunk` queries at a time, against the keys that they can see."""
     seq_len = q.shape[2]
     idx = torch.arange(seq_len, device=q.device)
-    plain = len(branches) == 1 and not branches[0].reads_content and not weights
     seen = [_content(branch, q, k, x) for branch in branches]
     contents = [_bias_of_content(branch, content) for branch, content in zip(branches, seen, strict=True)]
     outputs = []
@@ -193,9 +237,8 @@ def _in_chunks(
                 content = content_of(idx[start:stop], idx[first:last])  # of no account where the mask is -inf
                 bias = content if bias is None else (content + bias).masked_fill(bias.isneginf(), -math.inf)
             score = (qr[:, :, start:stop] * q.shape[-1] ** -0.5) @ kr[:, :, first:last].mT
-            scores.append(score if bias is None or plain else score + bias)  # a bias in float32 is added in float32
-        shares = BiasedSoftmax.apply(score, bias) if plain else weigh(scores, weights)  # type: ignore[no-untyped-call]
-        outputs.append(shares.to(v.dtype) @ v[:, :, first:last])
+            scores.append(score if bias is None else score + bias)  # a bias in float32 is added in float32
+        outputs.append(weigh(scores, weights).to(v.dtype) @ v[:, :, first:last])
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
 

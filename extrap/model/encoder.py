@@ -1,13 +1,14 @@
 """The encoder: pre-norm Transformer blocks that know nothing of positions beyond the attend function they are given."""
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from extrap.config.schema import ModelConfig
-from extrap.model.attention import Attend, prepare
+from extrap.model.attention import AttendAt, prepare, taken
 from extrap.positions.absolute import TABLE_STD
 from extrap.positions.base import PositionScheme
 
@@ -15,7 +16,7 @@ MLP_TOKENS = 8_192  # of a sequence at a time
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)); (B, T, D) -> (B, T, D)."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); (B, T, D) -> (B, T, D), or (B, R, D) at the places (B, R)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -27,11 +28,13 @@ class Block(nn.Module):
         self.up = nn.Linear(d_model, config.d_ff, bias=False)
         self.down = nn.Linear(config.d_ff, d_model, bias=False)
 
-    def forward(self, x: Tensor, attend: Attend) -> Tensor:
+    def forward(self, x: Tensor, attend: AttendAt, at: Tensor | None = None) -> Tensor:
         n_batch, seq_len, d_model = x.shape
         read = self.attn_norm(x)
         heads = self.qkv(read).view(n_batch, seq_len, 3, self.n_heads, d_model // self.n_heads)
         q, k, v = heads.permute(2, 0, 3, 1, 4).contiguous().unbind()
+        if at is not None:
+            x, attend = taken(x, at), partial(attend, at=at)
         mixed = attend(q, k, v, read).transpose(1, 2).reshape(x.shape)
         x = x + F.dropout(self.out(mixed), self.dropout, self.training)
         # long inputs in parts: their hidden features would take more memory than all the rest
@@ -79,14 +82,15 @@ class Encoder(nn.Module):
             # the standard deviation of a logit, std * sqrt(D), adds half its square to the loss at the start
             nn.init.normal_(self.unembedding.weight, std=min(0.02, 0.3 * d_model**-0.5))
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, at: Tensor | None = None) -> Tensor:
+        """With places (B, R) the hidden states there alone, (B, R, D): the last block computes no others."""
         pos = self.scheme.positions(tokens.shape[1], tokens.device)
         x = self.scheme.embed(self.embedding(tokens), pos)
         x = F.dropout(x, self.dropout, self.training)
         layers = self.scheme.layers(len(self.blocks))
         attends = {scheme: prepare(scheme, pos, training=self.training) for scheme in dict.fromkeys(layers)}
         for block, scheme in zip(self.blocks, layers, strict=True):  # one function for all layers that share a scheme
-            x = block(x, attends[scheme])
+            x = block(x, attends[scheme], at if block is self.blocks[-1] else None)
         hidden: Tensor = self.norm(x)
         return hidden
 

@@ -23,9 +23,9 @@ def weigh(scores: list[Tensor], weights: Weights | None) -> Tensor:
 
 
 class BiasedSoftmax(torch.autograd.Function):
-    """softmax(score + bias) as PyTorch would compute it, with fewer passes over the (B, H, T, T) scores.
+    """softmax(score + bias) as PyTorch would compute it, with fewer passes over the (B, H, R, T) scores.
 
-    Computed in float32 and kept in the precision of the scores alone; the bias is (1, 1 or H, T, T) or None.
+    Computed in float32 and kept in the precision of the scores alone; the bias is (1 or B, 1 or H, R, T) or None.
     """
 
     @staticmethod
@@ -36,8 +36,9 @@ class BiasedSoftmax(torch.autograd.Function):
         else:
             weights = torch.empty_like(score)
             rows = max(1, CACHED_SCORES // score[0].numel())
-            for part, into in zip(torch.split(score, rows), torch.split(weights, rows), strict=True):
-                into.copy_(torch.ops.aten._softmax(part + bias, -1, False))
+            parts = (torch.split(whole, rows) for whole in (score, bias.expand(len(score), -1, -1, -1), weights))
+            for part, added, into in zip(*parts, strict=True):
+                into.copy_(torch.ops.aten._softmax(part + added, -1, False))
         ctx.save_for_backward(weights)
         ctx.bias_shape = None if bias is None else bias.shape
         return weights
@@ -48,5 +49,6 @@ class BiasedSoftmax(torch.autograd.Function):
         grad_score: Tensor = torch.ops.aten._softmax_backward_data(grad, weights, -1, weights.dtype)
         grad_bias = None
         if ctx.needs_input_grad[1]:
-            grad_bias = grad_score.sum(0, keepdim=True, dtype=wide(grad_score)).sum_to_size(ctx.bias_shape)
+            own = grad_score if ctx.bias_shape[0] > 1 else grad_score.sum(0, keepdim=True, dtype=wide(grad_score))
+            grad_bias = own.to(wide(own)).sum_to_size(ctx.bias_shape)
         return grad_score, grad_bias

@@ -187,11 +187,15 @@ def token_nll(encoder: Encoder, batch: Batch, columns: list[slice]) -> tuple[np.
     wanted = np.zeros_like(batch.scored)
     for part in columns:
         wanted[:, part] = batch.scored[:, part]
-    index = np.flatnonzero(wanted)
-    hidden = encoder(torch.from_numpy(np.ascontiguousarray(batch.inputs)).to(device)).flatten(0, 1)
-    logits = encoder.logits(hidden[torch.from_numpy(index).to(device)])
-    targets = torch.from_numpy(batch.targets.ravel()[index]).to(device)
+    counts = wanted.sum(axis=1, keepdims=True)
+    # of every input its wanted places in order, and others behind them where an input has fewer than another
+    at = np.argsort(~wanted, axis=1, kind="stable")[:, : max(1, counts.max())]
+    inputs, places, own, targets = (
+        torch.from_numpy(np.ascontiguousarray(part)).to(device)
+        for part in (batch.inputs, at, np.arange(at.shape[1]) < counts, batch.targets[wanted])
+    )
+    logits = encoder.logits(encoder(inputs, None if wanted.all() else places)[own])
     losses = F.cross_entropy(logits, targets, reduction="none")
     nll = np.zeros(wanted.shape)
-    nll.ravel()[index] = losses.to(torch.float64).cpu().numpy()
+    nll[wanted] = losses.to(torch.float64).cpu().numpy()
     return nll, wanted

@@ -95,8 +95,9 @@ class TrainingLoss(nn.Module):
 
     def forward(self, inputs: Tensor, index: Tensor, targets: Tensor) -> Tensor:
         with autocast(inputs.device, self.precision):
-            hidden = self.encoder(inputs).flatten(0, 1)
-            logits = self.encoder.logits(hidden if len(index) == len(hidden) else hidden[index])
+            # as many of every sequence are scored, see objectives.py
+            at = None if len(index) == inputs.numel() else index.view(len(inputs), -1) % inputs.shape[1]
+            logits = self.encoder.logits(self.encoder(inputs, at).flatten(0, 1))
         return F.cross_entropy(logits.to(torch.float32), targets)
 
 
