@@ -584,7 +584,7 @@ def test_a_report_leaves_no_table_of_an_earlier_one(tmp_path, capsys):
     assert tables == {"table_nonoverlap.tex", "table_same_targets.tex", "table_narrow.tex"}
     assert "scheme & 256 " in (tmp_path / "made" / "table_narrow.tex").read_text()
     message = refusal(gather, tmp_path, "made", "a test", "lengths=77")
-    assert message.startswith("TABLE: lengths=77 under same_targets: expected up to 5")
+    assert message.startswith("TABLE: no rows of lengths=77 under same_targets; expected one of 128, 256")
 
 
 @pytest.mark.slow

@@ -146,7 +146,7 @@ def _extrapolates(of: Group) -> str:
         return "not asked: no length beyond L was scored"
     if of.against_window.empty:
         return (
-            "not asked: that takes same_targets among eval.protocols, window among eval.extensions, and whom that applies to"
+            "not asked: that takes same_targets among eval.protocols and one to whom window of eval.extensions applies"
         )
     scored = sorted(of.against_window["eval_len"].unique())
     told = {}
