@@ -145,9 +145,7 @@ def _extrapolates(of: Group) -> str:
     if of.lengths[-1] == of.train_len:
         return "not asked: no length beyond L was scored"
     if of.against_window.empty:
-        return (
-            "not asked: that takes same_targets among eval.protocols and one to whom window of eval.extensions applies"
-        )
+        return "not asked: that takes same_targets among eval.protocols and one to whom window of eval.extensions applies"
     scored = sorted(of.against_window["eval_len"].unique())
     told = {}
     for word, lines in of.against_window.groupby("verdict", sort=False):
