@@ -139,13 +139,18 @@ def test_who_extrapolates_is_what_extrapolates_says():
         assert "undecided: b at 256, 512 (" in text
 
 
-def test_only_who_was_held_against_a_window_has_a_word_in_the_table():
+def test_who_was_not_held_against_a_window_has_no_control():
     window = many({"a": around(2.0, 2.0)}, protocol="same_targets").assign(extension="window")
-    rows = pd.concat([many({"a": around(2.0, 3.0), "other": around(2.1, 2.1)}, protocol="same_targets"), window])
+    schemes = {"a": around(2.0, 3.0), "other": around(2.1, 2.1), "ends": around(2.2)}
+    rows = pd.concat([many(schemes, protocol="same_targets"), window])
     (word,) = extrapolates(rows)["verdict"]
     text = said(rows)
     assert re.search(rf"^a .* {word} *$", text, flags=re.MULTILINE)
-    assert re.search(r"^other .* survives *$", text, flags=re.MULTILINE)
+    assert re.search(r"^other .* survives +no control *$", text, flags=re.MULTILINE)
+    assert re.search(r"^ends .* ends *$", text, flags=re.MULTILINE)
+    told = sentence(text, "extrapolates")
+    assert "no control, as window does not apply or changes nothing: other" in told
+    assert "ends" not in told
 
 
 def test_what_was_not_asked_is_not_answered():

@@ -22,6 +22,7 @@ from extrap.data import text as text_data
 from extrap.data.documents import Documents
 from extrap.data.markov import Markov
 from extrap.data.overlap import PIECE, verbatim
+from extrap.data.reading import read
 from extrap.data.stored import Stored, store
 from extrap.data.text import Stdlib, Text, stdlib_files
 from extrap.errors import UserError
@@ -595,6 +596,15 @@ def write(folder: Path, files: dict[str, bytes | str]) -> Path:
 def valid(tmp_path) -> str:
     (tmp_path / "held-out.txt").write_text("held out")
     return str(tmp_path / "held-out.txt")
+
+
+def test_a_mark_of_byte_order_at_the_head_of_a_file_is_no_text(tmp_path, valid):
+    mark = b"\xef\xbb\xbf"
+    folder = write(tmp_path / "folder", {"a.txt": mark + b"one" + mark, "b.txt": mark, "c.txt": mark + b'{"text": "two"}'})
+    source = Text([str(folder / "a.txt")], [valid])
+    assert [*source.train.values()] == [b"one" + mark]
+    assert "is empty" in refusal(Text, [str(folder / "b.txt")], [valid])
+    assert [*read([str(folder / "c.txt")], "data.train", "*", "text").documents.values()] == [b"two"]
 
 
 def test_all_bad_files_of_a_folder_are_told_at_once(tmp_path, valid):

@@ -527,10 +527,29 @@ def test_loss_by_position_is_drawn_in_nats():
     assert rope["high"].iloc[1] == round(1.605 + 12.7062047 * 0.005, 5)
 
 
-def test_ticks_of_lengths_near_each_other_do_not_overlap():
-    lengths = (128, 166, 180, 256, 460, 512, 896, 1024)
+@pytest.mark.parametrize(("objective", "what"), [("mlm", "nearer end"), ("causal", "read")])
+def test_the_position_of_a_token_in_an_encoder_is_not_what_it_reads(objective, what):
+    rows = everything().query("protocol == 'position'").assign(objective=objective)
+    (axes,) = panels(position_figure(rows)[0])
+    assert [what in text for text in (axes.get_title("left"), axes.get_xlabel())] == [True, True]
+    assert ("read" in axes.get_title("left") + axes.get_xlabel()) == (objective == "causal")
+
+
+@pytest.mark.parametrize(
+    ("lengths", "told"),
+    [
+        ((128, 166, 180, 256, 460, 512, 896, 1024), ["1", "2", "4", "8"]),
+        ((128, 192, 400, 520), ["1", "1.5", "4.06"]),  # 3.12 has no room
+        ((100, 128, 140), ["0.78", "1", "1.09"]),
+        ((128,), ["1"]),
+    ],
+)
+def test_ticks_of_lengths_near_each_other_do_not_overlap(lengths, told):
     (axes,) = panels(perplexity_figure(many({"a": {n: [1.0, 1.1] for n in lengths}}))[0])
-    assert [t.get_text() for t in axes.get_xticklabels()] == ["1", "2", "4", "8"]
+    shown = sorted(axes.get_xticklabels(), key=lambda tick: tick.get_position()[0])
+    assert [tick.get_text() for tick in shown] == told
+    boxes = [tick.get_window_extent() for tick in shown]
+    assert all(one.x1 < other.x0 for one, other in pairwise(boxes))
 
 
 # pairs

@@ -172,6 +172,13 @@ def test_two_classes_of_one_name_are_told(mine, tmp_path):
         the(f"{mine} {tmp_path / 'other.py'}")
 
 
+@pytest.mark.parametrize("name", ["Unigram", "Floor"])
+def test_a_scheme_that_is_called_as_a_reference_is_told(tmp_path, name):
+    (tmp_path / "mine.py").write_text(PLAIN.format(name))
+    with pytest.raises(UserError, match=rf"rows would call it {name.lower()}, as they call a reference; rename the class"):
+        the(tmp_path / "mine.py")
+
+
 def test_a_config_file_cannot_name_one(mine):
     for named_in_file in (f"{mine}:Mine", str(mine), "mine.Mine"):
         with pytest.raises(UserError, match=r"position._target_: expected a class of extrap.positions, found"):

@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pandas as pd
@@ -535,6 +537,29 @@ def test_runs_are_collected_while_no_other_report_can_be_written(tmp_path, monke
     assert not is_locked(lock)
 
 
+def test_two_who_write_one_report_take_turns(tmp_path, monkeypatch):
+    """Else the second would remove the draft of the first."""
+    folder, writing, other = tmp_path / "made", Event(), Event()
+    folder.mkdir()
+    save_rows(folder / "rows.csv", many({"a": {128: [1.0], 256: [2.0]}}))
+    seen = []
+
+    def slow_report(found, draft, table=""):
+        writing.set()
+        seen.append(other.wait(0.3))  # nobody begins meanwhile
+        (draft / "table.md").write_text("whole")
+        other.set()
+
+    monkeypatch.setattr("extrap.report.report.write_report", slow_report)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(report_again, folder)
+        writing.wait()
+        second = pool.submit(lambda: report_again(folder))
+        assert first.result() == second.result() == [folder / "table.md"]
+    assert seen == [False, True]
+    assert {path.name for path in folder.iterdir()} == {"rows.csv", "table.md"}
+
+
 @pytest.mark.slow
 def test_a_report_that_fails_halfway_leaves_the_last_one_as_it_was(tmp_path, capsys):
     finished(tmp_path / "runs" / "made", "rope", 0)
@@ -559,7 +584,7 @@ def test_a_report_leaves_no_table_of_an_earlier_one(tmp_path, capsys):
     assert tables == {"table_nonoverlap.tex", "table_same_targets.tex", "table_narrow.tex"}
     assert "scheme & 256 " in (tmp_path / "made" / "table_narrow.tex").read_text()
     message = refusal(gather, tmp_path, "made", "a test", "lengths=77")
-    assert message.startswith("TABLE: lengths=77 under same_targets: expected up to 5")
+    assert message.startswith("TABLE: no rows of lengths=77 under same_targets; expected one of 128, 256")
 
 
 @pytest.mark.slow

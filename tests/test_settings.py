@@ -1,5 +1,8 @@
 """Sweeps over more than position and seed: what rows say of it, what is compared, and the best rate for each scheme."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +15,11 @@ from extrap.data.documents import Documents
 from extrap.data.markov import Markov
 from extrap.errors import UserError
 from extrap.report.about import chosen_text
-from extrap.report.report import write_report
+from extrap.report.answer import answer
+from extrap.report.figures import perplexity_figure
+from extrap.report.latex import choose, latex_tables, narrow_table
+from extrap.report.pairs import pairs_figure
+from extrap.report.report import report_again, write_report
 from extrap.results.folders import RunFolder, common, refuse_mixed
 from extrap.results.rows import MISSING, SELECTION, TRAINING, load_one_setting, load_rows, save_rows, scored
 from extrap.stats.choice import best_over, load_choice
@@ -264,6 +271,46 @@ def test_every_setting_has_tables_and_figures_of_its_own(tmp_path):
     points = pd.read_csv(tmp_path / "perplexity_mlm_stdlib_128_lr_0_002.csv")
     assert set(points["setting"]) == {"lr=0.002"}
     assert "trained on 128, lr=0.002" in (tmp_path / "table.md").read_text()
+
+
+@pytest.mark.usefixtures("svg_alone")
+@pytest.mark.parametrize("rates_left", [1, 2])
+def test_a_setting_in_which_all_runs_diverged_takes_nothing_from_the_others(tmp_path, rates_left):
+    left = ("0.001", "0.002")[:rates_left]
+    rows = rates({key: SCORED[key] for key in SCORED if key[1] in left}, HELD_BACK)
+    references = rows[(rows["kind"] == "unigram") & (rows["setting"] == "lr=0.001")]
+    rows = pd.concat([rows, references.assign(setting="lr=10.0"), references.assign(protocol="sliding(stride=8)")])
+    runs = [{"run": f"{scheme}-lr=10.0-seed{seed}", "scheme": scheme, "seed": seed, "eval_len": eval_len}
+            for scheme in ("rope", "alibi") for seed in (0, 1) for eval_len in (128, 256)]  # fmt: skip
+    labels = {"experiment": "made", "objective": "mlm", "data": "stdlib", "train_len": 128, "setting": "lr=10.0"}
+    missing = pd.DataFrame(runs).assign(**labels, extension="none", protocol="nonoverlap", reason="diverged at step 7")
+    save_rows(tmp_path / "rows.csv", rows)
+    save_rows(tmp_path / "missing.csv", missing[MISSING])
+    report_again(tmp_path)
+    found = Statistics(scored(rows), missing)
+    table = (tmp_path / "table.md").read_text()
+    assert {*pd.read_csv(tmp_path / "table.csv")["setting"]} == {f"lr={rate}" for rate in left}
+    assert "**sliding" not in table
+    assert len([*tmp_path.glob("perplexity*.svg")]) == 2 * rates_left
+    told = answer(found)
+    for text in (table, told, *(path.read_text().replace("\n% ", " ") for path in tmp_path.glob("table_n*p.tex"))):
+        assert " ".join(text.split()).count("rope-lr=10.0-seed1 (diverged at step 7)") == 1
+    assert not re.search("^missing ", told, re.MULTILINE), "nothing is missing at the other rates"
+    best = best_over(rows, missing[MISSING], NOTHING[1], "train.lr")
+    assert set(chosen_of(best).values()) <= {*left}
+    assert "at 10.0" in chosen_text(best.choice)[0]
+    write_report(replace(best, rows=scored(best.rows)), tmp_path)
+
+
+@pytest.mark.usefixtures("svg_alone")
+def test_every_title_of_the_best_of_several_says_so(tmp_path):
+    found = best_over(rates(SCORED, HELD_BACK), *NOTHING, "train.lr")
+    told = "each scheme at its best train.lr"
+    captions = [*latex_tables(found).values(), narrow_table(found, choose(found.rows))]
+    assert all(told in re.search(r"\\caption{.*", text)[0] for text in captions)
+    assert not any(told in text for text in latex_tables(Statistics(found.rows)).values())
+    for figure in (perplexity_figure(found)[0], pairs_figure(found)):
+        assert told in " ".join(figure._suptitle.get_text().split())
 
 
 # all of it

@@ -19,7 +19,7 @@ from extrap.config.door import NOT_COMPOSED, Door, as_line, cells, explained, sp
 from extrap.config.outside import find, named
 from extrap.config.scales import names
 from extrap.config.schema import MOST, Config, in_tokens, with_varied
-from extrap.config.specs import label, parameters_of
+from extrap.config.specs import REFERENCES, label, parameters_of
 from extrap.config.varied import flat
 from extrap.errors import UserError, nearest
 
@@ -128,7 +128,8 @@ def _choices(places: list[tuple[str, dict[str, Any]]]) -> list[str]:
     ours = {
         path.stem: str(yaml.safe_load(path.read_text())["_target_"]) for path in sorted((CONF / "position").glob("*.yaml"))
     }
-    called: dict[str, object] = {target.rpartition(".")[2].lower(): target for target in ours.values()}
+    called = {target.rpartition(".")[2].lower(): f"that of {target}" for target in ours.values()}
+    called |= dict.fromkeys(REFERENCES.values(), "a reference")
     choices = []
     for place, arguments in places:
         if not re.search(r"\.py(:|$)", place):
@@ -140,8 +141,8 @@ def _choices(places: list[tuple[str, dict[str, Any]]]) -> list[str]:
             continue
         scheme = find(place)
         name = scheme.name.lower()
-        if (other := called.setdefault(name, str(scheme.path))) != str(scheme.path):
-            raise UserError(f"scheme={place}: rows would call it {name}, as they call that of {other}; rename the class")
+        if (other := called.setdefault(name, own := f"that of {scheme.path}")) != own:
+            raise UserError(f"scheme={place}: rows would call it {name}, as they call {other}; rename the class")
         choice = name if name not in choices else f"{name}-{len(choices)}"
         parameters = parameters_of(scheme.load(), f"scheme={place}")
         plain = {key: p.default for key, p in parameters.items() if _is_plain(p.default)}

@@ -13,13 +13,6 @@ class HeldOut(NamedTuple):
     segments: list[int]  # (N,) its number within the document
 
 
-class Reference(NamedTuple):
-    """A predictor known in closed form."""
-
-    label: str
-    nll: np.ndarray  # (S,) nats, for the prediction of each token from the context before it
-
-
 @runtime_checkable
 class Source(Protocol):
     """Documents of tokens 0 .. vocab_size - 1. One token is one byte of text, or one symbol."""
@@ -48,5 +41,6 @@ class Source(Protocol):
     def unigram_nll(self, train_len: int) -> np.ndarray:
         """(V,) nats: -log of how often each token is in what can be trained on, counted once more than it is."""
 
-    def references(self, tokens: np.ndarray, context: np.ndarray, train_len: int) -> dict[str, Reference]:
-        """kind -> predictor of tokens[t + 1] from the context[t] tokens up to t; tokens (S + 1,), context (S,)."""
+    def references(self, tokens: np.ndarray, context: np.ndarray, train_len: int) -> dict[str, np.ndarray]:
+        """By their kinds (see REFERENCES) predictors known in closed form: (S,) nats, of tokens[t + 1] from the context[t]
+        tokens up to t; tokens (S + 1,), context (S,)."""

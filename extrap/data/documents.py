@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from extrap.data.base import HeldOut, Reference
+from extrap.data.base import HeldOut
 from extrap.data.overlap import PIECE, verbatim
 from extrap.errors import UserError
 
@@ -181,7 +181,7 @@ class Documents:
         nll: np.ndarray = -np.log(counts / counts.sum())
         return nll
 
-    def references(self, tokens: np.ndarray, context: np.ndarray, train_len: int) -> dict[str, Reference]:
+    def references(self, tokens: np.ndarray, context: np.ndarray, train_len: int) -> dict[str, np.ndarray]:
         return {}  # nobody knows how well text can be predicted
 
     def describe(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from extrap.data.base import HeldOut, Reference
+from extrap.data.base import HeldOut
 from extrap.errors import UserError
 
 
@@ -59,13 +59,13 @@ class Markov:
         """log V for each: over all documents no symbol is more frequent than another."""
         return np.full(self.vocab_size, np.log(self.vocab_size))
 
-    def references(self, tokens: np.ndarray, context: np.ndarray, train_len: int) -> dict[str, Reference]:
+    def references(self, tokens: np.ndarray, context: np.ndarray, train_len: int) -> dict[str, np.ndarray]:
         """The floor, the floor for one who looks back train_len tokens at most, and the plateau."""
         near = np.minimum(context, train_len)
         return {
-            "floor": Reference("floor", self.posterior_nll(tokens, context)),
-            "window_floor": Reference(f"floor, last {train_len}", self.posterior_nll(tokens, near)),
-            "plateau": Reference("symbol counts", self.symbol_nll(tokens, context)),
+            "floor": self.posterior_nll(tokens, context),
+            "window_floor": self.posterior_nll(tokens, near),
+            "plateau": self.symbol_nll(tokens, context),
         }
 
     def posterior_nll(self, tokens: np.ndarray, context: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """From paths to documents: which files are read, as what, and what is said about those that cannot be."""
 
+import codecs
 import json
 import os
 import re
@@ -56,7 +57,7 @@ def read(paths: list[str], option: str, pattern: str, field: str) -> Reading:
                 raise UserError(f"{other} and {path} would both be named {name}; give the folder that holds both")
             if NO_TEXT.search(name):
                 raise UserError(f"{name}: the name of the file is not UTF-8; rename it")
-            text = Path(path).read_bytes()
+            text = Path(path).read_bytes().removeprefix(codecs.BOM_UTF8)
             if not text and path not in paths:  # an empty __init__.py holds nothing to learn from
                 empty.append(name)
             else:

@@ -1,6 +1,5 @@
 """Real text as bytes, a file is a document: any files, or the standard library of the running Python."""
 
-import codecs
 import hashlib
 import os
 import platform
@@ -61,8 +60,8 @@ class Text(Documents):
 
 
 def _bare(text: bytes) -> bytes:
-    """What makes a copy: not its line ends, the blanks around it, or a mark of byte order."""
-    return text.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").strip()
+    """What makes a copy: not its line ends or the blanks around it."""
+    return text.replace(b"\r\n", b"\n").strip()
 
 
 class Stdlib(Documents):

@@ -63,6 +63,11 @@ def chosen_text(choice: pd.DataFrame) -> list[str]:
     return told
 
 
+def chosen_briefly(choice: pd.DataFrame) -> str:
+    """For the end of a title of a report that chooses."""
+    return "".join(f", each scheme at its best {one_line(option)}" for option in choice["option"].unique())
+
+
 def chosen_markdown(choice: pd.DataFrame) -> list[str]:
     return [_filled(escape_markdown(text)) for text in chosen_text(choice)]
 

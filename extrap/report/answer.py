@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from extrap.errors import one_line
-from extrap.report.about import chosen_text
+from extrap.report.about import chosen_text, missing_text
 from extrap.report.group import Group, above, by_fate, factor, lacking, lengths, listed, shortened
 from extrap.report.typesetting import NONE, interval, markdown, name, number, seeds, why_missing
 from extrap.stats.floor import UNFIT
@@ -46,6 +46,8 @@ def answer(found: Statistics) -> str:
         lines += [*wrap(text, WIDTH), ""]
     for of in (Group(part, names) for part in found.groups.values()):
         lines += [*_title(of), "", *_sentences(of), "", _table(of), ""]
+    for text in missing_text(found.unmeasured):
+        lines += [*wrap(text, WIDTH, break_on_hyphens=False), ""]
     return "\n".join([*lines, *wrap(LEGEND, WIDTH)])
 
 
@@ -143,7 +145,7 @@ def _extrapolates(of: Group) -> str:
     if of.lengths[-1] == of.train_len:
         return "not asked: no length beyond L was scored"
     if of.against_window.empty:
-        return "not asked: that takes same_targets among eval.protocols and window among eval.extensions"
+        return "not asked: that takes same_targets among eval.protocols and one to whom window of eval.extensions applies"
     scored = sorted(of.against_window["eval_len"].unique())
     told = {}
     for word, lines in of.against_window.groupby("verdict", sort=False):
@@ -155,6 +157,9 @@ def _extrapolates(of: Group) -> str:
             open_ = why if word == "undecided" else ""
             parts.append(f"{of.names[scheme]} at {lengths(part['eval_len'], scored)}{open_}")
         told[word] = f"{word}: {'; '.join(parts)}"
+    if of.uncontrolled:
+        who = ", ".join(of.names[scheme] for scheme in of.uncontrolled)
+        told["no control"] = f"no control, as window does not apply or changes nothing: {who}"
     order = sorted(told, key=lambda word: (word != "yes", word == "undecided"))
     return ". ".join([*([] if "yes" in told else ["nobody, beyond the noise"]), *(told[word] for word in order)])
 

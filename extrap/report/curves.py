@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from extrap.errors import one_line
+from extrap.report.about import chosen_briefly
 from extrap.report.drawing import entitle, new_figure, style
 from extrap.report.labels import End, name_ends
 from extrap.report.looks import Looks, Style, styles
@@ -27,6 +28,7 @@ PANEL_TITLES = {
 NULL_NOTE = "dotted: what it would be for the same weights if they made no use of context beyond L, the training length"
 
 POINT = [*SETTING, *SCHEME, "eval_len", "n_seeds"]
+MOST_TICKS = 6  # of lengths that are no powers of two
 COLUMNS = 4  # of controls, at most
 PANEL = (1.9, 1.6)  # inches, of controls
 Values = tuple[str, str, str]  # the columns of middle, low and high
@@ -50,7 +52,7 @@ def panels_by_protocol(
         for axes, protocol, part in zip(panels, protocols, parts, strict=True):
             curves(axes, part, values, looks)
             axes_of_lengths(axes, part, log)
-            axes.set_title(PANEL_TITLES.get(protocol, protocol))
+            axes.set_title(panel_title(protocol, causal=part["objective"].iloc[0] == "causal"))
             axes.set_ylabel(ylabel)
             axes.label_outer()
         if log:
@@ -101,6 +103,12 @@ def controls_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
     return figure, points
 
 
+def panel_title(protocol: str, causal: bool) -> str:
+    if protocol == "position" and not causal:
+        return "position: one pass, tokens by distance to the nearer end"  # each reads the whole text
+    return PANEL_TITLES.get(protocol, protocol)
+
+
 LONGEST = 80  # characters of a name
 COLUMN_WIDTH = 3.3  # inches: a column of a paper that has two, if no name is endless
 LEAST_SPAN = 1.2  # of a log axis, top over bottom: a change of a thousandth is no cliff
@@ -118,7 +126,7 @@ def title_of(found: Statistics, told: str) -> str:
     names, size = drawn("+".join(sorted(found.rows["experiment"].unique()))), model_size(found.sizes)
     size = f" ({size})" if size else ""
     group = (*found.rows[GROUP].iloc[0], " tokens")
-    return f"{names}{size}: {trained_on(*group)}, {told}"
+    return f"{names}{size}: {trained_on(*group)}{chosen_briefly(found.choice)}, {told}"
 
 
 def told_of_seeds(points: pd.DataFrame) -> str:
@@ -179,10 +187,17 @@ def axes_of_lengths(axes: Axes, points: pd.DataFrame, log: bool, mark: str = "tr
 
 
 def length_axis(axes: Axes, multiples: Collection[float], left: float, mark: str = "training length") -> None:
-    """Length over training length, from `left` to the longest, with a tick at each power of two; 1 is marked."""
+    """Length over training length, from `left` to the longest, with a tick at each power of two; 1 is marked.
+
+    Where these are fewer than two, at 1, the longest, and what else stands apart from both and from each other.
+    """
     axes.set_xscale("log", base=2)
     ticks = [m for m in sorted(multiples) if np.log2(m) % 1 == 0]  # 1.3 and 1.4 L would write over each other
-    axes.set_xticks(ticks, [f"{m:g}" if m >= 1 else f"1/{1 / m:g}" for m in ticks])
+    if len(ticks) < 2:
+        first, apart, ticks = (1, max(multiples)), np.log2(max(multiples) / left) / MOST_TICKS, []
+        for m in sorted(multiples, key=lambda m: (m not in first, m)):
+            ticks += [m] if all(abs(np.log2(m / other)) >= apart for other in ticks) else []
+    axes.set_xticks(ticks, [f"1/{1 / m:g}" if m < 1 and 1 / m % 1 == 0 else f"{round(m, 2):g}" for m in ticks])
     axes.minorticks_off()
     axes.set_xlim(left, max(multiples))
     axes.grid(axis="y")

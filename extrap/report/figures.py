@@ -52,10 +52,12 @@ def floor_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
 def position_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
     """Loss by how many tokens were there to read, up to eval_len and more than the length before; bands as above.
 
+    In an encoder, where each reads the whole text, by how many there are up to the nearer end, the token itself included.
     Every place has tokens of its own, the same for all schemes: a curve also shows which of them are harder.
     """
     figure, points = _in_nats(found, found.by_position, "log_ppl", "nats per token")
-    figure.axes[0].set_xlabel("tokens read (up to) / training length")
+    what = "tokens read" if points["objective"].iloc[0] == "causal" else "tokens to the nearer end"
+    figure.axes[0].set_xlabel(f"{what} (up to) / training length")
     return figure, points
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from extrap.errors import one_line
 from extrap.report.typesetting import number
 from extrap.stats.floor import UNFIT
-from extrap.stats.pairs import ANSWER, MOST_SEEDS
+from extrap.stats.pairs import ANSWER, CONTROL, MOST_SEEDS
 from extrap.stats.perplexity import CONFIDENCE, GROUP, ONSET
 from extrap.stats.statistics import Statistics
 
@@ -42,6 +42,10 @@ class Group:
             line.scheme: "worse than unigram" if line.log_ppl > unigram else "hardly better than unigram"
             for line in self.start[~self.start["beats_unigram"].fillna(True).astype(bool)].itertuples()
         }
+        longer = self.beyond.loc[(self.beyond["extension"] == "none") & (self.beyond["eval_len"] > self.train_len), "scheme"]
+        lost = found.missing.loc[found.missing["extension"] == CONTROL, "scheme"]
+        held = {*lost, *(self.against_window["scheme"] if len(self.against_window) else ())}
+        self.uncontrolled = [scheme for scheme in longer.unique() if scheme not in held]
         self.fates = {scheme: self.fate(scheme, "none") for scheme in self.start["scheme"]}
 
     def fate(self, scheme: str, extension: str) -> tuple[str, str]:
@@ -87,7 +91,9 @@ class Group:
         if len(at := sorted(lines.loc[lines["verdict"] == "yes", "eval_len"])):
             return f"{at[0]:,}" + (f" +{len(at) - 1} more" if len(at) > 1 else "")
         words = list(lines["verdict"].unique())
-        return words[0] if len(words) == 1 else "not shown" if words else ""
+        if not words:
+            return "no control" if scheme in self.uncontrolled else ""
+        return words[0] if len(words) == 1 else "not shown"
 
 
 def by_fate(fates: Collection[tuple[str, str]]) -> dict[str, str]:

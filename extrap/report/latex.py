@@ -9,7 +9,7 @@ import pandas as pd
 
 from extrap.errors import UserError, nearest
 from extrap.files import write_atomic
-from extrap.report.about import chosen_text, missing_text
+from extrap.report.about import chosen_briefly, chosen_text, missing_text
 from extrap.report.tables import blocks, perplexity_cell, table_by_length
 from extrap.report.typesetting import escape_latex, model_size, name, slug, stem, trained_on
 from extrap.stats.perplexity import GROUP, landmarks
@@ -122,7 +122,7 @@ def narrow_table(found: Statistics, chosen: Choice, file: str = "table_narrow") 
 
 
 def _models(found: Statistics) -> str:
-    return f", models of {model_size(found.sizes)}" if found.sizes else ""
+    return chosen_briefly(found.choice) + (f", models of {model_size(found.sizes)}" if found.sizes else "")
 
 
 def _float(rows: pd.DataFrame, file: str, caption: str, table: pd.DataFrame) -> str:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,7 +40,7 @@ def gather(results: Path, name: str, command: str, table: str = "") -> None:
     """Writes results/<name>/ from the evaluated runs and prints the answer; `command` is recorded as what made them."""
     folder, runs = results / name, results / "runs" / name
     evaluated(runs)  # or there is no folder to lock
-    with locked(runs / "locks" / "report.lock", seconds=600):  # a sweep and `make report` may come at once
+    with alone(folder):
         here = gathered(runs, command)
         if not (here.rows["kind"] == "scheme").any():
             reasons = ", ".join(sorted(set(here.missing["reason"])))
@@ -58,7 +58,8 @@ def gather_several(results: Path, names: list[str], table: str = "") -> None:
     command = f"python -m experiments.report gather {' '.join(names)}"
     found = join([results / name for name in names], command)
     refuse_other_targets(scored(found.rows))
-    write_whole(results / "+".join(names), found, table)
+    with alone(folder := results / "+".join(names)):
+        write_whole(folder, found, table)
 
 
 def gather_best(results: Path, name: str, option: str, table: str = "") -> None:
@@ -68,7 +69,8 @@ def gather_best(results: Path, name: str, option: str, table: str = "") -> None:
     command = f"python -m experiments.report gather {name} --best {option}"
     made_by = told | {"command": command, "chosen_from": told["command"]}
     folder = results / f"{name}+best-{option.rpartition('.')[2]}"
-    write_whole(folder, Gathered(best.rows, best.missing, best.training, made_by), table, best.choice)
+    with alone(folder):
+        write_whole(folder, Gathered(best.rows, best.missing, best.training, made_by), table, best.choice)
 
 
 def write_whole(folder: Path, of: Gathered, table: str, choice: pd.DataFrame | None = None) -> None:
@@ -84,11 +86,16 @@ def write_whole(folder: Path, of: Gathered, table: str, choice: pd.DataFrame | N
     print(*wrap(written, WIDTH, initial_indent="  ", subsequent_indent="  "), sep="\n")
 
 
+def alone(folder: Path) -> AbstractContextManager[None]:
+    """While no other process writes this report: a sweep, `make report` and `make figures` may come at once."""
+    return locked(folder.parent / "runs" / folder.name / "locks" / "report.lock", seconds=600)
+
+
 @contextmanager
 def all_or_nothing(folder: Path) -> Iterator[Path]:
     """A place to write to: at the end its files replace those of the folder, after an error none of them does.
 
-    A table*.tex that is not among them is removed then: what it shows are other rows.
+    A table*.tex that is not among them is removed then: what it shows are other rows. Of one process at a time (`alone`).
     """
     folder.mkdir(exist_ok=True)
     for left in folder.glob(".draft-*"):  # by a report that was killed
@@ -121,7 +128,7 @@ def write_report(found: Statistics, folder: Path, table: str = "") -> None:
 
 def report_again(folder: Path) -> list[Path]:
     """All that follows from the rows of a folder, written once more; returns what was."""
-    with all_or_nothing(folder) as draft:
+    with alone(folder), all_or_nothing(folder) as draft:
         write_report(_load(folder), draft)
         written = sorted(path.name for path in draft.iterdir())
     return [folder / name for name in written]

@@ -91,8 +91,11 @@ def load_rows(path: Path) -> pd.DataFrame:
 
 
 def scored(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of what was scored: those of text that rates are chosen on are left out."""
-    return rows[rows["kind"] != SELECTION]
+    """The rows of what was scored: without those of text that rates are chosen on, and without references where no scheme
+    has a number, as in a setting in which all runs diverged."""
+    rows = rows[rows["kind"] != SELECTION]
+    places = pd.MultiIndex.from_frame(rows[[*GROUP, "protocol"]])
+    return rows[places.isin(places[rows["kind"] == "scheme"].unique())]
 
 
 def load_one_setting(path: Path) -> pd.DataFrame:

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from extrap.config.schema import Config
+from extrap.config.specs import REFERENCES
 from extrap.data.base import Source
 from extrap.objectives import Objective
 from extrap.results.rows import COLUMNS
@@ -30,14 +31,14 @@ def reference_rows(config: Config, source: Source, objective: Objective) -> pd.D
             for start, _, score_start, score_stop in windows:
                 context[score_start:score_stop] = np.arange(score_start, score_stop) - start + 1
                 scored[:, score_start:score_stop] = batch.scored[:, score_start:score_stop]
-            known = {("unigram", "unigram"): unigram_nll}
+            known = {"unigram": unigram_nll}
             if causal:
                 seen = [source.references(tokens, context, train_len) for tokens in held_out.tokens]
-                known |= {(kind, seen[0][kind].label): np.stack([one[kind].nll for one in seen]) for kind in seen[0]}
-            for (kind, name), nll in known.items():
+                known |= {kind: np.stack([one[kind] for one in seen]) for kind in seen[0]}
+            for kind, nll in known.items():
                 sums = np.where(scored, nll, 0.0).sum(axis=1)
                 rows = rows_of(held_out, label(config.eval, protocol), eval_len, sums, scored.sum(axis=1))
-                frames.append(rows.assign(kind=kind, scheme=name))
+                frames.append(rows.assign(kind=kind, scheme=REFERENCES[kind].format(train_len=train_len)))
     rows = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
     return label_rows(rows, config, run=config.references.name, seed=0)
 

@@ -32,12 +32,19 @@ class Statistics:
 
     @cached_property
     def groups(self) -> dict[tuple[object, ...], "Statistics"]:
-        """The same of every group, by the columns GROUP; all of it by () where there is but one."""
+        """The same of every group that has rows, by the columns GROUP; by () where there is but one."""
         found = list(self.rows[GROUP].drop_duplicates().itertuples(index=False, name=None))
-        if len(found) == 1:
+        if len(found) == 1 and self.unmeasured.empty:
             return {(): self}
         tables = {name: getattr(self, name) for name in ("rows", "missing", "training", "choice")}
-        return {of: replace(self, **{name: within(table, GROUP, of) for name, table in tables.items()}) for of in found}
+        parts = {of: replace(self, **{name: within(table, GROUP, of) for name, table in tables.items()}) for of in found}
+        return parts if len(found) > 1 else {(): parts[found[0]]}
+
+    @cached_property
+    def unmeasured(self) -> pd.DataFrame:
+        """What is missing of groups that have no rows."""
+        of, known = (pd.MultiIndex.from_frame(table[GROUP]) for table in (self.missing, self.rows))
+        return self.missing[~of.isin(known.unique())]
 
     @cached_property
     def sizes(self) -> set[int]:
