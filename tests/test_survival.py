@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from marks import slow
-from sweeps import LONG, ON_LINUX, ROOT, command, copy_of, holder, kill, rows, run, start, status, wait_for
+from sweeps import LONG, ON_LINUX, ROOT, TINY, command, copy_of, holder, kill, rows, run, start, status, wait_for
 
+from extrap.config.compose import compose_grid
+from extrap.runs.run import execute
 from extrap.sweep import progress
+from extrap.sweep.checks import prepare_grid
 from extrap.sweep.door import through
 
 # ---- killed
@@ -127,20 +129,27 @@ def test_a_second_sweep_on_the_same_folder_is_refused(tmp_path):
 # ---- damaged, changed, full
 
 
-@pytest.mark.parametrize("damage", ["altered", *slow("truncated")])
-def test_a_damaged_checkpoint_is_told_and_made_again(damage, tmp_path, swept):
-    checkpoint = tmp_path / "runs" / "smoke" / "rope-seed0" / "checkpoint.pt"
-    sweep = start(tmp_path, "position=rope")
-    wait_for(checkpoint.exists, sweep)
+def altered(content: bytes) -> bytes:
+    return content[: (half := len(content) // 2)] + bytes([content[half] ^ 1]) + content[half + 1 :]
+
+
+def truncated(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def test_a_killed_run_goes_on_and_a_damaged_checkpoint_is_told_and_made_again(tmp_path, swept, capsys):
+    sweep = start(tmp_path / "killed", "position=rope")
+    wait_for((tmp_path / "killed" / "runs" / "smoke" / "rope-seed0" / "checkpoint.pt").exists, sweep)
     kill(sweep)
-    content = bytearray(checkpoint.read_bytes())
-    content[len(content) // 2] ^= 1
-    checkpoint.write_bytes(content if damage == "altered" else content[: len(content) // 2])
-    done = run(tmp_path, "position=rope")
-    assert done.returncode == 0
-    assert "checkpoint.pt is damaged" in done.stderr
-    mine, theirs = (results / "runs" / "smoke" / "rope-seed0" / "eval.csv" for results in (tmp_path, swept))
-    assert mine.read_bytes() == theirs.read_bytes()
+    for damage in (bytes, altered, truncated):  # none, and two
+        results = copy_of(tmp_path / "killed", tmp_path / damage.__name__)
+        (cell,) = prepare_grid(compose_grid([*TINY, "position=rope", f"runtime.results_dir={results}"]))
+        checkpoint = cell.config.folder / "checkpoint.pt"
+        checkpoint.write_bytes(damage(checkpoint.read_bytes()))
+        execute(cell)
+        assert ("checkpoint.pt is damaged" in capsys.readouterr().err) == (damage is not bytes)
+        undisturbed = swept / "runs" / "smoke" / "rope-seed0" / "eval.csv"
+        assert (cell.config.folder / "eval.csv").read_bytes() == undisturbed.read_bytes()
 
 
 @pytest.mark.slow
