@@ -132,6 +132,19 @@ def test_a_report_starts_without_torch():
     assert subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, timeout=60).returncode == 0
 
 
+@pytest.mark.slow
+def test_the_parameters_of_a_sweep_are_counted_without_the_compiler_of_torch(tmp_path):
+    code = """
+import sys
+from extrap.config.compose import compose_grid
+from extrap.sweep.checks import prepare_grid
+prepare_grid(compose_grid(sys.argv[1:]))
+sys.exit("torch._dynamo.symbolic_convert" in sys.modules)
+"""
+    grid = ["experiment=smoke", "position=rope,local,alibi,sinusoidal,learned,nope", f"runtime.results_dir={tmp_path}"]
+    assert subprocess.run([sys.executable, "-c", code, *grid], cwd=ROOT, timeout=120).returncode == 0
+
+
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_every_file_is_about_one_thing(path):
     assert not {"utils", "util", "common", "helpers", "helper", "misc"} & set(path.relative_to(ROOT).with_suffix("").parts)

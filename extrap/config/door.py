@@ -148,8 +148,9 @@ def cells(overrides: list[Override]) -> list[list[str]]:
                 "a sweep for each value, under a name of its own: name=..."
             )
     swept = [o.sweep_string_iterator() for o in last.values() if o.is_discrete_sweep()]
-    if not 1 <= math.prod(len([*islice(values, MOST_CELLS + 1)]) for values in swept) <= MOST_CELLS:
-        raise UserError(f"expected a sweep of 1 to {MOST_CELLS:,} runs")
+    n_cells = math.prod(len([*islice(values, MOST_CELLS + 1)]) for values in swept)
+    if not 1 <= n_cells <= MOST_CELLS:
+        raise UserError(f"expected a sweep of 1 to {MOST_CELLS:,} runs, found {'more' if n_cells else 'none'}")
     return split(overrides)
 
 

@@ -1,11 +1,15 @@
 """The encoder: pre-norm Transformer blocks that know nothing of positions beyond the attend function they are given."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from extrap.config.schema import ModelConfig
 from extrap.model.attention import AttendAt, prepare, taken
@@ -13,6 +17,22 @@ from extrap.positions.absolute import TABLE_STD
 from extrap.positions.base import PositionScheme
 
 MLP_TOKENS = 8_192  # of a sequence at a time
+
+
+class _Undrawn(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        drawn = func.__name__ == "normal_"  # of nn.init or of a tensor
+        return (kwargs or {}).get("tensor", *args[:1]) if drawn else func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Tensors that are made here have sizes alone.
+
+    None is drawn: the first normal deviate without memory makes PyTorch load its compiler, for a second or more.
+    """
+    with torch.device("meta"), _Undrawn():
+        yield
 
 
 class Block(nn.Module):
@@ -44,7 +64,7 @@ class Block(nn.Module):
 
 def n_in_matrices(config: ModelConfig) -> int:
     """The numbers in the matrices of a block, which are the multiplications of a token with them."""
-    with torch.device("meta"):
+    with without_memory():
         return sum(parameter.numel() for parameter in Block(config).parameters() if parameter.dim() == 2)
 
 
@@ -104,7 +124,7 @@ class Encoder(nn.Module):
 
 def n_parameters(config: ModelConfig, scheme: PositionScheme, n_inputs: int, n_outputs: int) -> int:
     """Of an Encoder with this scheme, counted on the meta device, without memory for them: one block stands for all."""
-    with torch.device("meta"):
+    with without_memory():
         encoder = Encoder(replace(config, n_layers=1), scheme, n_inputs, n_outputs)
     sizes = (parameter.numel() for parameter in encoder.parameters())
     return sum(sizes) + (config.n_layers - 1) * sum(parameter.numel() for parameter in encoder.blocks.parameters())

@@ -24,7 +24,8 @@ class Learned(PositionScheme):
     def __init__(self, geometry: Geometry) -> None:
         super().__init__(geometry)
         self.max_len = geometry.train_len
-        self.table = nn.Parameter(TABLE_STD * torch.randn(geometry.train_len, geometry.d_model))
+        self.table = nn.Parameter(torch.empty(geometry.train_len, geometry.d_model))
+        nn.init.normal_(self.table, std=TABLE_STD)
 
     def embed(self, x: Tensor, pos: Tensor) -> Tensor:
         if pos[-1] >= len(self.table):

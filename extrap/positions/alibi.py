@@ -35,7 +35,7 @@ def alibi_slopes(n_heads: int) -> Tensor:
     """
     power = 1 << (n_heads.bit_length() - 1)
 
-    def geometric(n: int) -> Tensor:
-        return 2.0 ** (-8.0 * torch.arange(1, n + 1, dtype=torch.float64) / n)
+    def geometric(n: int) -> list[float]:
+        return [2.0 ** (-8.0 * h / n) for h in range(1, n + 1)]
 
-    return torch.cat([geometric(power), geometric(2 * power)[::2][: n_heads - power]])
+    return torch.tensor(geometric(power) + geometric(2 * power)[::2][: n_heads - power], dtype=torch.float64)

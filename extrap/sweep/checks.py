@@ -4,12 +4,10 @@ import shutil
 from functools import partial
 from tempfile import TemporaryFile
 
-import torch
-
 from extrap.config.schema import Config
 from extrap.errors import UserError, nearest, one_line
 from extrap.extensions.base import extensions_of
-from extrap.model.encoder import n_parameters
+from extrap.model.encoder import n_parameters, without_memory
 from extrap.results.folders import refuse_mixed
 from extrap.results.provenance import refuse_to_lose
 from extrap.results.rows import GROUP
@@ -135,7 +133,7 @@ def _n_params(run: Run) -> int:
     """Without the memory for them. Raises UserError for what the scheme refuses."""
     config, source, objective, *_ = run
     try:
-        with torch.device("meta"):  # sizes alone
+        with without_memory():
             scheme = build_scheme(config, objective.causal)
     except UserError as error:
         if not isinstance(error.__cause__, RuntimeError):
