@@ -1,7 +1,10 @@
 """Errors for people."""
 
 import difflib
+import inspect
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -21,6 +24,13 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 def one_line(text: str) -> str:
     return printable(" ".join(text.split()))
+
+
+def raised_in(cls: type, error: BaseException) -> str:
+    """The error in one line, with the line of the class's file where it arose."""
+    file = inspect.getfile(cls)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return one_line(f"{type(error).__name__}: {error}" + (f" ({Path(file).name}, line {lines[-1]})" if lines else ""))
 
 
 def printable(text: str) -> str:

@@ -257,6 +257,18 @@ def test_what_a_scheme_is(scheme_of):
     assert page(ToADecoderOnly)["refuses some sizes"].told == "L=16, K=8, bidirectional: for causal models alone"
 
 
+class Ambiguous(PositionScheme):
+    def score_mod(self, pos):
+        return lambda score, b, h, i, j: score if pos[i] > pos[j] else score - 1
+
+
+def test_what_fails_is_told_once_with_its_line():
+    failures = [finding.told for finding in findings(Ambiguous, sizes=SMALL) if "ambiguous" in finding.told]
+    assert len(failures) == len(set(failures)) == 3  # causal, bidirectional, and what a sweep says
+    line = Ambiguous.score_mod.__code__.co_firstlineno + 1
+    assert all(told.endswith(f"ambiguous (test_findings.py, line {line})") for told in failures)
+
+
 def test_a_wrong_threshold_shows_at_another_size():
     """At a training length of 16 it is right."""
 

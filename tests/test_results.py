@@ -478,7 +478,7 @@ def test_reports_of_several_names_are_joined_in_one(tmp_path, capsys):
         ({"data": {"_target_": "stdlib", "sha256": "other"}}, "data.sha256"),
         ({"train": CONFIG["train"] | {"precision": "fp32"}}, "train.precision: nothing -> fp32"),
         ({"eval": {"lengths": [128]}}, "eval.lengths"),
-        ({"mine": "rope"}, "both hold rope, all seeds of which must be made by one program"),
+        ({"mine": "rope"}, "both hold rope, and a scheme stands in a report once; make one of them without"),
     ],
 )
 def test_reports_whose_rows_cannot_stand_side_by_side_are_not_joined(tmp_path, capsys, config, told):

@@ -228,7 +228,7 @@ def test_what_else_varies_stays_and_each_of_it_chooses_for_itself():
 
 @pytest.mark.parametrize("option", ["train.max_steps", "lr", "data.lr", "train.train_len"])
 def test_what_does_not_vary_is_not_chosen(option):
-    with pytest.raises(UserError, match=f"BEST={option}: expected an option .* here varies lr"):
+    with pytest.raises(UserError, match=f"BEST={option}: expected an option .* found lr"):
         best_over(rates(SCORED, HELD_BACK), *NOTHING, option)
 
 

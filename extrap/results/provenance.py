@@ -139,7 +139,8 @@ def join(reports: Sequence[Path], command: str) -> Gathered:
         if change := _other_reference(found[j].rows, found[i].rows):
             why.append(f"their references differ: {change}")
         these, those = ({*trained[n]["scheme"], *found[n].missing["scheme"]} for n in (i, j))
-        why += [f"both hold {scheme}, all seeds of which must be made by one program" for scheme in sorted(these & those)]
+        if both := sorted(these & those):
+            why.append(f"both hold {', '.join(both)}, and a scheme stands in a report once; make one of them without")
         if why:
             raise UserError(f"the rows of {reports[i]} and {reports[j]} cannot stand in one report: {'; '.join(why)}")
     rows, missing, training, told = zip(*found, strict=True)

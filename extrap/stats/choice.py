@@ -27,7 +27,10 @@ def best_over(rows: pd.DataFrame, missing: pd.DataFrame, training: pd.DataFrame,
     varies = dict.fromkeys(key for setting in rows["setting"].unique() for key in _parts(setting))
     if not option.startswith(("train.", "model.")) or name not in varies:
         told = ", ".join(varies) or "nothing"
-        raise UserError(f"BEST={option}: expected an option of train or model that varies, as train.lr; here varies {told}")
+        raise UserError(
+            f"BEST={option}: expected an option of train or model that varies and has no column of its own, as train.lr; "
+            f"found {told}"
+        )
     rows, missing, training = (_split(table, name) for table in (rows, missing, training))
     of_schemes, held_back = rows[rows["kind"] == "scheme"], rows[rows["kind"] == SELECTION]
     if held_back.empty:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from extrap.errors import UserError, one_line
+from extrap.errors import UserError, one_line, raised_in
 from extrap.model.attention import additive_bias
 from extrap.model.seed import seed_generators
 from extrap.positions.base import Branch, Geometry, PositionScheme
@@ -46,7 +46,7 @@ def check_scheme(build: Callable[[], PositionScheme], longest: int) -> None:
         try:
             fault = next(_faults(scheme, longest), None)
         except (Exception, SystemExit) as error:  # noqa: BLE001  whatever somebody's code raises
-            fault = f"fails before any training: {type(error).__name__}: {error}"
+            fault = f"fails before any training: {raised_in(type(scheme), error)}"
     if fault:
         cls = type(scheme)
         module = re.sub(r"^outside_\d+\.", "", cls.__module__)  # of a file that the command line names
