@@ -139,7 +139,7 @@ bench-all: .venv/extra-bench  ## the same with longer inputs and more rounds, a 
 profile: $(READY)  ## where a training step goes; ARGS="position=rope objective=mlm ..."
 	@.venv/bin/python -m experiments.profile $(WORDS)
 
-test: $(READY)  ## the quick tests, about four minutes on two cores
+test: $(READY)  ## the quick tests, three to four minutes on two cores
 	@.venv/bin/python -m pytest -q -n auto --dist worksteal --durations=15 -m "not slow and not gpu"
 
 test-all: $(READY)  ## all tests; those for a GPU are skipped where there is none
