@@ -14,7 +14,7 @@ def run_one(config: Config) -> None:
     """Trains and evaluates one run; an error ends this run alone, and the sweep looks at its files."""
     try:
         execute(prepare(config, stored=True))
-    except (Exception, SystemExit):  # noqa: BLE001  the others go on
+    except Exception:  # noqa: BLE001  the others go on; a job that is preempted exits
         give_up(config, traceback.format_exc())
 
 
