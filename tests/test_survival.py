@@ -72,12 +72,6 @@ def assert_survives(moment, results, swept):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", moments(1))
-def test_a_sweep_killed_at_some_moments_comes_to_the_same_rows(moment, tmp_path, swept):
-    assert_survives(moment, tmp_path, swept)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("moment", moments(25))
 def test_a_sweep_killed_at_any_moment_comes_to_the_same_rows(moment, tmp_path, swept):
     assert_survives(moment, tmp_path, swept)
