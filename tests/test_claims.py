@@ -25,7 +25,8 @@ from experiments.claims.quantities import Ratio, Removed, Steps, Term, Worst
 from experiments.claims.registry import CLAIMS, CODE, FLOOR, NOT_YET, TEXTS, WORDS
 from experiments.claims.report import COLUMNS, shown, verdicts, write_claims
 from extrap.errors import UserError
-from extrap.results.rows import save_rows
+from extrap.files import write_atomic
+from extrap.results.rows import as_csv, save_rows, save_training
 from extrap.stats.floor import BELOW, PLATEAU, TOO_NEAR
 
 IDS = [claim.id for claim in CLAIMS]
@@ -539,9 +540,9 @@ def write_world(folder):
         (folder / experiment).mkdir()
         save_rows(folder / experiment / "rows.csv", rows_of(world(), experiment))
     for experiment in ("main", "prose_mlm"):
-        save_rows(folder / experiment / "training.csv", curves().assign(experiment=experiment))
+        save_training(folder / experiment / "training.csv", curves().assign(experiment=experiment))
     (folder / "speed").mkdir()
-    save_rows(folder / "speed" / "timings.csv", timings(SPEED))
+    write_atomic(folder / "speed" / "timings.csv", as_csv(timings(SPEED)))
     return folder
 
 
@@ -657,9 +658,9 @@ def test_the_board_shows_what_the_table_says(table):
 @pytest.mark.slow
 def test_training_curves_that_are_none_are_refused(results):
     (results / "main" / "training.csv").write_text("step,loss\n1,2\n")
-    with pytest.raises(UserError, match=r"training.csv is no table with the columns experiment"):
+    with pytest.raises(UserError, match=r"training.csv is no table with the columns run, step"):
         write_claims(results)
-    save_rows(results / "main" / "training.csv", pd.concat([curves(), curves()]))
+    save_training(results / "main" / "training.csv", pd.concat([curves(), curves()]))
     with pytest.raises(UserError, match="once for every run"):
         write_claims(results)
 
