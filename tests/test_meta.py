@@ -8,18 +8,21 @@ import contextlib
 import numpy as np
 import pytest
 import torch
+from marks import slow
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from extrap.config.compose import CONF, extension_specs
+from extrap.config.compose import CONF, compose_grid, extension_specs
 from extrap.config.schema import Precision
 from extrap.extensions.base import extensions_of
 from extrap.model import relative
 from extrap.objectives import Causal, Mlm
 from extrap.score.evaluate import token_nll
 from extrap.train.loop import TrainingBatch, TrainingLoss, train_step
+from extrap.train.optimizer import make_optimizers
+from extrap.train.stacked import stacked
 
 EXTENSIONS = extensions_of(extension_specs(["none", *(file.stem for file in sorted((CONF / "extension").glob("*.yaml")))]))
 SHORT, LONG = 12, 45  # on either side of attention.DENSE_MAX and relative.WHOLE under the fixture `small`
@@ -74,15 +77,32 @@ def training_batch_of(batch):
     return TrainingBatch(*map(torch.from_numpy, (inputs, index, batch.targets.ravel()[index])))
 
 
-@pytest.mark.parametrize("seq_len", [SHORT, LONG])
-def test_a_step_of_training_waits_for_nothing(case, causal, seq_len, scheme_of, encoder_of, on_device):
+@pytest.mark.parametrize("seq_len", [SHORT, *slow(LONG)])
+def test_a_step_of_training_waits_for_nothing(case, causal, seq_len, scheme_of, encoder_of, on_device, monkeypatch):
+    monkeypatch.setattr(
+        torch.optim, "AdamW", lambda groups, lr, **_: torch.optim.SGD(groups, lr)
+    )  # it has no fused step here
     model = TrainingLoss(encoder_of(scheme_of(case, causal, train_len=seq_len)), Precision.fp32).to("meta").train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    config = compose_grid(["experiment=smoke", "seed=0", "train.optimizer=muon"])[0].train
+    optimizers = make_optimizers(model.encoder, config)
+    batch = training_batch_of(batch_of(causal, seq_len))
     with on_device() as watched:
-        loss, grad_norm = train_step(model, optimizer, training_batch_of(batch_of(causal, seq_len)).to("meta"), 1.0)
-    assert watched.copied == len(TrainingBatch._fields)
+        loss, grad_norm = train_step(model, optimizers, batch.to(torch.device("meta")), config.grad_clip)
+    assert watched.copied == len(batch)
     assert {part.device.type for part in (loss, grad_norm, *model.parameters())} == {"meta"}
     assert loss.shape == grad_norm.shape == ()
+
+
+def test_several_models_as_one_wait_for_nothing(causal, scheme_of, encoder_of, on_device):
+    encoders = [encoder_of(scheme_of("kerple", causal, train_len=SHORT)).to("meta") for _ in range(2)]
+    stack, gradients_of = stacked([TrainingLoss(encoder.train(), Precision.fp32) for encoder in encoders])
+    part = training_batch_of(batch_of(causal, SHORT)).to(torch.device("meta"))
+    batch = TrainingBatch(*(torch.stack([one, one]) for one in part))
+    with on_device() as watched:
+        gradients, losses = gradients_of({name: value.detach() for name, value in stack.named_parameters()}, batch)
+    assert watched.copied == 0
+    assert losses.shape == (2,)
+    assert {name: value.shape for name, value in gradients.items()} == {n: p.shape for n, p in stack.named_parameters()}
 
 
 def reads_everything(bias, q, k):
@@ -92,7 +112,7 @@ def reads_everything(bias, q, k):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("seq_len", [SHORT, LONG])
+@pytest.mark.parametrize("seq_len", [LONG, *slow(SHORT)])
 def test_an_evaluation_waits_for_its_losses_alone(case, causal, seq_len, scheme_of, encoder_of, on_device, monkeypatch):
     monkeypatch.setattr(relative, "reaches", reads_everything)
     scheme = scheme_of(case, causal, train_len=SHORT)
