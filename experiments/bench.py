@@ -1,7 +1,7 @@
 """How fast it is, against everything a person would use instead; the results stand in results/speed/.
 
 python -m experiments.bench         a few minutes
-python -m experiments.bench --all   longer inputs and more rounds: a quarter of an hour
+python -m experiments.bench --all   longer inputs, more rounds, and trainings to the same held-out loss: over half an hour
 """
 
 import argparse
@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 import yaml
 
-from experiments.speed import equality, long, memory, ours, peers
+from experiments.speed import equality, learning, long, memory, ours, peers
 from experiments.speed.report import write_speed_report
 from experiments.speed.rounds import Row, interleave, machine, peak_of_products, seconds_of
 from experiments.speed.timings import OURS, save_timings
@@ -45,11 +45,14 @@ class Plan(NamedTuple):
     all_schemes_to: int  # tokens: beyond it attention is measured for the schemes that are claimed to be fast there
     limit: float  # seconds of one evaluation
     sweeps: int
+    looks: int  # at held-out text while everybody trains to its end; 0: nobody does
 
 
 LOCAL = "local position.window=256"
-SHORT = Plan(4, ("rope", "alibi", LOCAL, "t5"), [4_096, 8_192, 16_384], 4_096, 5.0, 1)
-WHOLE = Plan(6, ("nope", "rope", "alibi", LOCAL, "t5", "kerple"), [4_096, 8_192, 16_384, 32_768, 65_536], 16_384, 130.0, 2)
+SHORT = Plan(4, ("rope", "alibi", LOCAL, "t5"), [4_096, 8_192, 16_384], 4_096, 5.0, 1, 0)
+WHOLE = Plan(
+    6, ("nope", "rope", "alibi", LOCAL, "t5", "kerple"), [4_096, 8_192, 16_384, 32_768, 65_536], 16_384, 130.0, 2, 40
+)
 FAST_WHEN_LONG = ("alibi", "local")
 # four runs of the sizes of main, a quarter of its steps, and little to evaluate
 SWEEP_STEPS = 600
@@ -65,6 +68,8 @@ def measurements(plan: Plan, compiled: bool, device: torch.device) -> Iterator[l
     for number in range(plan.sweeps):
         yield sweep(number, "side by side", n_jobs=cores(), threads=1)
         yield sweep(number, "one after the other", n_jobs=1, threads=cores())
+    if plan.looks:
+        yield learning.train_in_turns([*learning.learners(device)], plan.looks)
 
 
 def training(plan: Plan, compiled: bool, device: torch.device) -> list[Row]:
@@ -128,7 +133,7 @@ def provenance(seconds: float, device: torch.device) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Training, long inputs and sweeps: ours against the peers.")
-    parser.add_argument("--all", action="store_true", help="longer inputs and more rounds")
+    parser.add_argument("--all", action="store_true", help="longer inputs, more rounds, trainings to the same loss")
     parser.add_argument("--compiled", action="store_true", help="compiled peers and FlexAttention too, a minute each")
     parser.add_argument("--results", type=Path, default=Path("results"))
     arguments = parser.parse_args()

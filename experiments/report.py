@@ -19,6 +19,7 @@ from pathlib import Path
 
 from experiments.claims.report import write_claims
 from experiments.papers.remake import SCALES, draw_papers, needed_experiments, paper_figures
+from experiments.speed.evidence import write_evidence
 from experiments.speed.report import write_speed_report
 from extrap.errors import UserError
 from extrap.files import as_path
@@ -44,15 +45,18 @@ def draw_all(results: Path) -> None:
     reports |= {name: partial(draw_papers, results, name) for name in paper_figures()}
     failed = []
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        futures = {name: pool.submit(make) for name, make in reports.items()}
-        for name, future in futures.items():
+        made: dict[str, Callable[[], Iterable[Path | str]]]
+        made = {name: pool.submit(make).result for name, make in reports.items()}
+        made["evidence"] = partial(write_evidence, results)  # last: it counts pairs that the others write
+        for name, written in made.items():
             try:
-                print(*future.result(), sep="\n", flush=True)
+                for line in written():
+                    print(line, flush=True)
             except UserError as error:
                 print(f"{name}: {error}", file=sys.stderr)
                 failed.append(name)
     if failed:
-        raise UserError(f"{len(failed)} of {len(reports)} reports could not be made: {', '.join(failed)}")
+        raise UserError(f"{len(failed)} of {len(made)} reports could not be made: {', '.join(failed)}")
 
 
 def main() -> None:

@@ -1,29 +1,34 @@
 """The benchmark: ratios from timings, errors that are errors, reports that are functions of the timings."""
 
 import ast
+import io
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 from experiments.report import draw_all
-from experiments.speed import equality, long, peers
-from experiments.speed.figure import speed_figure
+from experiments.speed import equality, evidence, learning, long, peers
+from experiments.speed.figure import learning_figure, speed_figure
 from experiments.speed.ours import TRAINING, Trained, in_turn, training_step
 from experiments.speed.report import markdown, write_speed_report
 from experiments.speed.rounds import Contestant, if_it_compiles, interleave
-from experiments.speed.timings import COLUMNS, RATIOS, load_timings, ratios, save_timings
+from experiments.speed.timings import COLUMNS, LOOK, PART, RATIOS, RECIPE, load_timings, ratios, save_timings, times_to_loss
 from extrap.config.compose import compose_grid
+from extrap.config.schema import Precision
 from extrap.errors import UserError
 from extrap.model import attention
 from extrap.model.attention import attend_reference
 from extrap.objectives import Causal, Mlm
 from extrap.report.looks import LOOKS
 from extrap.runs.prepare import prepare
-from extrap.train.loop import TrainingBatch
+from extrap.runs.run import build_encoder
+from extrap.train.loop import TrainingBatch, train
 
 ROOT = Path(__file__).parents[1]
 LOAD = (1.0, 1.0, 50.0, 1.0, 2.0)  # by round, on a machine that others use: the same for all within a round
@@ -195,6 +200,288 @@ def test_what_cannot_be_compiled_is_left_out_with_a_word(capsys):
     assert capsys.readouterr().out == "a peer, rope, mlm compiled was left out: RuntimeError\n"
 
 
+# trainings to the same loss
+
+
+def training_of(name: str, scheme: str, setting: str, seconds: float, losses: list[float]) -> list[dict[str, object]]:
+    """Equal parts of `seconds`, each with the loss after it; the rows stand in no order."""
+    told = {"scheme": scheme, "setting": setting, "n": 128}
+    parts = [row(PART, name, i, seconds, **told, tokens=100 * (i + 1)) for i in range(len(losses))]
+    looks = [row(LOOK, name, i, loss, **told, tokens=100 * (i + 1), unit="nats") for i, loss in enumerate(losses)]
+    return [*looks[::-1], *parts[::-1]]
+
+
+def trainings() -> list[dict[str, object]]:
+    """Ours ends at a loss of 2 after 4 x 10 s."""
+    return [
+        *training_of("extrap", "rope", RECIPE, 10.0, [5.0, 4.0, 3.0, 2.0]),
+        *training_of("extrap", "rope", "between looks", 25.0, [4.0, 2.1, 1.9, 2.2]),  # and off again
+        *training_of("extrap", "rope", "exactly", 20.0, [4.0, 2.0, 1.0, 1.0]),
+        *training_of("extrap", "rope", "never", 50.0, [4.0, 3.0, 2.5, 2.000001]),
+        *training_of("extrap", "rope", "at the first look", 5.0, [1.5, 1.4, 1.3, 1.2]),
+        *training_of("extrap", "rope", "no number", 5.0, [float("inf")] * 4),
+        *training_of("extrap", "learned", RECIPE, 8.0, [5.0, 3.1, 2.9, 3.0]),  # there before its end
+        *training_of("peer", "learned", "100 steps", 16.0, [5.0, 4.0, 2.9, 2.8]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "setting", "seconds", "arrives"),
+    [
+        ("rope", RECIPE, 40, True),
+        ("rope", "between looks", 75, True),
+        ("rope", "exactly", 40, True),
+        ("rope", "never", 200, False),
+        ("rope", "at the first look", 5, True),
+        ("rope", "no number", 20, False),
+        ("learned", RECIPE, 24, True),
+        ("learned", "100 steps", 48, True),
+    ],
+)
+def test_a_time_to_a_loss_is_that_of_the_first_look_that_is_not_above_it(scheme, setting, seconds, arrives):
+    times = times_to_loss(pd.DataFrame([dict.fromkeys(COLUMNS, 0) | one for one in trainings()]))
+    (line,) = times[(times["scheme"] == scheme) & (times["setting"] == setting)].to_dict("records")
+    assert (line["seconds"], line["arrives"], line["goal"]) == (seconds, arrives, 2.0 if scheme == "rope" else 3.0)
+    assert line["tokens"] == 400
+
+
+def test_ratios_of_times_to_a_loss_are_ours_over_theirs_and_bounds_where_they_never_arrive():
+    found = ratios(pd.DataFrame([dict.fromkeys(COLUMNS, 0) | one for one in trainings()]))
+    told = {line["setting"]: line for line in found.to_dict("records")}
+    assert {setting: (line["ratio"], line["unit"]) for setting, line in told.items()} == {
+        "between looks": (40 / 75, "s"), "exactly": (1.0, "s"), "never": (40 / 200, "s or more"),
+        "at the first look": (8.0, "s"), "no number": (2.0, "s or more"), "100 steps": (0.5, "s"),
+    }  # fmt: skip
+    assert told["100 steps"] == {
+        "case": "time to loss mlm learned", "peer": "peer", "setting": "100 steps",
+        "ours": 24.0, "theirs": 48.0, "ratio": 0.5, "unit": "s", "machine": "a machine",
+    }  # fmt: skip
+
+
+def test_a_loss_that_is_no_number_is_kept_as_an_infinite_one(tmp_path):
+    told: dict[str, object] = {"name": "a", "machine": "a machine"}
+    one = learning.Learner(told, lambda step: None, lambda: float("nan"), n_steps=1, tokens=1)
+    save_timings(tmp_path / "timings.csv", learning.train_in_turns([one], looks=1))
+    rows = load_timings(tmp_path / "timings.csv")
+    assert rows.loc[rows["case"] == LOOK, "value"].tolist() == [float("inf")]
+
+
+def test_where_ours_diverges_there_is_no_time_to_its_loss():
+    diverged = training_of("extrap", "rope", RECIPE, 1.0, [2.0, float("inf")])
+    rows = [*diverged, *training_of("a", "rope", "b", 1.0, [3.0, 1.0])]
+    rows = pd.DataFrame([dict.fromkeys(COLUMNS, 0) | one for one in rows])
+    assert times_to_loss(rows).empty
+    assert ratios(rows).empty
+
+
+def test_trainings_take_turns_and_looks_cost_nothing(monkeypatch):
+    clock, did = [0.0], []
+
+    def learner(name: str, n_steps: int) -> learning.Learner:
+        def step(number: int) -> None:
+            did.append((name, number))
+            clock[0] += 1.0
+
+        def look() -> float:
+            did.append((name, "look"))
+            clock[0] += 1000.0
+            return float(len(did))
+
+        return learning.Learner({"name": name}, step, look, n_steps, tokens=7)
+
+    monkeypatch.setattr("experiments.speed.rounds.time.perf_counter", lambda: clock[0])
+    rows = learning.train_in_turns([learner("a", 5), learner("b", 2)], looks=2)
+    first, second = [("a", 0), ("a", 1), ("a", "look")], [("b", 0), ("b", "look")]
+    assert did == [*first, *second, ("b", 1), ("b", "look"), ("a", 2), ("a", 3), ("a", 4), ("a", "look")]
+    told = [(one["name"], one["round"], one["case"], one["value"], one["unit"], one["tokens"]) for one in rows]
+    assert told == [
+        ("a", 0, PART, 2.0, "s", 14), ("a", 0, LOOK, 3.0, "nats", 14),
+        ("b", 0, PART, 1.0, "s", 7), ("b", 0, LOOK, 5.0, "nats", 7),
+        ("b", 1, PART, 1.0, "s", 14), ("b", 1, LOOK, 7.0, "nats", 14),
+        ("a", 1, PART, 3.0, "s", 35), ("a", 1, LOOK, 11.0, "nats", 35),
+    ]  # fmt: skip
+
+
+TINY = (
+    "experiment=main", "name=bench", "seed=0", "model.d_model=16", "model.d_ff=32", "train.train_len=16",
+    "eval.lengths=[16]", "eval.n_targets=8", "eval.stride=16",
+    "train.max_steps=6", "train.batch_size=2", "train.warmup_steps=2",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", [("train=default", "objective=mlm"), ("train=adamw", "objective=causal")])
+def test_ours_trains_as_a_sweep_does_and_looks_change_nothing(recipe, tmp_path):
+    run = prepare(compose_grid([*TINY, *recipe, "position=learned"])[0])
+    one = learning.our_learner(run, torch.device("cpu"))
+    looks = [line["value"] for line in learning.train_in_turns([one], looks=3) if line["case"] == LOOK]
+    log = train(
+        build_encoder(run), run.source, run.objective, run.config.train, seed=0, precision=Precision.fp32,
+        log=tmp_path / "train.csv", checkpoint=tmp_path / "checkpoint.pt", checkpoint_every=6, of="",
+    ).log  # fmt: skip
+    assert one.columns["setting"] == (RECIPE if "train=default" in recipe else "AdamW, 6 steps")
+    assert looks[-1] == log[-1].held_out_loss
+    assert len({*looks}) == 3
+
+
+def test_the_plain_baseline_trains_by_its_own_recipe(monkeypatch):
+    """As nanoGPT: matrices and tables decay, nothing else does."""
+    made = []
+    real = torch.optim.AdamW
+    monkeypatch.setattr(torch.optim, "AdamW", lambda *a, **k: made.append(real(*a, **k)) or made[0])
+    run = prepare(compose_grid([*TINY, "train=adamw", "train.lr=1e-3", "objective=mlm", "position=learned"])[0])
+    one = learning.plain_learner(run, torch.device("cpu"))
+    before = one.look()
+    rates = []
+    for step in range(6):
+        one.step(step)
+        rates += [group["lr"] for group in made[0].param_groups]
+    assert one.look() != before
+    assert rates[::2] == rates[1::2] == [learning.plain_rate(step, run.config.train) for step in range(6)]
+    for group in made[0].param_groups:
+        assert group["betas"] == (0.9, 0.99)
+        assert {parameter.dim() >= 2 for parameter in group["params"]} == {group["weight_decay"] == 0.1}
+
+
+def test_the_rate_of_the_baseline_ends_at_a_tenth():
+    config = replace(compose_grid(["experiment=main", "seed=0", "position=rope", *learning.PEER])[-1].train, max_steps=2000)
+    assert (config.batch_size, config.optimizer.value, config.mask_rate) == (12, "adamw", 0.15)
+    assert [learning.plain_rate(step, config) for step in (0, 99, 100, 1050, 2000)] == pytest.approx(
+        [1e-5, 1e-3, 1e-3, 5.5e-4, 1e-4]
+    )
+
+
+def test_all_train_the_same_model_on_the_same_text_each_by_its_own_recipe(monkeypatch):
+    """Over schedules of three lengths where it is not ours; what they are looked at on follows from what is the same."""
+    monkeypatch.setattr(learning, "prepare_all", lambda configs: configs)
+    for whose in ("our", "plain"):
+        monkeypatch.setattr(learning, f"{whose}_learner", lambda config, device, whose=whose: (whose, config))
+    found = [*learning.learners(torch.device("cpu"))]
+    assert len(found) == 16
+    for objective, n_layers, recipe in (("Mlm", 2, (400, 16, 0.3)), ("Causal", 4, (600, 8, 0.3))):
+        of_it = [(whose, config) for whose, config in found if config.objective["_target_"].endswith(objective)]
+        assert len({str((c.data, c.objective, c.model, c.train.train_len, c.seed)) for _, c in of_it}) == 1
+        model, train = of_it[0][1].model, of_it[0][1].train
+        assert (model.d_model, model.n_layers, train.train_len) == (128, n_layers, 128)
+        assert [
+            (whose, c.scheme, c.train.optimizer.value, c.train.max_steps, c.train.batch_size, c.train.mask_rate)
+            for whose, c in of_it
+        ] == [
+            *(("our", scheme, "muon", *recipe) for scheme in ("rope", "learned")),
+            *(("our", "rope", "adamw", steps, 8, 0.15) for steps in (600, 1200, 2400)),
+            *(("plain", "learned", "adamw", steps, 12, 0.15) for steps in (500, 1000, 2000)),
+        ]
+
+
+def test_the_table_tells_bounds_as_bounds(folder):
+    save_timings(folder / "timings.csv", [*timings(), *trainings()])
+    rows = load_timings(folder / "timings.csv")
+    table = markdown(rows, ratios(rows))
+    cells = [[cell.strip() for cell in line.split("|")[3:-1]] for line in table.splitlines() if "(rope) " in line]
+    assert ["never", "400", "2.000", "2.000", "more than 200", "less than 0.20"] in cells
+    assert ["between looks", "400", "2.200", "2.000", "75.0", "0.53"] in cells
+    assert [RECIPE, "400", "2.000", "2.000", "40.0", "–"] in cells
+    assert "1/4 of their schedule" in table
+
+
+def test_the_figure_shows_every_look():
+    rows = [*trainings(), *([one | {"objective": "causal"} for one in trainings() if one["setting"] == RECIPE])]
+    figure, points = learning_figure(pd.DataFrame([dict.fromkeys(COLUMNS, 0) | one for one in rows]))
+    assert len(points) == 7 * 4 + 2 * 4  # all but that without a number
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    assert {"rope, recipe", "rope, AdamW", "learned, recipe", "peer, learned"} < set(lines)
+    assert list(lines["rope, recipe"].get_xdata()) == [10, 20, 30, 40]
+    assert list(lines["rope, recipe"].get_ydata()) == [5, 4, 3, 2]
+    assert lines["rope, recipe"].get_color() == LOOKS["rope"]["color"]
+    dots = {tuple(map(float, line.get_xydata()[0])) for line in figure.axes[0].lines if line.get_marker() == "o"}
+    assert dots == {(40, 2), (75, 1.9), (5, 1.5), (24, 2.9), (48, 2.9)}  # one of ours and another's at (40, 2)
+
+
+# evidence
+
+
+PAIRS = pd.DataFrame([
+    {"protocol": protocol, "extension_a": "none", "extension_b": other, "verdict": verdict, "n_seeds": 3}
+    for protocol, other, verdict in (
+        ("nonoverlap", "none", "a"), ("nonoverlap", "none", "undecided"), ("same_targets", "none", "b"),
+        ("same_targets", "window", "a"), ("sliding", "none", "a"),
+    )
+])  # fmt: skip
+
+
+def report_of(folder: Path, seconds: list[float | str], **changes: object) -> None:
+    """A report whose runs took so long, each on two cores."""
+    made_by = {"device": "a machine", "precision": "fp32", "threads": 2, "processes": 1}
+    train_config = {"optimizer": "muon", "max_steps": 1400, "batch_size": 16}
+    parts = {"model": {}, "data": {}, "objective": {}, "eval": {}, "train": train_config}
+    told = {"command": "a test", "made_by": [made_by], "config": parts} | changes
+    folder.mkdir(parents=True)
+    (folder / "provenance.yaml").write_text(yaml.safe_dump(told))
+    PAIRS.to_csv(folder / "pairs.csv", index=False)
+    shared = f"{folder.name},{{}},{{}},rope,mlm,stdlib,128,{{}},1,1,1,{{}},{{}},1\n"
+    lines = [shared.format(f"rope-seed{i}", "scheme", i, of, of and 0.5) for i, of in enumerate(seconds)]
+    columns = "experiment,run,kind,scheme,objective,data,train_len,seed,parameters,tokens,train_flops,train_seconds,"
+    lines = [columns + "eval_seconds,peak_memory\n", *lines, shared.format("unigram", "unigram", 0, "", "")]
+    (folder / "runs.csv").write_text("".join(lines))
+
+
+def test_evidence_is_told_by_what_it_cost(tmp_path):
+    report_of(tmp_path / "main", [10.0, 20.0, 30.0])
+    report_of(tmp_path / "mine", [1.0])
+    written = evidence.write_evidence(tmp_path)
+    assert [path.name for path in written] == ["evidence.csv", "evidence.md"]
+    lines = pd.read_csv(written[0], keep_default_na=False).to_dict("records")
+    assert [(line["experiment"], line["commit"]) for line in lines] == [("main", "818f747"), ("main", ""), ("mine", "")]
+    assert lines[1] == {
+        "experiment": "main", "commit": "", "training": "Muon, 1,400 steps of 16", "seeds": 3, "runs": 3,
+        "core_seconds": 2 * (60 + 1.5), "pairs": 3, "decided": 2, "device": "a machine", "precision": "fp32",
+        "core_seconds_per_run": 41.0, "core_seconds_per_decided_pair": 61.5,
+    }  # fmt: skip
+    page = written[1].read_text()
+    (line,) = (line for line in page.splitlines() if line.startswith("| main") and "Muon" in line)
+    assert [cell.strip() for cell in line.split("|")[3:8]] == ["3", "3", "41.0", "2 of 3", "61.5"]
+    assert "nan" not in page
+
+
+@pytest.mark.parametrize(
+    ("seconds", "changes"),
+    [
+        ([10.0, ""], {}),
+        ([10.0], {"made_by": [{"threads": cores, "device": "a", "precision": "b"} for cores in (1, 2)]}),
+    ],
+)
+def test_a_report_that_does_not_know_its_costs_tells_none(tmp_path, seconds, changes):
+    report_of(tmp_path / "main", seconds, **changes)
+    assert evidence.write_evidence(tmp_path) == []
+    assert not (tmp_path / "speed").exists()
+
+
+def test_where_nothing_is_decided_no_pair_has_a_price(tmp_path):
+    report_of(tmp_path / "mine", [10.0])
+    PAIRS.assign(verdict="undecided").to_csv(tmp_path / "mine" / "pairs.csv", index=False)
+    table, page = evidence.write_evidence(tmp_path)
+    assert pd.read_csv(table)["core_seconds_per_decided_pair"].isna().all()
+    assert "0 of 3" in page.read_text()
+    assert "nan" not in page.read_text()
+    assert "inf" not in page.read_text()
+
+
+def test_what_evidence_cost_before_is_what_the_reports_of_that_commit_say():
+    def shown(commit: str, path: str) -> str:
+        done = subprocess.run(["git", "show", f"{commit}:{path}"], cwd=ROOT, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    before = pd.read_csv(evidence.BEFORE, dtype={"commit": str}).to_dict("records")
+    assert {line["experiment"] for line in before} == {"main", "causal", "markov", "prose", "prose_mlm"}
+    for line in before:
+        try:
+            told = yaml.safe_load(shown(line["commit"], f"results/{line['experiment']}/provenance.yaml"))
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("the history of the project is not here")
+        pairs = pd.read_csv(io.StringIO(shown(line["commit"], f"results/{line['experiment']}/pairs.csv")))
+        seconds = told["seconds_of_all_runs"]
+        assert line == evidence.evidence(line["experiment"], told, pairs, told["runs"], seconds, line["commit"])
+
+
 # equality
 
 
@@ -339,6 +626,16 @@ def test_the_report_is_a_function_of_the_timings_byte_for_byte(folder, capsys):
     draw_all(folder.parent)
     assert {path: path.read_bytes() for path in written} == before
     assert str(folder / "speed.png") in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_trainings_to_a_loss_have_a_figure_of_their_own_and_change_no_other(folder):
+    before = {path: path.read_bytes() for path in write_speed_report(folder)}
+    save_timings(folder / "timings.csv", [*timings(), *trainings()])
+    written = write_speed_report(folder)
+    assert {*written} - {*before} == {folder / f"time_to_loss.{s}" for s in ("png", "pdf", "svg", "csv")}
+    changed = {path.name for path, content in before.items() if path.read_bytes() != content}
+    assert changed == {"ratios.csv", "table.md"}
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import yaml
 from marks import slow
 
 from experiments.claims.report import write_claims
+from experiments.speed.evidence import write_evidence
 from experiments.speed.report import write_speed_report
 from extrap.config.compose import CONF, compose_grid
 from extrap.config.schema import Config
@@ -24,6 +25,7 @@ IGNORED = {"quick", "smoke"}  # by git: whatever was run here last
 EXPERIMENTS = {path.stem for path in (CONF / "experiment").glob("*.yaml")} - IGNORED
 TRACKED = sorted(name for name in EXPERIMENTS if (RESULTS / name / "provenance.yaml").exists())
 SOURCES = {"runs.csv", "rows.csv", "missing.csv", "training.csv", "provenance.yaml"}
+EVIDENCE = {"evidence.csv", "evidence.md"}
 SCHEMES = {"alibi", "learned", "local(rope)", "nope", "rope", "sinusoidal"}
 PROTOCOLS = ["nonoverlap", "same_targets"]
 
@@ -98,7 +100,18 @@ def test_training_losses_are_those_of_the_runs(name):
 @pytest.mark.slow
 def test_the_speed_report_shows_its_timings(tmp_path):
     (tmp_path / "timings.csv").write_bytes((RESULTS / "speed" / "timings.csv").read_bytes())
-    check_committed("speed", write_speed_report(tmp_path), {"timings.csv", "provenance.yaml"})
+    check_committed("speed", write_speed_report(tmp_path), {"timings.csv", "provenance.yaml", *EVIDENCE})
+
+
+def test_what_evidence_cost_is_what_the_tracked_runs_cost(tmp_path):
+    for path in RESULTS.glob("*/*"):
+        if path.name in ("runs.csv", "pairs.csv", "provenance.yaml"):
+            (tmp_path / path.parent.name).mkdir(exist_ok=True)
+            (tmp_path / path.parent.name / path.name).symlink_to(path)
+    written = write_evidence(tmp_path)
+    assert {path.name for path in written} == EVIDENCE & {path.name for path in (RESULTS / "speed").iterdir()}
+    for path in written:
+        assert path.read_bytes() == (RESULTS / "speed" / path.name).read_bytes(), f"make figures changes {path.name}"
 
 
 def test_the_page_of_claims_shows_the_rows(tmp_path):

@@ -1,4 +1,4 @@
-"""Timings -> one figure: a column an objective; training, attention by length, memory by length. Imports no torch."""
+"""Timings -> figures: of training, attention and memory by length, and of trainings to the same loss. Imports no torch."""
 
 import matplotlib as mpl
 import numpy as np
@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.speed.timings import ATTENTION, OURS, YARDSTICK
-from extrap.report.curves import band
+from experiments.speed.timings import ATTENTION, LEARNER, OURS, RECIPE, YARDSTICK, learning_curves
+from extrap.report.curves import DASHES, band
 from extrap.report.drawing import entitle, new_figure, style
 from extrap.report.labels import End, name_ends
 from extrap.report.looks import Style, family, looks_of
@@ -19,7 +19,7 @@ POINTS = ["case", "objective", "label", "setting", "n", "value", "low", "high", 
 
 
 def speed_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """The figure and the points that it shows."""
+    """A column an objective: training, attention by length, memory by length. With the points that it shows."""
     points = rounded(pd.concat([training_points(rows), length_points(rows)], ignore_index=True))
     schemes = [scheme for scheme in rows.loc[rows["name"] == OURS, "scheme"].unique() if scheme]
     looks = looks_of(schemes)
@@ -98,7 +98,47 @@ def draw_lengths(axes: Axes, points: pd.DataFrame, styles: dict[str, Style]) -> 
 
 
 def ends(axes: Axes) -> list[End]:
-    """Of the lines of a panel; names that stand beside it are broken at their commas."""
-    last = [(str(line.get_label()), str(line.get_color()), *np.asarray(line.get_xydata())[-1]) for line in axes.get_lines()]
+    """Of the lines of a panel that are named; names that stand beside it are broken at their commas."""
+    named = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
+    last = [(str(line.get_label()), str(line.get_color()), *np.asarray(line.get_xydata())[-1]) for line in named]
     longest = max((x for _, _, x, _ in last), default=0)
     return [End(name if x < longest else name.replace(", ", ",\n"), color, x, y, x < longest) for name, color, x, y in last]
+
+
+def learning_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """Loss on held-out text by seconds of training, a panel an objective. With the points that it shows."""
+    curves = learning_curves(rows)
+    points = rounded(curves.loc[curves["loss"] < np.inf, [*LEARNER, "tokens", "seconds", "loss", "goal", "at_goal"]])
+    looks = looks_of([*points.loc[points["name"] == OURS, "scheme"].unique()])
+    objectives = points["objective"].unique()
+    with style():
+        figure, (panels,) = new_figure(7.2, 3.2, 1, len(objectives), sharey=True)
+        for axes, objective in zip(panels, objectives, strict=True):
+            draw_learning(axes, points[points["objective"] == objective], looks)
+            axes.set_title(f"training to the same loss, {objective}")
+            axes.set_xlabel("seconds of training")
+        panels[0].set_ylabel("loss on held-out text, nats")
+        title = f"{rows['machine'].iloc[0]}, {rows['threads'].max()} threads. Solid: ours by its recipe; dashed: AdamW, "
+        title += "over its schedule and shorter ones; dotted: the loss to arrive at; dots: who is there"
+        entitle(figure, title)
+        name_ends([(axes, ends(axes)) for axes in panels], gap=8.0)
+    return figure, points
+
+
+def draw_learning(axes: Axes, points: pd.DataFrame, looks: dict[str, Style]) -> None:
+    """A line a training, the longest schedule of each with its name; a dot where it arrives."""
+    by_recipe = (points["setting"] == RECIPE).rename("by recipe")
+    for (name, scheme, is_recipe), trainings in points.groupby(["name", "scheme", by_recipe], sort=False):
+        color = looks[scheme]["color"] if name == OURS else "0.35"
+        label = f"{name}, {scheme}" if name != OURS else f"{scheme}, {'recipe' if is_recipe else 'AdamW'}"
+        for _, line in trainings.groupby("setting", sort=False):
+            named = line["tokens"].max() == trainings["tokens"].max()
+            dashes = "-" if is_recipe else DASHES
+            axes.plot(line["seconds"], line["loss"], color=color, linestyle=dashes, marker="", label=label if named else "_")
+            if len(there := line[line["at_goal"]]):
+                axes.plot(*there[["seconds", "loss"]].iloc[0], "o", color=color, label="_")
+        if is_recipe:
+            axes.axhline(trainings["goal"].iloc[0], color=color, linestyle=":", linewidth=0.8, label="_")
+    axes.margins(x=0, y=0.15)  # names stand below the lines, too
+    axes.set_xlim(left=0)
+    axes.grid(axis="y")

@@ -1,5 +1,6 @@
 """What a person would train with instead: other libraries' models of the same shape, in their default and best settings."""
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -140,7 +141,7 @@ class NanoBlock(nn.Module):
 
 
 class Nano(nn.Module):
-    """The plain baseline, after nanoGPT: tokens (B, T) -> logits (B, T, V); learned positions, tied tables."""
+    """The plain baseline, after nanoGPT: tokens (B, T) -> logits (B, T, V); learned positions, tied tables, its start."""
 
     def __init__(self, vocab: int, length: int, width: int, depth: int, heads: int, causal: bool) -> None:
         super().__init__()
@@ -148,8 +149,13 @@ class Nano(nn.Module):
         self.blocks = nn.Sequential(*(NanoBlock(width, heads, causal) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, vocab, bias=False)
-        nn.init.normal_(self.tokens.weight, std=0.02)
         self.head.weight = self.tokens.weight
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 2:
+                into_residual = name.endswith(("proj.weight", "mlp.2.weight"))
+                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * depth) if into_residual else 0.02)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.tokens(tokens) + self.places(torch.arange(tokens.shape[1], device=tokens.device))

@@ -5,14 +5,15 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from experiments.speed.figure import speed_figure
-from experiments.speed.timings import ATTENTION, COMPARED, OURS, YARDSTICK, load_timings, ratios, where
+from experiments.speed.figure import learning_figure, speed_figure
+from experiments.speed.timings import ATTENTION, COMPARED, LOOK, OURS, YARDSTICK, load_timings, ratios, times_to_loss, where
 from extrap.files import write_atomic
 from extrap.report.drawing import save_figure
 from extrap.report.typesetting import NONE, number
 from extrap.results.rows import save_table
 
-NAMES = {"scheme", "precision", "peer", "objective", "setting", "attention", "path", "runs", ""}  # columns of words
+# columns of words
+NAMES = {"scheme", "precision", "peer", "objective", "setting", "attention", "path", "runs", "training", ""}
 NOTES = yaml.safe_load(Path(__file__).with_name("notes.yaml").read_text(encoding="utf-8"))
 
 
@@ -22,7 +23,10 @@ def write_speed_report(folder: Path) -> list[Path]:
     compared = ratios(timings)
     save_table(folder / "ratios.csv", compared)
     write_atomic(folder / "table.md", markdown(timings, compared))
-    return [folder / "ratios.csv", folder / "table.md", *save_figure(*speed_figure(timings), folder / "speed")]
+    figures = save_figure(*speed_figure(timings), folder / "speed")
+    if len(where(timings, case=LOOK)):
+        figures += save_figure(*learning_figure(timings), folder / "time_to_loss")
+    return [folder / "ratios.csv", folder / "table.md", *figures]
 
 
 def markdown(rows: pd.DataFrame, compared: pd.DataFrame) -> str:
@@ -35,6 +39,7 @@ def markdown(rows: pd.DataFrame, compared: pd.DataFrame) -> str:
         "Evaluation by length": by_length(rows, compared, "evaluation"),
         "Peak memory by length": by_length(rows, compared, "memory", OURS),
         "A sweep": by_sweep(rows),
+        "Time to the same loss": by_learning(rows, compared),
         "Equality": by_path(rows),
     }
     told = about_training(rows)
@@ -51,7 +56,8 @@ def about_training(rows: pd.DataFrame) -> dict[str, object]:
     steps = where(rows, case="training")
     peaks = where(rows, case="peak").eval("rate = flops / value / 1e9").groupby("precision")["rate"].median()
     told = " and ".join(f"{rate:,.0f} GFLOP/s in {precision}" for precision, rate in peaks.items())
-    return {"tokens": steps["tokens"].max(), "n": steps["n"].max(), "peaks": told}
+    looks = where(rows, case=LOOK)["round"].nunique()
+    return {"tokens": steps["tokens"].max(), "n": steps["n"].max(), "peaks": told, "looks": looks}
 
 
 def tokens_per_s(rows: pd.DataFrame) -> str:
@@ -120,6 +126,20 @@ def by_sweep(rows: pd.DataFrame) -> pd.DataFrame:
         {"runs": setting, "tokens/s": tokens_per_s(group), "busy cores": f"{busy[setting]:.2f}"}
         for setting, group in where(rows, case="sweep").groupby("setting", sort=False)
     )
+
+
+def by_learning(rows: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
+    """A line a training; what is only known to be more, or less, says so."""
+    lines = []
+    for one in times_to_loss(rows).itertuples():
+        told = ratio(compared, case=f"time to loss {one.objective} {one.scheme}", peer=one.name, setting=one.setting)
+        lines.append({
+            "training": f"{one.name} ({one.scheme})", "objective": one.objective, "setting": one.setting,
+            "tokens": f"{one.tokens:,}", "loss": f"{one.loss:.3f}", "goal": f"{one.goal:.3f}",
+            "s to the goal": number(one.seconds) if one.arrives else f"more than {number(one.seconds)}",
+            "ours / theirs": told if one.arrives else f"less than {told}",
+        })  # fmt: skip
+    return pd.DataFrame(lines)
 
 
 def by_path(rows: pd.DataFrame) -> pd.DataFrame:

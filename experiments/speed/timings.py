@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from extrap.errors import UserError, one_line
@@ -12,6 +13,9 @@ from extrap.results.rows import as_csv
 OURS = "extrap"
 YARDSTICK = "torch SDPA"
 COMPARED = ("rope", "alibi")  # the schemes of ours that stand against the peers
+PART, LOOK = "part of a training", "held-out loss"  # cases: one follows the other, `tokens` are those trained on so far
+RECIPE = "recipe"  # the setting of ours at whose loss in the end the others have to arrive
+LEARNER = ["objective", "name", "scheme", "setting"]  # tells one training from another
 # what is told of every measurement: `value` in `unit` is what was measured; a step or call worked on `tokens`, multiplied
 # and added `flops` times in matrix products, and computed `logits` rows of logits, with a model of `params` parameters
 COLUMNS = {
@@ -52,9 +56,11 @@ def ratios(timings: pd.DataFrame) -> pd.DataFrame:
     """One row a comparison: ours / theirs, the median over rounds of the ratio within a round.
 
     Within a round both meet the same load of the machine, so this ratio is steadier than that of the medians, `ours` and
-    `theirs`. Rates (tokens/s) are better when they are high, seconds and bytes when they are low.
+    `theirs`. Rates (tokens/s) are better when they are high, seconds and bytes when they are low. Times to a loss are sums
+    over rounds; of a training that never arrives the unit is `s or more`, and the ratio an upper bound.
     """
-    return pd.DataFrame([*of_training(timings), *of_lengths(timings), *of_sweeps(timings)], columns=RATIOS)
+    found = [*of_training(timings), *of_lengths(timings), *of_sweeps(timings), *of_learning(timings)]
+    return pd.DataFrame(found, columns=RATIOS)
 
 
 def compare(case: str, ours: pd.DataFrame, theirs: pd.DataFrame, unit: str, peer: str = "") -> dict[str, object]:
@@ -110,3 +116,41 @@ def of_sweeps(rows: pd.DataFrame) -> Iterator[dict[str, object]]:
     ours, theirs = (where(rows, case="sweep", setting=setting) for setting in ("side by side", "one after the other"))
     if len(ours) and len(theirs):
         yield compare("sweep", ours, theirs, "tokens/s")
+
+
+def of_learning(rows: pd.DataFrame) -> Iterator[dict[str, object]]:
+    """Ours by its recipe against all others that have to arrive at the same loss."""
+    for (objective, scheme), group in times_to_loss(rows).groupby(["objective", "scheme"], sort=False):
+        ours = where(group, name=OURS, setting=RECIPE).iloc[0]
+        for theirs in group.drop(index=ours.name).to_dict("records"):
+            told = {"case": f"time to loss {objective} {scheme}", "peer": theirs["name"], "setting": theirs["setting"]}
+            told |= {"ours": ours["seconds"], "theirs": theirs["seconds"], "ratio": ours["seconds"] / theirs["seconds"]}
+            yield told | {"unit": "s" if theirs["arrives"] else "s or more", "machine": rows["machine"].iloc[0]}
+
+
+def times_to_loss(rows: pd.DataFrame) -> pd.DataFrame:
+    """A line a training, named by LEARNER: `goal`, the held-out loss at which ours of the same objective and scheme ends by
+    its recipe; `loss`, its own in the end; `arrives`; `seconds` until its loss is first at most the goal, or all of its own.
+    """
+    looks = learning_curves(rows).dropna(subset="goal")
+    lines = []
+    for learner, curve in looks.groupby(LEARNER, sort=False):
+        there = curve[curve["at_goal"]]
+        seconds, end = (there["seconds"].iloc[0] if len(there) else curve["seconds"].iloc[-1]), curve.iloc[-1]
+        lines.append((*learner, end["tokens"], end["goal"], end["loss"], len(there) > 0, seconds))
+    return pd.DataFrame(lines, columns=[*LEARNER, "tokens", "goal", "loss", "arrives", "seconds"])
+
+
+def learning_curves(rows: pd.DataFrame) -> pd.DataFrame:
+    """A line a look of a training at held-out text, named by LEARNER: `tokens` and `seconds` of training until then, without
+    looks, `loss`, and `goal`, the last loss of ours of the same objective and scheme by its recipe; `at_goal`, whether the
+    loss is at most that.
+    """
+    parts, looks = (where(rows, case=case).set_index([*LEARNER, "round"]) for case in (PART, LOOK))
+    seconds = parts.sort_index(level="round", kind="stable").groupby(LEARNER, sort=False)["value"].cumsum()
+    curves = looks[["tokens", "value"]].rename(columns={"value": "loss"}).join(seconds.rename("seconds")).reset_index()
+    curves = curves.sort_values("round", kind="stable", ignore_index=True)
+    ends = where(curves, name=OURS, setting=RECIPE).drop_duplicates(["objective", "scheme"], keep="last")
+    ends = ends[ends["loss"] < np.inf]  # where ours diverges there is nothing to arrive at
+    curves = curves.join(ends.set_index(["objective", "scheme"])["loss"].rename("goal"), on=["objective", "scheme"])
+    return curves.assign(at_goal=curves["loss"] <= curves["goal"])
