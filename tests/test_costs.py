@@ -236,6 +236,8 @@ def test_settings_of_one_budget_have_a_figure_each_by_seconds():
 @pytest.mark.usefixtures("svg_alone")
 def test_a_single_seed_and_a_single_scheme_are_drawn(tmp_path):
     rows = scheme_rows("a$_^", {128: [1.5]})
-    write_report(Statistics(rows, costs=costs_of(rows)), tmp_path)
+    write_report(found := Statistics(rows, costs=costs_of(rows)), tmp_path)
+    ((_, figure, _),) = cost_figures(found)
+    assert figure.get_suptitle().endswith(", 1 seed"), "which has no interval"
     assert (tmp_path / "costs.svg").stat().st_size > 1000
     assert pd.read_csv(tmp_path / "costs.csv")["train_seconds"].to_list() == [40.0], "one length is told once"
