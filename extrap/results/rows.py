@@ -207,7 +207,8 @@ def runs_table(labelled: pd.DataFrame, costs: pd.DataFrame | None = None) -> str
 
 def save_training(path: Path, losses: pd.DataFrame) -> None:
     """CSV as above; runs.csv is that of the rows beside it."""
-    write_atomic(path, as_csv(losses[OF_LOSS].dropna(axis=1, how="all")))
+    idle = ["held_out_loss"] if losses["held_out_loss"].isna().all() else []
+    write_atomic(path, as_csv(losses[OF_LOSS].drop(columns=idle)))
 
 
 DIGITS = 6  # of what is shown: what processors differ by is far below, and what is seen far above
