@@ -330,7 +330,9 @@ def test_a_sweep_over_rates_and_its_best(tmp_path):
     told = report("--results", tmp_path, "gather", "smoke", "--best", "train.lr")
     assert told.returncode == 0, told.stderr
     folder = tmp_path / "smoke+best-lr"
-    choice = load_choice(folder)
+    choice, beside = load_choice(folder)
+    assert set(beside["value"]) == {"0.0001", "0.01"}
+    assert (beside.loc[beside["value"] == "0.01", "change"] == 0).all()  # that of all schemes
     assert choice.loc[choice["chosen"], "value"].tolist() == ["0.01", "0.01"]  # twenty steps at 1e-4 learn nothing
     assert "the highest tried" in told.stdout
     assert "the highest tried" in (folder / "table.md").read_text()
