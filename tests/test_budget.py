@@ -1,10 +1,16 @@
 """From which budget on a verdict holds: the definition attacked with constructed cases, and what reports make of it."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 from rows import scheme_rows
 
+from extrap.config.compose import compose_grid
+from extrap.report.answer import answer
+from extrap.report.budget import budget_figures, budget_page, budget_text
+from extrap.report.report import write_report
 from extrap.results.rows import MISSING
 from extrap.stats.budget import CHANGES, NEW, OPEN, STABLE, Held, held
 from extrap.stats.pairs import LACKING, UNDECIDED
@@ -202,3 +208,95 @@ def test_without_several_budgets_there_is_nothing_to_say(setting):
     assert Statistics(scheme_rows("rope", {128: [1.0, 1.1]}, setting=setting)).stability.empty
     rows = pd.concat([scheme_rows(s, {128: [1.0, 1.1]}, setting=setting) for s in ("rope", "alibi")])
     assert Statistics(rows).stability.empty
+
+
+# what people read
+
+
+def cells(page: str, where: str) -> dict[tuple[str, str], list[str]]:
+    """The lines of one table, by better and worse."""
+    block = page.split(f"**{where}")[1].split("\n\n")[2]
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines()[2:]]
+    return {(line[0], line[1]): line[2:] for line in lines}
+
+
+def test_the_page_has_every_budget_and_what_becomes_of_the_verdict():
+    rows = rows_of(NLL)
+    gone = (rows["scheme"] == "nope") & (rows["setting"] == "max_steps=800")
+    found = Statistics(rows[~gone], pd.concat([lost("nope", 800, seed) for seed in range(3)]))
+    page = budget_page(found)
+    [text] = budget_text(found)
+    table = cells(page, "nonoverlap, 128")
+    *leads, verdict, trend = table["rope", "alibi"]
+    assert [lead[:4] for lead in leads] == ["**-0", "**-0", "**0.", "**0."], "two were decided the other way"
+    assert [float(lead.strip("*")) for lead in leads] == pytest.approx([-0.5, -0.1, 0.15, 0.3], abs=0.01)
+    assert (verdict, trend) == ("stable from 800, after the opposite", "grows")
+    assert table["rope", "nope"][2:] == ["–", table["rope", "nope"][3], "not yet stable", ""]
+    assert "Not measured: nope-800-0 (diverged at step 7)" in page
+    told = "3 pairs: 1 stable (1 from 800 steps on; 1 after the opposite), 2 not yet stable"
+    assert page.count(f"{told}.") == 2
+    assert text == f"By budget, at 128 (nonoverlap) {told}; at 512 (nonoverlap) {told}."
+    assert " ".join(text.split()) in " ".join(answer(found).split())
+
+
+def test_what_was_decided_and_is_no_longer_is_told():
+    nll = {"rope": {100: 1.0, 200: 1.0}, "alibi": {100: 1.5, 200: 1.0}}
+    found = Statistics(rows_of(nll))
+    [line] = cells(budget_page(found), "nonoverlap, 128").values()
+    assert line[-2:] == ["open, decided before", ""]
+    assert "1 open (1 decided before)" in budget_text(found)[0]
+
+
+def test_no_zero_is_negative():
+    assert "-0.000" not in budget_page(Statistics(rows_of({"rope": {100: 1.0, 200: 1.0}, "alibi": {100: 1.0, 200: 1.0}})))
+
+
+def test_the_figure_shows_perplexity_at_l_and_at_4_l_by_budget():
+    rows = pd.concat([rows_of(NLL), rows_of(NLL, protocol="same_targets")])
+    gone = (rows["scheme"] == "nope") & (rows["setting"] == "max_steps=800")
+    [(group, figure, points)] = budget_figures(Statistics(rows[~gone]))
+    assert group == ()
+    assert set(zip(points["protocol"], points["eval_len"], strict=True)) == {("nonoverlap", 128), ("same_targets", 512)}
+    rope = points[(points["scheme"] == "rope") & (points["eval_len"] == 128)]
+    assert rope["steps"].tolist() == [200, 400, 800, 1600]
+    assert np.log(rope["ppl"].to_numpy()) == pytest.approx([2.0, 1.5, 1.2, 1.0], abs=0.01)
+    assert (rope["ppl_low"] < rope["ppl"]).all()
+    assert (rope["ppl"] < rope["ppl_high"]).all()
+    upper, lower = figure.axes
+    assert (upper.get_xscale(), upper.get_yscale()) == ("log", "log")
+    assert [tick.get_text() for tick in lower.get_xticklabels()] == ["200", "400", "800", "1,600"]
+    drawn = [line.get_ydata() for line in upper.get_lines() if len(line.get_ydata()) == 4]
+    assert [np.isnan(line).sum() for line in drawn].count(1) == 1, (
+        "a budget that nope has no number at is a hole in its line"
+    )
+    assert "max_steps" not in figure._suptitle.get_text()
+    assert figure.get_figwidth() < 3.4
+
+
+@pytest.mark.usefixtures("svg_alone")
+def test_a_report_over_budgets_and_only_such_a_one_has_the_page(tmp_path):
+    write_report(Statistics(rows_of({scheme: {200: 1.0, 1600: 0.9} for scheme in ("rope", "alibi")})), tmp_path)
+    assert {path.name for path in tmp_path.glob("*") if re.match("budget|stability", path.name)} == {
+        "budget.md", "budget.svg", "budget.csv", "stability.csv"}  # fmt: skip
+    (other := tmp_path / "other").mkdir()
+    write_report(Statistics(scheme_rows("rope", {128: [1.0, 1.1], 256: [1.0, 1.1]})), other)
+    assert not [*other.glob("budget*"), *other.glob("stability*")]
+
+
+def test_two_groups_have_figures_of_their_own():
+    rows = rows_of(NLL)
+    several = pd.concat([rows.assign(setting=rows["setting"] + f", lr={lr}") for lr in ("0.1", "0.2")])
+    found = Statistics(several)
+    assert [group[-1] for group, *_ in budget_figures(found)] == ["lr=0.1", "lr=0.2"]
+    assert [re.search(r"lr=0\.\d", text)[0] for text in budget_text(found)] == ["lr=0.1", "lr=0.2"]
+
+
+# the experiment
+
+
+def test_every_budget_of_the_experiment_has_its_warm_up():
+    grid = compose_grid(["experiment=budget", "position=rope", "seed=0"])
+    steps = [config.train.max_steps for config in grid]
+    assert steps == [100, 200, 400, 800, 1600]
+    assert all(config.vary == ["train.max_steps"] for config in grid)
+    assert all(config.train.warmup_steps <= 0.5 * steps[0] for config in grid)

@@ -671,8 +671,8 @@ def test_training_curves_that_are_none_are_refused(results):
 
 
 def write_budgets(folder: Path, rise: dict[int, float], **changes: object) -> Path:
-    """A sweep in which log-perplexity of rope from 4 L on is by so much above that at L, in all seeds alike but for a little,
-    and learned positions take twice the steps; only what such a sweep scores."""
+    """A sweep in which rope from 4 L on is so many nats above what it is at L, in all seeds alike but for a little, and
+    learned positions take twice the steps; only what such a sweep scores."""
     (folder / "budget").mkdir()
     schemes = {"rope": 1.4, "alibi": 1.9, "nope": 3.0}
     rows, losses = [], []

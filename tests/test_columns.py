@@ -12,7 +12,7 @@ from rows import both_protocols, scheme_rows, with_floor
 from extrap.report import drawing
 from extrap.report.report import write_report
 from extrap.results.rows import COLUMNS, MISSING, TRAINING
-from extrap.stats.statistics import CHOICE, Statistics
+from extrap.stats.statistics import CHOICE, ONE_FOR_ALL, Statistics
 
 TEXT = (Path(__file__).parents[1] / "results" / "README.md").read_text()
 NLL = {"a": {128: [1.5, 1.6], 256: [1.4, 1.5]}, "b": {128: [1.6, 1.7], 256: [1.5, 1.7]}}
@@ -35,8 +35,9 @@ def written(tmp_path_factory) -> dict[str, list[str]]:
     sliding = [scheme_rows(s, {128: n[128]}, protocol="sliding(stride=32)") for s, n in NLL.items()]
     place = [scheme_rows(s, n, protocol="position") for s, n in NLL.items()]
     found: dict[str, list[str]] = {"rows.csv": COLUMNS, "missing.csv": MISSING}
-    found |= {"training.csv": TRAINING, "choice.csv": CHOICE}
-    for rows in (pd.concat([both_protocols(NLL), *window, *sliding, *place]), with_floor(NLL)):
+    found |= {"training.csv": TRAINING, "choice.csv": CHOICE, "one_for_all.csv": ONE_FOR_ALL}
+    budgets = pd.concat([both_protocols(NLL, setting=f"max_steps={steps}") for steps in (100, 200)])
+    for rows in (pd.concat([both_protocols(NLL), *window, *sliding, *place]), with_floor(NLL), budgets):
         with patch.dict(drawing.FORMATS, clear=True):
             write_report(Statistics(rows), folder)
             for path in folder.glob("*.csv"):
@@ -45,7 +46,7 @@ def written(tmp_path_factory) -> dict[str, list[str]]:
 
 
 def test_every_column_is_told_and_none_that_is_not_there(written):
-    assert {"table.csv", "pairs.csv", "extrapolates.csv", "perplexity.csv", "position.csv", "floor.csv"} <= set(written)
+    assert {"table.csv", "pairs.csv", "extrapolates.csv", "perplexity.csv", "position.csv", "floor.csv", "budget.csv", "stability.csv"} <= set(written)
     everything = {column for columns in written.values() for column in columns}
     for file, columns in written.items():
         unknown = {column for column in columns if not any(fnmatch(column, name) for name in told(file))}

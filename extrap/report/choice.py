@@ -107,7 +107,8 @@ def _block(lines: pd.DataFrame) -> pd.DataFrame:
 def _difference(difference: float, verdict: str) -> str:
     if verdict == LACKING:
         return NONE
-    return f"{difference:+.3f}" if verdict == UNDECIDED else f"**{difference:+.3f}**"
+    text = f"{round(difference, 3) + 0.0:+.3f}"  # no -0.000
+    return text if verdict == UNDECIDED else f"**{text}**"
 
 
 def _half(half: float) -> str:
