@@ -23,7 +23,7 @@ from extrap.sweep.door import through
 from extrap.train.log import read_log
 
 SECONDS = 5.0  # between looks
-LOSSES = ("loss", "grad_norm", "lr")
+LOSSES = ("loss", "held_out_loss", "grad_norm", "lr")
 LINE = ["extension", "protocol", "eval_len"]
 
 
@@ -43,7 +43,8 @@ def update(folders: Iterable[RunFolder], shown: dict[Path, int]) -> None:
         with SummaryWriter(folder.path.parent / "tensorboard" / folder.path.name) as writer:
             for entry in new:
                 for name in LOSSES:
-                    writer.add_scalar(f"training/{name}", getattr(entry, name), entry.step)
+                    if np.isfinite(value := getattr(entry, name)):
+                        writer.add_scalar(f"training/{name}", value, entry.step)
                 shown[folder.log] = entry.step
             if to_score:
                 log_ppl = perplexity(load_rows(folder.rows), LINE).set_index(LINE)["log_ppl"]

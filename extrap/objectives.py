@@ -6,6 +6,8 @@ import numpy as np
 
 from extrap.errors import UserError
 
+MASK_SEED = 0  # of held-out text: the same positions are hidden for every scheme, seed and length
+
 
 class Batch(NamedTuple):
     """Model input, what stands there in truth, and which positions are scored; each (B, T)."""
@@ -35,8 +37,9 @@ class Mlm:
     def n_inputs(self, vocab_size: int) -> int:
         return vocab_size + 1  # [MASK] is the last token
 
-    def batch(self, tokens: np.ndarray, vocab_size: int, rng: np.random.Generator) -> Batch:
-        n_masked = max(1, round(self.mask_rate * tokens.shape[1]))
+    def batch(self, tokens: np.ndarray, vocab_size: int, rng: np.random.Generator, mask_rate: float | None = None) -> Batch:
+        """At another rate than that of scoring, if one is given."""
+        n_masked = max(1, round((mask_rate or self.mask_rate) * tokens.shape[1]))
         order = rng.random(tokens.shape).argsort(axis=1, kind="stable")
         scored = np.zeros(tokens.shape, dtype=bool)
         np.put_along_axis(scored, order[:, :n_masked], True, axis=1)
@@ -53,7 +56,7 @@ class Causal:
     def n_inputs(self, vocab_size: int) -> int:
         return vocab_size
 
-    def batch(self, tokens: np.ndarray, vocab_size: int, rng: np.random.Generator) -> Batch:
+    def batch(self, tokens: np.ndarray, vocab_size: int, rng: np.random.Generator, mask_rate: float | None = None) -> Batch:
         return Batch(tokens[:, :-1], tokens[:, 1:], np.ones_like(tokens[:, 1:], dtype=bool))
 
 

@@ -14,7 +14,8 @@ from extrap.config.schema import Precision
 from extrap.runs.prepare import prepare
 from extrap.runs.run import build_encoder
 from extrap.score.evaluate import evaluate
-from extrap.train.loop import TrainingLoss, make_optimizer, train_step, training_batch
+from extrap.train.loop import TrainingLoss, train_step, training_batch
+from extrap.train.optimizer import make_optimizers
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -39,10 +40,10 @@ def test_a_step_of_training(cell, precision):
     losses = []
     for device in ("cpu", "cuda"):
         encoder = copy.deepcopy(build_encoder(cell)).to(device).train()
-        optimizer = make_optimizer(encoder, config.train)
+        optimizers = make_optimizers(encoder, config.train)
         model = TrainingLoss(encoder, precision)
         there = tuple(part.to(device) for part in batch)
-        losses.append([train_step(model, optimizer, there, 1.0)[0].item() for _ in range(3)])
+        losses.append([train_step(model, optimizers, there, 1.0)[0].item() for _ in range(3)])
     assert losses[0][0] > losses[0][-1]
     assert_close(losses[1], losses[0], rtol=0, atol=1e-4 if precision is Precision.fp32 else 2e-2)
 

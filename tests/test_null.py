@@ -54,7 +54,7 @@ LENGTHS = [L, 20, 24, 32, 40, 48, N]  # what is left over is nothing, or no less
 def blind_rows(model, stride: int = 1, lengths: Sequence[int] = tuple(LENGTHS)) -> pd.DataFrame:
     """As the protocols cut a segment of the longest length."""
     config = EvalConfig(
-        ["nonoverlap", "sliding"], ["none"], list(lengths), [L], stride, n_segments=1, n_targets=1, n_pseudo=1
+        ["nonoverlap", "sliding"], ["none"], list(lengths), [L], stride, n_segments=1, whole_every=1, n_targets=1, n_pseudo=1
     )
     plans = {protocol: PROTOCOLS[protocol](config, L, model is blind_causal) for protocol in config.protocols}
     pieces, full = ({n: [log_ppl(model, cut)] for n, cut in plan.items()} for plan in plans.values())

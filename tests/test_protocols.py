@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from extrap.config.schema import EvalConfig
 from extrap.data.markov import Markov
 from extrap.objectives import Causal, Mlm
-from extrap.score.protocols import PROTOCOLS, Window, held_out_batch, label, masked_alone, rows_of
+from extrap.score.protocols import PLACES, PROTOCOLS, Window, held_out_batch, label, masked_alone, rows_of
 
 SIZES = st.tuples(st.integers(1, 200), st.integers(1, 200), st.integers(1, 200)).map(
     lambda sizes: tuple(sorted(sizes, reverse=True))  # seg_len >= eval_len >= n_targets
@@ -17,7 +17,7 @@ SIZES = st.tuples(st.integers(1, 200), st.integers(1, 200), st.integers(1, 200))
 
 def config_of(seg_len, eval_len, n_targets=1, stride=1, protocols=tuple(PROTOCOLS)) -> EvalConfig:
     lengths = sorted({eval_len, seg_len})
-    return EvalConfig(list(protocols), ["none"], lengths, [eval_len], stride, 4, n_targets, min(8, n_targets))
+    return EvalConfig(list(protocols), ["none"], lengths, [eval_len], stride, 4, 1, n_targets, min(8, n_targets))
 
 
 def nonoverlap(seg_len, eval_len, n_targets, causal) -> list[Window]:
@@ -65,26 +65,34 @@ def assert_cut_at_multiples(protocol, seg_len, eval_len, n_targets, causal) -> N
 
 def assert_same_targets_at_every_length(protocol, seg_len, eval_len, n_targets, causal) -> None:
     longest = scored_positions(protocol(seg_len, seg_len, n_targets, causal))
-    assert len(longest) == len(set(longest)) == n_targets
     assert scored_positions(protocol(seg_len, eval_len, n_targets, causal)) == longest
     if causal:
         assert longest == list(range(seg_len - n_targets, seg_len))
-    else:  # as much room on the left as on the right
-        assert abs(longest[0] - (seg_len - 1 - longest[-1])) <= 1
+    else:  # at as many places as there is room for, and as much room on the left as on the right
+        n_places = min(PLACES, max(1, 3 * seg_len // 4 // n_targets))
+        assert len(longest) == len(set(longest)) == n_places * n_targets
+        assert abs(longest[0] - (seg_len - 1 - longest[-1])) <= 2 + 3 * seg_len // 4 // n_places // 2
+        assert n_places < 2 or longest[0] >= seg_len // 8 - 1
 
 
 def assert_whole_context(protocol, seg_len, eval_len, n_targets, causal) -> None:
-    """One window of just eval_len tokens, on both sides of the targets unless causal, within that of a longer one."""
-    (window,) = protocol(seg_len, eval_len, n_targets, causal)
-    assert window.stop - window.start == eval_len
-    if causal:
-        assert window.stop == window.score_stop
-    else:
-        assert abs((window.score_start - window.start) - (window.stop - window.score_stop)) <= 1
-    if eval_len < seg_len:
-        (longer,) = protocol(seg_len, eval_len + 1, n_targets, causal)
-        assert longer.start <= window.start
-        assert window.stop <= longer.stop
+    """Windows of just eval_len tokens, on both sides of the targets unless causal, as far as the segment reaches."""
+    for window in protocol(seg_len, eval_len, n_targets, causal):
+        assert window.stop - window.start == eval_len
+        assert window.score_stop - window.score_start == n_targets
+        if causal:
+            assert window.stop == window.score_stop
+            continue
+        room = 3 * eval_len // 16 - 1 if eval_len >= 8 * n_targets else (eval_len - n_targets) // 2
+        assert window.score_start - window.start >= min(room, window.score_start)
+        assert window.stop - window.score_stop >= min(room, seg_len - window.score_stop)
+
+
+def assert_few_windows(protocol, seg_len, eval_len, n_targets, causal) -> None:
+    """Long windows are shared: they begin where a piece of nonoverlap does, in its middle, or where the last window does."""
+    windows = {(w.start, w.stop) for w in protocol(seg_len, eval_len, n_targets, causal)}
+    if not causal and eval_len >= 8 * n_targets:
+        assert all(start % (eval_len // 2) == 0 or stop == seg_len for start, stop in windows)
 
 
 def assert_enough_context(protocol, seg_len, eval_len, stride, causal) -> None:
@@ -106,7 +114,7 @@ def assert_as_few_windows_as_possible(protocol, seg_len, eval_len, stride, causa
 
 NONOVERLAP = [assert_windows_fit, assert_every_position_once, assert_cut_at_multiples]
 SLIDING = [assert_windows_fit, assert_every_position_once, assert_enough_context, assert_as_few_windows_as_possible]
-SAME_TARGETS = [assert_windows_fit, assert_same_targets_at_every_length, assert_whole_context]
+SAME_TARGETS = [assert_windows_fit, assert_same_targets_at_every_length, assert_whole_context, assert_few_windows]
 
 
 @settings(deadline=None, derandomize=True)
@@ -181,6 +189,13 @@ def with_half_the_context(seg_len, eval_len, n_targets, causal):
     return same_targets(seg_len, max(n_targets, eval_len // 2), n_targets, causal)
 
 
+def each_in_the_middle(seg_len, eval_len, n_targets, causal):
+    """A window of its own for every place: right, and several times as slow."""
+    found = same_targets(seg_len, eval_len, n_targets, causal)
+    starts = [min(max(0, w.score_start - (eval_len - n_targets) // 2), seg_len - eval_len) for w in found]
+    return [Window(start, start + eval_len, *w[2:]) for start, w in zip(starts, found, strict=True)]
+
+
 def with_all_the_context(seg_len, eval_len, n_targets, causal):
     """The window never changes: flat curves for everybody."""
     return same_targets(seg_len, seg_len, n_targets, causal)
@@ -192,6 +207,10 @@ def with_all_the_context(seg_len, eval_len, n_targets, causal):
 @pytest.mark.parametrize("causal", [True, False])
 def test_a_wrong_same_targets_is_noticed(mutant, causal):
     assert_all_reject(mutant, SAME_TARGETS, causal)
+
+
+def test_places_that_do_not_share_their_windows_are_noticed():
+    assert_all_reject(each_in_the_middle, SAME_TARGETS, causal=False)
 
 
 def with_the_window_as_stride(seg_len, eval_len, stride, causal):
@@ -258,7 +277,8 @@ def test_pseudo_masks_targets_one_at_a_time():
     np.testing.assert_array_equal(batch.inputs == 8, batch.scored)
     np.testing.assert_array_equal(np.where(batch.scored, batch.targets, batch.inputs), batch.targets)
     assert (batch.scored.sum(axis=1) == 1).all()
-    targets = set(scored_positions(same_targets(100, 20, 12, False)))
+    targets = set(scored_positions(PROTOCOLS["pseudo"](config, 1, False)[20]))
+    assert targets == set(range(44, 56))
     for segment in batch.scored.reshape(3, 8, 100):
         places = np.flatnonzero(segment.any(axis=0))
         assert len(places) == 8
@@ -283,7 +303,7 @@ def assert_all_reject(mutant, checks, causal) -> None:
 @pytest.mark.parametrize("objective", [Mlm(), Causal()])
 def test_every_length_and_protocol_reads_one_text_with_one_mask(objective):
     source = Markov(8, 0.3)
-    config = EvalConfig(list(PROTOCOLS), ["none"], [16, 40, 100], [16, 40, 100], 8, 4, 12, 8)
+    config = EvalConfig(list(PROTOCOLS), ["none"], [16, 40, 100], [16, 40, 100], 8, 4, 1, 12, 8)
     held_out, batch = held_out_batch(source, objective, config)
     again = held_out_batch(source, objective, config)[1]
     for array, other in zip(batch, again, strict=True):
@@ -304,7 +324,7 @@ def test_every_length_and_protocol_reads_one_text_with_one_mask(objective):
 def test_the_order_of_lengths_changes_nothing():
     for protocol in PROTOCOLS.values():
         cuts = [
-            protocol(EvalConfig(list(PROTOCOLS), ["none"], lengths, lengths, 8, 4, 12, 8), 16, True)
+            protocol(EvalConfig(list(PROTOCOLS), ["none"], lengths, lengths, 8, 4, 1, 12, 8), 16, True)
             for lengths in ([16, 40, 100], [100, 40, 16])
         ]
         assert cuts[0] == cuts[1]

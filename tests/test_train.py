@@ -1,6 +1,5 @@
 """Training: the start, the same bits twice, resuming, pairing by seed."""
 
-import itertools
 import json
 import math
 import shutil
@@ -73,39 +72,6 @@ def test_a_tied_table_that_is_not_scaled_down_would_start_far_above_log_v(tmp_pa
     encoder.tied_scale = 1.0
     # the logit of the token that was read is D * s; it is seldom the one to predict
     assert loss_on_random_tokens(c, encoder) > math.log(256) + 1
-
-
-def test_learning_rate_warms_up_and_decays_to_zero(tmp_path):
-    config = cell(tmp_path).config.train
-    config.max_steps, config.warmup_steps, config.lr = 100, 10, 1.0
-    rates = [training.learning_rate(step, config) for step in range(101)]
-    assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
-    assert rates[10] == 1.0
-    assert rates[55] == pytest.approx(0.5)
-    assert rates[100] == pytest.approx(0.0)
-    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
-
-
-def test_weight_decay_is_for_linear_matrices_alone(tmp_path):
-    c = cell(tmp_path, "position=learned", "train.weight_decay=0.3")
-    encoder = build_encoder(c)
-    decayed, others = training.make_optimizer(encoder, c.config.train).param_groups
-    names = {id(p): name for name, p in encoder.named_parameters()}
-    assert (decayed["weight_decay"], others["weight_decay"]) == (0.3, 0.0)
-    assert {names[id(p)].split(".")[-2] for p in decayed["params"]} == {"qkv", "out", "up", "down", "unembedding"}
-    assert {names[id(p)] for p in others["params"]} >= {"embedding.weight", "scheme.table", "norm.weight"}
-    assert len(decayed["params"]) + len(others["params"]) == len(names)
-
-
-def test_linear_maps_of_a_scheme_are_not_decayed(tmp_path):
-    c = cell(tmp_path)
-    encoder = build_encoder(c)
-    encoder.scheme.gate = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
-    decayed, others = training.make_optimizer(encoder, c.config.train).param_groups
-    own = {id(parameter) for parameter in encoder.scheme.parameters()}
-    assert len(own) == 4
-    assert own <= {id(parameter) for parameter in others["params"]}
-    assert not own & {id(parameter) for parameter in decayed["params"]}
 
 
 @pytest.mark.parametrize("name", ["checkpoint.pt", *slow("model.pt")])

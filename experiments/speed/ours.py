@@ -21,7 +21,8 @@ from extrap.runs.prepare import Run, prepare_all
 from extrap.runs.run import build_encoder
 from extrap.score.references import labels
 from extrap.train.device import pick_precision
-from extrap.train.loop import TrainingBatch, TrainingLoss, make_optimizer, train, train_step, training_batch
+from extrap.train.loop import TrainingBatch, TrainingLoss, train, train_step, training_batch
+from extrap.train.optimizer import make_optimizers
 
 SCHEMES = ("nope", "learned", "sinusoidal", "rope", "alibi", "local", "t5", "kerple")
 OBJECTIVES = "objective=mlm,causal"
@@ -51,8 +52,8 @@ def training_step(run: Run, device: torch.device) -> Contestant:
     config = run.config
     precision = pick_precision(config.train.precision, device)
     encoder = build_encoder(run).to(device).train()
-    optimizer, batches = make_optimizer(encoder, config.train), batches_of(run, device)
-    step = partial(train_step, TrainingLoss(encoder, precision), optimizer, grad_clip=config.train.grad_clip)
+    optimizers, batches = make_optimizers(encoder, config.train), batches_of(run, device)
+    step = partial(train_step, TrainingLoss(encoder, precision), optimizers, grad_clip=config.train.grad_clip)
     take_next = in_turn(step, batches)
     with FlopCounterMode(display=False) as counter:
         take_next()

@@ -21,6 +21,20 @@ class Precision(Enum):
     bf16 = "bf16"
 
 
+class Optimizer(Enum):
+    """Of the matrices of the blocks; embeddings, output, norms and what a scheme learns are AdamW's in any case."""
+
+    muon = "muon"
+    adamw = "adamw"
+
+
+class Schedule(Enum):
+    """Of the learning rates after the warm-up, down to zero."""
+
+    linear = "linear"
+    cosine = "cosine"
+
+
 class Device(Enum):
     auto = "auto"  # cuda where there is one
     cpu = "cpu"
@@ -56,9 +70,13 @@ class TrainConfig:
     train_len: int  # tokens
     batch_size: int  # sequences a step
     max_steps: int
-    lr: float  # at its peak
+    mask_rate: float  # of tokens, hidden while a masked language model is trained; the objective has that of scoring
+    optimizer: Optimizer
+    lr: float  # AdamW's, at its peak
+    muon_ratio: float  # of Muon's rate to lr
+    schedule: Schedule
     warmup_steps: int
-    weight_decay: float  # of linear weights only
+    weight_decay: float  # of linear weights that are AdamW's
     grad_clip: float  # largest gradient norm
     precision: Precision
 
@@ -66,7 +84,9 @@ class TrainConfig:
         _at_least(1, "train", self, "batch_size", "max_steps")
         _at_least(2, "train", self, "train_len")
         _at_least(0, "train", self, "warmup_steps", "weight_decay")
-        for field in ("lr", "grad_clip"):
+        if not 0 < self.mask_rate < 1:
+            raise UserError(f"train.mask_rate: expected a share between 0 and 1, found {self.mask_rate}")
+        for field in ("lr", "muon_ratio", "grad_clip"):
             if not 0 < getattr(self, field) < float("inf"):
                 raise UserError(f"train.{field}: expected a positive number, found {getattr(self, field)}")
         if self.warmup_steps >= self.max_steps:
@@ -83,12 +103,15 @@ class EvalConfig:
     windows: list[int]  # tokens: the lengths of `sliding`
     stride: int  # tokens, of `sliding`
     n_segments: int
-    n_targets: int  # scored by same_targets in each segment
-    n_pseudo: int  # of them, masked one at a time by `pseudo`
+    whole_every: int  # so many-th segment is read by all protocols, the others by same_targets and pseudo alone
+    n_targets: int  # scored by same_targets at each of its places
+    n_pseudo: int  # of the targets in the centre, masked one at a time by `pseudo`
     multiples: list[float] = dataclasses.field(default_factory=list)  # of train.train_len; parsed, they are lengths
+    extension_multiples: list[float] = dataclasses.field(default_factory=list)  # the same, and the longest, of extensions
+    extension_lengths: list[int] = dataclasses.field(default_factory=list)  # tokens; of both follow from multiples
 
     def __post_init__(self) -> None:
-        _at_least(1, "eval", self, "n_segments", "n_targets", "stride", "n_pseudo")
+        _at_least(1, "eval", self, "n_segments", "whole_every", "n_targets", "stride", "n_pseudo")
         for name in ("lengths", "windows"):
             if not all(type(n) is int and 1 <= n <= MOST for n in getattr(self, name)):
                 raise UserError(f"eval.{name}: expected numbers of tokens from 1 to 2**31 - 1, found {getattr(self, name)}")
@@ -205,7 +228,8 @@ class Config:
             "position": written(self.position),
             "data": without_defaults(self.data, "data", "extrap.data"),
         }
-        del plain["eval"]["multiples"]  # its lengths say it
+        del plain["eval"]["multiples"], plain["eval"]["extension_multiples"]  # lengths say it
+        plain["train"] = {key: value.value if isinstance(value, Enum) else value for key, value in plain["train"].items()}
         plain["eval"]["extensions"] = [*self.eval.extensions]  # a label says all that is not the default
         keys = ("seed", "model", "position", "data", "objective", "train", "eval")
         return {key: plain[key] for key in (*keys, *(["vary"] if self.vary else []))}

@@ -12,6 +12,10 @@ class HeldOut(NamedTuple):
     documents: list[str]  # (N,) the document that each segment is from
     segments: list[int]  # (N,) its number within the document
 
+    def thinned(self, every: int) -> "HeldOut":
+        """The first and every so many-th after it."""
+        return HeldOut(self.tokens[::every], self.documents[::every], self.segments[::every])
+
 
 @runtime_checkable
 class Source(Protocol):

@@ -103,9 +103,11 @@ class Documents:
         return HeldOut(self._sequences(start, length), [f"held-back-{d}" for d in document], list(range(n)))
 
     def held_out(self, seg_len: int, n_segments: int) -> HeldOut:
-        rooms = [min(len(text) // seg_len, n_segments) for text in self.valid.values()]
-        turns = sorted((turn, d) for d, room in enumerate(rooms) for turn in range(room))  # one of each in turn
-        counts = Counter(d for _, d in turns[:n_segments])
+        rooms = [
+            (drawn(name), d, min(len(text) // seg_len, n_segments)) for d, (name, text) in enumerate(self.valid.items())
+        ]
+        turns = sorted((turn, place, d) for place, d, room in rooms for turn in range(room))  # one of each in turn
+        counts = Counter(d for *_, d in turns[:n_segments])
         tokens, documents, segments = [], [], []
         for d, (name, text) in enumerate(self.valid.items()):
             for segment in range(counts[d]):
@@ -196,6 +198,11 @@ class Documents:
             "valid_documents": len(self.valid),
             "valid_bytes": sum(map(len, self.valid.values())),
         }
+
+
+def drawn(name: str) -> bytes:
+    """Documents in the order of these are in a random one, the same everywhere: the SHA-256 of the name."""
+    return hashlib.sha256(name.encode()).digest()
 
 
 def _sizes(lengths: Sequence[int] | np.ndarray) -> str:

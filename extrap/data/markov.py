@@ -40,11 +40,11 @@ class Markov:
         return tokens
 
     def held_out(self, seg_len: int, n_segments: int) -> HeldOut:
-        documents = [self.batch(np.random.default_rng((0, d)), 1, seg_len)[0] for d in range(n_segments)]
+        documents = [self.batch(np.random.default_rng((0, 1, d + 1)), 1, seg_len)[0] for d in range(n_segments)]
         return HeldOut(np.stack(documents), [f"document-{d:04d}" for d in range(n_segments)], [0] * n_segments)
 
     def hold_back(self, length: int, n_segments: int) -> HeldOut:
-        """Documents of their own: training draws from (seed, step), what is held out from (0, d)."""
+        """Documents of their own: training draws from (seed, step), what is held out from (0, 1, d + 1)."""
         documents = [self.batch(np.random.default_rng((0, 0, d + 1)), 1, length)[0] for d in range(n_segments)]
         return HeldOut(np.stack(documents), [f"held-back-{d:04d}" for d in range(n_segments)], [0] * n_segments)
 

@@ -18,7 +18,7 @@ BORDER = {
 
 
 def scored_text(rows: pd.DataFrame, held_out: int | None = None) -> str:
-    """How many segments of how many documents the rows are of, and which; held_out is how many documents there were.
+    """How many segments of how many documents the rows are of, and which; held_out is how many could have been scored.
 
     One paragraph of Markdown, or one for each group where they differ; a number behind a name is how many segments of it
     were scored, unless it is one.
@@ -39,7 +39,7 @@ def _scored(rows: pd.DataFrame, held_out: int | None) -> str:
     if held_out is None:
         of = f"{n} documents" if n > 1 else "one document"
     elif n < held_out:
-        of = f"{n} of {held_out} held-out documents (the first by name that are long enough)"
+        of = f"{n} of {held_out} held-out documents"
     else:
         of = f"all {n} held-out documents" if n > 1 else "the held-out document"
     names = [escape_markdown(str(name)) + (f" ({count})" if count > 1 else "") for name, count in segments.items()]

@@ -148,4 +148,5 @@ def _load(folder: Path) -> Statistics:
     if not (path := folder / "provenance.yaml").exists():
         return found
     told = load_provenance(path)
-    return replace(found, parameters=parameters(told), held_out=told["config"]["data"].get("valid_documents"))
+    n_documents = told.get("used", {}).get("valid_documents", told["config"]["data"].get("valid_documents"))
+    return replace(found, parameters=parameters(told), held_out=n_documents)

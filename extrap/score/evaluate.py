@@ -13,10 +13,10 @@ from extrap.config.schema import EvalConfig
 from extrap.data.base import HeldOut, Source
 from extrap.extensions.base import extensions_of
 from extrap.model.encoder import Encoder
-from extrap.objectives import Batch, Objective
+from extrap.objectives import MASK_SEED, Batch, Objective
 from extrap.positions.base import PositionScheme
 from extrap.results.rows import SELECTION
-from extrap.score.protocols import MASK_SEED, PROTOCOLS, held_out_batch, label, masked_alone, rows_of
+from extrap.score.protocols import PROTOCOLS, every, held_out_batch, label, masked_alone, rows_of
 from extrap.train import distributed
 
 FORWARD_TOKENS = 4_096  # in one forward pass: more would leave the caches of a processor
@@ -37,6 +37,7 @@ class Scoring(NamedTuple):
     protocol: str
     eval_len: int
     columns: slice
+    every: int  # so many-th segment
 
 
 class Missing(NamedTuple):
@@ -60,7 +61,8 @@ class Evaluated(NamedTuple):
 def evaluate(encoder: Encoder, source: Source, objective: Objective, config: EvalConfig) -> Evaluated:
     """Rows of (extension, protocol, eval_len, segment); none for lengths that the scheme, so extended, does not reach.
 
-    Up to the training length extensions change nothing: their rows are copies of those of `none`. A length that does not
+    Up to the training length extensions change nothing: their rows are copies of those of `none`. Beyond it they are scored
+    at config.extension_lengths. A length that does not
     fit into memory, or where a loss is not a number, has no rows and is told; the others are what they would be without it.
     A protocol that lacks the training length has no rows at all, for there is nothing to compare its lengths with.
     Computed in float32, whatever the precision of training; sums are float64. Several processes divide the forward passes
@@ -73,6 +75,10 @@ def evaluate(encoder: Encoder, source: Source, objective: Objective, config: Eva
         batches[True] = masked_alone(held_out, source.vocab_size, config)
     scheme, train_len = encoder.scheme, encoder.scheme.geometry.train_len
     plan = reads(config, train_len, objective.causal)
+    steps = {read: min(scoring.every for scoring in scorings) for read, scorings in plan.items()}
+
+    def batch_of(read: Read) -> Batch:
+        return Batch(*(part[:: steps[read]] for part in batches[read.alone]))
 
     def own_sums(schemes: dict[Read, PositionScheme]) -> list[np.ndarray]:
         """What this process scores of every read under its scheme; no numbers where memory does not suffice."""
@@ -80,36 +86,41 @@ def evaluate(encoder: Encoder, source: Source, objective: Objective, config: Eva
         for turn, (read, extended) in enumerate(schemes.items()):
             encoder.scheme = extended
             try:
-                found.append(score(encoder, batches[read.alone], read, plan[read], turn))
+                found.append(score(encoder, batch_of(read), read, plan[read], turn))
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                found.append(np.full((len(plan[read]), 2, len(batches[read.alone].inputs)), np.nan))
+                found.append(np.full((len(plan[read]), 2, len(batch_of(read).inputs)), np.nan))
         encoder.scheme = scheme
         return found
 
     sums: dict[Read, np.ndarray] = {}
+    segments: dict[tuple[str, int], HeldOut] = {}  # by protocol and eval_len
     frames: list[pd.DataFrame] = []
     missing: list[Missing] = []
     for name, extension in sorted(extensions_of(config.extensions).items(), key=lambda one: one[0] != "none"):
         reached: dict[Read, PositionScheme] = {}
         for read in plan:
+            if name != "none" and read.eval_len > train_len and read.eval_len not in config.extension_lengths:
+                continue
             extended = extension(scheme, read.eval_len)
             if extended is not None and (extended.max_len is None or read.eval_len <= extended.max_len):
                 reached[read] = extended
         asked = {read: extended for read, extended in reached.items() if name == "none" or read.eval_len > train_len}
         for read, *parts in zip(asked, *distributed.gathered(partial(own_sums, asked)), strict=True):
-            sums[read] = together(parts, config.n_segments)
+            sums[read] = together(parts, len(held_out.thinned(steps[read]).segments))
         totals: dict[tuple[str, int], np.ndarray] = {}  # (protocol, eval_len) -> (2, N): nll_sum and n_tokens
         for read in reached:
-            for (protocol, eval_len, _), part in zip(plan[read], sums[read], strict=True):
-                totals[protocol, eval_len] = totals.get((protocol, eval_len), 0.0) + part
+            for scoring, part in zip(plan[read], sums[read], strict=True):
+                at = scoring.protocol, scoring.eval_len
+                totals[at] = totals.get(at, 0.0) + part[:, :: scoring.every // steps[read]]
+                segments[at] = held_out.thinned(scoring.every)
         reasons = {at: lack_of(*total) for at, total in totals.items()}
         for (protocol, eval_len), (nll_sum, n_tokens) in totals.items():
             if not reasons[protocol, eval_len] and (reason := reasons.get((protocol, train_len))):
                 reasons[protocol, eval_len] = f"{reason} at the training length"
             if not reasons[protocol, eval_len]:
-                rows = rows_of(held_out, protocol, eval_len, nll_sum, n_tokens.astype(np.int64))
+                rows = rows_of(segments[protocol, eval_len], protocol, eval_len, nll_sum, n_tokens.astype(np.int64))
                 frames.append(rows.assign(extension=name))
         missing += [Missing(name, *at, reason) for at, reason in sorted(reasons.items()) if reason]
     nothing = np.zeros(config.n_segments, dtype=np.int64)
@@ -123,7 +134,7 @@ def on_held_back(encoder: Encoder, held_back: HeldOut, objective: Objective, voc
     encoder.eval()
     batch = objective.batch(held_back.tokens, vocab_size, np.random.default_rng(MASK_SEED))
     length = batch.inputs.shape[1]
-    whole = Read(0, length, length, alone=False), [Scoring(SELECTION, length, slice(0, length))], 0
+    whole = Read(0, length, length, alone=False), [Scoring(SELECTION, length, slice(0, length), every=1)], 0
     parts = distributed.gathered(partial(score, encoder, batch, *whole))
     ((nll_sum, n_tokens),) = together(parts, len(held_back.tokens))
     rows = rows_of(held_back, SELECTION, length, nll_sum, n_tokens.astype(np.int64))
@@ -157,7 +168,8 @@ def reads(config: EvalConfig, train_len: int, causal: bool) -> dict[Read, list[S
         for eval_len, windows in PROTOCOLS[protocol](config, train_len, causal).items():
             longest = max(stop - start for start, stop, _, _ in windows)
             for start, stop, score_start, score_stop in windows:
-                scoring = Scoring(label(config, protocol), eval_len, slice(score_start - start, score_stop - start))
+                columns = slice(score_start - start, score_stop - start)
+                scoring = Scoring(label(config, protocol), eval_len, columns, every(config, protocol))
                 found.setdefault(Read(start, stop, longest, protocol == "pseudo"), []).append(scoring)
     return found
 
@@ -176,8 +188,8 @@ def score(encoder: Encoder, batch: Batch, read: Read, scorings: list[Scoring], t
         these = slice(first, first + rows)
         part = Batch(*(array[these, read.start : read.stop] for array in batch))
         nll, scored = token_nll(encoder, part, [scoring.columns for scoring in scorings])
-        for sums, (_, _, columns) in zip(found, scorings, strict=True):
-            sums[:, these] = nll[:, columns].sum(axis=1), scored[:, columns].sum(axis=1)
+        for sums, scoring in zip(found, scorings, strict=True):
+            sums[:, these] = nll[:, scoring.columns].sum(axis=1), scored[:, scoring.columns].sum(axis=1)
     return found
 
 

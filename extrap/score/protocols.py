@@ -14,10 +14,10 @@ import pandas as pd
 
 from extrap.config.schema import EvalConfig
 from extrap.data.base import HeldOut, Source
-from extrap.objectives import Batch, Objective
+from extrap.objectives import MASK_SEED, Batch, Objective
 
-MASK_SEED = 0  # the same positions are hidden for every scheme, seed and length
 SHORTEST_BIN = 16  # positions, of the first bin of `position`
+PLACES = 16  # of targets in a segment
 
 
 class Window(NamedTuple):
@@ -44,16 +44,39 @@ def nonoverlap(config: EvalConfig, train_len: int, causal: bool) -> Plan:
 
 
 def same_targets(config: EvalConfig, train_len: int, causal: bool) -> Plan:
-    """The same n_targets positions at every length, each with the context that one window of eval_len gives.
+    """The same positions at every length, each with the context that one window of eval_len gives.
 
-    Causal: the last n_targets of the segment, context growing to the left. Otherwise the targets in the centre,
-    context growing on both sides. The only protocol whose change with length is the value of context alone.
+    Causal: the last n_targets of the segment, context growing to the left. Otherwise n_targets at each of 16 places, or as
+    many as there is room for, spread over the middle three quarters of the segment; context grows on both sides. The only
+    protocol whose change with length is the value of context alone.
+
+    In an encoder a window of 8 n_targets or more begins at a multiple of half its length, so that places, and other
+    protocols, share it: a target has 3/16 of the window or more on either side. Shorter windows have their targets in the
+    centre, as far as the ends of the segment let them.
     """
-    seg_len, n_targets, plan = max(config.lengths), config.n_targets, {}
-    for n in sorted(config.lengths):
-        start, first = (seg_len - n, seg_len - n_targets) if causal else ((seg_len - n) // 2, (seg_len - n_targets) // 2)
-        plan[n] = [Window(start, start + n, first, first + n_targets)]
-    return plan
+    seg_len, n_targets = max(config.lengths), config.n_targets
+    if causal:
+        last = seg_len - n_targets
+        return {n: [Window(seg_len - n, seg_len, last, seg_len)] for n in sorted(config.lengths)}
+    room = 3 * seg_len // 4
+    n_places = min(PLACES, max(1, room // n_targets))
+    centres = [seg_len // 8 + (2 * place + 1) * room // (2 * n_places) for place in range(n_places)]
+    firsts = [min(max(0, centre - n_targets // 2), seg_len - n_targets) for centre in centres]
+    steps = {n: n // 2 if n >= 8 * n_targets else 1 for n in sorted(config.lengths)}
+    return {n: [_around(first, n_targets, n, seg_len, step) for first in firsts] for n, step in steps.items()}
+
+
+def _around(first: int, n_targets: int, n: int, seg_len: int, step: int = 1) -> Window:
+    """The window of n with these targets in its middle, or the nearest to it that begins at a multiple of `step`."""
+    start = round((first - (n - n_targets + 1) // 2) / step) * step
+    start = min(max(0, start), seg_len - n)
+    return Window(start, start + n, first, first + n_targets)
+
+
+def pseudo(config: EvalConfig, train_len: int, causal: bool) -> Plan:
+    """n_targets in the centre of the segment, of which n_pseudo are masked, each of them alone."""
+    seg_len, n_targets = max(config.lengths), config.n_targets
+    return {n: [_around((seg_len - n_targets) // 2, n_targets, n, seg_len)] for n in sorted(config.lengths)}
 
 
 def sliding(config: EvalConfig, train_len: int, causal: bool) -> Plan:
@@ -92,14 +115,14 @@ def position(config: EvalConfig, train_len: int, causal: bool) -> Plan:
     return plan
 
 
-# `pseudo` reads what same_targets reads, but scores n_pseudo of its targets, each of them alone masked
 PROTOCOLS: dict[str, Callable[[EvalConfig, int, bool], Plan]] = {
     "nonoverlap": nonoverlap,
     "same_targets": same_targets,
     "sliding": sliding,
     "position": position,
-    "pseudo": same_targets,
+    "pseudo": pseudo,
 }
+TARGETED = ("same_targets", "pseudo")  # they read around their targets, and every segment; the others read segments whole
 
 
 def label(config: EvalConfig, protocol: str) -> str:
@@ -117,7 +140,7 @@ def masked_alone(held_out: HeldOut, mask: int, config: EvalConfig) -> Batch:
     """(N * n_pseudo, S): each segment n_pseudo times, each time with another of its targets masked, and that alone.
 
     Scored one at a time, they are a sample of the pseudo-log-likelihood (Salazar et al. 2020, arXiv:1910.14659). The
-    positions are spread evenly over the targets of same_targets.
+    positions are spread evenly over the n_targets in the centre.
     """
     tokens = np.repeat(held_out.tokens, config.n_pseudo, axis=0)
     first = (tokens.shape[1] - config.n_targets) // 2
@@ -125,6 +148,11 @@ def masked_alone(held_out: HeldOut, mask: int, config: EvalConfig) -> Batch:
     scored = np.zeros(tokens.shape, dtype=bool)
     scored[np.arange(len(tokens)), np.tile(places, len(held_out.tokens))] = True
     return Batch(np.where(scored, mask, tokens), tokens, scored)
+
+
+def every(config: EvalConfig, protocol: str) -> int:
+    """Which of the segments a protocol reads: the first and every so many-th after it."""
+    return 1 if protocol in TARGETED else config.whole_every
 
 
 def rows_of(held_out: HeldOut, protocol: str, eval_len: int, nll_sum: np.ndarray, n_tokens: np.ndarray) -> pd.DataFrame:

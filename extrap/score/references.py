@@ -8,7 +8,7 @@ from extrap.config.specs import REFERENCES
 from extrap.data.base import Source
 from extrap.objectives import Objective
 from extrap.results.rows import COLUMNS
-from extrap.score.protocols import PROTOCOLS, held_out_batch, label, rows_of
+from extrap.score.protocols import PROTOCOLS, every, held_out_batch, label, rows_of
 
 
 def reference_rows(config: Config, source: Source, objective: Objective) -> pd.DataFrame:
@@ -36,8 +36,9 @@ def reference_rows(config: Config, source: Source, objective: Objective) -> pd.D
                 seen = [source.references(tokens, context, train_len) for tokens in held_out.tokens]
                 known |= {kind: np.stack([one[kind] for one in seen]) for kind in seen[0]}
             for kind, nll in known.items():
-                sums = np.where(scored, nll, 0.0).sum(axis=1)
-                rows = rows_of(held_out, label(config.eval, protocol), eval_len, sums, scored.sum(axis=1))
+                step = every(config.eval, protocol)
+                sums, counts = np.where(scored, nll, 0.0).sum(axis=1)[::step], scored.sum(axis=1)[::step]
+                rows = rows_of(held_out.thinned(step), label(config.eval, protocol), eval_len, sums, counts)
                 frames.append(rows.assign(kind=kind, scheme=REFERENCES[kind].format(train_len=train_len)))
     rows = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
     return label_rows(rows, config, run=config.references.name, seed=0)

@@ -71,10 +71,12 @@ def _check(run: Run) -> None:
             f"expected at least 2 * train.train_len={2 * train_len} among them, found {config.eval.lengths}"
         )
     extensions_of(config.eval.extensions)  # which refuse what they cannot be
-    n_scored = objective.scored_share * config.eval.n_targets * config.eval.n_segments
+    windows = PROTOCOLS["same_targets"](config.eval, train_len, objective.causal)[longest]
+    n_targets = sum(window.score_stop - window.score_start for window in windows)
+    n_scored = objective.scored_share * n_targets * config.eval.n_segments
     if "same_targets" in config.eval.protocols and n_scored < 10:
         raise UserError(
-            f"eval.n_targets: {config.eval.n_targets} targets in each of {config.eval.n_segments} segments come to about "
+            f"eval.n_targets: {n_targets} targets in each of {config.eval.n_segments} segments come to about "
             f"{n_scored:.0f} scored tokens, expected at least 10: raise eval.n_targets or eval.n_segments"
         )
     if config.train.batch_size < distributed.n_processes():

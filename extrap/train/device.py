@@ -29,14 +29,16 @@ def pick_device(wanted: Device) -> torch.device:
 
 
 def pick_precision(wanted: Precision, device: torch.device) -> Precision:
-    """bf16 where the machine has units for it; elsewhere it would be emulated and slower than fp32."""
+    """bf16 where it is faster: on a GPU with units for it, and on a processor whose units multiply tiles (AMX).
+
+    With vector instructions alone (avx512_bf16) a training step takes 1.3 times as long as in fp32; emulated, much longer.
+    """
     if wanted is not Precision.auto:
         return wanted
     if device.type == "cuda":
         has_units = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
-        capabilities = torch.cpu.get_capabilities()
-        has_units = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+        has_units = bool(torch.cpu.get_capabilities().get("amx_bf16"))
     return Precision.bf16 if has_units else Precision.fp32
 
 

@@ -15,11 +15,13 @@ class Entry(NamedTuple):
     tokens: int  # read so far
     lr: float
     loss: float  # of the last step, nats per scored token
+    held_out_loss: float  # of held-out text at the training length, as it is scored; not a number where it was not looked at
     grad_norm: float
     seconds: float  # so far
 
     def line(self) -> str:
-        return f"{self.step},{self.tokens},{self.lr:.6g},{self.loss:.6f},{self.grad_norm:.4f},{self.seconds:.2f}\n"
+        losses = f"{self.loss:.6f},{self.held_out_loss:.6f}"
+        return f"{self.step},{self.tokens},{self.lr:.6g},{losses},{self.grad_norm:.4f},{self.seconds:.2f}\n"
 
 
 def write_log(path: Path, entries: Iterable[Entry]) -> None:

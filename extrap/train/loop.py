@@ -10,6 +10,8 @@ positions, which each of them draws for itself.
 
 import math
 import time
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,40 +19,26 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from extrap.config.schema import Precision, TrainConfig
 from extrap.data.base import Source
 from extrap.model.encoder import Encoder
 from extrap.model.seed import seed_generators
-from extrap.objectives import Objective
+from extrap.objectives import MASK_SEED, Batch, Objective
 from extrap.train import distributed
 from extrap.train.checkpoint import History, load_checkpoint, save_checkpoint
 from extrap.train.log import Entry, write_log
+from extrap.train.optimizer import learning_rate, make_optimizers
 
 LOG_EVERY = 10  # steps
+LOOKS = 10  # at held-out text in the course of a training, about
+HELD_OUT = 64  # sequences that they are of
 WORSE = 1.5  # than guessing all tokens alike: a model that ends there has diverged
 
 
 class Diverged(Exception):
     """The loss or the gradient is no longer a number, or a trained model is worse than one that knows nothing."""
-
-
-def learning_rate(step: int, config: TrainConfig) -> float:
-    """Linear warm-up to lr, then a cosine down to zero at max_steps."""
-    if step < config.warmup_steps:
-        return config.lr * (step + 1) / config.warmup_steps
-    done = (step - config.warmup_steps) / (config.max_steps - config.warmup_steps)
-    return config.lr * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def make_optimizer(encoder: Encoder, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW with weight decay on the matrices of linear maps: not on tables, biases, norms or a scheme's parameters."""
-    of_scheme = set(encoder.scheme.modules())
-    linear = [module for module in encoder.modules() if isinstance(module, nn.Linear) and module not in of_scheme]
-    matrices = dict.fromkeys(module.weight for module in linear)
-    others = [parameter for parameter in encoder.parameters() if parameter not in matrices]
-    groups = [{"params": [*matrices], "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.95), fused=True)
 
 
 class TrainingBatch(NamedTuple):
@@ -80,7 +68,16 @@ def training_batch(source: Source, objective: Objective, config: TrainConfig, se
     """A function of (seed, step)."""
     rng = np.random.default_rng((seed, step))
     tokens = source.batch(rng, config.batch_size, config.train_len + objective.extra_tokens)
-    batch = objective.batch(tokens, source.vocab_size, rng)
+    return _as_tensors(objective.batch(tokens, source.vocab_size, rng, config.mask_rate))
+
+
+def held_out_batch(source: Source, objective: Objective, config: TrainConfig) -> TrainingBatch:
+    """Held-out text in sequences as in training, of which as much is hidden as where it is scored."""
+    tokens = source.held_out(config.train_len + objective.extra_tokens, HELD_OUT).tokens
+    return _as_tensors(objective.batch(tokens, source.vocab_size, np.random.default_rng(MASK_SEED)))
+
+
+def _as_tensors(batch: Batch) -> TrainingBatch:
     index = np.flatnonzero(batch.scored)
     inputs = np.ascontiguousarray(batch.inputs)
     return TrainingBatch(*map(torch.from_numpy, (inputs, index, batch.targets.ravel()[index])))
@@ -105,19 +102,29 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision is Precision.bf16)
 
 
+@torch.no_grad()
+def loss_on(encoder: Encoder, batch: TrainingBatch) -> float:
+    """Nats per scored token, of the encoder as it is evaluated."""
+    encoder.eval()
+    loss: Tensor = TrainingLoss(encoder, Precision.fp32)(*batch)
+    encoder.train()
+    return loss.item()
+
+
 def train_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, batch: TrainingBatch, grad_clip: float, weight: float = 1.0
+    model: nn.Module, optimizers: Sequence[Optimizer], batch: TrainingBatch, grad_clip: float, weight: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """One step of the optimizer on weight * model(*batch); returns that loss and the norm of the gradient, each ().
+    """One step of the optimizers on weight * model(*batch); returns that loss and the norm of the gradient, each ().
 
     Nothing is updated where the norm is not finite.
     """
     loss: Tensor = weight * model(*batch)
     loss.backward()  # type: ignore[no-untyped-call]
     grad_norm = nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
-    if math.isfinite(grad_norm):
-        optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    for optimizer in optimizers:
+        if math.isfinite(grad_norm):
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
     return loss.detach(), grad_norm
 
 
@@ -140,42 +147,47 @@ def train(
     Raises Diverged, with the step, for a loss or gradient that is no number, and for a loss that ends above 1.5 ln V.
     """
     device = next(encoder.parameters()).device
-    optimizer = make_optimizer(encoder, config)
+    optimizers = make_optimizers(encoder, config)
     first, before = 0, History(0.0, [], 1)
     if found := load_checkpoint(checkpoint, device, of):
         state, before = found
         encoder.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, of_it in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(of_it)
         first = state["step"]
     entries, processes = before.log, max(before.processes, distributed.n_processes())
     writes = distributed.rank() == 0
     if writes:
         write_log(log, entries)
     model = distributed.parallel(TrainingLoss(encoder, precision))
+    held_out = held_out_batch(source, objective, config).to(device)
+    look_every = LOG_EVERY * -(-config.max_steps // (LOG_EVERY * LOOKS))
     began = time.monotonic() - before.seconds
     encoder.train()
     for step in range(first, config.max_steps):
         # dropout and randomized positions, after a resume too; other ones in every process
         seed_generators(seed * 2**32 + distributed.rank() * 2**26 + step)
-        lr = learning_rate(step, config)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
+        share = learning_rate(step, config)
+        for group in chain.from_iterable(optimizer.param_groups for optimizer in optimizers):
+            group["lr"] = share * group["peak"]
         batch = training_batch(source, objective, config, seed, step)
         own, weight = batch.share(distributed.rank(), distributed.n_processes())
-        loss, grad_norm = train_step(model, optimizer, own.to(device), config.grad_clip, weight)
+        loss, grad_norm = train_step(model, optimizers, own.to(device), config.grad_clip, weight)
         if not math.isfinite(grad_norm):  # the same number in all processes
             loss = distributed.mean(loss)
             raise Diverged(f"diverged at step {step}: loss {loss.item():.4g}, gradient norm {grad_norm.item():.4g}")
         done = step + 1
         if done % LOG_EVERY == 0 or done == config.max_steps:
             tokens = done * config.batch_size * config.train_len
-            means = distributed.mean(loss).item(), grad_norm.item()
-            entries.append(Entry(done, tokens, lr, *means, time.monotonic() - began))
+            looks = done % look_every == 0 or done == config.max_steps
+            losses = distributed.mean(loss).item(), loss_on(encoder, held_out) if looks else math.nan
+            entries.append(Entry(done, tokens, share * config.lr, *losses, grad_norm.item(), time.monotonic() - began))
             if writes:
                 with log.open("a") as file:
                     file.write(entries[-1].line())
         if writes and done % checkpoint_every == 0 and done < config.max_steps:
-            state = {"model": encoder.state_dict(), "optimizer": optimizer.state_dict(), "step": done}
+            states = [optimizer.state_dict() for optimizer in optimizers]
+            state = {"model": encoder.state_dict(), "optimizers": states, "step": done}
             save_checkpoint(checkpoint, state, History(time.monotonic() - began, entries, processes), device, of)
     last = [entry.loss for entry in entries[-10:]]
     if (loss_at_end := sum(last) / len(last)) > WORSE * math.log(encoder.n_outputs):

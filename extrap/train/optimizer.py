@@ -1,0 +1,98 @@
+"""How weights are updated, for all schemes alike: Muon for the matrices of the blocks, AdamW for all else."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from extrap.config.schema import Optimizer, Schedule, TrainConfig
+from extrap.model.encoder import Encoder
+
+MOMENTUM = 0.9
+QUINTIC = (3.4445, -4.7750, 2.0315)
+ITERATIONS = 5
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """The share of its peak: linear warm-up, then linearly or as a cosine down to zero at max_steps."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    done = (step - config.warmup_steps) / (config.max_steps - config.warmup_steps)
+    return 1 - done if config.schedule is Schedule.linear else 0.5 * (1 + math.cos(math.pi * done))
+
+
+def make_optimizers(encoder: Encoder, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """Muon at muon_ratio * lr for the matrices of the blocks and AdamW at lr for all else, or AdamW for all.
+
+    What a scheme learns is AdamW's, whatever its shape, so that none gains by writing it as a matrix. Weight decay is on
+    those matrices of the encoder's linear maps that AdamW has: not on tables, biases, norms or a scheme's parameters.
+    """
+    of_scheme = set(encoder.scheme.modules())
+    linear = [module for module in encoder.modules() if isinstance(module, nn.Linear) and module not in of_scheme]
+    matrices = dict.fromkeys(module.weight for module in linear)
+    others = [parameter for parameter in encoder.parameters() if parameter not in matrices]
+    optimizers: list[torch.optim.Optimizer] = []
+    if config.optimizer is Optimizer.muon:
+        maps = {name: part.weight for name, part in encoder.blocks.named_modules() if isinstance(part, nn.Linear)}
+        stacks = [matrix for name, matrix in maps.items() if name.endswith("qkv")]  # three matrices each
+        single = [matrix for name, matrix in maps.items() if not name.endswith("qkv")]
+        optimizers = [
+            Muon([{"params": stacks, "stacked": 3}, {"params": single, "stacked": 1}], config.muon_ratio * config.lr)
+        ]
+        matrices = {matrix: None for matrix in matrices if matrix not in {*stacks, *single}}
+    groups = [{"params": [*matrices], "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [group for group in groups if group["params"]]  # with a tied table AdamW may have no matrix
+    adamw = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.95), fused=True)
+    for optimizer in (optimizers := [*optimizers, adamw]):
+        for group in optimizer.param_groups:
+            group["peak"] = group["lr"]
+    return optimizers
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose every update is made orthogonal; parameters (..., stacked * R, C) hold `stacked` matrices (R, C) each.
+
+    m <- mu m + (1 - mu) g;  W <- W - lr sqrt(max(1, R / C)) orthogonal((1 - mu) g + mu m), mu = 0.9.
+    Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/, as in torch.optim.Muon without weight decay, but
+    in float32: bfloat16 is emulated on processors without units for it, at 18 times the time.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], lr: float) -> None:
+        super().__init__(groups, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state["momentum"] = torch.zeros_like(parameter)
+                momentum = state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
+                matrices = parameter.grad.lerp(momentum, MOMENTUM).unflatten(-2, (group["stacked"], -1))
+                rows, columns = matrices.shape[-2:]
+                rate = group["lr"] * math.sqrt(max(1.0, rows / columns))
+                parameter.sub_(orthogonal(matrices).flatten(-3, -2), alpha=rate)
+
+
+def orthogonal(x: Tensor) -> Tensor:
+    """(..., R, C) -> the same: U S' V^T for x = U S V^T, with all S' near 1, by five steps of Newton-Schulz.
+
+    x <- (a I + b G + c G^2) x, G = x x^T, from x / |x|. Of a wide x the steps are taken on G alone, which they multiply from
+    both sides, and x is multiplied once at the end: the same but for rounding (1e-4 of the result), at half the products.
+    """
+    if x.shape[-2] > x.shape[-1]:
+        return orthogonal(x.mT).mT
+    a, b, c = QUINTIC
+    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp_min(1e-7)
+    wide = x.shape[-2] < x.shape[-1]
+    gram = x @ x.mT
+    product = torch.eye(x.shape[-2], dtype=x.dtype, device=x.device) if wide else x
+    for _ in range(ITERATIONS):
+        factor = (gram @ gram).mul_(c).add_(gram, alpha=b)
+        factor.diagonal(dim1=-2, dim2=-1).add_(a)
+        product = factor @ product
+        gram = factor @ gram @ factor if wide else product @ product.mT
+    return product @ x if wide else product
