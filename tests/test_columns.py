@@ -41,7 +41,8 @@ def written(tmp_path_factory) -> dict[str, list[str]]:
         with patch.dict(drawing.FORMATS, clear=True):
             write_report(Statistics(rows), folder)
             for path in folder.glob("*.csv"):
-                found[path.name] = [*found.get(path.name, []), *pd.read_csv(path).columns]
+                name = re.sub(r"_mlm_.*(?=\.csv)", "", path.name)  # of one of several groups
+                found[name] = [*found.get(name, []), *pd.read_csv(path).columns]
     return found
 
 
