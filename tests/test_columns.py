@@ -47,7 +47,16 @@ def written(tmp_path_factory) -> dict[str, list[str]]:
 
 
 def test_every_column_is_told_and_none_that_is_not_there(written):
-    assert {"table.csv", "pairs.csv", "extrapolates.csv", "perplexity.csv", "position.csv", "floor.csv", "budget.csv", "stability.csv"} <= set(written)
+    assert {
+        "table.csv",
+        "pairs.csv",
+        "extrapolates.csv",
+        "perplexity.csv",
+        "position.csv",
+        "floor.csv",
+        "budget.csv",
+        "stability.csv",
+    } <= set(written)
     everything = {column for columns in written.values() for column in columns}
     for file, columns in written.items():
         unknown = {column for column in columns if not any(fnmatch(column, name) for name in told(file))}
