@@ -164,7 +164,7 @@ def test_a_run_folder_with_another_config_is_refused_with_the_difference(tmp_pat
     cell.folder.claim(cell.identity)
     prepare_grid(compose_grid(results))
     prepare_grid(compose_grid([*results, "runtime.checkpoint_every=7"]))  # speed is no part of a run's identity
-    with pytest.raises(UserError, match=r"train\.lr: 0\.002 -> 0\.1.*name=") as error:
+    with pytest.raises(UserError, match=r"train\.lr: 0\.008 -> 0\.1.*name=") as error:
         prepare_grid(compose_grid([*results, "train.lr=0.1"]))
     assert "max_steps" not in str(error.value)
 

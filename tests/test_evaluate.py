@@ -177,6 +177,36 @@ def test_pseudo_alone_has_no_references_to_wait_for(tmp_path):
     assert set(rows(c, encoder)["protocol"]) == {"pseudo"}
 
 
+@pytest.mark.parametrize("objective", ["mlm", *slow("causal")])
+def test_segments_that_are_not_read_whole_change_nothing_in_others(tmp_path, objective):
+    """Those of nonoverlap are the first, third, fifth, ...; same_targets has all of them."""
+    shown = ["protocol", "eval_len", "document", "segment"]
+    every, second = (
+        rows(*make(tmp_path / str(n), f"objective={objective}", f"eval.whole_every={n}")).set_index(shown) for n in (1, 2)
+    )
+    held_out, _ = held_out_batch(*(c := make(tmp_path, f"objective={objective}")[0])[1:3], c.config.eval)
+    ids = [*zip(held_out.documents, held_out.segments, strict=True)]
+    for protocol, part in second.groupby(level="protocol"):
+        wanted = ids if protocol == "same_targets" else ids[::2]
+        assert {*part.index.droplevel(["protocol", "eval_len"])} == {*wanted}
+        np.testing.assert_allclose(part["nll_sum"], every.loc[part.index, "nll_sum"], rtol=1e-6)
+        assert part["n_tokens"].equals(every.loc[part.index, "n_tokens"])
+
+
+def test_extensions_are_scored_at_their_multiples_and_the_longest_length(tmp_path):
+    asked = ["eval.extensions=[none,window]", "eval.lengths=[16,24,32,40,48]", "eval.multiples=[]"]
+    found = {
+        name: {
+            *rows(*make(tmp_path / name, *asked, f"eval.extension_multiples={some}")).query("extension == 'window'")[
+                "eval_len"
+            ]
+        }
+        for name, some in (("all", "[]"), ("some", "[1.5,2]"))
+    }
+    assert found["all"] >= {16, 24, 32, 40, 48}
+    assert found["all"] - found["some"] == {21, 40}  # 21 is a window of sliding
+
+
 class NotANumberFrom(Rope):
     """Adds a value that is none to the vectors from a position on."""
 

@@ -339,7 +339,7 @@ def test_pseudo_alone_has_a_table_without_rows():
 
 
 def test_reference_rows_equal_a_direct_loop():
-    _, source, rows = rows_of()
+    _, source, rows = rows_of("eval.whole_every=1")
     assert list(rows.columns) == COLUMNS
     assert set(rows["scheme"]) == {"unigram", "floor", "floor, last 12", "symbol counts"}
     assert len(rows) == 4 * (2 * 4 + 1) * 3

@@ -99,10 +99,14 @@ def test_numbers_in_sentences_are_those_of_the_tables():
 
 
 def test_one_learning_rate_serves_all_schemes():
-    assert "(2e-3, on `markov` 3e-3)" in PAGES["results/README.md"]
+    assert "at 0.04 for the matrices of the blocks, AdamW (0.9, 0.95) at 8e-3 for all else" in " ".join(
+        PAGES["results/README.md"].split()
+    )
     for path in (ROOT / "results").glob("*/provenance.yaml"):
-        if config := yaml.safe_load(path.read_text()).get("config"):
-            assert config["train"]["lr"] == (3e-3 if path.parent.name == "markov" else 2e-3)
+        config = yaml.safe_load(path.read_text()).get("config")
+        if config and "train.lr" not in config.get("vary", []):
+            rates = config["train"]["lr"], config["train"]["muon_ratio"] * config["train"]["lr"]
+            assert rates == (8e-3, 0.04) if config["train"]["optimizer"] == "muon" else rates[0] == 2e-3
 
 
 # own schemes
@@ -258,10 +262,13 @@ def told_options() -> dict[str, list[object]]:
     return told
 
 
+RECIPES = {("train", "causal"), ("train", "markov"), ("train", "adamw")}  # which say what they have other than the default
+
+
 def test_every_option_is_told_with_its_value():
     options: dict[str, list[object]] = {}
     for path in CONF.glob("*/*.yaml"):
-        if path.parent.name not in ("experiment", "extension", "scale"):
+        if path.parent.name not in ("experiment", "extension", "scale") and (path.parent.name, path.stem) not in RECIPES:
             for key, value in yaml.safe_load(path.read_text()).items():
                 if key not in ("_target_", "defaults"):
                     options.setdefault(f"{path.parent.name}.{key}", []).append(value)
@@ -269,6 +276,17 @@ def test_every_option_is_told_with_its_value():
     for path in CONF.glob("extension/*.yaml"):
         for key in yaml.safe_load(path.read_text()).keys() - {"_target_"}:
             assert f"{path.stem}({key}=" in PAGES["conf/README.md"]
+
+
+def test_recipes_differ_from_the_default_in_what_it_has():
+    default = yaml.safe_load((CONF / "train" / "default.yaml").read_text())
+    others = {("train", path.stem): yaml.safe_load(path.read_text()) for path in CONF.glob("train/*.yaml")}
+    del others["train", "default"]
+    assert others.keys() == RECIPES
+    for (_, name), other in others.items():
+        assert f"`train/{name}.yaml`" in PAGES["conf/README.md"] or f"`train={name}`" in PAGES["conf/README.md"]
+        assert other.pop("defaults") == ["default"]
+        assert other.keys() < default.keys()
 
 
 def test_a_config_has_no_other_options():

@@ -27,8 +27,8 @@ from extrap.train.optimizer import make_optimizers
 SCHEMES = ("nope", "learned", "sinusoidal", "rope", "alibi", "local", "t5", "kerple")
 OBJECTIVES = "objective=mlm,causal"
 N_BATCHES = 4  # that steps of training take in turn
-# 4 heads of 64, bytes of the standard library
-SHAPE = ("experiment=main", "name=bench", "seed=0", "model.d_model=256", "model.d_ff=1024")
+# 4 heads of 64, bytes of the standard library; AdamW, as the peers have it
+SHAPE = ("experiment=main", "name=bench", "seed=0", "train=adamw", "model.d_model=256", "model.d_ff=1024")
 # 4 layers, 4,096 tokens a step
 TRAINING = (*SHAPE, "model.n_layers=4", "train.train_len=256", "train.batch_size=16", "eval.lengths=[256]")
 # long inputs: two layers, so that plain attention over 65,536 tokens can be waited for; trained for 200,000 tokens

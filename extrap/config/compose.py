@@ -43,7 +43,6 @@ def parse(composed: DictConfig) -> Config:
         if multiples and 1 <= (train_len := composed.train.train_len) <= MOST:  # or that is what is told
             composed.eval.lengths = in_tokens(multiples, train_len)
             composed.eval.multiples = []
-        composed.eval.extension_lengths = _of_extensions(composed)
         config = OmegaConf.to_object(composed)
     except OmegaConfBaseException as error:
         if found := re.search(r"Environment variable '(\w+)' not found", str(error)):
@@ -56,13 +55,6 @@ def parse(composed: DictConfig) -> Config:
             raise UserError(f"{prefix}{min(extra)}: no such option; {nearest(min(extra), [f.name for f in fields(part)])}")
     config.eval.extensions = extension_specs(config.eval.extensions)
     return config
-
-
-def _of_extensions(composed: DictConfig) -> list[int]:
-    """The lengths beyond the training length that extensions are scored at: their multiples of it, and the longest."""
-    of, train_len = composed.eval, composed.train.train_len
-    wanted = {round(multiple * train_len) for multiple in of.extension_multiples} | {max(of.lengths, default=0)}
-    return sorted(n for n in {*of.lengths, *of.windows} if n > train_len and (n in wanted or not of.extension_multiples))
 
 
 def extension_specs(given: list[str]) -> dict[str, dict[str, Any]]:

@@ -107,8 +107,9 @@ class EvalConfig:
     n_targets: int  # scored by same_targets at each of its places
     n_pseudo: int  # of the targets in the centre, masked one at a time by `pseudo`
     multiples: list[float] = dataclasses.field(default_factory=list)  # of train.train_len; parsed, they are lengths
-    extension_multiples: list[float] = dataclasses.field(default_factory=list)  # the same, and the longest, of extensions
-    extension_lengths: list[int] = dataclasses.field(default_factory=list)  # tokens; of both follow from multiples
+    extension_multiples: list[float] = dataclasses.field(
+        default_factory=list
+    )  # where extensions are scored; none: everywhere
 
     def __post_init__(self) -> None:
         _at_least(1, "eval", self, "n_segments", "whole_every", "n_targets", "stride", "n_pseudo")
@@ -140,6 +141,11 @@ class EvalConfig:
                 f"eval.windows: expected each from eval.stride={self.stride} to the longest of eval.lengths, "
                 f"{max(self.lengths)}; found {self.windows}"
             )
+
+    def extended(self, eval_len: int, train_len: int) -> bool:
+        """Whether extensions are scored at a length beyond the training length; always at the longest."""
+        among = round(eval_len / train_len, 6) in self.extension_multiples
+        return among or not self.extension_multiples or eval_len == max(self.lengths)
 
 
 @dataclass
@@ -228,7 +234,7 @@ class Config:
             "position": written(self.position),
             "data": without_defaults(self.data, "data", "extrap.data"),
         }
-        del plain["eval"]["multiples"], plain["eval"]["extension_multiples"]  # lengths say it
+        del plain["eval"]["multiples"]  # its lengths say it
         plain["train"] = {key: value.value if isinstance(value, Enum) else value for key, value in plain["train"].items()}
         plain["eval"]["extensions"] = [*self.eval.extensions]  # a label says all that is not the default
         keys = ("seed", "model", "position", "data", "objective", "train", "eval")

@@ -10,7 +10,7 @@ SWEPT = ("model", "data", "objective", "train")  # what a sweep may vary beside 
 TOLD = ("data", "objective", "train.train_len")  # by columns of their own
 # what is another thing where these are
 FOLLOWS = {
-    "train.train_len": ("eval.lengths", "eval.windows", "eval.extension_lengths"),
+    "train.train_len": ("eval.lengths", "eval.windows"),
     "data": tuple(f"data.{of}" for of in ("sha256", "settings", "train_documents", "train_bytes", "valid_documents",
                                           "valid_bytes")),
 }  # fmt: skip

@@ -76,16 +76,16 @@ def refuse_to_lose(results: Path, config: dict[str, Any], planned: set[tuple[str
 def with_kept(results: Path, here: Gathered) -> tuple[Gathered, list[str]]:
     """What was gathered here and the runs of an earlier report that it does not hold, which stay in it; and their names.
 
-    Raises UserError where they cannot stay, or where both score the references, which nobody trains, and get other numbers.
+    Raises UserError where they cannot stay, or where both score the references and get other numbers.
     """
     if not (results / "rows.csv").exists():
         return here, []
     old_rows = load_rows(results / "rows.csv")
     stay = _staying(results, old_rows, here.made_by["config"], _runs_of(here.rows) | _runs_of(here.missing))
+    if not stay:  # on another Python the standard library is another text, and all rows are made anew
+        return here, []
     if change := _other_reference(old_rows, here.rows):
         raise UserError(f"{results} holds other references than the runs here: {change}; choose another name=...")
-    if not stay:
-        return here, []
     *before, earlier = load_gathered(results)
     rows, missing, training = (
         _together([new, old[old["run"].isin(stay)]]) for new, old in zip(here[:3], before, strict=True)

@@ -62,7 +62,7 @@ def evaluate(encoder: Encoder, source: Source, objective: Objective, config: Eva
     """Rows of (extension, protocol, eval_len, segment); none for lengths that the scheme, so extended, does not reach.
 
     Up to the training length extensions change nothing: their rows are copies of those of `none`. Beyond it they are scored
-    at config.extension_lengths. A length that does not
+    at config.extension_multiples of it. A length that does not
     fit into memory, or where a loss is not a number, has no rows and is told; the others are what they would be without it.
     A protocol that lacks the training length has no rows at all, for there is nothing to compare its lengths with.
     Computed in float32, whatever the precision of training; sums are float64. Several processes divide the forward passes
@@ -101,7 +101,7 @@ def evaluate(encoder: Encoder, source: Source, objective: Objective, config: Eva
     for name, extension in sorted(extensions_of(config.extensions).items(), key=lambda one: one[0] != "none"):
         reached: dict[Read, PositionScheme] = {}
         for read in plan:
-            if name != "none" and read.eval_len > train_len and read.eval_len not in config.extension_lengths:
+            if name != "none" and read.eval_len > train_len and not config.extended(read.eval_len, train_len):
                 continue
             extended = extension(scheme, read.eval_len)
             if extended is not None and (extended.max_len is None or read.eval_len <= extended.max_len):
