@@ -241,3 +241,25 @@ def test_bfloat16_changes_training_a_little_and_evaluation_not_at_all(case, caus
     assert torch.equal(evaluated, plain)
     assert trained.dtype == torch.bfloat16
     assert_close(trained.float(), plain, rtol=0, atol=0.02)  # weights and values have 8 bits
+
+
+def test_bfloat16_multiplies_in_long_training_where_a_device_has_units_for_it(case, causal, scheme_of, small, monkeypatch):
+    scheme = scheme_of(case, causal, train_len=64)
+    q, k, v = (x.bfloat16().requires_grad_() for x in inputs(scheme.geometry, 45, dtype=torch.float32))
+    with torch.autocast("cpu", torch.bfloat16):
+        exact, evaluated = (run(prepare, scheme, q, k, v, training) for training in (True, False))
+        monkeypatch.setattr(attention, "HALVED", ("cpu",))
+        rounded, again = (run(prepare, scheme, q, k, v, training) for training in (True, False))
+    assert torch.equal(again, evaluated)
+    assert (exact.dtype, rounded.dtype) == (torch.float32, torch.bfloat16)
+    assert_close(rounded.float(), exact, rtol=0, atol=0.02)
+    weight = torch.randn_like(exact)
+    wanted, found = (torch.autograd.grad((out * weight).sum(), (q, k, v)) for out in (exact, rounded))
+    for a, b in zip(found, wanted, strict=True):
+        assert_close(a.float(), b.float(), rtol=0, atol=0.02 * b.abs().max().item())
+
+
+def test_bfloat16_leaves_the_softmax_of_long_training_alone(small, monkeypatch):
+    monkeypatch.setattr(attention, "DENSE_MAX", 0)
+    monkeypatch.setattr(attention, "HALVED", ("cpu",))
+    test_bfloat16_leaves_the_softmax_alone()

@@ -250,7 +250,8 @@ class T5OfTheOtherKind(T5):
 
     def score_mod(self, pos):
         other, scale = not self.geometry.causal, math.sqrt(self.geometry.head_dim)
-        return lambda score, b, h, i, j: score + scale * self.bias[h, t5_bucket(pos[j] - pos[i], other)]
+        edges = T5(replace(self.geometry, causal=other)).edges
+        return lambda score, b, h, i, j: score + scale * self.bias[h, t5_bucket(pos[j] - pos[i], other, edges)]
 
 
 class T5Swapped(T5):
@@ -258,7 +259,7 @@ class T5Swapped(T5):
 
     def score_mod(self, pos):
         causal, scale = self.geometry.causal, math.sqrt(self.geometry.head_dim)
-        return lambda score, b, h, i, j: score + scale * self.bias[h, t5_bucket(pos[i] - pos[j], causal)]
+        return lambda score, b, h, i, j: score + scale * self.bias[h, t5_bucket(pos[i] - pos[j], causal, self.edges)]
 
 
 class T5OverSqrt(T5):

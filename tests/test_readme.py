@@ -161,6 +161,15 @@ def test_a_trained_model_is_read_as_the_readme_shows(tmp_path, monkeypatch):
     assert names["weights"].shape == (1, 1, 2, 256, 256)
 
 
+def test_models_are_trained_as_one_as_the_readme_shows():
+    small = snippets("results/README.md")["run in place of a sweep"].replace("range(8)", "range(2)")
+    names = {}
+    exec(small.replace('"experiment=main"', '"experiment=smoke", "data=markov"'), names)
+    assert names["losses"].shape == (20, 2)
+    for cell, encoder in zip(names["cells"], names["encoders"], strict=True):
+        assert not torch.equal(encoder.embedding.weight, build_encoder(cell).embedding.weight)
+
+
 def test_every_example_of_python_is_tried():
     shown = sum(text.count("```python") for text in PAGES.values())
     tried = sum(len(snippets(page)) for page in PAGES) + sum(kind in ("file", "reference") for _, kind, _ in QUOTES)

@@ -282,6 +282,13 @@ class Still(PositionScheme):
         return torch.arange(seq_len, device=device) // 2
 
 
+class InPlace(Nope):
+    def positions(self, seq_len, device=None):
+        pos = super().positions(seq_len, device)
+        pos[seq_len // 2 :] += 3
+        return pos
+
+
 class Ends(PositionScheme):
     max_len = 8
 
@@ -316,6 +323,7 @@ BROKEN = {
     IntegerMask: "has a mask_mod of torch.int64; expected torch.bool",
     FloatPositions: "has positions that are not 16 growing whole numbers",
     Still: "has positions that are not 16 growing whole numbers",
+    InPlace: "changes positions in place",
     Ends: "has max_len=8; expected the training length 16",
     Table: "fails before any training: IndexError",
 }

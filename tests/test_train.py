@@ -20,6 +20,7 @@ from extrap.runs.prepare import Run
 from extrap.runs.run import build_encoder, execute
 from extrap.sweep.checks import prepare_grid
 from extrap.train import loop as training
+from extrap.train.optimizer import make_optimizers
 
 TINY = [
     "experiment=smoke", "seed=0", "data=stdlib", "train.train_len=16", "train.max_steps=12", "train.batch_size=2",
@@ -223,16 +224,21 @@ def test_weights_of_another_run_are_told_and_not_read(tmp_path, one_thread, monk
     assert own.folder.rows.read_bytes() == rows
 
 
-def test_divergence_is_told_with_its_step(tmp_path, monkeypatch):
-    c = cell(tmp_path)
+def explode_at(monkeypatch, step):
+    """The loss of this step, and of no other, is infinite."""
     real = training.TrainingLoss.forward
     calls = []
 
-    def explode(*arguments):
-        calls.append(1)
-        return real(*arguments) * (math.inf if len(calls) == 8 else 1.0)
+    def explode(loss, *batch):
+        calls.extend([1] if loss.encoder.training else [])  # it is also asked about held-out text
+        return real(loss, *batch) * (math.inf if len(calls) == step + 1 else 1.0)
 
     monkeypatch.setattr(training.TrainingLoss, "forward", explode)
+
+
+def test_divergence_is_told_with_its_step(tmp_path, monkeypatch):
+    c = cell(tmp_path)
+    explode_at(monkeypatch, 7)
     execute(c)
     assert c.folder.divergence.read_text().startswith("diverged at step 7: loss inf")
     assert c.folder.is_finished
@@ -240,6 +246,37 @@ def test_divergence_is_told_with_its_step(tmp_path, monkeypatch):
     missing = collect_missing(c.config.folder.parent)
     assert set(missing["reason"]) == {"diverged at step 7"}
     assert set(missing["eval_len"]) >= set(c.config.eval.lengths)
+
+
+@pytest.mark.parametrize("step", [3, 4, *slow(0, 5, 9, 10, 11)])
+def test_no_checkpoint_is_of_a_run_that_has_diverged(tmp_path, monkeypatch, step):
+    """Steps are looked at before 5 and 10 are saved, 10 and 12 logged."""
+    saved = []
+    monkeypatch.setattr(training, "save_checkpoint", lambda path, state, *rest: saved.append(state["step"]))
+    c = cell(tmp_path)
+    explode_at(monkeypatch, step)
+    execute(c)
+    assert c.folder.divergence.read_text().startswith(f"diverged at step {step}: loss inf")
+    assert saved == [done for done in (5, 10) if done <= step]
+
+
+def test_a_gradient_that_is_no_number_leaves_weights_numbers(tmp_path):
+    c = cell(tmp_path)
+    encoder = build_encoder(c)
+    model, optimizers = training.TrainingLoss(encoder, Precision.fp32), make_optimizers(encoder, c.config.train)
+    batch = training.training_batch(c.source, c.objective, c.config.train, 0, 0)
+    for weight in (math.inf, math.nan, 1e30):  # of the last the norm alone is infinite
+        _, grad_norm = training.train_step(model, optimizers, batch, 1.0, weight)
+        assert not math.isfinite(grad_norm)
+        assert all(value.isfinite().all() for value in encoder.state_dict().values())
+        assert math.isfinite(training.train_step(model, optimizers, batch, 1.0)[1])
+
+
+def test_the_first_step_that_diverged_is_told():
+    losses, norms = torch.tensor([1.0, 2.5, math.nan]), torch.tensor([1.0, math.inf, math.nan])
+    with pytest.raises(training.Diverged, match=r"^diverged at step 8: loss 2.5, gradient norm inf$"):
+        training.refuse_diverged(losses, norms, done=10)
+    training.refuse_diverged(losses[:1], norms[:1], done=10)
 
 
 def test_learned_biases_train(tmp_path, one_thread):

@@ -2,10 +2,10 @@
 
 `attend_reference` is the definition, see also positions/base.py. The fast paths give the same answers for numbers that are
 finite: training on short inputs builds one additive bias that all layers of a scheme share, and multiplies in the precision
-of the model. Everything else is computed in float32 whatever the precision of the model, and without gradients in memory
-that grows linearly with the length: by PyTorch's own kernel where nothing but causality applies, by relative.py where the
-bias depends on the distance alone, by decay.py where it is c_i - c_j, and otherwise through the queries in chunks, looking
-only at keys that causality and the window leave.
+of the model, as training on a GPU does at any length. Everything else is computed in float32 whatever that precision is,
+and without gradients in memory that grows linearly with the length: by PyTorch's own kernel where nothing but causality
+applies, by relative.py where the bias depends on the distance alone, by decay.py where it is c_i - c_j, and otherwise
+through the queries in chunks, looking only at keys that causality and the window leave.
 """
 
 import math
@@ -25,6 +25,7 @@ from extrap.positions.base import BlockBias, Branch, Content, Geometry, Position
 BiasOfPairs = Callable[[int, int, int, int], Tensor | None]  # queries [start, stop), keys [first, last) -> (1, 1 or H, R, S)
 
 DENSE_MAX = 512  # up to here training with one (H, T, T) bias for all layers beats SDPA
+HALVED = ("cuda",)  # devices on which half precision makes long attention faster
 CHUNK = 256  # queries at a time otherwise, fewer where
 CHUNK_SCORES = 2**23  # they would have more scores than this
 
@@ -63,6 +64,7 @@ def prepare(scheme: PositionScheme, pos: Tensor, *, training: bool) -> AttendAt:
             return partial(_in_one, branches[0], whole[0])
         biases: list[BiasOfPairs] = [lambda *block, bias=bias: bias for bias in whole]  # type: ignore[misc]
         return _of_all(partial(_in_chunks, branches, biases, weights, causal, len(idx)))
+    wrap = (lambda attend: attend) if training and pos.device.type in HALVED else _in_float32
     branch, turn = branches[0], branches[0].rotate or (lambda q, k: (q, k))
     if len(branches) == 1 and not branch.content and not weights:
         plain, decay = not (branch.score_mod or branch.mask_mod), branch.decay
@@ -74,20 +76,20 @@ def prepare(scheme: PositionScheme, pos: Tensor, *, training: bool) -> AttendAt:
                     return taken(F.scaled_dot_product_attention(q, k, v, is_causal=True), at)
                 return F.scaled_dot_product_attention(taken(q, at), k, v)
 
-            return _in_float32(plainly)
+            return wrap(plainly)
         if plain and decay and causal and not training:
             of_all = _of_all(lambda q, k, v, x=None: attend_decay(decay(_content(branch, q, k, x)), *turn(q, k), v))
-            return _in_float32(of_all)
+            return wrap(of_all)
         if branch.relative and not decay and not training:
             bias = distance_bias(branch, geometry, idx).expand(geometry.n_heads, -1)
-            return _in_float32(_of_all(lambda q, k, v, x=None: attend_relative(bias, *turn(q, k), v)))
+            return wrap(_of_all(lambda q, k, v, x=None: attend_relative(bias, *turn(q, k), v)))
 
     def attend(q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
         chunk = max(1, min(CHUNK, CHUNK_SCORES // (len(q) * geometry.n_heads * len(idx))))
         biases = [_bias_of_pairs(branch, geometry, idx) for branch in branches]
         return _in_chunks(branches, biases, weights, causal, chunk, q, k, v, x)
 
-    return _in_float32(_of_all(attend))
+    return wrap(_of_all(attend))
 
 
 def attend_reference(

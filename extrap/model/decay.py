@@ -24,12 +24,11 @@ def attend_decay(c: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     Without gradients memory is O(T); time is O(T * width of the band).
     """
-    n_heads, seq_len = q.shape[1:3]
-    starts = range(0, seq_len, BLOCK)
+    starts = range(0, q.shape[2], BLOCK)
     heads = []
-    for h in range(n_heads):
+    for h, of_head in enumerate(first_keys(c, q, k)):
         blocks = []
-        for start, first in zip(starts, first_keys(c[:, h], q[:, h : h + 1], k[:, h : h + 1]), strict=True):
+        for start, first in zip(starts, of_head, strict=True):
             rows, keys = slice(start, start + BLOCK), slice(first, start + BLOCK)
             bias = (c[:, h, rows, None] - c[:, h, None, keys]).to(q.dtype)
             bias = bias + torch.full(bias.shape[1:], -math.inf, device=q.device).triu(1 + start - first)
@@ -39,13 +38,14 @@ def attend_decay(c: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def first_keys(c: Tensor, q: Tensor, k: Tensor) -> list[int]:
-    """For each block of queries of one head the first key that it has to read; c (B, T), q and k (B, 1, T, K)."""
+def first_keys(c: Tensor, q: Tensor, k: Tensor) -> list[list[int]]:
+    """For each head and block of queries the first key that it has to read."""
     c = c.to(torch.float64)
-    highest = torch.stack([block.amax(dim=1) for block in torch.split(c, BLOCK, dim=1)], dim=1)  # (B, blocks)
-    before = torch.logcumsumexp(-c, dim=1)  # the logarithm of the sum of exp(-c_j) up to each key
-    spare = math.log(OMITTED) - headroom(q, k).to(torch.float64) - highest
-    if not (before.isfinite().all() and spare.isfinite().all()):
-        return [0] * highest.shape[1]  # numbers that are none leave nothing out
-    omitted = torch.searchsorted(before, spare.contiguous(), right=True).amin(dim=0)
-    return [min(n, start) for n, start in zip(omitted.tolist(), range(0, c.shape[1], BLOCK), strict=True)]
+    highest = torch.stack([block.amax(dim=2) for block in torch.split(c, BLOCK, dim=2)], dim=2)  # (B, H, blocks)
+    before = torch.logcumsumexp(-c, dim=2)  # the logarithm of the sum of exp(-c_j) up to each key
+    spare = math.log(OMITTED) - headroom(q, k).to(torch.float64)[:, None] - highest
+    omitted = torch.searchsorted(before, spare.contiguous(), right=True).amin(dim=0)  # (H, blocks)
+    finite = before.isfinite().all(dim=2) & spare.isfinite().all(dim=2)  # numbers that are none leave nothing out
+    omitted = torch.where(finite.all(dim=0)[:, None], omitted, 0)
+    first: list[list[int]] = omitted.minimum(torch.arange(0, c.shape[2], BLOCK, device=c.device)).tolist()
+    return first

@@ -103,8 +103,14 @@ class Encoder(nn.Module):
             nn.init.normal_(self.unembedding.weight, std=min(0.02, 0.3 * d_model**-0.5))
 
     def forward(self, tokens: Tensor, at: Tensor | None = None) -> Tensor:
-        """With places (B, R) the hidden states there alone, (B, R, D): the last block computes no others."""
-        pos = self.scheme.positions(tokens.shape[1], tokens.device)
+        """With places (B, R) the hidden states there alone, (B, R, D): the last block computes no others.
+
+        Raises ValueError for an input longer than the scheme is defined for.
+        """
+        n_tokens, end = tokens.shape[1], self.scheme.max_len
+        if end is not None and n_tokens > end:
+            raise ValueError(f"positions of {type(self.scheme).__name__} end at {end}, the input has {n_tokens} tokens")
+        pos = self.scheme.positions(n_tokens, tokens.device)
         x = self.scheme.embed(self.embedding(tokens), pos)
         x = F.dropout(x, self.dropout, self.training)
         layers = self.scheme.layers(len(self.blocks))

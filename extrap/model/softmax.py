@@ -28,8 +28,10 @@ class BiasedSoftmax(torch.autograd.Function):
     Computed in float32 and kept in the precision of the scores alone; the bias is (1 or B, 1 or H, R, T) or None.
     """
 
+    generate_vmap_rule = True  # several models may be computed as one
+
     @staticmethod
-    def forward(ctx: Any, score: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(score: Tensor, bias: Tensor | None) -> Tensor:
         # aten's own softmax: that of torch.nn.functional makes a float32 copy of what autocast has made bfloat16
         if bias is None or torch.result_type(score, bias) == score.dtype:
             weights: Tensor = torch.ops.aten._softmax(score if bias is None else score + bias, -1, False)
@@ -39,9 +41,12 @@ class BiasedSoftmax(torch.autograd.Function):
             parts = (torch.split(whole, rows) for whole in (score, bias.expand(len(score), -1, -1, -1), weights))
             for part, added, into in zip(*parts, strict=True):
                 into.copy_(torch.ops.aten._softmax(part + added, -1, False))
-        ctx.save_for_backward(weights)
-        ctx.bias_shape = None if bias is None else bias.shape
         return weights
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor | None], output: Tensor) -> None:
+        ctx.save_for_backward(output)
+        ctx.bias_shape = None if inputs[1] is None else inputs[1].shape
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -28,9 +28,11 @@ class Learned(PositionScheme):
         nn.init.normal_(self.table, std=TABLE_STD)
 
     def embed(self, x: Tensor, pos: Tensor) -> Tensor:
-        if pos[-1] >= len(self.table):
-            raise ValueError(f"learned positions end at {len(self.table)}, the input reaches {int(pos[-1]) + 1}")
-        return x + self.table[pos]
+        try:
+            return x + self.table[pos]
+        except IndexError as error:  # on the CPU; an input that is too long the encoder refuses on any device
+            told = f"learned positions end at {len(self.table)}, the input reaches {int(pos[-1]) + 1}"
+            raise ValueError(told) from error
 
 
 class Sinusoidal(PositionScheme):

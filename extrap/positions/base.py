@@ -109,7 +109,7 @@ class PositionScheme(nn.Module):
 
     def positions(self, seq_len: int, device: torch.device | None = None) -> Tensor:
         """(T,) int64, strictly increasing: the position of each token."""
-        return torch.arange(seq_len, device=device)
+        return consecutive(seq_len, device)
 
     def embed(self, x: Tensor, pos: Tensor) -> Tensor:
         """Input vectors (B, T, D) -> (B, T, D)."""
@@ -130,7 +130,7 @@ class PositionScheme(nn.Module):
     def branches(self, pos: Tensor) -> tuple[Branch, ...]:
         """The attention passes; override it for several passes and for biases made of content."""
         score_mod, mask_mod = self.score_mod(pos), self.mask_mod(pos)
-        relative = (self.relative or not (score_mod or mask_mod)) and consecutive(pos)
+        relative = (self.relative or not (score_mod or mask_mod)) and are_consecutive(pos)
         return (Branch(self.rotation(pos), score_mod, mask_mod, relative=relative),)
 
     def weights(self) -> Weights | None:
@@ -160,6 +160,14 @@ class PositionScheme(nn.Module):
         return Branch(rotate, add)
 
 
-def consecutive(pos: Tensor) -> bool:
-    """Whether differences of positions are differences of indices."""
-    return bool((pos.diff() == 1).all())
+def consecutive(seq_len: int, device: torch.device | None = None) -> Tensor:
+    """(T,) int64: 0, 1, .. T - 1, marked as such; whatever is computed of them, a part of them included, has no mark."""
+    pos = torch.arange(seq_len, device=device)
+    pos.consecutive = True  # type: ignore[attr-defined]
+    return pos
+
+
+def are_consecutive(pos: Tensor) -> bool:
+    """Whether differences of positions are known to be differences of indices: told by their mark, for a GPU would have to
+    be waited for until it tells their values."""
+    return getattr(pos, "consecutive", False)

@@ -22,44 +22,41 @@ class T5(PositionScheme):
 
     relative = True
 
+    edges: Tensor  # (buckets of one side - 1,) int64
+
     def __init__(self, geometry: Geometry, n_buckets: int = 32, max_distance: int = 128) -> None:
         super().__init__(geometry)
         if n_buckets < 4 or n_buckets % 4:
             raise ValueError(f"T5 bias: expected n_buckets to be a multiple of 4, found {n_buckets}")
         if max_distance <= n_buckets // 2:
             raise ValueError(f"T5 bias: expected max_distance above n_buckets / 2 = {n_buckets // 2}, found {max_distance}")
-        self.n_buckets = n_buckets
-        self.max_distance = max_distance
+        edges = bucket_edges(n_buckets if geometry.causal else n_buckets // 2, max_distance)
+        self.register_buffer("edges", torch.tensor(edges), persistent=False)
         self.bias = nn.Parameter(torch.zeros(geometry.n_heads, n_buckets))
 
     def score_mod(self, pos: Tensor) -> ScoreMod:
         def add_bias(score: Tensor, b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
             offset = (pos[kv_idx] - pos[q_idx]).to(torch.int64)  # of a real distance the whole part
-            bucket = t5_bucket(offset, self.geometry.causal, self.n_buckets, self.max_distance)
+            bucket = t5_bucket(offset, self.geometry.causal, self.edges)
             return score + math.sqrt(self.geometry.head_dim) * self.bias[h, bucket]
 
         return add_bias
 
 
-def t5_bucket(offset: Tensor, causal: bool, n_buckets: int = 32, max_distance: int = 128) -> Tensor:
-    """The bucket, 0 .. n_buckets - 1, of offset = j - i (any shape, int64).
+def t5_bucket(offset: Tensor, causal: bool, edges: Tensor) -> Tensor:
+    """The bucket, 0 .. n_buckets - 1, of offset = j - i (any shape, int64); edges as of bucket_edges.
 
     Causal: all buckets for the past. Bidirectional: the lower half for j <= i, the upper half for j > i.
-    On each side of size n: distance d < n/2 has bucket d, beyond it n/2 + floor(log(2d/n) / log(2 * max_distance/n) * n/2).
     """
     if causal:
-        size, distance = n_buckets, (-offset).clamp(min=0)
-        side = torch.zeros_like(offset)
-    else:
-        size, distance = n_buckets // 2, offset.abs()
-        side = (offset > 0) * size
-    edges = torch.tensor(bucket_edges(size, max_distance), device=offset.device)
-    return side + torch.bucketize(distance, edges, right=True)
+        return torch.bucketize((-offset).clamp(min=0), edges, right=True)
+    return (offset > 0) * (len(edges) + 1) + torch.bucketize(offset.abs(), edges, right=True)
 
 
 def bucket_edges(size: int, max_distance: int) -> list[int]:
-    """The first distance of each bucket of one side but the first.
+    """The first distance of each bucket of one side but the first, for n = size buckets.
 
+    Distance d < n/2 has bucket d, beyond it n/2 + floor(log(2d/n) / log(2 * max_distance/n) * n/2).
     In whole numbers: a logarithm can put a distance that is exactly an edge on its wrong side. Bucket n/2 + c begins at the
     first d with (2d/n)^(n/2) >= (2 * max_distance/n)^c.
     """

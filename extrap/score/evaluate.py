@@ -204,9 +204,9 @@ def token_nll(encoder: Encoder, batch: Batch, columns: list[slice]) -> tuple[np.
     at = np.argsort(~wanted, axis=1, kind="stable")[:, : max(1, counts.max())]
     inputs, places, own, targets = (
         torch.from_numpy(np.ascontiguousarray(part)).to(device)
-        for part in (batch.inputs, at, np.arange(at.shape[1]) < counts, batch.targets[wanted])
+        for part in (batch.inputs, at, np.flatnonzero(np.arange(at.shape[1]) < counts), batch.targets[wanted])
     )
-    logits = encoder.logits(encoder(inputs, None if wanted.all() else places)[own])
+    logits = encoder.logits(encoder(inputs, None if wanted.all() else places).flatten(0, 1)[own])
     losses = F.cross_entropy(logits, targets, reduction="none")
     nll = np.zeros(wanted.shape)
     nll[wanted] = losses.to(torch.float64).cpu().numpy()

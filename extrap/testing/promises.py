@@ -9,7 +9,7 @@ from torch import Tensor
 from extrap.errors import UserError, one_line, raised_in
 from extrap.model.attention import additive_bias
 from extrap.model.seed import seed_generators
-from extrap.positions.base import Branch, Geometry, PositionScheme
+from extrap.positions.base import Branch, Geometry, PositionScheme, are_consecutive
 from extrap.testing.case import TOLERANCE, Case
 from extrap.testing.measures import Measure, again, batch, future, not_finite
 
@@ -77,6 +77,8 @@ def _faults_of_hooks(scheme: PositionScheme, seq_len: int) -> Iterator[str]:
     pos = scheme.positions(seq_len)
     if pos.dtype != torch.int64 or pos.shape != (seq_len,) or not (pos.diff() > 0).all():
         yield f"has positions that are not {seq_len} growing whole numbers (int64); see PositionScheme.positions"
+    if are_consecutive(pos) and not (pos.diff() == 1).all():
+        yield "changes positions in place; compute others of them, for these are marked as neighbours"
     x = torch.randn(2, seq_len, geometry.d_model)
     if (embedded := scheme.embed(x, pos)).shape != x.shape:
         yield f"embeds {(*x.shape,)} as {(*embedded.shape,)}; embed keeps the shape"

@@ -11,7 +11,6 @@ positions, which each of them draws for itself.
 import math
 import time
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +28,7 @@ from extrap.objectives import MASK_SEED, Batch, Objective
 from extrap.train import distributed
 from extrap.train.checkpoint import History, load_checkpoint, save_checkpoint
 from extrap.train.log import Entry, write_log
-from extrap.train.optimizer import learning_rate, make_optimizers
+from extrap.train.optimizer import make_optimizers, set_rates, update
 
 LOG_EVERY = 10  # steps
 LOOKS = 10  # at held-out text in the course of a training, about
@@ -49,7 +48,9 @@ class TrainingBatch(NamedTuple):
     targets: Tensor  # (N,), at these
 
     def to(self, device: torch.device) -> "TrainingBatch":
-        return TrainingBatch(*(part.to(device) for part in self))
+        """On a GPU before it has done what it was given earlier: from pinned memory nothing waits for the copy."""
+        parts = (part.pin_memory() if device.type == "cuda" else part for part in self)
+        return TrainingBatch(*(part.to(device, non_blocking=True) for part in parts))
 
     def share(self, rank: int, of: int) -> tuple["TrainingBatch", float]:
         """The rows of one process among several, and what its mean loss weighs.
@@ -116,16 +117,33 @@ def train_step(
 ) -> tuple[Tensor, Tensor]:
     """One step of the optimizers on weight * model(*batch); returns that loss and the norm of the gradient, each ().
 
-    Nothing is updated where the norm is not finite.
+    Where the norm is not finite the gradient counts as zero: weights stay numbers until somebody looks at the norm. Nothing
+    here waits for the device.
     """
     loss: Tensor = weight * model(*batch)
     loss.backward()  # type: ignore[no-untyped-call]
     grad_norm = nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
-    for optimizer in optimizers:
-        if math.isfinite(grad_norm):
-            optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    update(optimizers, model.parameters())
     return loss.detach(), grad_norm
+
+
+def refuse_diverged(losses: Tensor, grad_norms: Tensor, done: int) -> None:
+    """Raises Diverged for the first of these steps, (S,), the last of `done`, whose gradient is no number."""
+    told = zip(losses.tolist(), grad_norms.tolist(), strict=True)
+    for step, (loss, grad_norm) in enumerate(told, start=done - len(losses)):
+        if not math.isfinite(grad_norm):
+            raise Diverged(f"diverged at step {step}: loss {loss:.4g}, gradient norm {grad_norm:.4g}")
+
+
+def refuse_guessing(losses: Sequence[float], n_outputs: int, done: int) -> None:
+    """Raises Diverged where the mean of the last ten logged losses is far above guessing."""
+    last = losses[-10:]
+    if (loss_at_end := sum(last) / len(last)) > WORSE * math.log(n_outputs):
+        raise Diverged(f"diverged by step {done}: loss {loss_at_end:.4g}, {math.log(n_outputs):.4g} is guessing")
+
+
+def is_logged(done: int, config: TrainConfig) -> bool:
+    return done % LOG_EVERY == 0 or done == config.max_steps
 
 
 def train(
@@ -163,36 +181,36 @@ def train(
     held_out = held_out_batch(source, objective, config).to(device)
     look_every = LOG_EVERY * -(-config.max_steps // (LOG_EVERY * LOOKS))
     began = time.monotonic() - before.seconds
+    steps: list[Tensor] = []  # loss and gradient norm, (2,), of those since the device was last waited for
     encoder.train()
     for step in range(first, config.max_steps):
         # dropout and randomized positions, after a resume too; other ones in every process
         seed_generators(seed * 2**32 + distributed.rank() * 2**26 + step)
-        share = learning_rate(step, config)
-        for group in chain.from_iterable(optimizer.param_groups for optimizer in optimizers):
-            group["lr"] = share * group["peak"]
+        lr = set_rates(optimizers, step, config)
         batch = training_batch(source, objective, config, seed, step)
         own, weight = batch.share(distributed.rank(), distributed.n_processes())
-        loss, grad_norm = train_step(model, optimizers, own.to(device), config.grad_clip, weight)
-        if not math.isfinite(grad_norm):  # the same number in all processes
-            loss = distributed.mean(loss)
-            raise Diverged(f"diverged at step {step}: loss {loss.item():.4g}, gradient norm {grad_norm.item():.4g}")
+        steps.append(torch.stack(train_step(model, optimizers, own.to(device), config.grad_clip, weight)))
         done = step + 1
-        if done % LOG_EVERY == 0 or done == config.max_steps:
+        logged, saved = is_logged(done, config), done % checkpoint_every == 0
+        if not (logged or saved):
+            continue
+        losses, grad_norms = torch.stack(steps).unbind(dim=1)  # norms are the same in all processes
+        losses = distributed.mean(losses)
+        refuse_diverged(losses, grad_norms, done)
+        steps.clear()
+        if logged:
             tokens = done * config.batch_size * config.train_len
             looks = done % look_every == 0 or done == config.max_steps
-            losses = distributed.mean(loss).item(), loss_on(encoder, held_out) if looks else math.nan
-            entries.append(Entry(done, tokens, share * config.lr, *losses, grad_norm.item(), time.monotonic() - began))
+            held_out_loss = loss_on(encoder, held_out) if looks else math.nan
+            numbers = losses[-1].item(), held_out_loss, grad_norms[-1].item()
+            entries.append(Entry(done, tokens, lr, *numbers, time.monotonic() - began))
             if writes:
                 with log.open("a") as file:
                     file.write(entries[-1].line())
-        if writes and done % checkpoint_every == 0 and done < config.max_steps:
+        if writes and saved and done < config.max_steps:
             states = [optimizer.state_dict() for optimizer in optimizers]
             state = {"model": encoder.state_dict(), "optimizers": states, "step": done}
             save_checkpoint(checkpoint, state, History(time.monotonic() - began, entries, processes), device, of)
-    last = [entry.loss for entry in entries[-10:]]
-    if (loss_at_end := sum(last) / len(last)) > WORSE * math.log(encoder.n_outputs):
-        raise Diverged(
-            f"diverged by step {config.max_steps}: loss {loss_at_end:.4g}, {math.log(encoder.n_outputs):.4g} is guessing"
-        )
+    refuse_guessing([entry.loss for entry in entries], encoder.n_outputs, config.max_steps)
     encoder.eval()
     return History(time.monotonic() - began, entries, processes)

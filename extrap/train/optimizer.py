@@ -1,6 +1,7 @@
 """How weights are updated, for all schemes alike: Muon for the matrices of the blocks, AdamW for all else."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -20,6 +21,28 @@ def learning_rate(step: int, config: TrainConfig) -> float:
         return (step + 1) / config.warmup_steps
     done = (step - config.warmup_steps) / (config.max_steps - config.warmup_steps)
     return 1 - done if config.schedule is Schedule.linear else 0.5 * (1 + math.cos(math.pi * done))
+
+
+def set_rates(optimizers: Iterable[torch.optim.Optimizer], step: int, config: TrainConfig) -> float:
+    """Of a step; returns AdamW's."""
+    share = learning_rate(step, config)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = share * group["peak"]
+    return share * config.lr
+
+
+def update(optimizers: Iterable[torch.optim.Optimizer], parameters: Iterable[nn.Parameter]) -> None:
+    """A step by their clipped gradients, which are then gone. One whose norm was not finite counts as zero.
+
+    Clipping has made all of it 0 or no number: a device need not be asked which gradient it was.
+    """
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad.nan_to_num_(0.0, 0.0, 0.0)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
 
 
 def make_optimizers(encoder: Encoder, config: TrainConfig) -> list[torch.optim.Optimizer]:

@@ -1,0 +1,173 @@
+"""What a GPU needs, proven without one: training and evaluation wait for no value on the device, and mix no devices.
+
+On PyTorch's meta device tensors have sizes alone, so that a question for a value is an error.
+"""
+
+import contextlib
+
+import numpy as np
+import pytest
+import torch
+from marks import slow
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from extrap.config.compose import CONF, compose_grid, extension_specs
+from extrap.config.schema import Precision
+from extrap.extensions.base import extensions_of
+from extrap.model import relative
+from extrap.objectives import Causal, Mlm
+from extrap.score.evaluate import token_nll
+from extrap.train.loop import TrainingBatch, TrainingLoss, train_step
+from extrap.train.optimizer import make_optimizers
+from extrap.train.stacked import stacked
+
+EXTENSIONS = extensions_of(extension_specs(["none", *(file.stem for file in sorted((CONF / "extension").glob("*.yaml")))]))
+SHORT, LONG = 12, 45  # on either side of attention.DENSE_MAX and relative.WHOLE under the fixture `small`
+
+
+class OneDevice(TorchDispatchMode):
+    """Refuses what mixes devices, but for single numbers; counts the tensors that the host copies."""
+
+    copied = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        tensors = [part for part in tree_leaves((args, kwargs)) if isinstance(part, Tensor) and part.dim()]
+        devices = {tensor.device.type for tensor in tensors}
+        if len(devices) > 1:
+            raise AssertionError(f"{func} mixes devices")
+        self.copied += func is torch.ops.aten._to_copy.default and devices == {"cpu"}
+        return func(*args, **(kwargs or {}))
+
+
+class NoConstants(TorchFunctionMode):
+    """Refuses tensors made of numbers of the host: each is a copy that waits for all that the device is at."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (torch.tensor, torch.as_tensor):
+            raise AssertionError(f"{func.__name__} copies numbers of the host to the device")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def on_device(small, monkeypatch):
+    """A context in which only the device computes; what it hands back at the end are zeros."""
+
+    @contextlib.contextmanager
+    def context():
+        with pytest.MonkeyPatch.context() as patched, NoConstants(), OneDevice() as mode:
+            patched.setattr(torch, "autocast", lambda *args, **kwargs: contextlib.nullcontext())  # which meta has not
+            patched.setattr(Tensor, "cpu", lambda self: torch.zeros(self.shape, dtype=self.dtype))
+            yield mode
+
+    return context
+
+
+def batch_of(causal, seq_len):
+    objective = Causal() if causal else Mlm()
+    tokens = np.random.default_rng(0).integers(10, size=(2, seq_len + objective.extra_tokens))
+    return objective.batch(tokens, 10, np.random.default_rng(0))
+
+
+def training_batch_of(batch):
+    index = np.flatnonzero(batch.scored)
+    inputs = np.ascontiguousarray(batch.inputs)
+    return TrainingBatch(*map(torch.from_numpy, (inputs, index, batch.targets.ravel()[index])))
+
+
+@pytest.mark.parametrize("seq_len", [SHORT, *slow(LONG)])
+def test_a_step_of_training_waits_for_nothing(case, causal, seq_len, scheme_of, encoder_of, on_device, monkeypatch):
+    monkeypatch.setattr(
+        torch.optim, "AdamW", lambda groups, lr, **_: torch.optim.SGD(groups, lr)
+    )  # it has no fused step here
+    model = TrainingLoss(encoder_of(scheme_of(case, causal, train_len=seq_len)), Precision.fp32).to("meta").train()
+    config = compose_grid(["experiment=smoke", "seed=0", "train.optimizer=muon"])[0].train
+    optimizers = make_optimizers(model.encoder, config)
+    batch = training_batch_of(batch_of(causal, seq_len))
+    with on_device() as watched:
+        loss, grad_norm = train_step(model, optimizers, batch.to(torch.device("meta")), config.grad_clip)
+    assert watched.copied == len(batch)
+    assert {part.device.type for part in (loss, grad_norm, *model.parameters())} == {"meta"}
+    assert loss.shape == grad_norm.shape == ()
+
+
+def test_several_models_as_one_wait_for_nothing(causal, scheme_of, encoder_of, on_device):
+    encoders = [encoder_of(scheme_of("kerple", causal, train_len=SHORT)).to("meta") for _ in range(2)]
+    stack, gradients_of = stacked([TrainingLoss(encoder.train(), Precision.fp32) for encoder in encoders])
+    part = training_batch_of(batch_of(causal, SHORT)).to(torch.device("meta"))
+    batch = TrainingBatch(*(torch.stack([one, one]) for one in part))
+    with on_device() as watched:
+        gradients, losses = gradients_of({name: value.detach() for name, value in stack.named_parameters()}, batch)
+    assert watched.copied == 0
+    assert losses.shape == (2,)
+    assert {name: value.shape for name, value in gradients.items()} == {n: p.shape for n, p in stack.named_parameters()}
+
+
+def reads_everything(bias, q, k):
+    """In place of relative.reaches, which has to ask."""
+    widths = [q.shape[2] - 1] * q.shape[1]
+    return widths, widths
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("seq_len", [LONG, *slow(SHORT)])
+def test_an_evaluation_waits_for_its_losses_alone(case, causal, seq_len, scheme_of, encoder_of, on_device, monkeypatch):
+    monkeypatch.setattr(relative, "reaches", reads_everything)
+    scheme = scheme_of(case, causal, train_len=SHORT)
+    encoder = encoder_of(scheme).to("meta").eval()
+    batch = batch_of(causal, seq_len)
+    columns = [slice(seq_len // 2, None)]
+    for name, extension in EXTENSIONS.items():
+        extended = scheme if name == "none" else extension(scheme, seq_len)
+        if extended is None or (extended.max_len is not None and extended.max_len < seq_len):
+            continue
+        encoder.scheme = extended
+        with on_device() as watched:
+            nll, scored = token_nll(encoder, batch, columns)
+        assert watched.copied == 4  # inputs, places and which of them count, targets
+        assert (nll == 0).all()
+        assert scored.any()
+
+
+class Questions(TorchFunctionMode):
+    """Counts how often the host asks for values."""
+
+    ASKS = (Tensor.item, Tensor.tolist, Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.__index__,
+            Tensor.cpu, Tensor.numpy, Tensor.nonzero, torch.nonzero)  # fmt: skip
+    asked = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.asked += func in self.ASKS
+        return func(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def test_a_long_evaluation_asks_once_a_layer_how_far_to_read(case, causal, scheme_of, encoder_of, small):
+    scheme = scheme_of(case, causal, train_len=LONG)
+    encoder = encoder_of(scheme).eval()
+    layers = scheme.layers(len(encoder.blocks))
+    (branch, *_) = layers[0].branches(scheme.positions(LONG))
+    banded = branch.relative and (branch.score_mod or branch.mask_mod)
+    for seq_len, times in ((SHORT, 0), (LONG, len(layers) if banded else 0)):
+        with Questions() as questions:
+            encoder(torch.zeros(2, seq_len, dtype=torch.int64))
+        assert questions.asked == times
+
+
+@pytest.mark.parametrize("ask", [
+    lambda x: x + torch.zeros(3), lambda x: x[torch.arange(3)], lambda x: x * torch.tensor([1.0, 2.0, 3.0]),
+    lambda x: x[x > 0], lambda x: x.sum().item(), lambda x: x if x.sum() > 0 else -x, lambda x: x.tolist(),
+    lambda x: torch.bucketize(x, torch.arange(3)),
+])  # fmt: skip
+def test_what_would_wait_or_mix_devices_is_refused_here(ask, on_device):
+    x = torch.zeros(3, device="meta")
+    with pytest.raises((AssertionError, RuntimeError, NotImplementedError)), on_device():
+        ask(x)
+
+
+def test_what_ends_is_told_on_any_device_before_it_computes(encoder_of, scheme_of):
+    encoder = encoder_of(scheme_of("learned", causal=True, train_len=SHORT)).to("meta")
+    with pytest.raises(ValueError, match="positions of Learned end at 12, the input has 13 tokens"):
+        encoder(torch.zeros(1, SHORT + 1, dtype=torch.int64, device="meta"))
