@@ -7,7 +7,8 @@ import pandas as pd
 import yaml
 from rows import scheme_rows
 
-from extrap.results.rows import save_rows
+from extrap.files import write_atomic
+from extrap.results.rows import runs_table, save_rows, save_training
 
 SEEDS = 3
 LEVELS = {"alibi": 1.42, "learned": 1.75, "nope": 1.9, "rope": 1.40, "sinusoidal": 1.47, "t5": 1.41}  # nats at L = 128
@@ -58,7 +59,7 @@ def training(experiment: str) -> pd.DataFrame:
                     (experiment, f"{scheme}-seed{seed}", scheme, "mlm", DATA[experiment], 128, seed, step, step * 1024, loss)
                 )
     columns = ["experiment", "run", "scheme", "objective", "data", "train_len", "seed", "step", "tokens", "loss"]
-    return pd.DataFrame(lines, columns=columns)
+    return pd.DataFrame(lines, columns=columns).assign(setting="")
 
 
 def provenance(experiment: str) -> str:
@@ -100,5 +101,8 @@ def make_results(folder: Path) -> Path:
         if experiment in rows:
             save_rows(folder / experiment / "rows.csv", pd.concat(rows[experiment], ignore_index=True))
         if experiment in DATA:
-            training(experiment).to_csv(folder / experiment / "training.csv", index=False)
+            losses = training(experiment)
+            save_training(folder / experiment / "training.csv", losses)
+            runs = [losses.assign(kind="scheme"), *rows.get(experiment, [])]
+            write_atomic(folder / experiment / "runs.csv", runs_table(pd.concat(runs)))
     return folder

@@ -13,9 +13,10 @@ N_TOKENS = sum(n for n, _ in SEGMENTS)
 def scheme_rows(scheme: str, nll: dict[int, list[float]], /, **changes: object) -> pd.DataFrame:
     """Rows of one scheme whose sum(nll_sum) / sum(n_tokens) is nll[eval_len][seed]; columns as changed by name."""
     weights = sum(n * share for n, share in SEGMENTS)
+    run = f"{scheme}-{changes['setting']}" if changes.get("setting") else scheme
     lines = [
         {
-            "experiment": "made", "run": f"{scheme}-seed{seed}", "kind": "scheme", "scheme": scheme, "extension": "none",
+            "experiment": "made", "run": f"{run}-seed{seed}", "kind": "scheme", "scheme": scheme, "extension": "none",
             "objective": "mlm", "data": "stdlib", "protocol": "nonoverlap", "train_len": 128, "setting": "",
             "eval_len": eval_len,
             "seed": seed, "document": f"document-{segment}", "segment": 0,

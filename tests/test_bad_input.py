@@ -192,11 +192,12 @@ def test_a_report_that_would_lose_results_is_refused(tmp_path):
     from extrap.results.provenance import refuse_to_lose
     from extrap.results.rows import load_rows
 
-    told, rows = ((ROOT / "results" / "main" / name).read_text() for name in ("provenance.yaml", "rows.csv"))
+    told, *tables = ((ROOT / "results" / "main" / name).read_text() for name in ("provenance.yaml", "runs.csv", "rows.csv"))
     results = tmp_path / "main"
     results.mkdir()
     (results / "provenance.yaml").write_text(told)
-    (results / "rows.csv").write_text(rows)
+    for name, table in zip(("runs.csv", "rows.csv"), tables, strict=True):
+        (results / name).write_text(table)
     refusals = [
         (["experiment=smoke", "name=main"], r"holds results of another config: .*train\.max_steps: 2400 -> 20"),
         (["experiment=main", "position=rope", "train.precision=fp32"], r"would drop: alibi-seed0.*precision: .*name="),

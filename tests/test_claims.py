@@ -25,7 +25,8 @@ from experiments.claims.quantities import Ratio, Removed, Steps, Term, Worst
 from experiments.claims.registry import CLAIMS, CODE, FLOOR, NOT_YET, TEXTS, WORDS
 from experiments.claims.report import BY_BUDGET, COLUMNS, by_budget, shown, verdicts, write_claims
 from extrap.errors import UserError
-from extrap.results.rows import MISSING, load_rows, save_rows
+from extrap.files import write_atomic
+from extrap.results.rows import MISSING, as_csv, load_rows, save_rows, save_table, save_training
 from extrap.stats.budget import CHANGES, NEW, OPEN, STABLE
 from extrap.stats.floor import BELOW, PLATEAU, TOO_NEAR
 from extrap.stats.pairs import LACKING
@@ -542,9 +543,9 @@ def write_world(folder):
         (folder / experiment).mkdir()
         save_rows(folder / experiment / "rows.csv", rows_of(world(), experiment))
     for experiment in ("main", "prose_mlm"):
-        save_rows(folder / experiment / "training.csv", curves().assign(experiment=experiment))
+        save_training(folder / experiment / "training.csv", curves().assign(experiment=experiment))
     (folder / "speed").mkdir()
-    save_rows(folder / "speed" / "timings.csv", timings(SPEED))
+    write_atomic(folder / "speed" / "timings.csv", as_csv(timings(SPEED)))
     return folder
 
 
@@ -660,9 +661,9 @@ def test_the_board_shows_what_the_table_says(table):
 @pytest.mark.slow
 def test_training_curves_that_are_none_are_refused(results):
     (results / "main" / "training.csv").write_text("step,loss\n1,2\n")
-    with pytest.raises(UserError, match=r"training.csv is no table with the columns experiment"):
+    with pytest.raises(UserError, match=r"training.csv is no table with the columns run, step"):
         write_claims(results)
-    save_rows(results / "main" / "training.csv", pd.concat([curves(), curves()]))
+    save_training(results / "main" / "training.csv", pd.concat([curves(), curves()]))
     with pytest.raises(UserError, match="once for every run"):
         write_claims(results)
 
@@ -674,19 +675,20 @@ def write_budgets(folder: Path, rise: dict[int, float], **changes: object) -> Pa
     """A sweep in which rope from 4 L on is so many nats above what it is at L, in all seeds alike but for a little, and
     learned positions take twice the steps; only what such a sweep scores."""
     (folder / "budget").mkdir()
-    schemes = {"rope": 1.4, "alibi": 1.9, "nope": 3.0}
+    schemes = {"rope": 1.4, "alibi": 1.9, "nope": 3.0, "learned": 2.2}
+    noise = np.array([0.0, 0.001, -0.001])
     rows, losses = [], []
     for steps, more in rise.items():
         told = {"setting": f"max_steps={steps}", "objective": "mlm", "experiment": "budget"} | changes
         for scheme, start in schemes.items():
-            noise = np.array([0.0, 0.001, -0.001])
-            curve = {
-                n: list(start + (more if scheme == "rope" and n >= 512 else 0) + noise * (n / 512)) for n in (128, 512, 1024)
+            log = {
+                n: start + more * (scheme == "rope" and n > 128) for n in (128, 512, 1024) if n == 128 or scheme != "learned"
             }
-            rows.append(scheme_rows(scheme, curve, run=f"{scheme}-{steps}", **told))
-        losses.append(curves().assign(setting=told["setting"], experiment="budget"))
-    save_rows(folder / "budget" / "rows.csv", pd.concat(rows))
-    save_rows(folder / "budget" / "training.csv", pd.concat(losses))
+            rows.append(scheme_rows(scheme, {n: list(value + noise * n / 512) for n, value in log.items()}, **told))
+        losses.append(curves().assign(setting=told["setting"]))
+    for tables, save, name in ((rows, save_rows, "rows.csv"), (losses, save_training, "training.csv")):
+        table = pd.concat(tables)
+        save(folder / "budget" / name, table.assign(run=table["scheme"] + table["setting"] + table["seed"].astype(str)))
     return folder
 
 
@@ -732,12 +734,12 @@ def test_a_seed_that_diverged_takes_its_claims_out_of_scope_at_that_budget(tmp_p
     line = {"experiment": "budget", "run": "rope-seed2", "scheme": "rope", "objective": "mlm", "data": "stdlib",
             "train_len": 128, "setting": "max_steps=400", "seed": 2, "extension": "none", "protocol": "nonoverlap",
             "eval_len": 128, "reason": "diverged at step 3"}  # fmt: skip
-    save_rows(tmp_path / "budget" / "missing.csv", pd.DataFrame([line])[MISSING])
+    save_table(tmp_path / "budget" / "missing.csv", pd.DataFrame([line])[MISSING])
     table = by_budget(tmp_path)
     assert settled(table, "C3") == (LACKING, None, True)
     assert table[table["id"] == "C3"]["reason"].iloc[-1] == "no scheme rope for rope (mlm) at 4 L"
     assert over_budgets(table[table["id"] == "C3"]) == "out of scope at 400 steps"
-    save_rows(tmp_path / "budget" / "missing.csv", pd.DataFrame([line | {"extension": "window"}])[MISSING])
+    save_table(tmp_path / "budget" / "missing.csv", pd.DataFrame([line | {"extension": "window"}])[MISSING])
     assert settled(by_budget(tmp_path), "C3") == (STABLE, 100, False)
 
 

@@ -15,7 +15,7 @@ from experiments.speed.report import write_speed_report
 from extrap.config.compose import CONF, compose_grid
 from extrap.config.schema import Config
 from extrap.report.report import report_again
-from extrap.results.rows import load_rows, scored
+from extrap.results.rows import load_rows, load_training, scored
 from extrap.stats.floor import LEARNED, UNFIT
 from extrap.stats.perplexity import SETTING, perplexity
 
@@ -23,6 +23,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 IGNORED = {"quick", "smoke"}  # by git: whatever was run here last
 EXPERIMENTS = {path.stem for path in (CONF / "experiment").glob("*.yaml")} - IGNORED
 TRACKED = sorted(name for name in EXPERIMENTS if (RESULTS / name / "provenance.yaml").exists())
+SOURCES = {"runs.csv", "rows.csv", "missing.csv", "training.csv", "provenance.yaml"}
 SCHEMES = {"alibi", "learned", "local(rope)", "nope", "rope", "sinusoidal"}
 PROTOCOLS = ["nonoverlap", "same_targets"]
 
@@ -79,15 +80,15 @@ def test_all_runs_are_there(name):
 
 @pytest.mark.parametrize("name", QUICK)
 def test_tables_and_figures_show_the_rows(name, tmp_path):
-    for source in ("rows.csv", "missing.csv", "provenance.yaml"):
+    for source in SOURCES - {"training.csv"}:
         if (RESULTS / name / source).exists():
             (tmp_path / source).symlink_to(RESULTS / name / source)
-    check_committed(name, report_again(tmp_path), {"rows.csv", "missing.csv", "training.csv", "provenance.yaml"})
+    check_committed(name, report_again(tmp_path), SOURCES)
 
 
 @pytest.mark.parametrize("name", ["causal_32", *slow(*(name for name in TRACKED if name != "causal_32"))])
 def test_training_losses_are_those_of_the_runs(name):
-    losses = pd.read_csv(RESULTS / name / "training.csv")
+    losses = load_training(RESULTS / name / "training.csv")
     steps = {config.run: config.train.max_steps for config in configs_of(name)}
     rows = rows_of(name)
     assert set(losses["run"]) == set(rows.loc[rows["kind"] == "scheme", "run"])
@@ -102,7 +103,7 @@ def test_the_speed_report_shows_its_timings(tmp_path):
 
 def test_the_page_of_claims_shows_the_rows(tmp_path):
     for path in RESULTS.glob("*/*.csv"):
-        if path.name in ("rows.csv", "missing.csv", "training.csv", "timings.csv"):
+        if path.name in SOURCES | {"timings.csv"}:
             (tmp_path / path.parent.name).mkdir(exist_ok=True)
             (tmp_path / path.parent.name / path.name).symlink_to(path)
     check_committed("claims", write_claims(tmp_path), set())

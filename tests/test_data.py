@@ -29,7 +29,7 @@ from extrap.errors import UserError
 from extrap.objectives import Causal, Mlm
 from extrap.results.provenance import OF_MACHINE, _recipe, load_provenance, provenance
 from extrap.runs.prepare import prepare, store_documents
-from extrap.runs.run import build_encoder, describe
+from extrap.runs.run import describe
 from extrap.score.protocols import held_out_batch
 from extrap.score.references import labels
 from extrap.sweep.checks import prepare_grid
@@ -786,11 +786,11 @@ def test_a_run_records_what_it_used_of_the_data(tmp_path):
     (cell,) = prepare_grid(compose_grid([*overrides, f"data.train=[{tmp_path}/short]", f"data.valid=[{tmp_path}/v.txt]"]))
     assert cell.used == cell.source.usage(32, 128, 8)
     assert (cell.used["train_documents"], cell.used["scored_documents"]) == (1, ["v.txt"])
-    told = describe(cell, build_encoder(cell), torch.device("cpu"), {"train": 1.0, "evaluate": 1.0}, 1)
+    told = describe(cell, torch.device("cpu"), 1)
     assert told["used"] == cell.used
     cell.folder.claim(cell.identity)
     (cell.config.folder / "eval.csv").touch()
-    (cell.config.folder / "meta.json").write_text(json.dumps(told))
+    (cell.config.folder / "meta.json").write_text(json.dumps(told | {"costs": {"train_seconds": 1.0, "eval_seconds": 1.0}}))
     assert provenance(cell.config.folder.parent, "a test")["used"] == cell.used
     store_documents(cell)
     again = prepare(cell.config, stored=True)

@@ -28,7 +28,7 @@ from extrap.report.drawing import save_drawing, save_figure, snapped
 from extrap.report.labels import spread
 from extrap.report.looks import LOOKS, looks_of
 from extrap.report.report import report_again
-from extrap.results.rows import load_rows, rounded, save_rows, save_table
+from extrap.results.rows import load_rows, rounded, save_rows
 from extrap.stats.pairs import extrapolates, pairs
 from extrap.stats.statistics import Statistics
 
@@ -72,7 +72,7 @@ def flat(n_schemes: int) -> dict[str, dict[int, list[float]]]:
 @pytest.mark.slow
 def test_the_same_rows_give_the_same_bytes_in_another_process_and_under_other_settings(tmp_path):
     rows = with_floor(THREE)
-    save_table(tmp_path / "rows.csv", rows)
+    save_rows(tmp_path / "rows.csv", rows)
     fresh = (
         "import sys; from pathlib import Path; from extrap.report.figures import draw\n"
         "from extrap.results.rows import load_rows; from extrap.stats.statistics import Statistics\n"
@@ -474,11 +474,11 @@ def test_the_title_names_the_experiment_and_what_is_dotted():
 @pytest.mark.parametrize("figure_of", [figures.perplexity_figure, *slow(figures.controls_figure)])
 def test_a_title_tells_how_many_parameters_models_have(figure_of):
     rows = everything()
-    sizes = dict.fromkeys(rows.loc[rows["kind"] == "scheme", "run"], 432_100)
-    figure, _ = figure_of(Statistics(rows, parameters=sizes))
+    sizes = rows.loc[rows["kind"] == "scheme", ["run"]].drop_duplicates().assign(parameters=432_100.0)
+    figure, _ = figure_of(Statistics(rows, costs=sizes))
     assert " (0.432 M parameters): " in " ".join(figure._suptitle.get_text().split())
-    sizes.popitem()
-    figure, _ = figure_of(Statistics(rows, parameters=sizes))
+    sizes.iloc[0, 1] = np.nan
+    figure, _ = figure_of(Statistics(rows, costs=sizes))
     assert "parameters" not in figure._suptitle.get_text(), "where one is not known"
 
 

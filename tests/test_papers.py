@@ -27,8 +27,9 @@ from experiments.speed.timings import load_timings
 from extrap.config.compose import CONF, compose_grid
 from extrap.config.scales import experiments, names
 from extrap.errors import UserError
+from extrap.files import write_atomic
 from extrap.report.looks import LOOKS
-from extrap.results.rows import load_rows, rounded, save_rows
+from extrap.results.rows import as_csv, load_rows, load_training, rounded, save_rows
 
 ROOT = Path(__file__).parents[1]
 FIGURES = remake.paper_figures()
@@ -47,7 +48,7 @@ def results(tmp_path_factory) -> Path:
     cost = {"nope": 1.0, "rope": 1.5, "alibi": 1.25, "t5": 4.0}
     longer = [base.assign(case=case, n=n, value=base["scheme"].map(cost) * n)
               for case in ("evaluation", "memory") for n in (8192, 4096)]  # fmt: skip
-    save_rows(folder / "speed" / "timings.csv", pd.concat([training, *longer]))
+    write_atomic(folder / "speed" / "timings.csv", as_csv(pd.concat([training, *longer])))
     (folder / "speed" / "provenance.yaml").write_text("command: made up\n")
     return folder
 
@@ -181,7 +182,7 @@ def test_losses_are_averaged_over_parts_of_the_training(results, drawn):
     assert set(points["scheme"]) == {"rope", "learned"}
 
     def expected(point):
-        rows = pd.read_csv(results / point["experiment"] / "training.csv").query(f"scheme == '{point['scheme']}'")
+        rows = load_training(results / point["experiment"] / "training.csv").query(f"scheme == '{point['scheme']}'")
         rows = rows[(rows["step"] > point["step"] - 60) & (rows["step"] <= point["step"])]
         return interval(rows.groupby("seed")["loss"].mean().to_numpy())
 
@@ -443,7 +444,7 @@ def test_a_bad_table_of_training_losses_is_told_in_a_line(results, tmp_path, con
     shutil.copytree(results / "main", tmp_path / "main")
     shutil.copytree(results / "prose_mlm", tmp_path / "prose_mlm")
     (tmp_path / "main" / "training.csv").write_text(content)
-    with pytest.raises(UserError, match=r"main/training\.csv is no table with the columns experiment, run, .*, loss: .*"):
+    with pytest.raises(UserError, match=r"main/training\.csv is no table with the columns run, .*, loss: .*"):
         list(remake.draw_papers(tmp_path, "su2021_figure3"))
 
 
@@ -521,7 +522,7 @@ def test_a_file_opens_with_its_paper_its_picture_and_its_command(name):
 
 @pytest.mark.parametrize("name", ["press2022_figure4", *slow(*(name for name in FIGURES if name != "press2022_figure4"))])
 def test_committed_figures_show_the_committed_rows(name, tmp_path):
-    names = ("rows.csv", "timings.csv", "training.csv", "provenance.yaml")
+    names = ("runs.csv", "rows.csv", "timings.csv", "training.csv", "provenance.yaml")
     for path in (path for name in names for path in (ROOT / "results").glob(f"*/{name}")):
         (tmp_path / path.parent.name).mkdir(exist_ok=True)
         shutil.copy(path, tmp_path / path.parent.name)

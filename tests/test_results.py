@@ -27,20 +27,31 @@ from extrap.results.folders import RunFolder, differences, refuse_mixed
 from extrap.results.provenance import load_provenance, provenance
 from extrap.results.rows import (
     COLUMNS,
+    COSTS,
+    KEY,
     MISSING,
+    OF_RUN,
+    PLAIN,
+    SELECTION,
     as_csv,
     collect,
     collect_missing,
     collect_training,
+    load_costs,
     load_missing,
     load_rows,
+    load_runs,
     load_training,
+    row_tables,
+    runs_table,
     save_rows,
+    save_training,
 )
 from extrap.stats.statistics import Statistics
 
 pytestmark = pytest.mark.usefixtures("svg_alone")
 
+SOURCES = {"runs.csv", "rows.csv", "missing.csv", "training.csv", "provenance.yaml"}  # of a report; all else follows
 CONFIG = {
     "seed": 0,
     "position": {"_target_": "rope", "base": 10000.0},
@@ -146,7 +157,7 @@ def test_differences(old, new, expected):
 def score(path: Path, rows: pd.DataFrame) -> None:
     """The end of a run that has these rows."""
     folder = RunFolder(path)
-    folder.finish({folder.rows: as_csv(rows)})
+    folder.finish(row_tables(folder.rows, rows))
 
 
 def finished(runs: Path, scheme: str, seed: int, **config: object) -> None:
@@ -192,7 +203,8 @@ def test_tables_of_another_run_are_refused(tmp_path):
     runs = tmp_path / "made"
     for seed in (0, 1):
         finished(runs, "rope", seed)
-    shutil.copy(runs / "rope-seed1" / "eval.csv", runs / "rope-seed0" / "eval.csv")
+    for table in ("runs.csv", "eval.csv"):
+        shutil.copy(runs / "rope-seed1" / table, runs / "rope-seed0" / table)
     assert f"{runs / 'rope-seed0'} holds the rows of made/rope-seed1: give it that name back" in refusal(collect, runs)
 
 
@@ -294,14 +306,14 @@ def other(results: Path, runs: Path, **config: object) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (results / runs.name).iterdir()}
 
 
-OF_RUN = {
+DIVERGED = {
     "experiment": "made", "objective": "mlm", "data": "stdlib", "train_len": 128, "eval_len": 128,
     "reason": "diverged at step 7",
 }  # fmt: skip
 
 
 def sized(run: Path, n_params: int) -> None:
-    RunFolder(run).meta.write_text(json.dumps({"n_params": n_params, "seconds": {"train": 1, "evaluate": 1}}))
+    RunFolder(run).meta.write_text(json.dumps({"costs": {"parameters": n_params, "train_seconds": 1, "eval_seconds": 1}}))
 
 
 @pytest.mark.slow
@@ -311,8 +323,8 @@ def test_captions_tell_how_many_parameters_models_have(tmp_path, capsys):
         finished(runs, scheme, 0)
         sized(runs / f"{scheme}-seed0", n_params)
     gather(tmp_path, "made", "the first sweep")
-    told, size = load_provenance(place / "provenance.yaml"), "0.432 to 0.449 M parameters"
-    assert told["parameters"] == {432_100: ["rope-seed0"], 448_600: ["learned-seed0"]}
+    known, size = load_runs(place / "runs.csv").set_index("run")["parameters"], "0.432 to 0.449 M parameters"
+    assert known.to_dict() == {"rope-seed0": 432_100, "learned-seed0": 448_600}
     captioned = ["table.md", "pairs.md", *(path.name for path in place.glob("table*.tex"))]
     assert len(captioned) > 3
     for name in captioned:
@@ -320,7 +332,9 @@ def test_captions_tell_how_many_parameters_models_have(tmp_path, capsys):
     shutil.rmtree(runs)
     finished(runs, "mine", 0)
     gather(tmp_path, "made", "the second sweep")
-    assert load_provenance(place / "provenance.yaml")["parameters"] == told["parameters"], "of what was kept"
+    kept = load_runs(place / "runs.csv").set_index("run")["parameters"]
+    assert kept.dropna().to_dict() == known.to_dict(), "of what was kept"
+    assert kept.isna().to_dict() == {"learned-seed0": False, "mine-seed0": True, "rope-seed0": False}
     assert all("parameters" not in (place / name).read_text() for name in captioned), "one model's is not known"
 
 
@@ -328,8 +342,14 @@ def test_an_own_scheme_joins_the_rows_that_stand_there(tmp_path, capsys):
     runs = tmp_path / "runs" / "made"
     other(tmp_path, runs)
     before = load_rows(tmp_path / "made" / "rows.csv")
+    known = pd.DataFrame([dict.fromkeys(COSTS, np.nan) | {"run": "rope-seed1", "parameters": 7.0, "tokens": 8.0}])
+    save_rows(tmp_path / "made" / "rows.csv", before, known)
+    sized(runs / "mine-seed0", 5)
     capsys.readouterr()
     gather(tmp_path, "made", "the second sweep")
+    costs = load_costs(tmp_path / "made" / "runs.csv").set_index("run")
+    assert costs["parameters"].dropna().to_dict() == {"mine-seed0": 5, "rope-seed1": 7}
+    assert costs["tokens"].dropna().to_dict() == {"rope-seed1": 8}
     assert "kept of the report that stood there" in capsys.readouterr().out
     rows = load_rows(tmp_path / "made" / "rows.csv")
     assert list(dict.fromkeys(rows["run"])) == ["mine-seed0", "nope-seed0", "nope-seed1", "rope-seed0", "rope-seed1"]
@@ -350,10 +370,10 @@ def test_runs_that_diverged_stay_told_when_others_join(tmp_path, capsys):
     runs, place = tmp_path / "runs" / "made", tmp_path / "made"
     other(tmp_path, runs)
     gone = pd.DataFrame([
-        dict.fromkeys(MISSING, "") | OF_RUN | {"run": f"{scheme}-seed{seed}", "scheme": scheme, "seed": seed}
+        dict.fromkeys(MISSING, "") | DIVERGED | {"run": f"{scheme}-seed{seed}", "scheme": scheme, "seed": seed}
         for scheme, seed in (("rope", 2), ("t5", 0))
     ])  # fmt: skip
-    save_rows(place / "missing.csv", gone)
+    write_atomic(place / "missing.csv", as_csv(gone))
     gather(tmp_path, "made", "the second sweep")
     assert {*load_missing(place / "missing.csv")["run"]} == {"rope-seed2", "t5-seed0"}
     told = capsys.readouterr().out
@@ -436,7 +456,7 @@ def two_reports(results: Path, mine: str = "mine", **config: object) -> None:
         score(runs / "reference", floor.assign(experiment=name))
         folder.mkdir()
         save_rows(folder / "rows.csv", collect(runs))
-        save_rows(folder / "training.csv", collect_training(runs))
+        save_training(folder / "training.csv", collect_training(runs))
         (folder / "provenance.yaml").write_text(yaml.safe_dump(provenance(runs, f"the sweep of {name}")))
 
 
@@ -447,6 +467,9 @@ def files(results: Path) -> dict[str, bytes]:
 @pytest.mark.slow
 def test_reports_of_several_names_are_joined_in_one(tmp_path, capsys):
     two_reports(tmp_path)
+    for name, run, size in (("made", "nope-seed0", 7.0), ("own", "mine-seed1", 5.0)):
+        known = pd.DataFrame([dict.fromkeys(COSTS, np.nan) | {"run": run, "parameters": size}])
+        save_rows(tmp_path / name / "rows.csv", load_rows(tmp_path / name / "rows.csv"), known)
     before = files(tmp_path)
     gather_several(tmp_path, ["made", "own"])
     assert before.items() <= files(tmp_path).items(), "what it was made from stays as it is"
@@ -462,6 +485,9 @@ def test_reports_of_several_names_are_joined_in_one(tmp_path, capsys):
     assert set(rows.loc[rows["kind"] != "scheme", "experiment"]) == {"made"}, "a reference stands there once"
     for name in ("table.md", "pairs.md", "perplexity.csv"):
         assert "mine" in (place / name).read_text()
+    costs = load_costs(place / "runs.csv").set_index("run")
+    assert list(costs.index) == list(dict.fromkeys(rows["run"])), "a run is told once"
+    assert costs["parameters"].dropna().to_dict() == {"mine-seed1": 5, "nope-seed0": 7}
     told = load_provenance(place / "provenance.yaml")
     assert told["command"] == "python -m experiments.report gather made own"
     assert [(part["command"], part["runs"]) for part in told["kept"]] == [
@@ -559,7 +585,7 @@ def test_two_who_write_one_report_take_turns(tmp_path, monkeypatch):
         second = pool.submit(lambda: report_again(folder))
         assert first.result() == second.result() == [folder / "table.md"]
     assert seen == [False, True]
-    assert {path.name for path in folder.iterdir()} == {"rows.csv", "table.md"}
+    assert {path.name for path in folder.iterdir()} == {"runs.csv", "rows.csv", "table.md"}
 
 
 @pytest.mark.slow
@@ -613,14 +639,14 @@ def test_a_report_can_be_made_again_from_its_rows_byte_for_byte(tmp_path, capsys
     printed = capsys.readouterr().out
     files = {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()}
     assert files.keys() == {
-        "rows.csv", "missing.csv", "training.csv", "provenance.yaml", "table.csv", "table.md",
+        *SOURCES, "table.csv", "table.md",
         "table_nonoverlap.tex", "table_same_targets.tex", "table_narrow.tex",
         "perplexity.csv", "perplexity.svg", "perplexity_column.svg",
         "pairs.csv", "pairs.md",  # a picture of two schemes says less than a line
     }  # fmt: skip
     _, _, paths = printed.partition(f"written: {tmp_path / 'made'}\n")
     assert set(paths.split()) == files.keys()
-    for name in files.keys() - {"rows.csv", "missing.csv", "training.csv", "provenance.yaml"}:
+    for name in files.keys() - SOURCES:
         (tmp_path / "made" / name).unlink()
     report_again(tmp_path / "made")
     assert {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()} == files
@@ -632,15 +658,21 @@ LOSSES = pd.DataFrame({"experiment": "made", "run": ["nan-seed0"] * 2 + ["nan-se
                        "tokens": [10240, 20480] * 2, "loss": [2.5, 0.1 + 0.2, 2.4, 1.9]})  # fmt: skip
 
 
+def save_losses(folder: Path, losses: pd.DataFrame) -> None:
+    """As beside rows, which bring runs.csv."""
+    save_training(folder / "training.csv", losses)
+    (folder / "runs.csv").write_text(runs_table(LOSSES.assign(kind="scheme")))
+
+
 def test_training_losses_come_back(tmp_path):
-    save_rows(tmp_path / "training.csv", LOSSES)
+    save_losses(tmp_path, LOSSES)
     pd.testing.assert_frame_equal(load_training(tmp_path / "training.csv"), LOSSES, check_exact=True)
 
 
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (LOSSES.drop(columns="tokens"), "is no table with the columns experiment, run, scheme"),
+        (LOSSES.assign(run="other"), "training.csv holds other, which "),
         (LOSSES.assign(loss="lots"), "is no table"),
         (LOSSES.assign(step=1.5), "is no table"),
         (LOSSES.assign(loss=[1.0, np.inf, 1.0, 1.0]), "expected a finite loss once"),
@@ -650,7 +682,7 @@ def test_training_losses_come_back(tmp_path):
 )
 def test_bad_training_losses_are_refused(tmp_path, bad, message):
     assert "does not exist" in refusal(load_training, tmp_path / "training.csv")
-    save_rows(tmp_path / "training.csv", bad)
+    save_losses(tmp_path, bad)
     assert message in refusal(load_training, tmp_path / "training.csv")
 
 
@@ -676,11 +708,10 @@ def there_and_back(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
 
 @pytest.mark.parametrize("column", ["scheme", "document", "run", "extension"])
 def test_any_name_comes_back(tmp_path, column):
-    rows = pd.concat([scheme_rows("a", {128: [1.0]}, **{column: name}) for name in NAMES], ignore_index=True)
+    runs = {name: {"run": f"a-seed{seed}", "seed": seed} for seed, name in enumerate(NAMES)}
+    rows = pd.concat([scheme_rows("a", {128: [1.0]}, **runs[name] | {column: name}) for name in NAMES], ignore_index=True)
     if column == "document":
-        rows = rows.drop_duplicates("document")
-    elif column == "run":
-        rows["seed"] = np.arange(len(rows))
+        rows = rows.drop_duplicates("document", ignore_index=True)
     loaded = there_and_back(tmp_path / "rows.csv", rows)
     assert loaded[column].to_list() == rows[column].to_list()
     assert len(loaded) == len(rows)
@@ -701,7 +732,7 @@ def test_every_bit_comes_back(tmp_path, losses, name):
 
 def test_many_random_floats_come_back(tmp_path):
     bits = np.random.default_rng(0).integers(0, 0x7FF0000000000000, size=5000, dtype=np.int64)  # every positive finite float
-    rows = pd.concat([scheme_rows("a", {128: [1.0] * 2500})], ignore_index=True).assign(nll_sum=bits.view(np.float64))
+    rows = scheme_rows("a", {128: [1.0] * 2500}).assign(nll_sum=bits.view(np.float64))
     loaded = there_and_back(tmp_path / "rows.csv", rows)
     np.testing.assert_array_equal(loaded["nll_sum"].to_numpy().view(np.int64), bits)
 
@@ -714,12 +745,74 @@ def test_columns_have_their_types(tmp_path):
     assert loaded["nll_sum"].dtype == np.float64
 
 
-@pytest.mark.parametrize("column", [column for column in COLUMNS if column != "setting"])  # which may be left out
+def without(path: Path, column: str) -> None:
+    pd.read_csv(path, dtype=str, keep_default_na=False).drop(columns=column).to_csv(path, index=False)
+
+
+@pytest.mark.parametrize("column", [column for column in COLUMNS if column not in PLAIN])  # which may be left out
 def test_a_missing_column_is_refused(tmp_path, column):
-    save_rows(tmp_path / "rows.csv", scheme_rows("a", {128: [1.0]}).drop(columns=column))
+    of_run = column in OF_RUN
+    file = tmp_path / ("runs.csv" if of_run else "rows.csv")
+    save_rows(tmp_path / "rows.csv", scheme_rows("a", {128: [1.0]}))
+    without(file, column)
     message = refusal(load_rows, tmp_path / "rows.csv")
-    assert str(tmp_path / "rows.csv") in message
+    assert message.startswith(f"{file} is no table with the columns ")
     assert column in message
+
+
+def test_what_all_rows_of_a_run_share_is_said_once(tmp_path):
+    rows = pd.concat([
+        many({"a": {128: [1.0, 2.0], 256: [1.0, 2.0]}}),
+        scheme_rows("a", {128: [1.5, 2.5]}, kind=SELECTION, protocol=SELECTION, document="held back"),
+        *(scheme_rows(f, {128: [1.0]}, kind=f, run=f"reference/{f}") for f in ("floor", "unigram")),
+    ], ignore_index=True)  # fmt: skip
+    rows = rows.drop_duplicates(KEY, ignore_index=True)
+    pd.testing.assert_frame_equal(there_and_back(tmp_path / "rows.csv", rows), rows, check_exact=True)
+    runs, alone = (pd.read_csv(tmp_path / name) for name in ("runs.csv", "rows.csv"))
+    assert list(runs["run"]) == ["a-seed0", "a-seed1", "reference/floor", "reference/unigram"]
+    assert list(runs["kind"]) == ["scheme", "scheme", "floor", "unigram"]
+    assert list(alone) == ["run", "extension", "protocol", "eval_len", "document", "segment", "nll_sum", "n_tokens"]
+    wide = rows.assign(n_bytes=2 * rows["n_tokens"])
+    pd.testing.assert_frame_equal(there_and_back(tmp_path / "rows.csv", wide), wide, check_exact=True)
+
+
+def test_runs_that_are_not_listed_or_listed_twice_are_refused(tmp_path):
+    path, runs = tmp_path / "rows.csv", tmp_path / "runs.csv"
+    save_rows(path, rows := many({"a": {128: [1.0, 2.0]}}))
+    whole = runs.read_text()
+    runs.write_text("".join(whole.splitlines(keepends=True)[:-1]))
+    assert refusal(load_rows, path).startswith(f"{path} holds a-seed1, which {runs} does not list; ")
+    runs.write_text(whole + whole.splitlines()[-1].replace("stdlib", "text") + "\n")
+    assert refusal(load_rows, path).startswith(f"{runs}: expected every run once, found a-seed1 twice; ")
+    save_rows(path, rows.assign(train_len=[128, 128, 256, 128]))
+    assert "found a-seed1 twice" in refusal(load_rows, path), "nor do rows of a run disagree"
+    runs.unlink()
+    assert refusal(load_rows, path).startswith(f"{runs} does not exist: it says what all rows of a run share; ")
+
+
+def test_rows_as_they_were_are_told_what_is_expected(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text(as_csv(scheme_rows("a", {128: [1.0]})))
+    assert f"{tmp_path / 'runs.csv'} does not exist" in refusal(load_rows, path)
+
+
+def test_costs_come_back_and_what_is_not_known_stays_unknown(tmp_path):
+    rows = many({"a": {128: [1.0, 2.0]}})
+    of_one = {"run": "a-seed1", "parameters": 431_104.0, "tokens": 2**40, "train_flops": 1e18, "train_seconds": 12.34,
+              "eval_seconds": 0.1 + 0.2, "peak_memory": np.nan}  # fmt: skip
+    costs = pd.DataFrame([of_one]).astype(dict.fromkeys(COSTS, float))
+    save_rows(tmp_path / "rows.csv", rows, costs)
+    told = load_runs(tmp_path / "runs.csv").set_index("run")[COSTS]
+    assert told.loc["a-seed0"].isna().all()
+    pd.testing.assert_frame_equal(told.loc[["a-seed1"]], costs.set_index("run"), check_exact=True)
+    assert (
+        (tmp_path / "runs.csv")
+        .read_text()
+        .endswith(",431104,1099511627776,1000000000000000000,12.34,0.30000000000000004,\n")
+    )
+    assert there_and_back(tmp_path / "rows.csv", rows).equals(rows), "costs are no part of rows"
+    (tmp_path / "runs.csv").write_text(runs_table(rows, costs).replace("12.34", "long"))
+    assert "is no table with the columns" in refusal(load_runs, tmp_path / "runs.csv")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"a,b\n1,2\n", b"\xff\xfe\0\0", b"\x89PNG\r\n\x1a\n", b"a,b\n1,2,3\n4\n"])
@@ -734,6 +827,7 @@ def test_missing_files_are_refused(tmp_path):
 
 def test_a_table_without_rows_is_refused(tmp_path):
     save_rows(tmp_path / "rows.csv", pd.DataFrame(columns=COLUMNS))
+    assert "found no rows" in refusal(load_rows, tmp_path / "rows.csv")
     assert str(tmp_path / "rows.csv") in refusal(load_rows, tmp_path / "rows.csv")
 
 
@@ -747,9 +841,10 @@ def test_a_table_without_rows_is_refused(tmp_path):
 )  # fmt: skip
 def test_what_is_no_number_is_refused(tmp_path, column, value):
     rows = scheme_rows("a", {128: [1.0]}).astype({column: object})
-    rows.loc[1, column] = value
+    of_run = column in OF_RUN
+    rows.loc[slice(None) if of_run else 1, column] = value
     save_rows(tmp_path / "rows.csv", rows)
-    assert str(tmp_path / "rows.csv") in refusal(load_rows, tmp_path / "rows.csv")
+    assert str(tmp_path / ("runs.csv" if of_run else "rows.csv")) in refusal(load_rows, tmp_path / "rows.csv")
 
 
 def test_a_segment_in_which_nothing_was_hidden_is_a_row_like_any_other(tmp_path):
@@ -767,7 +862,7 @@ def test_a_file_cut_short_is_refused(tmp_path):
 
 def test_a_segment_scored_twice_is_refused(tmp_path):
     rows = many({"a": {128: [1.0, 2.0]}, "b": {128: [1.0]}})
-    twice = pd.concat([rows, rows.iloc[[1]].assign(nll_sum=9.9, run="another")])
+    twice = pd.concat([rows, rows.iloc[[1]].assign(nll_sum=9.9)])
     save_rows(tmp_path / "rows.csv", twice)
     message = refusal(load_rows, tmp_path / "rows.csv")
     for part in ("twice", "scheme=a", "seed=0", "document=document-1"):

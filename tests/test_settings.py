@@ -367,7 +367,7 @@ def test_schemes_are_compared_within_a_setting_only():
 def test_a_table_has_no_column_of_settings_where_nothing_varies(tmp_path):
     rows = many({"rope": {128: [1.0, 1.1]}, "alibi": {128: [1.1, 1.2]}})
     save_rows(tmp_path / "rows.csv", rows)
-    assert "setting" not in (tmp_path / "rows.csv").read_text()
+    assert "setting" not in (tmp_path / "runs.csv").read_text()
     pd.testing.assert_frame_equal(load_rows(tmp_path / "rows.csv"), rows)
     save_rows(tmp_path / "rows.csv", varied := rows.assign(setting="lr=0.002"))
     pd.testing.assert_frame_equal(load_rows(tmp_path / "rows.csv"), varied)
@@ -396,13 +396,19 @@ def test_a_setting_in_which_all_runs_diverged_takes_nothing_from_the_others(tmp_
     left = ("0.001", "0.002")[:rates_left]
     rows = rates({key: SCORED[key] for key in SCORED if key[1] in left}, HELD_BACK)
     references = rows[(rows["kind"] == "unigram") & (rows["setting"] == "lr=0.001")]
-    rows = pd.concat([rows, references.assign(setting="lr=10.0"), references.assign(protocol="sliding(stride=8)")])
+    rows = pd.concat(
+        [
+            rows,
+            references.assign(setting="lr=10.0", run="unigram-lr=10.0-seed0"),
+            references.assign(protocol="sliding(stride=8)"),
+        ]
+    )
     runs = [{"run": f"{scheme}-lr=10.0-seed{seed}", "scheme": scheme, "seed": seed, "eval_len": eval_len}
             for scheme in ("rope", "alibi") for seed in (0, 1) for eval_len in (128, 256)]  # fmt: skip
     labels = {"experiment": "made", "objective": "mlm", "data": "stdlib", "train_len": 128, "setting": "lr=10.0"}
     missing = pd.DataFrame(runs).assign(**labels, extension="none", protocol="nonoverlap", reason="diverged at step 7")
     save_rows(tmp_path / "rows.csv", rows)
-    save_rows(tmp_path / "missing.csv", missing[MISSING])
+    save_table(tmp_path / "missing.csv", missing[MISSING])
     report_again(tmp_path)
     found = Statistics(scored(rows), missing)
     table = (tmp_path / "table.md").read_text()

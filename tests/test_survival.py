@@ -231,8 +231,8 @@ def test_a_sweep_whose_program_is_edited_meanwhile_ends_as_what_it_began(tmp_pat
     ("name", "content"),
     [
         ("sweep.yaml", "{}"), ("sweep.yaml", "runs: {}"), ("sweep.yaml", "runs: {1: 5}"), ("sweep.yaml", "runs: {a: 0}"),
-        ("sweep.yaml", "[\0"), ("rope-seed0/meta.json", '{"seconds": {}}'),
-        ("rope-seed0/meta.json", '{"seconds": {"train": "x", "evaluate": 1}}'),
+        ("sweep.yaml", "[\0"), ("rope-seed0/meta.json", '{"costs": {}}'),
+        ("rope-seed0/meta.json", '{"costs": {"train_seconds": "x", "eval_seconds": 1}}'),
         ("rope-seed0/train.csv", "10,1,1,1,1,1.2.3\n"),
     ],
 )  # fmt: skip
@@ -343,8 +343,8 @@ def test_a_length_that_does_not_fit_into_memory_says_so_and_shorter_ones_keep_th
     assert done.returncode == 0, done.stderr
     assert "out of memory" in done.stdout
     table = (tmp_path / "smoke" / "rows.csv").read_text()
-    assert ",alibi,none,causal,markov,nonoverlap,32,64," in table
-    assert ",alibi,none,causal,markov,nonoverlap,32,2048," not in table
+    assert "\nalibi-seed0,none,nonoverlap,64," in table
+    assert "\nalibi-seed0,none,nonoverlap,2048," not in table
     assert ",2048,out of memory" in (tmp_path / "smoke" / "missing.csv").read_text()
 
 

@@ -4,11 +4,12 @@ import os
 import signal
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import yaml
 from marks import slow
 from sweeps import LONG, copy_of, report, rows, run, start, status, wait_for
+
+from extrap.results.rows import load_rows, load_training
 
 
 def state(folder: Path) -> dict[Path, tuple[int, bytes]]:
@@ -18,12 +19,17 @@ def state(folder: Path) -> dict[Path, tuple[int, bytes]]:
 def test_a_sweep_writes_and_prints_everything(swept):
     folder = swept / "smoke"
     expected = {
-        f"{name}.{suffix}" for name in ("perplexity", "perplexity_column", "floor") for suffix in ("png", "pdf", "svg")
+        f"{name}.{suffix}"
+        for name in ("perplexity", "perplexity_column", "floor", "costs")
+        for suffix in ("png", "pdf", "svg")
     }
     assert {p.name for p in folder.iterdir()} == expected | {
         "perplexity.csv",
         "floor.csv",
+        "costs.csv",
+        "costs.md",
         "pairs.csv",
+        "runs.csv",
         "rows.csv",
         "missing.csv",
         "training.csv",
@@ -42,17 +48,17 @@ def test_a_sweep_writes_and_prints_everything(swept):
     }
     runs = swept / "runs" / "smoke"
     for run_folder in (runs / "rope-seed0", runs / "nope-seed0"):
-        expected = {"config.yaml", "train.csv", "model.pt", "meta.json", "eval.csv"}
+        expected = {"config.yaml", "train.csv", "model.pt", "meta.json", "runs.csv", "eval.csv"}
         assert {p.name for p in run_folder.iterdir()} == expected
     told = yaml.safe_load((folder / "provenance.yaml").read_text())
     assert told["command"].startswith("python -m extrap experiment=smoke data=markov")
     assert told["runs"] == 2
     assert len(told["made_by"]) == 1
     assert told["config"]["train"]["max_steps"] == 100
-    losses = pd.read_csv(folder / "training.csv")
+    losses = load_training(folder / "training.csv")
     assert losses.groupby("scheme")["step"].max().to_dict() == {"rope": 100, "nope": 100}
     assert (losses["loss"] > 0).all()
-    rows = pd.read_csv(folder / "rows.csv")
+    rows = load_rows(folder / "rows.csv")
     assert set(rows["scheme"]) == {"rope", "nope", "unigram", "floor", "floor, last 32", "symbol counts"}
     stdout = (swept / "stdout.txt").read_text()
     for part in ("rope", "nope", "written:", "perplexity.png"):
@@ -74,7 +80,7 @@ def test_tables_and_figures_come_back_byte_for_byte(swept):
     folder = swept / "smoke"
     before = {p: content for p, (_, content) in state(folder).items()}
     for path in before:
-        if path.name not in ("rows.csv", "missing.csv", "training.csv", "provenance.yaml"):
+        if path.name not in ("runs.csv", "rows.csv", "missing.csv", "training.csv", "provenance.yaml"):
             path.unlink()
     done = report("--results", swept, "draw")
     assert (done.returncode, done.stderr) == (0, "")

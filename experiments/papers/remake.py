@@ -21,8 +21,7 @@ from extrap.errors import UserError, nearest
 from extrap.files import write_atomic
 from extrap.report.drawing import save_figure, style
 from extrap.report.typesetting import model_size
-from extrap.results.provenance import parameters
-from extrap.results.rows import load_one_setting, load_training
+from extrap.results.rows import RUNS, load_costs, load_one_setting, load_training
 
 LOADERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     "rows.csv": load_one_setting,
@@ -113,7 +112,7 @@ def facts_of(folder: Path, rows: pd.DataFrame) -> dict[str, str]:
     config = told["config"]
     model, train, evaluation, data = (config[part] for part in ("model", "train", "eval", "data"))
     tokens = train["max_steps"] * train["batch_size"] * train["train_len"]
-    sizes = {*parameters(told).values()}
+    sizes = {*load_costs(folder / RUNS)["parameters"].dropna().astype(int)}
     size = f", {data['train_bytes'] / 1e6:.1f} million bytes" if "train_bytes" in data else ""
     return {
         "data": rows["data"].iloc[0] + size,

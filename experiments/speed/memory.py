@@ -7,12 +7,9 @@ which has no /proc, it is ru_maxrss, which never falls; so lengths grow.
 """
 
 import os
-import re
-import resource
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
 from unittest.mock import patch
 
 import torch
@@ -22,10 +19,10 @@ from tqdm import tqdm
 from experiments.speed.ours import Trained
 from experiments.speed.rounds import Row, seconds_of
 from extrap.model.encoder import Encoder
+from extrap.train.device import forget_peak, peak_memory
 
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": str(2**18)}  # bytes, mallopt(3)
 SCORED = 64  # the last tokens get logits, as under `same_targets`
-STATUS, FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def measure(trained: list[Trained], tokens: Tensor, lengths: list[int], limit: float) -> list[Row]:
@@ -48,32 +45,17 @@ def by_length(
     torch.set_num_threads(threads)
     evaluate(encoder, tokens[:, :SCORED])
     forget_peak(tokens.device)
-    held = peak(tokens.device)
+    held = peak_memory(tokens.device)
     found: list[tuple[int, float, int]] = []
     for n in lengths:
         if found and found[-1][1] * (n / found[-1][0]) ** 2 > limit:
             break
         forget_peak(tokens.device)
         seconds = seconds_of(partial(evaluate, encoder, tokens[:, :n]))
-        found.append((n, seconds, peak(tokens.device) - held))
+        found.append((n, seconds, peak_memory(tokens.device) - held))
     return found
 
 
 @torch.no_grad()
 def evaluate(encoder: Encoder, tokens: Tensor) -> Tensor:
     return encoder.logits(encoder(tokens)[:, -SCORED:])
-
-
-def peak(device: torch.device) -> int:
-    """The most bytes that were held since forget_peak."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    found = re.search(r"VmHWM:\s*(\d+)", STATUS.read_text()) if STATUS.exists() else None
-    return 1024 * int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def forget_peak(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    elif FORGET.exists():
-        FORGET.write_text("5")  # proc(5): resets the peak resident set size

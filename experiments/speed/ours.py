@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from experiments.speed.rounds import Contestant, Row
@@ -21,6 +20,7 @@ from extrap.runs.prepare import Run, prepare_all
 from extrap.runs.run import build_encoder
 from extrap.score.references import labels
 from extrap.train.device import pick_precision
+from extrap.train.flops import flops_of_step
 from extrap.train.loop import TrainingBatch, TrainingLoss, train, train_step, training_batch
 from extrap.train.optimizer import make_optimizers
 
@@ -55,10 +55,9 @@ def training_step(run: Run, device: torch.device) -> Contestant:
     optimizers, batches = make_optimizers(encoder, config.train), batches_of(run, device)
     step = partial(train_step, TrainingLoss(encoder, precision), optimizers, grad_clip=config.train.grad_clip)
     take_next = in_turn(step, batches)
-    with FlopCounterMode(display=False) as counter:
-        take_next()
     columns: Row = {"name": OURS, "scheme": config.scheme, "logits": len(batches[0].scored)}
-    columns |= {"flops": counter.get_total_flops()} | columns_of(run, encoder, precision, batches[0])
+    columns |= {"flops": flops_of_step(encoder, config.train, precision, batches[0])}
+    columns |= columns_of(run, encoder, precision, batches[0])
     return Contestant(columns, take_next)
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from extrap.errors import UserError, one_line
-from extrap.results.rows import save_rows
+from extrap.files import write_atomic
+from extrap.results.rows import as_csv
 
 OURS = "extrap"
 YARDSTICK = "torch SDPA"
@@ -25,7 +26,7 @@ ATTENTION = {"mlm": "bidirectional", "causal": "causal"}  # what the objective m
 
 def save_timings(path: Path, rows: list[dict[str, object]]) -> None:
     empty = {column: kind() for column, kind in COLUMNS.items()}
-    save_rows(path, pd.DataFrame([empty | row for row in rows], columns=list(COLUMNS)))
+    write_atomic(path, as_csv(pd.DataFrame([empty | row for row in rows], columns=list(COLUMNS))))
 
 
 def load_timings(path: Path) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from extrap.report.about import scored_text
 from extrap.report.answer import WIDTH, answer
 from extrap.report.budget import budget_page
 from extrap.report.choice import choice_page
+from extrap.report.costs import costs_page
 from extrap.report.figures import draw
 from extrap.report.latex import write_latex
 from extrap.report.pairs import pairs_table
@@ -26,11 +27,10 @@ from extrap.results.provenance import (
     join,
     load_gathered,
     load_provenance,
-    parameters,
     save_gathered,
     with_kept,
 )
-from extrap.results.rows import load_missing, load_rows, save_table, scored
+from extrap.results.rows import RUNS, load_costs, load_missing, load_rows, save_table, scored
 from extrap.stats.choice import best_over, load_choice, one_for_all
 from extrap.stats.perplexity import refuse_other_targets
 from extrap.stats.statistics import Statistics
@@ -64,14 +64,14 @@ def gather_several(results: Path, names: list[str], table: str = "") -> None:
 
 def gather_best(results: Path, name: str, option: str, table: str = "") -> None:
     """Writes results/<name>+best-<option>/ from the report of this name: each scheme at its best value of the option."""
-    rows, missing, training, told = load_gathered(results / name)
+    rows, missing, training, costs, told = load_gathered(results / name)
     best = best_over(rows, missing, training, option)
     best = replace(best, one_for_all=one_for_all(rows, missing, option, best))
     command = f"python -m experiments.report gather {name} --best {option}"
     made_by = told | {"command": command, "chosen_from": told["command"]}
     folder = results / f"{name}+best-{option.rpartition('.')[2]}"
     with alone(folder):
-        write_whole(folder, Gathered(best.rows, best.missing, best.training, made_by), table, best)
+        write_whole(folder, Gathered(best.rows, best.missing, best.training, costs, made_by), table, best)
 
 
 def write_whole(folder: Path, of: Gathered, table: str, best: Statistics | None = None) -> None:
@@ -129,6 +129,8 @@ def write_report(found: Statistics, folder: Path, table: str = "") -> None:
         write_atomic(folder / "choice.md", choice_page(found) + told)
     if len(found.stability):
         write_atomic(folder / "budget.md", budget_page(found) + told)
+    if len(found.costs_and_quality):
+        write_atomic(folder / "costs.md", costs_page(found))
     write_latex(folder, found, table)
     draw(found, folder)
 
@@ -144,9 +146,9 @@ def report_again(folder: Path) -> list[Path]:
 def _load(folder: Path) -> Statistics:
     rows, missing = scored(load_rows(folder / "rows.csv")), load_missing(folder / "missing.csv")
     choice, together = load_choice(folder)
-    found = Statistics(rows, missing, choice=choice, one_for_all=together)
+    found = Statistics(rows, missing, choice=choice, one_for_all=together, costs=load_costs(folder / RUNS))
     if not (path := folder / "provenance.yaml").exists():
         return found
     told = load_provenance(path)
     n_documents = told.get("used", {}).get("valid_documents", told["config"]["data"].get("valid_documents"))
-    return replace(found, parameters=parameters(told), held_out=n_documents)
+    return replace(found, held_out=n_documents)

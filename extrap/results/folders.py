@@ -44,7 +44,8 @@ class RunFolder:
     checkpoint = _File("checkpoint.pt")  # see train/checkpoint.py; replaced while training, removed when weights are there
     weights = _File("model.pt")  # the run is trained
     missing = _File("missing.csv")  # what has no rows, and why: out of memory or not a number at a length, diverged
-    meta = _File("meta.json")  # versions, machine, sizes, seconds, memory, SHA-256 of the data
+    meta = _File("meta.json")  # versions, machine, costs, SHA-256 of the data
+    runs = _File("runs.csv")  # what all rows of this run share
     rows = _File("eval.csv")  # one per (protocol, eval_len, segment); the run is evaluated
     divergence = _File("diverged.txt")  # at which step; there is nothing to evaluate
     error = _File("error.log")  # the traceback, if the last try failed
@@ -92,14 +93,20 @@ class RunFolder:
     def load_meta(self) -> dict[str, Any]:
         """Raises UserError where it is damaged or gone."""
         mend = "remove the eval.csv beside it, and its run is scored again"
-        return load_checked(self.meta, json.loads, lambda meta: [sum(map(meta["seconds"].get, ("train", "evaluate")))], mend)
+        return load_checked(self.meta, json.loads, lambda meta: [seconds_of(meta)], mend)
 
     def finish(self, tables: dict[Path, str]) -> None:
         """Writes the tables of a run that is over, the last of which says so, and removes those of an earlier end."""
-        for path in {self.missing, self.meta, self.rows, self.divergence} - tables.keys():
+        for path in {self.missing, self.meta, self.runs, self.rows, self.divergence} - tables.keys():
             path.unlink(missing_ok=True)
         for path, content in tables.items():
             write_atomic(path, content)
+
+
+def seconds_of(meta: dict[str, Any]) -> float:
+    """That a run took, training and evaluation together."""
+    costs = meta["costs"]
+    return float(costs["train_seconds"] + costs["eval_seconds"])
 
 
 def load_checked(path: Path, parse: Callable[[str], Any], check: Callable[[Any], object], mend: str) -> dict[str, Any]:

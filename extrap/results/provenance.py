@@ -12,18 +12,22 @@ import yaml
 from extrap.config.varied import flat
 from extrap.errors import UserError
 from extrap.files import write_atomic
-from extrap.results.folders import common, differences, evaluated, finished, load_checked
+from extrap.results.folders import common, differences, evaluated, finished, load_checked, seconds_of
 from extrap.results.rows import (
     KEY,
+    RUNS,
     TRAINED,
     collect,
+    collect_costs,
     collect_missing,
     collect_training,
+    load_costs,
     load_missing,
     load_rows,
     load_training,
     save_rows,
     save_table,
+    save_training,
     stacked,
 )  # fmt: skip
 
@@ -40,24 +44,27 @@ class Gathered(NamedTuple):
     rows: pd.DataFrame
     missing: pd.DataFrame  # what has no rows, and why
     training: pd.DataFrame  # losses
+    costs: pd.DataFrame  # of runs, as far as they are known
     made_by: dict[str, Any]  # see `provenance`
 
 
 def gathered(runs: Path, command: str) -> Gathered:
     """What the evaluated runs below results/runs/<experiment> have written; `command` is recorded as what made them."""
-    return Gathered(collect(runs), collect_missing(runs), collect_training(runs), provenance(runs, command))
+    tables = collect(runs), collect_missing(runs), collect_training(runs), collect_costs(runs)
+    return Gathered(*tables, provenance(runs, command))
 
 
 def load_gathered(report: Path) -> Gathered:
     """What a report was made of, checked."""
     rows, missing = load_rows(report / "rows.csv"), load_missing(report / "missing.csv")
-    return Gathered(rows, missing, load_training(report / "training.csv"), load_provenance(report / "provenance.yaml"))
+    training, costs = load_training(report / "training.csv"), load_costs(report / RUNS)
+    return Gathered(rows, missing, training, costs, load_provenance(report / "provenance.yaml"))
 
 
 def save_gathered(report: Path, of: Gathered) -> None:
-    save_rows(report / "rows.csv", of.rows)
+    save_rows(report / "rows.csv", of.rows, of.costs)
     save_table(report / "missing.csv", of.missing)
-    save_rows(report / "training.csv", of.training)
+    save_training(report / "training.csv", of.training)
     write_atomic(report / "provenance.yaml", yaml.safe_dump(of.made_by, sort_keys=False, width=125))
 
 
@@ -87,12 +94,9 @@ def with_kept(results: Path, here: Gathered) -> tuple[Gathered, list[str]]:
     if change := _other_reference(old_rows, here.rows):
         raise UserError(f"{results} holds other references than the runs here: {change}; choose another name=...")
     *before, earlier = load_gathered(results)
-    rows, missing, training = (
-        _together([new, old[old["run"].isin(stay)]]) for new, old in zip(here[:3], before, strict=True)
-    )
-    sizes = {run: size for run, size in parameters(earlier).items() if run in stay} | parameters(here.made_by)
-    made_by = here.made_by | {"parameters": _by_size(sizes), "kept": _told_of(stay, earlier)}
-    return Gathered(rows, missing, training, made_by), stay
+    tables = (_together([new, old[old["run"].isin(stay)]]) for new, old in zip(here[:-1], before, strict=True))
+    rows, missing, training, costs = tables
+    return Gathered(rows, missing, training, costs, here.made_by | {"kept": _told_of(stay, earlier)}), stay
 
 
 def _staying(results: Path, rows: pd.DataFrame, config: dict[str, Any], made: set[tuple[str, str]]) -> list[str]:
@@ -143,16 +147,15 @@ def join(reports: Sequence[Path], command: str) -> Gathered:
             why.append(f"both hold {', '.join(both)}, and a scheme stands in a report once; make one of them without")
         if why:
             raise UserError(f"the rows of {reports[i]} and {reports[j]} cannot stand in one report: {'; '.join(why)}")
-    rows, missing, training, told = zip(*found, strict=True)
+    rows, missing, training, costs, told = zip(*found, strict=True)
     made_by = {
         "command": command,
-        "parameters": _by_size({run: size for one in told for run, size in parameters(one).items()}),
         "config": {key: value for key, value in told[0]["config"].items() if key != "code"},
         "used": told[0].get("used", {}),
         "kept": [part for table, one in zip(trained, told, strict=True) for part in _told_of({*table["run"]}, one)],
     }
     rows = _together(rows).drop_duplicates(["kind", *KEY], ignore_index=True)
-    return Gathered(rows, _together(missing), _together(training), made_by)
+    return Gathered(rows, _together(missing), _together(training), _together(costs).drop_duplicates("run"), made_by)
 
 
 def _together(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -174,27 +177,17 @@ def _recipe(config: dict[str, Any], own: tuple[str, ...]) -> dict[str, Any]:
 def provenance(runs: Path, command: str) -> dict[str, Any]:
     """The command that made the rows, what its runs share, and the machines and versions they ran on."""
     folders = evaluated(runs)
-    metas = {folder.path.name: folder.load_meta() for folder in folders if folder.meta.exists()}
-    made_by = [{key: meta[key] for key in MADE_BY if key in meta} for meta in metas.values()]
-    used = [meta.get("used", {}) for meta in metas.values()] or [{}]
+    metas = [folder.load_meta() for folder in folders if folder.meta.exists()]
+    made_by = [{key: meta[key] for key in MADE_BY if key in meta} for meta in metas]
+    used = [meta.get("used", {}) for meta in metas] or [{}]
     return {
         "command": command,
         "runs": len(metas),
-        "parameters": _by_size({run: meta["n_params"] for run, meta in metas.items()}),
-        "seconds_of_all_runs": round(sum(sum(meta["seconds"].values()) for meta in metas.values())),
+        "seconds_of_all_runs": round(sum(map(seconds_of, metas))),
         "made_by": [one for i, one in enumerate(made_by) if one not in made_by[:i]],
         "config": common(folders[0].load_config()),
         "used": {key: value for key, value in used[0].items() if all(one.get(key) == value for one in used)},  # of the data
     }
-
-
-def _by_size(sizes: dict[str, int]) -> dict[int, list[str]]:
-    return {size: sorted(run for run in sizes if sizes[run] == size) for size in sorted({*sizes.values()})}
-
-
-def parameters(told: dict[str, Any]) -> dict[str, int]:
-    """How many parameters the model of each run has, as far as the provenance tells."""
-    return {run: size for size, runs in told.get("parameters", {}).items() for run in runs}
 
 
 def _told_of(runs: Iterable[str], earlier: dict[str, Any]) -> list[dict[str, Any]]:

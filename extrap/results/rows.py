@@ -1,8 +1,12 @@
-"""Rows on disk: what the runs have written, checked and brought together. Imports no torch."""
+"""Rows on disk: what the runs have written, checked and brought together. Imports no torch.
+
+A table of rows, or of losses, says what is of each alone; what all of a run share stands once, in runs.csv beside it.
+"""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,14 +22,25 @@ COLUMNS = [
     "experiment", "run", "kind", "scheme", "extension", "objective", "data", "protocol", "train_len", "setting", "eval_len",
     "seed", "document", "segment", "nll_sum", "n_tokens", "n_bytes",
 ]  # fmt: skip
-TRAINING = ["experiment", "run", "scheme", *GROUP, "seed", "step", "tokens", "loss"]
+OF_RUN = ["experiment", "run", "kind", "scheme", *GROUP, "seed"]
+OF_ROW = ["run", *(column for column in COLUMNS if column not in OF_RUN)]
+OF_LOSS = ["run", "step", "tokens", "loss"]
+TRAINING = [*(column for column in OF_RUN if column != "kind"), *OF_LOSS[1:]]
+# what a run took, where that is known; of the machine, and never compared: see results/README.md
+COSTS = ["parameters", "tokens", "train_flops", "train_seconds", "eval_seconds", "peak_memory"]
 MISSING = ["experiment", "run", "scheme", *GROUP, "seed", "extension", "protocol", "eval_len", "reason"]
 SELECTION = "selection"  # the kind, and the protocol, of rows of text that is neither trained on nor scored
 TRAINED = ("scheme", SELECTION)  # kinds of rows that runs have; the others are of references
 COUNTS = ("train_len", "eval_len", "seed", "segment", "n_tokens", "n_bytes", "step", "tokens")
 TYPES = dict.fromkeys(COUNTS, np.int64) | dict.fromkeys(("nll_sum", "loss"), np.float64)  # all else is text
+# columns that are left out where they say nothing else: nothing varies, a token is a byte
+PLAIN: dict[str, Callable[[pd.DataFrame], Any]] = {"setting": lambda table: "", "n_bytes": lambda table: table["n_tokens"]}
 # one segment scored once: two rows that agree in all of these are an error
 KEY = ["scheme", "extension", *GROUP, "protocol", "eval_len", "seed", "document", "segment"]
+
+
+RUNS = "runs.csv"
+MEND = "remove the rows beside it, and `make sweep` writes both"  # what is wrong with runs.csv
 
 
 def collect(runs: Path) -> pd.DataFrame:
@@ -37,10 +52,9 @@ def collect(runs: Path) -> pd.DataFrame:
     refuse_mixed(runs)
     tables = [load_rows(folder.rows) for folder in folders]
     for folder, table in zip(folders, tables, strict=True):
-        if (found := table.loc[0, ["experiment", "run"]].tolist()) != [runs.name, folder.path.name]:
-            raise UserError(
-                f"{folder.path} holds the rows of {'/'.join(found)}: give it that name back, or move it out of {runs}"
-            )
+        of, run = table.loc[0, ["experiment", "run"]]
+        if (of, run.partition("/")[0]) != (runs.name, folder.path.name):  # reference/floor stands in reference/
+            raise UserError(f"{folder.path} holds the rows of {of}/{run}: give it that name back, or move it out of {runs}")
     return pd.concat(tables, ignore_index=True)
 
 
@@ -59,10 +73,15 @@ def collect_training(runs: Path) -> pd.DataFrame:
     tables = [pd.DataFrame(columns=TRAINING)]
     for folder in evaluated(runs):
         if folder.log.exists():  # references are not trained
-            run = load_rows(folder.rows).loc[:0, TRAINING[:-3]]
-            losses = _table(folder.log, TRAINING[-3:])
-            tables.append(run.merge(losses, how="cross"))
+            tables.append(load_runs(folder.runs)[OF_RUN].merge(_table(folder.log, OF_LOSS[1:]), how="cross")[TRAINING])
     return stacked(tables)
+
+
+def collect_costs(runs: Path) -> pd.DataFrame:
+    """A line a run: its name, and of COSTS what its meta.json tells; of references nothing is told."""
+    folders = [folder for folder in evaluated(runs) if folder.meta.exists()]
+    lines = [{"run": folder.path.name} | folder.load_meta()["costs"] for folder in folders]
+    return pd.DataFrame(lines, columns=["run", *COSTS]).astype(dict.fromkeys(COSTS, np.float64))
 
 
 def stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -72,7 +91,7 @@ def stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 def load_training(path: Path) -> pd.DataFrame:
     """Training losses from CSV, checked: all columns, a finite loss once for every run and step."""
-    losses = _table(path, TRAINING)
+    losses = _of_runs(path, OF_LOSS)[TRAINING]
     if losses.duplicated([*TRAINING[:-3], "step"]).any() or not np.isfinite(losses["loss"]).all():
         raise UserError(f"{path}: expected a finite loss once for every run and step")
     return losses
@@ -80,7 +99,8 @@ def load_training(path: Path) -> pd.DataFrame:
 
 def load_rows(path: Path) -> pd.DataFrame:
     """Rows from CSV, checked: all columns, no segment twice, nothing that is not a number where one must be."""
-    rows = _table(path, COLUMNS)
+    rows = _of_runs(path, OF_ROW)[COLUMNS]
+    rows["kind"] = rows["kind"].mask(rows["protocol"] == SELECTION, SELECTION)
     possible = np.isfinite(rows["nll_sum"]) & (rows["n_tokens"] >= 0) & (rows["n_bytes"] >= 0)
     if rows.empty or not possible.all():
         found = "no rows" if rows.empty else f"nll_sum, n_tokens, n_bytes = {tuple(rows[~possible].iloc[0, -3:])}"
@@ -89,6 +109,29 @@ def load_rows(path: Path) -> pd.DataFrame:
         twice = rows[again].iloc[0]
         raise UserError(f"{path} scores a segment twice: {', '.join(f'{key}={twice[key]}' for key in KEY)}")
     return rows
+
+
+def load_runs(path: Path) -> pd.DataFrame:
+    """The columns OF_RUN and COSTS of runs.csv, checked: every run once; a cost that is not known is nan."""
+    if not path.exists():
+        raise UserError(f"{path} does not exist: it says what all rows of a run share; {MEND}")
+    runs = _table(path, OF_RUN, COSTS, MEND)
+    if (again := runs.duplicated("run")).any():
+        raise UserError(f"{path}: expected every run once, found {runs.loc[again, 'run'].iloc[0]} twice; {MEND}")
+    return runs
+
+
+def load_costs(path: Path) -> pd.DataFrame:
+    """Of runs.csv the columns run and COSTS."""
+    return load_runs(path)[["run", *COSTS]]
+
+
+def _of_runs(path: Path, columns: list[str]) -> pd.DataFrame:
+    """A table, joined with what runs.csv beside it says of the runs."""
+    table, runs = _table(path, columns), load_runs(beside := path.with_name(RUNS))
+    if unknown := [run for run in table["run"].unique() if run not in {*runs["run"]}]:
+        raise UserError(f"{path} holds {unknown[0]}, which {beside} does not list; remove it, and `make sweep` writes both")
+    return table.merge(runs[OF_RUN], on="run", how="left")
 
 
 def scored(rows: pd.DataFrame) -> pd.DataFrame:
@@ -123,8 +166,10 @@ def load_one_setting(path: Path) -> pd.DataFrame:
     return rows
 
 
-def _table(path: Path, columns: list[str]) -> pd.DataFrame:
-    """These columns of a CSV file; it has no setting where nothing varies.
+def _table(
+    path: Path, columns: list[str], costs: Sequence[str] = (), mend: str = "remove it, and `make sweep` writes it"
+) -> pd.DataFrame:
+    """These columns of a CSV file, of PLAIN what they are where left out; and costs, where they are told.
 
     Raises UserError where it is no such table, or something is not the number that it must be.
     """
@@ -133,19 +178,42 @@ def _table(path: Path, columns: list[str]) -> pd.DataFrame:
     try:
         # numbers are read as text first: a column that is not what it must be is then an error, not another type
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        table = table.assign(**{column: "" for column in columns if column == "setting" not in table})[columns]
-        return table.astype({column: TYPES[column] for column in columns if column in TYPES})
+        for column, plain in PLAIN.items():
+            if column in columns and column not in table:
+                table[column] = plain(table)
+        told = table[columns].astype({column: TYPES[column] for column in columns if column in TYPES})
+        return told.join(table.reindex(columns=costs).replace("", np.nan).astype(np.float64))
     except (ValueError, KeyError, OSError) as error:
-        raise UserError(
-            one_line(
-                f"{path} is no table with the columns {', '.join(columns)}: {error}; remove it, and `make sweep` writes it"
-            )
-        ) from error
+        expected = ", ".join(columns)
+        raise UserError(one_line(f"{path} is no table with the columns {expected}: {error}; {mend}")) from error
 
 
-def save_rows(path: Path, rows: pd.DataFrame) -> None:
-    """CSV with every digit: what is read again is what was written, bit for bit."""
-    write_atomic(path, as_csv(rows))
+def save_rows(path: Path, rows: pd.DataFrame, costs: pd.DataFrame | None = None) -> None:
+    """Writes row_tables."""
+    for file, content in row_tables(path, rows, costs).items():
+        write_atomic(file, content)
+
+
+def row_tables(path: Path, rows: pd.DataFrame, costs: pd.DataFrame | None = None) -> dict[Path, str]:
+    """What is written of rows, `path` last: CSV with every digit; what is read again is what was written, bit for bit."""
+    alone = rows[OF_ROW]
+    if (alone["n_bytes"] == alone["n_tokens"]).all():
+        alone = alone.drop(columns="n_bytes")
+    return {path.with_name(RUNS): runs_table(rows, costs), path: as_csv(alone)}
+
+
+def runs_table(labelled: pd.DataFrame, costs: pd.DataFrame | None = None) -> str:
+    """runs.csv: a line a run of these rows; `costs` are known by the column run."""
+    runs = labelled[OF_RUN].assign(kind=labelled["kind"].replace(SELECTION, "scheme")).drop_duplicates()
+    if costs is not None:
+        whole = [cost for cost in COSTS if not cost.endswith("seconds")]
+        runs = runs.merge(costs[["run", *COSTS]].astype(dict.fromkeys(whole, "Int64")), on="run", how="left")
+    return as_csv(runs)
+
+
+def save_training(path: Path, losses: pd.DataFrame) -> None:
+    """CSV as above; runs.csv is that of the rows beside it."""
+    write_atomic(path, as_csv(losses[OF_LOSS]))
 
 
 DIGITS = 6  # of what is shown: what processors differ by is far below, and what is seen far above

@@ -5,7 +5,6 @@ import json
 import os
 import platform
 import re
-import resource
 import subprocess
 import time
 from pathlib import Path
@@ -22,15 +21,16 @@ from extrap.files import locked
 from extrap.model.encoder import Encoder
 from extrap.model.seed import seed_generators
 from extrap.results.folders import MAY_DIFFER, RunFolder, refuse_mixed
-from extrap.results.rows import MISSING, SELECTION, as_csv
+from extrap.results.rows import MISSING, SELECTION, as_csv, row_tables
 from extrap.runs.prepare import Run, build_scheme
 from extrap.score.evaluate import NOT_A_NUMBER, Missing, evaluate, on_held_back, reads
 from extrap.score.references import label_rows, labels, reference_rows
 from extrap.train import distributed
 from extrap.train.checkpoint import load_checkpoint, save_checkpoint
-from extrap.train.device import arithmetic, keep_freed_memory, pick_device
+from extrap.train.device import arithmetic, forget_peak, keep_freed_memory, peak_memory, pick_device
+from extrap.train.flops import flops_of_step
 from extrap.train.log import write_log
-from extrap.train.loop import Diverged, train
+from extrap.train.loop import Diverged, train, training_batch
 
 LOCK_SECONDS = 10.0  # workers of a killed sweep are gone by then
 SCHEME_SEED = 2**32  # a scheme's own weights are drawn apart, so that the other weights do not depend on it
@@ -64,6 +64,7 @@ def train_and_evaluate(run: Run) -> None:
     config, source, objective, *_ = run
     folder, device = run.folder, pick_device(config.runtime.device)
     keep_freed_memory()
+    forget_peak(device)
     torch.set_num_threads(config.runtime.threads)
     encoder = build_encoder(run).to(device)
     of, *others = distributed.gathered(lambda: json.dumps(run.identity, sort_keys=True))
@@ -98,15 +99,16 @@ def train_and_evaluate(run: Run) -> None:
         raise UserError(f"{folder.path} has no rows ({told}); other eval.lengths or a larger machine may mend that")
     if distributed.rank() > 0:
         return
-    took = {"train": history.seconds, "evaluate": time.monotonic() - began}
-    meta = describe(run, encoder, device, took, history.processes)
+    costs = costs_of(run, encoder, device, (history.seconds, time.monotonic() - began))
+    meta = {**describe(run, device, history.processes), "costs": costs}
     of_run = {"run": config.run, "scheme": config.scheme, "seed": config.seed}
     labelled = pd.concat([
         label_rows(rows, config, kind="scheme", **of_run),
         *(label_rows(held_back, config, kind=SELECTION, **of_run) for held_back in chosen_on),
     ])  # fmt: skip
     write_log(folder.log, history.log)  # whatever has become of it since
-    folder.finish({folder.meta: json.dumps(meta, indent=2) + "\n", **_missing(run, missing), folder.rows: as_csv(labelled)})
+    tables = {folder.meta: json.dumps(meta, indent=2) + "\n", **_missing(run, missing)}
+    folder.finish(tables | row_tables(folder.rows, labelled))
 
 
 def _all_lengths(run: Run, reason: str) -> list[Missing]:
@@ -137,7 +139,7 @@ def write_references(run: Run) -> None:
     rows = reference_rows(run.config, run.source, run.objective)
     folder.claim(identity)
     if len(rows):  # under pseudo alone there are none
-        folder.finish({folder.rows: as_csv(rows)})
+        folder.finish(row_tables(folder.rows, rows))
 
 
 def build_encoder(run: Run) -> Encoder:
@@ -149,11 +151,22 @@ def build_encoder(run: Run) -> Encoder:
     return Encoder(config.model, scheme, objective.n_inputs(source.vocab_size), source.vocab_size)
 
 
-def describe(run: Run, encoder: Encoder, device: torch.device, seconds: dict[str, float], processes: int) -> dict[str, Any]:
-    """What is recorded of a finished run beside its config."""
-    config = run.config
-    cuda = device.type == "cuda"
-    memory = torch.cuda.max_memory_allocated(device) if cuda else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def costs_of(run: Run, encoder: Encoder, device: torch.device, took: tuple[float, float]) -> dict[str, float]:
+    """The columns COSTS; `took`: seconds of training and of evaluation."""
+    train, memory = run.config.train, peak_memory(device)
+    batch = training_batch(run.source, run.objective, train, run.config.seed, 0).to(device)
+    of_step = flops_of_step(encoder, train, Precision(run.identity["train"]["precision"]), batch)
+    return {
+        "parameters": sum(parameter.numel() for parameter in encoder.parameters()),
+        "tokens": train.max_steps * train.batch_size * train.train_len,
+        "train_flops": train.max_steps * of_step,
+        **{name: round(seconds, 2) for name, seconds in zip(("train_seconds", "eval_seconds"), took, strict=True)},
+        "peak_memory": memory,
+    }
+
+
+def describe(run: Run, device: torch.device, processes: int) -> dict[str, Any]:
+    """What is recorded of a finished run beside its config and its costs."""
     return {
         "version": __version__,
         **git_state(),
@@ -161,12 +174,8 @@ def describe(run: Run, encoder: Encoder, device: torch.device, seconds: dict[str
         **arithmetic(device),
         "precision": run.identity["train"]["precision"],
         "processes": processes,
-        "n_params": sum(parameter.numel() for parameter in encoder.parameters()),
-        "tokens_seen": config.train.max_steps * config.train.batch_size * config.train.train_len,
         "data": run.identity["data"],
         "used": run.used,
-        "seconds": {name: round(value, 2) for name, value in seconds.items()},
-        "peak_memory_bytes": memory,
     }
 
 

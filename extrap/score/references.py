@@ -41,11 +41,11 @@ def reference_rows(config: Config, source: Source, objective: Objective) -> pd.D
                 rows = rows_of(held_out.thinned(step), label(config.eval, protocol), eval_len, sums, counts)
                 frames.append(rows.assign(kind=kind, scheme=REFERENCES[kind].format(train_len=train_len)))
     rows = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
-    return label_rows(rows, config, run=config.references.name, seed=0)
+    return label_rows(rows, config, run=[f"{config.references.name}/{scheme}" for scheme in rows["scheme"]], seed=0)
 
 
 def label_rows(rows: pd.DataFrame, config: Config, **columns: object) -> pd.DataFrame:
-    """The rows with every column of rows.csv; `columns` holds what the config does not say."""
+    """The rows with every column; `columns` holds what the config does not say."""
     return rows.assign(**(labels(config) | columns))[COLUMNS]
 
 

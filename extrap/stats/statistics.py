@@ -5,8 +5,9 @@ from functools import cached_property
 
 import pandas as pd
 
-from extrap.results.rows import MISSING, TRAINING, within
+from extrap.results.rows import COSTS, MISSING, TRAINING, within
 from extrap.stats.budget import stability
+from extrap.stats.costs import cost_and_quality
 from extrap.stats.floor import BELOW, against_floor
 from extrap.stats.null import early_token_null
 from extrap.stats.pairs import PAIR, SHOWN, best, extrapolates, neither, pairs
@@ -34,7 +35,7 @@ class Statistics:
     training: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=TRAINING))
     choice: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CHOICE))
     one_for_all: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=ONE_FOR_ALL))
-    parameters: dict[str, int] = field(default_factory=dict)  # of the model of each run, where that is recorded
+    costs: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["run", *COSTS]))  # nan where not known
     held_out: int | None = None  # documents, where that is recorded and they are not made as they are asked for
 
     @cached_property
@@ -57,7 +58,8 @@ class Statistics:
     def sizes(self) -> set[int]:
         """How many parameters models have; empty unless that is known of all."""
         runs = {*self.rows.loc[self.rows["kind"] == "scheme", "run"]}
-        return {self.parameters[run] for run in runs} if runs <= {*self.parameters} else set()
+        known = self.costs[self.costs["run"].isin(runs)].dropna(subset="parameters")
+        return {*known["parameters"].astype(int)} if runs <= {*known["run"]} else set()
 
     @cached_property
     def by_length(self) -> pd.DataFrame:
@@ -92,6 +94,10 @@ class Statistics:
     def sound_null(self) -> pd.DataFrame:
         """What is compared on the same tokens: table.csv says what its null comes from, a page has no room to."""
         return self.null[self.null["full_context"] != "same_targets"]
+
+    @cached_property
+    def costs_and_quality(self) -> pd.DataFrame:
+        return cost_and_quality(self.summary, self.rows, self.costs)
 
     @cached_property
     def pairs(self) -> pd.DataFrame:

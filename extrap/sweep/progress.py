@@ -128,9 +128,9 @@ def status(results: Path, name: str) -> str:
         raise UserError(f"{folder} holds no sweep; there are {known}")
     planned = _planned(folder / "sweep.yaml")
     runs = [look(RunFolder(folder / run), max_steps) for run, max_steps in planned.items()]
-    done = [RunFolder(folder / run.name).load_meta()["seconds"] for run in runs if run.state == "done"]
-    trained = sum(one["train"] for one in done)
-    evaluation = sum(one["evaluate"] for one in done) / trained if trained else EVALUATION
+    done = [RunFolder(folder / run.name).load_meta()["costs"] for run in runs if run.state == "done"]
+    trained = sum(one["train_seconds"] for one in done)
+    evaluation = sum(one["eval_seconds"] for one in done) / trained if trained else EVALUATION
     pace = (1 + evaluation) * sum(run.seconds for run in runs) / max(1, sum(run.step for run in runs))  # of a step, scored
     left = [(1 - run.share(evaluation)) * run.max_steps * pace for run in runs]
     table = pd.DataFrame({

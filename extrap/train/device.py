@@ -3,6 +3,8 @@
 import contextlib
 import ctypes
 import os
+import re
+import resource
 import sys
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from extrap.config.schema import Device, Precision
 from extrap.errors import UserError
 from extrap.train import distributed
 
+STATUS, FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
 
 
@@ -88,6 +91,25 @@ def cpu_quota(root: Path, groups: str) -> float:
 def physical_memory() -> int:
     """Bytes."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the most that this process has held since forget_peak, on a GPU or resident in memory.
+
+    Where the system cannot forget a peak (macOS), it is that of the whole life of the process.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    found = re.search(r"VmHWM:\s*(\d+)", STATUS.read_text()) if STATUS.exists() else None
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+    return 1024 * int(found[1]) if found else unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def forget_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with contextlib.suppress(OSError):  # no Linux, or a container that forbids it
+        FORGET.write_text("5")  # proc(5): resets the peak resident set size
 
 
 def keep_freed_memory() -> None:

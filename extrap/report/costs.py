@@ -1,0 +1,140 @@
+"""What training costs beside what it buys: a page, and perplexity against cost. Imports no torch."""
+
+from collections.abc import Iterator
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+
+from extrap.report.curves import COLUMN_WIDTH, band, drawn, keep_to_curves
+from extrap.report.drawing import entitle, new_figure, style
+from extrap.report.labels import End, name_ends
+from extrap.report.looks import Looks, styles
+from extrap.report.typesetting import interval, markdown, number, seeds, stem, trained_on
+from extrap.results.rows import GROUP, rounded
+from extrap.stats.statistics import Statistics
+
+NOTE = """\
+Means over seeds, in parentheses the lowest and the highest. FLOPs: multiplications and additions in the matrix products of
+training, 3 times those of its forward passes and those of the optimizer. Seconds, tokens a second and memory are of the
+machine that ran (provenance.yaml) and of all that it did meanwhile: compare them where runs were alone or side by side
+alike. Scoring: all lengths, protocols and extensions. Memory: the most that the process held, or on a GPU its tensors."""
+PANEL_HEIGHT = 2.1  # inches
+
+
+def costs_page(found: Statistics) -> str:
+    """Markdown: a table a group."""
+    parts = [NOTE]
+    for of, lines in found.costs_and_quality.groupby(GROUP, sort=False):
+        parts += [f"**Costs of {trained_on(*of)}**", markdown(_table(lines), ["scheme"])]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(lines: pd.DataFrame) -> pd.DataFrame:
+    table = []
+    train_len, longest = lines["train_len"].iloc[0], lines["eval_len"].max()
+    for scheme, part in lines.groupby("scheme", sort=False):
+        first, ppl = part.iloc[0], part.set_index("eval_len")
+        told = {
+            "scheme": scheme,
+            "parameters": _known(first["parameters"]),
+            "training, FLOPs": _known(first["train_flops"]),
+            "training, s": _spread(first, "train_seconds"),
+            "tokens a second": _spread(first, "tokens_per_second"),
+            "scoring, s": _spread(first, "eval_seconds"),
+            "peak memory, MiB": _spread(first, "peak_memory", 2.0**-20),
+        }
+        for n in dict.fromkeys((train_len, longest)):
+            told[f"perplexity at {n:,}"] = _perplexity(ppl.loc[n]) if n in ppl.index else "–"
+        table.append(told)
+    return pd.DataFrame(table)
+
+
+def _perplexity(line: pd.Series) -> str:
+    return number(line["ppl"]) + interval(line["ppl"], np.log(line["ppl_high"] / line["ppl"]))
+
+
+def _known(value: float) -> str:
+    return number(value) if np.isfinite(value) else "–"
+
+
+def _spread(line: pd.Series, cost: str, unit: float = 1.0) -> str:
+    middle, low, high = (_known(line[f"{cost}{end}"] * unit) for end in ("", "_low", "_high"))
+    return middle if low == high else f"{middle} ({low} to {high})"
+
+
+def cost_figures(found: Statistics) -> Iterator[tuple[str, Figure, pd.DataFrame]]:
+    """The name of a file, the figure and its points: for settings of different FLOPs one, elsewhere one a group."""
+    lines = found.costs_and_quality
+    flops = lines.groupby(["scheme", *GROUP[:-1]])["train_flops"]
+    vary = (flops.min() < flops.max()).any()
+    cost = "train_flops" if vary else "train_seconds"
+    lines = lines.dropna(subset=cost)
+    for of, part in lines.groupby(GROUP[:-1] if vary else GROUP, sort=False):
+        name = stem("costs", *(() if len(part) == len(lines) else of))
+        points = rounded(part.reset_index(drop=True))
+        yield name, cost_figure(found, points, cost), points
+
+
+def cost_figure(found: Statistics, points: pd.DataFrame, cost: str) -> Figure:
+    """Perplexity by cost, of each scheme a curve through its settings or a point: at the training length, at the longest.
+
+    Bands and upright bars are 95 % t intervals over seeds; bars across end at the fastest and the slowest run.
+    """
+    looks, curves = styles(found.rows), cost == "train_flops"
+    unit = 1000.0 ** np.floor(np.log10(points[cost].min()) / 3) if curves else 1.0
+    of_unit = f"$10^{{{round(np.log10(unit))}}}$ FLOPs" if curves else "seconds"
+    at = points[["protocol", "eval_len"]].drop_duplicates().itertuples(index=False, name=None)
+    parts = [points[(points["protocol"] == protocol) & (points["eval_len"] == n)] for protocol, n in at]
+    with style():
+        figure, axes_of = new_figure(COLUMN_WIDTH + 0.2, PANEL_HEIGHT * len(parts), len(parts), 1, sharex=True)
+        panels = list(axes_of.flat)
+        ends = [list(_lines(axes, part, cost, unit, looks)) for axes, part in zip(panels, parts, strict=True)]
+        for axes, part in zip(panels, parts, strict=True):
+            axes.set_title(_title(part.iloc[0]))
+            axes.set_ylabel("perplexity")
+            axes.set_yscale("log")
+            _ticks_of_log(axes.yaxis)
+            axes.margins(y=0.15)
+            keep_to_curves(axes, part["ppl"])
+            axes.grid(axis="both")
+        if curves:
+            panels[0].set_xscale("log")
+            _ticks_of_log(panels[0].xaxis)
+        low, high = panels[0].get_xlim()
+        panels[0].set_xlim(low, high if curves else high + 0.35 * (high - low))  # room for names
+        panels[-1].set_xlabel(f"training of a run, {of_unit}")
+        experiments = drawn("+".join(sorted(found.rows["experiment"].unique())))
+        objective, data, train_len, setting = points[GROUP].iloc[0]
+        where = trained_on(objective, data, train_len, "" if curves else setting, " tokens")
+        told = f"{seeds(points['n_seeds'])}; {'bands' if curves else 'upright bars'} are 95 % t intervals"
+        told += "" if curves else ", bars across end at the fastest and the slowest run"
+        figure.set_figheight(PANEL_HEIGHT * len(parts) + 0.15 * entitle(figure, f"{experiments}: {where}, {told}"))
+        name_ends(list(zip(panels, ends, strict=True)))
+    return figure
+
+
+def _title(point: pd.Series) -> str:
+    multiple = point["eval_len"] / point["train_len"]
+    return f"at {point['eval_len']:,} tokens ({'L' if multiple == 1 else f'{multiple:g} L'}), {point['protocol']}"
+
+
+def _lines(axes: Axes, points: pd.DataFrame, cost: str, unit: float, looks: Looks) -> Iterator[End]:
+    """Draws them."""
+    for scheme, line in points.groupby("scheme", sort=False):
+        line, look = line.sort_values(cost), looks[str(scheme), "none"]
+        x = line[cost] / unit
+        band(axes, x, line["ppl"], line["ppl_low"], line["ppl_high"], look)
+        if f"{cost}_low" in line:
+            axes.plot(line[[f"{cost}_low", f"{cost}_high"]].T, [line["ppl"]] * 2, color=look["color"], linewidth=1)
+        ends_early = len(line) == 1 or 1.25 * line[cost].max() < points[cost].max()
+        yield End(drawn(str(scheme)), look["color"], x.iloc[-1], line["ppl"].iloc[-1], ends_early)
+
+
+def _ticks_of_log(axis: Axis) -> None:
+    axis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
+    axis.set_minor_locator(mpl.ticker.NullLocator())

@@ -1,0 +1,40 @@
+"""What training a scheme costs, and the quality that it buys. Imports no torch."""
+
+import pandas as pd
+
+from extrap.results.rows import COSTS, GROUP
+from extrap.stats.perplexity import SETTING
+
+RATE = "tokens_per_second"  # of training
+OF_MACHINE = ("train_seconds", "eval_seconds", RATE, "peak_memory")  # no two runs have the same
+OF_SCHEME = [*GROUP, "scheme"]
+
+
+def costs_of_schemes(rows: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
+    """A line a (group, scheme) of which any costs of training are known: means over seeds of COSTS and of RATE.
+
+    Of OF_MACHINE also the lowest and the highest of any seed, <cost>_low and <cost>_high: what else a machine does is no
+    sample of anything that an interval could be for.
+    """
+    runs = rows.loc[rows["kind"] == "scheme", [*OF_SCHEME, "run"]].drop_duplicates().merge(costs, on="run")
+    runs = runs.dropna(subset="train_seconds").assign(**{RATE: lambda run: run["tokens"] / run["train_seconds"]})
+    schemes = runs.groupby(OF_SCHEME, sort=False)
+    spread = {f"{cost}_{end}": (cost, of) for cost in OF_MACHINE for end, of in (("low", "min"), ("high", "max"))}
+    return schemes.agg(**{cost: (cost, "mean") for cost in (*COSTS, RATE)} | spread).reset_index()
+
+
+def cost_and_quality(summary: pd.DataFrame, rows: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
+    """Lines of `summary` of schemes as trained, at the training length and at the longest, with costs_of_schemes.
+
+    At the training length under the protocol that scores all tokens (nonoverlap), at the longest under the one that scores
+    the same at every length (same_targets), where rows hold them. Lines of which no costs are known are left out.
+    """
+    lines = summary[(summary["kind"] == "scheme") & (summary["extension"] == "none")]
+    found = [lines[:0]]
+    for _, part in lines.groupby(GROUP, sort=False):
+        protocols = list(part["protocol"].unique())
+        for first, eval_len in (("nonoverlap", part["train_len"].iloc[0]), ("same_targets", part["eval_len"].max())):
+            protocol = next((p for p in (first, "nonoverlap", "same_targets") if p in protocols), protocols[0])
+            found.append(part[(part["protocol"] == protocol) & (part["eval_len"] == eval_len)])
+    wanted = pd.concat(found)[[*SETTING, "scheme", "eval_len", "n_seeds", "ppl", "ppl_low", "ppl_high"]]
+    return wanted.drop_duplicates([*SETTING, "scheme", "eval_len"]).merge(costs_of_schemes(rows, costs), on=OF_SCHEME)
