@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import re
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def around(*log_ppl: float, spread: float = 1.0) -> dict[int, list[float]]:
 def losses(nats: dict[str, list[np.ndarray]], **changes: object) -> pd.DataFrame:
     """Training logs, a line each ten steps."""
     lines = [
-        {"scheme": scheme, "seed": seed, "step": 10 * (i + 1), "tokens": i, "loss": loss}
+        {"scheme": scheme, "seed": seed, "step": 10 * (i + 1), "tokens": i, "loss": loss, "held_out_loss": math.nan}
         for scheme, by_seed in nats.items()
         for seed, run in enumerate(by_seed)
         for i, loss in enumerate(run)

@@ -24,7 +24,7 @@ COLUMNS = [
 ]  # fmt: skip
 OF_RUN = ["experiment", "run", "kind", "scheme", *GROUP, "seed"]
 OF_ROW = ["run", *(column for column in COLUMNS if column not in OF_RUN)]
-OF_LOSS = ["run", "step", "tokens", "loss"]
+OF_LOSS = ["run", "step", "tokens", "loss", "held_out_loss"]
 TRAINING = [*(column for column in OF_RUN if column != "kind"), *OF_LOSS[1:]]
 # what a run took, where that is known; of the machine, and never compared: see results/README.md
 COSTS = ["parameters", "tokens", "train_flops", "train_seconds", "eval_seconds", "peak_memory"]
@@ -32,9 +32,13 @@ MISSING = ["experiment", "run", "scheme", *GROUP, "seed", "extension", "protocol
 SELECTION = "selection"  # the kind, and the protocol, of rows of text that is neither trained on nor scored
 TRAINED = ("scheme", SELECTION)  # kinds of rows that runs have; the others are of references
 COUNTS = ("train_len", "eval_len", "seed", "segment", "n_tokens", "n_bytes", "step", "tokens")
-TYPES = dict.fromkeys(COUNTS, np.int64) | dict.fromkeys(("nll_sum", "loss"), np.float64)  # all else is text
-# columns that are left out where they say nothing else: nothing varies, a token is a byte
-PLAIN: dict[str, Callable[[pd.DataFrame], Any]] = {"setting": lambda table: "", "n_bytes": lambda table: table["n_tokens"]}
+TYPES = dict.fromkeys(COUNTS, np.int64) | dict.fromkeys(("nll_sum", "loss", "held_out_loss"), np.float64)  # all else is text
+# columns that are left out where they say nothing else: nothing varies, a token is a byte, nobody looked
+PLAIN: dict[str, Callable[[pd.DataFrame], Any]] = {
+    "setting": lambda table: "",
+    "n_bytes": lambda table: table["n_tokens"],
+    "held_out_loss": lambda table: "",
+}
 # one segment scored once: two rows that agree in all of these are an error
 KEY = ["scheme", "extension", *GROUP, "protocol", "eval_len", "seed", "document", "segment"]
 
@@ -92,7 +96,7 @@ def stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def load_training(path: Path) -> pd.DataFrame:
     """Training losses from CSV, checked: all columns, a finite loss once for every run and step."""
     losses = _of_runs(path, OF_LOSS)[TRAINING]
-    if losses.duplicated([*TRAINING[:-3], "step"]).any() or not np.isfinite(losses["loss"]).all():
+    if losses.duplicated(["run", "step"]).any() or not np.isfinite(losses["loss"]).all():
         raise UserError(f"{path}: expected a finite loss once for every run and step")
     return losses
 
@@ -181,7 +185,11 @@ def _table(
         for column, plain in PLAIN.items():
             if column in columns and column not in table:
                 table[column] = plain(table)
-        told = table[columns].astype({column: TYPES[column] for column in columns if column in TYPES})
+        told = (
+            table[columns]
+            .replace({"held_out_loss": {"": "nan"}})
+            .astype({column: TYPES[column] for column in columns if column in TYPES})
+        )
         return told.join(table.reindex(columns=costs).replace("", np.nan).astype(np.float64))
     except (ValueError, KeyError, OSError) as error:
         expected = ", ".join(columns)
@@ -213,7 +221,7 @@ def runs_table(labelled: pd.DataFrame, costs: pd.DataFrame | None = None) -> str
 
 def save_training(path: Path, losses: pd.DataFrame) -> None:
     """CSV as above; runs.csv is that of the rows beside it."""
-    write_atomic(path, as_csv(losses[OF_LOSS]))
+    write_atomic(path, as_csv(losses[OF_LOSS].dropna(axis=1, how="all")))
 
 
 DIGITS = 6  # of what is shown: what processors differ by is far below, and what is seen far above
