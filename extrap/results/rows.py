@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from extrap.config.varied import options_in
 from extrap.errors import UserError, one_line
 from extrap.files import write_atomic
 from extrap.results.folders import evaluated, finished, refuse_mixed
@@ -143,6 +144,19 @@ def scored(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows[rows["kind"] != SELECTION]
     places = pd.MultiIndex.from_frame(rows[[*GROUP, "protocol"]])
     return rows[places.isin(places[rows["kind"] == "scheme"].unique())]
+
+
+def within(table: pd.DataFrame, columns: list[str], values: tuple[object, ...]) -> pd.DataFrame:
+    """The lines that hold these values."""
+    return table[(table[columns] == list(values)).all(axis=1)]
+
+
+def apart(table: pd.DataFrame, option: str) -> pd.DataFrame:
+    """The value of an option that varies as a column of its own, `value`, beside a setting without it; empty where a setting
+    does not name it. Option by the last part of its name: lr, max_steps."""
+    parts = [options_in(setting) for setting in table["setting"]]
+    values = [of.pop(option, "") for of in parts]
+    return table.assign(value=values, setting=[", ".join(map("=".join, of.items())) for of in parts])
 
 
 def load_one_setting(path: Path) -> pd.DataFrame:
