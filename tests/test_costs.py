@@ -10,8 +10,8 @@ import torch
 from marks import slow
 from rows import both_protocols, scheme_rows, with_floor
 
+from extrap.config.choices import Optimizer, Precision
 from extrap.config.compose import compose_grid
-from extrap.config.schema import Optimizer, Precision
 from extrap.report import drawing
 from extrap.report.costs import cost_figures, costs_page
 from extrap.report.report import report_again, write_report
