@@ -195,12 +195,13 @@ def test_without_positions_an_encoder_is_far_behind(protocol):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_causal_mask_tells_most_of_what_sinusoidal_positions_do(protocol):
     """Of what sinusoidal positions learn from context, counted from the frequencies of bytes."""
-    causal, rows = log_ppl("causal", protocol).loc[128], rows_of("causal")
+    mlm, causal, rows = log_ppl("main", protocol).loc[128], log_ppl("causal", protocol).loc[128], rows_of("causal")
     known = rows[(rows["kind"] == "unigram") & (rows["protocol"] == protocol) & (rows["eval_len"] == 128)]
     nothing = known["nll_sum"].sum() / known["n_tokens"].sum()
     assert ((nothing - causal["nope"]) / (nothing - causal["sinusoidal"]) > 0.6).all(), "in every seed"
     for scheme in ("alibi", "rope", "local(rope)", "sinusoidal"):
-        assert (causal["nope"] - causal[scheme] < mlm["nope"] - mlm[scheme]).all(), f"nearer to {scheme} in every seed"
+        behind, without_mask = causal["nope"] - causal[scheme], mlm["nope"] - mlm[scheme]
+        assert behind.max() < without_mask.min(), f"nearer to {scheme}, whatever the seeds"
 
 
 def test_no_scheme_is_below_the_floor_beyond_the_noise_of_documents():
