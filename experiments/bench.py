@@ -26,8 +26,8 @@ from experiments.speed.report import write_speed_report
 from experiments.speed.rounds import Row, interleave, machine, peak_of_products, seconds_of
 from experiments.speed.timings import OURS, save_timings
 from extrap import __version__
+from extrap.config.choices import Device, Precision
 from extrap.config.compose import compose_grid
-from extrap.config.schema import Device, Precision
 from extrap.data.text import Stdlib
 from extrap.files import write_atomic
 from extrap.runs.prepare import prepare_all

@@ -16,23 +16,26 @@ from experiments.claims import claim as claims_module
 from experiments.claims import evidence as evidence_module
 from experiments.claims import registry
 from experiments.claims.claim import CONFIRMED, OUT_OF_SCOPE, REFUTED, UNDECIDED, Claim, Part, at_least, at_most, decide
-from experiments.claims.evidence import PLAIN, Missing, measures, speeds
+from experiments.claims.evidence import PLAIN, Missing, measures, read_by_budget, speeds
 from experiments.claims.evidence import curves as losses
 from experiments.claims.figure import board
-from experiments.claims.page import cell, page
+from experiments.claims.page import cell, over_budgets, page
 from experiments.claims.published import cited, load_published, published_values
 from experiments.claims.quantities import Ratio, Removed, Steps, Term, Worst
 from experiments.claims.registry import CLAIMS, CODE, FLOOR, NOT_YET, TEXTS, WORDS
-from experiments.claims.report import COLUMNS, shown, verdicts, write_claims
+from experiments.claims.report import BY_BUDGET, COLUMNS, by_budget, shown, verdicts, write_claims
 from extrap.errors import UserError
 from extrap.files import write_atomic
-from extrap.results.rows import as_csv, save_rows, save_training
+from extrap.results.rows import MISSING, as_csv, load_rows, save_rows, save_table, save_training
+from extrap.stats.budget import CHANGES, NEW, OPEN, STABLE
 from extrap.stats.floor import BELOW, PLATEAU, TOO_NEAR
+from extrap.stats.pairs import LACKING
 
 IDS = [claim.id for claim in CLAIMS]
 BY_ID = {claim.id: claim for claim in CLAIMS}
 PARTS = [(claim, i) for claim in CLAIMS for i in range(len(claim.parts))]
 WANTED = {"A1", "A2", "A3", "A4", "A5", "A7", "A8", "A10", "K3", "C3", "X1", "N1", "H1", "L1", "R1", "T1", "D1"}
+NO_BUDGETS = pd.DataFrame(columns=BY_BUDGET)
 SIGN = {"at least": 1, "at most": -1}
 
 
@@ -559,7 +562,7 @@ def table(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def text(table):
-    return page(table, load_published())
+    return page(table, load_published(), NO_BUDGETS)
 
 
 @pytest.mark.slow
@@ -622,7 +625,7 @@ def test_where_texts_differ_is_told(results):
     lower = {cell_: 0.3 * (cell_[0] == "prose" and cell_[2] == "alibi") for cell_ in world()}
     made = {cell_: [value - lower[cell_] for value in values] for cell_, values in world().items()}
     save_rows(results / "prose" / "rows.csv", rows_of(made, "prose"))
-    text = page(verdicts(results, load_published()), load_published())
+    text = page(verdicts(results, load_published()), load_published(), NO_BUDGETS)
     differ = text.split("## Where the texts differ")[1].split("\n## ")[0]
     assert (
         "- D1, in distribution ALiBi is clearly worse than RoPE: confirmed on code, refuted on prose, confirmed on" in differ
@@ -635,7 +638,7 @@ def test_words_from_outside_are_escaped():
     claim = replace(BY_ID["D1"], words=dict.fromkeys(BY_ID["D1"].words, evil))
     lines = [{"id": "D1", "place": text, "verdict": OUT_OF_SCOPE, "reason": evil, "deciding": True, "part": 0, "n_seeds": 0}
              for text in TEXTS]  # fmt: skip
-    text = page(pd.DataFrame(lines, columns=COLUMNS), load_published(), (claim,))
+    text = page(pd.DataFrame(lines, columns=COLUMNS), load_published(), NO_BUDGETS, (claim,))
     assert "<b>" not in text.replace("\\<b", "")
     assert "*x*" not in text.replace("\\*x\\*", "")
     overview = next(line for line in text.splitlines() if line.startswith("| [D1]"))
@@ -663,6 +666,109 @@ def test_training_curves_that_are_none_are_refused(results):
     save_training(results / "main" / "training.csv", pd.concat([curves(), curves()]))
     with pytest.raises(UserError, match="once for every run"):
         write_claims(results)
+
+
+# over budgets
+
+
+def write_budgets(folder: Path, rise: dict[int, float], **changes: object) -> Path:
+    """A sweep in which rope from 4 L on is so many nats above what it is at L, in all seeds alike but for a little, and
+    learned positions take twice the steps; only what such a sweep scores."""
+    (folder / "budget").mkdir()
+    schemes = {"rope": 1.4, "alibi": 1.9, "nope": 3.0, "learned": 2.2}
+    noise = np.array([0.0, 0.001, -0.001])
+    rows, losses = [], []
+    for steps, more in rise.items():
+        told = {"setting": f"max_steps={steps}", "objective": "mlm", "experiment": "budget"} | changes
+        for scheme, start in schemes.items():
+            log = {
+                n: start + more * (scheme == "rope" and n > 128) for n in (128, 512, 1024) if n == 128 or scheme != "learned"
+            }
+            rows.append(scheme_rows(scheme, {n: list(value + noise * n / 512) for n, value in log.items()}, **told))
+        losses.append(curves().assign(setting=told["setting"]))
+    for tables, save, name in ((rows, save_rows, "rows.csv"), (losses, save_training, "training.csv")):
+        table = pd.concat(tables)
+        save(folder / "budget" / name, table.assign(run=table["scheme"] + table["setting"] + table["seed"].astype(str)))
+    return folder
+
+
+def settled(table: pd.DataFrame, id: str) -> tuple[object, ...]:
+    lines = table[table["id"] == id]
+    assert (lines[["stability", "since", "otherwise"]].nunique(dropna=False) == 1).all()
+    first = lines.iloc[0]
+    return first["stability"], None if pd.isna(first["since"]) else int(first["since"]), bool(first["otherwise"])
+
+
+def test_claims_are_asked_at_every_budget_that_holds_what_they_are_about(tmp_path):
+    table = by_budget(write_budgets(tmp_path, {100: 0.0, 1600: 1.0, 400: 0.9, 200: 0.03, 800: 1.0}))
+    assert set(table["id"]) == {"C3", "R1"}, "no claim on causal models, on several objectives, on controls, on speed"
+    assert set(table["experiment"]) == {"budget"}
+    lines = table[table["id"] == "C3"]
+    assert lines["steps"].tolist() == [100, 200, 400, 800, 1600]
+    assert lines["verdict"].tolist() == [REFUTED, REFUTED, CONFIRMED, CONFIRMED, CONFIRMED]
+    assert settled(table, "C3") == (STABLE, 400, True)
+    assert settled(table, "R1") == (STABLE, 100, False)
+
+
+@pytest.mark.parametrize(
+    ("rise", "expected", "told"),
+    [
+        (
+            {100: 0.0, 200: 0.0, 400: 1.0},
+            (CHANGES, 400, True),
+            "confirmed at 400 steps alone, refuted before",
+        ),
+        ({100: 0.7, 200: 0.7, 400: 1.0}, (NEW, 400, False), "confirmed at 400 steps alone"),
+        ({100: 1.0, 200: 1.0, 400: 0.7}, (OPEN, None, True), "undecided at 400 steps, decided before"),
+        ({100: 0.0, 200: 1.0, 400: 1.0}, (STABLE, 200, True), "confirmed from 200 steps on, refuted before"),
+    ],
+)
+def test_what_becomes_of_a_claim_with_the_budget(tmp_path, rise, expected, told):
+    table = by_budget(write_budgets(tmp_path, rise))
+    assert settled(table, "C3") == expected
+    assert over_budgets(table[table["id"] == "C3"]) == told
+
+
+def test_a_seed_that_diverged_takes_its_claims_out_of_scope_at_that_budget(tmp_path):
+    write_budgets(tmp_path, {100: 1.0, 200: 1.0, 400: 1.0})
+    line = {"experiment": "budget", "run": "rope-seed2", "scheme": "rope", "objective": "mlm", "data": "stdlib",
+            "train_len": 128, "setting": "max_steps=400", "seed": 2, "extension": "none", "protocol": "nonoverlap",
+            "eval_len": 128, "reason": "diverged at step 3"}  # fmt: skip
+    save_table(tmp_path / "budget" / "missing.csv", pd.DataFrame([line])[MISSING])
+    table = by_budget(tmp_path)
+    assert settled(table, "C3") == (LACKING, None, True)
+    assert table[table["id"] == "C3"]["reason"].iloc[-1] == "no scheme rope for rope (mlm) at 4 L"
+    assert over_budgets(table[table["id"] == "C3"]) == "out of scope at 400 steps"
+    save_table(tmp_path / "budget" / "missing.csv", pd.DataFrame([line | {"extension": "window"}])[MISSING])
+    assert settled(by_budget(tmp_path), "C3") == (STABLE, 100, False)
+
+
+def test_budgets_that_are_of_something_else_are_refused(tmp_path):
+    write_budgets(tmp_path, {100: 1.0, 200: 1.0}, objective="causal")
+    assert set(by_budget(tmp_path)["id"]) == {"R1"}, "of training curves"
+    rows = load_rows(path := tmp_path / "budget" / "rows.csv")
+    save_rows(path, rows.assign(setting=rows["setting"] + ", lr=0.1"))
+    with pytest.raises(UserError, match=r"expected that train\.max_steps varies, and nothing else"):
+        read_by_budget(tmp_path / "budget")
+    assert read_by_budget(tmp_path / "nothing") == {}
+
+
+def test_the_page_tells_of_budgets_where_there_are_any(tmp_path):
+    """Made without the slow parts: one claim on main's rows, with and without the sweep."""
+    table = verdicts(tmp_path, load_published())
+    budgets = by_budget(write_budgets(tmp_path, {100: 0.0, 200: 0.7, 400: 1.0, 800: 1.0}))
+    without, beside = (page(table, load_published(), found) for found in (NO_BUDGETS, budgets))
+    assert "budget" not in without
+    overview = {
+        line.split("|")[1].strip(): line.split("|")[-2].strip() for line in beside.splitlines() if line.startswith("| [")
+    }
+    assert overview["[C3](#c3)"] == "confirmed from 400 steps on, refuted before"
+    assert overview["[A1](#a1)"] == overview["[L1](#l1)"] == overview["[H1](#h1)"] == "–"
+    section = beside.split("\n## C3\n")[1].split("\n## ")[0]
+    assert "(refuted at 100, undecided at 200, confirmed at 400, confirmed at 800)" in section
+    assert "trained for 100, 200, 400 and 800 steps" in beside
+    assert "By budget, on" not in beside.split("\n## A1\n")[1].split("\n## ")[0]
+    assert "nan" not in beside
 
 
 def test_nothing_at_all_is_out_of_scope(tmp_path):

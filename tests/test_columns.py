@@ -12,7 +12,7 @@ from rows import both_protocols, scheme_rows, with_floor
 from extrap.report import drawing
 from extrap.report.report import write_report
 from extrap.results.rows import COSTS, MISSING, OF_LOSS, OF_ROW, OF_RUN
-from extrap.stats.statistics import CHOICE, Statistics
+from extrap.stats.statistics import CHOICE, ONE_FOR_ALL, Statistics
 
 TEXT = (Path(__file__).parents[1] / "results" / "README.md").read_text()
 NLL = {"a": {128: [1.5, 1.6], 256: [1.4, 1.5]}, "b": {128: [1.6, 1.7], 256: [1.5, 1.7]}}
@@ -35,20 +35,21 @@ def written(tmp_path_factory) -> dict[str, list[str]]:
     sliding = [scheme_rows(s, {128: n[128]}, protocol="sliding(stride=32)") for s, n in NLL.items()]
     place = [scheme_rows(s, n, protocol="position") for s, n in NLL.items()]
     found: dict[str, list[str]] = {"runs.csv": [*OF_RUN, *COSTS], "rows.csv": OF_ROW, "missing.csv": MISSING}
-    found |= {"training.csv": OF_LOSS, "choice.csv": CHOICE}
-    for rows in (pd.concat([both_protocols(NLL), *window, *sliding, *place]), with_floor(NLL)):
+    found |= {"training.csv": OF_LOSS, "choice.csv": CHOICE, "one_for_all.csv": ONE_FOR_ALL}
+    budgets = pd.concat([both_protocols(NLL, setting=f"max_steps={steps}") for steps in (100, 200)])
+    for rows in (pd.concat([both_protocols(NLL), *window, *sliding, *place]), with_floor(NLL), budgets):
         with patch.dict(drawing.FORMATS, clear=True):
             costs = rows[["run"]].drop_duplicates().assign(**dict.fromkeys(COSTS, 1.0))
             write_report(Statistics(rows, costs=costs), folder)
             for path in folder.glob("*.csv"):
-                found[path.name] = [*found.get(path.name, []), *pd.read_csv(path).columns]
+                name = re.sub(r"_mlm_.*(?=\.csv)", "", path.name)  # of one of several groups
+                found[name] = [*found.get(name, []), *pd.read_csv(path).columns]
     return found
 
 
 def test_every_column_is_told_and_none_that_is_not_there(written):
-    assert {"table.csv", "pairs.csv", "extrapolates.csv", "perplexity.csv", "position.csv", "floor.csv", "costs.csv"} <= set(
-        written
-    )
+    files = ("table", "pairs", "extrapolates", "perplexity", "position", "floor", "costs", "budget", "stability")
+    assert {f"{name}.csv" for name in files} <= set(written)
     everything = {column for columns in written.values() for column in columns}
     for file, columns in written.items():
         unknown = {column for column in columns if not any(fnmatch(column, name) for name in told(file))}

@@ -10,8 +10,8 @@ import torch
 from marks import slow
 from rows import both_protocols, scheme_rows, with_floor
 
+from extrap.config.choices import Optimizer, Precision
 from extrap.config.compose import compose_grid
-from extrap.config.schema import Optimizer, Precision
 from extrap.report import drawing
 from extrap.report.costs import cost_figures, costs_page
 from extrap.report.report import report_again, write_report
@@ -236,6 +236,8 @@ def test_settings_of_one_budget_have_a_figure_each_by_seconds():
 @pytest.mark.usefixtures("svg_alone")
 def test_a_single_seed_and_a_single_scheme_are_drawn(tmp_path):
     rows = scheme_rows("a$_^", {128: [1.5]})
-    write_report(Statistics(rows, costs=costs_of(rows)), tmp_path)
+    write_report(found := Statistics(rows, costs=costs_of(rows)), tmp_path)
+    ((_, figure, _),) = cost_figures(found)
+    assert figure.get_suptitle().endswith(", 1 seed"), "which has no interval"
     assert (tmp_path / "costs.svg").stat().st_size > 1000
     assert pd.read_csv(tmp_path / "costs.csv")["train_seconds"].to_list() == [40.0], "one length is told once"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from extrap.config.schema import Device, Precision
+from extrap.config.choices import Device, Precision
 from extrap.errors import UserError
 from extrap.train.device import keep_freed_memory, pick_device, pick_precision
 

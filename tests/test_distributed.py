@@ -14,8 +14,8 @@ import torch
 from marks import slow
 from torch.testing import assert_close
 
+from extrap.config.choices import Device, Precision
 from extrap.config.compose import compose_grid
-from extrap.config.schema import Device, Precision
 from extrap.errors import UserError
 from extrap.runs.prepare import Run
 from extrap.runs.run import build_encoder, execute

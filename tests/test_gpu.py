@@ -10,8 +10,8 @@ from test_attention import check_path
 from test_positions import inputs, layers
 from torch.testing import assert_close
 
+from extrap.config.choices import Precision
 from extrap.config.compose import compose_grid
-from extrap.config.schema import Precision
 from extrap.model.attention import prepare as prepare_attention
 from extrap.runs.prepare import prepare
 from extrap.runs.run import build_encoder

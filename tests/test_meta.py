@@ -14,8 +14,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from extrap.config.choices import Precision
 from extrap.config.compose import CONF, compose_grid, extension_specs
-from extrap.config.schema import Precision
 from extrap.extensions.base import extensions_of
 from extrap.model import relative
 from extrap.objectives import Causal, Mlm

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from extrap.config.choices import Schedule
 from extrap.config.compose import compose_grid
-from extrap.config.schema import Schedule
 from extrap.model.encoder import Encoder
 from extrap.runs.prepare import Run, prepare
 from extrap.runs.run import build_encoder

@@ -655,7 +655,8 @@ def test_a_report_can_be_made_again_from_its_rows_byte_for_byte(tmp_path, capsys
 LOSSES = pd.DataFrame({"experiment": "made", "run": ["nan-seed0"] * 2 + ["nan-seed1"] * 2, "scheme": "nan",
                        "objective": "mlm", "data": "stdlib", "train_len": 128, "setting": "", "seed": [0, 0, 1, 1],
                        "step": [10, 20] * 2,
-                       "tokens": [10240, 20480] * 2, "loss": [2.5, 0.1 + 0.2, 2.4, 1.9]})  # fmt: skip
+                       "tokens": [10240, 20480] * 2, "loss": [2.5, 0.1 + 0.2, 2.4, 1.9],
+                       "held_out_loss": [np.nan, 2.6, np.nan, 0.1 + 0.7]})  # fmt: skip
 
 
 def save_losses(folder: Path, losses: pd.DataFrame) -> None:
@@ -667,6 +668,11 @@ def save_losses(folder: Path, losses: pd.DataFrame) -> None:
 def test_training_losses_come_back(tmp_path):
     save_losses(tmp_path, LOSSES)
     pd.testing.assert_frame_equal(load_training(tmp_path / "training.csv"), LOSSES, check_exact=True)
+    nobody_looked = LOSSES.assign(held_out_loss=np.nan)
+    for losses in (nobody_looked, nobody_looked[:0]):
+        save_losses(tmp_path, losses)
+        assert "held_out_loss" not in (tmp_path / "training.csv").read_text()
+        pd.testing.assert_frame_equal(load_training(tmp_path / "training.csv"), losses, check_exact=True, check_dtype=False)
 
 
 @pytest.mark.parametrize(

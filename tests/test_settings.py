@@ -16,14 +16,25 @@ from extrap.data.markov import Markov
 from extrap.errors import UserError
 from extrap.report.about import chosen_text
 from extrap.report.answer import answer
+from extrap.report.choice import choice_page, choice_text
 from extrap.report.figures import perplexity_figure
 from extrap.report.latex import choose, latex_tables, narrow_table
 from extrap.report.pairs import pairs_figure
 from extrap.report.report import report_again, write_report
 from extrap.results.folders import RunFolder, common, refuse_mixed
-from extrap.results.rows import MISSING, SELECTION, TRAINING, load_one_setting, load_rows, save_rows, save_table, scored
-from extrap.stats.choice import best_over, load_choice
-from extrap.stats.pairs import pairs
+from extrap.results.rows import (
+    MISSING,
+    SELECTION,
+    TRAINING,
+    load_one_setting,
+    load_rows,
+    rounded,
+    save_rows,
+    save_table,
+    scored,
+)
+from extrap.stats.choice import best_over, load_choice, one_for_all
+from extrap.stats.pairs import LACKING, pairs
 from extrap.stats.statistics import Statistics
 
 SMOKE = ["experiment=smoke", "position=rope,alibi", "seed=0,1"]
@@ -217,6 +228,112 @@ def test_a_rate_at_which_a_seed_diverged_is_not_chosen():
     assert set(best_over(rows, nowhere, NOTHING[1], "train.lr").missing["scheme"]) == {"t5"}
 
 
+# one value for all
+
+
+THREE = ("rope", "alibi", "nope")
+
+
+def beside(losses, on_held_back=None, missing=NOTHING[0], keep=slice(None)):
+    rows = rates(losses, on_held_back or losses)[keep]
+    best = best_over(rows, missing, NOTHING[1], "train.lr")
+    return rows, replace(best, one_for_all=one_for_all(rows, missing, "train.lr", best))
+
+
+def line_of(found, value, a, b, eval_len=128):
+    lines = found.one_for_all
+    [line] = lines[
+        (lines[["value", "scheme_a", "scheme_b"]] == [value, a, b]).all(axis=1) & (lines["eval_len"] == eval_len)
+    ].itertuples()
+    return line
+
+
+def test_pairs_with_one_rate_for_all_stand_beside_those_with_each_at_its_best():
+    """rope is best at 0.002 and alibi at 0.001, where the other one is bad: with one rate for both either may win."""
+    rows, found = beside(SCORED, HELD_BACK)
+    assert len(found.one_for_all) == 3 * 2  # rates, lengths
+    assert (found.one_for_all[["setting", "option"]] == ["", "train.lr"]).all(axis=None)
+    at = {value: line_of(found, value, "alibi", "rope") for value in ("0.0005", "0.001", "0.002")}
+    assert [(line.verdict, line.best_verdict) for line in at.values()] == [("undecided", "b"), ("b", "b"), ("a", "b")]
+    assert [line.difference for line in at.values()] == pytest.approx([0.0, 0.3, -0.1])
+    assert [line.best_difference for line in at.values()] == pytest.approx([0.1] * 3)  # 1.3 at 0.001, 1.2 at 0.002
+    assert [line.change for line in at.values()] == pytest.approx([0.1, -0.2, 0.2])
+    own = pairs(scored(rows)).query("setting == 'lr=0.002' and eval_len == 128").iloc[0]
+    assert (at["0.002"].p_holm, -at["0.002"].difference) == pytest.approx((own["p_holm"], own["difference"]))
+    page, [text] = choice_page(found), choice_text(found)
+    assert "train.lr=0.0005: 2 of 2 verdicts are another with each at its best (0 turned, 0 lost, 2 gained)" in text
+    assert "train.lr=0.001: none of 2 verdicts is another with each at its best" in text
+    assert "train.lr=0.002: 2 of 2 verdicts are another with each at its best (2 turned, 0 lost, 0 gained)" in text
+    assert " ".join(text.split()) in " ".join(answer(found).split())
+    lines = re.findall(r"^\| alibi − rope.*", page, re.MULTILINE)
+    assert [[cell.strip() for cell in line.strip("|").split("|")] for line in lines] == [
+        ["alibi − rope", "nonoverlap", n, one, "**+0.100**", change, how]
+        for one, change, how in (("+0.000", "+0.100 ±0.000", "gained"), ("**-0.100**", "+0.200 ±0.000", "turns"))
+        for n in ("128", "256")
+    ]
+    assert re.search(r"\| rope +\| +1.550 \| +1.250 \| \*\*1.050\*\* \|", page), "losses by rate, the chosen in bold"
+
+
+def test_where_all_have_that_rate_as_their_best_nothing_changes():
+    losses = {(scheme, rate): [base + add, base + add + 0.1] for scheme, base in zip(THREE, (1.0, 1.2, 1.5), strict=True)
+              for rate, add in (("0.001", 0.0), ("0.002", 0.3))}  # fmt: skip
+    _, found = beside(losses)
+    same = found.one_for_all[found.one_for_all["value"] == "0.001"]
+    assert (same[["change", "change_low", "change_high"]] == 0).all(axis=None)
+    for column in ("difference", "low", "high", "p_holm", "n_seeds", "verdict"):
+        assert (same[column] == same[f"best_{column}"]).all()
+    assert "train.lr=0.001: none of 6 verdicts" in choice_text(found)[0]
+
+
+def test_the_same_models_may_have_another_verdict_by_the_order_of_holm():
+    """rope and alibi stand at their best, but nope does not: the third pair decides what factor theirs is held to."""
+    noise = [0.0, 0.0002, -0.0002, 0.0001, 0.0]
+    wide = [0.01, -0.004, 0.006, 0.0, 0.004]
+    losses = {("rope", "0.001"): [1.0] * 5, ("alibi", "0.001"): [1.0055 + e for e in wide],
+              ("nope", "0.001"): [1.0 + 8 * (e - 0.003) for e in wide], ("rope", "0.002"): [2.0] * 5,
+              ("alibi", "0.002"): [2.0] * 5, ("nope", "0.002"): [0.5 + e for e in noise]}  # fmt: skip
+    _, found = beside(losses)
+    line = line_of(found, "0.001", "alibi", "rope")
+    assert (line.change, line.change_low, line.change_high) == (0, 0, 0)
+    assert line.difference == line.best_difference
+    assert line.p_holm > 0.05 > line.best_p_holm
+    assert (line.verdict, line.best_verdict) == ("undecided", "b")
+
+
+def test_a_rate_at_which_a_seed_diverged_has_no_verdict_for_all():
+    rows = rates(SCORED, HELD_BACK)
+    gone = (rows["scheme"] == "rope") & (rows["setting"] == "lr=0.002") & (rows["seed"] == 1)
+    line = {"experiment": "made", "run": "rope-lr=0.002-seed1", "scheme": "rope", "objective": "mlm", "data": "stdlib",
+            "train_len": 128, "setting": "lr=0.002", "seed": 1, "extension": "none", "protocol": "nonoverlap",
+            "reason": "diverged at step 7"}  # fmt: skip
+    missing = pd.DataFrame([line | {"eval_len": n} for n in (128, 256)])[MISSING]
+    _, found = beside(SCORED, HELD_BACK, missing, ~gone)
+    lost = line_of(found, "0.002", "alibi", "rope")
+    assert (lost.verdict, lost.best_verdict) == (LACKING, "b")
+    assert np.isnan([lost.difference, lost.p_holm, lost.change]).all()
+    assert (
+        "train.lr=0.002: 2 of 2 verdicts are another with each at its best (0 turned, 0 lost, 0 gained, 2 not comp"
+        in (choice_text(found)[0])
+    )
+
+
+def test_what_is_chosen_of_one_scheme_has_nobody_to_be_put_beside():
+    _, found = beside({key: value for key, value in SCORED.items() if key[0] == "rope"})
+    assert found.one_for_all.empty
+    assert choice_text(found) == []
+    assert "for all" not in choice_page(found)
+
+
+def test_pairs_with_one_rate_are_read_as_they_were_written(tmp_path):
+    _, found = beside(SCORED, HELD_BACK)
+    save_table(tmp_path / "one_for_all.csv", found.one_for_all)
+    save_table(tmp_path / "choice.csv", found.choice)
+    choice, lines = load_choice(tmp_path)
+    pd.testing.assert_frame_equal(lines, rounded(found.one_for_all), check_dtype=False)
+    assert choice_page(replace(found, choice=choice, one_for_all=lines)) == choice_page(found)
+    assert [table.empty for table in load_choice(tmp_path / "nothing")] == [True, True]
+
+
 def test_what_else_varies_stays_and_each_of_it_chooses_for_itself():
     rows = rates(SCORED, HELD_BACK)
     other = rates(SCORED, SCORED).assign(setting=lambda table: table["setting"] + ", n_layers=4")
@@ -336,7 +453,9 @@ def test_a_sweep_over_rates_and_its_best(tmp_path):
     told = report("--results", tmp_path, "gather", "smoke", "--best", "train.lr")
     assert told.returncode == 0, told.stderr
     folder = tmp_path / "smoke+best-lr"
-    choice = load_choice(folder)
+    choice, beside = load_choice(folder)
+    assert set(beside["value"]) == {"0.0001", "0.01"}
+    assert (beside.loc[beside["value"] == "0.01", "change"] == 0).all()  # that of all schemes
     assert choice.loc[choice["chosen"], "value"].tolist() == ["0.01", "0.01"]  # twenty steps at 1e-4 learn nothing
     assert "the highest tried" in told.stdout
     assert "the highest tried" in (folder / "table.md").read_text()

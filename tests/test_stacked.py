@@ -10,8 +10,8 @@ from marks import slow
 from torch import nn
 from torch.testing import assert_close
 
+from extrap.config.choices import Precision
 from extrap.config.compose import compose_grid
-from extrap.config.schema import Precision
 from extrap.runs.prepare import prepare
 from extrap.runs.run import build_encoder
 from extrap.train import stacked

@@ -194,9 +194,12 @@ def test_an_experiment_opens_with_what_it_is_and_its_command(path):
 def test_an_experiment_composes(path, monkeypatch):
     monkeypatch.setenv("EXTRAP_CORPORA", "corpora")
     cells = compose_grid([f"experiment={path.stem}", "seed=0,1", "position=rope,learned"])
-    assert [(cell.name, cell.seed, cell.scheme) for cell in cells] == [
-        (path.stem, seed, scheme) for scheme in ("rope", "learned") for seed in (0, 1)
-    ]
+    found = [(cell.name, cell.seed, cell.scheme, cell.setting) for cell in cells]
+    settings = {setting for *_, setting in found}
+    assert len(found) == len({*found}) == 4 * len(settings)
+    assert {*found} == {
+        (path.stem, seed, scheme, setting) for scheme in ("rope", "learned") for seed in (0, 1) for setting in settings
+    }
 
 
 def test_warnings_are_errors(pytestconfig):

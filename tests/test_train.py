@@ -11,8 +11,8 @@ import torch
 from marks import slow
 from torch import nn
 
+from extrap.config.choices import Precision
 from extrap.config.compose import compose_grid
-from extrap.config.schema import Precision
 from extrap.model.encoder import Encoder
 from extrap.positions.absolute import Learned
 from extrap.results.rows import collect_missing

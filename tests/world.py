@@ -74,7 +74,7 @@ def curves(faster: str = "rope", slower: str = "learned", seeds: int = SEEDS) ->
     return pd.concat(
         pd.DataFrame({"experiment": "main", "run": f"{scheme}-seed{seed}", "scheme": scheme, "objective": "mlm",
                       "data": "stdlib", "train_len": 128, "seed": seed, "step": step, "tokens": step * 128,
-                      "loss": 2 + np.exp(-rate * step) + rng.normal(0, 0.001, len(step))})
+                      "loss": 2 + np.exp(-rate * step) + rng.normal(0, 0.001, len(step)), "held_out_loss": np.nan})
         for scheme, rate in ((faster, 0.04), (slower, 0.02)) for seed in range(seeds)
     )  # fmt: skip
 

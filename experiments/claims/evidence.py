@@ -15,7 +15,9 @@ import numpy as np
 import pandas as pd
 
 from experiments.speed.timings import OURS, load_timings, where
-from extrap.results.rows import load_one_setting, load_training
+from extrap.errors import UserError
+from extrap.results.rows import apart, load_missing, load_one_setting, load_rows, load_training, scored
+from extrap.stats.budget import BUDGET
 from extrap.stats.floor import UNFIT, against_floor
 from extrap.stats.perplexity import perplexity, summarise
 
@@ -37,6 +39,26 @@ def read(folder: Path) -> pd.DataFrame:
     found = measures(load_one_setting(folder / "rows.csv"))
     losses = folder / "training.csv"
     return pd.concat([found, curves(load_training(losses))]) if losses.exists() else found
+
+
+def read_by_budget(folder: Path) -> dict[int, pd.DataFrame]:
+    """The same of a sweep over train.max_steps alone, for each of its budgets in steps; empty where there is no such sweep.
+
+    At a budget at which a scheme, as it was trained, lacks a number of some seed nothing of it is left: seeds that did not
+    diverge would flatter it. Raises UserError where anything else varies.
+    """
+    if not (folder / "rows.csv").exists():
+        return {}
+    rows, missing = scored(load_rows(folder / "rows.csv")), load_missing(folder / "missing.csv")
+    rows, losses, missing = (apart(table, BUDGET) for table in (rows, load_training(folder / "training.csv"), missing))
+    if rows["setting"].any() or not rows["value"].all():
+        raise UserError(f"{folder}: expected that train.{BUDGET} varies, and nothing else")
+    found = {}
+    for steps in sorted({*rows["value"], *missing["value"]}, key=int):
+        lost = missing.loc[(missing["value"] == steps) & (missing["extension"] == "none"), "scheme"]
+        here, curve = (table[(table["value"] == steps) & ~table["scheme"].isin(lost)] for table in (rows, losses))
+        found[int(steps)] = pd.concat([measures(here), curves(curve)])
+    return found
 
 
 def measures(rows: pd.DataFrame) -> pd.DataFrame:

@@ -10,24 +10,31 @@ from experiments.claims.claim import CONFIRMED, OUT_OF_SCOPE, REFUTED, Claim
 from experiments.claims.published import cited
 from experiments.claims.registry import CLAIMS, NOT_YET, TEXTS
 from extrap.report.typesetting import NONE, escape_markdown, name, number
+from extrap.stats.budget import CHANGES, NEW, OPEN, STABLE
+from extrap.stats.pairs import LACKING
 
 HEAD = Path(__file__).with_name("head.md")
 
 
-def page(table: pd.DataFrame, published: pd.DataFrame, claims: tuple[Claim, ...] = CLAIMS) -> str:
-    """Markdown: an overview, where texts differ, a section a claim, and what cannot be decided yet."""
+def page(table: pd.DataFrame, published: pd.DataFrame, budgets: pd.DataFrame, claims: tuple[Claim, ...] = CLAIMS) -> str:
+    """Markdown: an overview, where texts differ, a section a claim, and what cannot be decided yet; beside verdicts what
+    becomes of them with the budget, where that is known of any claim."""
     overview, sections = [], []
     opposite: list[str] = []
     open_: list[str] = []
     for claim in claims:
         lines = table[table["id"] == claim.id]
         by_place = lines[lines["deciding"]].set_index("place")
-        overview.append(in_overview(claim, by_place.loc[list(TEXTS)]))
+        by_budget = dict([*budgets[budgets["id"] == claim.id].groupby("place", sort=False)])
+        beside = "; ".join(map(over_budgets, by_budget.values())) or NONE
+        overview.append(in_overview(claim, by_place.loc[list(TEXTS)]) | ({"by budget": beside} if len(budgets) else {}))
         if words := differs(by_place):
             told = f"- {claim.id}, {escape_markdown(claim.words['title'])}: {words}"
             (opposite if CONFIRMED in words and REFUTED in words else open_).append(told)
-        sections += section(claim, lines, words, published)
-    parts = [HEAD.read_text(encoding="utf-8").strip(), markdown(overview), "## Where the texts differ"]
+        sections += section(claim, lines, words, by_budget, published)
+    parts = [HEAD.read_text(encoding="utf-8").strip(), markdown(overview)]
+    parts += [by_budget_note(budgets)] if len(budgets) else []
+    parts += ["## Where the texts differ"]
     parts += ["Opposite verdicts:", "\n".join(opposite)] if opposite else ["No claim has opposite verdicts on two texts."]
     parts += ["Decided on one text, undecided on another:", "\n".join(open_)] if open_ else []
     parts += [*sections, "## Not yet decided", "What they are about is not built:"]
@@ -73,7 +80,34 @@ def differs(by_place: pd.DataFrame) -> str:
     return ", ".join(f"{verdict} on {text}" for text, verdict in verdicts.items()) if len({*verdicts.values()}) > 1 else ""
 
 
-def section(claim: Claim, lines: pd.DataFrame, words: str, published: pd.DataFrame) -> list[str]:
+BUDGET_NOTE = """\
+By budget: the same test on models that were trained for {steps} steps, each with its whole schedule.
+*From* a budget *on*: the verdict is the same there and at all larger ones that were tried; at the largest *alone* is no
+evidence that it stays. –: that sweep does not hold what the claim is about. The effects stand in budgets.csv."""
+
+
+def by_budget_note(budgets: pd.DataFrame) -> str:
+    *fewer, most = (f"{n:,}" for n in sorted(budgets["steps"].unique()))
+    return BUDGET_NOTE.format(steps=f"{', '.join(fewer)} and {most}")
+
+
+def over_budgets(lines: pd.DataFrame) -> str:
+    """What becomes of a verdict with the budget: the lines of one claim and place."""
+    last = lines.loc[lines["steps"].idxmax()]
+    verdict, largest = last["verdict"], f"{last['steps']:,} steps"
+    before = f", {REFUTED if verdict == CONFIRMED else CONFIRMED} before" if last["otherwise"] else ""
+    return {
+        STABLE: f"{verdict} from {last['since']:,} steps on{before}",
+        NEW: f"{verdict} at {largest} alone",
+        CHANGES: f"{verdict} at {largest} alone{before}",
+        OPEN: f"undecided at {largest}{', decided before' if last['otherwise'] else ''}",
+        LACKING: f"out of scope at {largest}",
+    }[last["stability"]]
+
+
+def section(
+    claim: Claim, lines: pd.DataFrame, words: str, by_budget: dict[str, pd.DataFrame], published: pd.DataFrame
+) -> list[str]:
     """`words` say how texts differ."""
     told = {word: escape_markdown(text) for word, text in claim.words.items() if word != "published"}
     parts = [f"## {claim.id}", f"**{told.pop('title')}.** {told.pop('statement')}"]
@@ -83,6 +117,9 @@ def section(claim: Claim, lines: pd.DataFrame, words: str, published: pd.DataFra
         parts.append(effects(lines[~outside]))
     if words:
         parts.append(f"The texts differ: {words}.")
+    for place, part in by_budget.items():
+        each = ", ".join(f"{line.verdict} at {line.steps:,}" for line in part.itertuples())
+        parts.append(f"By budget, on {escape_markdown(place)}: {over_budgets(part)} ({each}).")
     if outside.any():
         why = (f"{place}: {reason}" for place, reason in lines.loc[outside, ["place", "reason"]].itertuples(index=False))
         parts.append(f"Out of scope: {'; '.join(map(escape_markdown, why))}.")

@@ -23,6 +23,8 @@ BOTH: Places = {CODE: ("causal", "main"), PROSE: ("prose", "prose_mlm")}
 L_64: Places = {f"{CODE}, L = 64": ("causal_64",)}
 SHORTER: Places = L_64 | {f"{CODE}, L = 32": ("causal_32",)}
 OTHER_L: Places = {f"{CODE}, L = 256": ("causal_256",)} | SHORTER
+# experiments whose claims are asked again of a sweep over the budget of the same training
+BUDGETS: dict[tuple[str, ...], str] = {("main",): "budget"}
 
 WORDS = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
 NOT_YET = {id: told for id, told in WORDS.items() if "missing" in told}

@@ -6,15 +6,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from experiments.claims.claim import OUT_OF_SCOPE, Line, decide
-from experiments.claims.evidence import Missing, read
+from experiments.claims.claim import OUT_OF_SCOPE, Claim, Line, decide
+from experiments.claims.evidence import Missing, read, read_by_budget
 from experiments.claims.figure import board
 from experiments.claims.page import page
 from experiments.claims.published import load_published, published_values
-from experiments.claims.registry import CLAIMS
+from experiments.claims.registry import BUDGETS, CLAIMS
 from extrap.files import write_atomic
 from extrap.report.drawing import save_figure
 from extrap.results.rows import save_table
+from extrap.stats.budget import held
+from extrap.stats.pairs import LACKING
 
 COLUMNS = [
     "id", "verdict", "effect", "low", "high", "published", "n_seeds", "experiment", "place", "quantity", "side", "threshold",
@@ -22,17 +24,25 @@ COLUMNS = [
     "reason",
 ]  # fmt: skip
 SHOWN = [*COLUMNS[:17], "reason", "statement"]
+BY_BUDGET = [
+    "id", "place", "experiment", "steps", "verdict", "effect", "low", "high", "n_seeds", "quantity", "side", "threshold",
+    "unit", "confidence", "stability", "since", "otherwise", "reason",
+]  # fmt: skip
 
 
 def write_claims(results: Path) -> list[Path]:
-    """The page, the board with the verdicts that it shows, and every part of them; returns what was written."""
+    """The page, the board with the verdicts that it shows, every part of them, and those at every budget where there is a
+    sweep over it; returns what was written."""
     published = load_published()
-    table = verdicts(results, published)
+    table, budgets = verdicts(results, published), by_budget(results)
     folder = results / "claims"
     folder.mkdir(exist_ok=True)
-    save_table(folder / "parts.csv", table)
-    write_atomic(folder / "claims.md", page(table, published))
-    return [folder / "claims.md", folder / "parts.csv", *save_figure(board(table), shown(table), folder / "claims")]
+    tables = {"parts.csv": table} | ({"budgets.csv": budgets} if len(budgets) else {})
+    for name, lines in tables.items():
+        save_table(folder / name, lines)
+    write_atomic(folder / "claims.md", page(table, published, budgets))
+    written = [folder / name for name in ("claims.md", *tables)]
+    return [*written, *save_figure(board(table), shown(table), folder / "claims")]
 
 
 def verdicts(results: Path, published: pd.DataFrame) -> pd.DataFrame:
@@ -56,6 +66,34 @@ def verdicts(results: Path, published: pd.DataFrame) -> pd.DataFrame:
                 nothing = {"verdict": OUT_OF_SCOPE, "reason": str(missing), "part": 0, "deciding": True, "n_seeds": 0}
                 lines.append(whose | nothing)
     return pd.DataFrame(lines, columns=COLUMNS)
+
+
+def by_budget(results: Path) -> pd.DataFrame:
+    """What becomes of a verdict with the budget, where a sweep over that is there and holds what the claim is about.
+
+    One line a (claim, place, steps): the verdict at this budget, not compared where it is out of scope there, the part that
+    it hangs on, and stability, since and otherwise (see `held`), the same on all lines of a claim.
+    """
+    evidence_of = {name: read_by_budget(results / name) for name in BUDGETS.values()}
+    lines: list[Line] = []
+    for claim in CLAIMS:
+        for place, experiments in claim.places.items():
+            sweep = BUDGETS.get(experiments, "")
+            decided = [at_budget(claim, evidence) | {"steps": n} for n, evidence in evidence_of.get(sweep, {}).items()]
+            if any(line["verdict"] != LACKING for line in decided):
+                answer = held([line["verdict"] for line in decided])
+                since = decided[answer.since]["steps"] if answer.since is not None else pd.NA
+                whose = {"id": claim.id, "place": place, "experiment": sweep} | answer._asdict() | {"since": since}
+                lines += [whose | line for line in decided]
+    return pd.DataFrame(lines, columns=BY_BUDGET).astype({"since": "Int64"})
+
+
+def at_budget(claim: Claim, evidence: pd.DataFrame) -> Line:
+    """The part that the verdict hangs on."""
+    try:
+        return next(line for line in decide(claim, evidence) if line["deciding"])
+    except Missing as missing:
+        return {"verdict": LACKING, "reason": str(missing), "n_seeds": 0}
 
 
 def with_range(values: list[float]) -> dict[str, float]:

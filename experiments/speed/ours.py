@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from experiments.speed.rounds import Contestant, Row
 from experiments.speed.timings import OURS
+from extrap.config.choices import Precision
 from extrap.config.compose import compose_grid
-from extrap.config.schema import Precision
 from extrap.model.encoder import Encoder
 from extrap.runs.prepare import Run, prepare_all
 from extrap.runs.run import build_encoder

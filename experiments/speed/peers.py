@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from experiments.speed.ours import batches_of, columns_of, in_turn
 from experiments.speed.rounds import Contestant, Row, if_it_compiles
-from extrap.config.schema import Precision
+from extrap.config.choices import Precision
 from extrap.errors import UserError
 from extrap.runs.prepare import Run
 from extrap.train.device import pick_precision

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from tqdm import tqdm
 
-from extrap.config.schema import Precision
+from extrap.config.choices import Precision
 from extrap.train.device import arithmetic, cores
 
 Row = dict[str, object]  # column of timings.csv -> value

@@ -7,39 +7,11 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from extrap.config.choices import Device, Optimizer, Precision, Schedule
 from extrap.config.specs import label, without_defaults, written
 from extrap.config.varied import SWEPT, TOLD, flat, named, slug, values_of, varied
 from extrap.errors import UserError
 from extrap.files import as_path
-
-
-class Precision(Enum):
-    """Of matrix products while training; positions, softmax and losses are float32 or better in any case."""
-
-    auto = "auto"  # bf16 where the machine has units for it, else fp32
-    fp32 = "fp32"
-    bf16 = "bf16"
-
-
-class Optimizer(Enum):
-    """Of the matrices of the blocks; embeddings, output, norms and what a scheme learns are AdamW's in any case."""
-
-    muon = "muon"
-    adamw = "adamw"
-
-
-class Schedule(Enum):
-    """Of the learning rates after the warm-up, down to zero."""
-
-    linear = "linear"
-    cosine = "cosine"
-
-
-class Device(Enum):
-    auto = "auto"  # cuda where there is one
-    cpu = "cpu"
-    cuda = "cuda"
-
 
 MOST = 2**31 - 1  # of any count: beyond it, products of two counts leave the whole numbers of 64 bits
 NO_EXPERIMENTS = ("runs", "claims", "papers", "speed")  # what else stands below results/

@@ -49,6 +49,11 @@ def named(values: dict[str, Any]) -> str:
     return ", ".join(f"{name}={_shown(value)}" for name, value in zip(names, values.values(), strict=True))
 
 
+def options_in(setting: str) -> dict[str, str]:
+    """The names and values of a text that `named` has made."""
+    return {key: value for key, _, value in (part.partition("=") for part in setting.split(", ") if part)}
+
+
 def _shown(value: Any) -> str:
     text = str(value.value if isinstance(value, Enum) else value)
     if isinstance(value, list):  # of paths

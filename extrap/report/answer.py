@@ -10,6 +10,8 @@ import pandas as pd
 
 from extrap.errors import one_line
 from extrap.report.about import chosen_text, missing_text
+from extrap.report.budget import budget_text
+from extrap.report.choice import choice_text
 from extrap.report.group import Group, above, by_fate, factor, lacking, lengths, listed, shortened
 from extrap.report.typesetting import NONE, interval, markdown, name, number, seeds, why_missing
 from extrap.stats.floor import UNFIT
@@ -42,10 +44,12 @@ def answer(found: Statistics) -> str:
     """
     names = shortened(found.by_length["scheme"].unique(), NAME)
     lines = []
-    for text in chosen_text(found.choice):
+    for text in (*chosen_text(found.choice), *choice_text(found)):
         lines += [*wrap(text, WIDTH), ""]
     for of in (Group(part, names) for part in found.groups.values()):
         lines += [*_title(of), "", *_sentences(of), "", _table(of), ""]
+    for text in budget_text(found):
+        lines += [*wrap(text, WIDTH), ""]
     for text in missing_text(found.unmeasured):
         lines += [*wrap(text, WIDTH, break_on_hyphens=False), ""]
     return "\n".join([*lines, *wrap(LEGEND, WIDTH)])

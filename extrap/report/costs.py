@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
+from extrap.report.about import chosen_briefly, chosen_markdown
 from extrap.report.curves import COLUMN_WIDTH, band, drawn, keep_to_curves
 from extrap.report.drawing import entitle, new_figure, style
 from extrap.report.labels import End, name_ends
@@ -27,7 +28,7 @@ PANEL_HEIGHT = 2.1  # inches
 
 def costs_page(found: Statistics) -> str:
     """Markdown: a table a group."""
-    parts = [NOTE]
+    parts = [*chosen_markdown(found.choice), NOTE]
     for of, lines in found.costs_and_quality.groupby(GROUP, sort=False):
         parts += [f"**Costs of {trained_on(*of)}**", markdown(_table(lines), ["scheme"])]
     return "\n\n".join(parts) + "\n"
@@ -110,9 +111,11 @@ def cost_figure(found: Statistics, points: pd.DataFrame, cost: str) -> Figure:
         experiments = drawn("+".join(sorted(found.rows["experiment"].unique())))
         objective, data, train_len, setting = points[GROUP].iloc[0]
         where = trained_on(objective, data, train_len, "" if curves else setting, " tokens")
-        told = f"{seeds(points['n_seeds'])}; {'bands' if curves else 'upright bars'} are 95 % t intervals"
-        told += "" if curves else ", bars across end at the fastest and the slowest run"
-        figure.set_figheight(PANEL_HEIGHT * len(parts) + 0.15 * entitle(figure, f"{experiments}: {where}, {told}"))
+        told = f"{experiments}: {where}{chosen_briefly(found.choice)}, {seeds(points['n_seeds'])}"
+        if points["n_seeds"].max() > 1:
+            told += f"; {'bands' if curves else 'upright bars'} are 95 % t intervals"
+            told += "" if curves else ", bars across end at the fastest and the slowest run"
+        figure.set_figheight(PANEL_HEIGHT * len(parts) + 0.15 * entitle(figure, told))
         name_ends(list(zip(panels, ends, strict=True)))
     return figure
 

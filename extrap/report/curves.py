@@ -176,14 +176,19 @@ def keep_to_curves(axes: Axes, middle: pd.Series) -> None:
 
 def axes_of_lengths(axes: Axes, points: pd.DataFrame, log: bool, mark: str = "training length") -> None:
     if log:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
-        axes.yaxis.set_minor_locator(mpl.ticker.NullLocator())
+        log_axis(axes)
     multiples = sorted((points["eval_len"] / points["train_len"]).unique())
     axes.margins(y=0.08)  # room above the curves for the name of the training length
     length_axis(axes, multiples, multiples[0] / 1.2, mark)  # room on the left: the training length is no axis
     axes.set_xlabel("evaluation length / training length")
+
+
+def log_axis(axes: Axes) -> None:
+    """Upwards, with ticks at 1, 2, 5 and 10."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_locator(mpl.ticker.NullLocator())
 
 
 def length_axis(axes: Axes, multiples: Collection[float], left: float, mark: str = "training length") -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from extrap.report.budget import budget_figures
 from extrap.report.costs import cost_figures
 from extrap.report.curves import POINT, controls_figure, panels_by_protocol, where_lengths_vary
 from extrap.report.drawing import save_drawing, save_figure
@@ -17,8 +18,8 @@ from extrap.stats.statistics import Statistics
 
 def draw(found: Statistics, folder: Path) -> None:
     """perplexity.{png,pdf,svg,csv}, the same for a column of a paper as perplexity_column.{png,pdf,svg}, and controls.*,
-    floor.*, pairs.*, position.* where rows hold such; of several groups each has its own, perplexity_<group>.*; costs.*
-    where they are known"""
+    floor.*, pairs.*, position.*, budget.* where rows hold such; of several groups each has its own, perplexity_<group>.*;
+    costs.* where they are known"""
     for group, part in found.groups.items():
         save_figure(*perplexity_figure(part), folder / stem("perplexity", *group))
         save_drawing(perplexity_figure(part, column=True)[0], folder / stem("perplexity_column", *group))
@@ -30,6 +31,8 @@ def draw(found: Statistics, folder: Path) -> None:
             save_figure(*position_figure(part), folder / stem("position", *group))
         if is_drawn(part.pairs):
             save_drawing(pairs_figure(part), folder / stem("pairs", *group))
+    for group, figure, points in budget_figures(found):
+        save_figure(figure, points, folder / stem("budget", *group))
     for name, figure, points in cost_figures(found):
         save_figure(figure, points, folder / name)
 

@@ -64,7 +64,7 @@ def pairs_table(found: Statistics) -> str:
             *of, protocol = setting
             title = f"{protocol}: who extrapolates, {trained_on(*of)}"
             parts += [f"**{title}**", markdown(_extrapolates_block(lines), ["scheme"])]
-    for setting, lines in _shown(pairs).groupby(SETTING, sort=False) if len(pairs) else ():
+    for setting, lines in at_landmarks(pairs).groupby(SETTING, sort=False) if len(pairs) else ():
         *of, protocol = setting
         title = f"{protocol}: who beats whom, {trained_on(*of)}, {_evidence(lines)}"
         parts += [f"**{title}**", markdown(_pairs_block(lines), ["better", "worse"])]
@@ -93,7 +93,7 @@ def _is_repeated(pairs: pd.DataFrame) -> bool:
 
 def pairs_figure(found: Statistics) -> Figure:
     """At L, 4 L and the longest length, by how many nats a scheme (row) beats another (column)."""
-    shown = rounded(_shown(found.pairs))
+    shown = rounded(at_landmarks(found.pairs))
     by_protocol = [(protocol, list(lines.groupby("eval_len"))) for protocol, lines in shown.groupby("protocol", sort=False)]
     n_columns = max(len(cells) for _, cells in by_protocol)
     schemes = {*shown["scheme_a"], *shown["scheme_b"]}
@@ -116,7 +116,7 @@ def pairs_figure(found: Statistics) -> Figure:
     return figure
 
 
-def _shown(lines: pd.DataFrame) -> pd.DataFrame:
+def at_landmarks(lines: pd.DataFrame) -> pd.DataFrame:
     """At the training length, at four times that or what comes nearest, and at the longest; no places in a text."""
     by_setting = where_lengths_vary(lines[lines["protocol"] != "position"]).groupby(SETTING, sort=False)
     parts = [(part, landmarks(part["eval_len"], part["train_len"].iloc[0])) for _, part in by_setting]

@@ -8,12 +8,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import wrap
 
-import pandas as pd
-
 from extrap.errors import UserError
 from extrap.files import locked, write_atomic
 from extrap.report.about import scored_text
 from extrap.report.answer import WIDTH, answer
+from extrap.report.budget import budget_page
+from extrap.report.choice import choice_page
 from extrap.report.costs import costs_page
 from extrap.report.figures import draw
 from extrap.report.latex import write_latex
@@ -31,7 +31,7 @@ from extrap.results.provenance import (
     with_kept,
 )
 from extrap.results.rows import RUNS, load_costs, load_missing, load_rows, save_table, scored
-from extrap.stats.choice import best_over, load_choice
+from extrap.stats.choice import best_over, load_choice, one_for_all
 from extrap.stats.perplexity import refuse_other_targets
 from extrap.stats.statistics import Statistics
 
@@ -66,19 +66,21 @@ def gather_best(results: Path, name: str, option: str, table: str = "") -> None:
     """Writes results/<name>+best-<option>/ from the report of this name: each scheme at its best value of the option."""
     rows, missing, training, costs, told = load_gathered(results / name)
     best = best_over(rows, missing, training, option)
+    best = replace(best, one_for_all=one_for_all(rows, missing, option, best))
     command = f"python -m experiments.report gather {name} --best {option}"
     made_by = told | {"command": command, "chosen_from": told["command"]}
     folder = results / f"{name}+best-{option.rpartition('.')[2]}"
     with alone(folder):
-        write_whole(folder, Gathered(best.rows, best.missing, best.training, costs, made_by), table, best.choice)
+        write_whole(folder, Gathered(best.rows, best.missing, best.training, costs, made_by), table, best)
 
 
-def write_whole(folder: Path, of: Gathered, table: str, choice: pd.DataFrame | None = None) -> None:
+def write_whole(folder: Path, of: Gathered, table: str, best: Statistics | None = None) -> None:
     """All files of a report, or none where one of them cannot be made; prints the answer, and what was written."""
     with all_or_nothing(folder) as draft:
         save_gathered(draft, of)
-        if choice is not None:
-            save_table(draft / "choice.csv", choice)
+        if best is not None:
+            save_table(draft / "choice.csv", best.choice)
+            save_table(draft / "one_for_all.csv", best.one_for_all)
         found = replace(_load(draft), training=of.training)
         write_report(found, draft, table)
         written = "  ".join(sorted(path.name for path in draft.iterdir()))
@@ -116,12 +118,17 @@ def write_report(found: Statistics, folder: Path, table: str = "") -> None:
     told = f"\n{scored_text(found.rows, found.held_out)}\n"
     told += f"\nModels of {model_size(found.sizes)}.\n" if found.sizes else ""
     tables = {"table.csv": csv_table(found), "pairs.csv": found.pairs, "extrapolates.csv": found.extrapolates}
+    tables |= {"stability.csv": found.stability}
     for name, lines in tables.items():
         if len(lines):  # a single scheme is compared with nobody
             save_table(folder / name, lines)
     write_atomic(folder / "table.md", markdown_table(found) + told)
     if len(found.pairs) or len(found.extrapolates):
         write_atomic(folder / "pairs.md", pairs_table(found) + told)
+    if len(found.choice):
+        write_atomic(folder / "choice.md", choice_page(found) + told)
+    if len(found.stability):
+        write_atomic(folder / "budget.md", budget_page(found) + told)
     if len(found.costs_and_quality):
         write_atomic(folder / "costs.md", costs_page(found))
     write_latex(folder, found, table)
@@ -138,7 +145,8 @@ def report_again(folder: Path) -> list[Path]:
 
 def _load(folder: Path) -> Statistics:
     rows, missing = scored(load_rows(folder / "rows.csv")), load_missing(folder / "missing.csv")
-    found = Statistics(rows, missing, choice=load_choice(folder), costs=load_costs(folder / RUNS))
+    choice, together = load_choice(folder)
+    found = Statistics(rows, missing, choice=choice, one_for_all=together, costs=load_costs(folder / RUNS))
     if not (path := folder / "provenance.yaml").exists():
         return found
     told = load_provenance(path)

@@ -9,9 +9,10 @@ import pandas as pd
 
 from extrap.report.about import chosen_markdown, missing_text
 from extrap.report.typesetting import NONE, bits_per, interval, markdown, name, number, seeds, trained_on
+from extrap.results.rows import within
 from extrap.stats.floor import ENDS, FLOORS
 from extrap.stats.perplexity import SCHEME, SETTING, is_control
-from extrap.stats.statistics import Statistics, within
+from extrap.stats.statistics import Statistics
 
 MOST = 8  # lengths side by side
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from extrap.config.varied import options_in
 from extrap.errors import UserError, one_line
 from extrap.files import write_atomic
 from extrap.results.folders import evaluated, finished, refuse_mixed
@@ -145,6 +146,19 @@ def scored(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[places.isin(places[rows["kind"] == "scheme"].unique())]
 
 
+def within(table: pd.DataFrame, columns: list[str], values: tuple[object, ...]) -> pd.DataFrame:
+    """The lines that hold these values."""
+    return table[(table[columns] == list(values)).all(axis=1)]
+
+
+def apart(table: pd.DataFrame, option: str) -> pd.DataFrame:
+    """The value of an option that varies as a column of its own, `value`, beside a setting without it; empty where a setting
+    does not name it. Option by the last part of its name: lr, max_steps."""
+    parts = [options_in(setting) for setting in table["setting"]]
+    values = [of.pop(option, "") for of in parts]
+    return table.assign(value=values, setting=[", ".join(map("=".join, of.items())) for of in parts])
+
+
 def load_one_setting(path: Path) -> pd.DataFrame:
     """Scored rows that may be averaged over. Raises UserError where they are of several objectives, texts, settings, ..."""
     rows = scored(load_rows(path))
@@ -207,7 +221,8 @@ def runs_table(labelled: pd.DataFrame, costs: pd.DataFrame | None = None) -> str
 
 def save_training(path: Path, losses: pd.DataFrame) -> None:
     """CSV as above; runs.csv is that of the rows beside it."""
-    write_atomic(path, as_csv(losses[OF_LOSS].dropna(axis=1, how="all")))
+    idle = ["held_out_loss"] if losses["held_out_loss"].isna().all() else []
+    write_atomic(path, as_csv(losses[OF_LOSS].drop(columns=idle)))
 
 
 DIGITS = 6  # of what is shown: what processors differ by is far below, and what is seen far above

@@ -15,7 +15,7 @@ import torch
 from filelock import Timeout
 
 from extrap import __version__
-from extrap.config.schema import Precision
+from extrap.config.choices import Precision
 from extrap.errors import UserError
 from extrap.files import locked
 from extrap.model.encoder import Encoder

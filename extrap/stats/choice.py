@@ -5,11 +5,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from extrap.config.varied import options_in
 from extrap.errors import UserError
-from extrap.results.rows import GROUP, KEY, SELECTION, TRAINED
+from extrap.results.rows import GROUP, KEY, SELECTION, TRAINED, apart, scored, stacked
+from extrap.stats.pairs import LACKING, PAIR, SHOWN, both_ways, moves
 from extrap.stats.perplexity import perplexity
-from extrap.stats.statistics import CHOICE, Statistics
+from extrap.stats.statistics import CHOICE, ONE_FOR_ALL, Statistics
 
+TEXT = ("objective", "data", "setting", "protocol", "scheme", "scheme_a", "scheme_b", "option", "value", "border", "verdict",
+        "best_verdict")  # fmt: skip
 OF = [*GROUP, "scheme"]  # what chooses; the setting is then without the option
 
 
@@ -24,14 +28,14 @@ def best_over(rows: pd.DataFrame, missing: pd.DataFrame, training: pd.DataFrame,
     Raises UserError where the option does not vary, is none of training or the model, or no text was held back.
     """
     name = option.rpartition(".")[2]
-    varies = dict.fromkeys(key for setting in rows["setting"].unique() for key in _parts(setting))
+    varies = dict.fromkeys(key for setting in rows["setting"].unique() for key in options_in(setting))
     if not option.startswith(("train.", "model.")) or name not in varies:
         told = ", ".join(varies) or "nothing"
         raise UserError(
             f"BEST={option}: expected an option of train or model that varies and has no column of its own, as train.lr; "
             f"found {told}"
         )
-    rows, missing, training = (_split(table, name) for table in (rows, missing, training))
+    rows, missing, training = (apart(table, name) for table in (rows, missing, training))
     of_schemes, held_back = rows[rows["kind"] == "scheme"], rows[rows["kind"] == SELECTION]
     if held_back.empty:
         raise UserError(f"BEST={option}: no training text was held back from these runs; expected some, to choose on")
@@ -53,8 +57,7 @@ def best_over(rows: pd.DataFrame, missing: pd.DataFrame, training: pd.DataFrame,
 
 def _tried(runs: pd.DataFrame, by_seed: pd.DataFrame) -> list[dict[str, object]]:
     """The values of one scheme; `runs` are all that were made of it, by_seed what they have on held-back text."""
-    texts = pd.Series(sorted(runs["value"].unique()))
-    values = list(texts.sort_values(key=lambda texts: pd.to_numeric(texts, errors="coerce"), kind="stable"))
+    values = _in_order(runs["value"])
     losses = by_seed.pivot(index="value", columns="seed", values="log_ppl").reindex(values)
     whole = [value for value, made in runs.groupby("value") if losses.loc[value].reindex(made["seed"]).notna().all()]
     common = losses.loc[whole].dropna(axis="columns")
@@ -67,21 +70,62 @@ def _tried(runs: pd.DataFrame, by_seed: pd.DataFrame) -> list[dict[str, object]]
     ]
 
 
-def load_choice(folder: Path) -> pd.DataFrame:
-    """What was chosen for the report in this folder; empty where nothing was."""
-    if not (path := folder / "choice.csv").exists():
-        return pd.DataFrame(columns=CHOICE)
-    text = dict.fromkeys(("objective", "data", "setting", "scheme", "option", "value", "border"), str)
-    table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"loss": [""], "n_tokens": [""]})
-    return table.reindex(columns=CHOICE, fill_value="")  # it has no setting where nothing varies
+def _in_order(values: pd.Series) -> list[str]:
+    """Each once, numbers by their size."""
+    texts = pd.Series(sorted(values.unique()))
+    return list(texts.sort_values(key=lambda texts: pd.to_numeric(texts, errors="coerce"), kind="stable"))
 
 
-def _parts(setting: str) -> dict[str, str]:
-    return {key: value for key, _, value in (part.partition("=") for part in setting.split(", ") if part)}
+def one_for_all(rows: pd.DataFrame, missing: pd.DataFrame, option: str, best: Statistics) -> pd.DataFrame:
+    """Whether it matters for comparisons that all schemes have one value of `option`: every pair of schemes with each value
+    for all, beside the same pair with each scheme at its best, `best`, which `best_over` has made of the same tables.
+
+    One line a (setting without the option, eval_len, value, pair):
+    difference, low, high, p_holm, n_seeds, verdict   as `pairs` has them with this value for all; verdict is `not compared`
+                                     where a scheme ends, has no number for some seed, or sees what it should predict
+    best_difference, ...             the same with each scheme at its best
+    change, change_low, change_high  best_difference - difference: mean over the seeds that both have, and its 95 % t
+                                     interval; all are 0 where this value is the best of both: the same models, whose
+                                     verdict is another one by Holm's order alone
+    """
+    name = option.rpartition(".")[2]
+    rows, missing = apart(scored(rows), name), apart(missing, name)
+    at_value = {
+        value: Statistics(*(table[table["value"] == value].drop(columns="value") for table in (rows, missing)))
+        for value in _in_order(rows["value"])
+    }
+    tables, own = [pd.DataFrame(columns=ONE_FOR_ALL)], _put_beside(best)
+    for value, one in at_value.items():
+        if best.pairs.empty or one.pairs.empty:
+            continue
+        lines = _put_beside(one).merge(own.rename(columns={c: f"best_{c}" for c in SHOWN}), on=PAIR, how="outer", sort=False)
+        lines = lines.fillna(dict.fromkeys(("verdict", "best_verdict"), LACKING)).assign(option=option, value=value)
+        both = (lines[["verdict", "best_verdict"]] != LACKING).all(axis="columns")
+        moved = moves(lines[both], one.rows, best.rows)
+        tables.append(lines.assign(change=moved.mean, change_low=moved.low, change_high=moved.high))
+    return stacked(tables)[ONE_FOR_ALL]
 
 
-def _split(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The value of this option beside a setting without it."""
-    parts = [_parts(setting) for setting in table["setting"]]
-    values = [of.pop(name, "") for of in parts]
-    return table.assign(value=values, setting=[", ".join(map("=".join, of.items())) for of in parts])
+def _put_beside(found: Statistics) -> pd.DataFrame:
+    """The pairs, the two of each in the order of their names, so that they can be found in other rows."""
+    if found.pairs.empty:
+        return found.pairs
+    lines = both_ways(found.pairs.assign(sound=found.pairs.index.isin(found.sound_pairs.index)))
+    lines = lines[lines["scheme_a"] < lines["scheme_b"]]
+    numbers = SHOWN[:-1]
+    return lines.assign(verdict=lines["verdict"].where(lines["sound"], LACKING),
+                        **{column: lines[column].where(lines["sound"]) for column in numbers})[[*PAIR, *SHOWN]]  # fmt: skip
+
+
+def load_choice(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What was chosen for the report in this folder, and its pairs with one value for all; empty where nothing was."""
+    return _load(folder / "choice.csv", CHOICE), _load(folder / "one_for_all.csv", ONE_FOR_ALL)
+
+
+def _load(path: Path, columns: list[str]) -> pd.DataFrame:
+    if not path.exists():
+        return pd.DataFrame(columns=columns)
+    text = {*TEXT} & {*columns}
+    numbers = {column: [""] for column in {*columns} - text}
+    table = pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=numbers)
+    return table.reindex(columns=columns, fill_value="")  # it has no setting where nothing varies

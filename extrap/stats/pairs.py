@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import chdtri, ndtr, stdtr, stdtrit
 
-from extrap.stats.perplexity import CONFIDENCE, SETTING, over_seeds, perplexity, refuse_other_targets
+from extrap.stats.perplexity import CONFIDENCE, SETTING, Interval, over_seeds, perplexity, refuse_other_targets
 from extrap.stats.text import text_interval
 
 POWER = 0.8
@@ -15,6 +15,9 @@ MOST_SEEDS = 1_000  # what would need more is not worth a number
 ROUNDING = 1e-5  # nats: what two ways of computing the same model in float32 may differ by
 
 Opponents = list[tuple[tuple[str, str], tuple[str, str]]]  # (scheme, extension) of a, and of b
+PAIR = [*SETTING, "eval_len", "scheme_a", "scheme_b"]  # of schemes as they were trained
+SHOWN = ["difference", "low", "high", "p_holm", "n_seeds", "verdict"]  # of each, beside another training
+UNDECIDED, LACKING = "undecided", "not compared"  # verdicts: the second beside another training alone
 SCHEMES = ["scheme_a", "extension_a", "scheme_b", "extension_b"]
 
 
@@ -51,6 +54,25 @@ def both_ways(compared: pd.DataFrame) -> pd.DataFrame:
     for column in ("difference", "low", "high", "text_low", "text_high"):
         turned[column] = -turned[column]
     return pd.concat([compared, turned], ignore_index=True)
+
+
+def neither(compared: pd.DataFrame, of: pd.DataFrame) -> pd.DataFrame:
+    """The lines of `pairs` neither of whose schemes stands in a line of this table, there: as far as it says where."""
+    at = [column for column in (*SETTING, "eval_len") if column in of]
+    known = pd.MultiIndex.from_frame(of[[*at, "scheme"]])
+    sides = (pd.MultiIndex.from_frame(compared[[*at, side]]) for side in ("scheme_a", "scheme_b"))
+    return compared[~np.logical_or(*(side.isin(known) for side in sides))]
+
+
+def moves(lines: pd.DataFrame, before: pd.DataFrame, after: pd.DataFrame) -> Interval:
+    """By how much the difference of each of these pairs is another one in rows of another training (nats per token): mean
+    over the seeds that both have, paired by them, and its 95 % t interval; a Series each, in the order of the lines."""
+    place = [*SETTING, "eval_len"]
+    trained = (rows[(rows["kind"] == "scheme") & (rows["extension"] == "none")] for rows in (before, after))
+    old, new = (perplexity(rows, [*place, "scheme", "seed"]).set_index([*place, "scheme", "seed"]) for rows in trained)
+    moved = (new["log_ppl"] - old["log_ppl"]).unstack("seed")
+    a, b = (moved.reindex(pd.MultiIndex.from_frame(lines[[*place, side]])).to_numpy() for side in ("scheme_a", "scheme_b"))
+    return over_seeds(pd.DataFrame((a - b).T, columns=lines.index))
 
 
 CONTROL = "window"  # no layer attends beyond the training length; n of them pass on what n windows hold

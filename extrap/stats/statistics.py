@@ -5,19 +5,25 @@ from functools import cached_property
 
 import pandas as pd
 
-from extrap.results.rows import COSTS, MISSING, TRAINING
+from extrap.results.rows import COSTS, MISSING, TRAINING, within
+from extrap.stats.budget import stability
 from extrap.stats.costs import cost_and_quality
 from extrap.stats.floor import BELOW, against_floor
 from extrap.stats.null import early_token_null
-from extrap.stats.pairs import best, extrapolates, pairs
+from extrap.stats.pairs import PAIR, SHOWN, best, extrapolates, neither, pairs
 from extrap.stats.perplexity import GROUP, SETTING, summarise
 
 CHOICE = [*GROUP, "scheme", "option", "value", "loss", "n_tokens", "n_seeds", "chosen", "border"]  # see best_over
-
-
-def within(table: pd.DataFrame, columns: list[str], values: tuple[object, ...]) -> pd.DataFrame:
-    """The lines that hold these values."""
-    return table[(table[columns] == list(values)).all(axis=1)]
+ONE_FOR_ALL = [
+    *PAIR,
+    "option",
+    "value",
+    *SHOWN,
+    *(f"best_{column}" for column in SHOWN),
+    "change",
+    "change_low",
+    "change_high",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +34,7 @@ class Statistics:
     missing: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=MISSING))
     training: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=TRAINING))
     choice: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CHOICE))
+    one_for_all: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=ONE_FOR_ALL))
     costs: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["run", *COSTS]))  # nan where not known
     held_out: int | None = None  # documents, where that is recorded and they are not made as they are asked for
 
@@ -37,7 +44,7 @@ class Statistics:
         found = list(self.rows[GROUP].drop_duplicates().itertuples(index=False, name=None))
         if len(found) == 1 and self.unmeasured.empty:
             return {(): self}
-        tables = {name: getattr(self, name) for name in ("rows", "missing", "training", "choice")}
+        tables = {name: getattr(self, name) for name in ("rows", "missing", "training", "choice", "one_for_all")}
         parts = {of: replace(self, **{name: within(table, GROUP, of) for name, table in tables.items()}) for of in found}
         return parts if len(found) > 1 else {(): parts[found[0]]}
 
@@ -99,6 +106,19 @@ class Statistics:
     @cached_property
     def extrapolates(self) -> pd.DataFrame:
         return extrapolates(self.rows)
+
+    @cached_property
+    def sound_pairs(self) -> pd.DataFrame:
+        """Of pairs those that other trainings may be put beside: of no scheme that lacks a seed there, or is impossible."""
+        if self.pairs.empty:
+            return self.pairs
+        lost = self.missing.loc[self.missing["extension"] == "none", [*SETTING, "eval_len", "scheme"]]
+        below = pd.DataFrame([*self.impossible], columns=[*GROUP, "scheme"])
+        return neither(neither(self.pairs, lost), below)
+
+    @cached_property
+    def stability(self) -> pd.DataFrame:
+        return stability(self.rows, self.missing, self.pairs, self.sound_pairs)
 
     @cached_property
     def ranked(self) -> pd.DataFrame:

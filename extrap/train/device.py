@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from extrap.config.schema import Device, Precision
+from extrap.config.choices import Device, Precision
 from extrap.errors import UserError
 from extrap.train import distributed
 

@@ -6,7 +6,8 @@ from copy import deepcopy
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from extrap.config.schema import Precision, TrainConfig
+from extrap.config.choices import Precision
+from extrap.config.schema import TrainConfig
 from extrap.model.encoder import Encoder
 from extrap.train.loop import TrainingBatch, TrainingLoss
 from extrap.train.optimizer import make_optimizers

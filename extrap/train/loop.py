@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from extrap.config.schema import Precision, TrainConfig
+from extrap.config.choices import Precision
+from extrap.config.schema import TrainConfig
 from extrap.data.base import Source
 from extrap.model.encoder import Encoder
 from extrap.model.seed import seed_generators

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from extrap.config.schema import Optimizer, Schedule, TrainConfig
+from extrap.config.choices import Optimizer, Schedule
+from extrap.config.schema import TrainConfig
 from extrap.model.encoder import Encoder
 
 MOMENTUM = 0.9

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 
-from extrap.config.schema import Precision, TrainConfig
+from extrap.config.choices import Precision
+from extrap.config.schema import TrainConfig
 from extrap.data.base import Source
 from extrap.model.encoder import Encoder
 from extrap.model.seed import seed_generators

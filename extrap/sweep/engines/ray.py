@@ -10,7 +10,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from extrap.config.schema import Config, Device
+from extrap.config.choices import Device
+from extrap.config.schema import Config
 from extrap.errors import UserError, one_line
 from extrap.sweep.engines.places import SHORT_TMPDIR
 from extrap.sweep.worker import give_up, run_one

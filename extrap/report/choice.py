@@ -1,0 +1,115 @@
+"""What each scheme was given of an option, and what comparisons gain by it: choice.md. Imports no torch."""
+
+import numpy as np
+import pandas as pd
+
+from extrap.report.about import chosen_markdown
+from extrap.report.pairs import at_landmarks
+from extrap.report.typesetting import NONE, counted, markdown, trained_on
+from extrap.results.rows import GROUP
+from extrap.stats.pairs import LACKING, UNDECIDED
+from extrap.stats.statistics import Statistics
+
+NOTE = """\
+Whether comparisons are fair with one value for all: every pair of schemes with one value for both is put beside the same
+pair with each scheme at its best, by the rule of pairs.md. Below stand those whose verdict is another one then, at L, 4 L
+and the longest length; differences are those of log-perplexity (nats per token), the first less the second, **bold** where
+decided; below 0 the first is better. *Turns*: decided both ways, for one and for the other. A verdict that is gained or lost
+is no contradiction: what is decided and what is not need not differ. Change: of the difference, with its 95 % interval over
+seeds; it is 0 for the same models, whose verdict then changes by Holm's order alone. All pairs and lengths stand in
+one_for_all.csv."""
+TURNS, LOST, GAINED = "turns", "lost", "gained"  # with each at its best
+
+
+def choice_page(found: Statistics) -> str:
+    """Markdown: the losses that were chosen by, and for each value the pairs that it decides otherwise for all."""
+    parts = chosen_markdown(found.choice)
+    for of, lines in found.choice.groupby(GROUP, sort=False):
+        title = f"Loss on held-back text (nats per token) by {lines['option'].iloc[0]}, {trained_on(*of)}"
+        parts += [f"**{title}**", markdown(_losses(lines), ["scheme"])]
+    lines = _shown(found)
+    if len(lines):
+        parts.append(NOTE)
+    for (option, value, *of), part in lines.groupby(["option", "value", *GROUP], sort=False):
+        parts.append(f"**{option}={value} for all, {trained_on(*of)}**: {_counted(part)}")
+        if len(others := part[part["how"] != ""]):
+            parts.append(markdown(_block(others), ["pair"]))
+    return "\n\n".join(parts) + "\n"
+
+
+def choice_text(found: Statistics) -> list[str]:
+    """The same, counted: a paragraph for every group of a report that chooses."""
+    lines = _shown(found)
+    groups = lines.groupby(GROUP, sort=False)
+    told = []
+    for of, part in groups:
+        where = f" ({trained_on(*of)})" if len(groups) > 1 else ""
+        by_value = [f"{at[0]}={at[1]}: {_counted(own)}" for at, own in part.groupby(["option", "value"], sort=False)]
+        told.append(f"Verdicts with one value for all, at L, 4 L and the longest length{where}. {'; '.join(by_value)}.")
+    return told
+
+
+def _shown(found: Statistics) -> pd.DataFrame:
+    """At the lengths that tables show; `how` is what becomes of a verdict with each at its best, empty where it stays."""
+    if found.one_for_all.empty:
+        return found.one_for_all
+    lines = at_landmarks(found.one_for_all)
+    one, best = lines["verdict"], lines["best_verdict"]
+    cases = {
+        "": one == best,
+        LACKING: (one == LACKING) | (best == LACKING),
+        GAINED: one == UNDECIDED,
+        LOST: best == UNDECIDED,
+    }
+    return lines.assign(how=np.select([*cases.values()], [*cases], TURNS))
+
+
+def _counted(lines: pd.DataFrame) -> str:
+    n = {how: int((lines["how"] == how).sum()) for how in (TURNS, LOST, GAINED, LACKING)}
+    of = f"of {counted(len(lines), 'verdict')}"
+    if not any(n.values()):
+        return f"none {of} is another with each at its best"
+    told = [f"{n[TURNS]} turned", f"{n[LOST]} lost", f"{n[GAINED]} gained"] + [f"{n[LACKING]} {LACKING}"] * (n[LACKING] > 0)
+    return (
+        f"{sum(n.values())} {of} {'is' if sum(n.values()) == 1 else 'are'} another with each at its best ({', '.join(told)})"
+    )
+
+
+def _losses(lines: pd.DataFrame) -> pd.DataFrame:
+    table = []
+    for scheme, part in lines.groupby("scheme", sort=False):
+        losses = {line.value: _loss(line.loss, line.chosen) for line in part.itertuples()}
+        table.append({"scheme": str(scheme)} | losses)
+    return pd.DataFrame(table).fillna(NONE)
+
+
+def _loss(loss: float, is_chosen: bool) -> str:
+    return NONE if np.isnan(loss) else f"**{loss:.3f}**" if is_chosen else f"{loss:.3f}"
+
+
+def _block(lines: pd.DataFrame) -> pd.DataFrame:
+    order = [TURNS, LOST, GAINED, LACKING]
+    lines = lines.sort_values("how", key=lambda how: how.map(order.index), kind="stable")
+    return pd.DataFrame(
+        {
+            "pair": f"{line.scheme_a} − {line.scheme_b}",
+            "protocol": line.protocol,
+            "length": f"{line.eval_len:,}",
+            "one for all": _difference(line.difference, line.verdict),
+            "each at its best": _difference(line.best_difference, line.best_verdict),
+            "change": "" if np.isnan(line.change) else f"{line.change:+.3f}{_half(line.change_high - line.change)}",
+            "verdict": line.how,
+        }
+        for line in lines.itertuples()
+    )
+
+
+def _difference(difference: float, verdict: str) -> str:
+    if verdict == LACKING:
+        return NONE
+    text = f"{round(difference, 3) + 0.0:+.3f}"  # no -0.000
+    return text if verdict == UNDECIDED else f"**{text}**"
+
+
+def _half(half: float) -> str:
+    return "" if np.isnan(half) else f" ±{half:.3f}"
