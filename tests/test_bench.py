@@ -19,8 +19,8 @@ from experiments.speed.ours import TRAINING, Trained, in_turn, training_step
 from experiments.speed.report import markdown, write_speed_report
 from experiments.speed.rounds import Contestant, if_it_compiles, interleave
 from experiments.speed.timings import COLUMNS, LOOK, PART, RATIOS, RECIPE, load_timings, ratios, save_timings, times_to_loss
+from extrap.config.choices import Precision
 from extrap.config.compose import compose_grid
-from extrap.config.schema import Precision
 from extrap.errors import UserError
 from extrap.model import attention
 from extrap.model.attention import attend_reference
@@ -410,7 +410,7 @@ PAIRS = pd.DataFrame([
 
 def report_of(folder: Path, seconds: list[float | str], **changes: object) -> None:
     """A report whose runs took so long, each on two cores."""
-    made_by = {"device": "a machine", "precision": "fp32", "threads": 2, "processes": 1}
+    made_by = {"device": "a", "instructions": "machine", "precision": "fp32", "threads": 2, "processes": 1}
     train_config = {"optimizer": "muon", "max_steps": 1400, "batch_size": 16}
     parts = {"model": {}, "data": {}, "objective": {}, "eval": {}, "train": train_config}
     told = {"command": "a test", "made_by": [made_by], "config": parts} | changes
@@ -598,6 +598,19 @@ def test_the_baseline_learns_and_its_logits_are_counted():
     for _ in range(20):
         step(batch)
     assert peers.scored_loss(network, batch).item() < before
+
+
+def test_the_baseline_starts_as_nano_gpt_does():
+    """Its model.py: 0.02, over sqrt(2 layers) for what is added to the residual stream; no bias."""
+    torch.manual_seed(0)
+    network = peers.Nano(peers.VOCAB, 128, 128, 8, 4, causal=True)
+    assert network.head.weight is network.tokens.weight
+    for name, parameter in network.named_parameters():
+        if parameter.dim() == 2:
+            wanted = 0.02 / 4 if name.endswith(("proj.weight", "mlp.2.weight")) else 0.02
+            assert parameter.std().item() == pytest.approx(wanted, rel=0.05), name
+        else:
+            assert torch.equal(parameter, torch.full_like(parameter, float(name.endswith("weight")))), name
 
 
 def test_the_baseline_looks_back_only_when_causal():

@@ -66,7 +66,8 @@ def evidence(
         experiment, commit, f"{optimizer}, {train['max_steps']:,} steps of {train['batch_size']}",
         int(pairs["n_seeds"].max()), n_runs, round(seconds * cores_of(made_by[0])), len(pairs),
         int((pairs["verdict"] != "undecided").sum()),
-        *(" and ".join(dict.fromkeys(str(one[key]) for one in made_by)) for key in ("device", "precision")),
+        " and ".join(dict.fromkeys(" ".join(filter(None, (one["device"], one.get("instructions")))) for one in made_by)),
+        " and ".join(dict.fromkeys(one["precision"] for one in made_by)),
     ]  # fmt: skip
     return dict(zip(COLUMNS, values, strict=True))
 

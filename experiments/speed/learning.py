@@ -13,8 +13,9 @@ from experiments.speed.ours import columns_of
 from experiments.speed.peers import VOCAB, Nano, scored_loss
 from experiments.speed.rounds import Row, seconds_of
 from experiments.speed.timings import LOOK, OURS, PART, RECIPE
+from extrap.config.choices import Optimizer
 from extrap.config.compose import compose_grid
-from extrap.config.schema import Optimizer, TrainConfig
+from extrap.config.schema import TrainConfig
 from extrap.runs.prepare import Run, prepare_all
 from extrap.runs.run import build_encoder
 from extrap.train.device import pick_precision
