@@ -96,7 +96,7 @@ def test_numbers_in_sentences_are_those_of_the_tables():
     assert (
         "at 4 L and at 32 L longer inputs are decided to harm sinusoidal positions, RoPE and NoPE, and ALiBi is" in SENTENCES
     )
-    assert harmed.to_dict() == dict.fromkeys(("nope", "rope", "sinusoidal"), {512, 4096})
+    assert harmed.to_dict() == {scheme: {512, 4096} for scheme in ("nope", "rope", "sinusoidal")}
     assert set(said.loc[said["verdict"] == "undecided", "scheme"]) == {"alibi"}
 
 
