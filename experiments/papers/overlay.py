@@ -15,6 +15,7 @@ from extrap.report.curves import DASHES, band, drawn, length_axis
 from extrap.report.drawing import new_figure
 from extrap.report.labels import End, name_ends
 from extrap.report.looks import LOOKS, Style, looks_of
+from extrap.report.typesetting import seeds
 from extrap.results.rows import rounded
 from extrap.stats.perplexity import Interval, over_seeds, perplexity, refuse_other_targets
 
@@ -151,8 +152,8 @@ def key(figure: Figure, points: pd.DataFrame, schemes: Sequence[str] = (), publi
     if not mine.all():
         entries.append((Line2D([], [], **grey), "ours"))
     if "n_seeds" in points:
-        n = int(points.loc[mine, "n_seeds"].max())
-        told = f"95 % t interval over {n} seeds" if n > 1 else "1 seed: no interval"
+        counts = points.loc[mine, "n_seeds"].astype(int)
+        told = f"95 % t interval over {seeds(counts)}" if counts.max() > 1 else "1 seed: no interval"
         entries.append((Patch(color="0.3", alpha=0.25, linewidth=0), told))
     if not mine.all():
         entries.append((Line2D([], [], linestyle=DASHES, markerfacecolor="white", linewidth=0.9, **grey), published))

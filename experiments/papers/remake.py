@@ -20,7 +20,7 @@ from experiments.speed.timings import load_timings
 from extrap.errors import UserError, nearest
 from extrap.files import write_atomic
 from extrap.report.drawing import save_figure, style
-from extrap.report.typesetting import model_size
+from extrap.report.typesetting import OPTIMIZERS, model_size
 from extrap.results.rows import RUNS, load_costs, load_one_setting, load_training
 
 LOADERS: dict[str, Callable[[Path], pd.DataFrame]] = {
@@ -119,7 +119,8 @@ def facts_of(folder: Path, rows: pd.DataFrame) -> dict[str, str]:
         "a token": "byte" if size else "symbol",
         "model": f"{model['n_layers']} layers, width {model['d_model']:,}, {model['n_heads']} heads"
         + (f", {model_size(sizes)}" if sizes else ""),
-        "training": f"{tokens:,} tokens: {train['max_steps']:,} steps of {train['batch_size']} x {train['train_len']:,}",
+        "training": f"{tokens:,} tokens: {train['max_steps']:,} steps of {train['batch_size']} x {train['train_len']:,}, "
+        + OPTIMIZERS[train["optimizer"]],
         "training length": f"{train['train_len']:,}",
         "seeds": str(trained(rows)["seed"].nunique()),
         "scored": f"{evaluation['n_segments']} held-out segments of {max(evaluation['lengths']):,} tokens",

@@ -9,7 +9,7 @@ import yaml
 
 from experiments.speed.timings import where
 from extrap.files import write_atomic
-from extrap.report.typesetting import NONE, number
+from extrap.report.typesetting import NONE, OPTIMIZERS, number
 from extrap.results.provenance import load_provenance
 from extrap.results.rows import RUNS, load_runs, save_table
 
@@ -59,7 +59,7 @@ def evidence(
     Pairs are comparisons of two schemes as they were trained, at one length under one of PROTOCOLS.
     """
     train, made_by = told["config"]["train"], machines(told)
-    optimizer = {"adamw": "AdamW", "muon": "Muon"}[train.get("optimizer", "adamw")]  # once there was no other
+    optimizer = OPTIMIZERS[train.get("optimizer", "adamw")]  # once there was no other
     pairs = where(pairs, extension_a="none", extension_b="none")
     pairs = pairs[pairs["protocol"].isin(PROTOCOLS)]
     values: list[object] = [

@@ -10,6 +10,8 @@ from extrap.errors import one_line
 
 NONE = "–"
 
+OPTIMIZERS = {"adamw": "AdamW", "muon": "Muon"}  # as captions call them
+
 
 def name(scheme: str, extension: str) -> str:
     return one_line(scheme if extension == "none" else f"{scheme} + {extension}")
