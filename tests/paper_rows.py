@@ -59,7 +59,7 @@ def training(experiment: str) -> pd.DataFrame:
                     (experiment, f"{scheme}-seed{seed}", scheme, "mlm", DATA[experiment], 128, seed, step, step * 1024, loss)
                 )
     columns = ["experiment", "run", "scheme", "objective", "data", "train_len", "seed", "step", "tokens", "loss"]
-    return pd.DataFrame(lines, columns=columns).assign(setting="")
+    return pd.DataFrame(lines, columns=columns).assign(setting="", held_out_loss=np.nan)
 
 
 def provenance(experiment: str) -> str:
@@ -68,7 +68,7 @@ def provenance(experiment: str) -> str:
         "model": {"d_model": 128, "n_layers": 2 if experiment in DATA else 4, "n_heads": 4, "d_ff": 512, "tie": False},
         "objective": {"_target_": "extrap.objectives.Mlm" if experiment in DATA else "extrap.objectives.Causal"},
         "data": {"_target_": "extrap.data.text.Stdlib", "train_bytes": 6850096},
-        "train": {"train_len": train_len, "batch_size": 1024 // train_len, "max_steps": 1600},
+        "train": {"train_len": train_len, "batch_size": 1024 // train_len, "max_steps": 1600, "optimizer": "adamw"},
         "eval": {"lengths": [train_len, 4096], "n_segments": 24},
     }
     return yaml.safe_dump({"command": "made up", "config": config})

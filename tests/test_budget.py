@@ -169,6 +169,15 @@ def test_a_seed_that_diverged_leaves_no_verdict_over_the_others():
     assert pair(found, "rope", "nope")["verdict"].tolist() == ["a", "a", LACKING, "a"]
 
 
+def test_a_run_that_was_never_made_leaves_no_verdict_either():
+    """A sweep that was stopped: nothing tells of the run but those of other budgets and schemes."""
+    rows = rows_of(NLL)
+    gone = (rows["scheme"] == "rope") & (rows["setting"] == "max_steps=1600") & (rows["seed"] == 2)
+    made, diverged = Statistics(rows[~gone]).stability, Statistics(rows[~gone], lost("rope", 1600)).stability
+    assert made.equals(diverged)
+    assert not made.equals(Statistics(rows).stability)
+
+
 def test_a_budget_of_which_nothing_is_left_is_a_budget():
     rows = rows_of({scheme: {n: v for n, v in by.items() if n < 1600} for scheme, by in NLL.items()})
     missing = pd.concat([lost(scheme, 1600, seed) for scheme in NLL for seed in range(3)])

@@ -9,6 +9,7 @@ import torch
 from marks import slow
 
 from extrap.config.compose import compose_grid, extension_specs
+from extrap.config.schema import EvalConfig
 from extrap.model import encoder as model
 from extrap.positions.rope import Rope
 from extrap.runs.run import build_encoder, write_references
@@ -191,6 +192,11 @@ def test_segments_that_are_not_read_whole_change_nothing_in_others(tmp_path, obj
         assert {*part.index.droplevel(["protocol", "eval_len"])} == {*wanted}
         np.testing.assert_allclose(part["nll_sum"], every.loc[part.index, "nll_sum"], rtol=1e-6)
         assert part["n_tokens"].equals(every.loc[part.index, "n_tokens"])
+
+
+def test_a_multiple_of_many_digits_is_met():
+    config = EvalConfig(["nonoverlap"], ["none"], [128, 129, 256], [128], 8, 4, 1, 8, 8, extension_multiples=[1.0078125])
+    assert [config.extended(n, 128) for n in (129, 130, 256)] == [True, False, True]
 
 
 def test_extensions_are_scored_at_their_multiples_and_the_longest_length(tmp_path):

@@ -444,7 +444,7 @@ def test_a_bad_table_of_training_losses_is_told_in_a_line(results, tmp_path, con
     shutil.copytree(results / "main", tmp_path / "main")
     shutil.copytree(results / "prose_mlm", tmp_path / "prose_mlm")
     (tmp_path / "main" / "training.csv").write_text(content)
-    with pytest.raises(UserError, match=r"main/training\.csv is no table with the columns run, .*, loss: .*"):
+    with pytest.raises(UserError, match=r"main/training\.csv is no table with the columns run, .*, loss, held_out_loss: .*"):
         list(remake.draw_papers(tmp_path, "su2021_figure3"))
 
 

@@ -94,9 +94,10 @@ def test_numbers_in_sentences_are_those_of_the_tables():
     assert "yes" not in set(said["verdict"])
     harmed = said[said["verdict"] == "no"].groupby("scheme")["eval_len"].agg(set)
     assert (
-        "at 4 L and at 32 L longer inputs are decided to harm sinusoidal positions, RoPE and NoPE, and ALiBi is" in SENTENCES
+        "at 4 L, 8 L and 32 L longer inputs are decided to harm sinusoidal positions, RoPE and NoPE, and ALiBi is"
+        in SENTENCES
     )
-    assert harmed.to_dict() == {scheme: {512, 4096} for scheme in ("nope", "rope", "sinusoidal")}
+    assert harmed.to_dict() == {scheme: {512, 1024, 4096} for scheme in ("nope", "rope", "sinusoidal")}
     assert set(said.loc[said["verdict"] == "undecided", "scheme"]) == {"alibi"}
 
 

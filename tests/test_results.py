@@ -897,6 +897,13 @@ def scored_rows(valid: dict[str, bytes], n_segments: int) -> pd.DataFrame:
     return pd.concat([rows.assign(document=d, segment=s, seed=seed) for d, s in parts for seed in (0, 1)])
 
 
+def test_a_report_says_which_protocols_scored_fewer_segments():
+    rows = scored_rows({"a.txt": b"12345", "b.txt": b"12345"}, 2)
+    some = rows.assign(protocol="same_targets")
+    told = scored_text(pd.concat([rows[rows["document"] == "a.txt"], some]), 2)
+    assert told == "Scored: 2 segments of all 2 held-out documents (under nonoverlap 1 of them): a.txt, b.txt."
+
+
 def test_a_report_says_which_documents_were_scored():
     valid = {"a.txt": b"123", "b.txt": b"12345678", "c.txt": b"12345", "d.txt": b"1234"}
     assert scored_text(scored_rows(valid, 4), 4) == (

@@ -116,7 +116,7 @@ class EvalConfig:
 
     def extended(self, eval_len: int, train_len: int) -> bool:
         """Whether extensions are scored at a length beyond the training length; always at the longest."""
-        among = round(eval_len / train_len, 6) in self.extension_multiples
+        among = any(round(multiple * train_len, 6) == eval_len for multiple in self.extension_multiples)
         return among or not self.extension_multiples or eval_len == max(self.lengths)
 
 

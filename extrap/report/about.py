@@ -44,7 +44,15 @@ def _scored(rows: pd.DataFrame, held_out: int | None) -> str:
         of = f"all {n} held-out documents" if n > 1 else "the held-out document"
     names = [escape_markdown(str(name)) + (f" ({count})" if count > 1 else "") for name, count in segments.items()]
     listed = ", ".join(names[:MOST]) + (f" and {n - MOST} others, see rows.csv" if n > MOST else "")
-    return f"{segments.sum()} segments of {of}: {listed}."
+    return f"{segments.sum()} segments of {of}{_fewer(rows)}: {listed}."
+
+
+def _fewer(rows: pd.DataFrame) -> str:
+    """Which protocols scored only some of the segments."""
+    counts = rows.drop_duplicates(["protocol", "document", "segment"]).groupby("protocol").size()
+    under = {n: [*counts.index[counts == n]] for n in counts.unique() if n < counts.max()}
+    told = ", ".join(f"{' and '.join(protocols)} {n} of them" for n, protocols in under.items())
+    return f" (under {told})" if told else ""
 
 
 def chosen_text(choice: pd.DataFrame) -> list[str]:

@@ -31,7 +31,7 @@ better than at L, and than with attention cut off at L. Decided: beyond the nois
 what leaves it undecided: so many seeds would show a difference as large and as varied as the one seen in 80 % of all \
 tries; text: other text might say otherwise; Holm: so many pairs are compared."""
 ONE_SEED = "One seed decides nothing: what follows is what this one seed shows."
-THIS_TEXT = "The text is too little for an interval over text: what is decided is decided about this text."
+THIS_TEXT = "text is too little for an interval over text: what is decided is decided about this text."
 FALLS = "(falls with length even where nothing beyond L is used)"  # perplexity under nonoverlap
 
 
@@ -70,8 +70,12 @@ def _title(of: Group) -> list[str]:
         lines += wrap(at + (f" {FALLS}" if reach and of.at_protocol == "nonoverlap" else ""), WIDTH)
     if of.n_seeds == 1:
         lines.append(ONE_SEED)
-    elif any(len(lines) and (lines["unit"] == "none").any() for lines in (of.pairs, of.against_window)):
-        lines.append(THIS_TEXT)
+    else:
+        compared = [pairs for pairs in (of.pairs, of.against_window) if len(pairs)]
+        if without := sorted({name for pairs in compared for name in pairs.loc[pairs["unit"] == "none", "protocol"]}):
+            others = {name for pairs in compared for name in pairs["protocol"]} - {*without}
+            where = f"Under {' and '.join(without)} the" if others else "The"
+            lines += wrap(f"{where} {THIS_TEXT}", WIDTH)
     return lines
 
 

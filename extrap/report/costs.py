@@ -49,7 +49,8 @@ def _table(lines: pd.DataFrame) -> pd.DataFrame:
             "peak memory, MiB": _spread(first, "peak_memory", 2.0**-20),
         }
         for n in dict.fromkeys((train_len, longest)):
-            told[f"perplexity at {n:,}"] = _perplexity(ppl.loc[n]) if n in ppl.index else "–"
+            protocol = lines.loc[lines["eval_len"] == n, "protocol"].iloc[0]
+            told[f"perplexity at {n:,}, {protocol}"] = _perplexity(ppl.loc[n]) if n in ppl.index else "–"
         table.append(told)
     return pd.DataFrame(table)
 

@@ -50,9 +50,10 @@ def same_targets(config: EvalConfig, train_len: int, causal: bool) -> Plan:
     many as there is room for, spread over the middle three quarters of the segment; context grows on both sides. The only
     protocol whose change with length is the value of context alone.
 
-    In an encoder a window of 8 n_targets or more begins at a multiple of half its length, so that places, and other
-    protocols, share it: a target has 3/16 of the window or more on either side. Shorter windows have their targets in the
-    centre, as far as the ends of the segment let them.
+    In an encoder a window of 8 n_targets or more, beyond 2 L, begins at a multiple of half its length, so that places, and
+    other protocols, share it: a target has 3/16 of the window on either side, or all that the segment holds there. Shorter
+    windows have their targets in the centre. From one doubling of L to the next each window lies within the longer one; from
+    a length to one that is less than twice as long a target may lose context on one side for more on the other.
     """
     seg_len, n_targets = max(config.lengths), config.n_targets
     if causal:
@@ -62,7 +63,8 @@ def same_targets(config: EvalConfig, train_len: int, causal: bool) -> Plan:
     n_places = min(PLACES, max(1, room // n_targets))
     centres = [seg_len // 8 + (2 * place + 1) * room // (2 * n_places) for place in range(n_places)]
     firsts = [min(max(0, centre - n_targets // 2), seg_len - n_targets) for centre in centres]
-    steps = {n: n // 2 if n >= 8 * n_targets else 1 for n in sorted(config.lengths)}
+    shared = (n >= 8 * n_targets and n > 2 * train_len for n in sorted(config.lengths))
+    steps = {n: n // 2 if is_shared else 1 for n, is_shared in zip(sorted(config.lengths), shared, strict=True)}
     return {n: [_around(first, n_targets, n, seg_len, step) for first in firsts] for n, step in steps.items()}
 
 

@@ -59,7 +59,7 @@ def _tried(runs: pd.DataFrame, by_seed: pd.DataFrame) -> list[dict[str, object]]
     """The values of one scheme; `runs` are all that were made of it, by_seed what they have on held-back text."""
     values = _in_order(runs["value"])
     losses = by_seed.pivot(index="value", columns="seed", values="log_ppl").reindex(values)
-    whole = [value for value, made in runs.groupby("value") if losses.loc[value].reindex(made["seed"]).notna().all()]
+    whole = losses.index[losses.reindex(columns=runs["seed"].unique()).notna().all(axis="columns")]  # in every seed of any
     common = losses.loc[whole].dropna(axis="columns")
     mean = common.mean(axis="columns").dropna()
     ends = {values[-1]: "highest", values[0]: "lowest"} if len(values) > 1 else {values[0]: "only"}

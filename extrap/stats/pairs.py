@@ -30,7 +30,7 @@ def pairs(rows: pd.DataFrame) -> pd.DataFrame:
 def best(compared: pd.DataFrame, summary: pd.DataFrame) -> pd.Series:
     """Which lines of `summarise` are of a scheme, as it was trained, that every other one at that length decidedly loses to.
 
-    compared holds the lines of `pairs` of the same rows. Seeds that are not common to two schemes leave them undecided.
+    compared holds the lines of `pairs` of the same rows.
     """
     cell = [*SETTING, "eval_len"]
     trained = (summary["kind"] == "scheme") & (summary["extension"] == "none")

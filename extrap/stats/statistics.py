@@ -109,12 +109,18 @@ class Statistics:
 
     @cached_property
     def sound_pairs(self) -> pd.DataFrame:
-        """Of pairs those that other trainings may be put beside: of no scheme that lacks a seed there, or is impossible."""
+        """Of pairs those that other trainings may be put beside: of no scheme that lacks a seed there, or is impossible.
+
+        A seed is lacking where its run has no number, and where others of the same kind, of any setting, have one more.
+        """
         if self.pairs.empty:
             return self.pairs
         lost = self.missing.loc[self.missing["extension"] == "none", [*SETTING, "eval_len", "scheme"]]
+        lines = self.summary[(self.summary["kind"] == "scheme") & (self.summary["extension"] == "none")]
+        most = lines.groupby([*GROUP[:-1], "protocol"])["n_seeds"].transform("max")
+        fewer = lines.loc[lines["n_seeds"] < most, [*SETTING, "eval_len", "scheme"]]
         below = pd.DataFrame([*self.impossible], columns=[*GROUP, "scheme"])
-        return neither(neither(self.pairs, lost), below)
+        return neither(neither(neither(self.pairs, lost), fewer), below)
 
     @cached_property
     def stability(self) -> pd.DataFrame:
