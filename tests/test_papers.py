@@ -565,7 +565,7 @@ def test_experiments_score_what_their_figure_shows(name, corpora):
     for scale in ("", "_gpu"):
         for experiment in remake.needed_experiments(name, scale):
             cells = compose_grid([f"experiment={experiment}"])
-            assert {one.seed for one in cells} == {0, 1, 2}
+            assert {one.seed for one in cells} >= {0, 1, 2}
             assert {one.scheme for one in cells} >= set(holds.get("scheme", ()))
             scored = cells[0].eval
             protocols = {f"sliding(stride={scored.stride})" if p == "sliding" else p for p in scored.protocols}
