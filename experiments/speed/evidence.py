@@ -11,7 +11,8 @@ from experiments.speed.timings import where
 from extrap.files import write_atomic
 from extrap.report.typesetting import NONE, OPTIMIZERS, number
 from extrap.results.provenance import load_provenance
-from extrap.results.rows import RUNS, load_runs, save_table
+from extrap.results.rows import RUNS, load_runs
+from extrap.results.shown import save_table
 
 BEFORE = Path(__file__).with_name("evidence_before.csv")  # of tracked reports of an earlier commit, by `evidence`
 NOTE = yaml.safe_load(Path(__file__).with_name("notes.yaml").read_text(encoding="utf-8"))["Evidence"]

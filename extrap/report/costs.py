@@ -15,7 +15,8 @@ from extrap.report.drawing import entitle, new_figure, style
 from extrap.report.labels import End, name_ends
 from extrap.report.looks import Looks, styles
 from extrap.report.typesetting import interval, markdown, number, seeds, stem, trained_on
-from extrap.results.rows import GROUP, rounded
+from extrap.results.rows import GROUP
+from extrap.results.shown import rounded
 from extrap.stats.statistics import Statistics
 
 NOTE = """\
