@@ -116,7 +116,7 @@ def cost_figure(found: Statistics, points: pd.DataFrame, cost: str) -> Figure:
         told = f"{experiments}: {where}{chosen_briefly(found.choice)}, {seeds(points['n_seeds'])}"
         if points["n_seeds"].max() > 1:
             told += f"; {'bands' if curves else 'upright bars'} are 95 % t intervals"
-            told += "" if curves else ", bars across end at the fastest and the slowest run"
+            told += "" if curves else ", bars across end at the fastest and the slowest run; by the clock, whatever else ran"
         figure.set_figheight(PANEL_HEIGHT * len(parts) + 0.15 * entitle(figure, told))
         name_ends(list(zip(panels, ends, strict=True)))
     return figure
