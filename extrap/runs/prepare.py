@@ -89,7 +89,11 @@ def _identity(config: Config, data: dict[str, Any]) -> dict[str, Any]:
 
 def build_scheme(config: Config, causal: bool) -> PositionScheme:
     """Raises UserError for sizes or arguments that the scheme refuses."""
-    sizes = config.model
-    geometry = Geometry(sizes.d_model, sizes.n_heads, config.train.train_len, causal, sizes.n_layers)
-    scheme: PositionScheme = build(config.position, "position", "extrap.positions", PositionScheme, geometry=geometry)
+    sizes = geometry(config, causal)
+    scheme: PositionScheme = build(config.position, "position", "extrap.positions", PositionScheme, geometry=sizes)
     return scheme
+
+
+def geometry(config: Config, causal: bool) -> Geometry:
+    sizes = config.model
+    return Geometry(sizes.d_model, sizes.n_heads, config.train.train_len, causal, sizes.n_layers)

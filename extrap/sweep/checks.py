@@ -4,6 +4,7 @@ import shutil
 from functools import partial
 from tempfile import TemporaryFile
 
+import torch
 from tqdm import tqdm
 
 from extrap.config.schema import Config
@@ -12,10 +13,8 @@ from extrap.extensions.base import extensions_of
 from extrap.model.encoder import n_parameters, without_memory
 from extrap.results.folders import refuse_mixed
 from extrap.results.provenance import refuse_to_lose
-from extrap.results.rows import GROUP
-from extrap.runs.prepare import Run, build_scheme, prepare_all
+from extrap.runs.prepare import Run, build_scheme, geometry, prepare_all
 from extrap.score.protocols import PROTOCOLS
-from extrap.score.references import labels
 from extrap.testing.promises import check_scheme
 from extrap.train import distributed
 from extrap.train.device import physical_memory, pick_device
@@ -37,10 +36,14 @@ def prepare_grid(configs: list[Config]) -> list[Run]:
     return runs
 
 
-def _labelled(config: Config) -> tuple[str | int, ...]:
-    """The scheme in its setting."""
-    columns = labels(config)
-    return config.scheme, *(columns[column] for column in GROUP)
+def _different(runs: list[Run]) -> list[Run]:
+    """One of all that agree in everything a scheme is made from, and in what it is asked beyond the training length."""
+    seen = dict[str, Run]()
+    for run in runs:
+        config = run.config
+        sizes = geometry(config, run.objective.causal)
+        seen[repr((config.position, sizes, max(config.eval.lengths), config.eval.extensions))] = run
+    return list(seen.values())
 
 
 def _check_names(configs: list[Config]) -> None:
@@ -91,22 +94,23 @@ def _check(run: Run) -> None:
 
 
 def _check_schemes(runs: list[Run]) -> None:
-    """Each scheme once in each setting, unless all its runs are over."""
-    to_check = {_labelled(run.config): run for run in runs if not run.folder.is_finished}
-    for run in tqdm(to_check.values(), desc="checking schemes", disable=None, leave=False):
+    """Each scheme once, unless all its runs are over."""
+    torch.set_num_threads(runs[0].config.runtime.threads)  # tensors are small: with more threads, these wait for each other
+    to_check = _different([run for run in runs if not run.folder.is_finished])
+    for run in tqdm(to_check, desc="checking schemes", disable=None, leave=False):
         check_scheme(partial(build_scheme, run.config, run.objective.causal), max(run.config.eval.lengths))
 
 
 def refuse_idle(runs: list[Run]) -> None:
     """Raises UserError for an extension that does nothing for any scheme of the sweep."""
-    schemes = {_labelled(run.config): (run.config, build_scheme(run.config, run.objective.causal)) for run in runs}
     asked, useful = dict[str, None](), set()
-    for config, scheme in schemes.values():
+    for config, _, objective, *_ in _different(runs):
+        scheme = build_scheme(config, objective.causal)
         for label, extension in extensions_of(config.eval.extensions).items():
             asked[label] = None
             useful |= {label} if extension(scheme, max(config.eval.lengths)) else set()
     if idle := [label for label in asked if label not in useful]:
-        named = " or ".join(dict.fromkeys(config.scheme for config, _ in schemes.values()))
+        named = " or ".join(dict.fromkeys(run.config.scheme for run in runs))
         raise UserError(
             f"eval.extensions: {idle[0]} does not apply to {named}, or changes nothing; leave it out, or add a scheme "
             "that it is for"
