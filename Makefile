@@ -133,7 +133,7 @@ paper: $(READY) $(EXTRA)  ## what the figures of papers need, and the figures; F
 bench: .venv/extra-bench  ## how fast it is against the peers, a few minutes; leave the machine alone meanwhile
 	@.venv/bin/python -m experiments.bench $(ARGS)
 
-bench-all: .venv/extra-bench  ## the same with longer inputs, more rounds and trainings to the same loss, over half an hour; ARGS=--compiled: compiled peers too
+bench-all: .venv/extra-bench  ## the same with longer inputs, more rounds and trainings to the same loss, some half an hour; ARGS=--compiled: compiled peers too
 	@.venv/bin/python -m experiments.bench --all $(ARGS)
 
 profile: $(READY)  ## where a training step goes; ARGS="position=rope objective=mlm ..."

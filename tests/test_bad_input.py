@@ -199,16 +199,16 @@ def test_a_report_that_would_lose_results_is_refused(tmp_path):
     for name, table in zip(("runs.csv", "rows.csv"), tables, strict=True):
         (results / name).write_text(table)
     refusals = [
-        (["experiment=smoke", "name=main"], r"holds results of another config: .*train\.max_steps: 2400 -> 20"),
-        (["experiment=main", "position=rope", "train.precision=fp32"], r"would drop: alibi-seed0.*precision: .*name="),
-        (["experiment=main", "seed=0"], r"holds 12 runs .* would drop: alibi-seed1"),
+        (["experiment=smoke", "name=main"], r"holds results of another config: .*train\.max_steps: 400 -> 20"),
+        (["experiment=main", "position=rope", "train.precision=bf16"], r"would drop: alibi-seed0.*precision: .*name="),
+        (["experiment=main", "seed=0"], r"holds 24 runs .* would drop: alibi-seed1"),
     ]
     for overrides, message in refusals:
         with pytest.raises(UserError, match=message):
             prepare_grid(compose_grid([*overrides, f"runtime.results_dir={tmp_path}"]))
     prepare_grid(compose_grid(["experiment=main", f"runtime.results_dir={tmp_path}"]))
     other_machine = yaml.safe_load(told)["config"]
-    other_machine["data"]["sha256"], other_machine["train"]["precision"] = "other", "fp32"
+    other_machine["data"]["sha256"], other_machine["train"]["precision"] = "other", "bf16"
     planned = load_rows(results / "rows.csv")
     refuse_to_lose(results, other_machine, {*zip(planned["scheme"], planned["run"], strict=True)})
 

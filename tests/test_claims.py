@@ -26,7 +26,8 @@ from experiments.claims.registry import CLAIMS, CODE, FLOOR, NOT_YET, TEXTS, WOR
 from experiments.claims.report import BY_BUDGET, COLUMNS, by_budget, shown, verdicts, write_claims
 from extrap.errors import UserError
 from extrap.files import write_atomic
-from extrap.results.rows import MISSING, as_csv, load_rows, save_rows, save_table, save_training
+from extrap.results.rows import MISSING, as_csv, load_rows, save_rows, save_training
+from extrap.results.shown import save_table
 from extrap.stats.budget import CHANGES, NEW, OPEN, STABLE
 from extrap.stats.floor import BELOW, PLATEAU, TOO_NEAR
 from extrap.stats.pairs import LACKING

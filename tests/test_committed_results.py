@@ -16,6 +16,7 @@ from experiments.speed.report import write_speed_report
 from extrap.config.compose import CONF, compose_grid
 from extrap.config.schema import Config
 from extrap.report.report import report_again
+from extrap.results.folders import differences
 from extrap.results.rows import load_rows, load_training, scored
 from extrap.stats.floor import LEARNED, UNFIT
 from extrap.stats.perplexity import SETTING, perplexity
@@ -77,7 +78,8 @@ def test_all_runs_are_there(name):
     segments = rows.groupby(["scheme", "extension", "setting", "seed", "protocol", "eval_len"])[
         ["document", "segment"]
     ].apply(lambda cell: tuple(zip(cell["document"], cell["segment"], strict=True)))
-    assert segments.nunique() == 1, "the same segments for every scheme, seed and length"
+    assert (segments.groupby("protocol").nunique() == 1).all(), "the same segments for every scheme, seed and length"
+    assert segments.nunique() == 1 + (wanted.whole_every > 1), "and for all protocols that read them whole"
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -183,6 +185,11 @@ def test_it_is_told_what_made_them(name):
     told = yaml.safe_load((RESULTS / name / "provenance.yaml").read_text())
     assert re.match(rf"python -m (extrap|experiments\.run) experiment={name} ", told["command"])  # as it was then
     assert told["runs"] == len(configs_of(name))
+    recipe, asked = told["config"], configs_of(name)[0].identity()
+    parts = ("model", "objective", "train", "eval")
+    changes = differences({part: recipe[part] for part in parts}, {part: asked[part] for part in parts})
+    of_machine = ("train.precision: ",)
+    assert [change for change in changes if not change.startswith(of_machine)] == [], "what the experiment says today"
     assert all(machine["git_commit"] and not machine["git_dirty"] for machine in told["made_by"])
 
 

@@ -28,7 +28,8 @@ from extrap.report.drawing import save_drawing, save_figure, snapped
 from extrap.report.labels import spread
 from extrap.report.looks import LOOKS, looks_of
 from extrap.report.report import report_again
-from extrap.results.rows import load_rows, rounded, save_rows
+from extrap.results.rows import load_rows, save_rows
+from extrap.results.shown import rounded
 from extrap.stats.pairs import extrapolates, pairs
 from extrap.stats.statistics import Statistics
 

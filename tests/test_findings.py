@@ -158,6 +158,7 @@ def assert_what_it_states(found, scheme):
     """No more and no less."""
     assert ("shift-invariant" in found) == scheme.relative
     assert ("draws in training" in found) == scheme.random_in_training
+    assert not any("; )" in finding.told for finding in found.values())
     if "direction-aware" in found or "not asked" not in found["symmetric"].told:
         assert ("direction-aware" in found) == scheme.direction_aware
 

@@ -29,7 +29,8 @@ from extrap.config.scales import experiments, names
 from extrap.errors import UserError
 from extrap.files import write_atomic
 from extrap.report.looks import LOOKS
-from extrap.results.rows import as_csv, load_rows, load_training, rounded, save_rows
+from extrap.results.rows import as_csv, load_rows, load_training, save_rows
+from extrap.results.shown import rounded
 
 ROOT = Path(__file__).parents[1]
 FIGURES = remake.paper_figures()
@@ -565,7 +566,7 @@ def test_experiments_score_what_their_figure_shows(name, corpora):
     for scale in ("", "_gpu"):
         for experiment in remake.needed_experiments(name, scale):
             cells = compose_grid([f"experiment={experiment}"])
-            assert {one.seed for one in cells} == {0, 1, 2}
+            assert {one.seed for one in cells} in ({0, 1, 2}, {0, 1, 2, 3, 4})
             assert {one.scheme for one in cells} >= set(holds.get("scheme", ()))
             scored = cells[0].eval
             protocols = {f"sliding(stride={scored.stride})" if p == "sliding" else p for p in scored.protocols}

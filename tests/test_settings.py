@@ -22,17 +22,8 @@ from extrap.report.latex import choose, latex_tables, narrow_table
 from extrap.report.pairs import pairs_figure
 from extrap.report.report import report_again, write_report
 from extrap.results.folders import RunFolder, common, refuse_mixed
-from extrap.results.rows import (
-    MISSING,
-    SELECTION,
-    TRAINING,
-    load_one_setting,
-    load_rows,
-    rounded,
-    save_rows,
-    save_table,
-    scored,
-)
+from extrap.results.rows import MISSING, SELECTION, TRAINING, load_one_setting, load_rows, save_rows, scored
+from extrap.results.shown import rounded, save_table
 from extrap.stats.choice import best_over, load_choice, one_for_all
 from extrap.stats.pairs import LACKING, pairs
 from extrap.stats.statistics import Statistics

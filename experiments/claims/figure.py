@@ -14,7 +14,7 @@ from experiments.claims.claim import CONFIRMED, OUT_OF_SCOPE, REFUTED, UNDECIDED
 from experiments.claims.page import bound, value
 from experiments.claims.registry import CLAIMS, CODE, FLOOR, PROSE, TEXTS
 from extrap.report.drawing import style
-from extrap.results.rows import rounded
+from extrap.results.shown import rounded
 
 # blue and vermilion of Okabe and Ito are told apart by the colour-blind, and stand beside the word anyway
 COLOURS = {CONFIRMED: "#0072B2", REFUTED: "#D55E00", UNDECIDED: "0.35", OUT_OF_SCOPE: "0.6"}

@@ -14,7 +14,7 @@ from experiments.claims.published import load_published, published_values
 from experiments.claims.registry import BUDGETS, CLAIMS
 from extrap.files import write_atomic
 from extrap.report.drawing import save_figure
-from extrap.results.rows import save_table
+from extrap.results.shown import save_table
 from extrap.stats.budget import held
 from extrap.stats.pairs import LACKING
 

@@ -16,7 +16,7 @@ from extrap.report.drawing import new_figure
 from extrap.report.labels import End, name_ends
 from extrap.report.looks import LOOKS, Style, looks_of
 from extrap.report.typesetting import seeds
-from extrap.results.rows import rounded
+from extrap.results.shown import rounded
 from extrap.stats.perplexity import Interval, over_seeds, perplexity, refuse_other_targets
 
 OURS = "ours"

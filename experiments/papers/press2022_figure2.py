@@ -22,7 +22,7 @@ from experiments.speed.timings import where
 from extrap.report.curves import DASHES
 from extrap.report.drawing import new_figure
 from extrap.report.looks import LOOKS
-from extrap.results.rows import rounded
+from extrap.results.shown import rounded
 
 NEEDS = ("speed/timings.csv",)
 HOLDS = {"case": ("training",), "scheme": ("sinusoidal",)}

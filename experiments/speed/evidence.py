@@ -1,6 +1,6 @@
 """What evidence costs: core-seconds of a run, and of a pair of schemes that it decides. Imports no torch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from experiments.speed.timings import where
 from extrap.files import write_atomic
 from extrap.report.typesetting import NONE, OPTIMIZERS, number
 from extrap.results.provenance import load_provenance
-from extrap.results.rows import RUNS, load_runs, save_table
+from extrap.results.rows import RUNS, load_runs
+from extrap.results.shown import save_table
 
 BEFORE = Path(__file__).with_name("evidence_before.csv")  # of tracked reports of an earlier commit, by `evidence`
 NOTE = yaml.safe_load(Path(__file__).with_name("notes.yaml").read_text(encoding="utf-8"))["Evidence"]
@@ -20,15 +21,16 @@ COLUMNS = ["experiment", "commit", "training", "seeds", "runs", "core_seconds", 
 
 
 def write_evidence(results: Path) -> list[Path]:
-    """results/speed/evidence.{csv,md} of the reports below results/ that know what their runs cost, each below what it cost
-    before; returns what was written, nothing where there is no such report.
+    """results/speed/evidence.{csv,md}: what experiments cost before, each with what its report costs now, if it tells that;
+    returns what was written, nothing where no report does. Whatever else was run here has no place in it.
     """
-    tracked = pd.DataFrame([*tracked_reports(results)], columns=COLUMNS)
-    if tracked.empty:
-        return []
     before = pd.read_csv(BEFORE, dtype={"commit": str}, keep_default_na=False)
-    before = before[before["experiment"].isin(tracked["experiment"])]
-    lines = pd.concat([before, tracked]).sort_values("experiment", kind="stable", ignore_index=True)
+    now = pd.DataFrame([*reports(results, before["experiment"])], columns=COLUMNS)
+    if now.empty:
+        return []
+    lines = pd.concat([before[before["experiment"].isin(now["experiment"])], now]).sort_values(
+        "experiment", kind="stable", ignore_index=True
+    )
     lines["core_seconds_per_run"] = lines["core_seconds"] / lines["runs"]
     lines["core_seconds_per_decided_pair"] = (lines["core_seconds"] / lines["decided"]).where(lines["decided"] > 0)
     folder = results / "speed"
@@ -38,13 +40,14 @@ def write_evidence(results: Path) -> list[Path]:
     return [folder / "evidence.csv", folder / "evidence.md"]
 
 
-def tracked_reports(results: Path) -> Iterator[dict[str, object]]:
+def reports(results: Path, experiments: Iterable[str]) -> Iterator[dict[str, object]]:
     """Of those of which all costs are known, and whose runs were trained alike, on one number of cores."""
-    for path in sorted(results.glob(f"*/{RUNS}")):
-        folder = path.parent
-        runs = where(load_runs(path), kind="scheme")
+    for folder in (results / name for name in experiments):
+        if not all((folder / name).exists() for name in (RUNS, "pairs.csv", "provenance.yaml")):
+            continue
+        runs = where(load_runs(folder / RUNS), kind="scheme")
         seconds = (runs["train_seconds"] + runs["eval_seconds"]).sum(skipna=False)
-        if pd.notna(seconds) and (folder / "pairs.csv").exists() and (folder / "provenance.yaml").exists():
+        if pd.notna(seconds):
             told = load_provenance(folder / "provenance.yaml")
             if len({*map(cores_of, machines(told))}) == 1 and not told["config"].get("vary"):
                 pairs = pd.read_csv(folder / "pairs.csv", keep_default_na=False)

@@ -11,7 +11,7 @@ from extrap.report.curves import DASHES, band
 from extrap.report.drawing import entitle, new_figure, style
 from extrap.report.labels import End, name_ends
 from extrap.report.looks import Style, family, looks_of
-from extrap.results.rows import rounded
+from extrap.results.shown import rounded
 
 PANELS = {"training": "training", "attention": "a layer's attention", "memory": "peak memory of evaluation"}
 YARDSTICK_STYLE: Style = {"color": "0.35", "linestyle": "--", "linewidth": 1.0}

@@ -19,7 +19,7 @@ from extrap.config.schema import TrainConfig
 from extrap.runs.prepare import Run, prepare_all
 from extrap.runs.run import build_encoder
 from extrap.train.device import pick_precision
-from extrap.train.loop import TrainingLoss, autocast, held_out_batch, loss_on, train_step, training_batch
+from extrap.train.loop import TrainingLoss, autocast, held_out_sequences, loss_on, train_step, training_batch
 from extrap.train.optimizer import learning_rate, make_optimizers, set_rates
 
 # the models of main and of causal, and what each is trained by
@@ -65,7 +65,7 @@ def our_learner(run: Run, device: torch.device) -> Learner:
         batch = training_batch(run.source, run.objective, config, run.config.seed, number).to(device)
         train_step(model, optimizers, batch, config.grad_clip)
 
-    held_out = held_out_batch(run.source, run.objective, config).to(device)
+    held_out = held_out_sequences(run.source, run.objective, config).to(device)
     setting = RECIPE if config.optimizer is Optimizer.muon else f"AdamW, {config.max_steps:,} steps"
     told = columns_of(run, encoder, precision, held_out) | {"name": OURS, "scheme": run.config.scheme, "setting": setting}
     return Learner(told, step, partial(loss_on, encoder, held_out), config.max_steps, config.batch_size * config.train_len)
@@ -94,7 +94,7 @@ def plain_learner(run: Run, device: torch.device) -> Learner:
         optimizer.step()
         optimizer.zero_grad()
 
-    held_out = held_out_batch(run.source, run.objective, config).to(device)
+    held_out = held_out_sequences(run.source, run.objective, config).to(device)
 
     @torch.no_grad()
     def look() -> float:

@@ -10,7 +10,7 @@ from experiments.speed.timings import ATTENTION, COMPARED, LOOK, OURS, YARDSTICK
 from extrap.files import write_atomic
 from extrap.report.drawing import save_figure
 from extrap.report.typesetting import NONE, number
-from extrap.results.rows import save_table
+from extrap.results.shown import save_table
 
 # columns of words
 NAMES = {"scheme", "precision", "peer", "objective", "setting", "attention", "path", "runs", "training", ""}

@@ -79,9 +79,8 @@ class EvalConfig:
     n_targets: int  # scored by same_targets at each of its places
     n_pseudo: int  # of the targets in the centre, masked one at a time by `pseudo`
     multiples: list[float] = dataclasses.field(default_factory=list)  # of train.train_len; parsed, they are lengths
-    extension_multiples: list[float] = dataclasses.field(
-        default_factory=list
-    )  # where extensions are scored; none: everywhere
+    # beyond the training length extensions are scored at these multiples of it and at the longest length; none: everywhere
+    extension_multiples: list[float] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
         _at_least(1, "eval", self, "n_segments", "whole_every", "n_targets", "stride", "n_pseudo")

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -13,12 +12,12 @@ from extrap.report.curves import COLUMN_WIDTH, band, drawn, keep_to_curves, log_
 from extrap.report.drawing import entitle, new_figure, style
 from extrap.report.labels import End, name_ends
 from extrap.report.looks import Looks, styles
-from extrap.report.pairs import at_landmarks
-from extrap.report.typesetting import NONE, counted, markdown, trained_on
-from extrap.results.rows import GROUP, apart, rounded, within
+from extrap.report.pairs import at_landmarks, difference_cell
+from extrap.report.typesetting import counted, markdown, trained_on
+from extrap.results.rows import GROUP, apart, within
+from extrap.results.shown import rounded
 from extrap.stats.budget import BUDGET, OPEN, STABILITIES, STABLE
-from extrap.stats.pairs import UNDECIDED
-from extrap.stats.perplexity import SETTING, landmarks
+from extrap.stats.perplexity import AT_L, BEYOND_L, SETTING, landmarks, told_first
 from extrap.stats.statistics import Statistics
 
 NOTE = """\
@@ -33,7 +32,6 @@ shrinks may turn with more training, though its verdict is stable. Nothing is sa
 lengths stand in stability.csv."""
 
 PANEL = 1.9  # inches, its height
-AT_L, BEYOND = ("nonoverlap", "same_targets"), ("same_targets", "nonoverlap")  # protocols, the one that is told first
 Place = tuple[Any, ...]  # the columns SETTING, and a length
 
 
@@ -51,8 +49,8 @@ def budget_text(found: Statistics) -> list[str]:
     same ones are."""
     told: dict[Place, list[str]] = {}
     for (*of, protocol, eval_len), lines in _places(found.stability):
-        wanted = AT_L if eval_len == lines["train_len"].iloc[0] else BEYOND
-        if protocol == _first(wanted, within(found.stability, GROUP, (*of,))["protocol"]):
+        wanted = AT_L if eval_len == lines["train_len"].iloc[0] else BEYOND_L
+        if protocol == told_first(wanted, within(found.stability, GROUP, (*of,))["protocol"]):
             told.setdefault((*of,), []).append(f"at {eval_len:,} ({protocol}) {summary(lines)}")
     where = [f" ({trained_on(*of)})" if len(told) > 1 else "" for of in told]
     return [f"By budget{of}, {'; '.join(lines)}." for of, lines in zip(where, told.values(), strict=True)]
@@ -87,17 +85,12 @@ def _block(lines: pd.DataFrame) -> pd.DataFrame:
         first = part.dropna(subset="difference").iloc[:1]  # at the largest budget that there are numbers of
         sign = -1 if first.empty or first["difference"].iloc[0] < 0 else 1
         better, worse = (a, b) if sign < 0 else (b, a)
-        by_budget = {f"{line.steps:,}": _lead(sign * line.difference, line.verdict) for line in part[::-1].itertuples()}
+        by_budget = {
+            f"{line.steps:,}": difference_cell(sign * line.difference, line.verdict) for line in part[::-1].itertuples()
+        }
         last = part.iloc[0]
         table.append({"better": better, "worse": worse} | by_budget | {"verdict": _verdict(last), "lead": _trend(last)})
     return pd.DataFrame(table)
-
-
-def _lead(difference: float, verdict: str) -> str:
-    if np.isnan(difference):
-        return NONE
-    text = f"{round(difference, 3) + 0.0:.3f}"  # no -0.000
-    return text if verdict == UNDECIDED else f"**{text}**"
 
 
 def _verdict(last: pd.Series) -> str:
@@ -124,14 +117,10 @@ def budget_figures(found: Statistics) -> Iterator[tuple[tuple[object, ...], Figu
         yield of if len(groups) > 1 else (), _figure(replace(whole, rows=within(whole.rows, GROUP, of)), points), points
 
 
-def _first(wanted: tuple[str, ...], protocols: pd.Series) -> str:
-    return next((name for name in wanted if name in set(protocols)), str(protocols.iloc[0]))
-
-
 def _points(lines: pd.DataFrame) -> pd.DataFrame:
     """At L of the protocol that scores all tokens, at 4 L of the one that scores the same at every length."""
     lengths = landmarks(lines["eval_len"].unique(), lines["train_len"].iloc[0])
-    places = [(_first(wanted, lines["protocol"]), n) for wanted, n in zip((AT_L, BEYOND), lengths, strict=False)]
+    places = [(told_first(wanted, lines["protocol"]), n) for wanted, n in zip((AT_L, BEYOND_L), lengths, strict=False)]
     parts = [within(lines, ["protocol", "eval_len"], place) for place in places]
     columns = [*SETTING, "eval_len", "scheme", "steps", "n_seeds", "ppl", "ppl_low", "ppl_high"]
     return rounded(pd.concat(parts)[columns].sort_values(["eval_len", "scheme", "steps"], ignore_index=True))

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from extrap.report.about import chosen_markdown
-from extrap.report.pairs import at_landmarks
+from extrap.report.pairs import at_landmarks, difference_cell
 from extrap.report.typesetting import NONE, counted, markdown, trained_on
 from extrap.results.rows import GROUP
 from extrap.stats.pairs import LACKING, UNDECIDED
@@ -95,20 +95,13 @@ def _block(lines: pd.DataFrame) -> pd.DataFrame:
             "pair": f"{line.scheme_a} − {line.scheme_b}",
             "protocol": line.protocol,
             "length": f"{line.eval_len:,}",
-            "one for all": _difference(line.difference, line.verdict),
-            "each at its best": _difference(line.best_difference, line.best_verdict),
+            "one for all": difference_cell(line.difference, line.verdict, "+"),
+            "each at its best": difference_cell(line.best_difference, line.best_verdict, "+"),
             "change": "" if np.isnan(line.change) else f"{line.change:+.3f}{_half(line.change_high - line.change)}",
             "verdict": line.how,
         }
         for line in lines.itertuples()
     )
-
-
-def _difference(difference: float, verdict: str) -> str:
-    if verdict == LACKING:
-        return NONE
-    text = f"{round(difference, 3) + 0.0:+.3f}"  # no -0.000
-    return text if verdict == UNDECIDED else f"**{text}**"
 
 
 def _half(half: float) -> str:

@@ -15,7 +15,8 @@ from extrap.report.drawing import entitle, new_figure, style
 from extrap.report.labels import End, name_ends
 from extrap.report.looks import Looks, styles
 from extrap.report.typesetting import interval, markdown, number, seeds, stem, trained_on
-from extrap.results.rows import GROUP, rounded
+from extrap.results.rows import GROUP
+from extrap.results.shown import rounded
 from extrap.stats.statistics import Statistics
 
 NOTE = """\
@@ -115,7 +116,7 @@ def cost_figure(found: Statistics, points: pd.DataFrame, cost: str) -> Figure:
         told = f"{experiments}: {where}{chosen_briefly(found.choice)}, {seeds(points['n_seeds'])}"
         if points["n_seeds"].max() > 1:
             told += f"; {'bands' if curves else 'upright bars'} are 95 % t intervals"
-            told += "" if curves else ", bars across end at the fastest and the slowest run"
+            told += "" if curves else ", bars across end at the fastest and the slowest run; by the clock, whatever else ran"
         figure.set_figheight(PANEL_HEIGHT * len(parts) + 0.15 * entitle(figure, told))
         name_ends(list(zip(panels, ends, strict=True)))
     return figure

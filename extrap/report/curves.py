@@ -15,7 +15,7 @@ from extrap.report.drawing import entitle, new_figure, style
 from extrap.report.labels import End, name_ends
 from extrap.report.looks import Looks, Style, styles
 from extrap.report.typesetting import model_size, name, trained_on
-from extrap.results.rows import rounded
+from extrap.results.shown import rounded
 from extrap.stats.perplexity import GROUP, SCHEME, SETTING, is_control
 from extrap.stats.statistics import Statistics
 

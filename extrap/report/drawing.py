@@ -26,7 +26,7 @@ from matplotlib.path import Path as Line
 from matplotlib.transforms import Bbox, IdentityTransform, Transform
 
 from extrap.files import write_atomic
-from extrap.results.rows import save_table
+from extrap.results.shown import save_table
 
 STYLE = Path(__file__).with_name("figures.mplstyle")
 PNG_DPI = 200

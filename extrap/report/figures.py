@@ -11,7 +11,7 @@ from extrap.report.curves import POINT, controls_figure, panels_by_protocol, whe
 from extrap.report.drawing import save_drawing, save_figure
 from extrap.report.pairs import is_drawn, pairs_figure
 from extrap.report.typesetting import stem
-from extrap.results.rows import rounded
+from extrap.results.shown import rounded
 from extrap.stats.perplexity import SETTING, is_control
 from extrap.stats.statistics import Statistics
 

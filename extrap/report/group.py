@@ -9,7 +9,7 @@ from extrap.errors import one_line
 from extrap.report.typesetting import number
 from extrap.stats.floor import UNFIT
 from extrap.stats.pairs import ANSWER, CONTROL, MOST_SEEDS
-from extrap.stats.perplexity import CONFIDENCE, GROUP, ONSET
+from extrap.stats.perplexity import AT_L, BEYOND_L, CONFIDENCE, GROUP, ONSET, told_first
 from extrap.stats.statistics import Statistics
 
 FATES = ("breaks", "unclear", "survives", "ends")
@@ -22,12 +22,11 @@ class Group:
     def __init__(self, found: Statistics, names: dict[str, str]) -> None:
         summary = found.summary
         schemes = summary[summary["kind"] == "scheme"]
-        protocols = list(schemes["protocol"].unique())
+        protocols = schemes["protocol"].unique()
         self.names, self.missing, self.training = names, found.missing, found.training
         self.pairs, self.against_window = found.pairs, found.extrapolates
         self.objective, self.data, self.train_len, self.setting = summary[GROUP].iloc[0]
-        self.at_protocol = next((p for p in ("nonoverlap", "same_targets") if p in protocols), protocols[0])
-        self.beyond_protocol = next((p for p in ("same_targets", "nonoverlap") if p in protocols), protocols[0])
+        self.at_protocol, self.beyond_protocol = (told_first(wanted, protocols) for wanted in (AT_L, BEYOND_L))
         at = summary[(summary["protocol"] == self.at_protocol) & (summary["eval_len"] == self.train_len)]
         self.start = at[(at["kind"] == "scheme") & (at["extension"] == "none")].sort_values("log_ppl", kind="stable")
         self.references = at[at["kind"] == "unigram"]

@@ -10,9 +10,9 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from extrap.report.about import chosen_markdown
 from extrap.report.curves import drawn, title_of, where_lengths_vary
 from extrap.report.drawing import entitle, new_figure, style
-from extrap.report.typesetting import counted, markdown, trained_on
-from extrap.results.rows import rounded
-from extrap.stats.pairs import both_ways
+from extrap.report.typesetting import NONE, counted, markdown, trained_on
+from extrap.results.shown import rounded
+from extrap.stats.pairs import LACKING, UNDECIDED, both_ways
 from extrap.stats.perplexity import GROUP, SETTING, landmarks
 from extrap.stats.statistics import Statistics
 
@@ -121,6 +121,14 @@ def at_landmarks(lines: pd.DataFrame) -> pd.DataFrame:
     by_setting = where_lengths_vary(lines[lines["protocol"] != "position"]).groupby(SETTING, sort=False)
     parts = [(part, landmarks(part["eval_len"], part["train_len"].iloc[0])) for _, part in by_setting]
     return pd.concat([part[part["eval_len"].isin(lengths)] for part, lengths in parts])
+
+
+def difference_cell(difference: float, verdict: str, sign: str = "") -> str:
+    """Nats with three digits, bold where decided; a dash where there is nothing to compare; sign="+" shows which way."""
+    if verdict == LACKING or np.isnan(difference):
+        return NONE
+    text = f"{round(difference, 3) + 0.0:{sign}.3f}"  # no -0.000
+    return text if verdict == UNDECIDED else f"**{text}**"
 
 
 def _better_first(cell: pd.DataFrame) -> pd.DataFrame:

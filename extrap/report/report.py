@@ -30,7 +30,8 @@ from extrap.results.provenance import (
     save_gathered,
     with_kept,
 )
-from extrap.results.rows import RUNS, load_costs, load_missing, load_rows, save_table, scored
+from extrap.results.rows import RUNS, load_costs, load_missing, load_rows, scored
+from extrap.results.shown import save_table
 from extrap.stats.choice import best_over, load_choice, one_for_all
 from extrap.stats.perplexity import refuse_other_targets
 from extrap.stats.statistics import Statistics

@@ -26,10 +26,10 @@ from extrap.results.rows import (
     load_rows,
     load_training,
     save_rows,
-    save_table,
     save_training,
     stacked,
-)  # fmt: skip
+)
+from extrap.results.shown import save_table
 
 MADE_BY = (
     "version", "git_commit", "git_dirty", "python", "torch", "device", "instructions", "precision", "threads", "processes",

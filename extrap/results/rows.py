@@ -3,7 +3,6 @@
 A table of rows, or of losses, says what is of each alone; what all of a run share stands once, in runs.csv beside it.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -223,31 +222,6 @@ def save_training(path: Path, losses: pd.DataFrame) -> None:
     """CSV as above; runs.csv is that of the rows beside it."""
     idle = ["held_out_loss"] if losses["held_out_loss"].isna().all() else []
     write_atomic(path, as_csv(losses[OF_LOSS].drop(columns=idle)))
-
-
-DIGITS = 6  # of what is shown: what processors differ by is far below, and what is seen far above
-P_DIGITS = 3  # of a p value: of differences near 0 much less is known
-
-
-def rounded(table: pd.DataFrame) -> pd.DataFrame:
-    """Every number with the digits that are shown: six, and no more than six behind the point; three of a p value.
-
-    Logarithms, exponentials and sums of vectors differ from processor to processor in the sixteenth digit, and differences
-    of like numbers in earlier ones. What is drawn and written is rounded here, once.
-    """
-    return table.assign(**{
-        column: [_rounded(value, is_p=re.fullmatch(r"(\w+_)?p(_holm)?", str(column)) is not None) for value in table[column]]
-        for column in table.select_dtypes("float")
-    })  # fmt: skip
-
-
-def _rounded(value: float, is_p: bool) -> float:
-    return float(f"{value:.{P_DIGITS}g}" if is_p else f"{round(value, DIGITS):.{DIGITS}g}")
-
-
-def save_table(path: Path, table: pd.DataFrame) -> None:
-    """CSV of numbers as they are shown (see rounded)."""
-    write_atomic(path, as_csv(rounded(table), "%.10g"))
 
 
 def as_csv(table: pd.DataFrame, float_format: str | None = None) -> str:

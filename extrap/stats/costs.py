@@ -3,7 +3,7 @@
 import pandas as pd
 
 from extrap.results.rows import COSTS, GROUP
-from extrap.stats.perplexity import SETTING
+from extrap.stats.perplexity import AT_L, BEYOND_L, SETTING, told_first
 
 RATE = "tokens_per_second"  # of training
 OF_MACHINE = ("train_seconds", "eval_seconds", RATE, "peak_memory")  # no two runs have the same
@@ -32,9 +32,8 @@ def cost_and_quality(summary: pd.DataFrame, rows: pd.DataFrame, costs: pd.DataFr
     lines = summary[(summary["kind"] == "scheme") & (summary["extension"] == "none")]
     found = [lines[:0]]
     for _, part in lines.groupby(GROUP, sort=False):
-        protocols = list(part["protocol"].unique())
-        for first, eval_len in (("nonoverlap", part["train_len"].iloc[0]), ("same_targets", part["eval_len"].max())):
-            protocol = next((p for p in (first, "nonoverlap", "same_targets") if p in protocols), protocols[0])
+        for wanted, eval_len in ((AT_L, part["train_len"].iloc[0]), (BEYOND_L, part["eval_len"].max())):
+            protocol = told_first(wanted, part["protocol"])
             found.append(part[(part["protocol"] == protocol) & (part["eval_len"] == eval_len)])
     wanted = pd.concat(found)[[*SETTING, "scheme", "eval_len", "n_seeds", "ppl", "ppl_low", "ppl_high"]]
     return wanted.drop_duplicates([*SETTING, "scheme", "eval_len"]).merge(costs_of_schemes(rows, costs), on=OF_SCHEME)

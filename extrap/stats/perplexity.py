@@ -1,6 +1,6 @@
 """Perplexities with their uncertainty, from rows and from the losses of training. Imports no torch."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,9 @@ from extrap.results.rows import GROUP as GROUP
 
 CONFIDENCE = 0.95
 ONSET = 1.05  # the factor between perplexities from which on a difference counts: a blow-up, or anything learned at all
+
+# protocols by what is told first: at L which scores all tokens, beyond it which scores the same ones at every length
+AT_L, BEYOND_L = ("nonoverlap", "same_targets"), ("same_targets", "nonoverlap")
 
 SETTING = [*GROUP, "protocol"]  # what a scheme's numbers are for; perplexities are compared within, never across
 SCHEME = ["kind", "scheme", "extension"]
@@ -129,6 +132,12 @@ def refuse_other_targets(rows: pd.DataFrame) -> None:
                 f"({scored.loc[:, differs].iloc[:, 0].sum():.0f} and {scored.iloc[:, 0].sum():.0f}); "
                 "numbers of different texts are not compared"
             )
+
+
+def told_first(wanted: Sequence[str], protocols: Iterable[str]) -> str:
+    """The first of these protocols that is there, or whichever is."""
+    protocols = list(protocols)
+    return next((name for name in wanted if name in protocols), protocols[0])
 
 
 def landmarks(lengths: Iterable[int], train_len: int) -> list[int]:

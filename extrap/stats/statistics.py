@@ -14,16 +14,8 @@ from extrap.stats.pairs import PAIR, SHOWN, best, extrapolates, neither, pairs
 from extrap.stats.perplexity import GROUP, SETTING, summarise
 
 CHOICE = [*GROUP, "scheme", "option", "value", "loss", "n_tokens", "n_seeds", "chosen", "border"]  # see best_over
-ONE_FOR_ALL = [
-    *PAIR,
-    "option",
-    "value",
-    *SHOWN,
-    *(f"best_{column}" for column in SHOWN),
-    "change",
-    "change_low",
-    "change_high",
-]
+ONE_FOR_ALL = [*PAIR, "option", "value", *SHOWN, *(f"best_{column}" for column in SHOWN)]
+ONE_FOR_ALL += ["change", "change_low", "change_high"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,8 @@ import shutil
 from functools import partial
 from tempfile import TemporaryFile
 
+from tqdm import tqdm
+
 from extrap.config.schema import Config
 from extrap.errors import UserError, nearest, one_line
 from extrap.extensions.base import extensions_of
@@ -90,12 +92,9 @@ def _check(run: Run) -> None:
 
 def _check_schemes(runs: list[Run]) -> None:
     """Each scheme once in each setting, unless all its runs are over."""
-    checked = set[tuple[str | int, ...]]()
-    for run in runs:
-        config = run.config
-        if (of := _labelled(config)) not in checked and not run.folder.is_finished:
-            checked.add(of)
-            check_scheme(partial(build_scheme, config, run.objective.causal), max(config.eval.lengths))
+    to_check = {_labelled(run.config): run for run in runs if not run.folder.is_finished}
+    for run in tqdm(to_check.values(), desc="checking schemes", disable=None, leave=False):
+        check_scheme(partial(build_scheme, run.config, run.objective.causal), max(run.config.eval.lengths))
 
 
 def refuse_idle(runs: list[Run]) -> None:

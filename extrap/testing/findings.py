@@ -122,7 +122,7 @@ def _finding(measure: Measure, cases: list[Case], low: Finding, high: Finding, b
         try:
             for value, place in measure(case):
                 if value > worst:
-                    worst, where = value, f" ({at}; {place})"
+                    worst, where = value, f" ({'; '.join(filter(None, (at, place)))})"
         except (Exception, SystemExit) as error:  # noqa: BLE001  whatever somebody's code raises
             return Finding("WRONG", low.about, f"{FAILS} at {at}: {raised_in(type(case.scheme), error)}")
     if worst > bound:

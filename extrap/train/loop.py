@@ -73,7 +73,7 @@ def training_batch(source: Source, objective: Objective, config: TrainConfig, se
     return _as_tensors(objective.batch(tokens, source.vocab_size, rng, config.mask_rate))
 
 
-def held_out_batch(source: Source, objective: Objective, config: TrainConfig) -> TrainingBatch:
+def held_out_sequences(source: Source, objective: Objective, config: TrainConfig) -> TrainingBatch:
     """Held-out text in sequences as in training, of which as much is hidden as where it is scored."""
     tokens = source.held_out(config.train_len + objective.extra_tokens, HELD_OUT).tokens
     return _as_tensors(objective.batch(tokens, source.vocab_size, np.random.default_rng(MASK_SEED)))
@@ -179,7 +179,7 @@ def train(
     if writes:
         write_log(log, entries)
     model = distributed.parallel(TrainingLoss(encoder, precision))
-    held_out = held_out_batch(source, objective, config).to(device)
+    held_out = held_out_sequences(source, objective, config).to(device)
     look_every = LOG_EVERY * -(-config.max_steps // (LOG_EVERY * LOOKS))
     began = time.monotonic() - before.seconds
     steps: list[Tensor] = []  # loss and gradient norm, (2,), of those since the device was last waited for

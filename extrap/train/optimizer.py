@@ -79,7 +79,7 @@ class Muon(torch.optim.Optimizer):
 
     m <- mu m + (1 - mu) g;  W <- W - lr sqrt(max(1, R / C)) orthogonal((1 - mu) g + mu m), mu = 0.9.
     Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/, as in torch.optim.Muon without weight decay, but
-    in float32: bfloat16 is emulated on processors without units for it, at 18 times the time.
+    in float32: processors without units for bfloat16 emulate it.
     """
 
     def __init__(self, groups: list[dict[str, Any]], lr: float) -> None:
