@@ -56,7 +56,8 @@ def test_a_step_of_training(cell, precision):
 def test_training_waits_for_nothing(cell, seq_len):
     config, source, objective, *_ = cell
     train = dataclasses.replace(config.train, train_len=seq_len)
-    config = dataclasses.replace(config, train=train)
+    read = dataclasses.replace(config.eval, lengths=[seq_len], windows=[seq_len])
+    config = dataclasses.replace(config, train=train, eval=read)
     encoder = build_encoder(cell._replace(config=config)).to("cuda").train()
     model, optimizers = TrainingLoss(encoder, Precision.bf16), make_optimizers(encoder, train)
     batches = [training_batch(source, objective, train, config.seed, step) for step in range(3)]
@@ -80,7 +81,11 @@ def test_training_in_bfloat16_is_that_in_float32_rounded(case, causal, seq_len, 
         with torch.autocast("cuda", torch.bfloat16):
             rounded = prepare_attention(layer, pos, training=True)(*tensors)
         assert rounded.dtype == torch.bfloat16
-        assert_close(rounded.float(), exact, rtol=0, atol=0.02)
+        error = (rounded.float() - exact).abs()
+        # bfloat16 keeps 8 bits, 2**-8 of values near 1: what turned queries and keys, weights and outputs lose comes to less
+        # on average, and to more where all of them are rounded to the same side
+        assert error.square().mean().sqrt() < 2**-8
+        assert error.max() < 2**-5
 
 
 def test_models_trained_as_one(cell):
