@@ -1,6 +1,12 @@
 """The committed results: complete, what their tables and figures show, and the picture that they are known for."""
 
+import io
+import os
 import re
+import shutil
+import subprocess
+import sys
+import tarfile
 from functools import cache
 from pathlib import Path
 
@@ -50,6 +56,8 @@ def log_ppl(name: str, protocol: str) -> pd.DataFrame:
     )
 
 
+# of programs that were no clean checkout: digest, and the commit whose program has it under the Python of the machine
+OF_COMMIT = {"2bbc8930ad7bce1d": ("8e4de82", "3.12")}
 # the smallest; the others take minutes
 QUICK = [pytest.param(name, marks=[] if name == "stride1" else pytest.mark.slow) for name in TRACKED]
 
@@ -188,9 +196,28 @@ def test_it_is_told_what_made_them(name):
     recipe, asked = told["config"], configs_of(name)[0].identity()
     parts = ("model", "objective", "train", "eval")
     changes = differences({part: recipe[part] for part in parts}, {part: asked[part] for part in parts})
-    of_machine = ("train.precision: ",)
-    assert [change for change in changes if not change.startswith(of_machine)] == [], "what the experiment says today"
-    assert all(machine["git_commit"] and not machine["git_dirty"] for machine in told["made_by"])
+    own = ("train.precision: ", *(f"{option}: " for option in recipe.get("vary", [])))  # of the machine, of each run
+    assert [change for change in changes if not change.startswith(own)] == [], "what the experiment says today"
+    assert all(machine["git_commit"] for machine in told["made_by"])
+    assert not any(machine["git_dirty"] for machine in told["made_by"]) or recipe["code"] in OF_COMMIT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("digest", OF_COMMIT)
+def test_what_was_no_clean_checkout_has_the_program_of_a_commit(digest, tmp_path):
+    commit, version = OF_COMMIT[digest]
+    python = shutil.which(f"python{version}") or ""
+    works = python and subprocess.run([python, "--version"], capture_output=True).returncode == 0
+    tree = subprocess.run(["git", "-C", str(RESULTS.parent), "archive", commit, "extrap"], capture_output=True)
+    if not works or tree.returncode:
+        pytest.skip(f"needs Python {version}, under which this digest was taken, and the history of the repository")
+    with tarfile.open(fileobj=io.BytesIO(tree.stdout)) as files:
+        files.extractall(tmp_path, filter="data")
+    installed = [path for path in sys.path if path.endswith("site-packages")]  # of another Python: what is pure will do
+    paths = os.pathsep.join([str(tmp_path), *installed])
+    ask = [python, "-c", "from extrap.runs.digest import PROGRAM; print(PROGRAM)"]
+    told = subprocess.run(ask, capture_output=True, text=True, check=True, cwd=tmp_path, env={"PYTHONPATH": paths})
+    assert told.stdout.strip() == digest
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

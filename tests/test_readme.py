@@ -101,6 +101,30 @@ def test_numbers_in_sentences_are_those_of_the_tables():
     assert set(said.loc[said["verdict"] == "undecided", "scheme"]) == {"alibi"}
 
 
+def test_what_is_said_of_rates_and_steps_is_what_their_tables_hold():
+    choice = pd.read_csv(ROOT / "results" / "rates+best-lr" / "choice.csv")
+    assert "no scheme but NoPE does better" in SENTENCES
+    assert set(choice.loc[choice["chosen"] & (choice["value"] != 0.008), "scheme"]) == {"nope"}
+    assert (
+        "train.lr=0.008 for all, mlm on stdlib, trained on 128**: none of 70 verdicts is another"
+        in (ROOT / "results" / "rates+best-lr" / "choice.md").read_text()
+    )
+    stability = pd.read_csv(ROOT / "results" / "budget" / "stability.csv")
+    pairs = stability[stability["steps"] == 1600]
+    same = int((pairs["since"] == 100).sum())
+    assert f"to four times as many {same} of {len(pairs)} verdicts are the same" in SENTENCES
+    [at_train_len] = pairs.query("protocol == 'nonoverlap' and eval_len == 128").query(
+        "scheme_a == 'alibi' and scheme_b == 'sinusoidal'"
+    )["since"]
+    assert f"ahead of ALiBi at L only from {at_train_len:.0f} steps on" in SENTENCES
+    table = pd.read_csv(ROOT / "results" / "budget" / "table.csv").query("kind == 'scheme' and extension == 'none'")
+    flat = table[table["scheme"].isin(["alibi", "local(rope)"])]
+    assert flat["ratio"].max() < 1.01
+    rope = table.query("scheme == 'rope' and protocol == 'same_targets' and eval_len == 4096").set_index("setting")["ratio"]
+    first, last = rope["max_steps=100"], rope["max_steps=1600"]
+    assert f"at 32 L by a factor of {first:.1f} after 100 steps and of {last:.0f} after 1,600" in SENTENCES
+
+
 def test_one_learning_rate_serves_all_schemes():
     assert "at 0.04 for the matrices of the blocks, AdamW (0.9, 0.95) at 8e-3 for all else" in " ".join(
         PAGES["results/README.md"].split()

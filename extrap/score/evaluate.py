@@ -130,15 +130,16 @@ def evaluate(encoder: Encoder, source: Source, objective: Objective, config: Eva
 
 @torch.no_grad()
 def on_held_back(encoder: Encoder, held_back: HeldOut, objective: Objective, vocab_size: int) -> pd.DataFrame:
-    """Rows of sequences as in training that were held back from it; none where a loss is not a number."""
+    """One row: the sum over sequences as in training that were held back from it. None where a loss is not a number."""
     encoder.eval()
     batch = objective.batch(held_back.tokens, vocab_size, np.random.default_rng(MASK_SEED))
     length = batch.inputs.shape[1]
     whole = Read(0, length, length, alone=False), [Scoring(SELECTION, length, slice(0, length), every=1)], 0
     parts = distributed.gathered(partial(score, encoder, batch, *whole))
     ((nll_sum, n_tokens),) = together(parts, len(held_back.tokens))
-    rows = rows_of(held_back, SELECTION, length, nll_sum, n_tokens.astype(np.int64))
-    return rows if np.isfinite(nll_sum).all() else rows[:0]
+    total = HeldOut(held_back.tokens[:1], ["held back"], [0])
+    row = rows_of(total, SELECTION, length, nll_sum.sum(keepdims=True), n_tokens.astype(np.int64).sum(keepdims=True))
+    return row if np.isfinite(nll_sum).all() else row[:0]
 
 
 def together(parts: Sequence[np.ndarray], n_segments: int) -> np.ndarray:
