@@ -125,6 +125,25 @@ def test_what_is_said_of_rates_and_steps_is_what_their_tables_hold():
     assert f"at 32 L by a factor of {first:.1f} after 100 steps and of {last:.0f} after 1,600" in SENTENCES
 
 
+def test_two_machines_decide_alike():
+    at = ["protocol", "eval_len", "scheme_a", "scheme_b"]
+    main, budget = (
+        table[(table["extension_a"] == "none") & (table["extension_b"] == "none")].set_index(at)["verdict"]
+        for table in (
+            pd.read_csv(ROOT / "results" / "main" / "pairs.csv").query("protocol in ['nonoverlap', 'same_targets']"),
+            pd.read_csv(ROOT / "results" / "budget" / "pairs.csv").query("setting == 'max_steps=400'"),
+        )
+    )
+    decided = main[main != "undecided"], budget[budget != "undecided"]
+    both = decided[0].index.intersection(decided[1].index)
+    assert (main[both] == budget[both]).all()
+    assert {*decided[1].index} <= {*decided[0].index}
+    assert (
+        f"Of {len(main)} pairs, `main` and the 400 steps of `budget` decide {len(both)} alike and none contrarily; "
+        f"{len(decided[0]) - len(both)} more are decided by the five seeds of `main` alone."
+    ) in " ".join(PAGES["results/README.md"].split())
+
+
 def test_one_learning_rate_serves_all_schemes():
     assert "at 0.04 for the matrices of the blocks, AdamW (0.9, 0.95) at 8e-3 for all else" in " ".join(
         PAGES["results/README.md"].split()
