@@ -24,6 +24,7 @@ from extrap.config.schema import Config
 from extrap.report.report import report_again
 from extrap.results.folders import differences
 from extrap.results.rows import load_rows, load_training, scored
+from extrap.score.protocols import every
 from extrap.stats.floor import LEARNED, UNFIT
 from extrap.stats.perplexity import SETTING, perplexity
 
@@ -87,7 +88,7 @@ def test_all_runs_are_there(name):
         ["document", "segment"]
     ].apply(lambda cell: tuple(zip(cell["document"], cell["segment"], strict=True)))
     assert (segments.groupby("protocol").nunique() == 1).all(), "the same segments for every scheme, seed and length"
-    assert segments.nunique() == 1 + (wanted.whole_every > 1), "and for all protocols that read them whole"
+    assert segments.nunique() == len({every(wanted, protocol) for protocol in wanted.protocols}), "and for protocols alike"
 
 
 @pytest.mark.parametrize("name", QUICK)
