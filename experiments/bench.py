@@ -55,9 +55,8 @@ WHOLE = Plan(
 )
 FAST_WHEN_LONG = ("alibi", "local")
 # four runs of the sizes of main, a quarter of its steps, and little to evaluate
-SWEEP_STEPS = 600
 SWEEP = [
-    "experiment=main", "name=bench", "position=rope,alibi", "seed=0,1", f"train.max_steps={SWEEP_STEPS}",
+    "experiment=main", "name=bench", "position=rope,alibi", "seed=0,1", "train.max_steps=100",
     "eval.lengths=[128,512]", "eval.n_segments=8",
 ]  # fmt: skip
 
@@ -107,7 +106,8 @@ def sweep(number: int, setting: str, n_jobs: int, threads: int) -> list[Row]:
         command = [sys.executable, "-m", "extrap", *SWEEP, *options]
         seconds = seconds_of(partial(subprocess.run, command, check=True, stdout=subprocess.DEVNULL))
     columns: Row = {"name": OURS, "setting": setting, "round": number, "n": 128, "objective": "mlm", "threads": threads}
-    columns |= {"tokens": 4 * SWEEP_STEPS * 1_024}
+    recipes = [config.train for config in compose_grid(SWEEP)]
+    columns |= {"tokens": sum(one.max_steps * one.batch_size * one.train_len for one in recipes)}
     busy = (processor_seconds() - before) / seconds
     return [
         columns | {"case": "sweep", "value": seconds, "unit": "s"},
