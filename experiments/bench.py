@@ -7,7 +7,6 @@ python -m experiments.bench --all   longer inputs, more rounds, and trainings to
 import argparse
 import importlib.metadata
 import platform
-import resource
 import shlex
 import subprocess
 import sys
@@ -99,8 +98,7 @@ def long_inputs(plan: Plan, compiled: bool, device: torch.device) -> list[Row]:
 
 
 def sweep(number: int, setting: str, n_jobs: int, threads: int) -> list[Row]:
-    """A whole sweep as people run it: seconds of the command, start-up included, and how many cores it kept busy."""
-    before = processor_seconds()
+    """A whole sweep as people run it: seconds of the command, start-up included."""
     with TemporaryDirectory() as folder:
         options = [f"hydra.launcher.n_jobs={n_jobs}", f"runtime.threads={threads}", f"runtime.results_dir={folder}"]
         command = [sys.executable, "-m", "extrap", *SWEEP, *options]
@@ -108,17 +106,7 @@ def sweep(number: int, setting: str, n_jobs: int, threads: int) -> list[Row]:
     columns: Row = {"name": OURS, "setting": setting, "round": number, "n": 128, "objective": "mlm", "threads": threads}
     recipes = [config.train for config in compose_grid(SWEEP)]
     columns |= {"tokens": sum(one.max_steps * one.batch_size * one.train_len for one in recipes)}
-    busy = (processor_seconds() - before) / seconds
-    return [
-        columns | {"case": "sweep", "value": seconds, "unit": "s"},
-        columns | {"case": "busy", "value": busy, "unit": "cores"},
-    ]
-
-
-def processor_seconds() -> float:
-    """Of all processes that this one has started and that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    return [columns | {"case": "sweep", "value": seconds, "unit": "s"}]
 
 
 def provenance(seconds: float, device: torch.device) -> str:

@@ -63,7 +63,6 @@ def timings() -> list[dict[str, object]]:
                     rows.append(row("memory", "extrap", number, 1000.0 * n, **memory))
         for setting, seconds in (("side by side", 4.0), ("one after the other", 5.0)):
             rows.append(row("sweep", "extrap", number, seconds * load, setting=setting, tokens=1000))
-            rows.append(row("busy", "extrap", number, 1.9, setting=setting, unit="cores"))
         rows.append(row("equality", "extrap", number, 1e-7, setting="forward", scheme="alibi", n=1237, unit="relative"))
     return rows
 
@@ -666,7 +665,7 @@ def test_the_table_shows_what_was_measured(folder):
     rows = load_timings(folder / "timings.csv")
     table = markdown(rows, ratios(rows))
     assert "nan" not in table
-    for part in ("3,000,000", " 608 ", "both (rope)", "plain (learned)", "8 GFLOP/s in bf16", "1.90", "1.0e-07"):
+    for part in ("3,000,000", " 608 ", "both (rope)", "plain (learned)", "8 GFLOP/s in bf16", "1.0e-07"):
         assert part in table, part
     (line,) = (one for one in table.splitlines() if "plain (learned)" in one and "best: bf16 " in one and "causal" in one)
     assert [cell.strip() for cell in line.split("|")[5:-1]] == ["608", "2,048", "2.00", "2.00"]
@@ -675,5 +674,5 @@ def test_the_table_shows_what_was_measured(folder):
 @pytest.mark.parametrize(("case", "tables"), [("training", 2), ("attention", 1), ("sweep", 1)])
 def test_a_part_of_the_cases_can_be_reported(folder, case, tables):
     rows = load_timings(folder / "timings.csv")
-    some = rows[rows["case"].isin([case, "busy"])]
+    some = rows[rows["case"] == case]
     assert markdown(some, ratios(some)).count("\n**") == tables

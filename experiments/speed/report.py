@@ -121,9 +121,8 @@ def by_length(rows: pd.DataFrame, compared: pd.DataFrame, case: str, against: st
 
 
 def by_sweep(rows: pd.DataFrame) -> pd.DataFrame:
-    busy = where(rows, case="busy").groupby("setting")["value"].median()
     return pd.DataFrame(
-        {"runs": setting, "tokens/s": tokens_per_s(group), "busy cores": f"{busy[setting]:.2f}"}
+        {"runs": setting, "tokens/s": tokens_per_s(group)}
         for setting, group in where(rows, case="sweep").groupby("setting", sort=False)
     )
 
