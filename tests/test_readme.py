@@ -112,7 +112,7 @@ def test_what_is_said_of_rates_and_steps_is_what_their_tables_hold():
     stability = pd.read_csv(ROOT / "results" / "budget" / "stability.csv")
     pairs = stability[stability["steps"] == 1600]
     same = int((pairs["since"] == 100).sum())
-    assert f"to four times as many {same} of {len(pairs)} verdicts are the same" in SENTENCES
+    assert f"to four times as many {same} of {len(pairs)} pairs are decided the same way throughout" in SENTENCES
     [at_train_len] = pairs.query("protocol == 'nonoverlap' and eval_len == 128").query(
         "scheme_a == 'alibi' and scheme_b == 'sinusoidal'"
     )["since"]
