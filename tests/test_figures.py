@@ -223,6 +223,15 @@ def look(line: Line2D) -> tuple[object, ...]:
     return line.get_color(), line.get_marker(), line.get_linestyle()
 
 
+def test_panels_that_share_their_lengths_show_all_of_them():
+    rows = both_protocols(THREE)
+    fewer = rows[(rows["protocol"] != "same_targets") | (rows["eval_len"] < 512)]
+    figure, points = perplexity_figure(fewer, column=True)
+    assert points.groupby("protocol")["eval_len"].max().to_dict() == {"nonoverlap": 512, "same_targets": 256}
+    assert [axes.get_xlim()[1] for axes in panels(figure)] == [4, 4]
+    assert [axes.get_xlim()[1] for axes in panels(perplexity_figure(fewer)[0])] == [4, 2]
+
+
 @pytest.mark.parametrize("figure_of", [controls_figure, *slow(perplexity_figure, floor_figure, position_figure)])
 def test_a_scheme_looks_the_same_whoever_stands_beside_it(figure_of):
     nll = {128: [1.5, 1.6], 256: [1.7, 1.9], 512: [2.5, 2.7]}

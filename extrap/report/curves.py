@@ -51,7 +51,7 @@ def panels_by_protocol(
         panels = list(axes_of.flat)
         for axes, protocol, part in zip(panels, protocols, parts, strict=True):
             curves(axes, part, values, looks)
-            axes_of_lengths(axes, part, log)
+            axes_of_lengths(axes, points if column else part, log)  # of all panels where they share it
             axes.set_title(panel_title(protocol, causal=part["objective"].iloc[0] == "causal"))
             axes.set_ylabel(ylabel)
             axes.label_outer()
@@ -88,7 +88,7 @@ def controls_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
         for i, (axes, scheme, lines) in enumerate(zip(panels, schemes, by_panel, strict=False)):
             axes.tick_params(labelbottom=i + columns >= len(schemes))  # nothing below it
             curves(axes, lines, ("ppl", "ppl_low", "ppl_high"), looks)
-            axes_of_lengths(axes, lines, log=True, mark="" if i else "training length")  # small panels, all alike
+            axes_of_lengths(axes, points, log=True, mark="" if i else "training length")  # small panels, all alike
             keep_to_curves(axes, lines["ppl"])
             if np.divide(*axes.get_ylim()[::-1]) < 5:  # 1, 2, 5, 10 are too far apart for it
                 axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
