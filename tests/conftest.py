@@ -12,11 +12,10 @@ import hydra
 import pytest
 import sweeps
 import torch
-import yaml
 from filelock import FileLock
 from hydra.core.config_store import ConfigStore
 from marks import slow
-from reference import REFERENCES, tables
+from references.base import formula
 
 from extrap.config import compose, door
 from extrap.config.compose import CONF, compose_grid
@@ -34,7 +33,6 @@ torch.set_num_threads(1)
 gc.set_threshold(100_000, 50, 100)  # looking for circles of references takes a tenth of the suite's time
 
 FILES = sorted((CONF / "position").glob("*.yaml"))
-NAMES = {yaml.safe_load(file.read_text())["_target_"]: file.stem for file in FILES}
 # a scheme with other arguments can be wrong where its defaults are right
 VARIANTS = [
     "t5 position.n_buckets=8 position.max_distance=20",
@@ -153,19 +151,7 @@ def scheme_of():
 def reference_of():
     """(case, scheme) -> the formula, with the scheme's arguments and tables, or one for each layer."""
 
-    def formula(name, spec, scheme):
-        if name not in REFERENCES:
-            pytest.fail(
-                f"conf/position/{name}.yaml has no reference: write {name}(geometry, ...) in tests/reference.py, in loops, "
-                "from the paper, with the file's arguments and the scheme's parameters by name, and add it to REFERENCES"
-            )
-        arguments = {key: value for key, value in spec.items() if key != "_target_"}
-        for key, value in arguments.items():
-            if isinstance(value, dict):
-                arguments[key] = formula(NAMES[value["_target_"]], value, getattr(scheme, key))
-        return REFERENCES[name](scheme.geometry, **arguments, **tables(scheme))
-
-    return lambda case, scheme: formula(case.split()[0], composed(case).position, scheme)
+    return lambda case, scheme: formula(composed(case).position, scheme)
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,11 @@
 """The fast paths of attention against its definition: the same answers and the same gradients, whatever the sizes."""
 
-import copy
 import math
 
 import pytest
 import torch
+from checking import DECODER, ENCODER, FAR, FLOAT32, check_path, inputs, layers
 from marks import slow
-from test_positions import DECODER, ENCODER, FAR, inputs, layers
 from torch import nn
 from torch.testing import assert_close
 
@@ -16,34 +15,14 @@ from extrap.positions.alibi import Alibi
 from extrap.positions.base import Branch, PositionScheme
 from extrap.positions.local import Local
 from extrap.positions.nope import Nope
-from extrap.positions.rope import Rope, rotary_angles, rotate_by
+from extrap.positions.rope import Rope, powers, rotate_by
 from extrap.positions.t5 import T5
-from extrap.testing.case import answers, define
-
-FLOAT32 = 1e-5  # a path in float32 against the definition in float64
+from extrap.testing.case import define
 
 
 def run(path, scheme, q, k, v, training, x=None):
     """`path` has the signature of prepare."""
     return path(scheme, scheme.positions(q.shape[2], q.device), training=training)(q, k, v, x)
-
-
-def check_path(scheme, seq_len, training, path=prepare, device="cpu"):
-    """A path in float32 gives the output and the gradients of the definition in float64."""
-    scheme = scheme.to(device)
-    exact = [part.to(device) for part in inputs(scheme.geometry, seq_len, n_batch=2)]
-    weight = torch.randn_like(exact[0])
-    exact.append(torch.randn(2, seq_len, scheme.geometry.d_model, dtype=torch.float64, device=device))
-    wide = copy.deepcopy(scheme).double()  # or gradients of its parameters would be summed in float32
-    pos = scheme.positions(seq_len, device)
-    expected = answers(define, wide, pos, training, exact, weight)
-    found = answers(path, scheme, pos, training, [x.float() for x in exact], weight)
-    names = ["output", "q", "k", "v", "x", *(name for name, _ in scheme.named_parameters())]
-    for name, a, b in zip(names, found, expected, strict=True):
-        assert a.dtype == torch.float32
-        # a GPU adds up what all pairs of tokens give to a parameter in no fixed order
-        atol = FLOAT32 * math.sqrt(seq_len) if device == "cuda" and name not in ("output", *"qkvx") else FLOAT32
-        assert_close(a.double(), b.double(), rtol=FLOAT32, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @pytest.mark.parametrize("seq_len", [45, *slow(16)])
@@ -86,7 +65,7 @@ class Everything(PositionScheme):
         def bias(score, b, h, i, j):
             return score + torch.cos(h + pos[i] - 2 * pos[j])
 
-        angles = rotary_angles(pos, self.geometry.head_dim, 100.0)
+        angles = pos.double()[:, None] * powers(100.0, self.geometry.head_dim, pos.device)
         return (Branch(rotate_by(angles), bias, lambda b, h, i, j: (i - j).abs() < 11, content, decay, window=11),)
 
     def weights(self):

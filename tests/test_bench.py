@@ -23,7 +23,7 @@ from extrap.config.choices import Precision
 from extrap.config.compose import compose_grid
 from extrap.errors import UserError
 from extrap.model import attention
-from extrap.model.attention import attend_reference
+from extrap.model.definition import attend_reference
 from extrap.objectives import Causal, Mlm
 from extrap.report.looks import LOOKS
 from extrap.runs.prepare import prepare

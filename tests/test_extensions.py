@@ -4,21 +4,24 @@ from functools import partial
 
 import pytest
 import torch
-from reference import REFERENCES, attend
-from trial_schemes.alternating import Alternating
-from trial_schemes.fox import Fox
-from trial_schemes.rerope import ReRope
-from trial_schemes.sinks import Sinks
+from references.alibi import alibi
+from references.base import attend
+from references.rope import rope
 
 from extrap.config.compose import CONF, extension_specs
 from extrap.errors import UserError
 from extrap.extensions.base import extensions_of
-from extrap.model.attention import attend_reference, prepare
+from extrap.extensions.far import ReRope
+from extrap.model.attention import prepare
+from extrap.model.definition import attend_reference
 from extrap.positions.alibi import Alibi
 from extrap.positions.base import Geometry, PositionScheme
+from extrap.positions.fox import Fox
 from extrap.positions.local import Local
+from extrap.positions.mixed import Mixed
 from extrap.positions.nope import Nope
 from extrap.positions.rope import Rope
+from extrap.positions.sinks import Sinks
 from extrap.sweep import sweep
 
 T, L = 40, 12
@@ -181,8 +184,9 @@ class OwnMask(PositionScheme):
 
 @pytest.mark.parametrize(
     ("extension", "scheme"),
-    [("tile", Ends), ("clamp", Ends), ("lambda", OwnMask), ("lambda", ReRope), ("lambda", Fox),
-     ("lambda", lambda geometry: Alternating(geometry, Local(geometry, Rope(geometry), 5), Nope(geometry)))],
+    [("tile", Ends), ("clamp", Ends), ("lambda", OwnMask), ("lambda", Fox),
+     ("lambda", lambda geometry: ReRope()(Rope(geometry), T)),
+     ("lambda", lambda geometry: Mixed(geometry, Local(geometry, Rope(geometry), 5), Nope(geometry)))],
 )  # fmt: skip
 def test_an_extension_asks_what_a_scheme_is_and_not_what_it_looks_like(extension, scheme, causal):
     assert extend(extension, scheme(Geometry(32, 4, L, causal, n_layers=2))) is None
@@ -191,11 +195,9 @@ def test_an_extension_asks_what_a_scheme_is_and_not_what_it_looks_like(extension
 @pytest.mark.parametrize(("extension", "formula"), FORMULAS.items())
 def test_an_extension_reaches_every_layer(extension, formula, causal):
     geometry = Geometry(32, 4, L, causal, n_layers=2)
-    extended = extend(extension, Alternating(geometry, Rope(geometry), Alibi(geometry)))
+    extended = extend(extension, Mixed(geometry, Rope(geometry), Alibi(geometry)))
     q, k, v = heads()
-    for layer, inner in zip(
-        extended.layers(2), (REFERENCES["rope"](geometry, 10_000.0), REFERENCES["alibi"](geometry)), strict=True
-    ):
+    for layer, inner in zip(extended.layers(2), (rope(geometry, 10_000.0), alibi(geometry)), strict=True):
         found = attend_reference(layer, torch.arange(T), q, k, v)
         expected = attend(formula(inner, causal), q.tolist(), k.tolist(), v.tolist(), range(T), causal)
         torch.testing.assert_close(found, float64(expected), rtol=0, atol=1e-6)

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from reference import Reference
+from references.base import Reference
 from test_scheme_checks import BROKEN, IntegerMask, Leak, Moving, Neighbour, NoNumber, Table, Unrelative
 from torch import nn
 
@@ -171,7 +171,7 @@ def assert_right(case, sizes, scheme_of, reference_of):
     plain = isinstance(formula, Reference) and not formula.content  # others are held to theirs in test_positions
 
     def scores(scheme, q, k, causal):
-        """The pairs of tests/reference.py, one after the other."""
+        """The pairs of tests/references, one after the other."""
         formula, (heads, keys) = reference_of(case, scheme), (q.tolist(), k.tolist())
         return [
             [

@@ -6,8 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from test_attention import check_path
-from test_positions import inputs, layers
+from checking import check_path, inputs, layers
 from torch.testing import assert_close
 
 from extrap.config.choices import Precision

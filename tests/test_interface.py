@@ -1,28 +1,30 @@
 """What the interface carries beside the schemes of conf/position: drawn positions, content, weights, layers, wrappers."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
+from checking import DECODER, ENCODER, ROUNDING, check_against_reference, check_path, inputs
 from marks import slow
-from reference import REFERENCES, Reference, attend, dot
-from test_attention import check_path
-from test_positions import DECODER, ENCODER, ROUNDING, check_against_reference, inputs
+from references.alibi import alibi
+from references.base import Reference, attend, dot, formula
+from references.local import local
+from references.rope import rope
 from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
-from trial_schemes.alternating import Alternating
-from trial_schemes.cope import Cope
-from trial_schemes.references import rerope
-from trial_schemes.rerope import ReRope
 
+from extrap.extensions.far import ReRope
 from extrap.model import encoder as encoders
-from extrap.model.attention import attend_reference, prepare
+from extrap.model.attention import prepare
+from extrap.model.definition import attend_reference
 from extrap.positions.absolute import Learned
 from extrap.positions.alibi import Alibi
 from extrap.positions.base import Branch, PositionScheme
 from extrap.positions.kerple import Kerple
 from extrap.positions.local import Local
+from extrap.positions.mixed import Mixed
 from extrap.positions.nope import Nope
 from extrap.positions.rope import Rope
 from extrap.positions.t5 import T5
@@ -32,6 +34,11 @@ from extrap.positions.wrappers import FACTS, Wrapper
 @pytest.fixture
 def geometry(causal):
     return DECODER if causal else ENCODER
+
+
+def rerope(geometry):
+    """Several passes."""
+    return ReRope(window=3)(Rope(geometry), geometry.train_len + 1)
 
 
 def train_step(encoder, tokens):
@@ -88,14 +95,16 @@ def test_a_wrapper_answers_for_what_is_inside(geometry):
     for found, expected in zip(around.rotation(pos)(q, k), alone.rotation(pos)(q, k), strict=True):
         assert torch.equal(found, expected)
     assert Local(geometry, Nope(geometry), 5).rotation(pos) is None
-    with pytest.raises(ValueError, match=r"ReRope attends in \d passes; ask for branches"):
-        Local(geometry, ReRope(geometry), 5).rotation(pos)
+    with pytest.raises(ValueError, match=r"FarApart attends in \d passes; ask for branches"):
+        Local(geometry, rerope(geometry), 5).rotation(pos)
 
 
 def test_a_window_around_several_branches(geometry, small):
     """Local narrows every branch: within it ReRoPE at its full distance, beyond it nothing."""
-    scheme = Local(geometry, ReRope(geometry, window=3), window=9)
-    check_against_reference(scheme, REFERENCES["local"](geometry, rerope(geometry, 10_000.0, 3), 9), range(45))
+    held = rope(geometry, 10_000.0)
+    held = held._replace(score=partial(lambda score, q, k, i, j, h: score(q, k, max(-3, min(i - j, 3)), 0, h), held.score))
+    scheme = Local(geometry, rerope(geometry), window=9)
+    check_against_reference(scheme, local(geometry, held, 9), range(45))
     assert {branch.window for branch in scheme.branches(torch.arange(45))} == {3, 9}
     check_path(scheme, 45, training=False)
 
@@ -106,7 +115,7 @@ def test_a_window_around_several_branches(geometry, small):
 def test_layers_that_share_a_scheme_are_prepared_once(geometry, encoder_of, monkeypatch):
     calls = []
     monkeypatch.setattr(encoders, "prepare", lambda *given, **sizes: calls.append(given) or prepare(*given, **sizes))
-    mixed = Alternating(geometry, Rope(geometry), Nope(geometry))
+    mixed = Mixed(geometry, Rope(geometry), Nope(geometry))
     for scheme, expected in ((Rope(geometry), 1), (mixed, 2), (Local(geometry, mixed, 5), 2)):
         encoder = encoder_of(scheme)
         encoder.blocks.extend(encoder_of(scheme).blocks)
@@ -118,7 +127,7 @@ def test_layers_that_share_a_scheme_are_prepared_once(geometry, encoder_of, monk
 
 def test_a_wrapper_wraps_every_layer(geometry):
     """The parameters of each layer are those of the scheme inside, and the wrapper's own are shared."""
-    inner = Alternating(geometry, Rope(geometry), Kerple(geometry))
+    inner = Mixed(geometry, Rope(geometry), Kerple(geometry))
     scheme = Cable(Local(geometry, inner, window=3))
     first, second, third = scheme.layers(3)
     assert first is third
@@ -126,6 +135,24 @@ def test_a_wrapper_wraps_every_layer(geometry):
     assert all(layer.weight is scheme.weight for layer in (first, second))
     assert [layer.branches(torch.arange(9))[0].window for layer in (first, second)] == [3, 3]
     assert len(list(scheme.parameters())) == 3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("case", ["fox", "mixed position.near.window=5", "sinks position@position.inner=rope"])
+def test_an_encoder_gives_every_layer_its_scheme_and_its_input(case, causal, scheme_of, reference_of, encoder_of, small):
+    scheme = scheme_of(case, causal)
+    encoder, formulas = encoder_of(scheme).double(), reference_of(case, scheme)
+    for training, seq_len in ((True, 13), (False, 13), (False, 21)):  # all at once, and in chunks
+        tokens = torch.randint(11, (2, seq_len))
+        x = scheme.embed(encoder.embedding(tokens), scheme.positions(seq_len))
+        for block, reference in zip(encoder.blocks, formulas, strict=True):
+
+            def loops(q, k, v, x, reference=reference):
+                rows = attend(reference, q.tolist(), k.tolist(), v.tolist(), range(q.shape[2]), causal, x.tolist())
+                return torch.tensor(rows, dtype=torch.float64)
+
+            x = block(x, loops)
+        assert_close(encoder.train(training)(tokens), encoder.norm(x), rtol=0, atol=ROUNDING)
 
 
 # ---- positions apart
@@ -146,8 +173,7 @@ def test_queries_and_keys_can_stand_at_positions_of_their_own(scheme, geometry, 
     for parameter in inner.parameters():
         nn.init.uniform_(parameter)
     arguments = {"Rope": {"base": 10_000.0}, "T5": {"n_buckets": 32, "max_distance": 128}}.get(scheme.__name__, {})
-    tables = {name: parameter.tolist() for name, parameter in inner.named_parameters()}
-    score = REFERENCES[scheme.__name__.lower()](geometry, **arguments, **tables).score
+    score = formula({"_target_": f"{scheme.__module__}.{scheme.__name__}", **arguments}, inner).score
     if scheme is T5:  # whose buckets are of whole distances
         whole = score
         score = lambda q, k, i, j, h: whole(q, k, int(i - j), 0, h)  # noqa: E731
@@ -281,25 +307,12 @@ def cable(inner, weight):
 @pytest.mark.parametrize("inner", [Nope, Rope, Alibi, lambda geometry: Local(geometry, Rope(geometry), 5)])
 def test_a_decay_joins_a_bias_a_rotation_and_a_window(inner, small):
     scheme = Cable(inner(DECODER))
-    known = {Nope: Reference(), Rope: REFERENCES["rope"](DECODER, 10_000.0), Alibi: REFERENCES["alibi"](DECODER)}
-    reference = known.get(inner) or REFERENCES["local"](DECODER, known[Rope], 5)
+    known = {Nope: Reference(), Rope: rope(DECODER, 10_000.0), Alibi: alibi(DECODER)}
+    reference = known.get(inner) or local(DECODER, known[Rope], 5)
     check_against_reference(scheme, cable(reference, scheme.weight.tolist()), range(20))
     for seq_len in (1, 9, 16, 17, 45, 300):
         check_path(scheme, seq_len, training=True)
         check_path(scheme, seq_len, training=False)
-
-
-def test_positions_counted_from_content_are_not_rounded_by_bf16():
-    """A sum of 100 gates has a step of 0.5 in bf16: the bias would be that of another position."""
-    scheme = Cope(DECODER, n_positions=100)
-    nn.init.normal_(scheme.table)
-    q, k, v = (x.to(torch.bfloat16).float() for x in inputs(DECODER, 128))
-    pos = scheme.positions(128)
-    attend = prepare(scheme, pos, training=True)
-    exact = attend_reference(scheme, pos, q, k, v)
-    with torch.autocast("cpu", torch.bfloat16):
-        rounded = attend(q, k, v)
-    assert (rounded - exact).abs().max() < 0.03
 
 
 class StickBreaking(PositionScheme):

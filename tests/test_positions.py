@@ -1,18 +1,18 @@
 """Schemes against their papers' formulas, and the properties that make each of them what it is."""
 
-import copy
 import math
 
 import pytest
 import torch
+from checking import DECODER, ENCODER, FAR, ROUNDING, SCATTERED, check_against_reference, inputs, layers
 from marks import slow
-from reference import REFERENCES, attend, of_layers
+from references.base import formula
 from torch import nn
 from torch.testing import assert_close
 
 from extrap.config.compose import compose_grid
 from extrap.errors import UserError
-from extrap.model.attention import attend_reference
+from extrap.model.definition import attend_reference
 from extrap.positions.absolute import Learned, Sinusoidal, sinusoids
 from extrap.positions.alibi import Alibi, alibi_slopes
 from extrap.positions.base import Geometry
@@ -22,38 +22,6 @@ from extrap.positions.nope import Nope
 from extrap.positions.rope import Rope
 from extrap.positions.t5 import T5, t5_bucket
 from extrap.testing import promises
-
-ROUNDING = 1e-6  # float64 inputs, tables that were rounded to float32 once
-FAR = 100_000  # where float32 angles lie 0.008 apart and bfloat16 positions 512
-SCATTERED = [0, 1, 2, 7, 300, 301, 1001, FAR, FAR + 1, FAR + 4]  # near and far pairs, near and far from the start
-
-ENCODER = Geometry(d_model=32, n_heads=4, train_len=16, causal=False, n_layers=2)
-DECODER = Geometry(d_model=32, n_heads=4, train_len=16, causal=True, n_layers=2)
-
-
-def inputs(geometry, seq_len, n_batch=1, dtype=torch.float64):
-    return torch.randn(3, n_batch, geometry.n_heads, seq_len, geometry.head_dim, dtype=dtype).unbind()
-
-
-def check_against_reference(scheme, reference, at):
-    """What every layer of the scheme does at these positions, a list or range, is what the paper's formula says."""
-    scheme = copy.deepcopy(scheme).double()
-    geometry, seq_len = scheme.geometry, len(at)
-    pos = scheme.positions(at[-1] + 1)[list(at)]
-    x = torch.randn(1, seq_len, geometry.d_model, dtype=torch.float64)
-    for layer, formula in of_layers(scheme, reference):
-        q, k, v = inputs(geometry, seq_len)
-        output = attend_reference(layer, pos, q, k, v, x)
-        expected = attend(formula, q.tolist(), k.tolist(), v.tolist(), at, geometry.causal, x.tolist())
-        assert_close(output, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=ROUNDING)
-    embedded = scheme.embed(x, pos)
-    added = torch.tensor([formula.add(t) for t in at], dtype=torch.float64) if formula.add else 0
-    assert_close(embedded, x + added, rtol=0, atol=ROUNDING)
-
-
-def layers(scheme):
-    """The schemes of the layers, each once."""
-    return dict.fromkeys(scheme.layers(scheme.geometry.n_layers))
 
 
 def attention_weights(scheme, seq_len):
@@ -132,10 +100,11 @@ def test_trained_tables_receive_a_gradient(case, causal, scheme_of, encoder_of):
         assert parameter.grad.abs().max() > 1e-4, name
 
 
-def test_a_scheme_without_a_reference_is_named(scheme_of, reference_of, monkeypatch):
-    monkeypatch.delitem(REFERENCES, "alibi")
-    with pytest.raises(pytest.fail.Exception, match=r"alibi.yaml has no reference: write alibi\(geometry, ...\)"):
-        reference_of("local position@position.inner=alibi", scheme_of("local position@position.inner=alibi", causal=True))
+def test_a_scheme_without_a_reference_is_named():
+    told = r"Mine has no reference: write mine\(geometry, ...\) in tests/references/{}.py"
+    for module in ("alibi", "missing"):
+        with pytest.raises(LookupError, match=told.format(module)):
+            formula({"_target_": f"extrap.positions.{module}.Mine"}, Alibi(DECODER))
 
 
 # ---- sinusoidal and learned

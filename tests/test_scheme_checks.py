@@ -4,17 +4,17 @@ from functools import partial
 
 import pytest
 import torch
+from checking import DECODER, ENCODER
 from test_interface import Cable, Randomized
-from test_positions import DECODER, ENCODER
 from torch import nn
-from trial_schemes.cope import Cope
-from trial_schemes.rerope import ReRope
 
 from extrap.config.compose import compose_grid
 from extrap.errors import UserError
+from extrap.extensions.far import ReRope
 from extrap.objectives import Mlm
 from extrap.positions.alibi import Alibi
 from extrap.positions.base import Branch, PositionScheme
+from extrap.positions.cope import Cope
 from extrap.positions.local import Local
 from extrap.positions.nope import Nope
 from extrap.positions.rope import Rope
@@ -26,7 +26,7 @@ from extrap.testing.promises import check_scheme
 
 def test_schemes_that_a_user_could_write_pass():
     """As do those of the project, see test_findings."""
-    for build in (ReRope, lambda g: Randomized(Rope(g), 99)):
+    for build in (lambda g: ReRope()(Rope(g), 99), lambda g: Randomized(Rope(g), 99)):
         for geometry in (DECODER, ENCODER):
             check_scheme(partial(build, geometry), longest=64)
     for build in (Cope, lambda g: Cable(Nope(g)), lambda g: Cable(Alibi(g)), lambda g: Randomized(Cable(Rope(g)), 99)):

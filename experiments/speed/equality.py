@@ -11,7 +11,8 @@ from experiments.speed.long import Layer, layers_of
 from experiments.speed.ours import Trained
 from experiments.speed.rounds import Row
 from extrap.errors import UserError
-from extrap.model.attention import attend_reference, prepare
+from extrap.model.attention import prepare
+from extrap.model.definition import attend_reference
 from extrap.testing.case import answers, define
 
 TOLERANCE = 1e-5  # of the largest number in the reference

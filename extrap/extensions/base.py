@@ -23,3 +23,9 @@ def extensions_of(specs: dict[str, dict[str, Any]]) -> dict[str, Extension]:
         label: build(spec, f"extension.{label.partition('(')[0]}", "extrap.extensions", Extension) if spec else Extension()
         for label, spec in specs.items()
     }
+
+
+def is_plain(scheme: PositionScheme) -> bool:
+    """Whether the scheme of a layer is one pass of a rotation and a score_mod."""
+    branch, *others = scheme.branches(scheme.positions(2))
+    return not (others or branch.mask_mod or branch.reads_content)

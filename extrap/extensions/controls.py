@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from extrap.extensions.base import Extension
+from extrap.extensions.base import Extension, is_plain
 from extrap.positions.base import Branch, PositionScheme
 from extrap.positions.local import Local
 from extrap.positions.wrappers import Wrapper
@@ -51,7 +51,7 @@ class Lambda(Extension):
             raise ValueError(f"expected n_first >= 1, found {self.n_first}")
 
     def __call__(self, scheme: PositionScheme, eval_len: int) -> PositionScheme | None:
-        if scheme.max_len is not None or not all(_is_plain(layer) for layer in scheme.layers(scheme.geometry.n_layers)):
+        if scheme.max_len is not None or not all(is_plain(layer) for layer in scheme.layers(scheme.geometry.n_layers)):
             return None
         return WithFirst(scheme, self.n_first)
 
@@ -73,12 +73,6 @@ class Clamp(Extension):
 def _width(scheme: PositionScheme, size: int) -> int:
     """How far a window reaches, the token itself included, in which no token sees more than `size` keys."""
     return size if scheme.geometry.causal else (size + 1) // 2
-
-
-def _is_plain(scheme: PositionScheme) -> bool:
-    """Whether a scheme is one pass of a rotation and a score_mod."""
-    branch, *others = scheme.branches(scheme.positions(2))
-    return not (others or branch.mask_mod or branch.reads_content)
 
 
 class Remapped(Wrapper):

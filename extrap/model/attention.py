@@ -1,6 +1,6 @@
 """A scheme -> attend(q, k, v, x). This file alone decides how a scheme's scores are computed.
 
-`attend_reference` is the definition, see also positions/base.py. The fast paths give the same answers for numbers that are
+definition.py is what they have to compute. The fast paths give the same answers for numbers that are
 finite: training on short inputs builds one additive bias that all layers of a scheme share, and multiplies in the precision
 of the model, as training on a GPU does at any length. Everything else is computed in float32 whatever that precision is,
 and without gradients in memory that grows linearly with the length: by PyTorch's own kernel where nothing but causality
@@ -18,9 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from extrap.model.decay import attend_decay
+from extrap.model.definition import bias_of_content, content_of
 from extrap.model.relative import attend_relative, rows_from_last
 from extrap.model.softmax import BiasedSoftmax, weigh, wide
-from extrap.positions.base import BlockBias, Branch, Content, Geometry, PositionScheme, Weights
+from extrap.positions.base import Branch, Geometry, PositionScheme, Weights
 
 BiasOfPairs = Callable[[int, int, int, int], Tensor | None]  # queries [start, stop), keys [first, last) -> (1, 1 or H, R, S)
 
@@ -65,20 +66,24 @@ def prepare(scheme: PositionScheme, pos: Tensor, *, training: bool) -> AttendAt:
         biases: list[BiasOfPairs] = [lambda *block, bias=bias: bias for bias in whole]  # type: ignore[misc]
         return _of_all(partial(_in_chunks, branches, biases, weights, causal, len(idx)))
     wrap = (lambda attend: attend) if training and pos.device.type in HALVED else _in_float32
-    branch, turn = branches[0], branches[0].rotate or (lambda q, k: (q, k))
+    branch, turn = branches[0], partial(_turned, branches[0])
     if len(branches) == 1 and not branch.content and not weights:
         plain, decay = not (branch.score_mod or branch.mask_mod), branch.decay
         if plain and not decay:
 
             def plainly(q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, at: Tensor | None = None) -> Tensor:
                 q, k = turn(q, k)
+                more = q.shape[-1] - v.shape[-1]  # the kernel wants as many dimensions of values
+                v = F.pad(v, (0, more)) if more else v
                 if causal:  # the kernel tells by its place what a query may see
-                    return taken(F.scaled_dot_product_attention(q, k, v, is_causal=True), at)
-                return F.scaled_dot_product_attention(taken(q, at), k, v)
+                    mixed = taken(F.scaled_dot_product_attention(q, k, v, is_causal=True), at)
+                else:
+                    mixed = F.scaled_dot_product_attention(taken(q, at), k, v)
+                return mixed[..., : v.shape[-1] - more]
 
             return wrap(plainly)
         if plain and decay and causal and not training:
-            of_all = _of_all(lambda q, k, v, x=None: attend_decay(decay(_content(branch, q, k, x)), *turn(q, k), v))
+            of_all = _of_all(lambda q, k, v, x=None: attend_decay(decay(content_of(branch, q, k, x)), *turn(q, k), v))
             return wrap(of_all)
         if branch.relative and not decay and not training:
             bias = distance_bias(branch, geometry, idx).expand(geometry.n_heads, -1)
@@ -90,37 +95,6 @@ def prepare(scheme: PositionScheme, pos: Tensor, *, training: bool) -> AttendAt:
         return _in_chunks(branches, biases, weights, causal, chunk, q, k, v, x)
 
     return wrap(_of_all(attend))
-
-
-def attend_reference(
-    scheme: PositionScheme,
-    pos: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    x: Tensor | None = None,
-    q_idx: Tensor | None = None,
-) -> Tensor:
-    """The definition, on the whole (T, S) grid: every score through score_mod, every pair through mask_mod.
-
-    With q_idx (R,) only the rows of these queries, (B, H, R, K). x is for branches that read it.
-    """
-    n_batch, n_heads, seq_len, head_dim = q.shape
-    rows = torch.arange(seq_len, device=q.device) if q_idx is None else q_idx
-    b = torch.arange(n_batch, device=q.device).view(-1, 1, 1, 1)
-    h = torch.arange(n_heads, device=q.device).view(-1, 1, 1)
-    i, j = rows.view(-1, 1), torch.arange(seq_len, device=q.device)
-    total = q.new_full((n_batch, n_heads, len(rows), seq_len), -math.inf)
-    for branch in scheme.branches(pos):
-        seen = _content(branch, q, k, x)
-        score = seen.rotated_q[:, :, rows] @ seen.rotated_k.mT / math.sqrt(head_dim)
-        score = branch.score_mod(score, b, h, i, j) if branch.score_mod else score
-        if bias_of := _bias_of_content(branch, seen):
-            score = score + bias_of(rows, j)
-        allowed = j <= i if scheme.geometry.causal else torch.ones_like(j <= i)
-        allowed = allowed & branch.mask_mod(b, h, i, j) if branch.mask_mod else allowed
-        total = torch.where(allowed, score, total)
-    return weigh([total], scheme.weights()).to(v.dtype) @ v
 
 
 def additive_bias(branch: Branch, geometry: Geometry, q_idx: Tensor, kv_idx: Tensor) -> Tensor | None:
@@ -163,25 +137,12 @@ def _whole_bias(branch: Branch, geometry: Geometry, idx: Tensor) -> Tensor | Non
     return bias if bias is None or branch.score_mod else bias.to(torch.bfloat16)
 
 
-def _content(branch: Branch, q: Tensor, k: Tensor, x: Tensor | None) -> Content:
-    return Content(q.new_empty(0) if x is None else x.to(wide(x)), q, k, *(branch.rotate(q, k) if branch.rotate else (q, k)))
-
-
-def _bias_of_content(branch: Branch, seen: Content) -> BlockBias | None:
-    """What content and decay add, None for nothing. Positions made of content are positions too: at least float32."""
-    if not branch.reads_content:
-        return None
-    seen = Content(*(part.to(wide(part)) for part in seen))
-    with torch.autocast(seen.q.device.type, enabled=False):
-        content = branch.content(seen) if branch.content else None
-        c = branch.decay(seen) if branch.decay else None
-
-    def bias_of(rows: Tensor, keys: Tensor) -> Tensor:
-        with torch.autocast(seen.q.device.type, enabled=False):
-            bias = torch.zeros((), device=rows.device) if c is None else c[:, :, rows, None] - c[:, :, None, keys]
-            return (content(rows, keys) + bias if content else bias).to(seen.q.dtype)
-
-    return bias_of
+def _turned(branch: Branch, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotated queries and keys for kernels that divide by the root of their dimension, of which a rotation may make more."""
+    if not branch.rotate:
+        return q, k
+    turned, keys = branch.rotate(q, k)
+    return turned if turned.shape == q.shape else turned * (turned.shape[-1] / q.shape[-1]) ** 0.5, keys
 
 
 def _in_float32(attend: AttendAt) -> AttendAt:
@@ -204,10 +165,10 @@ def _in_one(
     branch: Branch, bias: Tensor | None, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, at: Tensor | None = None
 ) -> Tensor:
     """All keys at once, with a bias (1, 1 or H, T, T) or none."""
-    q, k = branch.rotate(q, k) if branch.rotate else (q, k)
+    scale, (q, k) = q.shape[-1] ** -0.5, branch.rotate(q, k) if branch.rotate else (q, k)
     if bias is not None and at is not None:
         bias = bias[0].index_select(1, at.flatten()).view(len(bias[0]), *at.shape, -1).transpose(0, 1)  # (B, 1 or H, R, T)
-    score = (taken(q, at) * q.shape[-1] ** -0.5) @ k.mT
+    score = (taken(q, at) * scale) @ k.mT
     shares: Tensor = BiasedSoftmax.apply(score, bias)  # type: ignore[no-untyped-call]
     return shares.to(v.dtype) @ v
 
@@ -226,17 +187,17 @@ def _in_chunks(
     """`chunk` queries at a time, against the keys that they can see."""
     seq_len = q.shape[2]
     idx = torch.arange(seq_len, device=q.device)
-    seen = [_content(branch, q, k, x) for branch in branches]
-    contents = [_bias_of_content(branch, content) for branch, content in zip(branches, seen, strict=True)]
+    seen = [content_of(branch, q, k, x) for branch in branches]
+    contents = [bias_of_content(branch, content) for branch, content in zip(branches, seen, strict=True)]
     outputs = []
     for start in range(0, seq_len, chunk):
         stop = min(start + chunk, seq_len)
         first, last = _key_range(branches, start, stop, seq_len, causal)
         scores = []
-        for bias_of, content_of, (_, _, _, qr, kr) in zip(biases, contents, seen, strict=True):
+        for bias_of, reads, (_, _, _, qr, kr) in zip(biases, contents, seen, strict=True):
             bias = bias_of(start, stop, first, last)
-            if content_of:
-                content = content_of(idx[start:stop], idx[first:last])  # of no account where the mask is -inf
+            if reads:
+                content = reads(idx[start:stop], idx[first:last])  # of no account where the mask is -inf
                 bias = content if bias is None else (content + bias).masked_fill(bias.isneginf(), -math.inf)
             score = (qr[:, :, start:stop] * q.shape[-1] ** -0.5) @ kr[:, :, first:last].mT
             scores.append(score if bias is None else score + bias)  # a bias in float32 is added in float32

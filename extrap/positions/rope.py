@@ -16,6 +16,7 @@ class Rope(PositionScheme):
     """
 
     relative = True
+    factors: Tensor | None = None  # (K/2,) of the frequencies, set by extensions of finished weights
 
     def __init__(self, geometry: Geometry, base: float = 10_000.0) -> None:
         super().__init__(geometry)
@@ -25,14 +26,24 @@ class Rope(PositionScheme):
             raise ValueError(f"RoPE needs a positive base, found {base}")
         self.base = base
 
+    def frequencies(self, device: torch.device | None = None) -> Tensor:
+        """(K/2,) float64, radians a token, of each pair."""
+        return powers(self.base, self.geometry.head_dim, device)
+
+    def angles(self, pos: Tensor) -> Tensor:
+        """Positions (T,), whole or real -> (T, K/2) float64, radians."""
+        frequencies = self.frequencies(pos.device)
+        return pos.to(torch.float64)[:, None] * (frequencies if self.factors is None else frequencies * self.factors)
+
     def rotation(self, pos: Tensor) -> Rotation:
-        return rotate_by(rotary_angles(pos, self.geometry.head_dim, self.base))
+        return rotate_by(self.angles(pos))
 
 
-def rotary_angles(pos: Tensor, head_dim: int, base: float) -> Tensor:
-    """Positions (T,), whole or real -> (T, K/2) float64 angles in radians."""
-    exponent = torch.arange(0, head_dim, 2, dtype=torch.float64, device=pos.device) / head_dim
-    return pos.to(torch.float64)[:, None] * base**-exponent
+def powers(base: float, dim: int, device: torch.device | None = None) -> Tensor:
+    """(dim / 2,) float64: base^(-2k/dim)."""
+    exponent = torch.arange(0, dim, 2, dtype=torch.float64, device=device) / dim
+    frequencies: Tensor = base**-exponent
+    return frequencies
 
 
 def rotate_by(angles: Tensor) -> Rotation:

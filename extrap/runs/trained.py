@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from extrap.errors import UserError
-from extrap.model.attention import Attend, attend_reference
+from extrap.model.attention import Attend
+from extrap.model.definition import attend_reference
 from extrap.model.encoder import Encoder
 from extrap.runs.prepare import Run
 from extrap.runs.run import build_encoder

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from extrap.config.schema import ModelConfig
-from extrap.model.attention import Attend, attend_reference, prepare
+from extrap.model.attention import Attend, prepare
+from extrap.model.definition import attend_reference
 from extrap.model.encoder import Encoder
 from extrap.model.seed import seed_generators
 from extrap.positions.base import Branch, Geometry, PositionScheme

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from extrap.errors import UserError, one_line, raised_in
-from extrap.model.attention import attend_reference
+from extrap.model.definition import attend_reference
 from extrap.model.seed import seed_generators
 from extrap.positions.base import Geometry, PositionScheme
 from extrap.positions.nope import Nope

@@ -3,35 +3,38 @@
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from extrap.positions.base import Branch, PositionScheme
+from extrap.positions.base import BlockBias, Branch, Content, Geometry, PositionScheme
 
 
 class Cope(PositionScheme):
     """q_i . k_j / sqrt(K) + q_i . e[p_ij], p_ij the sum over j <= u <= i of sigmoid(q_i . k_u / sqrt(K)).
 
-    p is at most n_positions - 1, e between two whole positions is interpolated. One table, of zeros at the start, serves all
-    heads and layers.
+    p is at most n_positions - 1; e between two whole positions is interpolated. One table (n_positions, K), of zeros at the
+    start, serves all heads and layers.
     Source: Golovneva et al. 2024 (arXiv:2405.18719), equations 3 to 5 and the code beside them.
+    Raises ValueError for fewer than two positions.
     """
 
     relative = True
     causal_only = True
 
-    def __init__(self, geometry, n_positions=64):
+    def __init__(self, geometry: Geometry, n_positions: int = 64) -> None:
         super().__init__(geometry)
+        if n_positions < 2:
+            raise ValueError(f"CoPE interpolates between positions: expected n_positions >= 2, found {n_positions}")
         self.table = nn.Parameter(torch.zeros(n_positions, geometry.head_dim))
 
-    def branches(self, pos):
+    def branches(self, pos: Tensor) -> tuple[Branch, ...]:
         return (Branch(content=self.counted),)
 
-    def gates(self, q, k, i, j):
+    def gates(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> Tensor:
         """(B, H, R, S), 0 for keys ahead."""
         return torch.where(j <= i[:, None], torch.sigmoid(q @ k.mT / math.sqrt(q.shape[-1])), 0)
 
-    def counted(self, seen):
-        def bias(i, j):
+    def counted(self, seen: Content) -> BlockBias:
+        def bias(i: Tensor, j: Tensor) -> Tensor:
             q = seen.q[:, :, i]
             place = self.gates(q, seen.k[:, :, j], i, j).flip(-1).cumsum(dim=-1).flip(-1).clamp(max=len(self.table) - 1)
             below, above = place.floor().long(), place.ceil().long()
