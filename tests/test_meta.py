@@ -143,14 +143,23 @@ class Questions(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def reads_a_band(scheme, seq_len):
+    """Whether attention leaves out what is too far to matter: in a single pass, by decay or, if long, by distance."""
+    branch, *others = scheme.branches(scheme.positions(seq_len))
+    if others or branch.content or scheme.weights():
+        return False
+    if branch.decay:
+        return scheme.geometry.causal and not (branch.score_mod or branch.mask_mod)
+    return seq_len > relative.WHOLE and branch.relative and bool(branch.score_mod or branch.mask_mod)
+
+
 @torch.no_grad()
 def test_a_long_evaluation_asks_once_a_layer_how_far_to_read(case, causal, scheme_of, encoder_of, small):
     scheme = scheme_of(case, causal, train_len=LONG)
     encoder = encoder_of(scheme).eval()
     layers = scheme.layers(len(encoder.blocks))
-    (branch, *_) = layers[0].branches(scheme.positions(LONG))
-    banded = branch.relative and (branch.score_mod or branch.mask_mod)
-    for seq_len, times in ((SHORT, 0), (LONG, len(layers) if banded else 0)):
+    for seq_len in (SHORT, LONG):
+        times = sum(reads_a_band(layer, seq_len) for layer in layers)
         with Questions() as questions:
             encoder(torch.zeros(2, seq_len, dtype=torch.int64))
         assert questions.asked == times
