@@ -46,7 +46,7 @@ class PartialRope(Rope):
 
     r is rounded down to whole pairs. The fastest and the slowest pair turn as in RoPE, fewer lie between; `PRope` keeps the
     fast ones as they are instead.
-    Source: Wang & Komatsuzaki 2021, GPT-J (r = 64 of 256); Black et al. 2022, GPT-NeoX (arXiv:2204.06745), section 2.1.
+    Source: Wang & Komatsuzaki 2021, GPT-J (r = 64 of 256); Black et al. 2022, GPT-NeoX (arXiv:2204.06745).
     Raises ValueError for a fraction outside of 0 .. 1, and as RoPE does.
     """
 
@@ -61,10 +61,10 @@ class PartialRope(Rope):
 class PRope(Rope):
     """RoPE whose slowest pairs are not rotated: of base^(-2k/K), k = 0 .. K/2 - 1, the first fraction * K/2 are kept.
 
-    None keeps the pairs that turn at least once within the training length: base^(-2k/K) * L >= 2 pi. HoPE and FoPE draw
-    that line, too; HoPE's pairs without position and FoPE's sums of frequencies are not part of this.
-    Source: Barbero et al. 2025 (arXiv:2410.06205), section 6; Chen et al. 2024 (HoPE, arXiv:2410.21216); Hua et al. 2025
-    (FoPE, arXiv:2412.17739).
+    None keeps the pairs that turn at least once within the training length, base^(-2k/K) * L >= 2 pi: the line that FoPE
+    draws (Hua et al. 2024, arXiv:2412.17739), without its sums of frequencies. HoPE (Chen et al. 2024, arXiv:2410.21216)
+    takes the position from slow pairs, too.
+    Source: Barbero et al. 2025 (arXiv:2410.06205).
     Raises ValueError for a fraction outside of 0 .. 1, and as RoPE does.
     """
 

@@ -15,7 +15,7 @@ class Xpos(Rope):
     factor for each query and one for each key cannot make an absolute value.
     The factors of a token at position p are zeta_k^(+-(p / scale_base - 32)), which float32 holds up to p = 100 scale_base.
     Extensions that slow the angles leave the decay as it is.
-    Source: Sun et al. 2022 (arXiv:2212.10554), section 3.2, and its code in torchscale.
+    Source: Sun et al. 2022 (arXiv:2212.10554) and its code in torchscale.
     Raises ValueError for a scale_base that is not positive, and as RoPE does.
     """
 

@@ -37,7 +37,7 @@ class Reference(NamedTuple):
     keep: Callable = lambda i, j: True  # may i attend to j, causality aside
     add: Callable | None = None  # t -> the vector that joins the input at t, None for nothing
     content: Callable | None = None  # (queries, keys, inputs, m, n, h) -> what joins the score of query m and key n
-    scale: Callable | None = None  # (n keys that the query sees, h) -> what multiplies the query as it scores
+    sharpness: Callable | None = None  # (n keys that the query sees, h) -> what multiplies the query as it scores
     weigh: Callable = softmax  # (scores, h) -> what the values count for
 
 
@@ -90,7 +90,7 @@ def attend_head(reference, queries, keys, values, inputs, positions, causal, h):
     rows = []
     for m, i in enumerate(positions):
         seen = [n for n, j in enumerate(positions) if (j <= i or not causal) and reference.keep(i, j)]
-        grown = reference.scale(len(seen), h) if reference.scale else 1.0
+        grown = reference.sharpness(len(seen), h) if reference.sharpness else 1.0
         query = [grown * x for x in queries[m]]
         scores = [reference.score(query, keys[n], i, positions[n], h) for n in seen]
         if reference.content:
