@@ -37,6 +37,7 @@ class Reference(NamedTuple):
     keep: Callable = lambda i, j: True  # may i attend to j, causality aside
     add: Callable | None = None  # t -> the vector that joins the input at t, None for nothing
     content: Callable | None = None  # (queries, keys, inputs, m, n, h) -> what joins the score of query m and key n
+    among: Callable | None = None  # (positions, m, n, h) -> the same, where it takes the positions of all tokens
     weigh: Callable = softmax  # (scores, h) -> what the values count for
 
 
@@ -92,6 +93,8 @@ def attend_head(reference, queries, keys, values, inputs, positions, causal, h):
         scores = [reference.score(queries[m], keys[n], i, positions[n], h) for n in seen]
         if reference.content:
             scores = [s + reference.content(queries, keys, inputs, m, n, h) for s, n in zip(scores, seen, strict=True)]
+        if reference.among:
+            scores = [s + reference.among(positions, m, n, h) for s, n in zip(scores, seen, strict=True)]
         weights = reference.weigh(scores, h)
         rows.append([dot(weights, column) for column in zip(*(values[n] for n in seen), strict=True)])
     return rows
