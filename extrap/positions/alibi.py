@@ -65,7 +65,7 @@ class Alibi(PositionScheme):
                 case "two":
                     return score - m[(t < 0).long(), h] * t.abs()
                 case "offset":
-                    return score - m[h] * t.abs() - self.offset[h] * (t < 0)
+                    return score - (m[h] * t.abs() + self.offset[h] * (t < 0))
             return score - m[h] * t.abs()
 
         return add

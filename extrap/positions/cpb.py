@@ -11,8 +11,9 @@ class Cpb(PositionScheme):
     """score_ij = q_i . k_j / sqrt(K) + f_h(i - j), f a network of two hidden layers of D/4 SiLUs, one for all layers.
 
     With `log_distance` it reads sign(i - j) * log(1 + abs(i - j)) instead. It knows either side from the other; far away it
-    is linear in what it reads, as a SiLU is. Weights and biases start as those of PyTorch's linear maps.
-    Shapes, W = D/4: first (W, 1), second (W, W), last (H, W), and their biases.
+    is linear in what it reads, as a SiLU is. Weights and biases start as those of PyTorch's linear
+    maps; there is no last bias, which no softmax sees.
+    Shapes, W = D/4: first (W, 1), second (W, W), first_bias and second_bias (W,), last (H, W).
     Source: x-transformers' dynamic_pos_bias, depth 2, without norms, after the networks of Swin v2 (Liu et al. 2022,
     arXiv:2111.09883, section 3.3), which are others and scaled.
     """
@@ -25,7 +26,7 @@ class Cpb(PositionScheme):
         width = max(1, geometry.d_model // 4)
         self.first, self.first_bias = linear(1, width)
         self.second, self.second_bias = linear(width, width)
-        self.last, self.last_bias = linear(width, geometry.n_heads)
+        self.last, _ = linear(width, geometry.n_heads)
 
     def read(self, t: Tensor) -> Tensor:
         """What the network reads of distances i - j."""
@@ -39,8 +40,7 @@ class Cpb(PositionScheme):
             x = self.read((pos[q_idx] - pos[kv_idx]).double())[..., None]
             for weight, bias in (first, second):
                 x = F.silu(F.linear(x, weight, bias))
-            f = torch.einsum("...w,...w->...", x, self.last[h].double()) + self.last_bias[h]
-            return score + f.to(self.last.dtype)
+            return score + torch.einsum("...w,...w->...", x, self.last[h].double()).to(self.last.dtype)
 
         return add
 

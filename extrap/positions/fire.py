@@ -16,7 +16,8 @@ class Fire(PositionScheme):
     """score_ij = q_i . k_j / sqrt(K) + f_h(psi(i - j) / (psi(max(i, threshold)) + 1e-6)), psi(x) = log(1 + abs(c * x)).
 
     Every layer has its own c, threshold and f, a network of one hidden layer of 32 ReLUs. c starts at 0.1, the threshold is
-    a factor, trained from 1, times L/4 (the paper's 512 for L = 2,048), and f starts as PyTorch's linear maps do.
+    a factor, trained from 1, times L/4 (the paper's 512 for L = 2,048), and f starts as PyTorch's linear maps do, but has
+    no last bias, which no softmax sees.
     In an encoder, for which nothing is published, what lies behind has this bias too; ahead positions are counted from the
     end, and f reads the ratio with a minus sign.
     Source: Li et al. 2024 (arXiv:2310.04418), section 3, FIRE and not FIRE-S, whose layers share all; as its listing has it,
@@ -32,13 +33,13 @@ class Fire(PositionScheme):
 
 
 class Interpolation(PositionScheme):
-    """The scheme of a layer: c (1,), factor (1,), hidden (32, 1), hidden_bias (32,), out (H, 32), out_bias (H,)."""
+    """The scheme of a layer: c (1,), factor (1,), hidden (32, 1), hidden_bias (32,), out (H, 32)."""
 
     def __init__(self, geometry: Geometry) -> None:
         super().__init__(geometry)
         self.c, self.factor = nn.Parameter(torch.full((1,), 0.1)), nn.Parameter(torch.ones(1))
         self.hidden, self.hidden_bias = linear(1, UNITS)
-        self.out, self.out_bias = linear(UNITS, geometry.n_heads)
+        self.out, _ = linear(UNITS, geometry.n_heads)
 
     def psi(self, x: Tensor) -> Tensor:
         return torch.log1p((self.c * x).abs())
@@ -46,13 +47,15 @@ class Interpolation(PositionScheme):
     def ratios(self, pos: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """(q_idx, kv_idx) -> what the network reads, between -1 and 1; behind a query it is positive."""
         threshold = (self.factor * (self.geometry.train_len / 4)).abs()
-        behind, ahead = (self.psi(torch.maximum(reach, threshold)) + EPS for reach in (pos, pos[-1] - pos))
+
+        def normaliser(reach: Tensor) -> Tensor:
+            return self.psi(torch.maximum(reach, threshold)) + EPS
 
         def ratio(q_idx: Tensor, kv_idx: Tensor) -> Tensor:
-            t = pos[q_idx] - pos[kv_idx]
+            i, t = pos[q_idx], pos[q_idx] - pos[kv_idx]
             if self.geometry.causal:
-                return self.psi(t) / behind[q_idx]
-            return t.sign() * self.psi(t) / torch.where(t < 0, ahead[q_idx], behind[q_idx])
+                return self.psi(t) / normaliser(i)
+            return t.sign() * self.psi(t) / torch.where(t < 0, normaliser(pos[-1] - i), normaliser(i))
 
         return ratio
 
@@ -63,7 +66,7 @@ class Interpolation(PositionScheme):
         beyond = torch.arange(UNITS + 1, device=w.device)[:, None] > order.argsort()
         active = (beyond == (w > 0)) & ((w != 0) | (b > 0))
         slope, at_0 = ((active[:, None] * (self.out * unit)).sum(dim=-1) for unit in (w, b))
-        return knots, slope, at_0 + self.out_bias
+        return knots, slope, at_0
 
     def score_mod(self, pos: Tensor) -> ScoreMod:
         ratio, (knots, slope, at_0) = self.ratios(pos), self.pieces()
@@ -71,6 +74,6 @@ class Interpolation(PositionScheme):
         def add(score: Tensor, b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
             x = ratio(q_idx, kv_idx)
             piece = torch.searchsorted(knots, x.detach())  # no pair needs all units at once, nor its gradients
-            return score + slope[piece, h] * x + at_0[piece, h]
+            return score + (slope[piece, h] * x + at_0[piece, h])
 
         return add

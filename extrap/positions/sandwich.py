@@ -28,10 +28,12 @@ class Sandwich(PositionScheme):
         self.dim = dim
 
     def score_mod(self, pos: Tensor) -> ScoreMod:
-        p, n_heads = sinusoids(pos, self.dim, 10_000.0), self.geometry.n_heads
+        def at(idx: Tensor) -> Tensor:
+            return sinusoids(pos[idx].flatten(), self.dim, 10_000.0).view(*idx.shape, self.dim)
 
         def add(score: Tensor, b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
-            similarity = torch.einsum("...d,...d->...", p[q_idx], p[kv_idx])  # of a grid of pairs by one matrix product
-            return score + ((similarity - self.dim / 2) * n_heads / (8 * (h + 1))).to(torch.float32)
+            similarity = torch.einsum("...d,...d->...", at(q_idx), at(kv_idx))  # of a grid of pairs one matrix product
+            ratio = 8 * (h + 1) / self.geometry.n_heads
+            return score + ((similarity - self.dim / 2) / ratio).to(torch.float32)
 
         return add

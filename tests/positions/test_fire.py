@@ -76,7 +76,7 @@ def test_pieces_are_the_network_everywhere(zero):
     x = torch.cat([torch.linspace(-50, 50, 4001).double(), knots[knots.isfinite()]])
     piece = torch.searchsorted(knots, x)
     found = slope[piece] * x[:, None] + at_0[piece]
-    expected = torch.relu(x[:, None] * layer.hidden.T + layer.hidden_bias) @ layer.out.T + layer.out_bias
+    expected = torch.relu(x[:, None] * layer.hidden.T + layer.hidden_bias) @ layer.out.T
     assert_close(found, expected, rtol=0, atol=1e-10)
 
 
@@ -85,8 +85,8 @@ def test_pieces_have_the_gradients_of_the_network():
     x = torch.linspace(0, 1, 57).double().requires_grad_()
     knots, slope, at_0 = layer.pieces()
     piece = torch.searchsorted(knots, x.detach())
-    expected = torch.relu(x[:, None] * layer.hidden.T + layer.hidden_bias) @ layer.out.T + layer.out_bias
-    weight, leaves = torch.randn_like(expected), [x, layer.hidden, layer.hidden_bias, layer.out, layer.out_bias]
+    expected = torch.relu(x[:, None] * layer.hidden.T + layer.hidden_bias) @ layer.out.T
+    weight, leaves = torch.randn_like(expected), [x, layer.hidden, layer.hidden_bias, layer.out]
     found = torch.autograd.grad(((slope[piece] * x[:, None] + at_0[piece]) * weight).sum(), leaves)
     for a, b in zip(found, torch.autograd.grad((expected * weight).sum(), leaves), strict=True):
         assert_close(a, b, rtol=0, atol=1e-12)

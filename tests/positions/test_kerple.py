@@ -43,7 +43,7 @@ def test_where_parameters_start():
     """As in the released code: exponents and the r1 of the logarithm within (0, 2), other factors within (0, 1)."""
     highest = {"log": (2, 1), "power": (1, 2), "three": (2, 1, 2)}
     for kernel, ends in highest.items():
-        draws = [[r.max() for r in Kerple(DECODER, kernel).parameters()] for _ in range(40)]
+        draws = [[r.max().item() for r in Kerple(DECODER, kernel).parameters()] for _ in range(40)]
         for end, found in zip(ends, torch.tensor(draws).amax(dim=0), strict=True):
             assert 0.9 * end < found < end
 

@@ -3,8 +3,11 @@ import math
 from references.base import Reference, dot, scaled, sigmoid
 
 
-def cpb(geometry, log_distance, first, first_bias, second, second_bias, last, last_bias):
-    """Linear(1, D/4), SiLU, Linear(D/4, D/4), SiLU, Linear(D/4, H) of i - j, or of its logarithm with its sign."""
+def cpb(geometry, log_distance, first, first_bias, second, second_bias, last):
+    """Linear(1, D/4), SiLU, Linear(D/4, D/4), SiLU, Linear(D/4, H) of i - j, or of its logarithm with its sign.
+
+    The last map has no bias.
+    """
 
     def silu(x):
         return x * sigmoid(x) if x > -700 else 0.0
@@ -18,6 +21,6 @@ def cpb(geometry, log_distance, first, first_bias, second, second_bias, last, la
             t = math.copysign(math.log(1 + abs(t)), t)
         hidden = [silu(x) for x in layer(first, first_bias, [t])]
         hidden = [silu(x) for x in layer(second, second_bias, hidden)]
-        return scaled(q, k, i, j, h) + dot(last[h], hidden) + last_bias[h]
+        return scaled(q, k, i, j, h) + dot(last[h], hidden)
 
     return Reference(score=score)

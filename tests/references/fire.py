@@ -9,7 +9,7 @@ def fire(geometry, functions):
     The threshold starts at a quarter of the training length. Ahead, the mirror image, with a minus sign.
     """
 
-    def of_layer(c, factor, hidden, hidden_bias, out, out_bias):
+    def of_layer(c, factor, hidden, hidden_bias, out):
         def place(i, j):
             t = math.log(abs(c[0] * (i - j)) + 1)
             return t / (math.log(abs(c[0] * max(i, abs(factor[0] * geometry.train_len / 4))) + 1) + 1e-6)
@@ -18,7 +18,7 @@ def fire(geometry, functions):
             i, j, last = positions[m], positions[n], positions[-1]
             x = place(i, j) if j <= i else -place(last - i, last - j)
             units = [max(0, w[0] * x + b) for w, b in zip(hidden, hidden_bias, strict=True)]
-            return sum(w * unit for w, unit in zip(out[h], units, strict=True)) + out_bias[h]
+            return sum(w * unit for w, unit in zip(out[h], units, strict=True))
 
         return Reference(among=among)
 

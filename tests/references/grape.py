@@ -1,7 +1,7 @@
 import math
 
 from references.alibi import alibi
-from references.base import Reference, dot
+from references.base import Reference, dot, scaled
 
 
 def grape(geometry, gates):
@@ -18,10 +18,10 @@ def grape(geometry, gates):
         return -alibi(geometry).score(nothing, nothing, 1, 0, h)
 
     def of_layer(omega, u):
-        def content(queries, keys, inputs, m, n, h):
-            gate = softplus(dot(u[h], keys[n]) / math.sqrt(dot(u[h], u[h])) / math.sqrt(geometry.head_dim))
-            return -abs(m - n) * slope(h) * softplus(omega[h]) * gate
+        def score(q, k, i, j, h):
+            gate = softplus(dot(u[h], k) / math.sqrt(dot(u[h], u[h])) / math.sqrt(geometry.head_dim))
+            return scaled(q, k, i, j, h) - abs(i - j) * slope(h) * softplus(omega[h]) * gate
 
-        return Reference(content=content)
+        return Reference(score=score)
 
     return [of_layer(**layer) for layer in gates]
