@@ -125,6 +125,7 @@ def test_what_evidence_cost_is_what_the_tracked_runs_cost(tmp_path):
         assert path.read_bytes() == (RESULTS / "speed" / path.name).read_bytes(), f"make figures changes {path.name}"
 
 
+@pytest.mark.slow
 def test_the_page_of_claims_shows_the_rows(tmp_path):
     for path in RESULTS.glob("*/*.csv"):
         if path.name in SOURCES | {"timings.csv"}:

@@ -349,6 +349,7 @@ HEIGHTS = st.lists(st.floats(-50, 300), min_size=1, max_size=25) | st.tuples(st.
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True)
 @given(wanted=HEIGHTS, room=st.floats(1.0, 3.0))
 def test_spread_keeps_gap_order_and_bounds(wanted, room):
@@ -472,6 +473,7 @@ def test_a_thousandth_is_no_cliff():
         assert high / low >= 1.2 - 1e-9
 
 
+@pytest.mark.slow
 def test_the_title_names_the_experiment_and_what_is_dotted():
     rows = everything().assign(experiment="tied")
     for figure_of in (perplexity_figure, controls_figure):

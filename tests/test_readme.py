@@ -236,6 +236,7 @@ def test_make_targets_exist():
     assert named >= targets - {"help", "setup", "test-all", "check", "clean"}, "what a user needs is named"
 
 
+@pytest.mark.slow
 def test_what_is_swept_can_be_chosen():
     """Sweeps with options, of one scheme and seed; experiments alone are composed in test_structure."""
     sweeps = {line for text in PAGES.values() for line in re.findall(r"make sweep[^#`\n]*", text) if "=..." not in line}

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from marks import slow
 from rows import many, scheme_rows
 from sweeps import report, run
 
@@ -85,6 +86,7 @@ def finished(folder, config, **changes):
     (folder / config.run / "eval.csv").touch()
 
 
+@pytest.mark.slow
 def test_runs_differ_in_what_varies_and_in_nothing_else(tmp_path):
     grid = compose_grid([*SMOKE, "train.lr=1e-3,2e-3"])
     for config in grid:
@@ -239,6 +241,7 @@ def line_of(found, value, a, b, eval_len=128):
     return line
 
 
+@pytest.mark.slow
 def test_pairs_with_one_rate_for_all_stand_beside_those_with_each_at_its_best():
     """rope is best at 0.002 and alibi at 0.001, where the other one is bad: with one rate for both either may win."""
     rows, found = beside(SCORED, HELD_BACK)
@@ -370,6 +373,7 @@ def test_claims_and_figures_of_papers_average_over_no_settings(tmp_path):
         load_one_setting(tmp_path / "rows.csv")
 
 
+@pytest.mark.slow
 def test_every_setting_has_tables_and_figures_of_its_own(tmp_path):
     rows = scored(rates({key: SCORED[key] for key in SCORED if key[1] != "0.0005"}, HELD_BACK))
     write_report(Statistics(rows), tmp_path)
@@ -382,7 +386,7 @@ def test_every_setting_has_tables_and_figures_of_its_own(tmp_path):
 
 
 @pytest.mark.usefixtures("svg_alone")
-@pytest.mark.parametrize("rates_left", [1, 2])
+@pytest.mark.parametrize("rates_left", [1, *slow(2)])
 def test_a_setting_in_which_all_runs_diverged_takes_nothing_from_the_others(tmp_path, rates_left):
     left = ("0.001", "0.002")[:rates_left]
     rows = rates({key: SCORED[key] for key in SCORED if key[1] in left}, HELD_BACK)
