@@ -188,6 +188,7 @@ def test_a_budget_of_which_nothing_is_left_is_a_budget():
     assert set(found.stability["stability"]) == {LACKING}
 
 
+@pytest.mark.slow
 def test_what_is_lost_at_one_length_is_lost_there_alone():
     found = Statistics(rows_of(NLL), lost("rope", 1600)[1:])
     assert told(pair(found, "rope", "alibi")) == (STABLE, 800, True)
@@ -207,6 +208,7 @@ def test_one_seed_decides_nothing_at_any_budget():
     assert set(Statistics(rows_of(NLL, seeds=1)).stability["stability"]) == {OPEN}
 
 
+@pytest.mark.slow
 def test_what_else_varies_has_stabilities_of_its_own():
     one, other = rows_of(NLL), rows_of({"rope": NLL["alibi"], "alibi": NLL["rope"], "nope": NLL["nope"]})
     rows = pd.concat([one.assign(setting=one["setting"] + ", lr=0.1"), other.assign(setting="lr=0.2, " + other["setting"])])
@@ -264,6 +266,7 @@ def test_no_zero_is_negative():
     assert "-0.000" not in budget_page(Statistics(rows_of({"rope": {100: 1.0, 200: 1.0}, "alibi": {100: 1.0, 200: 1.0}})))
 
 
+@pytest.mark.slow
 def test_the_figure_shows_perplexity_at_l_and_at_4_l_by_budget():
     rows = pd.concat([rows_of(NLL), rows_of(NLL, protocol="same_targets")])
     gone = (rows["scheme"] == "nope") & (rows["setting"] == "max_steps=800")

@@ -99,6 +99,7 @@ def test_tables_and_figures_show_the_rows(name, tmp_path):
     check_committed(name, report_again(tmp_path), SOURCES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["causal_32", *slow(*(name for name in TRACKED if name != "causal_32"))])
 def test_training_losses_are_those_of_the_runs(name):
     losses = load_training(RESULTS / name / "training.csv")

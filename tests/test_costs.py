@@ -224,6 +224,7 @@ def test_settings_of_several_budgets_are_one_curve_a_scheme():
     assert {"train_flops", "ppl", "tokens_per_second_low"} <= {*points}
 
 
+@pytest.mark.slow
 def test_settings_of_one_budget_have_a_figure_each_by_seconds():
     figures = {name: figure for name, figure, _ in cost_figures(budgets({"lr=0.1": FLOPS, "lr=0.2": FLOPS}))}
     assert list(figures) == ["costs_mlm_stdlib_128_lr_0_1", "costs_mlm_stdlib_128_lr_0_2"]

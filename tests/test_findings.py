@@ -241,6 +241,7 @@ def test_what_is_right_is_not_called_wrong(scheme):
     assert ("differs in training" in found) == (scheme is Steeper)
 
 
+@pytest.mark.slow
 def test_without_effect_in_one_mode_is_told():
     for scheme, mode in ((OnlyTraining, "in evaluation"), (OnlyEvaluation, "in training")):
         told = page(scheme)["has no effect"].told

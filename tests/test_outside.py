@@ -254,6 +254,7 @@ def test_a_worker_has_the_same_code_or_none(mine):
     assert b"mine.py or what it imports has changed since the sweep began" in worker().stderr
 
 
+@pytest.mark.slow
 def test_the_config_of_a_run_says_what_it_was_and_an_edited_file_is_refused(mine, tmp_path):
     def runs():
         options = ["position=nope", "data=markov", "objective=causal", f"runtime.results_dir={tmp_path / 'results'}"]

@@ -498,6 +498,7 @@ def test_a_larger_sibling_has_a_figure_of_its_own(results, tmp_path):
     assert remake.needed_experiments("haviv2022_table4", "_gpu") == ["causal_gpu", "main_gpu"]
 
 
+@pytest.mark.slow
 def test_adding_a_figure_is_adding_a_file(results, tmp_path, monkeypatch):
     code = inspect.getsource(importlib.import_module("experiments.papers.haviv2022_table4"))
     (tmp_path / "somebody2030_figure9.py").write_text(code.replace("haviv2022_table4", "somebody2030_figure9"))

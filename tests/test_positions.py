@@ -264,6 +264,7 @@ def test_a_window_of_one_attends_to_itself(causal):
     assert torch.equal(attend_reference(scheme, scheme.positions(45), q, k, v), v)
 
 
+@pytest.mark.slow
 def test_a_window_over_everything_is_the_inner_scheme(causal, scheme_of):
     for inner in ("nope", "rope", "alibi", "t5"):
         scheme = scheme_of(f"local position.window=45 position@position.inner={inner}", causal)

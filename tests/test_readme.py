@@ -207,6 +207,7 @@ def test_a_trained_model_is_read_as_the_readme_shows(tmp_path, monkeypatch):
     assert names["weights"].shape == (1, 1, 2, 256, 256)
 
 
+@pytest.mark.slow
 def test_models_are_trained_as_one_as_the_readme_shows():
     small = snippets("results/README.md")["run in place of a sweep"].replace("range(8)", "range(2)")
     names = {}

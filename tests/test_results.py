@@ -881,6 +881,7 @@ def test_a_segment_scored_twice_is_refused(tmp_path):
         assert part in message
 
 
+@pytest.mark.slow
 def test_a_single_scheme_is_held_against_its_window(tmp_path):
     nll = {128: [1.0, 1.1], 256: [0.9, 1.0]}
     window = scheme_rows("a", {128: [1.0, 1.1], 256: [1.0, 1.1]}, extension="window", protocol="same_targets")
@@ -930,6 +931,7 @@ def test_a_report_says_which_documents_were_scored():
     assert max(map(len, forty.splitlines())) <= 120
 
 
+@pytest.mark.slow
 def test_tables_and_pairs_say_which_documents_were_scored(tmp_path):
     rows = many({"a": {128: [1.0, 1.1]}, "b": {128: [2.0, 2.2]}})
     config = {"model": {}, "objective": {}, "eval": {}, "train": {}, "data": {"valid_documents": 7}}

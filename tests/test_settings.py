@@ -34,6 +34,7 @@ SMOKE = ["experiment=smoke", "position=rope,alibi", "seed=0,1"]
 # configs
 
 
+@pytest.mark.slow
 def test_what_varies_names_runs_and_settings():
     grid = compose_grid([*SMOKE, "train.lr=1e-3,2e-3", "model.n_layers=1,2"])
     assert {tuple(config.vary) for config in grid} == {("model.n_layers", "train.lr")}
@@ -42,6 +43,7 @@ def test_what_varies_names_runs_and_settings():
     assert {config.setting for config in grid} == {f"n_layers={n}, lr={lr}" for n in (1, 2) for lr in ("0.001", "0.002")}
 
 
+@pytest.mark.slow
 def test_what_columns_tell_stands_in_names_of_runs_alone():
     [a, b] = compose_grid(["experiment=smoke", "position=rope", "seed=0", "data=stdlib,markov"])
     assert (a.vary, a.setting, b.setting) == (["data"], "", "")
@@ -103,6 +105,7 @@ def test_runs_differ_in_what_varies_and_in_nothing_else(tmp_path):
         refuse_mixed(tmp_path, {alone.run: identity(alone)})
 
 
+@pytest.mark.slow
 def test_what_follows_from_a_setting_is_the_same_within_it(tmp_path):
     grid = compose_grid([*SMOKE, "data=stdlib,markov", "train.train_len=32,64"])
     for config in grid:
@@ -279,6 +282,7 @@ def test_where_all_have_that_rate_as_their_best_nothing_changes():
     assert "train.lr=0.001: none of 6 verdicts" in choice_text(found)[0]
 
 
+@pytest.mark.slow
 def test_the_same_models_may_have_another_verdict_by_the_order_of_holm():
     """rope and alibi stand at their best, but nope does not: the third pair decides what factor theirs is held to."""
     noise = [0.0, 0.0002, -0.0002, 0.0001, 0.0]
@@ -294,6 +298,7 @@ def test_the_same_models_may_have_another_verdict_by_the_order_of_holm():
     assert (line.verdict, line.best_verdict) == ("undecided", "b")
 
 
+@pytest.mark.slow
 def test_a_rate_at_which_a_seed_diverged_has_no_verdict_for_all():
     rows = rates(SCORED, HELD_BACK)
     gone = (rows["scheme"] == "rope") & (rows["setting"] == "lr=0.002") & (rows["seed"] == 1)
@@ -318,6 +323,7 @@ def test_what_is_chosen_of_one_scheme_has_nobody_to_be_put_beside():
     assert "for all" not in choice_page(found)
 
 
+@pytest.mark.slow
 def test_pairs_with_one_rate_are_read_as_they_were_written(tmp_path):
     _, found = beside(SCORED, HELD_BACK)
     save_table(tmp_path / "one_for_all.csv", found.one_for_all)
@@ -420,6 +426,7 @@ def test_a_setting_in_which_all_runs_diverged_takes_nothing_from_the_others(tmp_
     write_report(replace(best, rows=scored(best.rows)), tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("svg_alone")
 def test_every_title_of_the_best_of_several_says_so(tmp_path):
     found = best_over(rates(SCORED, HELD_BACK), *NOTHING, "train.lr")

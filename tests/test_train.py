@@ -188,6 +188,7 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path, one_thread
     assert without_seconds[0] == without_seconds[1]
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_evaluating_does_not_train_again(tmp_path, one_thread, monkeypatch):
     c = cell(tmp_path)
     execute(c)
@@ -288,6 +289,7 @@ def test_learned_biases_train(tmp_path, one_thread):
     assert weights(c.config.folder)["scheme.bias"].abs().max() > 0
 
 
+@pytest.mark.slow
 def test_positions_are_not_rounded_by_bf16(tmp_path):
     c = cell(tmp_path, "position=sinusoidal")
     encoder = build_encoder(c)
