@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from extrap.config.choices import Precision
 from extrap.config.compose import CONF, compose_grid, extension_specs
 from extrap.extensions.base import extensions_of
-from extrap.model import relative
+from extrap.model import decay, relative
 from extrap.objectives import Causal, Mlm
 from extrap.score.evaluate import token_nll
 from extrap.train.loop import TrainingBatch, TrainingLoss, train_step
@@ -78,11 +78,11 @@ def training_batch_of(batch):
 
 
 @pytest.mark.parametrize("seq_len", [SHORT, *slow(LONG)])
-def test_a_step_of_training_waits_for_nothing(case, causal, seq_len, scheme_of, encoder_of, on_device, monkeypatch):
+def test_a_step_of_training_waits_for_nothing(kind, causal, seq_len, scheme_of, encoder_of, on_device, monkeypatch):
     monkeypatch.setattr(
         torch.optim, "AdamW", lambda groups, lr, **_: torch.optim.SGD(groups, lr)
     )  # it has no fused step here
-    model = TrainingLoss(encoder_of(scheme_of(case, causal, train_len=seq_len)), Precision.fp32).to("meta").train()
+    model = TrainingLoss(encoder_of(scheme_of(kind, causal, train_len=seq_len)), Precision.fp32).to("meta").train()
     config = compose_grid(["experiment=smoke", "seed=0", "train.optimizer=muon"])[0].train
     optimizers = make_optimizers(model.encoder, config)
     batch = training_batch_of(batch_of(causal, seq_len))
@@ -111,11 +111,17 @@ def reads_everything(bias, q, k):
     return widths, widths
 
 
+def reads_every_key(c, q, k):
+    """In place of decay.first_keys, likewise."""
+    return [[0] * -(-q.shape[2] // decay.BLOCK)] * q.shape[1]
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("seq_len", [LONG, *slow(SHORT)])
-def test_an_evaluation_waits_for_its_losses_alone(case, causal, seq_len, scheme_of, encoder_of, on_device, monkeypatch):
+def test_an_evaluation_waits_for_its_losses_alone(kind, causal, seq_len, scheme_of, encoder_of, on_device, monkeypatch):
     monkeypatch.setattr(relative, "reaches", reads_everything)
-    scheme = scheme_of(case, causal, train_len=SHORT)
+    monkeypatch.setattr(decay, "first_keys", reads_every_key)
+    scheme = scheme_of(kind, causal, train_len=SHORT)
     encoder = encoder_of(scheme).to("meta").eval()
     batch = batch_of(causal, seq_len)
     columns = [slice(seq_len // 2, None)]
@@ -143,17 +149,24 @@ class Questions(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def asked(layer, seq_len):
+    """How often attention of a layer has to ask for values: for a band by distance beyond WHOLE, and for one by decay."""
+    branch, *others = layer.branches(layer.positions(seq_len))
+    if others or branch.content or layer.weights():
+        return 0
+    if branch.decay:
+        return int(layer.geometry.causal)
+    return int(branch.relative and bool(branch.score_mod or branch.mask_mod) and seq_len == LONG)
+
+
 @torch.no_grad()
-def test_a_long_evaluation_asks_once_a_layer_how_far_to_read(case, causal, scheme_of, encoder_of, small):
-    scheme = scheme_of(case, causal, train_len=LONG)
+def test_a_long_evaluation_asks_once_a_layer_how_far_to_read(kind, causal, scheme_of, encoder_of, small):
+    scheme = scheme_of(kind, causal, train_len=LONG)
     encoder = encoder_of(scheme).eval()
-    layers = scheme.layers(len(encoder.blocks))
-    (branch, *_) = layers[0].branches(scheme.positions(LONG))
-    banded = branch.relative and (branch.score_mod or branch.mask_mod)
-    for seq_len, times in ((SHORT, 0), (LONG, len(layers) if banded else 0)):
+    for seq_len in (SHORT, LONG):
         with Questions() as questions:
             encoder(torch.zeros(2, seq_len, dtype=torch.int64))
-        assert questions.asked == times
+        assert questions.asked == sum(asked(layer, seq_len) for layer in scheme.layers(len(encoder.blocks)))
 
 
 @pytest.mark.parametrize("ask", [

@@ -49,9 +49,9 @@ class FarApart(Wrapper):
         self.window, self.places = window, places
 
     def branches(self, pos: Tensor) -> tuple[Branch, ...]:
-        if not is_plain(self.inner):
-            return self.inner.branches(pos)
-        (whole,) = self.inner.branches(pos)
+        whole, *others = self.inner.branches(pos)
+        if others or whole.mask_mod or whole.reads_content:
+            return (whole, *others)
         late, early = self.places(pos)
         near = whole._replace(mask_mod=lambda b, h, i, j: (pos[i] - pos[j]).abs() < self.window, window=self.window)
         past = self.inner.apart(late, early)._replace(mask_mod=lambda b, h, i, j: pos[i] - pos[j] >= self.window)
