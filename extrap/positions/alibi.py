@@ -21,12 +21,11 @@ class Alibi(PositionScheme):
     - half: keys behind are nearer by half a step, m_h * (abs(i - j) - 0.5) for j < i (Ruoss et al. 2023, arXiv:2305.16843,
       their released code);
     - split: the first half of the heads sees what lies behind, the second what lies ahead, each with the slopes of H/2;
-    - two: ahead a slope of its own, m_h * 2^(-4/H), the geometric mean of m_h and the next one;
-    - offset: keys ahead have c_h less, c trained from 0.
+    - offset: keys ahead have c_h less, c trained from 0 (both proposed in ofirpress/attention_with_linear_biases, issue 5);
+    - two: keys ahead have the slopes m_h * 2^(-4/H), each between m_h and the next (ours).
 
-    The last three were proposed for encoders (ofirpress/attention_with_linear_biases, issue 5); these numbers are ours.
-    `learned`: slopes softplus(-gate), trained from ALiBi's own, which is what the Forgetting Transformer's gates are without
-    input (Lin et al. 2025, arXiv:2503.02130, there called bias-only and one a layer); here one serves all layers.
+    `learned`: slopes softplus(-gate), trained from ALiBi's own. These are the gates of the Forgetting Transformer without
+    their input (Lin et al. 2025, arXiv:2503.02130, there called bias-only, one for each layer); here one serves all layers.
     Source: Press et al. 2022 (arXiv:2108.12409), section 3.
     Raises ValueError for a variant that is not defined.
     """

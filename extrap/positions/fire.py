@@ -20,8 +20,8 @@ class Fire(PositionScheme):
     no last bias, which no softmax sees.
     In an encoder, for which nothing is published, what lies behind has this bias too; ahead positions are counted from the
     end, and f reads the ratio with a minus sign.
-    Source: Li et al. 2024 (arXiv:2310.04418), section 3, FIRE and not FIRE-S, whose layers share all; as its listing has it,
-    with one hidden layer, where the text has two.
+    Source: Li et al. 2024 (arXiv:2310.04418), FIRE and not FIRE-S, whose layers share all; with one hidden layer, as in the
+    paper's listing, where its text has two.
     """
 
     def __init__(self, geometry: Geometry) -> None:

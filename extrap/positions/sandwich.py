@@ -13,8 +13,8 @@ class Sandwich(PositionScheme):
     p_i . p_j is the sum over c < dim / 2 of cos((i - j) * 10000^(-2c/dim)); the constant, without effect in a softmax, makes
     the bias 0 at a token itself. It falls with the logarithm of the distance, though not steadily. In an encoder, for which
     nothing is published, a cosine is the same to both sides.
-    Source: Chi et al. 2023 (arXiv:2212.10356), section 6. The frequencies are those of Vaswani et al. 2017, c from 0, where
-    NVIDIA's NeMo begins with 1. The width is a choice of its own, whatever that of the model is.
+    Source: Chi et al. 2023 (arXiv:2212.10356). The frequencies are those of Vaswani et al. 2017, c from 0; NVIDIA's NeMo
+    begins with 1. The width is a choice of its own, whatever that of the model is.
     Raises ValueError for a width that is not even and positive.
     """
 
