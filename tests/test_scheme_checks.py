@@ -206,6 +206,16 @@ class Twice(PositionScheme):
         return lambda score, b, h, i, j: 2 * score - 0.1 * (i - j).abs()
 
 
+class HalfTheKey(PositionScheme):
+    def rotation(self, pos):
+        return lambda q, k: (q, k[..., : k.shape[-1] // 2])
+
+
+class HalfOfBoth(PositionScheme):
+    def rotation(self, pos):
+        return lambda q, k: (q[..., : q.shape[-1] // 2], k[..., : k.shape[-1] // 2])
+
+
 class OfBatch(PositionScheme):
     def score_mod(self, pos):
         return lambda score, b, h, i, j: score - 0.1 * b
@@ -311,6 +321,8 @@ BROKEN = {
     NoNumber: "is not finite: outputs in training, for 16 tokens",
     NoGradient: "is not finite: the gradient of scheme.zero",
     Twice: "has a score_mod that does more than add",
+    HalfTheKey: "rotates queries or keys to another shape",
+    HalfOfBoth: "rotates queries or keys to another shape",
     OfBatch: "has a score_mod that does more than add a bias of h, q_idx and kv_idx",
     BatchMask: "has a mask_mod that depends on b",
     WrongTable: "states tabular and embeds other than",
