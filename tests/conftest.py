@@ -32,11 +32,12 @@ from extrap.train.device import cores
 torch.set_num_threads(1)
 gc.set_threshold(100_000, 50, 100)  # looking for circles of references takes a tenth of the suite's time
 
-FILES = sorted((CONF / "position").glob("*.yaml"))
+FILES = sorted(file.stem for file in (CONF / "position").glob("*.yaml"))
+# one scheme for each way through attention: what holds for these holds for those that are built alike
+KINDS = ["nope", "learned", "sinusoidal", "rope", "t5", "local", "fox", "cope", "mixed", "sinks"]
 # a scheme with other arguments can be wrong where its defaults are right
-VARIANTS = [
-    "t5 position.n_buckets=8 position.max_distance=20",
-    "local position.window=3 position@position.inner=alibi",
+VARIANTS = ["t5 position.n_buckets=8 position.max_distance=20", "local position.window=3 position@position.inner=alibi"]
+MORE = [
     "rope position.base=500.0",
     "sinusoidal position.base=100.0",
     "local position.window=5",
@@ -95,9 +96,15 @@ def seeded():
     seed_generators(0)
 
 
-@pytest.fixture(params=[file.stem for file in FILES] + VARIANTS[:2] + slow(*VARIANTS[2:]))
+@pytest.fixture(params=FILES + VARIANTS + slow(*MORE))
 def case(request):
     """Every file of conf/position, and some of them with other arguments: a choice and Hydra overrides."""
+    return request.param
+
+
+@pytest.fixture(params=KINDS + slow(*(file for file in FILES if file not in KINDS), *VARIANTS, *MORE))
+def kind(request):
+    """The same, of which one of a kind is quick: the quick suite must not grow with every scheme."""
     return request.param
 
 

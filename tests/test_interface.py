@@ -57,9 +57,9 @@ def train_step(encoder, tokens):
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("seq_len", [16, *slow(9, 45)])  # one dense bias, and beyond it
 def test_a_few_places_have_the_states_and_the_gradients_of_all(
-    case, causal, training, seq_len, scheme_of, encoder_of, small
+    kind, causal, training, seq_len, scheme_of, encoder_of, small
 ):
-    encoder = encoder_of(scheme_of(case, causal, train_len=64)).double().train(training)
+    encoder = encoder_of(scheme_of(kind, causal, train_len=64)).double().train(training)
     tokens, at = torch.randint(11, (2, seq_len)), torch.tensor([[0, 3, seq_len - 1], [1, 2, 7]])
     weight = torch.randn(2, 3, encoder.norm.weight.numel())
     in_the_end = []
@@ -75,8 +75,8 @@ def test_a_few_places_have_the_states_and_the_gradients_of_all(
 # ---- wrappers
 
 
-def test_a_wrapper_changes_nothing_by_itself(case, causal, scheme_of, encoder_of):
-    scheme = scheme_of(case, causal, train_len=64)
+def test_a_wrapper_changes_nothing_by_itself(kind, causal, scheme_of, encoder_of):
+    scheme = scheme_of(kind, causal, train_len=64)
     wrapped = Wrapper(scheme)
     assert [getattr(wrapped, fact) for fact in FACTS] == [getattr(scheme, fact) for fact in FACTS]
     tokens = torch.randint(11, (2, 45))

@@ -78,11 +78,11 @@ def training_batch_of(batch):
 
 
 @pytest.mark.parametrize("seq_len", [SHORT, *slow(LONG)])
-def test_a_step_of_training_waits_for_nothing(case, causal, seq_len, scheme_of, encoder_of, on_device, monkeypatch):
+def test_a_step_of_training_waits_for_nothing(kind, causal, seq_len, scheme_of, encoder_of, on_device, monkeypatch):
     monkeypatch.setattr(
         torch.optim, "AdamW", lambda groups, lr, **_: torch.optim.SGD(groups, lr)
     )  # it has no fused step here
-    model = TrainingLoss(encoder_of(scheme_of(case, causal, train_len=seq_len)), Precision.fp32).to("meta").train()
+    model = TrainingLoss(encoder_of(scheme_of(kind, causal, train_len=seq_len)), Precision.fp32).to("meta").train()
     config = compose_grid(["experiment=smoke", "seed=0", "train.optimizer=muon"])[0].train
     optimizers = make_optimizers(model.encoder, config)
     batch = training_batch_of(batch_of(causal, seq_len))
@@ -113,9 +113,9 @@ def reads_everything(bias, q, k):
 
 @torch.no_grad()
 @pytest.mark.parametrize("seq_len", [LONG, *slow(SHORT)])
-def test_an_evaluation_waits_for_its_losses_alone(case, causal, seq_len, scheme_of, encoder_of, on_device, monkeypatch):
+def test_an_evaluation_waits_for_its_losses_alone(kind, causal, seq_len, scheme_of, encoder_of, on_device, monkeypatch):
     monkeypatch.setattr(relative, "reaches", reads_everything)
-    scheme = scheme_of(case, causal, train_len=SHORT)
+    scheme = scheme_of(kind, causal, train_len=SHORT)
     encoder = encoder_of(scheme).to("meta").eval()
     batch = batch_of(causal, seq_len)
     columns = [slice(seq_len // 2, None)]
@@ -144,8 +144,8 @@ class Questions(TorchFunctionMode):
 
 
 @torch.no_grad()
-def test_a_long_evaluation_asks_once_a_layer_how_far_to_read(case, causal, scheme_of, encoder_of, small):
-    scheme = scheme_of(case, causal, train_len=LONG)
+def test_a_long_evaluation_asks_once_a_layer_how_far_to_read(kind, causal, scheme_of, encoder_of, small):
+    scheme = scheme_of(kind, causal, train_len=LONG)
     encoder = encoder_of(scheme).eval()
     layers = scheme.layers(len(encoder.blocks))
     (branch, *_) = layers[0].branches(scheme.positions(LONG))

@@ -13,6 +13,7 @@ from extrap.report.about import chosen_text, missing_text
 from extrap.report.budget import budget_text
 from extrap.report.choice import choice_text
 from extrap.report.group import Group, above, by_fate, factor, lacking, lengths, listed, shortened
+from extrap.report.overview import against_yardstick, fates_briefly, uses_briefly
 from extrap.report.typesetting import NONE, interval, markdown, name, number, seeds, why_missing
 from extrap.stats.floor import UNFIT
 from extrap.stats.pairs import both_ways
@@ -80,13 +81,14 @@ def _title(of: Group) -> list[str]:
 
 
 def _sentences(of: Group) -> list[str]:
-    told = {
-        "best at L": _best(of), "impossible": _impossible(of), "undertrained": _undertrained(of),
-        **by_fate(of.fates.values()), "extrapolates": _extrapolates(of), "controls": _controls(of),
-        "undecided": _undecided(of), "missing": _missing(of),
-    }  # fmt: skip
+    common = {"impossible": _impossible(of), "undertrained": _undertrained(of)}
+    if of.yardstick is not None:
+        told = {"at L": against_yardstick(of), **common, **fates_briefly(of), "extrapolates": uses_briefly(of)}
+    else:
+        told = {"best at L": _best(of), **common, **by_fate(of.fates.values()), "extrapolates": _extrapolates(of)}
+        told |= {"controls": _controls(of), "undecided": _undecided(of)}
     lines = []
-    for label, sentence in told.items():
+    for label, sentence in (told | {"missing": _missing(of)}).items():
         label, indent = f"{label:<{LABEL}}", " " * LABEL
         lines += wrap(sentence, WIDTH, initial_indent=label, subsequent_indent=indent, break_on_hyphens=False)
     return lines

@@ -212,12 +212,14 @@ def length_axis(axes: Axes, multiples: Collection[float], left: float, mark: str
                       fontsize=6.5, color="0.3", va="top")  # fmt: skip
 
 
-def ends(points: pd.DataFrame, value: str, looks: Looks, names: dict[tuple[str, str], str]) -> list[End]:
-    """Of the lines of a panel."""
-    found = []
+def ends(
+    points: pd.DataFrame, value: str, looks: Looks, names: dict[tuple[str, str], str], longest: int | None = None
+) -> list[End]:
+    """Of the lines of a panel; `longest` is the longest eval_len of all panels, where these have one axis."""
+    found, longest = [], longest or points["eval_len"].max()
     for key, line in points.groupby(["scheme", "extension"], sort=False):
         last = line.loc[line["eval_len"].idxmax()]
-        early = last["eval_len"] < points["eval_len"].max()  # it ends here, or nothing longer fitted into memory
+        early = last["eval_len"] < longest  # it ends here, or nothing longer fitted into memory
         told = names[key] + (f" (to {last['eval_len']:,})" if early else "")
         found.append(End(told, looks[key]["color"], last["eval_len"] / last["train_len"], last[value], early))
     return found

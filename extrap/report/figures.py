@@ -9,6 +9,7 @@ from extrap.report.budget import budget_figures
 from extrap.report.costs import cost_figures
 from extrap.report.curves import POINT, controls_figure, panels_by_protocol, where_lengths_vary
 from extrap.report.drawing import save_drawing, save_figure
+from extrap.report.families import families_figure, trade_off_figure
 from extrap.report.pairs import is_drawn, pairs_figure
 from extrap.report.typesetting import stem
 from extrap.results.shown import rounded
@@ -18,9 +19,14 @@ from extrap.stats.statistics import Statistics
 
 def draw(found: Statistics, folder: Path) -> None:
     """perplexity.{png,pdf,svg,csv}, the same for a column of a paper as perplexity_column.{png,pdf,svg}, and controls.*,
-    floor.*, pairs.*, position.*, budget.* where rows hold such; of several groups each has its own, perplexity_<group>.*;
-    costs.* where they are known"""
+    floor.*, pairs.*, position.*, budget.* where rows hold such, but of more schemes than a panel can show families.* and
+    trade_off.*; of several groups each has its own, perplexity_<group>.*; costs.* where they are known"""
     for group, part in found.groups.items():
+        if part.yardstick is not None:
+            save_figure(*families_figure(part), folder / stem("families", *group))
+            if part.summary["eval_len"].max() > part.summary["train_len"].max():
+                save_figure(*trade_off_figure(part), folder / stem("trade_off", *group))
+            continue
         save_figure(*perplexity_figure(part), folder / stem("perplexity", *group))
         save_drawing(perplexity_figure(part, column=True)[0], folder / stem("perplexity_column", *group))
         if is_control(part.summary).any():

@@ -24,7 +24,7 @@ class Group:
         schemes = summary[summary["kind"] == "scheme"]
         protocols = schemes["protocol"].unique()
         self.names, self.missing, self.training = names, found.missing, found.training
-        self.pairs, self.against_window = found.pairs, found.extrapolates
+        self.pairs, self.against_window, self.yardstick = found.pairs, found.extrapolates, found.yardstick
         self.objective, self.data, self.train_len, self.setting = summary[GROUP].iloc[0]
         self.at_protocol, self.beyond_protocol = (told_first(wanted, protocols) for wanted in (AT_L, BEYOND_L))
         at = summary[(summary["protocol"] == self.at_protocol) & (summary["eval_len"] == self.train_len)]
@@ -79,11 +79,23 @@ class Group:
             return pd.DataFrame(columns=["scheme_a", "scheme_b", *ANSWER])
         return self.pairs[(self.pairs["protocol"] == protocol) & (self.pairs["eval_len"] == eval_len)]
 
+    def against_yardstick(self, protocol: str, eval_len: int) -> pd.DataFrame:
+        """By scheme: difference of log-perplexity to the yardstick, and `word`: better, worse or undecided."""
+        lines = self.pairs_at(protocol, eval_len).set_index("scheme_a")
+        words = lines["verdict"].map({"a": "better", "b": "worse"}).fillna("undecided")
+        return lines.assign(word=words)
+
     def verdict(self, scheme: str) -> str:
         if scheme in self.unlearned:
             return self.unlearned[scheme]
         fate = self.fates[scheme][0]
         return fate if fate == "unclear" else self.floor_verdicts.get(scheme, fate)
+
+    def uses(self, scheme: str) -> str:
+        """Whether it makes use of all of the longest input: the verdict of `extrapolates`, empty where that is not asked."""
+        if self.against_window.empty or not len(lines := self.against_window[self.against_window["scheme"] == scheme]):
+            return ""
+        return str(lines.loc[lines["eval_len"].idxmax(), "verdict"])
 
     def word(self, scheme: str) -> str:
         lines = self.against_window[self.against_window["scheme"] == scheme]

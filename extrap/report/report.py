@@ -17,6 +17,7 @@ from extrap.report.choice import choice_page
 from extrap.report.costs import costs_page
 from extrap.report.figures import draw
 from extrap.report.latex import write_latex
+from extrap.report.overview import overview_page
 from extrap.report.pairs import pairs_table
 from extrap.report.tables import csv_table, markdown_table
 from extrap.report.typesetting import model_size
@@ -126,6 +127,8 @@ def write_report(found: Statistics, folder: Path, table: str = "") -> None:
     write_atomic(folder / "table.md", markdown_table(found) + told)
     if len(found.pairs) or len(found.extrapolates):
         write_atomic(folder / "pairs.md", pairs_table(found) + told)
+    if any(part.yardstick is not None for part in found.groups.values()):
+        write_atomic(folder / "overview.md", overview_page(found) + told)
     if len(found.choice):
         write_atomic(folder / "choice.md", choice_page(found) + told)
     if len(found.stability):

@@ -14,6 +14,8 @@ POWER = 0.8
 MOST_SEEDS = 1_000  # what would need more is not worth a number
 ROUNDING = 1e-5  # nats: what two ways of computing the same model in float32 may differ by
 
+MOST_PAIRED = 12  # schemes, of which every two are compared
+
 Opponents = list[tuple[tuple[str, str], tuple[str, str]]]  # (scheme, extension) of a, and of b
 PAIR = [*SETTING, "eval_len", "scheme_a", "scheme_b"]  # of schemes as they were trained
 SHOWN = ["difference", "low", "high", "p_holm", "n_seeds", "verdict"]  # of each, beside another training
@@ -22,9 +24,23 @@ SCHEMES = ["scheme_a", "extension_a", "scheme_b", "extension_b"]
 
 
 def pairs(rows: pd.DataFrame) -> pd.DataFrame:
-    """Every two schemes as they were trained, at every length: the lines of `compare`."""
+    """Schemes as they were trained, at every length: the lines of `compare` of every two, or of each with the yardstick."""
     trained = rows[(rows["kind"] == "scheme") & (rows["extension"] == "none")]
-    return compare(trained, list(combinations([(scheme, "none") for scheme in trained["scheme"].unique()], 2)))
+    schemes = [(scheme, "none") for scheme in trained["scheme"].unique()]
+    if (one := yardstick(trained)) is None:
+        return compare(trained, list(combinations(schemes, 2)))
+    return compare(trained, [(scheme, (one, "none")) for scheme in schemes if scheme[0] != one])
+
+
+def yardstick(rows: pd.DataFrame) -> str | None:
+    """The scheme that all others are compared with where they are more than MOST_PAIRED: RoPE, or the first; else None.
+
+    Of thirty schemes there are 435 pairs: nobody reads them, and after Holm over so many few are decided.
+    """
+    schemes = rows.loc[rows["kind"] == "scheme", "scheme"].unique()
+    if len(schemes) <= MOST_PAIRED:
+        return None
+    return "rope" if "rope" in schemes else str(schemes[0])
 
 
 def best(compared: pd.DataFrame, summary: pd.DataFrame) -> pd.Series:

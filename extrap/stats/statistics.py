@@ -10,7 +10,7 @@ from extrap.stats.budget import stability
 from extrap.stats.costs import cost_and_quality
 from extrap.stats.floor import BELOW, against_floor
 from extrap.stats.null import early_token_null
-from extrap.stats.pairs import PAIR, SHOWN, best, extrapolates, neither, pairs
+from extrap.stats.pairs import PAIR, SHOWN, best, extrapolates, neither, pairs, yardstick
 from extrap.stats.perplexity import GROUP, SETTING, summarise
 
 CHOICE = [*GROUP, "scheme", "option", "value", "loss", "n_tokens", "n_seeds", "chosen", "border"]  # see best_over
@@ -94,6 +94,11 @@ class Statistics:
     @cached_property
     def pairs(self) -> pd.DataFrame:
         return pairs(self.rows)
+
+    @cached_property
+    def yardstick(self) -> str | None:
+        """See stats/pairs.py: None where every two schemes are compared."""
+        return yardstick(self.rows)
 
     @cached_property
     def extrapolates(self) -> pd.DataFrame:

@@ -1,0 +1,183 @@
+"""More schemes than a panel can hold: families, a figure by family, and what longer context costs. Imports no torch."""
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from extrap.report.curves import (
+    DASHES,
+    POINT,
+    Values,
+    axes_of_lengths,
+    band,
+    drawn,
+    ends,
+    keep_to_curves,
+    log_axis,
+    title_of,
+    told_of_seeds,
+)
+from extrap.report.drawing import entitle, new_figure, settle, style
+from extrap.report.group import shortened
+from extrap.report.labels import End, label_inside, name_ends
+from extrap.report.looks import Looks, family
+from extrap.results.shown import rounded
+from extrap.stats.perplexity import BEYOND_L, told_first
+from extrap.stats.statistics import Statistics
+
+FAMILIES = {  # title -> classes of schemes, as labels begin
+    "absolute, or none": ("nope", "learned", "sinusoidal"),
+    "rotary": ("rope", "partialrope", "prope", "learnedrope", "xpos", "pope"),
+    "norms and temperatures": ("qknorm", "keynorm", "ssmax", "logn"),
+    "biases of the distance": ("alibi", "t5", "kerple", "sandwich", "cpb", "fire"),
+    "relative, by content": ("shaw", "transformerxl", "deberta", "cope", "dape", "grape"),
+    "forgetting": ("fox", "cable", "stickbreaking"),
+    "windows and layers": ("local", "mixed", "sinks"),
+    "drawn in training": ("randomized", "pose"),
+}
+OTHERS = "others"
+# of the members of a family, in their order: dark and light in turn, so that neighbours differ in print, too
+COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#000000", "#CC79A7", "#56B4E9", "#B2A400", "#882255", "#332288"]
+MARKERS = ["o", "s", "^", "X", "v", "P", "D", "*", "<", ">"]
+COLUMNS = 2
+PANEL = (3.5, 1.8)  # inches
+NAME = 28  # columns: longer names are cut in their middle
+
+
+def family_of(scheme: str) -> str:
+    """The title of the family of a scheme's label."""
+    return next((title for title, classes in FAMILIES.items() if family(scheme) in classes), OTHERS)
+
+
+def by_family(schemes: list[str]) -> dict[str, list[str]]:
+    """The families that are there, in their order, with their members in the order given."""
+    found = {title: [scheme for scheme in schemes if family_of(scheme) == title] for title in (*FAMILIES, OTHERS)}
+    return {title: members for title, members in found.items() if members}
+
+
+def families_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
+    """Perplexity by length, a panel a family on one scale, the others grey behind it; bands are 95 % t intervals over seeds.
+
+    Of the protocol that scores the same tokens at every length, where rows hold it.
+    """
+    points = rounded(_trained(found)[[*POINT, "ppl", "ppl_low", "ppl_high"]])
+    at_start = points[points["eval_len"] == points["train_len"]].sort_values("ppl", kind="stable")
+    members = by_family(list(at_start["scheme"]))
+    looks = looks_within(members)
+    n_rows = -(-len(members) // COLUMNS)
+    with style():
+        figure, grid = new_figure(PANEL[0] * COLUMNS, PANEL[1] * n_rows, n_rows, COLUMNS, sharex=True, sharey=True)
+        panels, parts = list(grid.flat), [points[points["scheme"].isin(schemes)] for schemes in members.values()]
+        for i, (axes, title, part) in enumerate(zip(panels, members, parts, strict=False)):
+            _behind(axes, points[~points["scheme"].isin(part["scheme"])])
+            _curves(axes, part, ("ppl", "ppl_low", "ppl_high"), looks)
+            axes_of_lengths(axes, points, log=True, mark="" if i else "training length")
+            axes.set_title(title)
+            axes.set_xlabel("")
+            axes.tick_params(labelbottom=i + COLUMNS >= len(members))
+        for axes in panels[len(members) :]:
+            axes.set_visible(False)
+        keep_to_curves(panels[0], points["ppl"])
+        figure.supxlabel("evaluation length / training length", fontsize=8)
+        figure.supylabel(f"perplexity, {points['protocol'].iloc[0]}", fontsize=8)
+        n_lines = entitle(figure, title_of(found, told_of_seeds(points)))
+        figure.set_figheight(PANEL[1] * n_rows + 0.15 * (n_lines + 1))
+        short = shortened(points["scheme"].unique(), NAME)
+        names = {key: drawn(short[key[0]]) for key in looks}
+        longest = points["eval_len"].max()
+        named = [ends(part, "ppl", looks, names, longest) for part in parts]
+        name_ends(list(zip(panels, named, strict=False)), gap=7.5)
+    return figure, points
+
+
+def looks_within(members: dict[str, list[str]]) -> Looks:
+    """Of each scheme as trained: colours and markers by its place within its family."""
+    return {
+        (scheme, "none"): {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "linestyle": "-"}
+        for schemes in members.values()
+        for i, scheme in enumerate(sorted(schemes))
+    }
+
+
+def _behind(axes: Axes, points: pd.DataFrame) -> None:
+    for _, line in points.groupby("scheme", sort=False):
+        line = line.sort_values("eval_len")
+        axes.plot(line["eval_len"] / line["train_len"], line["ppl"], color="0.85", linewidth=0.7, zorder=0)
+
+
+def _curves(axes: Axes, points: pd.DataFrame, values: Values, looks: Looks) -> None:
+    middle, low, high = values
+    for key, line in points.groupby(["scheme", "extension"], sort=False):
+        line = line.sort_values("eval_len")
+        single = {"markersize": 8, "markerfacecolor": "none"} if len(line) == 1 else {"markersize": 3.5}
+        x = line["eval_len"] / line["train_len"]
+        band(axes, x, line[middle], line[low], line[high], looks[key] | single | {"clip_on": False, "linewidth": 1.1})
+
+
+def trade_off_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
+    """Perplexity at the training length against what the longest input makes of it, a mark a scheme, numbered from the best.
+
+    Below 1 longer context helps, above 1 it does harm; bars are 95 % t intervals over seeds. Of the protocol that scores the
+    same tokens at every length, where rows hold it.
+    """
+    lines = _trained(found)
+    longest = lines[lines["eval_len"] == lines["eval_len"].max()]
+    start = lines[lines["eval_len"] == lines["train_len"]].set_index("scheme")[["ppl", "ppl_low", "ppl_high"]]
+    points = longest.drop(columns=[*start]).join(start, on="scheme").sort_values("ppl", kind="stable")
+    points = rounded(points[[*POINT, "ppl", "ppl_low", "ppl_high", "ratio", "ratio_low", "ratio_high"]])
+    points.insert(0, "number", range(1, len(points) + 1))
+    members, n, multiple = by_family(list(points["scheme"])), points["eval_len"].iloc[0], longest_multiple(points)
+    key_lines = len(points) + 1.5 * len(members)
+    with style():
+        figure, ((axes,),) = new_figure(7.0, max(4.0, 0.115 * key_lines + 0.7))
+        axes.set_xscale("log")
+        log_axis(axes)
+        for i, schemes in enumerate(members.values()):
+            part = points[points["scheme"].isin(schemes)]
+            across, along = (
+                np.nan_to_num([part[value] - part[f"{value}_low"], part[f"{value}_high"] - part[value]])
+                for value in ("ppl", "ratio")
+            )
+            axes.errorbar(part["ppl"], part["ratio"], along, across, linestyle="", marker=MARKERS[i], color=COLOURS[i],
+                          markersize=4, elinewidth=0.5, alpha=0.9)  # fmt: skip
+        axes.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 6, 7, 8)))
+        axes.xaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
+        axes.minorticks_off()
+        axes.axhline(1, color="0.3", linewidth=0.8, linestyle=DASHES, zorder=0)
+        keep_to_curves(axes, points["ratio"])
+        axes.set_xlabel(f"perplexity at the training length L, {points['protocol'].iloc[0]}")
+        axes.set_ylabel(f"perplexity at {n:,} ({multiple:g} L) / at L")
+        entitle(figure, title_of(found, told_of_seeds(points).replace("bands", "bars")))
+        names = shortened(points["scheme"], NAME)
+        _key(axes, members, names, points.set_index("scheme")["number"].to_dict(), key_lines)
+        figure.draw_without_rendering()
+        settle(figure)
+        for line in points.itertuples():
+            label_inside(axes, End(str(line.number), "black", line.ppl, line.ratio))
+    return figure, points
+
+
+def longest_multiple(points: pd.DataFrame) -> float:
+    return float((points["eval_len"] / points["train_len"]).max())
+
+
+def _key(axes: Axes, members: dict[str, list[str]], names: dict[str, str], numbers: dict[str, int], n_lines: float) -> None:
+    """Right of the panel: families in their colours, and under each its members with their numbers."""
+    height = 1 / n_lines
+    y = 1.0
+    for i, (title, schemes) in enumerate(members.items()):
+        axes.plot([1.03], [y], marker=MARKERS[i], color=COLOURS[i], markersize=4, transform=axes.transAxes, clip_on=False)
+        axes.text(1.045, y, title, transform=axes.transAxes, fontsize=6.5, va="center", color=COLOURS[i], weight="bold")
+        for scheme in schemes:
+            y -= height
+            axes.text(1.065, y, f"{numbers[scheme]}", transform=axes.transAxes, fontsize=6.5, va="center", ha="right")
+            axes.text(1.075, y, drawn(names[scheme]), transform=axes.transAxes, fontsize=6.5, va="center", parse_math=False)
+        y -= 1.5 * height
+
+
+def _trained(found: Statistics) -> pd.DataFrame:
+    """Lines of schemes as trained, under the protocol that scores the same tokens at every length, where rows hold it."""
+    lines = found.summary[(found.summary["extension"] == "none") & (found.summary["kind"] == "scheme")]
+    return lines[lines["protocol"] == told_first(BEYOND_L, lines["protocol"].unique())]

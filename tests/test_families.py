@@ -1,0 +1,136 @@
+"""More schemes than a panel can show: one yardstick, one line a scheme, a panel a family."""
+
+import re
+
+import pandas as pd
+import pytest
+import yaml
+from rows import both_protocols
+
+from extrap.config.compose import CONF
+from extrap.report.answer import answer
+from extrap.report.families import (
+    COLOURS,
+    FAMILIES,
+    MARKERS,
+    OTHERS,
+    by_family,
+    families_figure,
+    family_of,
+    trade_off_figure,
+)
+from extrap.report.overview import overview_page
+from extrap.report.report import write_report
+from extrap.stats.pairs import MOST_PAIRED, pairs, yardstick
+from extrap.stats.statistics import Statistics
+
+SEEDS = (0.0, 0.001, 0.002)
+
+
+def by_length(at_start, rise, spread=SEEDS):
+    return {n: [at_start + rise * i + one for one in spread] for i, n in enumerate((128, 512, 4096))}
+
+
+SCHEMES = {
+    "rope": by_length(1.3, 0.5),
+    "alibi": by_length(1.4, 0.0),  # worse at L, and survives
+    "fox": by_length(1.2, -0.01),  # better, and survives
+    "t5": by_length(1.3, 0.1, (-0.02, 0.01, 0.01)),  # undecided
+    "learned": {128: [1.5, 1.5, 1.5]},
+    **{f"mine{i}": by_length(1.6 + 0.1 * i, 0.2) for i in range(8)},
+}
+
+
+@pytest.fixture(scope="module")
+def many():
+    found = Statistics(both_protocols(SCHEMES))
+    assert len(SCHEMES) == MOST_PAIRED + 1
+    return found
+
+
+def test_every_scheme_of_the_project_has_a_family():
+    targets = [yaml.safe_load(path.read_text())["_target_"] for path in (CONF / "position").glob("*.yaml")]
+    labels = {target.rpartition(".")[2].lower() for target in targets}
+    assert {label for label in labels if family_of(label) == OTHERS} == set()
+    assert family_of("local(alibi, window=32)") == "windows and layers"
+    assert len(FAMILIES) < len(COLOURS) == len(set(COLOURS)) == len(set(MARKERS))
+
+
+def test_of_a_few_schemes_every_two_are_compared_of_many_each_with_one(many):
+    few = both_protocols({key: SCHEMES[key] for key in [*SCHEMES][:MOST_PAIRED]})
+    assert yardstick(few) is None
+    assert len(pairs(few).query("eval_len == 128 and protocol == 'nonoverlap'")) == 11 * 10 / 2 + 11
+    assert many.yardstick == "rope"
+    at_start = many.pairs.query("eval_len == 128 and protocol == 'nonoverlap'")
+    assert list(at_start["scheme_b"].unique()) == ["rope"]
+    assert set(at_start["n_pairs"]) == {12}
+    verdicts = at_start.set_index("scheme_a")["verdict"].to_dict()
+    assert [verdicts[scheme] for scheme in ("fox", "alibi", "t5", "mine7")] == ["a", "b", "undecided", "b"]
+    without = many.rows[many.rows["scheme"] != "rope"]
+    assert yardstick(pd.concat([without, without.assign(scheme="zzz")])) == "alibi"
+
+
+def test_each_scheme_has_one_line_under_its_family(many):
+    text = overview_page(many)
+    lines = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
+    assert set(SCHEMES) <= set(lines)
+    assert text.index("**absolute, or none**") < text.index("**rotary**") < text.index("**others**")
+    assert [re.sub(" +", " ", lines[scheme]).split(" | ")[2] for scheme in ("fox", "alibi", "t5", "rope")] == [
+        "-0.100 better", "+0.100 worse", "-0.001 undecided", "–",
+    ]  # fmt: skip
+    for scheme, word in (("rope", "breaks"), ("alibi", "survives"), ("learned", "ends")):
+        assert f" {word} |" in lines[scheme]
+    assert "after Holm over all 12 comparisons" in text
+
+
+def test_the_answer_names_and_counts(many):
+    text = " ".join(answer(many).split())
+    assert (
+        "lowest is fox, perplexity 3.32; of the others, each compared with rope alone: 1 better, 10 worse, 1 undecided"
+        in text
+    )
+    assert "survives 2: fox, alibi" in text
+    assert "ends 1: learned" in text
+    assert max(map(len, answer(many).splitlines())) <= 100
+
+
+def test_every_family_has_a_panel_and_every_scheme_a_name(many):
+    figure, points = families_figure(many)
+    panels = {axes.get_title(loc="left"): axes for axes in figure.axes if axes.get_visible()}
+    assert list(panels) == ["absolute, or none", "rotary", "biases of the distance", "forgetting", "others"]
+    assert set(points["scheme"]) == set(SCHEMES)
+    assert set(points["protocol"]) == {"same_targets"}
+    for title, schemes in by_family(list(SCHEMES)).items():
+        named = [text.get_text() for text in panels[title].texts if text.get_text() != "training length"]
+        assert sorted(named) == sorted(f"{one} (to 128)" if one == "learned" else one for one in schemes)
+        coloured = [line for line in panels[title].lines if line.get_marker() != "None"]
+        assert len({line.get_color() for line in coloured}) == len(schemes)
+
+
+def test_the_trade_off_numbers_schemes_from_the_best(many):
+    figure, points = trade_off_figure(many)
+    (axes,) = figure.axes
+    ordered = [scheme for scheme in sorted(SCHEMES, key=lambda scheme: SCHEMES[scheme][128][1]) if scheme != "learned"]
+    assert dict(zip(points["number"], points["scheme"], strict=True)) == {i + 1: one for i, one in enumerate(ordered)} or (
+        {*points["scheme"][1:3]} == {"rope", "t5"}  # which are alike at L
+    )
+    texts = [text.get_text() for text in axes.texts]
+    assert all(texts.count(str(number)) == 2 for number in points["number"])  # beside its mark, and in the key
+    assert axes.get_ylabel() == "perplexity at 4,096 (32 L) / at L"
+    fox = points.set_index("scheme").loc["fox"]
+    assert fox["ratio"] == pytest.approx(0.980199, abs=1e-6)
+
+
+def test_a_report_of_many_schemes_draws_families_and_no_wall_of_curves(many, tmp_path, svg_alone):
+    write_report(many, tmp_path)
+    written = {path.name for path in tmp_path.iterdir()}
+    assert {
+        "overview.md",
+        "families.svg",
+        "families.csv",
+        "trade_off.svg",
+        "trade_off.csv",
+        "table.md",
+        "pairs.md",
+    } <= written
+    assert not {name for name in written if name.startswith(("perplexity", "pairs.svg", "controls"))}
