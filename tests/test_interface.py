@@ -21,7 +21,7 @@ from extrap.model.attention import prepare
 from extrap.model.definition import attend_reference
 from extrap.positions.absolute import Learned
 from extrap.positions.alibi import Alibi
-from extrap.positions.base import Branch, PositionScheme
+from extrap.positions.base import Branch
 from extrap.positions.kerple import Kerple
 from extrap.positions.local import Local
 from extrap.positions.mixed import Mixed
@@ -128,7 +128,7 @@ def test_layers_that_share_a_scheme_are_prepared_once(geometry, encoder_of, monk
 def test_a_wrapper_wraps_every_layer(geometry):
     """The parameters of each layer are those of the scheme inside, and the wrapper's own are shared."""
     inner = Mixed(geometry, Rope(geometry), Kerple(geometry))
-    scheme = Cable(Local(geometry, inner, window=3))
+    scheme = Costs(Local(geometry, inner, window=3))
     first, second, third = scheme.layers(3)
     assert first is third
     assert [layer.inner.inner for layer in (first, second)] == [inner.near, inner.wide]
@@ -279,11 +279,11 @@ def test_random_positions_are_plain_ones_in_evaluation(inner, causal, scheme_of,
     assert torch.equal(random, plain)
 
 
-# ---- biases that depend on what is read, and weights that are no softmax
+# ---- biases that depend on what is read
 
 
-class Cable(Wrapper):
-    """b_i - b_j, b the cumulative sum of -softplus(w . k_t), one w per head (after Veisi et al. 2025, whose w reads x_t)."""
+class Costs(Wrapper):
+    """b_i - b_j added to any scheme, b the cumulative sum of -softplus(w . k_t), one w per head for all layers."""
 
     def __init__(self, inner):
         super().__init__(inner)
@@ -295,7 +295,7 @@ class Cable(Wrapper):
         )
 
 
-def cable(inner, weight):
+def costs(inner, weight):
     """The sum of -softplus over the tokens after j up to i: what each of them costs."""
 
     def content(queries, keys, inputs, m, n, h):
@@ -306,58 +306,13 @@ def cable(inner, weight):
 
 @pytest.mark.parametrize("inner", [Nope, Rope, Alibi, lambda geometry: Local(geometry, Rope(geometry), 5)])
 def test_a_decay_joins_a_bias_a_rotation_and_a_window(inner, small):
-    scheme = Cable(inner(DECODER))
+    scheme = Costs(inner(DECODER))
     known = {Nope: Reference(), Rope: rope(DECODER, 10_000.0), Alibi: alibi(DECODER)}
     reference = known.get(inner) or local(DECODER, known[Rope], 5)
-    check_against_reference(scheme, cable(reference, scheme.weight.tolist()), range(20))
+    check_against_reference(scheme, costs(reference, scheme.weight.tolist()), range(20))
     for seq_len in (1, 9, 16, 17, 45, 300):
         check_path(scheme, seq_len, training=True)
         check_path(scheme, seq_len, training=False)
-
-
-class StickBreaking(PositionScheme):
-    """weights_ij = sigmoid(z_ij) times the product over j < u < i of 1 - sigmoid(z_iu), j < i (Tan et al. 2024)."""
-
-    causal_only = True
-
-    def mask_mod(self, pos):
-        return lambda b, h, i, j: pos[j] < pos[i]
-
-    def weights(self):
-        def weigh(z):
-            rest = F.logsigmoid(-z)
-            nearer = rest.flip(-1).cumsum(dim=-1).flip(-1) - rest
-            return torch.exp(F.logsigmoid(z) + nearer)
-
-        return weigh
-
-
-def broken_off(scores, h):
-    shares, left = [], 1.0
-    for z in reversed(scores):
-        share = 1 / (1 + math.exp(-z))
-        shares.append(share * left)
-        left *= 1 - share
-    return shares[::-1]
-
-
-def test_a_scheme_may_have_weights_of_its_own(small):
-    """No query of a stick needs a key: the first token gives 0."""
-    scheme = StickBreaking(DECODER)
-    q, k, v = inputs(DECODER, 20)
-    found = attend_reference(scheme, torch.arange(20), q, k, v)
-    assert (found[:, :, 0] == 0).all()
-    reference = Reference(keep=lambda i, j: j < i or i == 0, weigh=broken_off)
-    expected = attend(reference, q.tolist(), k.tolist(), v.tolist(), range(20), True)
-    assert_close(found[:, :, 1:], torch.tensor(expected, dtype=torch.float64)[:, :, 1:], rtol=0, atol=ROUNDING)
-    for seq_len in (1, 9, 16, 45):
-        check_path(scheme, seq_len, training=True)
-        check_path(scheme, seq_len, training=False)
-
-
-def test_a_scheme_for_causal_models_alone_says_so():
-    with pytest.raises(ValueError, match="StickBreaking is defined for causal models alone; expected objective=causal"):
-        StickBreaking(ENCODER)
 
 
 def test_facts_and_branches_say_what_reads_content():

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 from checking import DECODER, ENCODER
-from test_interface import Cable, Randomized
+from test_interface import Costs, Randomized
 from torch import nn
 
 from extrap.config.compose import compose_grid
@@ -29,7 +29,7 @@ def test_schemes_that_a_user_could_write_pass():
     for build in (lambda g: ReRope()(Rope(g), 99), lambda g: Randomized(Rope(g), 99)):
         for geometry in (DECODER, ENCODER):
             check_scheme(partial(build, geometry), longest=64)
-    for build in (Cope, lambda g: Cable(Nope(g)), lambda g: Cable(Alibi(g)), lambda g: Randomized(Cable(Rope(g)), 99)):
+    for build in (Cope, lambda g: Costs(Nope(g)), lambda g: Costs(Alibi(g)), lambda g: Randomized(Costs(Rope(g)), 99)):
         check_scheme(partial(build, DECODER), longest=64)
 
 
