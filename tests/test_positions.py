@@ -56,7 +56,7 @@ def test_facts_about_a_scheme_hold(case, causal, scheme_of, monkeypatch):
 
 
 def test_no_scheme_of_ours_hides_that_it_is_relative(case, causal, scheme_of):
-    for layer in layers(scheme_of(case, causal)):
+    for layer in layers(scheme_of(case, causal).eval()):
         branch, *others = layer.branches(layer.positions(16))
         if not others and not branch.reads_content:  # or a fast path for distances would not take it
             assert branch.relative
