@@ -28,7 +28,8 @@ def check_layers(extended, references, seq_len=T):
     """What every layer of an extended scheme gives, by definition and on its path, against a formula for each."""
     geometry, pos = extended.geometry, extended.eval().positions(seq_len)
     q, k, v = torch.randn(3, 1, geometry.n_heads, seq_len, geometry.head_dim, dtype=torch.float64)
-    for layer, reference in zip(extended.layers(geometry.n_layers), references, strict=True):
+    of_layers = dict(zip(extended.layers(geometry.n_layers), references, strict=True))  # layers alike once
+    for layer, reference in of_layers.items():
         rows = attend(reference, q.tolist(), k.tolist(), v.tolist(), range(seq_len), geometry.causal)
         expected = torch.tensor(rows, dtype=torch.float64)
         assert_close(attend_reference(layer, pos, q, k, v), expected, rtol=0, atol=ROUNDING)

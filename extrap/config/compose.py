@@ -59,7 +59,7 @@ def parse(composed: DictConfig) -> Config:
 
 
 def extension_specs(given: list[str]) -> dict[str, dict[str, Any]]:
-    """By their labels the specs of what conf/extension names, with arguments or without; `a+b`: b of what a makes of a scheme.
+    """By their labels the specs of what conf/extension names, with arguments or without; of `a+b` b after a.
 
     Raises UserError.
     """

@@ -63,15 +63,14 @@ def is_plain(scheme: PositionScheme) -> bool:
     return not (others or branch.mask_mod or branch.reads_content)
 
 
-def is_wide(passes: Sequence[Branch], train_len: int) -> bool:
-    """Whether these passes let a token see further than in training; most layers of mixed models do not."""
-    return any(branch.window is None or branch.window > train_len for branch in passes)
+def is_wide(passes: Sequence[Branch], window: int) -> bool:
+    """Whether these passes let a token see beyond a window: that of training, which most layers of mixed models keep to."""
+    return any(branch.window is None or branch.window > window for branch in passes)
 
 
-def is_wide_anywhere(scheme: PositionScheme) -> bool:
-    """Whether some layer is."""
-    layers = dict.fromkeys(scheme.layers(scheme.geometry.n_layers))
-    return any(is_wide(passes_of(layer), scheme.geometry.train_len) for layer in layers)
+def is_wide_anywhere(scheme: PositionScheme, window: int) -> bool:
+    """Whether those of some layer do."""
+    return any(is_wide(passes_of(layer), window) for layer in dict.fromkeys(scheme.layers(scheme.geometry.n_layers)))
 
 
 def rebuilt(scheme: PositionScheme, kind: type[S], change: Callable[[S], PositionScheme]) -> PositionScheme:

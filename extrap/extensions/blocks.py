@@ -25,7 +25,7 @@ class Bca(Extension):
             raise ValueError(f"expected blocks of size >= 1, found {self.size}")
 
     def __call__(self, scheme: PositionScheme, eval_len: int) -> PositionScheme | None:
-        if ends(scheme, eval_len) or not is_wide_anywhere(scheme):
+        if ends(scheme, eval_len) or not is_wide_anywhere(scheme, scheme.geometry.train_len):
             return None
         n_blocks = 2 if scheme.geometry.causal else 3
         return Blocks(scheme, self.size or max(1, scheme.geometry.train_len // n_blocks))

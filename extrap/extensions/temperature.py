@@ -36,9 +36,10 @@ class LogN(Extension):
     """
 
     def __call__(self, scheme: PositionScheme, eval_len: int) -> PositionScheme | None:
-        if ends(scheme, eval_len) or scheme.geometry.train_len < 2 or not is_wide_anywhere(scheme):
+        train_len = scheme.geometry.train_len
+        if ends(scheme, eval_len) or train_len < 2 or not is_wide_anywhere(scheme, train_len):
             return None
-        return Logarithmic(scheme, self._factor(scheme.geometry.train_len, scheme.geometry.causal))
+        return Logarithmic(scheme, self._factor(train_len, scheme.geometry.causal))
 
     def _factor(self, train_len: int, causal: bool) -> Callable[[Tensor], Tensor | float]:
         def factor(q: Tensor) -> Tensor | float:
