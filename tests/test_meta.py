@@ -129,7 +129,7 @@ def test_an_evaluation_waits_for_its_losses_alone(kind, causal, seq_len, scheme_
         extended = scheme if name == "none" else extension(scheme, seq_len)
         if extended is None or (extended.max_len is not None and extended.max_len < seq_len):
             continue
-        encoder.scheme = extended
+        encoder.scheme = extended.to("meta")
         with on_device() as watched:
             nll, scored = token_nll(encoder, batch, columns)
         assert watched.copied == 4  # inputs, places and which of them count, targets

@@ -63,7 +63,7 @@ def depends_on_distance_alone(branch, scheme):
 
 
 def test_no_scheme_of_ours_hides_that_it_is_relative(kind, causal, scheme_of):
-    for layer in layers(scheme_of(kind, causal)):
+    for layer in layers(scheme_of(kind, causal).eval()):
         branch, *others = layer.branches(layer.positions(16))
         if not others and not branch.reads_content:  # or a fast path for distances would not take it
             assert branch.relative or not depends_on_distance_alone(branch, layer)
