@@ -121,6 +121,7 @@ def test_the_trade_off_numbers_schemes_from_the_best(many):
     assert fox["ratio"] == pytest.approx(0.980199, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_report_of_many_schemes_draws_families_and_no_wall_of_curves(many, tmp_path, svg_alone):
     write_report(many, tmp_path)
     written = {path.name for path in tmp_path.iterdir()}

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from extrap.config.choices import Precision
 from extrap.config.compose import CONF, compose_grid, extension_specs
 from extrap.extensions.base import extensions_of
-from extrap.model import relative
+from extrap.model import decay, relative
 from extrap.objectives import Causal, Mlm
 from extrap.score.evaluate import token_nll
 from extrap.train.loop import TrainingBatch, TrainingLoss, train_step
@@ -111,10 +111,16 @@ def reads_everything(bias, q, k):
     return widths, widths
 
 
+def reads_every_key(c, q, k):
+    """In place of decay.first_keys, likewise."""
+    return [[0] * -(-q.shape[2] // decay.BLOCK)] * q.shape[1]
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("seq_len", [LONG, *slow(SHORT)])
 def test_an_evaluation_waits_for_its_losses_alone(kind, causal, seq_len, scheme_of, encoder_of, on_device, monkeypatch):
     monkeypatch.setattr(relative, "reaches", reads_everything)
+    monkeypatch.setattr(decay, "first_keys", reads_every_key)
     scheme = scheme_of(kind, causal, train_len=SHORT)
     encoder = encoder_of(scheme).to("meta").eval()
     batch = batch_of(causal, seq_len)
@@ -123,7 +129,7 @@ def test_an_evaluation_waits_for_its_losses_alone(kind, causal, seq_len, scheme_
         extended = scheme if name == "none" else extension(scheme, seq_len)
         if extended is None or (extended.max_len is not None and extended.max_len < seq_len):
             continue
-        encoder.scheme = extended
+        encoder.scheme = extended.to("meta")
         with on_device() as watched:
             nll, scored = token_nll(encoder, batch, columns)
         assert watched.copied == 4  # inputs, places and which of them count, targets

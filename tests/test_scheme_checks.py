@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 from checking import DECODER, ENCODER
-from test_interface import Cable, Randomized
+from test_interface import Costs
 from torch import nn
 
 from extrap.config.compose import compose_grid
@@ -17,6 +17,7 @@ from extrap.positions.base import Branch, PositionScheme
 from extrap.positions.cope import Cope
 from extrap.positions.local import Local
 from extrap.positions.nope import Nope
+from extrap.positions.randomized import Randomized
 from extrap.positions.rope import Rope
 from extrap.runs.prepare import Run
 from extrap.sweep import checks
@@ -26,16 +27,16 @@ from extrap.testing.promises import check_scheme
 
 def test_schemes_that_a_user_could_write_pass():
     """As do those of the project, see test_findings."""
-    for build in (lambda g: ReRope()(Rope(g), 99), lambda g: Randomized(Rope(g), 99)):
+    for build in (lambda g: ReRope()(Rope(g), 99), lambda g: Randomized(g, Rope(g), 99)):
         for geometry in (DECODER, ENCODER):
             check_scheme(partial(build, geometry), longest=64)
-    for build in (Cope, lambda g: Cable(Nope(g)), lambda g: Cable(Alibi(g)), lambda g: Randomized(Cable(Rope(g)), 99)):
+    for build in (Cope, lambda g: Costs(Nope(g)), lambda g: Costs(Alibi(g)), lambda g: Randomized(g, Costs(Rope(g)), 99)):
         check_scheme(partial(build, DECODER), longest=64)
 
 
 def test_draws_outside_stay_what_they_are(scheme_of):
     before = torch.get_rng_state()
-    check_scheme(partial(Randomized, Rope(DECODER), 99), longest=64)
+    check_scheme(partial(Randomized, DECODER, Rope(DECODER), 99), longest=64)
     check_scheme(lambda: nn.init.normal_(Gate(DECODER).gate) is None or Alibi(DECODER), longest=64)
     assert torch.equal(before, torch.get_rng_state())
 

@@ -1,6 +1,7 @@
 """Rotary position embedding, and the spectra that it is given."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ class Rope(PositionScheme):
     """
 
     relative = True
-    factors: Tensor | None = None  # (K/2,) of the frequencies, set by extensions of finished weights
+    factors: Callable[[Tensor], Tensor] | None = None  # of frequencies (K/2,), set by extensions of finished weights
 
     def __init__(self, geometry: Geometry, base: float = 10_000.0) -> None:
         super().__init__(geometry)
@@ -35,7 +36,7 @@ class Rope(PositionScheme):
     def angles(self, pos: Tensor) -> Tensor:
         """Positions (T,), whole or real -> (T, K/2) float64, radians."""
         frequencies = self.frequencies(pos.device)
-        return pos.to(torch.float64)[:, None] * (frequencies if self.factors is None else frequencies * self.factors)
+        return pos.to(torch.float64)[:, None] * (frequencies * self.factors(frequencies) if self.factors else frequencies)
 
     def rotation(self, pos: Tensor) -> Rotation:
         return rotate_by(self.angles(pos))

@@ -1,5 +1,6 @@
 """Schemes around a scheme: local attention, and most of what is done to a scheme for longer inputs."""
 
+from collections.abc import Callable
 from copy import copy
 
 import torch
@@ -66,3 +67,20 @@ class Wrapper(PositionScheme):
                 around[inner] = copy(self)
                 around[inner]._modules = self._modules | {"inner": inner}
         return [around[inner] for inner in layers]
+
+
+def at_distances(inner: PositionScheme, read: Callable[[Tensor, Tensor], Tensor]) -> ScoreMod:
+    """The score_mod of a scheme of distances, asked about other ones than those of the tokens.
+
+    read(q_idx, kv_idx) gives the distances, with their sign, whole or real. It is exact: no differences are formed.
+    """
+
+    def bias(score: Tensor, b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
+        distance = read(q_idx, kv_idx)
+        places = torch.cat([distance.new_zeros(1), distance.flatten()])  # of the key, and of each query
+        query = torch.arange(1, len(places), device=places.device).view(distance.shape)
+        score_mod = inner.score_mod(places)
+        assert score_mod
+        return score_mod(score, b, h, query, torch.zeros_like(query)).to(score.dtype)
+
+    return bias
