@@ -31,13 +31,16 @@ class Sharper(Wrapper):
 class LogN(Extension):
     """Query i times max(1, log n_i / log L), n_i = i + 1 keys in a causal model, i from 0, and all n in an encoder.
 
-    Of every layer that sees further than in training, whatever its positions. A bias is not multiplied.
+    Of every layer that sees further than in training, whatever its positions; not of a scheme that counts keys already. A
+    bias is not multiplied.
     Source: Su 2023 (kexue.fm 8823 and 9706, "after training").
     """
 
     def __call__(self, scheme: PositionScheme, eval_len: int) -> PositionScheme | None:
         train_len = scheme.geometry.train_len
         if ends(scheme, eval_len) or train_len < 2 or not is_wide_anywhere(scheme, train_len):
+            return None
+        if any(layer.sharpness() for layer in scheme.layers(scheme.geometry.n_layers)):
             return None
         return Logarithmic(scheme, self._factor(train_len, scheme.geometry.causal))
 

@@ -30,13 +30,15 @@ class Rope(PositionScheme):
         self.base = base
 
     def frequencies(self, device: torch.device | None = None) -> Tensor:
-        """(K/2,) float64, radians a token, of each pair."""
+        """(K/2,) float64, radians a token, of each pair; of fewer where the others are not rotated."""
         return powers(self.base, self.geometry.head_dim, device)
 
     def angles(self, pos: Tensor) -> Tensor:
         """Positions (T,), whole or real -> (T, K/2) float64, radians."""
         frequencies = self.frequencies(pos.device)
-        return pos.to(torch.float64)[:, None] * (frequencies * self.factors(frequencies) if self.factors else frequencies)
+        frequencies = frequencies * self.factors(frequencies) if self.factors else frequencies
+        frequencies = nn.functional.pad(frequencies, (0, self.geometry.head_dim // 2 - len(frequencies)))
+        return pos.to(torch.float64)[:, None] * frequencies
 
     def rotation(self, pos: Tensor) -> Rotation:
         return rotate_by(self.angles(pos))
@@ -56,7 +58,7 @@ class PartialRope(Rope):
         self.n_pairs = pairs_of(fraction, geometry)
 
     def frequencies(self, device: torch.device | None = None) -> Tensor:
-        return slow_at_rest(powers(self.base, 2 * self.n_pairs, device), self.geometry)
+        return powers(self.base, 2 * self.n_pairs, device)
 
 
 class PRope(Rope):
@@ -76,7 +78,8 @@ class PRope(Rope):
         self.n_pairs = turning if fraction is None else pairs_of(fraction, geometry)
 
     def frequencies(self, device: torch.device | None = None) -> Tensor:
-        return slow_at_rest(super().frequencies(device)[: self.n_pairs], self.geometry)
+        frequencies = super().frequencies(device)
+        return torch.cat([frequencies[: self.n_pairs], 0 * frequencies[self.n_pairs :]])
 
 
 class LearnedRope(Rope):
@@ -108,11 +111,6 @@ def pairs_of(fraction: float, geometry: Geometry) -> int:
     if not 0 <= fraction <= 1:
         raise ValueError(f"expected a fraction of the pairs of dimensions, 0 to 1, found {fraction}")
     return int(fraction * geometry.head_dim / 2 + 1e-9)  # 0.7 * 20 / 2 is 7
-
-
-def slow_at_rest(frequencies: Tensor, geometry: Geometry) -> Tensor:
-    """These frequencies, and 0 for the other pairs: (K/2,)."""
-    return nn.functional.pad(frequencies, (0, geometry.head_dim // 2 - len(frequencies)))
 
 
 def rotate_by(angles: Tensor) -> Rotation:

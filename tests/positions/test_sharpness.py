@@ -8,7 +8,7 @@ from checking import DECODER, ENCODER, OTHER_DECODER, OTHER_ENCODER, check_again
 from references.alibi import alibi
 from references.local import local
 from references.rope import rope
-from references.temperature import logn, ssmax
+from references.sharpness import logn, ssmax
 from torch import nn
 from torch.testing import assert_close
 
@@ -24,7 +24,7 @@ from extrap.positions.local import Local
 from extrap.positions.mixed import Mixed
 from extrap.positions.nope import Nope
 from extrap.positions.rope import Rope
-from extrap.positions.temperature import LogN, Sharpened, SSMax, logs
+from extrap.positions.sharpness import LogN, Sharpened, SSMax, logs
 
 SIZES = pytest.mark.parametrize("geometry", [DECODER, ENCODER, OTHER_DECODER, OTHER_ENCODER])
 
