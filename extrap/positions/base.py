@@ -23,9 +23,7 @@ from torch import Tensor, nn
 Rotation = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (q, k), each (B, H, T, K or more), q_i made of q_i alone
 ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]  # (score, b, h, q_idx, kv_idx) -> score
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (b, h, q_idx, kv_idx) -> bool, True = may attend
-Sharpness = Callable[
-    [Tensor], Tensor
-]  # n (1 or H, T), the keys that each query sees -> what its q . k is multiplied by, alike
+Sharpness = Callable[[Tensor], Tensor]  # n (1 or H, T), how many keys each query sees -> what multiplies its q . k, alike
 Weights = Callable[[Tensor], Tensor]  # scores (B, H, R, S), -inf where a query may not attend -> weights of the values
 
 
