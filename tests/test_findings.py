@@ -45,7 +45,7 @@ class Idle(Alibi):
 
     def __init__(self, geometry):
         super().__init__(geometry)
-        self.scale = nn.Parameter(torch.ones(3))
+        self.unread = nn.Parameter(torch.ones(3))
 
 
 class OfLength(PositionScheme):

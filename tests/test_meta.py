@@ -132,7 +132,7 @@ def test_an_evaluation_waits_for_its_losses_alone(kind, causal, seq_len, scheme_
         encoder.scheme = extended.to("meta")
         with on_device() as watched:
             nll, scored = token_nll(encoder, batch, columns)
-        assert watched.copied == 4  # inputs, places and which of them count, targets
+        assert watched.copied == 4, name  # inputs, places and which of them count, targets
         assert (nll == 0).all()
         assert scored.any()
 

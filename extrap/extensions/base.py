@@ -57,9 +57,9 @@ def passes_of(scheme: PositionScheme) -> tuple[Branch, ...]:
     return scheme.branches(scheme.positions(2, device))
 
 
-def is_plain(scheme: PositionScheme) -> bool:
-    """Whether the scheme of a layer is one pass of a rotation and a score_mod."""
-    branch, *others = passes_of(scheme)
+def is_plain(passes: Sequence[Branch]) -> bool:
+    """Whether a layer attends in one pass of a rotation and a score_mod."""
+    branch, *others = passes
     return not (others or branch.mask_mod or branch.reads_content)
 
 

@@ -1,5 +1,6 @@
 """Positions drawn at random at test time."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,16 +33,18 @@ class Randomized(Extension):
             return Redrawn(scheme, torch.randperm(trained.end, generator=generator)[:eval_len].sort().values)
         layers = dict.fromkeys(scheme.layers(scheme.geometry.n_layers))
         embeds = any(isinstance(part, Sinusoidal) for part in scheme.modules())
-        if ends(scheme, eval_len) or scheme.tabular or not (embeds or any(map(is_placed, layers))):
+        if (
+            ends(scheme, eval_len)
+            or scheme.tabular
+            or not (embeds or any(is_placed(passes_of(layer), train_len) for layer in layers))
+        ):
             return None
         return Squashed(scheme, train_len * torch.rand(eval_len, generator=generator, dtype=torch.float64).sort().values)
 
 
-def is_placed(scheme: PositionScheme) -> bool:
+def is_placed(passes: Sequence[Branch], train_len: int) -> bool:
     """Whether a layer that sees further than in training knows positions by one pass of a rotation or a score_mod."""
-    branch, *_ = passes_of(scheme)
-    wide = is_wide([branch], scheme.geometry.train_len)
-    return wide and is_plain(scheme) and (branch.rotate or branch.score_mod) is not None
+    return is_wide(passes, train_len) and is_plain(passes) and (passes[0].rotate or passes[0].score_mod) is not None
 
 
 class Redrawn(Wrapper):
@@ -70,6 +73,7 @@ class Squashed(Wrapper):
         return self.inner.embed(x, self.places[: len(pos)])
 
     def branches(self, pos: Tensor) -> tuple[Branch, ...]:
-        if not is_placed(self.inner):
-            return self.inner.branches(pos)
+        passes = self.inner.branches(pos)
+        if not is_placed(passes, self.geometry.train_len):
+            return passes
         return (self.inner.apart(*[self.places[: len(pos)]] * 2),)

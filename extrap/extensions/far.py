@@ -1,6 +1,6 @@
 """Distances beyond a window, shortened: near pairs as in training, far ones by a second attention pass."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -89,12 +89,12 @@ def width(scheme: PositionScheme, window: int | None) -> int:
 def far_apart(scheme: PositionScheme, window: int, places: Places) -> PositionScheme | None:
     """None where no layer tells distances by one pass of a rotation or a score_mod."""
     layers = dict.fromkeys(scheme.layers(scheme.geometry.n_layers))
-    return FarApart(scheme, window, places) if any(map(tells_distances, layers)) else None
+    found = any(layer.relative and tells_distances(passes_of(layer)) for layer in layers)
+    return FarApart(scheme, window, places) if found else None
 
 
-def tells_distances(scheme: PositionScheme) -> bool:
-    branch, *_ = passes_of(scheme)
-    return scheme.relative and is_plain(scheme) and (branch.rotate or branch.score_mod) is not None
+def tells_distances(passes: Sequence[Branch]) -> bool:
+    return is_plain(passes) and (passes[0].rotate or passes[0].score_mod) is not None
 
 
 class FarApart(Wrapper):
@@ -108,9 +108,10 @@ class FarApart(Wrapper):
         self.window, self.places = window, places
 
     def branches(self, pos: Tensor) -> tuple[Branch, ...]:
-        if not tells_distances(self.inner):
-            return self.inner.branches(pos)
-        (whole,) = self.inner.branches(pos)
+        passes = self.inner.branches(pos)
+        if not (self.inner.relative and tells_distances(passes)):
+            return passes
+        whole = passes[0]
         late, early = self.places(pos)
         near = whole._replace(mask_mod=lambda b, h, i, j: (pos[i] - pos[j]).abs() < self.window, window=self.window)
         past = self.inner.apart(late, early)._replace(mask_mod=lambda b, h, i, j: pos[i] - pos[j] >= self.window)
