@@ -44,8 +44,9 @@ def test_a_scheme_computes_what_its_paper_says(case, causal, n_heads, seq_len, s
 
 def test_a_scheme_is_exact_at_far_positions(kind, causal, scheme_of, reference_of):
     scheme = scheme_of(kind, causal)
-    if scheme.max_len is None:
-        check_against_reference(scheme, reference_of(kind, scheme), SCATTERED)
+    if not scheme.tabular:
+        at = [place for place in SCATTERED if scheme.max_len is None or place < scheme.max_len]
+        check_against_reference(scheme, reference_of(kind, scheme), at)
     else:
         with pytest.raises(ValueError, match=f"end at {scheme.max_len}"):
             check_against_reference(scheme, reference_of(kind, scheme), SCATTERED)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from extrap.extensions.base import Extension, is_plain, is_wide_anywhere, passes_of
+from extrap.extensions.base import Extension, ends, is_plain, is_wide_anywhere, passes_of
 from extrap.positions.base import Branch, PositionScheme
 from extrap.positions.local import Local
 from extrap.positions.wrappers import Wrapper
@@ -31,7 +31,7 @@ class Window(Extension):
 
     def __call__(self, scheme: PositionScheme, eval_len: int) -> PositionScheme | None:
         width = _width(scheme, scheme.geometry.train_len if self.size is None else self.size)
-        if scheme.max_len is not None or not is_wide_anywhere(scheme, width):
+        if ends(scheme, eval_len) or not is_wide_anywhere(scheme, width):
             return None
         return Local(scheme.geometry, scheme, window=width)
 
@@ -52,7 +52,7 @@ class Lambda(Extension):
 
     def __call__(self, scheme: PositionScheme, eval_len: int) -> PositionScheme | None:
         layers = scheme.layers(scheme.geometry.n_layers)
-        if scheme.max_len is not None or not all(map(is_plain, map(passes_of, layers))):
+        if ends(scheme, eval_len) or not all(map(is_plain, map(passes_of, layers))):
             return None
         return WithFirst(scheme, self.n_first)
 

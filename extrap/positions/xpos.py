@@ -13,7 +13,8 @@ class Xpos(Rope):
     scale_base is 512 in the paper, half of its training length; with a shorter one pairs hardly decay within it. In an
     encoder, for which nothing is published, keys ahead decay alike, zeta_k^(abs(i - j) / scale_base): two passes, since a
     factor for each query and one for each key cannot make an absolute value.
-    The factors of a token at position p are zeta_k^(+-(p / scale_base - 32)), which float32 holds up to p = 100 scale_base.
+    The factors of a token at position p are zeta_k^(+-(p / scale_base - 32)), which float32 holds up to p = 100 scale_base:
+    there the scheme ends.
     Extensions that slow the angles leave the decay as it is.
     Source: Sun et al. 2022 (arXiv:2212.10554), section 3.2, and its code in torchscale.
     Raises ValueError for a scale_base that is not positive, and as RoPE does.
@@ -23,7 +24,7 @@ class Xpos(Rope):
         super().__init__(geometry, base)
         if not scale_base > 0:
             raise ValueError(f"xPos decays with distance: expected scale_base > 0, found {scale_base}")
-        self.scale_base = scale_base
+        self.scale_base, self.max_len = scale_base, int(100 * scale_base)
 
     def rotation(self, pos: Tensor) -> Rotation:
         """Towards keys behind."""
