@@ -14,8 +14,8 @@ class Cpb(PositionScheme):
     is linear in what it reads, as a SiLU is. Weights and biases start as those of PyTorch's linear
     maps; there is no last bias, which no softmax sees.
     Shapes, W = D/4: first (W, 1), second (W, W), first_bias and second_bias (W,), last (H, W).
-    Source: x-transformers' dynamic_pos_bias, depth 2, without norms; after Swin v2 (Liu et al. 2022, arXiv:2111.09883), where
-    the network, and what it reads, are others.
+    Source: x-transformers' dynamic_pos_bias, depth 2, without norms; after Swin v2 (Liu et al. 2022, arXiv:2111.09883),
+    whose network is another one.
     """
 
     relative = True
