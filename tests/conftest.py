@@ -44,6 +44,13 @@ MORE = [
     "local position.window=5",
     "local position.window=9 position@position.inner=t5",
     "local position.window=5 position@position.inner=sinusoidal",
+    "cable position.form=weighted position.scaled=false",
+    "cable position.form=printed",
+    "shaw position.clip=3",
+    "deberta position.span=4 position.max_distance=7",
+    "deberta position.span=6 position.max_distance=null",
+    "dape position.kernel=3",
+    "dape position.kernel=3 position@position.inner=alibi",
 ]
 
 

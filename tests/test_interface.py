@@ -19,13 +19,15 @@ from extrap.extensions.far import ReRope
 from extrap.model import encoder as encoders
 from extrap.model.attention import prepare
 from extrap.model.definition import attend_reference
+from extrap.model.seed import seed_generators
 from extrap.positions.absolute import Learned
 from extrap.positions.alibi import Alibi
-from extrap.positions.base import Branch, PositionScheme
+from extrap.positions.base import Branch
 from extrap.positions.kerple import Kerple
 from extrap.positions.local import Local
 from extrap.positions.mixed import Mixed
 from extrap.positions.nope import Nope
+from extrap.positions.randomized import Randomized
 from extrap.positions.rope import Rope
 from extrap.positions.t5 import T5
 from extrap.positions.wrappers import FACTS, Wrapper
@@ -65,7 +67,10 @@ def test_a_few_places_have_the_states_and_the_gradients_of_all(
     in_the_end = []
     encoder.blocks[-1].down.register_forward_hook(lambda _, given, __: in_the_end.append(given[0].shape[1]))
     found = []
-    for states in (encoder(tokens)[torch.arange(2)[:, None], at], encoder(tokens, at)):
+    for places in (None, at):
+        seed_generators(1)  # for positions that are drawn
+        states = encoder(tokens, places)
+        states = states[torch.arange(2)[:, None], at] if places is None else states
         gradients = torch.autograd.grad((states * weight).sum(), [*encoder.parameters()], allow_unused=True)
         found.append([states, *(gradient for gradient in gradients if gradient is not None)])
     assert in_the_end == [seq_len, 3]
@@ -128,7 +133,7 @@ def test_layers_that_share_a_scheme_are_prepared_once(geometry, encoder_of, monk
 def test_a_wrapper_wraps_every_layer(geometry):
     """The parameters of each layer are those of the scheme inside, and the wrapper's own are shared."""
     inner = Mixed(geometry, Rope(geometry), Kerple(geometry))
-    scheme = Cable(Local(geometry, inner, window=3))
+    scheme = Costs(Local(geometry, inner, window=3))
     first, second, third = scheme.layers(3)
     assert first is third
     assert [layer.inner.inner for layer in (first, second)] == [inner.near, inner.wide]
@@ -185,19 +190,6 @@ def test_queries_and_keys_can_stand_at_positions_of_their_own(scheme, geometry, 
 # ---- drawn positions
 
 
-class Randomized(Wrapper):
-    """While training, sorted random positions below max_len (Ruoss et al. 2023); otherwise 0, 1, 2, ..."""
-
-    def __init__(self, inner, max_len):
-        super().__init__(inner)
-        self.limit, self.random_in_training = max_len, True
-
-    def positions(self, seq_len, device=None):
-        if not self.training:
-            return self.inner.positions(seq_len, device)
-        return torch.randperm(self.limit, device=device)[:seq_len].sort().values
-
-
 COMPOSED = [
     "alibi",
     "rope",
@@ -214,7 +206,7 @@ def inner(request):
 
 
 def test_random_positions_are_drawn_while_training_only(geometry):
-    scheme = Randomized(Rope(geometry), max_len=200).train()
+    scheme = Randomized(geometry, Rope(geometry), max_len=200).train()
     draws = [scheme.positions(16) for _ in range(50)]
     for pos in draws:
         assert pos.dtype == torch.int64
@@ -233,7 +225,7 @@ def test_random_positions_are_drawn_while_training_only(geometry):
 def test_random_positions_compose_with_any_scheme(inner, causal, scheme_of, reference_of, small):
     """Positions mean what the inner scheme says, a window of positions included, on every path."""
     alone = scheme_of(inner, causal)
-    scheme = Randomized(alone, max_len=200).train()
+    scheme = Randomized(alone.geometry, alone, max_len=200).train()
     reference = reference_of(inner, alone)
     q, k, v = inputs(scheme.geometry, 20)
     pos = scheme.positions(20)
@@ -260,7 +252,8 @@ class Fixed(Wrapper):
 def test_random_positions_train_and_repeat(inner, causal, scheme_of, encoder_of):
     def trained(seed):
         torch.manual_seed(0)
-        encoder = encoder_of(Randomized(scheme_of(inner, causal), max_len=200))
+        alone = scheme_of(inner, causal)
+        encoder = encoder_of(Randomized(alone.geometry, alone, max_len=200))
         torch.manual_seed(seed)
         return train_step(encoder, torch.arange(16).view(1, 16) % 11)
 
@@ -275,15 +268,16 @@ def test_random_positions_train_and_repeat(inner, causal, scheme_of, encoder_of)
 def test_random_positions_are_plain_ones_in_evaluation(inner, causal, scheme_of, encoder_of):
     alone = scheme_of(inner, causal)
     tokens = torch.randint(11, (2, 45))
-    random, plain = (encoder_of(s).eval()(tokens) for s in (Randomized(alone, max_len=200), alone))
+    drawn = Randomized(alone.geometry, alone, max_len=200)
+    random, plain = (encoder_of(s).eval()(tokens) for s in (drawn, alone))
     assert torch.equal(random, plain)
 
 
-# ---- biases that depend on what is read, and weights that are no softmax
+# ---- biases that depend on what is read
 
 
-class Cable(Wrapper):
-    """b_i - b_j, b the cumulative sum of -softplus(w . k_t), one w per head (after Veisi et al. 2025, whose w reads x_t)."""
+class Costs(Wrapper):
+    """b_i - b_j added to any scheme, b the cumulative sum of -softplus(w . k_t), one w per head for all layers."""
 
     def __init__(self, inner):
         super().__init__(inner)
@@ -295,7 +289,7 @@ class Cable(Wrapper):
         )
 
 
-def cable(inner, weight):
+def costs(inner, weight):
     """The sum of -softplus over the tokens after j up to i: what each of them costs."""
 
     def content(queries, keys, inputs, m, n, h):
@@ -306,58 +300,13 @@ def cable(inner, weight):
 
 @pytest.mark.parametrize("inner", [Nope, Rope, Alibi, lambda geometry: Local(geometry, Rope(geometry), 5)])
 def test_a_decay_joins_a_bias_a_rotation_and_a_window(inner, small):
-    scheme = Cable(inner(DECODER))
+    scheme = Costs(inner(DECODER))
     known = {Nope: Reference(), Rope: rope(DECODER, 10_000.0), Alibi: alibi(DECODER)}
     reference = known.get(inner) or local(DECODER, known[Rope], 5)
-    check_against_reference(scheme, cable(reference, scheme.weight.tolist()), range(20))
+    check_against_reference(scheme, costs(reference, scheme.weight.tolist()), range(20))
     for seq_len in (1, 9, 16, 17, 45, 300):
         check_path(scheme, seq_len, training=True)
         check_path(scheme, seq_len, training=False)
-
-
-class StickBreaking(PositionScheme):
-    """weights_ij = sigmoid(z_ij) times the product over j < u < i of 1 - sigmoid(z_iu), j < i (Tan et al. 2024)."""
-
-    causal_only = True
-
-    def mask_mod(self, pos):
-        return lambda b, h, i, j: pos[j] < pos[i]
-
-    def weights(self):
-        def weigh(z):
-            rest = F.logsigmoid(-z)
-            nearer = rest.flip(-1).cumsum(dim=-1).flip(-1) - rest
-            return torch.exp(F.logsigmoid(z) + nearer)
-
-        return weigh
-
-
-def broken_off(scores, h):
-    shares, left = [], 1.0
-    for z in reversed(scores):
-        share = 1 / (1 + math.exp(-z))
-        shares.append(share * left)
-        left *= 1 - share
-    return shares[::-1]
-
-
-def test_a_scheme_may_have_weights_of_its_own(small):
-    """No query of a stick needs a key: the first token gives 0."""
-    scheme = StickBreaking(DECODER)
-    q, k, v = inputs(DECODER, 20)
-    found = attend_reference(scheme, torch.arange(20), q, k, v)
-    assert (found[:, :, 0] == 0).all()
-    reference = Reference(keep=lambda i, j: j < i or i == 0, weigh=broken_off)
-    expected = attend(reference, q.tolist(), k.tolist(), v.tolist(), range(20), True)
-    assert_close(found[:, :, 1:], torch.tensor(expected, dtype=torch.float64)[:, :, 1:], rtol=0, atol=ROUNDING)
-    for seq_len in (1, 9, 16, 45):
-        check_path(scheme, seq_len, training=True)
-        check_path(scheme, seq_len, training=False)
-
-
-def test_a_scheme_for_causal_models_alone_says_so():
-    with pytest.raises(ValueError, match="StickBreaking is defined for causal models alone; expected objective=causal"):
-        StickBreaking(ENCODER)
 
 
 def test_facts_and_branches_say_what_reads_content():

@@ -95,8 +95,11 @@ def _faults_of_passes(scheme: PositionScheme, pos: Tensor) -> Iterator[str]:
     j = torch.arange(seq_len)
     passes = torch.zeros(1, geometry.n_heads, len(i), seq_len)
     for branch in scheme.branches(pos):
-        if branch.rotate and any(turned.shape != heads[0].shape for turned in branch.rotate(*heads)):
-            yield "rotates queries or keys to another shape; a rotation keeps (B, H, T, K)"
+        if branch.rotate:
+            *shape, head_dim = heads[0].shape
+            turned, keys = (part.shape for part in branch.rotate(*heads))
+            if turned != keys or [*turned[:-1]] != shape or turned[-1] < head_dim:
+                yield "rotates queries or keys to another shape; expected (B, H, T, K or more) of both"
         yield from _faults_of_facts(branch, geometry, i, j)
         passes += _bias(branch._replace(score_mod=None), geometry, i, j) == 0
     if (passes > 1).any():

@@ -52,7 +52,7 @@ def test_a_logarithm_has_the_sign_of_its_distance():
 @SCALES
 def test_far_away_it_is_linear_in_what_it_reads(log_distance):
     scheme = Cpb(ENCODER, log_distance)
-    pos = torch.tensor([0, 200, 400, 600]).double()
+    pos = torch.tensor([0, 400, 500, 600]).double()  # a unit that reads 100 times its weight has left its bend
     pos = pos.expm1() if log_distance else 1e4 * pos
     i, zero, h = torch.arange(1, 4), torch.zeros(1), torch.arange(4)[:, None]
     found = scheme.score_mod(pos)(zero, None, h, i, 0 * i)
