@@ -38,11 +38,11 @@ class NtkAlibi(Extension):
         k = eval_len / scheme.geometry.train_len
 
         def spread(alibi: Alibi) -> PositionScheme:
-            if scheme.geometry.n_heads == 1:
+            if scheme.geometry.n_heads == (2 if alibi.variant == "split" else 1):
                 return alibi
-            other, steep = copy(alibi), alibi.slopes.log()
-            share = (steep.max() - steep) / (steep.max() - steep.min())
-            other._buffers = alibi._buffers | {"slopes": alibi.slopes * k**-share}
+            other, slopes = copy(alibi), alibi.steepness().detach()
+            share = (slopes.max().log() - slopes.log()) / (slopes.max().log() - slopes.min().log())
+            other.learned, other._buffers = False, alibi._buffers | {"slopes": slopes * k**-share}
             return other
 
         extended = rebuilt(scheme, Alibi, spread)

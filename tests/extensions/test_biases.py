@@ -110,6 +110,18 @@ def test_further_slopes_follow_the_same_rule():
         assert slope == pytest.approx(2**-raw * 4 ** (-(raw - 1) / 7))
 
 
+def test_variants_and_learned_slopes_are_flattened_as_they_are():
+    encoder = geometry_of(False)
+    for variant in ("half", "offset", "symmetric"):
+        for learned in (False, True):
+            extended = NtkAlibi()(Alibi(encoder, variant, learned), T)
+            assert_close(extended.steepness(), NtkAlibi()(Alibi(encoder), T).slopes)
+    two, k = NtkAlibi()(Alibi(encoder, "two"), 4 * L).slopes, 4
+    assert two[0, 0] == 0.25
+    assert two[1, -1] * k == pytest.approx(Alibi(encoder, "two").slopes[1, -1].item())
+    assert NtkAlibi()(Alibi(Geometry(16, 2, L, causal=False), "split"), T) is None
+
+
 def test_the_scheme_itself_keeps_its_slopes():
     alibi_ = Alibi(geometry_of(True))
     before = alibi_.slopes.clone()
