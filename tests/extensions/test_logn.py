@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 from extending import L, T, answers, check_layers, geometry_of, named
-from extrap.positions.temperature import SSMax
 from references.alibi import alibi
 from references.base import Reference, scaled
 from references.rope import rope
