@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from extrap.config.choices import Precision
 from extrap.config.compose import CONF, compose_grid, extension_specs
 from extrap.extensions.base import extensions_of
-from extrap.model import relative
+from extrap.model import decay, relative
 from extrap.objectives import Causal, Mlm
 from extrap.score.evaluate import token_nll
 from extrap.train.loop import TrainingBatch, TrainingLoss, train_step
@@ -111,10 +111,16 @@ def reads_everything(bias, q, k):
     return widths, widths
 
 
+def reads_from_the_first_key(c, q, k):
+    """In place of decay.first_keys, which has to ask."""
+    return [[0] * len(range(0, q.shape[2], decay.BLOCK))] * q.shape[1]
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("seq_len", [LONG, *slow(SHORT)])
 def test_an_evaluation_waits_for_its_losses_alone(kind, causal, seq_len, scheme_of, encoder_of, on_device, monkeypatch):
     monkeypatch.setattr(relative, "reaches", reads_everything)
+    monkeypatch.setattr(decay, "first_keys", reads_from_the_first_key)
     scheme = scheme_of(kind, causal, train_len=SHORT)
     encoder = encoder_of(scheme).to("meta").eval()
     batch = batch_of(causal, seq_len)
@@ -143,17 +149,24 @@ class Questions(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def asks_how_far(scheme, seq_len):
+    """Whether a decay alone, or in long inputs distances alone tell what is too far to matter."""
+    branch, *others = scheme.branches(scheme.positions(seq_len))
+    biased = bool(branch.score_mod or branch.mask_mod)
+    if others or branch.content or scheme.weights():
+        return False
+    return scheme.geometry.causal and not biased if branch.decay else branch.relative and biased and seq_len == LONG
+
+
 @torch.no_grad()
 def test_a_long_evaluation_asks_once_a_layer_how_far_to_read(kind, causal, scheme_of, encoder_of, small):
     scheme = scheme_of(kind, causal, train_len=LONG)
     encoder = encoder_of(scheme).eval()
     layers = scheme.layers(len(encoder.blocks))
-    (branch, *_) = layers[0].branches(scheme.positions(LONG))
-    banded = branch.relative and (branch.score_mod or branch.mask_mod)
-    for seq_len, times in ((SHORT, 0), (LONG, len(layers) if banded else 0)):
+    for seq_len in (SHORT, LONG):
         with Questions() as questions:
             encoder(torch.zeros(2, seq_len, dtype=torch.int64))
-        assert questions.asked == times
+        assert questions.asked == sum(asks_how_far(layer, seq_len) for layer in layers)
 
 
 @pytest.mark.parametrize("ask", [
