@@ -30,7 +30,7 @@ def inputs(geometry, seq_len, n_batch=1, dtype=torch.float64):
 
 def check_against_reference(scheme, reference, at):
     """What every layer of the scheme does at these positions, a list or range, is what the paper's formula says."""
-    scheme = copy.deepcopy(scheme).double()
+    scheme = copy.deepcopy(scheme).double().eval()  # in training positions may be drawn
     geometry, seq_len = scheme.geometry, len(at)
     pos = scheme.positions(at[-1] + 1)[list(at)]
     x = torch.randn(1, seq_len, geometry.d_model, dtype=torch.float64)

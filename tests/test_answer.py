@@ -288,6 +288,7 @@ def test_a_terminal_shows_what_it_has_signs_for(encoding):
     assert "±" in said_here
 
 
+@pytest.mark.slow
 def test_the_answer_of_main_is_that_of_its_tables():
     folder = Path(__file__).parents[1] / "results" / "main"
     rows = load_rows(folder / "rows.csv")

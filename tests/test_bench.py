@@ -349,6 +349,7 @@ def test_the_rate_of_the_baseline_ends_at_a_tenth():
     )
 
 
+@pytest.mark.slow
 def test_all_train_the_same_model_on_the_same_text_each_by_its_own_recipe(monkeypatch):
     """Over schedules of three lengths where it is not ours; what they are looked at on follows from what is the same."""
     monkeypatch.setattr(learning, "prepare_all", lambda configs: configs)

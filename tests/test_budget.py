@@ -123,6 +123,7 @@ def test_budgets_are_numbers_in_their_order():
     assert not found.stability["setting"].any()
 
 
+@pytest.mark.slow
 def test_a_lead_that_shrinks_is_seen_though_its_verdict_is_stable():
     """Stable by every verdict, and the next doubling may well turn it: the trend is told beside it."""
     gap = {100: 0.8, 200: 0.4, 400: 0.2, 800: 0.1, 1600: 0.05}
@@ -153,6 +154,7 @@ def test_change_is_paired_by_seed():
     assert lines["change_high"].iloc[0] - lines["change_low"].iloc[0] < 1e-9
 
 
+@pytest.mark.slow
 def test_a_seed_that_diverged_leaves_no_verdict_over_the_others():
     """The seeds that are left would flatter the scheme."""
     rows = rows_of(NLL)
@@ -169,6 +171,7 @@ def test_a_seed_that_diverged_leaves_no_verdict_over_the_others():
     assert pair(found, "rope", "nope")["verdict"].tolist() == ["a", "a", LACKING, "a"]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_never_made_leaves_no_verdict_either():
     """A sweep that was stopped: nothing tells of the run but those of other budgets and schemes."""
     rows = rows_of(NLL)
@@ -185,6 +188,7 @@ def test_a_budget_of_which_nothing_is_left_is_a_budget():
     assert set(found.stability["stability"]) == {LACKING}
 
 
+@pytest.mark.slow
 def test_what_is_lost_at_one_length_is_lost_there_alone():
     found = Statistics(rows_of(NLL), lost("rope", 1600)[1:])
     assert told(pair(found, "rope", "alibi")) == (STABLE, 800, True)
@@ -204,6 +208,7 @@ def test_one_seed_decides_nothing_at_any_budget():
     assert set(Statistics(rows_of(NLL, seeds=1)).stability["stability"]) == {OPEN}
 
 
+@pytest.mark.slow
 def test_what_else_varies_has_stabilities_of_its_own():
     one, other = rows_of(NLL), rows_of({"rope": NLL["alibi"], "alibi": NLL["rope"], "nope": NLL["nope"]})
     rows = pd.concat([one.assign(setting=one["setting"] + ", lr=0.1"), other.assign(setting="lr=0.2, " + other["setting"])])
@@ -229,6 +234,7 @@ def cells(page: str, where: str) -> dict[tuple[str, str], list[str]]:
     return {(line[0], line[1]): line[2:] for line in lines}
 
 
+@pytest.mark.slow
 def test_the_page_has_every_budget_and_what_becomes_of_the_verdict():
     rows = rows_of(NLL)
     gone = (rows["scheme"] == "nope") & (rows["setting"] == "max_steps=800")
@@ -260,6 +266,7 @@ def test_no_zero_is_negative():
     assert "-0.000" not in budget_page(Statistics(rows_of({"rope": {100: 1.0, 200: 1.0}, "alibi": {100: 1.0, 200: 1.0}})))
 
 
+@pytest.mark.slow
 def test_the_figure_shows_perplexity_at_l_and_at_4_l_by_budget():
     rows = pd.concat([rows_of(NLL), rows_of(NLL, protocol="same_targets")])
     gone = (rows["scheme"] == "nope") & (rows["setting"] == "max_steps=800")
@@ -282,6 +289,7 @@ def test_the_figure_shows_perplexity_at_l_and_at_4_l_by_budget():
     assert figure.get_figwidth() < 3.4
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("svg_alone")
 def test_a_report_over_budgets_and_only_such_a_one_has_the_page(tmp_path):
     write_report(Statistics(rows_of({scheme: {200: 1.0, 1600: 0.9} for scheme in ("rope", "alibi")})), tmp_path)
@@ -292,6 +300,7 @@ def test_a_report_over_budgets_and_only_such_a_one_has_the_page(tmp_path):
     assert not [*other.glob("budget*"), *other.glob("stability*")]
 
 
+@pytest.mark.slow
 def test_two_groups_have_figures_of_their_own():
     rows = rows_of(NLL)
     several = pd.concat([rows.assign(setting=rows["setting"] + f", lr={lr}") for lr in ("0.1", "0.2")])

@@ -162,6 +162,7 @@ def test_what_it_needs_and_does_not_find_puts_it_out_of_scope(claim):
         assert "training" in reason(claim, evidence[evidence["step"].isna()])
 
 
+@pytest.mark.slow
 def test_other_protocols_objectives_and_schemes_do_not_count():
     """Nothing that a claim is not about moves it: neither its verdict nor its effects."""
     for claim in CLAIMS:
@@ -754,6 +755,7 @@ def test_budgets_that_are_of_something_else_are_refused(tmp_path):
     assert read_by_budget(tmp_path / "nothing") == {}
 
 
+@pytest.mark.slow
 def test_the_page_tells_of_budgets_where_there_are_any(tmp_path):
     """Made without the slow parts: one claim on main's rows, with and without the sweep."""
     table = verdicts(tmp_path, load_published())

@@ -99,6 +99,7 @@ def test_tables_and_figures_show_the_rows(name, tmp_path):
     check_committed(name, report_again(tmp_path), SOURCES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["causal_32", *slow(*(name for name in TRACKED if name != "causal_32"))])
 def test_training_losses_are_those_of_the_runs(name):
     losses = load_training(RESULTS / name / "training.csv")
@@ -125,6 +126,7 @@ def test_what_evidence_cost_is_what_the_tracked_runs_cost(tmp_path):
         assert path.read_bytes() == (RESULTS / "speed" / path.name).read_bytes(), f"make figures changes {path.name}"
 
 
+@pytest.mark.slow
 def test_the_page_of_claims_shows_the_rows(tmp_path):
     for path in RESULTS.glob("*/*.csv"):
         if path.name in SOURCES | {"timings.csv"}:

@@ -148,6 +148,7 @@ def test_what_is_not_known_is_left_out_and_nothing_is_drawn_where_nothing_is_kno
         assert not list(cost_figures(found))
 
 
+@pytest.mark.slow
 def test_a_report_tells_costs_where_runs_do(tmp_path, monkeypatch):
     monkeypatch.setattr(drawing, "FORMATS", {})
     rows = both_protocols({"a": NLL["a"]})
@@ -223,6 +224,7 @@ def test_settings_of_several_budgets_are_one_curve_a_scheme():
     assert {"train_flops", "ppl", "tokens_per_second_low"} <= {*points}
 
 
+@pytest.mark.slow
 def test_settings_of_one_budget_have_a_figure_each_by_seconds():
     figures = {name: figure for name, figure, _ in cost_figures(budgets({"lr=0.1": FLOPS, "lr=0.2": FLOPS}))}
     assert list(figures) == ["costs_mlm_stdlib_128_lr_0_1", "costs_mlm_stdlib_128_lr_0_2"]
@@ -233,6 +235,7 @@ def test_settings_of_one_budget_have_a_figure_each_by_seconds():
     assert {(45.0,), (40.0, 50.0)} <= places, "the mean of seeds, from the fastest to the slowest"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("svg_alone")
 def test_a_single_seed_and_a_single_scheme_are_drawn(tmp_path):
     rows = scheme_rows("a$_^", {128: [1.5]})

@@ -351,6 +351,7 @@ def test_segments_of_a_long_document_come_from_all_of_it():
     assert found.segments == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True)
 @given(
     lengths=st.lists(st.integers(0, 120), min_size=1, max_size=8), seg_len=st.integers(1, 30), n_segments=st.integers(1, 12)

@@ -95,6 +95,7 @@ def by_one_process(results: Path, *overrides: str) -> Path:
     return results
 
 
+@pytest.mark.slow
 def test_two_processes_write_what_one_does(tmp_path):
     alone = by_one_process(tmp_path / "alone", *CAUSAL)
     done = torchrun("-m", "extrap", *TINY, *CAUSAL, f"runtime.results_dir={tmp_path}")

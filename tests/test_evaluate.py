@@ -61,6 +61,7 @@ def test_rows_equal_a_loop_over_windows(tmp_path, objective, position):
                 assert row["nll_sum"] == pytest.approx(nll, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_rows_do_not_depend_on_how_windows_are_batched(tmp_path, monkeypatch):
     c, encoder = make(tmp_path)
     together = rows(c, encoder)

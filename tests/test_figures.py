@@ -207,6 +207,7 @@ def test_every_panel_shows_its_own_protocol_on_one_scale():
         assert all(low <= y <= high for curve in curve_points(a) for _, y in curve)
 
 
+@pytest.mark.slow
 def test_a_scheme_looks_the_same_in_every_panel_and_unlike_any_other():
     figure, _ = perplexity_figure(both_protocols({**THREE, **flat(17)}))
     looks = [[look(line) for line in marked(axes)] for axes in panels(figure)]
@@ -223,6 +224,7 @@ def look(line: Line2D) -> tuple[object, ...]:
     return line.get_color(), line.get_marker(), line.get_linestyle()
 
 
+@pytest.mark.slow
 def test_panels_that_share_their_lengths_show_all_of_them():
     rows = both_protocols(THREE)
     fewer = rows[(rows["protocol"] != "same_targets") | (rows["eval_len"] < 512)]
@@ -349,6 +351,7 @@ HEIGHTS = st.lists(st.floats(-50, 300), min_size=1, max_size=25) | st.tuples(st.
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True)
 @given(wanted=HEIGHTS, room=st.floats(1.0, 3.0))
 def test_spread_keeps_gap_order_and_bounds(wanted, room):
@@ -362,6 +365,7 @@ def test_spread_keeps_gap_order_and_bounds(wanted, room):
     assert max(places) <= high + 0.01
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True)
 @given(wanted=HEIGHTS)
 def test_spread_leaves_alone_what_has_room(wanted):
@@ -472,6 +476,7 @@ def test_a_thousandth_is_no_cliff():
         assert high / low >= 1.2 - 1e-9
 
 
+@pytest.mark.slow
 def test_the_title_names_the_experiment_and_what_is_dotted():
     rows = everything().assign(experiment="tied")
     for figure_of in (perplexity_figure, controls_figure):
@@ -694,6 +699,7 @@ def test_the_table_of_pairs_opens_with_who_extrapolates():
     assert "in an encoder at L/2 on either side" in " ".join(text.split())
 
 
+@pytest.mark.slow
 def test_who_is_below_the_floor_is_told_beside_what_is_decided():
     leak = {n: [nll - 1.0, nll - 1.001] for n, (nll, *_) in FLOOR.items()}
     text = pairs_table(with_floor({"leak": leak, "fair": {n: [nll + 0.1, nll + 0.101] for n, (nll, *_) in FLOOR.items()}}))

@@ -45,7 +45,7 @@ class Idle(Alibi):
 
     def __init__(self, geometry):
         super().__init__(geometry)
-        self.scale = nn.Parameter(torch.ones(3))
+        self.unread = nn.Parameter(torch.ones(3))
 
 
 class OfLength(PositionScheme):
@@ -168,7 +168,9 @@ def assert_right(case, sizes, scheme_of, reference_of):
         return scheme_of(case, geometry.causal, geometry.n_heads, geometry.head_dim, geometry.train_len)
 
     formula = reference_of(case, build(Geometry(16, 2, 16, True, 2)))
-    plain = isinstance(formula, Reference) and not formula.content  # others are held to theirs in test_positions
+    plain = isinstance(formula, Reference) and not (
+        formula.content or formula.scale
+    )  # others are held to theirs in test_positions
 
     def scores(scheme, q, k, causal):
         """The pairs of tests/references, one after the other."""
@@ -241,6 +243,7 @@ def test_what_is_right_is_not_called_wrong(scheme):
     assert ("differs in training" in found) == (scheme is Steeper)
 
 
+@pytest.mark.slow
 def test_without_effect_in_one_mode_is_told():
     for scheme, mode in ((OnlyTraining, "in evaluation"), (OnlyEvaluation, "in training")):
         told = page(scheme)["has no effect"].told
@@ -248,6 +251,7 @@ def test_without_effect_in_one_mode_is_told():
         assert told.endswith("look for what asks self.training")
 
 
+@pytest.mark.slow
 def test_what_a_scheme_is(scheme_of):
     assert {"shift-invariant", "symmetric", "has no end"} <= page(Alibi).keys()
     assert {"shift-invariant", "direction-aware"} <= page(Rope).keys()
@@ -270,6 +274,7 @@ def test_what_fails_is_told_once_with_its_line():
     assert all(told.endswith(f"ambiguous (test_findings.py, line {line})") for told in failures)
 
 
+@pytest.mark.slow
 def test_a_wrong_threshold_shows_at_another_size():
     """At a training length of 16 it is right."""
 
@@ -358,6 +363,7 @@ FILES = {
 }
 
 
+@pytest.mark.slow
 def test_the_command_says_which_is_which(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(check, "SIZES", SMALL)
     monkeypatch.setattr(check, "findings", lambda build, reference: findings(build, reference, SMALL))

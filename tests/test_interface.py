@@ -19,6 +19,7 @@ from extrap.extensions.far import ReRope
 from extrap.model import encoder as encoders
 from extrap.model.attention import prepare
 from extrap.model.definition import attend_reference
+from extrap.model.seed import seed_generators
 from extrap.positions.absolute import Learned
 from extrap.positions.alibi import Alibi
 from extrap.positions.base import Branch
@@ -26,6 +27,7 @@ from extrap.positions.kerple import Kerple
 from extrap.positions.local import Local
 from extrap.positions.mixed import Mixed
 from extrap.positions.nope import Nope
+from extrap.positions.randomized import Randomized
 from extrap.positions.rope import Rope
 from extrap.positions.t5 import T5
 from extrap.positions.wrappers import FACTS, Wrapper
@@ -65,7 +67,10 @@ def test_a_few_places_have_the_states_and_the_gradients_of_all(
     in_the_end = []
     encoder.blocks[-1].down.register_forward_hook(lambda _, given, __: in_the_end.append(given[0].shape[1]))
     found = []
-    for states in (encoder(tokens)[torch.arange(2)[:, None], at], encoder(tokens, at)):
+    for places in (None, at):
+        seed_generators(1)  # for positions that are drawn
+        states = encoder(tokens, places)
+        states = states[torch.arange(2)[:, None], at] if places is None else states
         gradients = torch.autograd.grad((states * weight).sum(), [*encoder.parameters()], allow_unused=True)
         found.append([states, *(gradient for gradient in gradients if gradient is not None)])
     assert in_the_end == [seq_len, 3]
@@ -185,19 +190,6 @@ def test_queries_and_keys_can_stand_at_positions_of_their_own(scheme, geometry, 
 # ---- drawn positions
 
 
-class Randomized(Wrapper):
-    """While training, sorted random positions below max_len (Ruoss et al. 2023); otherwise 0, 1, 2, ..."""
-
-    def __init__(self, inner, max_len):
-        super().__init__(inner)
-        self.limit, self.random_in_training = max_len, True
-
-    def positions(self, seq_len, device=None):
-        if not self.training:
-            return self.inner.positions(seq_len, device)
-        return torch.randperm(self.limit, device=device)[:seq_len].sort().values
-
-
 COMPOSED = [
     "alibi",
     "rope",
@@ -214,7 +206,7 @@ def inner(request):
 
 
 def test_random_positions_are_drawn_while_training_only(geometry):
-    scheme = Randomized(Rope(geometry), max_len=200).train()
+    scheme = Randomized(geometry, Rope(geometry), max_len=200).train()
     draws = [scheme.positions(16) for _ in range(50)]
     for pos in draws:
         assert pos.dtype == torch.int64
@@ -233,7 +225,7 @@ def test_random_positions_are_drawn_while_training_only(geometry):
 def test_random_positions_compose_with_any_scheme(inner, causal, scheme_of, reference_of, small):
     """Positions mean what the inner scheme says, a window of positions included, on every path."""
     alone = scheme_of(inner, causal)
-    scheme = Randomized(alone, max_len=200).train()
+    scheme = Randomized(alone.geometry, alone, max_len=200).train()
     reference = reference_of(inner, alone)
     q, k, v = inputs(scheme.geometry, 20)
     pos = scheme.positions(20)
@@ -260,7 +252,8 @@ class Fixed(Wrapper):
 def test_random_positions_train_and_repeat(inner, causal, scheme_of, encoder_of):
     def trained(seed):
         torch.manual_seed(0)
-        encoder = encoder_of(Randomized(scheme_of(inner, causal), max_len=200))
+        alone = scheme_of(inner, causal)
+        encoder = encoder_of(Randomized(alone.geometry, alone, max_len=200))
         torch.manual_seed(seed)
         return train_step(encoder, torch.arange(16).view(1, 16) % 11)
 
@@ -275,7 +268,8 @@ def test_random_positions_train_and_repeat(inner, causal, scheme_of, encoder_of)
 def test_random_positions_are_plain_ones_in_evaluation(inner, causal, scheme_of, encoder_of):
     alone = scheme_of(inner, causal)
     tokens = torch.randint(11, (2, 45))
-    random, plain = (encoder_of(s).eval()(tokens) for s in (Randomized(alone, max_len=200), alone))
+    drawn = Randomized(alone.geometry, alone, max_len=200)
+    random, plain = (encoder_of(s).eval()(tokens) for s in (drawn, alone))
     assert torch.equal(random, plain)
 
 

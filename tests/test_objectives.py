@@ -26,6 +26,7 @@ def batch_of(objective: Mlm | Causal, tokens: np.ndarray, seed: int = 0) -> Batc
     return objective.batch(tokens, V, np.random.default_rng(seed))
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True)
 @given(rate=st.floats(0.001, 0.999), length=st.integers(1, 200), seed=st.integers(0, 99))
 def test_mlm_hides_a_fixed_number_in_every_row(rate, length, seed):

@@ -17,18 +17,9 @@ from extrap.data.documents import Documents
 from extrap.errors import UserError
 from extrap.stats import pairs as pairs_module
 from extrap.stats import text as text_module
-from extrap.stats.pairs import (
-    ROUNDING,
-    best,
-    compare,
-    extrapolates,
-    holm,
-    paired_p,
-    pairs,
-    power,
-    seeds_needed,
-)
+from extrap.stats.pairs import best, compare, extrapolates, holm, paired_p, pairs
 from extrap.stats.perplexity import over_seeds, summarise
+from extrap.stats.power import ROUNDING, power, seeds_needed
 from extrap.stats.text import document_interval, segment_interval, text_interval
 
 SIZES = np.array([30, 250, 60, 170, 90, 40, 120, 200, 80, 50, 140, 70])  # tokens of 12 documents

@@ -163,6 +163,7 @@ def test_alibi_stands_over_sinusoidal_of_the_same_training_length(results, drawn
     assert sorted(sinusoidal.loc[sinusoidal["alibi_train_len"] == 64, "eval_len"]) == [64, 128, 256]
 
 
+@pytest.mark.slow
 def test_loss_by_position_is_that_of_the_rows(results, drawn):
     rows = rows_of(results, "causal").query("protocol == 'position'")
     points = ours(drawn["chi2022_figure5"][1])
@@ -177,6 +178,7 @@ def test_loss_by_position_is_that_of_the_rows(results, drawn):
     assert len(points) == 4 * 2 * 17
 
 
+@pytest.mark.slow
 def test_losses_are_averaged_over_parts_of_the_training(results, drawn):
     points = drawn["su2021_figure3"][1]
     assert set(points["experiment"]) == {"main", "prose_mlm"}
@@ -496,6 +498,7 @@ def test_a_larger_sibling_has_a_figure_of_its_own(results, tmp_path):
     assert remake.needed_experiments("haviv2022_table4", "_gpu") == ["causal_gpu", "main_gpu"]
 
 
+@pytest.mark.slow
 def test_adding_a_figure_is_adding_a_file(results, tmp_path, monkeypatch):
     code = inspect.getsource(importlib.import_module("experiments.papers.haviv2022_table4"))
     (tmp_path / "somebody2030_figure9.py").write_text(code.replace("haviv2022_table4", "somebody2030_figure9"))
@@ -574,6 +577,7 @@ def test_experiments_score_what_their_figure_shows(name, corpora):
             assert set(scored.extensions) >= set(holds.get("extension", ()))
 
 
+@pytest.mark.slow
 def test_training_lengths_share_tokens_segments_and_lengths():
     cells = [cell(name) for name in ("causal_32", "causal_64", "causal", "causal_256")]
     assert len({(one.train.batch_size * one.train.train_len, one.train.max_steps) for one in cells}) == 1

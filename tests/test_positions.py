@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 from extrap.config.compose import compose_grid
 from extrap.errors import UserError
+from extrap.model.attention import additive_bias
 from extrap.model.definition import attend_reference
 from extrap.positions.absolute import Learned, Sinusoidal, sinusoids
 from extrap.positions.alibi import Alibi, alibi_slopes
@@ -43,8 +44,9 @@ def test_a_scheme_computes_what_its_paper_says(case, causal, n_heads, seq_len, s
 
 def test_a_scheme_is_exact_at_far_positions(kind, causal, scheme_of, reference_of):
     scheme = scheme_of(kind, causal)
-    if scheme.max_len is None:
-        check_against_reference(scheme, reference_of(kind, scheme), SCATTERED)
+    if not scheme.tabular:
+        at = [place for place in SCATTERED if scheme.max_len is None or place < scheme.max_len]
+        check_against_reference(scheme, reference_of(kind, scheme), at)
     else:
         with pytest.raises(ValueError, match=f"end at {scheme.max_len}"):
             check_against_reference(scheme, reference_of(kind, scheme), SCATTERED)
@@ -55,11 +57,17 @@ def test_facts_about_a_scheme_hold(kind, causal, scheme_of, monkeypatch):
     promises.check_scheme(lambda: scheme_of(kind, causal), longest=64)
 
 
+def depends_on_distance_alone(branch, scheme):
+    idx = torch.arange(16)
+    bias = additive_bias(branch, scheme.geometry, idx[:, None], idx)
+    return bias is None or torch.equal(bias[..., 1:, 1:], bias[..., :-1, :-1])
+
+
 def test_no_scheme_of_ours_hides_that_it_is_relative(kind, causal, scheme_of):
-    for layer in layers(scheme_of(kind, causal)):
+    for layer in layers(scheme_of(kind, causal).eval()):
         branch, *others = layer.branches(layer.positions(16))
         if not others and not branch.reads_content:  # or a fast path for distances would not take it
-            assert branch.relative
+            assert branch.relative or not depends_on_distance_alone(branch, layer)
             assert not any(branch.relative for branch in layer.branches(2 * layer.positions(8)))
 
 
@@ -264,6 +272,7 @@ def test_a_window_of_one_attends_to_itself(causal):
     assert torch.equal(attend_reference(scheme, scheme.positions(45), q, k, v), v)
 
 
+@pytest.mark.slow
 def test_a_window_over_everything_is_the_inner_scheme(causal, scheme_of):
     for inner in ("nope", "rope", "alibi", "t5"):
         scheme = scheme_of(f"local position.window=45 position@position.inner={inner}", causal)

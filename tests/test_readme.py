@@ -207,6 +207,7 @@ def test_a_trained_model_is_read_as_the_readme_shows(tmp_path, monkeypatch):
     assert names["weights"].shape == (1, 1, 2, 256, 256)
 
 
+@pytest.mark.slow
 def test_models_are_trained_as_one_as_the_readme_shows():
     small = snippets("results/README.md")["run in place of a sweep"].replace("range(8)", "range(2)")
     names = {}
@@ -236,6 +237,7 @@ def test_make_targets_exist():
     assert named >= targets - {"help", "setup", "test-all", "check", "clean"}, "what a user needs is named"
 
 
+@pytest.mark.slow
 def test_what_is_swept_can_be_chosen():
     """Sweeps with options, of one scheme and seed; experiments alone are composed in test_structure."""
     sweeps = {line for text in PAGES.values() for line in re.findall(r"make sweep[^#`\n]*", text) if "=..." not in line}

@@ -277,6 +277,7 @@ def test_runs_to_come_are_compared_with_those_that_are_there(tmp_path):
     assert "scheme_code: 1 -> 2" in message
 
 
+@pytest.mark.slow
 def test_a_report_that_would_drop_runs_is_refused(tmp_path, capsys):
     for seed in (0, 1):
         finished(tmp_path / "runs" / "made", "rope", seed)
@@ -338,6 +339,7 @@ def test_captions_tell_how_many_parameters_models_have(tmp_path, capsys):
     assert all("parameters" not in (place / name).read_text() for name in captioned), "one model's is not known"
 
 
+@pytest.mark.slow
 def test_an_own_scheme_joins_the_rows_that_stand_there(tmp_path, capsys):
     runs = tmp_path / "runs" / "made"
     other(tmp_path, runs)
@@ -417,6 +419,7 @@ def test_rows_of_another_recipe_data_or_precision_are_never_joined(tmp_path, cap
     assert {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()} == before
 
 
+@pytest.mark.slow
 def test_seeds_of_one_scheme_are_of_one_making(tmp_path, capsys):
     runs = tmp_path / "runs" / "made"
     before = other(tmp_path, runs)
@@ -426,6 +429,7 @@ def test_seeds_of_one_scheme_are_of_one_making(tmp_path, capsys):
     assert {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()} == before
 
 
+@pytest.mark.slow
 def test_other_references_are_another_text(tmp_path, capsys):
     runs = tmp_path / "runs" / "made"
     floor = both_protocols({"unigram": {128: [1.0], 256: [2.0]}}).assign(kind="unigram", run="reference", experiment="made")
@@ -723,6 +727,7 @@ def test_any_name_comes_back(tmp_path, column):
     assert len(loaded) == len(rows)
 
 
+@pytest.mark.slow
 @given(
     losses=st.lists(st.floats(min_value=0, allow_infinity=False, allow_nan=False), min_size=1, max_size=20),
     name=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20),
@@ -736,6 +741,7 @@ def test_every_bit_comes_back(tmp_path, losses, name):
     assert loaded["scheme"].to_list() == rows["scheme"].to_list()
 
 
+@pytest.mark.slow
 def test_many_random_floats_come_back(tmp_path):
     bits = np.random.default_rng(0).integers(0, 0x7FF0000000000000, size=5000, dtype=np.int64)  # every positive finite float
     rows = scheme_rows("a", {128: [1.0] * 2500}).assign(nll_sum=bits.view(np.float64))
@@ -875,6 +881,7 @@ def test_a_segment_scored_twice_is_refused(tmp_path):
         assert part in message
 
 
+@pytest.mark.slow
 def test_a_single_scheme_is_held_against_its_window(tmp_path):
     nll = {128: [1.0, 1.1], 256: [0.9, 1.0]}
     window = scheme_rows("a", {128: [1.0, 1.1], 256: [1.0, 1.1]}, extension="window", protocol="same_targets")
@@ -924,6 +931,7 @@ def test_a_report_says_which_documents_were_scored():
     assert max(map(len, forty.splitlines())) <= 120
 
 
+@pytest.mark.slow
 def test_tables_and_pairs_say_which_documents_were_scored(tmp_path):
     rows = many({"a": {128: [1.0, 1.1]}, "b": {128: [2.0, 2.2]}})
     config = {"model": {}, "objective": {}, "eval": {}, "train": {}, "data": {"valid_documents": 7}}

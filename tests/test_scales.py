@@ -39,6 +39,7 @@ def lengths(*overrides: str) -> list[int]:
     return compose_grid(["experiment=smoke", *ONE, *overrides])[0].eval.lengths
 
 
+@pytest.mark.slow
 def test_lengths_follow_the_training_length_unless_they_are_given():
     assert lengths() == [32, 64, 128]
     assert lengths("train.train_len=40") == [40, 80, 160]
@@ -71,6 +72,7 @@ def test_what_is_wrong_about_lengths_is_told(overrides, told):
     assert told in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_file_that_gives_both_is_refused(conf):
     text = "# @package _global_\ndefaults: [smoke, _self_]\nname: mine\neval:\n  lengths: [32, 48]\n"
     (conf / "experiment" / "mine.yaml").write_text(text)
@@ -126,6 +128,7 @@ def test_a_broken_scale_is_told(tmp_path, text, told):
     assert told in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_scale_is_what_could_be_typed(conf):
     for text, told in (
         ("train: {max_step: 4}", "train.max_step: no such option; did you mean train.max_steps"),

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 from checking import DECODER, ENCODER
-from test_interface import Costs, Randomized
+from test_interface import Costs
 from torch import nn
 
 from extrap.config.compose import compose_grid
@@ -17,6 +17,7 @@ from extrap.positions.base import Branch, PositionScheme
 from extrap.positions.cope import Cope
 from extrap.positions.local import Local
 from extrap.positions.nope import Nope
+from extrap.positions.randomized import Randomized
 from extrap.positions.rope import Rope
 from extrap.runs.prepare import Run
 from extrap.sweep import checks
@@ -26,16 +27,16 @@ from extrap.testing.promises import check_scheme
 
 def test_schemes_that_a_user_could_write_pass():
     """As do those of the project, see test_findings."""
-    for build in (lambda g: ReRope()(Rope(g), 99), lambda g: Randomized(Rope(g), 99)):
+    for build in (lambda g: ReRope()(Rope(g), 99), lambda g: Randomized(g, Rope(g), 99)):
         for geometry in (DECODER, ENCODER):
             check_scheme(partial(build, geometry), longest=64)
-    for build in (Cope, lambda g: Costs(Nope(g)), lambda g: Costs(Alibi(g)), lambda g: Randomized(Costs(Rope(g)), 99)):
+    for build in (Cope, lambda g: Costs(Nope(g)), lambda g: Costs(Alibi(g)), lambda g: Randomized(g, Costs(Rope(g)), 99)):
         check_scheme(partial(build, DECODER), longest=64)
 
 
 def test_draws_outside_stay_what_they_are(scheme_of):
     before = torch.get_rng_state()
-    check_scheme(partial(Randomized, Rope(DECODER), 99), longest=64)
+    check_scheme(partial(Randomized, DECODER, Rope(DECODER), 99), longest=64)
     check_scheme(lambda: nn.init.normal_(Gate(DECODER).gate) is None or Alibi(DECODER), longest=64)
     assert torch.equal(before, torch.get_rng_state())
 
@@ -206,6 +207,16 @@ class Twice(PositionScheme):
         return lambda score, b, h, i, j: 2 * score - 0.1 * (i - j).abs()
 
 
+class HalfTheKey(PositionScheme):
+    def rotation(self, pos):
+        return lambda q, k: (q, k[..., : k.shape[-1] // 2])
+
+
+class HalfOfBoth(PositionScheme):
+    def rotation(self, pos):
+        return lambda q, k: (q[..., : q.shape[-1] // 2], k[..., : k.shape[-1] // 2])
+
+
 class OfBatch(PositionScheme):
     def score_mod(self, pos):
         return lambda score, b, h, i, j: score - 0.1 * b
@@ -311,6 +322,8 @@ BROKEN = {
     NoNumber: "is not finite: outputs in training, for 16 tokens",
     NoGradient: "is not finite: the gradient of scheme.zero",
     Twice: "has a score_mod that does more than add",
+    HalfTheKey: "rotates queries or keys to another shape",
+    HalfOfBoth: "rotates queries or keys to another shape",
     OfBatch: "has a score_mod that does more than add a bias of h, q_idx and kv_idx",
     BatchMask: "has a mask_mod that depends on b",
     WrongTable: "states tabular and embeds other than",

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from marks import slow
 from rows import many, scheme_rows
 from sweeps import report, run
 
@@ -33,6 +34,7 @@ SMOKE = ["experiment=smoke", "position=rope,alibi", "seed=0,1"]
 # configs
 
 
+@pytest.mark.slow
 def test_what_varies_names_runs_and_settings():
     grid = compose_grid([*SMOKE, "train.lr=1e-3,2e-3", "model.n_layers=1,2"])
     assert {tuple(config.vary) for config in grid} == {("model.n_layers", "train.lr")}
@@ -41,6 +43,7 @@ def test_what_varies_names_runs_and_settings():
     assert {config.setting for config in grid} == {f"n_layers={n}, lr={lr}" for n in (1, 2) for lr in ("0.001", "0.002")}
 
 
+@pytest.mark.slow
 def test_what_columns_tell_stands_in_names_of_runs_alone():
     [a, b] = compose_grid(["experiment=smoke", "position=rope", "seed=0", "data=stdlib,markov"])
     assert (a.vary, a.setting, b.setting) == (["data"], "", "")
@@ -85,6 +88,7 @@ def finished(folder, config, **changes):
     (folder / config.run / "eval.csv").touch()
 
 
+@pytest.mark.slow
 def test_runs_differ_in_what_varies_and_in_nothing_else(tmp_path):
     grid = compose_grid([*SMOKE, "train.lr=1e-3,2e-3"])
     for config in grid:
@@ -101,6 +105,7 @@ def test_runs_differ_in_what_varies_and_in_nothing_else(tmp_path):
         refuse_mixed(tmp_path, {alone.run: identity(alone)})
 
 
+@pytest.mark.slow
 def test_what_follows_from_a_setting_is_the_same_within_it(tmp_path):
     grid = compose_grid([*SMOKE, "data=stdlib,markov", "train.train_len=32,64"])
     for config in grid:
@@ -239,6 +244,7 @@ def line_of(found, value, a, b, eval_len=128):
     return line
 
 
+@pytest.mark.slow
 def test_pairs_with_one_rate_for_all_stand_beside_those_with_each_at_its_best():
     """rope is best at 0.002 and alibi at 0.001, where the other one is bad: with one rate for both either may win."""
     rows, found = beside(SCORED, HELD_BACK)
@@ -276,6 +282,7 @@ def test_where_all_have_that_rate_as_their_best_nothing_changes():
     assert "train.lr=0.001: none of 6 verdicts" in choice_text(found)[0]
 
 
+@pytest.mark.slow
 def test_the_same_models_may_have_another_verdict_by_the_order_of_holm():
     """rope and alibi stand at their best, but nope does not: the third pair decides what factor theirs is held to."""
     noise = [0.0, 0.0002, -0.0002, 0.0001, 0.0]
@@ -291,6 +298,7 @@ def test_the_same_models_may_have_another_verdict_by_the_order_of_holm():
     assert (line.verdict, line.best_verdict) == ("undecided", "b")
 
 
+@pytest.mark.slow
 def test_a_rate_at_which_a_seed_diverged_has_no_verdict_for_all():
     rows = rates(SCORED, HELD_BACK)
     gone = (rows["scheme"] == "rope") & (rows["setting"] == "lr=0.002") & (rows["seed"] == 1)
@@ -315,6 +323,7 @@ def test_what_is_chosen_of_one_scheme_has_nobody_to_be_put_beside():
     assert "for all" not in choice_page(found)
 
 
+@pytest.mark.slow
 def test_pairs_with_one_rate_are_read_as_they_were_written(tmp_path):
     _, found = beside(SCORED, HELD_BACK)
     save_table(tmp_path / "one_for_all.csv", found.one_for_all)
@@ -370,6 +379,7 @@ def test_claims_and_figures_of_papers_average_over_no_settings(tmp_path):
         load_one_setting(tmp_path / "rows.csv")
 
 
+@pytest.mark.slow
 def test_every_setting_has_tables_and_figures_of_its_own(tmp_path):
     rows = scored(rates({key: SCORED[key] for key in SCORED if key[1] != "0.0005"}, HELD_BACK))
     write_report(Statistics(rows), tmp_path)
@@ -382,7 +392,7 @@ def test_every_setting_has_tables_and_figures_of_its_own(tmp_path):
 
 
 @pytest.mark.usefixtures("svg_alone")
-@pytest.mark.parametrize("rates_left", [1, 2])
+@pytest.mark.parametrize("rates_left", [1, *slow(2)])
 def test_a_setting_in_which_all_runs_diverged_takes_nothing_from_the_others(tmp_path, rates_left):
     left = ("0.001", "0.002")[:rates_left]
     rows = rates({key: SCORED[key] for key in SCORED if key[1] in left}, HELD_BACK)
@@ -416,6 +426,7 @@ def test_a_setting_in_which_all_runs_diverged_takes_nothing_from_the_others(tmp_
     write_report(replace(best, rows=scored(best.rows)), tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("svg_alone")
 def test_every_title_of_the_best_of_several_says_so(tmp_path):
     found = best_over(rates(SCORED, HELD_BACK), *NOTHING, "train.lr")

@@ -50,12 +50,11 @@ def alone(run, folder):
 
 
 CASES = itertools.product(("alibi", "rope", "learned", "t5"), ("mlm", "causal"), ("muon", "adamw"))
-QUICK = [("alibi", "mlm", "muon"), ("rope", "causal", "muon"), ("learned", "mlm", "adamw"), ("t5", "causal", "adamw")]
+QUICK = [("rope", "causal", "muon", 3), ("learned", "mlm", "adamw", 3)]
+MORE = [("alibi", "mlm", "muon", 3), ("t5", "causal", "adamw", 3), *((*case, 8) for case in CASES)]
 
 
-@pytest.mark.parametrize(
-    ("scheme", "objective", "optimizer", "n"), [*((*case, 3) for case in QUICK), *slow(*((*case, 8) for case in CASES))]
-)
+@pytest.mark.parametrize(("scheme", "objective", "optimizer", "n"), [*QUICK, *slow(*MORE)])
 def test_models_trained_as_one_are_those_trained_alone(scheme, objective, optimizer, n, tmp_path):
     runs = runs_of(scheme, objective, optimizer, seeds=SEEDS[:n])
     encoders, losses = together(runs)
@@ -86,6 +85,7 @@ def test_each_model_is_clipped_by_its_own_norm(largest):
         assert_close(gradient, torch.stack(of_models))
 
 
+@pytest.mark.slow
 def test_a_buffer_in_which_models_differ_is_that_of_each():
     models = [TrainingLoss(build_encoder(run), Precision.fp32) for run in runs_of("alibi", "mlm", "adamw", seeds=[0, 1])]
     models[1].encoder.scheme.slopes.mul_(3)
@@ -98,6 +98,7 @@ def test_a_buffer_in_which_models_differ_is_that_of_each():
     assert abs(losses[0] - losses[1]) > 1e-4
 
 
+@pytest.mark.slow
 def test_one_that_diverges_is_told_and_leaves_the_others_alone(monkeypatch):
     runs = runs_of("rope", "causal", "muon", seeds=SEEDS[:3])
     expected, losses = together(runs)
@@ -120,6 +121,7 @@ def test_one_that_diverges_is_told_and_leaves_the_others_alone(monkeypatch):
         assert all(torch.equal(encoders[i].state_dict()[name], value) for name, value in expected[i].state_dict().items())
 
 
+@pytest.mark.slow
 def test_models_that_end_far_above_guessing_have_diverged():
     runs = runs_of("rope", "causal", "adamw", "train.lr=100.0", seeds=[0, 1])
     with pytest.raises(Diverged, match=r"seed 0 diverged .*; seed 1 diverged "):

@@ -469,6 +469,7 @@ def test_below_the_floor_is_impossible_and_a_verdict_of_its_own():
     assert verdict_of({128: [FLOOR[128][0] - 1.01 * worth] * 3}) == BELOW
 
 
+@pytest.mark.slow
 def test_a_fair_predictor_is_not_called_impossible():
     """The best one with some luck: on short texts and in short contexts it is below the floor now and then."""
     source, train_len = Markov(vocab_size=4, alpha=0.5), 32

@@ -351,6 +351,7 @@ def test_a_length_that_does_not_fit_into_memory_says_so_and_shorter_ones_keep_th
 # ---- seen from outside
 
 
+@pytest.mark.slow
 def test_status_is_read_from_files_alone(tmp_path, swept):
     nothing = status(tmp_path)
     assert (nothing.returncode, nothing.stderr.count("\n")) == (2, 1)

@@ -124,6 +124,7 @@ def test_meta_tells_what_rounding_hangs_on(tmp_path, one_thread):
     assert meta["torch"] == torch.__version__
 
 
+@pytest.mark.slow
 def test_schemes_of_a_seed_share_batches_and_all_weights_but_their_own(tmp_path):
     cells = prepare_grid(compose_grid([*TINY, f"runtime.results_dir={tmp_path}", "position=nope,learned,t5,rope"]))
     encoders = [build_encoder(c) for c in cells]
@@ -135,6 +136,7 @@ def test_schemes_of_a_seed_share_batches_and_all_weights_but_their_own(tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
+@pytest.mark.slow
 def test_seeds_and_steps_differ(tmp_path):
     c = cell(tmp_path)
     inputs = {
@@ -186,6 +188,7 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path, one_thread
     assert without_seconds[0] == without_seconds[1]
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_evaluating_does_not_train_again(tmp_path, one_thread, monkeypatch):
     c = cell(tmp_path)
     execute(c)
@@ -279,12 +282,14 @@ def test_the_first_step_that_diverged_is_told():
     training.refuse_diverged(losses[:1], norms[:1], done=10)
 
 
+@pytest.mark.slow
 def test_learned_biases_train(tmp_path, one_thread):
     c = cell(tmp_path, "position=t5", "train.max_steps=12")
     execute(c)
     assert weights(c.config.folder)["scheme.bias"].abs().max() > 0
 
 
+@pytest.mark.slow
 def test_positions_are_not_rounded_by_bf16(tmp_path):
     c = cell(tmp_path, "position=sinusoidal")
     encoder = build_encoder(c)

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from extrap.config.door import NOT_COMPOSED, Door, as_line, cells, explained, split
 from extrap.config.outside import find, named
+from extrap.config.overrides import items
 from extrap.config.scales import names
 from extrap.config.schema import MOST, Config, in_tokens, with_varied
 from extrap.config.specs import REFERENCES, label, parameters_of
@@ -58,23 +59,34 @@ def parse(composed: DictConfig) -> Config:
 
 
 def extension_specs(given: list[str]) -> dict[str, dict[str, Any]]:
-    """By their labels the specs of what conf/extension names, with arguments or without. Raises UserError."""
+    """By their labels the specs of what conf/extension names, with arguments or without; of `a+b` b after a.
+
+    Raises UserError.
+    """
     found: dict[str, dict[str, Any]] = {}
     for text in given:
-        spec: dict[str, Any] = {}
+        called, spec = "none", dict[str, Any]()
         if text != "none":
-            try:
-                [(name, arguments)] = named(text)
-            except (UserError, ValueError) as error:
-                raise UserError(f"eval.extensions: expected NAME or NAME(option=value), found {text}") from error
-            if name not in (there := names(CONF, "extension")):
-                raise UserError(f"eval.extensions: no extension {name}; {nearest(name, ['none', *there])}")
-            spec = yaml.safe_load((CONF / "extension" / f"{name}.yaml").read_text()) | arguments
-            text = label(spec, f"extension.{name}", "extrap.extensions")
-        if text in found:
-            raise UserError(f"eval.extensions: expected each once, found {text} twice")
-        found[text] = spec
+            parts = [_extension(part, text) for part in items(text, between="+")]
+            called, spec = "+".join(name for name, _ in parts), parts[0][1]
+            for _, other in parts[1:]:
+                spec = {"_target_": "extrap.extensions.base.Then", "first": spec, "second": other}
+        if called in found:
+            raise UserError(f"eval.extensions: expected each once, found {called} twice")
+        found[called] = spec
     return found
+
+
+def _extension(part: str, text: str) -> tuple[str, dict[str, Any]]:
+    """Label and spec of one extension, NAME or NAME(option=value), of those that are asked for one after the other."""
+    try:
+        [(name, arguments)] = named(part)
+    except (UserError, ValueError) as error:
+        raise UserError(f"eval.extensions: expected NAME or NAME(option=value), found {text}") from error
+    if name not in (there := names(CONF, "extension")):
+        raise UserError(f"eval.extensions: no extension {name}; {nearest(name, ['none', *there])}")
+    spec = yaml.safe_load((CONF / "extension" / f"{name}.yaml").read_text()) | arguments
+    return label(spec, f"extension.{name}", "extrap.extensions"), spec
 
 
 class Grid(NamedTuple):
@@ -188,7 +200,7 @@ def described(overrides: list[str]) -> str:
     lines = ["what can be chosen:"]
     lines += [f"  {group}={' | '.join(names(CONF, group))}" for group in [*groups, "hydra/launcher"]]
     lines.append(f"  experiment=NAME_{' | NAME_'.join(names(CONF, 'scale'))}   NAME at the sizes of conf/scale")
-    lines.append(f"  eval.extensions=[none,NAME,NAME(option=value)]   NAME={' | '.join(names(CONF, 'extension'))}")
+    lines.append(f"  eval.extensions=[none,NAME,NAME(option=value),NAME+NAME]   NAME={' | '.join(names(CONF, 'extension'))}")
     lines.append("every option, and what it is with these choices:")
     for key, value in flat(OmegaConf.to_container(composed, enum_to_str=True)):
         shown = f"[{','.join(map(str, value))}]" if isinstance(value, list) else value

@@ -78,7 +78,9 @@ def named(text: str) -> list[tuple[str, dict[str, Any]]]:
 def _literal(node: ast.expr) -> Any:
     if isinstance(node, ast.List | ast.Tuple):
         return [_literal(item) for item in node.elts]
-    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)  # a word needs no quotes
+    if isinstance(node, ast.Name):  # a word needs no quotes, and these are as in a file of conf/
+        return {"true": True, "false": False, "null": None}.get(node.id, node.id)
+    return ast.literal_eval(node)
 
 
 def find(place: str) -> Outside:

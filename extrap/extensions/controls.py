@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from extrap.extensions.base import Extension, is_plain
+from extrap.extensions.base import Extension, is_plain, is_wide_anywhere, passes_of
 from extrap.positions.base import Branch, PositionScheme
 from extrap.positions.local import Local
 from extrap.positions.wrappers import Wrapper
@@ -31,7 +31,7 @@ class Window(Extension):
 
     def __call__(self, scheme: PositionScheme, eval_len: int) -> PositionScheme | None:
         width = _width(scheme, scheme.geometry.train_len if self.size is None else self.size)
-        if scheme.max_len is not None or (isinstance(scheme, Local) and scheme.window <= width):
+        if ends(scheme, eval_len) or not is_wide_anywhere(scheme, width):
             return None
         return Local(scheme.geometry, scheme, window=width)
 
@@ -51,7 +51,8 @@ class Lambda(Extension):
             raise ValueError(f"expected n_first >= 1, found {self.n_first}")
 
     def __call__(self, scheme: PositionScheme, eval_len: int) -> PositionScheme | None:
-        if scheme.max_len is not None or not all(is_plain(layer) for layer in scheme.layers(scheme.geometry.n_layers)):
+        layers = scheme.layers(scheme.geometry.n_layers)
+        if ends(scheme, eval_len) or not all(map(is_plain, map(passes_of, layers))):
             return None
         return WithFirst(scheme, self.n_first)
 

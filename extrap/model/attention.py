@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from extrap.model.decay import attend_decay
-from extrap.model.definition import bias_of_content, content_of
+from extrap.model.definition import allowed, bias_of_content, content_of, scaled
+from extrap.model.keys import keys_seen
 from extrap.model.relative import attend_relative, rows_from_last
 from extrap.model.softmax import BiasedSoftmax, weigh, wide
 from extrap.positions.base import Branch, Geometry, PositionScheme, Weights
@@ -59,6 +60,8 @@ def prepare(scheme: PositionScheme, pos: Tensor, *, training: bool) -> AttendAt:
     """
     branches, weights, geometry = scheme.branches(pos), scheme.weights(), scheme.geometry
     causal, idx = geometry.causal, torch.arange(len(pos), device=pos.device)
+    if scale := scheme.scale():
+        branches = scaled(branches, scale(keys_seen(branches, geometry, idx)))
     if training and len(pos) <= DENSE_MAX:
         whole = [_whole_bias(branch, geometry, idx) for branch in branches]
         if len(branches) == 1 and not branches[0].reads_content and not weights:
@@ -107,9 +110,7 @@ def additive_bias(branch: Branch, geometry: Geometry, q_idx: Tensor, kv_idx: Ten
     zero = torch.zeros(1, 1, 1, 1, device=q_idx.device)
     b, h = zero.to(torch.int64), torch.arange(geometry.n_heads, device=q_idx.device).view(1, -1, 1, 1)
     bias = branch.score_mod(zero, b, h, q_idx, kv_idx) if branch.score_mod else zero
-    allowed = kv_idx <= q_idx if geometry.causal else torch.ones_like(kv_idx <= q_idx)
-    allowed = allowed & branch.mask_mod(b, h, q_idx, kv_idx) if branch.mask_mod else allowed
-    return torch.where(allowed, bias, -math.inf)
+    return torch.where(allowed(branch, geometry.causal, b, h, q_idx, kv_idx), bias, -math.inf)
 
 
 def distance_bias(branch: Branch, geometry: Geometry, idx: Tensor) -> Tensor:

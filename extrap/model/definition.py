@@ -1,6 +1,8 @@
 """What attention computes for a scheme, score by score; positions/base.py has the formula."""
 
 import math
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -28,16 +30,34 @@ def attend_reference(
     h = torch.arange(n_heads, device=q.device).view(-1, 1, 1)
     i, j = rows.view(-1, 1), torch.arange(seq_len, device=q.device)
     total = q.new_full((n_batch, n_heads, len(rows), seq_len), -math.inf)
-    for branch in scheme.branches(pos):
+    branches, causal = scheme.branches(pos), scheme.geometry.causal
+    if scale := scheme.scale():
+        pairs = [allowed(branch, causal, b[:1], h, j[:, None], j).expand(1, n_heads, -1, -1) for branch in branches]
+        branches = scaled(branches, scale(torch.stack(pairs).sum(dim=(0, 1, -1))))
+    for branch in branches:
         seen = content_of(branch, q, k, x)
         score = seen.rotated_q[:, :, rows] @ seen.rotated_k.mT / math.sqrt(head_dim)
         score = branch.score_mod(score, b, h, i, j) if branch.score_mod else score
         if bias_of := bias_of_content(branch, seen):
             score = score + bias_of(rows, j)
-        allowed = j <= i if scheme.geometry.causal else torch.ones_like(j <= i)
-        allowed = allowed & branch.mask_mod(b, h, i, j) if branch.mask_mod else allowed
-        total = torch.where(allowed, score, total)
+        total = torch.where(allowed(branch, causal, b, h, i, j), score, total)
     return weigh([total], scheme.weights()).to(v.dtype) @ v
+
+
+def allowed(branch: Branch, causal: bool, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+    """Which keys j a query i may attend to in a pass."""
+    pairs = j <= i if causal else torch.ones_like(j <= i)
+    return pairs & branch.mask_mod(b, h, i, j) if branch.mask_mod else pairs
+
+
+def scaled(branches: Sequence[Branch], by: Tensor) -> tuple[Branch, ...]:
+    """Passes whose queries are multiplied by a number for each of them, (1 or H, T), once they are rotated."""
+
+    def turned(branch: Branch, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        q, k = branch.rotate(q, k) if branch.rotate else (q, k)
+        return q * by[..., None].to(wide(q)), k
+
+    return tuple(branch._replace(rotate=partial(turned, branch)) for branch in branches)
 
 
 def content_of(branch: Branch, q: Tensor, k: Tensor, x: Tensor | None) -> Content:

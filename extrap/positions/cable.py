@@ -1,6 +1,7 @@
 """Context-aware biases (CABLE)."""
 
 import math
+from functools import partial
 from typing import Literal
 
 import torch
@@ -53,14 +54,15 @@ class Costs(Gates):
         branches = super().branches(pos)
         if self.form != "released":
             branches = tuple(
-                branch._replace(decay=None, content=lambda seen, side=side, of=branch.decay: self.weighted(seen, side, of))
+                branch._replace(decay=None, content=partial(self.weighted, side, branch.decay))
                 for side, branch in enumerate(branches)
+                if branch.decay
             )
         if not self.scaled:
             root = math.sqrt(self.geometry.head_dim)
             branches = tuple(branch._replace(rotate=lambda q, k: (q * root, k)) for branch in branches)
         return branches
 
-    def weighted(self, seen: Content, side: int, decay: Decay) -> BlockBias:
+    def weighted(self, side: int, decay: Decay, seen: Content) -> BlockBias:
         c, strength = decay(seen), F.softplus(seen.x @ self.strength[side].mT).mT
         return lambda i, j: strength[:, :, i, None] * (c[:, :, i, None] - c[:, :, None, j])

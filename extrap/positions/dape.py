@@ -1,5 +1,7 @@
 """Data-adaptive position encoding (DAPE)."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -34,7 +36,9 @@ class Dape(Wrapper):
         self.maps = nn.ModuleList(Perceptron(geometry.n_heads, kernel) for _ in range(geometry.n_layers))
 
     def layers(self, n_layers: int) -> list[PositionScheme]:
-        return [Adapted(scheme, of_layer) for scheme, of_layer in zip(super().layers(n_layers), self.maps, strict=True)]
+        return [
+            Adapted(scheme, cast(Perceptron, own)) for scheme, own in zip(super().layers(n_layers), self.maps, strict=True)
+        ]
 
 
 def has_bias(layer: PositionScheme) -> bool:
@@ -58,7 +62,7 @@ def uniform(n_in: int, *size: int) -> nn.Parameter:
 class Adapted(Wrapper):
     """The scheme of a layer."""
 
-    def __init__(self, inner: PositionScheme, perceptron: nn.Module) -> None:
+    def __init__(self, inner: PositionScheme, perceptron: Perceptron) -> None:
         super().__init__(inner)
         self.perceptron = perceptron
 

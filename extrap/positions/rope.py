@@ -1,7 +1,10 @@
-"""Rotary position embedding."""
+"""Rotary position embedding, and the spectra that it is given."""
+
+import math
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from extrap.positions.base import Geometry, PositionScheme, Rotation
 
@@ -16,7 +19,7 @@ class Rope(PositionScheme):
     """
 
     relative = True
-    factors: Tensor | None = None  # (K/2,) of the frequencies, set by extensions of finished weights
+    factors: Callable[[Tensor], Tensor] | None = None  # of frequencies (K/2,), set by extensions of finished weights
 
     def __init__(self, geometry: Geometry, base: float = 10_000.0) -> None:
         super().__init__(geometry)
@@ -33,10 +36,64 @@ class Rope(PositionScheme):
     def angles(self, pos: Tensor) -> Tensor:
         """Positions (T,), whole or real -> (T, K/2) float64, radians."""
         frequencies = self.frequencies(pos.device)
-        return pos.to(torch.float64)[:, None] * (frequencies if self.factors is None else frequencies * self.factors)
+        return pos.to(torch.float64)[:, None] * (frequencies * self.factors(frequencies) if self.factors else frequencies)
 
     def rotation(self, pos: Tensor) -> Rotation:
         return rotate_by(self.angles(pos))
+
+
+class PartialRope(Rope):
+    """RoPE on the first r = fraction * K dimensions, with r in the place of K: base^(-2k/r). The others are not rotated.
+
+    r is rounded down to whole pairs. The fastest and the slowest pair turn as in RoPE, fewer lie between; `PRope` keeps the
+    fast ones as they are instead.
+    Source: Wang & Komatsuzaki 2021, GPT-J (r = 64 of 256); Black et al. 2022, GPT-NeoX (arXiv:2204.06745), section 2.1.
+    Raises ValueError for a fraction outside of 0 .. 1, and as RoPE does.
+    """
+
+    def __init__(self, geometry: Geometry, fraction: float = 0.25, base: float = 10_000.0) -> None:
+        super().__init__(geometry, base)
+        self.n_pairs = pairs_of(fraction, geometry)
+
+    def frequencies(self, device: torch.device | None = None) -> Tensor:
+        return slow_at_rest(powers(self.base, 2 * self.n_pairs, device), self.geometry)
+
+
+class PRope(Rope):
+    """RoPE whose slowest pairs are not rotated: of base^(-2k/K), k = 0 .. K/2 - 1, the first fraction * K/2 are kept.
+
+    None keeps the pairs that turn at least once within the training length: base^(-2k/K) * L >= 2 pi. HoPE and FoPE draw
+    that line, too; HoPE's pairs without position and FoPE's sums of frequencies are not part of this.
+    Source: Barbero et al. 2025 (arXiv:2410.06205), section 6; Chen et al. 2024 (HoPE, arXiv:2410.21216); Hua et al. 2025
+    (FoPE, arXiv:2412.17739).
+    Raises ValueError for a fraction outside of 0 .. 1, and as RoPE does.
+    """
+
+    def __init__(self, geometry: Geometry, fraction: float | None = None, base: float = 10_000.0) -> None:
+        super().__init__(geometry, base)
+        head_dim, slowest = geometry.head_dim, 2 * math.pi / geometry.train_len
+        turning = sum(base ** (-2 * k / head_dim) >= slowest for k in range(head_dim // 2))
+        self.n_pairs = turning if fraction is None else pairs_of(fraction, geometry)
+
+    def frequencies(self, device: torch.device | None = None) -> Tensor:
+        return slow_at_rest(super().frequencies(device)[: self.n_pairs], self.geometry)
+
+
+class LearnedRope(Rope):
+    """RoPE whose frequencies are trained: base^(-2k/K) * exp(w_k), one spectrum for all heads and layers.
+
+    w starts at 0, as RoPE, and its gradient is clipped with all others. GRAPE-M (Zhang et al. 2025, arXiv:2512.07805) trains
+    the logarithms of frequencies, too, in its code those of each layer.
+    Source: LeRoPE (2026, arXiv:2607.10134), which we know from others' descriptions alone.
+    Raises ValueError as RoPE does.
+    """
+
+    def __init__(self, geometry: Geometry, base: float = 10_000.0) -> None:
+        super().__init__(geometry, base)
+        self.log_factors = nn.Parameter(torch.zeros(geometry.head_dim // 2))
+
+    def frequencies(self, device: torch.device | None = None) -> Tensor:
+        return super().frequencies(device) * self.log_factors.double().exp()
 
 
 def powers(base: float, dim: int, device: torch.device | None = None) -> Tensor:
@@ -44,6 +101,18 @@ def powers(base: float, dim: int, device: torch.device | None = None) -> Tensor:
     exponent = torch.arange(0, dim, 2, dtype=torch.float64, device=device) / dim
     frequencies: Tensor = base**-exponent
     return frequencies
+
+
+def pairs_of(fraction: float, geometry: Geometry) -> int:
+    """How many pairs of dimensions a fraction of the head dim holds."""
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"expected a fraction of the pairs of dimensions, 0 to 1, found {fraction}")
+    return int(fraction * geometry.head_dim / 2 + 1e-9)  # 0.7 * 20 / 2 is 7
+
+
+def slow_at_rest(frequencies: Tensor, geometry: Geometry) -> Tensor:
+    """These frequencies, and 0 for the other pairs: (K/2,)."""
+    return nn.functional.pad(frequencies, (0, geometry.head_dim // 2 - len(frequencies)))
 
 
 def rotate_by(angles: Tensor) -> Rotation:

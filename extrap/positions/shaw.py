@@ -49,7 +49,8 @@ class Offsets(PositionScheme):
 
             def bias(i: Tensor, j: Tensor) -> Tensor:
                 at = seen.q[:, :, i] @ table.mT  # (B, H, R, distances)
-                return at.gather(-1, self.rows(pos[i], pos[j]).expand(*at.shape[:2], -1, -1))
+                found: Tensor = at.gather(-1, self.rows(pos[i], pos[j]).expand(*at.shape[:2], -1, -1))
+                return found
 
             return bias
 

@@ -1,11 +1,12 @@
 """Schemes around a scheme: local attention, and most of what is done to a scheme for longer inputs."""
 
+from collections.abc import Callable
 from copy import copy
 
 import torch
 from torch import Tensor
 
-from extrap.positions.base import Branch, MaskMod, PositionScheme, Rotation, ScoreMod, Weights
+from extrap.positions.base import Branch, MaskMod, PositionScheme, Rotation, Scale, ScoreMod, Weights
 
 FACTS = tuple(PositionScheme.__annotations__)
 
@@ -14,7 +15,7 @@ class Wrapper(PositionScheme):
     """A scheme around another, `inner`, that leaves to it all that it does not change.
 
     It has the facts of the inner scheme and wraps the scheme of each layer alike. A subclass overrides `change`
-    for what it does to an attention pass, however many there are, or positions, embed, branches or weights.
+    for what it does to an attention pass, however many there are, or positions, embed, branches, scale or weights.
     """
 
     def __init__(self, inner: PositionScheme) -> None:
@@ -36,6 +37,9 @@ class Wrapper(PositionScheme):
 
     def branches(self, pos: Tensor) -> tuple[Branch, ...]:
         return tuple(self.change(branch, pos) for branch in self.inner.branches(pos))
+
+    def scale(self) -> Scale | None:
+        return self.inner.scale()
 
     def weights(self) -> Weights | None:
         return self.inner.weights()
@@ -63,3 +67,20 @@ class Wrapper(PositionScheme):
                 around[inner] = copy(self)
                 around[inner]._modules = self._modules | {"inner": inner}
         return [around[inner] for inner in layers]
+
+
+def at_distances(inner: PositionScheme, read: Callable[[Tensor, Tensor], Tensor]) -> ScoreMod:
+    """The score_mod of a scheme of distances, asked about other ones than those of the tokens.
+
+    read(q_idx, kv_idx) gives the distances, with their sign, whole or real. It is exact: no differences are formed.
+    """
+
+    def bias(score: Tensor, b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
+        distance = read(q_idx, kv_idx)
+        places = torch.cat([distance.new_zeros(1), distance.flatten()])  # of the key, and of each query
+        query = torch.arange(1, len(places), device=places.device).view(distance.shape)
+        score_mod = inner.score_mod(places)
+        assert score_mod
+        return score_mod(score, b, h, query, torch.zeros_like(query)).to(score.dtype)
+
+    return bias

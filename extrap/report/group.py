@@ -8,8 +8,9 @@ import pandas as pd
 from extrap.errors import one_line
 from extrap.report.typesetting import number
 from extrap.stats.floor import UNFIT
-from extrap.stats.pairs import ANSWER, CONTROL, MOST_SEEDS
+from extrap.stats.pairs import ANSWER, CONTROL
 from extrap.stats.perplexity import AT_L, BEYOND_L, CONFIDENCE, GROUP, ONSET, told_first
+from extrap.stats.power import MOST_SEEDS
 from extrap.stats.statistics import Statistics
 
 FATES = ("breaks", "unclear", "survives", "ends")

@@ -74,6 +74,7 @@ def evaluate(encoder: Encoder, source: Source, objective: Objective, config: Eva
     if "pseudo" in config.protocols:
         batches[True] = masked_alone(held_out, source.vocab_size, config)
     scheme, train_len = encoder.scheme, encoder.scheme.geometry.train_len
+    device = next(encoder.parameters()).device
     plan = reads(config, train_len, objective.causal)
     steps = {read: min(scoring.every for scoring in scorings) for read, scorings in plan.items()}
 
@@ -84,7 +85,7 @@ def evaluate(encoder: Encoder, source: Source, objective: Objective, config: Eva
         """What this process scores of every read under its scheme; no numbers where memory does not suffice."""
         found = []
         for turn, (read, extended) in enumerate(schemes.items()):
-            encoder.scheme = extended
+            encoder.scheme = extended.to(device)  # what an extension makes of its own included
             try:
                 found.append(score(encoder, batch_of(read), read, plan[read], turn))
             except (MemoryError, RuntimeError) as error:

@@ -110,7 +110,7 @@ class WithoutRelu(CableOfOtherCosts):
 
 class WeightOfTheKey(CableOfOtherCosts):
     class Costs(Costs):
-        def weighted(self, seen, side, decay):
+        def weighted(self, side, decay, seen):
             c, strength = decay(seen), F.softplus(seen.x @ self.strength[side].mT).mT
             return lambda i, j: strength[:, :, None, j] * (c[:, :, i, None] - c[:, :, None, j])
 

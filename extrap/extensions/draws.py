@@ -1,0 +1,79 @@
+"""Positions drawn at random at test time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from extrap.extensions.base import Extension, ends, is_plain, is_wide, passes_of
+from extrap.positions.absolute import Sinusoidal
+from extrap.positions.base import Branch, PositionScheme
+from extrap.positions.randomized import Randomized as RandomizedScheme
+from extrap.positions.wrappers import Wrapper
+
+
+@dataclass(frozen=True)
+class Randomized(Extension):
+    """A model of randomized positions read as it was trained, on a draw below its max_len; others on a draw below L.
+
+    Sorted whole positions without replacement for the former, as Ruoss et al. 2023 (arXiv:2305.16843) evaluate; for the
+    latter, for which nothing is published, sorted real ones, of layers that see further than in training.
+    One draw for each seed and length, the same for all inputs and on every device: other seeds say how much hangs on it.
+    """
+
+    seed: int = 0
+
+    def __call__(self, scheme: PositionScheme, eval_len: int) -> PositionScheme | None:
+        generator, train_len = torch.Generator().manual_seed(self.seed), scheme.geometry.train_len
+        trained = next((part for part in scheme.modules() if isinstance(part, RandomizedScheme)), None)
+        if trained:
+            if trained.draw == "distances" or trained.end < eval_len:
+                return None
+            return Redrawn(scheme, torch.randperm(trained.end, generator=generator)[:eval_len].sort().values)
+        layers = dict.fromkeys(scheme.layers(scheme.geometry.n_layers))
+        embeds = any(isinstance(part, Sinusoidal) for part in scheme.modules())
+        if (
+            ends(scheme, eval_len)
+            or scheme.tabular
+            or not (embeds or any(is_placed(passes_of(layer), train_len) for layer in layers))
+        ):
+            return None
+        return Squashed(scheme, train_len * torch.rand(eval_len, generator=generator, dtype=torch.float64).sort().values)
+
+
+def is_placed(passes: Sequence[Branch], train_len: int) -> bool:
+    """Whether a layer that sees further than in training knows positions by one pass of a rotation or a score_mod."""
+    return is_wide(passes, train_len) and is_plain(passes) and (passes[0].rotate or passes[0].score_mod) is not None
+
+
+class Redrawn(Wrapper):
+    """Tokens at given places, (T,) int64."""
+
+    places: Tensor
+
+    def __init__(self, inner: PositionScheme, places: Tensor) -> None:
+        super().__init__(inner)
+        self.register_buffer("places", places, persistent=False)
+
+    def positions(self, seq_len: int, device: torch.device | None = None) -> Tensor:
+        return self.places[:seq_len]
+
+
+class Squashed(Wrapper):
+    """Tokens at given places, (T,) real numbers, as input vectors and biases and rotations of distance have them."""
+
+    places: Tensor
+
+    def __init__(self, inner: PositionScheme, places: Tensor) -> None:
+        super().__init__(inner)
+        self.register_buffer("places", places, persistent=False)
+
+    def embed(self, x: Tensor, pos: Tensor) -> Tensor:
+        return self.inner.embed(x, self.places[: len(pos)])
+
+    def branches(self, pos: Tensor) -> tuple[Branch, ...]:
+        passes = self.inner.branches(pos)
+        if not is_placed(passes, self.geometry.train_len):
+            return passes
+        return (self.inner.apart(*[self.places[: len(pos)]] * 2),)

@@ -1,0 +1,71 @@
+"""Positions drawn at test time: below max_len where training drew them, real ones below L elsewhere."""
+
+import pytest
+import torch
+from extending import L, T, answers, check_layers, geometry_of, named
+from references.alibi import alibi
+from references.rope import rope
+
+from extrap.extensions.draws import Randomized
+from extrap.positions.absolute import Learned, Sinusoidal
+from extrap.positions.alibi import Alibi
+from extrap.positions.fox import Fox
+from extrap.positions.local import Local
+from extrap.positions.mixed import Mixed
+from extrap.positions.nope import Nope
+from extrap.positions.pose import Pose
+from extrap.positions.randomized import Randomized as RandomizedScheme
+from extrap.positions.rope import Rope
+
+
+def test_a_model_of_randomized_positions_is_read_as_it_was_trained(causal):
+    geometry = geometry_of(causal)
+    scheme = RandomizedScheme(geometry, Rope(geometry), max_len=64).eval()
+    places = [named(text)(scheme, T).positions(T) for text in ("randomized", "randomized(seed=1)")]
+    for place in places:
+        assert place.dtype == torch.int64
+        assert 0 <= place[0] <= place[-1] < 64
+        assert (place.diff() > 0).all()
+    assert not torch.equal(*places)
+    assert torch.equal(Randomized()(scheme, 64).positions(64), torch.arange(64)), "all of them"
+    assert Randomized()(scheme, 65) is None
+    wrapped = Randomized()(Local(geometry, scheme, 5), T)
+    assert torch.equal(wrapped.positions(T), places[0])
+    alibi_ = RandomizedScheme(geometry, Alibi(geometry), draw="distances")
+    assert Randomized()(alibi_, T) is None
+
+
+def placed(reference, places):
+    return reference._replace(score=lambda q, k, i, j, h: reference.score(q, k, places[i], places[j], h))
+
+
+def test_another_stands_at_real_positions_below_the_training_length(causal, small):
+    geometry = geometry_of(causal)
+    for scheme, reference in ((Rope(geometry), rope(geometry, 10_000.0)), (Alibi(geometry), alibi(geometry))):
+        extended = Randomized()(scheme, T)
+        places = extended.places.tolist()
+        assert sorted(places) == places
+        assert places[0] >= 0
+        assert places[-1] < L
+        check_layers(extended, [placed(reference, places)] * 2)
+        local = reference._replace(keep=lambda i, j: abs(i - j) < 3)
+        near = Local(geometry, scheme, 3)
+        check_layers(Randomized()(Mixed(geometry, near, scheme), T), [local, placed(reference, places)])
+    fixed = Randomized()(Sinusoidal(geometry), T)
+    x = torch.zeros(1, T, 32)
+    assert torch.equal(fixed.embed(x, fixed.positions(T)), Sinusoidal(geometry).embed(x, fixed.places))
+
+
+def test_the_same_draw_whenever_asked():
+    scheme = Rope(geometry_of(True))
+    one, again, other = (answers(Randomized(seed)(scheme, T), T) for seed in (0, 0, 1))
+    assert all(map(torch.equal, one, again))
+    assert not torch.equal(one[1], other[1])
+    before = torch.get_rng_state()
+    Randomized()(scheme, T)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("scheme", [Nope, Learned, Fox, lambda g: Local(g, Rope(g), 3), lambda g: Pose(g, Nope(g))])
+def test_what_it_does_not_apply_to(scheme, causal):
+    assert Randomized()(scheme(geometry_of(causal)), T) is None

@@ -1,0 +1,143 @@
+"""What holds of all extensions: which schemes each is for, that nothing changes at the training length, that names join."""
+
+import pytest
+import torch
+from extending import L, T, answers, geometry_of, named
+from torch import nn
+
+from extrap.config.compose import CONF, extension_specs
+from extrap.errors import UserError
+from extrap.extensions.base import extensions_of
+from extrap.positions.absolute import Learned, Sinusoidal
+from extrap.positions.alibi import Alibi
+from extrap.positions.cope import Cope
+from extrap.positions.fox import Fox
+from extrap.positions.kerple import Kerple
+from extrap.positions.local import Local
+from extrap.positions.mixed import Mixed
+from extrap.positions.nope import Nope
+from extrap.positions.randomized import Randomized
+from extrap.positions.rope import Rope
+from extrap.positions.sinks import Sinks
+from extrap.positions.t5 import T5
+
+SCHEMES = {
+    "nope": Nope, "rope": Rope, "alibi": Alibi, "kerple": Kerple, "t5": T5, "learned": Learned, "sinusoidal": Sinusoidal,
+    "fox": Fox, "cope": Cope, "sinks": lambda g: Sinks(g, Rope(g)), "randomized": lambda g: Randomized(g, Rope(g)),
+    "narrow": lambda g: Local(g, Rope(g), L), "wide": lambda g: Local(g, Rope(g), L + 1),
+    "rnope": lambda g: Mixed(g, Local(g, Rope(g), L), Nope(g)),
+    "modernbert": lambda g: Mixed(g, Local(g, Rope(g), L), Rope(g)),
+    "hybrid": lambda g: Mixed(g, Local(g, Rope(g), L), Alibi(g)), "blind": lambda g: Sinks(g, Local(g, Nope(g), L)),
+}  # fmt: skip
+ROTATED, BIASED = {"rope", "sinks", "randomized", "modernbert"}, {"alibi", "kerple", "t5", "hybrid"}
+WIDE = {*SCHEMES} - {"learned", "narrow", "blind"}
+APPLIES = {
+    "window": {*SCHEMES} - {"learned"},
+    "lambda": {"nope", "rope", "alibi", "kerple", "t5", "sinusoidal", "sinks", "randomized"},
+    "tile": {"learned"}, "clamp": {"learned"}, "interpolate": {"learned", "sinusoidal"},
+    "bca": WIDE, "logn": WIDE, "rescale": BIASED, "ntkalibi": {"alibi", "hybrid"},
+    "randomized": ROTATED | BIASED | {"sinusoidal"},
+} | dict.fromkeys(["rerope", "leakyrerope", "selfextend"], ROTATED | BIASED) | dict.fromkeys(
+    ["pi", "ntk", "ntkmixed", "ntkfixed", "parts", "yarn", "llama3", "drop"], ROTATED | {"wide"}
+)  # fmt: skip
+MADE_OF_LENGTHS = sorted({*APPLIES} - {"drop", "randomized", "window", "lambda", "rerope"})
+
+
+def built(name, causal):
+    if name == "cope" and not causal:
+        return None
+    scheme = SCHEMES[name](geometry_of(causal)).eval()
+    for parameter in scheme.parameters():
+        if not parameter.any():  # zeros would hide whatever is done with them
+            nn.init.normal_(parameter)
+    return scheme
+
+
+@pytest.mark.parametrize("name", APPLIES)
+def test_which_schemes_an_extension_is_for(name, causal):
+    extension, found = named(name), set()
+    schemes = {scheme: one for scheme in SCHEMES if (one := built(scheme, causal))}
+    for scheme, one in schemes.items():
+        extended = extension(one, T)
+        if extended is None:
+            continue
+        found.add(scheme)
+        plain, other = answers(one, L if one.max_len else T), answers(extended, L if one.max_len else T)
+        same = all(map(torch.equal, plain, other))
+        assert same == (one.max_len is not None and name != "interpolate"), "where it applies it changes something"
+    in_a_window = {"narrow", "blind"} if name == "window" and causal else set()  # in an encoder one of L is narrowed
+    assert found == (APPLIES[name] & {*schemes}) - in_a_window
+
+
+def test_every_extension_is_asked_here():
+    assert {*APPLIES} == {path.stem for path in (CONF / "extension").glob("*.yaml")}
+
+
+@pytest.mark.parametrize("name", MADE_OF_LENGTHS)
+def test_at_the_training_length_nothing_changes(name, causal):
+    """Bit for bit; others replace what they do not shorten, and are never asked there."""
+    for scheme in ("rope", "alibi", "kerple", "t5", "learned", "sinusoidal", "modernbert", "sinks"):
+        plain = built(scheme, causal)
+        extended = named(name)(plain, L)
+        if extended is not None and not (name == "bca" and not causal):  # whose blocks of L // 3 do not cover L = 8
+            assert all(map(torch.equal, answers(extended, L), answers(plain, L))), scheme
+
+
+@pytest.mark.parametrize("name", ["ntk+logn", "yarn+rerope+logn", "rescale+window", "interpolate+logn", "rerope+bca"])
+def test_extensions_join_on_every_path(name, causal, small):
+    used = 0
+    for scheme in ("rope", "alibi", "learned", "modernbert", "wide"):
+        plain = built(scheme, causal)
+        extended = named(name)(plain, T)
+        if extended is None:
+            continue
+        used += 1
+        torch.testing.assert_close(answers(extended, T, exact=False), answers(extended, T), rtol=0, atol=1e-5)
+        alone = named(name.partition("+")[0])(plain, T)
+        assert any(not torch.equal(a, b) for a, b in zip(answers(extended, T), answers(alone, T), strict=True))
+    assert used
+
+
+def test_both_of_two_have_to_apply():
+    rope = Rope(geometry_of(True))
+    for name in ("ntk+tile", "tile+ntk", "window+logn", "pi+ntk"):
+        assert named(name)(rope, T) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "labels"),
+    [
+        (["ntk+logn", "logn+ntk"], ["ntk+logn", "logn+ntk"]),
+        (["yarn(paper=true) + logn"], ["yarn(paper=True)+logn"]),
+        (["yarn(paper=True)", "yarn(paper=false)"], ["yarn(paper=True)", "yarn"]),
+        (["ntkmixed(power=1)+rerope(window=7)+window"], ["ntkmixed(power=1.0)+rerope(window=7)+window"]),
+        (["selfextend(group=null)"], ["selfextend"]),
+    ],
+)
+def test_a_label_names_all_that_is_done(given, labels):
+    specs = extension_specs(given)
+    assert [*specs] == labels
+    assert [*extensions_of(specs)] == labels
+    assert extension_specs(labels) == specs, "a label can be given again"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("ntk+windw", "no extension windw; did you mean window?"),
+        ("ntk+", "expected NAME or NAME(option=value), found ntk+"),
+        ("none+ntk", "no extension none"),
+        ("ntk+window(size=0)", "expected a window of size >= 1, found 0"),
+        ("yarn(paper=maybe)", "extension.yarn.paper: expected bool, found 'maybe'"),
+        ("drop(rate=1)", "extension.drop.rate: no such option"),
+    ],
+)
+def test_what_cannot_be_joined_is_told(text, told):
+    with pytest.raises(UserError) as error:
+        extensions_of(extension_specs([text]))
+    assert told in str(error.value)
+
+
+def test_the_same_twice_is_told_by_its_label():
+    with pytest.raises(UserError, match=r"found ntk\+logn twice"):
+        extension_specs(["ntk+logn", "ntk()+logn"])

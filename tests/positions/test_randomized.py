@@ -1,0 +1,224 @@
+"""Randomized positions and PoSE: what is drawn, what it comes down to, and the bugs that are told of it."""
+
+import pytest
+import torch
+from checking import DECODER, ENCODER, check_path, check_same, inputs
+from references.alibi import alibi
+from references.base import attend
+from torch.testing import assert_close
+
+from extrap.model.definition import attend_reference
+from extrap.positions.absolute import Learned, Sinusoidal
+from extrap.positions.alibi import Alibi
+from extrap.positions.fox import Fox
+from extrap.positions.kerple import Kerple
+from extrap.positions.local import Local
+from extrap.positions.mixed import Mixed
+from extrap.positions.pose import Pose
+from extrap.positions.randomized import Randomized
+from extrap.positions.rope import Rope
+from extrap.positions.wrappers import Wrapper
+
+L, N = 16, 40
+SIZES = pytest.mark.parametrize("geometry", [DECODER, ENCODER], ids=["causal", "encoder"])
+
+
+def draws(scheme, n=16, times=300):
+    return [scheme.train().positions(n) for _ in range(times)]
+
+
+def check_drawn(cls, geometry=DECODER, n=16, **arguments):
+    """Whole, increasing, below the end, all of it reached, another one each time, and none in evaluation."""
+    scheme = cls(geometry, Alibi(geometry), max_len=N, **arguments)
+    found = draws(scheme, n)
+    for pos in found:
+        assert pos.dtype == torch.int64
+        assert pos.shape == (n,)
+        assert (pos.diff() > 0).all(), "not increasing"
+        assert 0 <= pos[0] <= pos[-1] < N, "not below the end"
+    assert max(int(pos[-1]) for pos in found) == N - 1, "not all of it"
+    assert len({tuple(pos.tolist()) for pos in found}) > 100
+    assert scheme.eval().positions(n).tolist() == list(range(n))
+    return torch.stack(found)
+
+
+KINDS = [(Randomized, {}), (Randomized, {"draw": "distances"}), (Pose, {})]
+
+
+@pytest.mark.parametrize(("cls", "arguments"), KINDS)
+def test_what_is_drawn(cls, arguments):
+    check_drawn(cls, **arguments)
+    check_drawn(cls, n=7, **arguments)
+
+
+@SIZES
+@pytest.mark.parametrize(("cls", "arguments"), KINDS)
+def test_with_no_room_nothing_is_drawn(cls, arguments, geometry):
+    scheme = cls(geometry, Alibi(geometry), max_len=L, **arguments).train()
+    assert all(pos.tolist() == list(range(L)) for pos in draws(scheme, L, 5))
+    check_same(scheme, Alibi(geometry), L, atol=1e-6)
+
+
+def test_positions_are_drawn_evenly():
+    """Each of N as often as another: n / N."""
+    found = torch.stack(draws(Randomized(DECODER, Rope(DECODER), max_len=N), times=2000))
+    share = torch.bincount(found.flatten(), minlength=N) / 2000
+    assert (share - 16 / N).abs().max() < 0.05
+
+
+def test_distances_begin_with_the_token_itself():
+    found = check_drawn(Randomized, draw="distances")
+    assert (found[:, 0] == 0).all()
+
+
+def test_pose_has_two_chunks_of_neighbours():
+    """The first at 0, of up to half; gaps of every width."""
+    found = check_drawn(Pose)
+    steps = found.diff(dim=1)
+    assert (found[:, 0] == 0).all()
+    assert ((steps > 1).sum(dim=1) <= 1).all()
+    first, gaps = steps.argmax(dim=1) + 1, steps.amax(dim=1) - 1
+    assert first.min() == 1
+    assert first[gaps > 0].max() == 8
+    assert (gaps.min(), gaps.max()) == (0, N - 16)
+    assert draws(Pose(DECODER, Rope(DECODER)), n=1, times=1)[0].shape == (1,)
+
+
+@SIZES
+@pytest.mark.parametrize("inner", [Alibi, Kerple])
+def test_drawn_distances_are_read_off_the_diagonals(inner, geometry, small):
+    """Tokens t apart count as r_t apart, wherever they stand, the same to both sides."""
+    scheme = Randomized(geometry, inner(geometry), N, draw="distances").train()
+    pos, (q, k, v) = scheme.positions(16), inputs(geometry, 16)
+    found = attend_reference(scheme, pos, q, k, v)
+    r = pos.tolist()
+    if inner is Alibi:
+        plain = alibi(geometry)
+        held = plain._replace(score=lambda q, k, i, j, h: plain.score(q, k, r[abs(i - j)], 0, h))
+        rows = attend(held, q.tolist(), k.tolist(), v.tolist(), range(16), geometry.causal)
+        assert_close(found, torch.tensor(rows, dtype=torch.float64), rtol=0, atol=1e-6)
+        apart = attend_reference(Randomized(geometry, Alibi(geometry), N).train(), pos, q, k, v)
+        assert (found - apart).abs().max() > 0.01, "another reading than that of positions"
+    for training in (True, False):
+        for seq_len in (9, 16, 20):
+            check_path(scheme.train(training), seq_len, training)
+    (branch,) = scheme.train().branches(pos)
+    assert branch.relative
+
+
+@SIZES
+def test_all_layers_have_one_draw(geometry, encoder_of):
+    """Layers that differ, too."""
+    scheme = Randomized(geometry, Mixed(geometry, Alibi(geometry), Kerple(geometry)), draw="distances")
+    seen = []
+
+    class Watched(Wrapper):
+        def branches(self, pos):
+            seen.append(pos)
+            return super().branches(pos)
+
+    encoder_of(Watched(scheme)).train()(torch.randint(11, (2, 16)))
+    assert len(seen) == 2
+    assert torch.equal(*seen)
+
+
+def test_without_a_max_len_it_is_eight_times_the_training_length():
+    assert Randomized(DECODER, Rope(DECODER)).end == Pose(DECODER, Rope(DECODER)).end == 128
+
+
+@pytest.mark.parametrize("cls", [Randomized, Pose])
+@pytest.mark.parametrize(
+    ("inner", "max_len", "told"),
+    [
+        (Rope, 15, "max_len >= 16, the training length, found 15"),
+        (Learned, None, "all positions below 128, found Learned, which ends at 16"),
+        (lambda g: Randomized(g, Rope(g)), None, "expected a scheme that draws none, found Randomized"),
+    ],
+)
+def test_what_cannot_be_drawn_is_told(cls, inner, max_len, told):
+    with pytest.raises(ValueError, match=told):
+        cls(DECODER, inner(DECODER), max_len)
+
+
+@pytest.mark.parametrize(
+    "inner", [Rope, Sinusoidal, Fox, lambda g: Local(g, Alibi(g), 5), lambda g: Mixed(g, Alibi(g), Rope(g))]
+)
+def test_distances_are_drawn_of_biases_alone(inner):
+    with pytest.raises(ValueError, match="distances are drawn of a bias of distance alone; found"):
+        Randomized(DECODER, inner(DECODER), draw="distances")
+
+
+def test_more_tokens_than_positions_are_told():
+    with pytest.raises(ValueError, match="Randomized trains on positions below 40, found 41 tokens"):
+        Randomized(DECODER, Rope(DECODER), N).train().positions(41)
+
+
+# ---- bugs
+
+
+class Unsorted(Randomized):
+    def draw_positions(self, seq_len, device):
+        return torch.randperm(self.end, device=device)[:seq_len]
+
+
+class WithReplacement(Randomized):
+    def draw_positions(self, seq_len, device):
+        return torch.randint(self.end, (seq_len,), device=device).sort().values
+
+
+class OfSteps(Randomized):
+    """Random steps, which may lead beyond the end."""
+
+    def draw_positions(self, seq_len, device):
+        return torch.randint(1, 4, (seq_len,), device=device).cumsum(0)
+
+
+class DrawnOnce(Randomized):
+    def draw_positions(self, seq_len, device):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return super().draw_positions(seq_len, device)
+
+
+class InEvaluation(Randomized):
+    def positions(self, seq_len, device=None):
+        return self.draw_positions(seq_len, device)
+
+
+class GapBelow(Pose):
+    """A gap of up to max_len, which leads beyond it."""
+
+    def draw_positions(self, seq_len, device):
+        self.end += seq_len
+        pos = super().draw_positions(seq_len, device)
+        self.end -= seq_len
+        return pos
+
+
+@pytest.mark.parametrize("mutant", [Unsorted, WithReplacement, OfSteps, DrawnOnce, InEvaluation, GapBelow])
+def test_a_bug_is_rejected(mutant):
+    check_drawn(mutant.__mro__[1])
+    with pytest.raises(AssertionError):
+        check_drawn(mutant)
+
+
+class KeysOfTheirOwn(Randomized):
+    """A new draw for the keys."""
+
+    def branches(self, pos):
+        if not self.training:
+            return super().branches(pos)
+        return (self.inner.apart(pos, self.draw_positions(len(pos), None)),)
+
+
+def test_keys_of_their_own_are_rejected(small):
+    """A token is no longer at the distance 0 from itself."""
+
+    def diagonal(cls):
+        scheme = cls(ENCODER, Alibi(ENCODER), N).train()
+        pos = scheme.positions(16)
+        weights = attend_reference(scheme, pos, *torch.zeros(2, 1, 4, 16, 8), torch.eye(16).expand(1, 4, 16, 16))
+        return bool((weights.argmax(dim=-1)[0, 0] == torch.arange(16)).all())
+
+    assert diagonal(Randomized)
+    assert not diagonal(KeysOfTheirOwn)
