@@ -69,8 +69,8 @@ def bias_of_content(branch: Branch, seen: Content) -> BlockBias | None:
     """What content and decay add, None for nothing. Positions made of content are positions too: at least float32."""
     if not branch.reads_content:
         return None
-    *tensors, mask_mod = seen
-    seen = Content(*(part.to(wide(part)) for part in tensors), mask_mod)
+    x, q, k, rotated_q, rotated_k = (part.to(wide(part)) for part in seen[:5])
+    seen = Content(x, q, k, rotated_q, rotated_k, seen.mask_mod)
     with torch.autocast(seen.q.device.type, enabled=False):
         content = branch.content(seen) if branch.content else None
         c = branch.decay(seen) if branch.decay else None
