@@ -12,6 +12,7 @@ from rows import both_protocols, scheme_rows, with_floor
 from extrap.report import drawing
 from extrap.report.report import write_report
 from extrap.results.rows import COSTS, MISSING, OF_LOSS, OF_ROW, OF_RUN
+from extrap.stats.pairs import MOST_PAIRED
 from extrap.stats.statistics import CHOICE, ONE_FOR_ALL, Statistics
 
 TEXT = (Path(__file__).parents[1] / "results" / "README.md").read_text()
@@ -37,7 +38,8 @@ def written(tmp_path_factory) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {"runs.csv": [*OF_RUN, *COSTS], "rows.csv": OF_ROW, "missing.csv": MISSING}
     found |= {"training.csv": OF_LOSS, "choice.csv": CHOICE, "one_for_all.csv": ONE_FOR_ALL}
     budgets = pd.concat([both_protocols(NLL, setting=f"max_steps={steps}") for steps in (100, 200)])
-    for rows in (pd.concat([both_protocols(NLL), *window, *sliding, *place]), with_floor(NLL), budgets):
+    crowd = both_protocols({f"s{i}": NLL["a"] for i in range(MOST_PAIRED + 1)})
+    for rows in (pd.concat([both_protocols(NLL), *window, *sliding, *place]), with_floor(NLL), budgets, crowd):
         with patch.dict(drawing.FORMATS, clear=True):
             costs = rows[["run"]].drop_duplicates().assign(**dict.fromkeys(COSTS, 1.0))
             write_report(Statistics(rows, costs=costs), folder)
@@ -48,7 +50,19 @@ def written(tmp_path_factory) -> dict[str, list[str]]:
 
 
 def test_every_column_is_told_and_none_that_is_not_there(written):
-    files = ("table", "pairs", "extrapolates", "perplexity", "position", "floor", "costs", "budget", "stability")
+    files = (
+        "table",
+        "pairs",
+        "extrapolates",
+        "perplexity",
+        "position",
+        "floor",
+        "costs",
+        "budget",
+        "stability",
+        "families",
+        "trade_off",
+    )
     assert {f"{name}.csv" for name in files} <= set(written)
     everything = {column for columns in written.values() for column in columns}
     for file, columns in written.items():

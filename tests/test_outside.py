@@ -152,7 +152,7 @@ def test_a_file_that_is_no_scheme_is_told_in_a_line(tmp_path, source):
         ("{}", "expected FILE.py:Class or a scheme of the project"),
         ("{}/mine.py:Your", "mine.py:Your: expected one subclass"),
         ("{}/mine.py:Geometry", "mine.py:Geometry: expected one subclass"),
-        ("rop", "did you mean rope?"),
+        ("rop", "did you mean rope or prope?"),
         ("rope(base=2)", "options of a scheme of the project go into position.OPTION=VALUE"),
         ("", "expected FILE.py, FILE.py:Class or FILE.py:Class(option=value, ...), found nothing"),
     ],

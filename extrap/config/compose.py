@@ -137,10 +137,9 @@ def with_schemes(overrides: list[str], beside: bool = True) -> list[str]:
 
 def _choices(places: list[tuple[str, dict[str, Any]]]) -> list[str]:
     """Names of position for schemes of the project and for those of other files, which Hydra is told of."""
-    ours = {
-        path.stem: str(yaml.safe_load(path.read_text())["_target_"]) for path in sorted((CONF / "position").glob("*.yaml"))
-    }
-    called = {target.rpartition(".")[2].lower(): f"that of {target}" for target in ours.values()}
+    ours = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((CONF / "position").glob("*.yaml"))}
+    targets = [str(spec["_target_"]) for spec in ours.values() if "_target_" in spec]  # others are options of one of these
+    called = {target.rpartition(".")[2].lower(): f"that of {target}" for target in targets}
     called |= dict.fromkeys(REFERENCES.values(), "a reference")
     choices = []
     for place, arguments in places:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from extrap.extensions.base import Extension, is_plain, is_wide_anywhere, passes_of
+from extrap.extensions.base import Extension, ends, is_plain, is_wide_anywhere, passes_of
 from extrap.positions.base import Branch, PositionScheme
 from extrap.positions.local import Local
 from extrap.positions.wrappers import Wrapper
