@@ -30,7 +30,7 @@ class NtkAlibi(Extension):
     """NTK-ALiBi: m_h * k^(-(h - 1) / (H - 1)), k = n / L: the steepest slope stays, the flattest is divided by k.
 
     The exponent here is the share of log(m_h) between the two: the same for a power of two H, and for others, whose further
-    slopes the released code leaves as they are, the same rule. None for a single head, or one slope for all.
+    slopes the released code leaves as they are, for trained ones and for two sides, the same rule. None for a single head.
     Source: the released code of NTK-ALiBi (github.com/keezen/ntk_alibi, 2023).
     """
 

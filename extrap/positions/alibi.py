@@ -54,7 +54,7 @@ class Alibi(PositionScheme):
             self.offset = nn.Parameter(torch.zeros(n_heads))
 
     def steepness(self) -> Tensor:
-        """Slopes as they are now, fixed or learned."""
+        """m, (H,) or (2, H)."""
         return F.softplus(-self.gate) if self.learned else self.slopes
 
     def score_mod(self, pos: Tensor) -> ScoreMod:
