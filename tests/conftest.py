@@ -35,7 +35,7 @@ gc.set_threshold(100_000, 50, 100)  # looking for circles of references takes a 
 
 FILES = sorted(file.stem for file in (CONF / "position").glob("*.yaml"))
 # one scheme for each way through attention: what holds for these holds for those that are built alike
-KINDS = ["nope", "learned", "sinusoidal", "rope", "t5", "fire", "local", "fox", "cope", "mixed", "sinks"]
+KINDS = ["nope", "learned", "sinusoidal", "rope", "t5", "fire", "local", "fox", "cope", "mixed", "sinks", "pope", "ssmax"]
 # a scheme with other arguments can be wrong where its defaults are right
 VARIANTS = ["t5 position.n_buckets=8 position.max_distance=20", "local position.window=3 position@position.inner=alibi"]
 MORE = [

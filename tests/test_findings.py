@@ -169,7 +169,7 @@ def assert_right(case, sizes, scheme_of, reference_of):
 
     formula = reference_of(case, build(Geometry(16, 2, 16, True, 2)))
     plain = isinstance(formula, Reference) and not (
-        formula.content or formula.scale
+        formula.content or formula.sharpness
     )  # others are held to theirs in test_positions
 
     def scores(scheme, q, k, causal):

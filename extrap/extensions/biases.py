@@ -38,11 +38,10 @@ class NtkAlibi(Extension):
         k = eval_len / scheme.geometry.train_len
 
         def spread(alibi: Alibi) -> PositionScheme:
-            if scheme.geometry.n_heads == 1:
+            if scheme.geometry.n_heads == (2 if alibi.variant == "split" else 1):
                 return alibi
             other, slopes = copy(alibi), alibi.steepness().detach()
-            steep = slopes.log()
-            share = ((steep.max() - steep) / (steep.max() - steep.min())).nan_to_num(0.0)
+            share = (slopes.max().log() - slopes.log()) / (slopes.max().log() - slopes.min().log())
             other.learned, other._buffers = False, alibi._buffers | {"slopes": slopes * k**-share}
             return other
 

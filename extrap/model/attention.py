@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from extrap.model.decay import attend_decay
-from extrap.model.definition import allowed, bias_of_content, content_of, scaled
+from extrap.model.definition import allowed, bias_of_content, content_of, sharpened
 from extrap.model.keys import keys_seen
 from extrap.model.relative import attend_relative, rows_from_last
 from extrap.model.softmax import BiasedSoftmax, weigh, wide
@@ -60,8 +60,8 @@ def prepare(scheme: PositionScheme, pos: Tensor, *, training: bool) -> AttendAt:
     """
     branches, weights, geometry = scheme.branches(pos), scheme.weights(), scheme.geometry
     causal, idx = geometry.causal, torch.arange(len(pos), device=pos.device)
-    if scale := scheme.scale():
-        branches = scaled(branches, scale(keys_seen(branches, geometry, idx)))
+    if sharpness := scheme.sharpness():
+        branches = sharpened(branches, sharpness(keys_seen(branches, geometry, idx)))
     if training and len(pos) <= DENSE_MAX:
         whole = [_whole_bias(branch, geometry, idx) for branch in branches]
         if len(branches) == 1 and not branches[0].reads_content and not weights:

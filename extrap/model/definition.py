@@ -31,9 +31,9 @@ def attend_reference(
     i, j = rows.view(-1, 1), torch.arange(seq_len, device=q.device)
     total = q.new_full((n_batch, n_heads, len(rows), seq_len), -math.inf)
     branches, causal = scheme.branches(pos), scheme.geometry.causal
-    if scale := scheme.scale():
+    if sharpness := scheme.sharpness():
         pairs = [allowed(branch, causal, b[:1], h, j[:, None], j).expand(1, n_heads, -1, -1) for branch in branches]
-        branches = scaled(branches, scale(torch.stack(pairs).sum(dim=(0, 1, -1))))
+        branches = sharpened(branches, sharpness(torch.stack(pairs).sum(dim=(0, 1, -1))))
     for branch in branches:
         seen = content_of(branch, q, k, x)
         score = seen.rotated_q[:, :, rows] @ seen.rotated_k.mT / math.sqrt(head_dim)
@@ -50,7 +50,7 @@ def allowed(branch: Branch, causal: bool, b: Tensor, h: Tensor, i: Tensor, j: Te
     return pairs & branch.mask_mod(b, h, i, j) if branch.mask_mod else pairs
 
 
-def scaled(branches: Sequence[Branch], by: Tensor) -> tuple[Branch, ...]:
+def sharpened(branches: Sequence[Branch], by: Tensor) -> tuple[Branch, ...]:
     """Passes whose queries are multiplied by a number for each of them, (1 or H, T), once they are rotated."""
 
     def turned(branch: Branch, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,11 +3,11 @@
 Position can enter a Transformer in four places: the positions themselves, the input vectors, the queries and keys, and the
 scores. A scheme overrides the hooks that it needs and states as facts what it is. With them attention computes, in a layer,
 
-    score_ij = score_mod(scale(n_i) q_i . k_j / sqrt(K)) + content_ij + c_i - c_j,
+    score_ij = score_mod(sharpness(n_i) q_i . k_j / sqrt(K)) + content_ij + c_i - c_j,
     output_i = sum over j of weights(score)_ij v_j,
 
 q and k rotated, n_i the number of keys that query i sees, the content and the decay c made of what the layer reads, weights
-the softmax and scale 1 unless a scheme has its own.
+the softmax and sharpness 1 unless a scheme has its own.
 
 Shapes: B batch, H heads, T tokens, R queries and S keys of them, K head dim, D model dim. Index functions have
 FlexAttention's signature.
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 Rotation = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (q, k), each (B, H, T, K or more), q_i made of q_i alone
 ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]  # (score, b, h, q_idx, kv_idx) -> score
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (b, h, q_idx, kv_idx) -> bool, True = may attend
-Scale = Callable[[Tensor], Tensor]  # n (1 or H, T), the keys that each query sees -> what its q . k is multiplied by, alike
+Sharpness = Callable[[Tensor], Tensor]  # n (1 or H, T), how many keys each query sees -> what multiplies its q . k, alike
 Weights = Callable[[Tensor], Tensor]  # scores (B, H, R, S), -inf where a query may not attend -> weights of the values
 
 
@@ -136,7 +136,7 @@ class PositionScheme(nn.Module):
         relative = (self.relative or not (score_mod or mask_mod)) and are_consecutive(pos)
         return (Branch(self.rotation(pos), score_mod, mask_mod, relative=relative),)
 
-    def scale(self) -> Scale | None:
+    def sharpness(self) -> Sharpness | None:
         """What queries are multiplied by once they are rotated, made of how many keys they see; None for 1."""
         return None
 
@@ -145,7 +145,7 @@ class PositionScheme(nn.Module):
         return None
 
     def layers(self, n_layers: int) -> list["PositionScheme"]:
-        """The scheme of each layer, which has a say in its branches, scale and weights: this one in all of them.
+        """The scheme of each layer, which has a say in its branches, sharpness and weights: this one in all of them.
 
         Layers with the same object share all that is prepared of it. Positions and input vectors are made once for all.
         """

@@ -16,7 +16,7 @@ class Pope(PositionScheme):
     Every dimension is a complex number: its size is made of what is read, its angle of the position alone. So queries and
     keys become 2K numbers. delta (H, K), one for all layers, starts at 0 and counts as -2 pi .. 0 at most, with the gradient
     of delta itself, so that training can bring it back; in the code that we know it then stays where it is.
-    Source: Gopalakrishnan et al. 2025 (arXiv:2509.10534), section 3; delta as in x-transformers and PoPE-pytorch.
+    Source: Gopalakrishnan et al. 2025 (arXiv:2509.10534); delta as in x-transformers and PoPE-pytorch.
     Raises ValueError for a base that is not positive.
     """
 

@@ -30,13 +30,15 @@ class Rope(PositionScheme):
         self.base, self.n_spectrum = base, geometry.head_dim // 2  # the pairs that one step of base^-1 is spread over
 
     def frequencies(self, device: torch.device | None = None) -> Tensor:
-        """(K/2,) float64, radians a token, of each pair."""
+        """(K/2,) float64, radians a token, of each pair; of fewer where the others are not rotated."""
         return powers(self.base, self.geometry.head_dim, device)
 
     def angles(self, pos: Tensor) -> Tensor:
         """Positions (T,), whole or real -> (T, K/2) float64, radians."""
         frequencies = self.frequencies(pos.device)
-        return pos.to(torch.float64)[:, None] * (frequencies * self.factors(frequencies) if self.factors else frequencies)
+        frequencies = frequencies * self.factors(frequencies) if self.factors else frequencies
+        frequencies = nn.functional.pad(frequencies, (0, self.geometry.head_dim // 2 - len(frequencies)))
+        return pos.to(torch.float64)[:, None] * frequencies
 
     def rotation(self, pos: Tensor) -> Rotation:
         return rotate_by(self.angles(pos))
@@ -47,7 +49,7 @@ class PartialRope(Rope):
 
     r is rounded down to whole pairs. The fastest and the slowest pair turn as in RoPE, fewer lie between; `PRope` keeps the
     fast ones as they are instead.
-    Source: Wang & Komatsuzaki 2021, GPT-J (r = 64 of 256); Black et al. 2022, GPT-NeoX (arXiv:2204.06745), section 2.1.
+    Source: Wang & Komatsuzaki 2021, GPT-J (r = 64 of 256); Black et al. 2022, GPT-NeoX (arXiv:2204.06745).
     Raises ValueError for a fraction outside of 0 .. 1, and as RoPE does.
     """
 
@@ -56,16 +58,16 @@ class PartialRope(Rope):
         self.n_pairs = self.n_spectrum = pairs_of(fraction, geometry)
 
     def frequencies(self, device: torch.device | None = None) -> Tensor:
-        return slow_at_rest(powers(self.base, 2 * self.n_pairs, device), self.geometry)
+        return powers(self.base, 2 * self.n_pairs, device)
 
 
 class PRope(Rope):
     """RoPE whose slowest pairs are not rotated: of base^(-2k/K), k = 0 .. K/2 - 1, the first fraction * K/2 are kept.
 
-    None keeps the pairs that turn at least once within the training length: base^(-2k/K) * L >= 2 pi. HoPE and FoPE draw
-    that line, too; HoPE's pairs without position and FoPE's sums of frequencies are not part of this.
-    Source: Barbero et al. 2025 (arXiv:2410.06205), section 6; Chen et al. 2024 (HoPE, arXiv:2410.21216); Hua et al. 2025
-    (FoPE, arXiv:2412.17739).
+    None keeps the pairs that turn at least once within the training length, base^(-2k/K) * L >= 2 pi: the line that FoPE
+    draws (Hua et al. 2024, arXiv:2412.17739), without its sums of frequencies. HoPE (Chen et al. 2024, arXiv:2410.21216)
+    takes the position from slow pairs, too.
+    Source: Barbero et al. 2025 (arXiv:2410.06205).
     Raises ValueError for a fraction outside of 0 .. 1, and as RoPE does.
     """
 
@@ -76,7 +78,8 @@ class PRope(Rope):
         self.n_pairs = turning if fraction is None else pairs_of(fraction, geometry)
 
     def frequencies(self, device: torch.device | None = None) -> Tensor:
-        return slow_at_rest(super().frequencies(device)[: self.n_pairs], self.geometry)
+        frequencies = super().frequencies(device)
+        return torch.cat([frequencies[: self.n_pairs], 0 * frequencies[self.n_pairs :]])
 
 
 class LearnedRope(Rope):
@@ -108,11 +111,6 @@ def pairs_of(fraction: float, geometry: Geometry) -> int:
     if not 0 <= fraction <= 1:
         raise ValueError(f"expected a fraction of the pairs of dimensions, 0 to 1, found {fraction}")
     return int(fraction * geometry.head_dim / 2 + 1e-9)  # 0.7 * 20 / 2 is 7
-
-
-def slow_at_rest(frequencies: Tensor, geometry: Geometry) -> Tensor:
-    """These frequencies, and 0 for the other pairs: (K/2,)."""
-    return nn.functional.pad(frequencies, (0, geometry.head_dim // 2 - len(frequencies)))
 
 
 def rotate_by(angles: Tensor) -> Rotation:

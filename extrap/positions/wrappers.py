@@ -6,7 +6,7 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from extrap.positions.base import Branch, MaskMod, PositionScheme, Rotation, Scale, ScoreMod, Weights
+from extrap.positions.base import Branch, MaskMod, PositionScheme, Rotation, ScoreMod, Sharpness, Weights
 
 FACTS = tuple(PositionScheme.__annotations__)
 
@@ -15,7 +15,7 @@ class Wrapper(PositionScheme):
     """A scheme around another, `inner`, that leaves to it all that it does not change.
 
     It has the facts of the inner scheme and wraps the scheme of each layer alike. A subclass overrides `change`
-    for what it does to an attention pass, however many there are, or positions, embed, branches, scale or weights.
+    for what it does to an attention pass, however many there are, or positions, embed, branches, sharpness or weights.
     """
 
     def __init__(self, inner: PositionScheme) -> None:
@@ -38,8 +38,8 @@ class Wrapper(PositionScheme):
     def branches(self, pos: Tensor) -> tuple[Branch, ...]:
         return tuple(self.change(branch, pos) for branch in self.inner.branches(pos))
 
-    def scale(self) -> Scale | None:
-        return self.inner.scale()
+    def sharpness(self) -> Sharpness | None:
+        return self.inner.sharpness()
 
     def weights(self) -> Weights | None:
         return self.inner.weights()

@@ -17,8 +17,9 @@ from extrap.positions.local import Local
 from extrap.positions.mixed import Mixed
 from extrap.positions.nope import Nope
 from extrap.positions.rope import Rope
+from extrap.positions.sharpness import LogN as TrainedLogN
+from extrap.positions.sharpness import SSMax
 from extrap.positions.sinks import Sinks
-from extrap.positions.temperature import SSMax
 from extrap.positions.wrappers import Wrapper
 
 
@@ -148,3 +149,9 @@ def test_the_bias_of_the_formula_is_not_multiplied():
     assert of.score([0.0] * 8, k, T - 1, 0, 0) == plain.score([0.0] * 8, k, T - 1, 0, 0)
     grown = scaled(q, k, T - 1, 0, 0) * (math.log(T) / math.log(L) - 1)
     assert of.score(q, k, T - 1, 0, 0) - plain.score(q, k, T - 1, 0, 0) == pytest.approx(grown)
+
+
+def test_who_counts_keys_in_training_is_left_alone(causal):
+    geometry = geometry_of(causal)
+    for cls in (TrainedLogN, SSMax):
+        assert LogN()(Local(geometry, cls(geometry, Rope(geometry)), 3 * L), 4 * L) is None

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 from checking import DECODER, ENCODER, OTHER_DECODER, OTHER_ENCODER, check_formula, check_same, inputs
-from torch import nn
 
+from extrap.extensions.angles import Ntk
 from extrap.model.definition import attend_reference
 from extrap.positions.absolute import Sinusoidal
 from extrap.positions.alibi import Alibi
@@ -14,6 +14,7 @@ from extrap.positions.base import Geometry
 from extrap.positions.nope import Nope
 from extrap.positions.rope import LearnedRope, PartialRope, PRope, Rope, powers
 from extrap.positions.wrappers import Wrapper
+from extrap.positions.xpos import Xpos
 
 SMALL = Geometry(d_model=128, n_heads=4, train_len=128, causal=False, n_layers=2)  # the model of the main experiment: K = 32
 SIZES = pytest.mark.parametrize("geometry", [DECODER, ENCODER, OTHER_DECODER, OTHER_ENCODER])
@@ -34,7 +35,7 @@ def test_learned_frequencies_start_as_those_of_rope(geometry):
 def test_which_frequencies_a_quarter_holds():
     """PartialRope has the spectrum of 8 dimensions, p-RoPE the fastest quarter of that of 32."""
     partial, kept = PartialRope(SMALL, 0.25).frequencies().tolist(), PRope(SMALL, 0.25).frequencies().tolist()
-    assert partial == pytest.approx([1, 0.1, 0.01, 0.001] + [0] * 12)
+    assert partial == pytest.approx([1, 0.1, 0.01, 0.001])
     assert kept == pytest.approx([1, 0.562341, 0.316228, 0.177828] + [0] * 12, rel=1e-5)
 
 
@@ -59,12 +60,17 @@ def test_dimensions_that_are_not_rotated_are_untouched(cls):
         assert (after[..., 1:, :4] != before[..., 1:, :4]).all()
 
 
-@pytest.mark.parametrize("scheme", [PartialRope(ENCODER, 0.5), PRope(ENCODER, 0.5), LearnedRope(ENCODER)])
-def test_factors_multiply_every_spectrum(scheme):
-    pos, factors = torch.arange(45), torch.tensor([0.5, 1.0, 0.25, 0.125], dtype=torch.float64)
-    before = scheme.angles(pos)
-    scheme.factors = lambda frequencies: factors
-    assert torch.allclose(scheme.angles(pos), before * factors, rtol=1e-15)
+@pytest.mark.parametrize(("scheme", "slowest"), [(PartialRope, 4), (PRope, 7), (LearnedRope, 7), (Xpos, 7)])
+def test_a_larger_base_is_one_over_the_pairs_that_share_it(scheme, slowest):
+    """NTK-aware scaling slows the last pair of the spectrum by k: the last of those that are rotated, or of all."""
+    scheme = scheme(Geometry(16, 1, 16, causal=True), **({} if scheme in (LearnedRope, Xpos) else {"fraction": 0.625}))
+    pos = torch.arange(45)
+    slowed = Ntk()(scheme, 64)
+    ratio = slowed.angles(pos)[1:] / scheme.angles(pos)[1:]
+    assert ratio[:, 0].tolist() == pytest.approx([1] * 44)
+    for pair in range(8):
+        if scheme.angles(pos)[1, pair] > 0:
+            assert ratio[:, pair].tolist() == pytest.approx([4 ** -(pair / slowest)] * 44)
 
 
 def test_trained_frequencies_turn_as_far_as_they_say():
@@ -122,7 +128,7 @@ class ExponentOverTheKept(PRope):
     """base^(-2k/r): the whole spectrum."""
 
     def frequencies(self, device=None):
-        return nn.functional.pad(powers(self.base, 2 * self.n_pairs), (0, self.geometry.head_dim // 2 - self.n_pairs))
+        return powers(self.base, 2 * self.n_pairs)
 
 
 class KeepsTheSlow(PRope):

@@ -38,7 +38,7 @@ class Reference(NamedTuple):
     add: Callable | None = None  # t -> the vector that joins the input at t, None for nothing
     content: Callable | None = None  # (queries, keys, inputs, m, n, h) -> what joins the score of query m and key n
     among: Callable | None = None  # (positions, m, n, h) -> the same, where it takes the positions of all tokens
-    scale: Callable | None = None  # (n keys that the query sees, h) -> what multiplies the query as it scores
+    sharpness: Callable | None = None  # (n keys that the query sees, h) -> what multiplies the query as it scores
     across: Callable | None = None  # (queries and keys of all heads, positions) -> [h][m][n], what joins their scores
     weigh: Callable = softmax  # (scores, h) -> what the values count for
 
@@ -96,7 +96,7 @@ def attend_head(reference, queries, keys, values, inputs, positions, causal, h, 
     rows = []
     for m, i in enumerate(positions):
         seen = [n for n, j in enumerate(positions) if (j <= i or not causal) and reference.keep(i, j)]
-        grown = reference.scale(len(seen), h) if reference.scale else 1.0
+        grown = reference.sharpness(len(seen), h) if reference.sharpness else 1.0
         query = [grown * x for x in queries[m]]
         scores = [reference.score(query, keys[n], i, positions[n], h) for n in seen]
         if reference.content:

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from extrap.positions.base import Geometry, PositionScheme, Scale
+from extrap.positions.base import Geometry, PositionScheme, Sharpness
 from extrap.positions.wrappers import Wrapper
 
 
@@ -26,7 +26,7 @@ class LogN(Wrapper):
         super().__init__(inner)
         self.rate = rate(geometry)
 
-    def scale(self) -> Scale:
+    def sharpness(self) -> Sharpness:
         return lambda n: self.rate * logs(n)
 
 
@@ -45,17 +45,17 @@ class SSMax(Wrapper):
         self.rates = nn.ParameterList(start.clone() for _ in range(geometry.n_layers))
 
     def layers(self, n_layers: int) -> list[PositionScheme]:
-        return [Scaled(scheme, s) for scheme, s in zip(super().layers(n_layers), self.rates, strict=True)]
+        return [Sharpened(scheme, s) for scheme, s in zip(super().layers(n_layers), self.rates, strict=True)]
 
 
-class Scaled(Wrapper):
+class Sharpened(Wrapper):
     """The scheme of a layer; s (H,)."""
 
     def __init__(self, inner: PositionScheme, s: Tensor) -> None:
         super().__init__(inner)
         self.s = s
 
-    def scale(self) -> Scale:
+    def sharpness(self) -> Sharpness:
         return lambda n: self.s[:, None] * logs(n)
 
 

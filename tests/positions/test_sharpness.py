@@ -8,7 +8,7 @@ from checking import DECODER, ENCODER, OTHER_DECODER, OTHER_ENCODER, check_again
 from references.alibi import alibi
 from references.local import local
 from references.rope import rope
-from references.temperature import logn, ssmax
+from references.sharpness import logn, ssmax
 from torch import nn
 from torch.testing import assert_close
 
@@ -24,7 +24,7 @@ from extrap.positions.local import Local
 from extrap.positions.mixed import Mixed
 from extrap.positions.nope import Nope
 from extrap.positions.rope import Rope
-from extrap.positions.temperature import LogN, Scaled, SSMax, logs
+from extrap.positions.sharpness import LogN, Sharpened, SSMax, logs
 
 SIZES = pytest.mark.parametrize("geometry", [DECODER, ENCODER, OTHER_DECODER, OTHER_ENCODER])
 
@@ -98,7 +98,7 @@ def test_where_n_is_the_training_length_it_is_the_softmax():
 def test_one_key_has_all_the_weight_whatever_s():
     q, k, v = inputs(DECODER, 9)
     for s in (0.0, 1.0, 100.0):
-        found = attended(Scaled(Rope(DECODER), torch.full((4,), s)), q, k, v)
+        found = attended(Sharpened(Rope(DECODER), torch.full((4,), s)), q, k, v)
         assert_close(found[:, :, 0], v[:, :, 0], rtol=0, atol=0)
 
 
@@ -154,7 +154,7 @@ def test_who_sees_no_key_is_not_multiplied_by_infinity():
 class SubtractsFromEveryScore(LogN):
     """edifice's SSMax: a softmax knows no constants."""
 
-    def scale(self):
+    def sharpness(self):
         return None
 
     def branches(self, pos):
@@ -165,7 +165,7 @@ class SubtractsFromEveryScore(LogN):
 class WholeInput(LogN):
     """One n for all rows."""
 
-    def scale(self):
+    def sharpness(self):
         return lambda n: self.rate * logs(torch.full_like(n, n.shape[-1]))
 
 
@@ -187,7 +187,7 @@ class BlindToTheWindow(LogN):
         by = (self.rate * logs(i + 1 if self.geometry.causal else torch.full_like(i, n)))[:, None]
         return lambda q, k: (by * branch.rotate(q, k)[0], branch.rotate(q, k)[1])
 
-    def scale(self):
+    def sharpness(self):
         return None
 
 
@@ -210,7 +210,7 @@ def test_a_bug_of_log_n_is_rejected(mutant, geometry):
 
 class OneRateForAllHeads(SSMax):
     def layers(self, n_layers):
-        return [Scaled(layer.inner, layer.s.mean().expand(len(layer.s))) for layer in super().layers(n_layers)]
+        return [Sharpened(layer.inner, layer.s.mean().expand(len(layer.s))) for layer in super().layers(n_layers)]
 
 
 class OneRateForAllLayers(SSMax):
