@@ -21,7 +21,7 @@ class Extension:
     def __call__(self, scheme: PositionScheme, eval_len: int) -> PositionScheme | None:
         """The scheme for eval_len tokens, or None where the extension does not apply to it or would change nothing.
 
-        Asked only for an eval_len above the training length: up to there every extension is the identity.
+        Up to the training length every extension is the identity, and only asked whether it applies: as it does beyond.
         """
         return scheme
 
@@ -47,8 +47,8 @@ def extensions_of(specs: dict[str, dict[str, Any]]) -> dict[str, Extension]:
 
 
 def ends(scheme: PositionScheme, eval_len: int) -> bool:
-    """Whether the scheme is not defined for so many tokens."""
-    return scheme.max_len is not None and scheme.max_len < eval_len
+    """Whether the scheme is not defined for so many tokens, or ends with training."""
+    return scheme.max_len is not None and scheme.max_len < max(eval_len, scheme.geometry.train_len + 1)
 
 
 def passes_of(scheme: PositionScheme) -> tuple[Branch, ...]:

@@ -52,7 +52,7 @@ class LeakyReRope(ReRope):
         window = width(scheme, self.window)
         room = max(1, scheme.geometry.train_len - 1 - window)
         leak = self.leak or max(1.0, (eval_len - 1 - window) / room)
-        if leak == 1:
+        if self.leak == 1:
             return None
         return far_apart(scheme, window, lambda pos: ((pos.double() + window * (leak - 1)) / leak, pos.double() / leak))
 
@@ -77,7 +77,7 @@ class SelfExtend(ReRope):
         window, last, train_len = width(scheme, self.window), eval_len - 1, scheme.geometry.train_len
         fitting = (g for g in range(1, eval_len) if last // g + window - window // g < train_len)
         group = self.group or next(fitting, eval_len)
-        if group == 1:
+        if self.group == 1:
             return None
         return far_apart(scheme, window, lambda pos: (pos // group + window - window // group, pos // group))
 
