@@ -49,8 +49,8 @@ MORE = [
     "shaw position.clip=3",
     "deberta position.span=4 position.max_distance=7",
     "deberta position.span=6 position.max_distance=null",
-    "dape position.kernel=3",
-    "dape position.kernel=3 position@position.inner=alibi",
+    "dape position.kernel_size=3",
+    "dape position.kernel_size=3 position@position.inner=alibi",
 ]
 
 

@@ -92,7 +92,7 @@ def test_an_experiment_whose_name_yaml_would_change_is_refused(tmp_path, monkeyp
 
 
 def test_an_option_of_the_swept_schemes_needs_none_of_the_default_one():
-    found = compose_grid(["experiment=smoke", "seed=0", "position=glob(lo*)", "position.window=3"])
+    found = compose_grid(["experiment=smoke", "seed=0", "position=glob(loc*)", "position.window=3"])
     assert [config.scheme for config in found] == ["local(rope, window=3)"]
     found = compose_grid(["experiment=smoke", "seed=0", "position=rope,sinusoidal", "position.base=10000,500"])
     assert [config.scheme for config in found] == ["rope", "rope(base=500.0)", "sinusoidal", "sinusoidal(base=500.0)"]

@@ -194,7 +194,8 @@ def _no_such_option(key: str, conf: Path, base: DictConfig) -> str:
     has = {name: OmegaConf.load(conf / group / f"{name}.yaml") for name in names(conf, group)}
     told = f"{key}: {group}={choices[group]} has no such option; "
     if others := [name for name, spec in has.items() if option.partition(".")[0] in spec]:
-        return told + f"{' and '.join(f'{group}={name}' for name in others)} {'have' if others[1:] else 'has'}"
+        *most, last = others
+        return told + (f"{group}={', '.join(most)} and {last} have" if most else f"{group}={last} has")
     known = [f"{group}.{name}" for name, _ in flat(plain[group]) if name != "_target_"]
     return told + (nearest(key, known) if known else "it takes none")
 

@@ -18,7 +18,7 @@ class Cable(PositionScheme):
     """q_i . k_j / sqrt(K) + b_i - b_j, b_i the sum over u <= i of -softplus(w_h . x_u + c_h), in every layer its own.
 
     `released`: this, without a weight (the paper's CABLE_NW). `weighted`: times softplus(s_h . x_i), as in the paper.
-    `printed`: the paper's equations to the letter, times that weight and relu in place of -softplus, so that what is far
+    `printed`: the paper's equations to the letter, times that weight and relu(w_h . x_u) for each token, so that what is far
     is preferred. w and s start at N(0, 0.02^2), c at 0, as in the released code. In an encoder, for which the paper gives
     no definition, what lies ahead has parameters of its own, as in FoX.
 
@@ -38,17 +38,19 @@ class Cable(PositionScheme):
 
 
 class Costs(Gates):
-    """The scheme of a layer: weight (1 side, or 2 in an encoder; H, D), bias (sides, H), and strength (sides, H, D)."""
+    """The scheme of a layer: weight (1 side, or 2 in an encoder; H, D), bias (sides, H) and strength (sides, H, D)."""
 
     def __init__(self, geometry: Geometry, form: Form, scaled: bool) -> None:
         super().__init__(geometry)
         self.form, self.scaled = form, scaled
+        if form == "printed":
+            self.register_parameter("bias", None)
         if form != "released":
             self.strength = nn.Parameter(0.02 * torch.randn_like(self.weight))
 
     def steps(self, seen: Content, side: int) -> Tensor:
-        cost = seen.x @ self.weight[side].mT + self.bias[side]
-        return (F.relu(cost) if self.form == "printed" else -F.softplus(cost)).mT.double()
+        cost = seen.x @ self.weight[side].mT
+        return (F.relu(cost) if self.form == "printed" else -F.softplus(cost + self.bias[side])).mT.double()
 
     def branches(self, pos: Tensor) -> tuple[Branch, ...]:
         branches = super().branches(pos)

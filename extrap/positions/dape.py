@@ -16,24 +16,26 @@ class Dape(Wrapper):
     """s + b + f(s, b), s = q . k / sqrt(K) the scores of all heads at a pair of tokens and b the biases of another scheme.
 
     f is a perceptron of each layer, of these 2H numbers over 32 to H, with LeakyReLU.
-    With a kernel above 1, DAPE v2, both its maps are convolutions along the keys. In place of keys that a query may not
+    With a kernel_size above 1, DAPE v2, both its maps are convolutions along the keys. In place of keys that a query may not
     attend to they read 0, in a causal model those ahead of it. Weights start as PyTorch has them. An encoder, for which
     nothing is published, has the same perceptron, and convolutions over the keys of both sides.
 
     Deviation: where an input begins or ends, the second of the released convolutions reads 0, so that the weights of a token
     depend on whether another one follows. Here an input has zeros all around it, and what the first makes of them counts.
     Source: Zheng et al. 2024 (arXiv:2405.14722), Zheng et al. 2024 (arXiv:2410.04798) and their released code.
-    Raises ValueError for an even kernel, and around a scheme without a bias of positions.
+    Raises ValueError for an even kernel_size, and around a scheme without a bias of positions.
     """
 
-    def __init__(self, geometry: Geometry, inner: PositionScheme, kernel: int = 1) -> None:
+    def __init__(self, geometry: Geometry, inner: PositionScheme, kernel_size: int = 1) -> None:
         super().__init__(inner)
-        if kernel < 1 or kernel % 2 == 0:
-            raise ValueError(f"DAPE reads a key and as many on either side: expected an odd kernel, found {kernel}")
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(
+                f"DAPE reads a key and as many on either side: expected an odd kernel_size, found {kernel_size}"
+            )
         if not all(has_bias(layer) for layer in inner.layers(geometry.n_layers)):
             raise ValueError(f"DAPE reads a bias: expected a scheme of one pass with a bias, found {type(inner).__name__}")
-        self.direction_aware = inner.direction_aware or kernel > 1
-        self.maps = nn.ModuleList(Perceptron(geometry.n_heads, kernel) for _ in range(geometry.n_layers))
+        self.direction_aware = inner.direction_aware or kernel_size > 1
+        self.maps = nn.ModuleList(Perceptron(geometry.n_heads, kernel_size) for _ in range(geometry.n_layers))
 
     def layers(self, n_layers: int) -> list[PositionScheme]:
         return [

@@ -105,7 +105,7 @@ class WithoutSoftplus(CableOfOtherCosts):
 class WithoutRelu(CableOfOtherCosts):
     class Costs(Costs):
         def steps(self, seen, side):
-            return F.softplus(seen.x @ self.weight[side].mT + self.bias[side]).mT.double()
+            return F.softplus(seen.x @ self.weight[side].mT).mT.double()
 
 
 class WeightOfTheKey(CableOfOtherCosts):

@@ -110,7 +110,7 @@ class OneMap(OfOtherMaps):
 def check(cls, geometry, kernel, at=range(9)):
     scheme = dape(geometry, kernel, cls)
     kerple = {"_target_": "extrap.positions.kerple.Kerple"}
-    spec = {"_target_": "extrap.positions.dape.Dape", "inner": kerple, "kernel": kernel}
+    spec = {"_target_": "extrap.positions.dape.Dape", "inner": kerple, "kernel_size": kernel}
     check_against_reference(scheme, formula(spec, scheme), at)
 
 
@@ -135,5 +135,5 @@ def test_it_asks_for_a_bias_of_positions_and_an_odd_kernel(geometry):
         with pytest.raises(ValueError, match=f"expected a scheme of one pass with a bias, found {inner.__name__}"):
             Dape(geometry, inner(geometry))
     for kernel in (0, 2, -1):
-        with pytest.raises(ValueError, match=f"expected an odd kernel, found {kernel}"):
+        with pytest.raises(ValueError, match=f"expected an odd kernel_size, found {kernel}"):
             Dape(geometry, Kerple(geometry), kernel)

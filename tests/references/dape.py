@@ -1,9 +1,9 @@
 from references.base import dot
 
 
-def dape(geometry, inner, kernel, maps):
+def dape(geometry, inner, kernel_size, maps):
     """f of the scores and biases of all heads at a key and those beside it, in two steps; zeros stand outside."""
-    n_heads, reach = geometry.n_heads, range(-(kernel // 2), kernel // 2 + 1)
+    n_heads, reach = geometry.n_heads, range(-(kernel_size // 2), kernel_size // 2 + 1)
 
     def of_layer(first, bias, second):
         def across(queries, keys, positions):
