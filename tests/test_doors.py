@@ -70,7 +70,7 @@ def test_the_home_of_a_text_is_found(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "override",
     ["seed=1_0", "train.lr=1e-3", "position=glob(*)", "name=${oc.env:X}", "name='a'", "name=", "data.train=x",
-     "position={}", "hydra.launcher.n_jobs=2", "~position.base", "position.kernel=3", "nothing"],
+     "position={}", "hydra.launcher.n_jobs=2", "~position.base", "nothing"],
 )  # fmt: skip
 def test_what_is_no_text_is_left_to_hydra(override):
     assert as_typed(override, texts(compose.CONF)) == override

@@ -23,20 +23,14 @@ def as_typed(override: str, known: dict[str, bool]) -> str:
 
 
 def texts(conf: Path) -> dict[str, bool]:
-    """The options that take text, names of files of conf/ among it, and whether they take a list of it.
-
-    One that takes text in some files and numbers in others, as `kernel` of KERPLE and DAPE, is none: Hydra tells them apart.
-    """
+    """The options that take text, names of files of conf/ among it, and whether they take a list of it."""
     found = {"name": False} | {folder.relative_to(conf).as_posix(): False for folder in conf.glob("**/*") if folder.is_dir()}
-    others = set()
     for path in sorted(path for path in conf.glob("*/*.yaml") if path.parent.name not in ("experiment", "scale")):
         for key, value in (yaml.safe_load(path.read_text()) or {}).items():
-            items, option = value if isinstance(value, list) else [value], f"{path.parent.name}.{key}"
+            items = value if isinstance(value, list) else [value]
             if key not in ("_target_", "defaults") and all(isinstance(item, str) for item in items):
-                found[option] = isinstance(value, list)
-            else:
-                others.add(option)
-    return {option: is_list for option, is_list in found.items() if option not in others}
+                found[f"{path.parent.name}.{key}"] = isinstance(value, list)
+    return found
 
 
 def items(text: str, between: str = ",") -> list[str]:
