@@ -68,7 +68,7 @@ def test_weights_and_content_are_left_to_the_scheme(causal):
     assert LogN()(sinks, T).layers(2)[0].weights() is not None
     layer = LogN()(fox, T).layers(2)[0]
     assert layer.branches(torch.arange(T))[0].reads_content
-    assert layer.scale() is not None
+    assert layer.sharpness() is not None
 
 
 def test_up_to_the_training_length_nothing_changes(causal):
@@ -91,13 +91,6 @@ def test_it_counts_what_masks_leave(causal, small):
     geometry, width = geometry_of(causal), L if causal else (L + 1) // 2
     shaped = Reference(keep=lambda i, j: abs(i - j) < width or (j < 4 and j < i))
     check_layers(named("lambda+logn")(Nope(geometry), T), [sharper(shaped, causal)] * 2)
-
-
-def test_it_joins_a_scale_that_is_trained(causal, small):
-    scheme = SSMax(geometry_of(causal), Nope(geometry_of(causal)))
-    n = torch.arange(1, T + 1)
-    plain, sharp = (one.layers(2)[0].scale()(n) for one in (scheme, LogN()(scheme, T)))
-    assert torch.equal(sharp, plain * LogN().factor(n, L))
 
 
 # ---- bugs
