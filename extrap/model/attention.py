@@ -195,7 +195,7 @@ def _in_chunks(
         stop = min(start + chunk, seq_len)
         first, last = _key_range(branches, start, stop, seq_len, causal)
         scores = []
-        for bias_of, reads, (_, _, _, qr, kr) in zip(biases, contents, seen, strict=True):
+        for bias_of, reads, (_, _, _, qr, kr, _) in zip(biases, contents, seen, strict=True):
             bias = bias_of(start, stop, first, last)
             if reads:
                 content = reads(idx[start:stop], idx[first:last])  # of no account where the mask is -inf

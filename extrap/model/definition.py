@@ -61,14 +61,16 @@ def sharpened(branches: Sequence[Branch], by: Tensor) -> tuple[Branch, ...]:
 
 
 def content_of(branch: Branch, q: Tensor, k: Tensor, x: Tensor | None) -> Content:
-    return Content(q.new_empty(0) if x is None else x.to(wide(x)), q, k, *(branch.rotate(q, k) if branch.rotate else (q, k)))
+    x = q.new_empty(0) if x is None else x.to(wide(x))
+    return Content(x, q, k, *(branch.rotate(q, k) if branch.rotate else (q, k)), branch.mask_mod)
 
 
 def bias_of_content(branch: Branch, seen: Content) -> BlockBias | None:
     """What content and decay add, None for nothing. Positions made of content are positions too: at least float32."""
     if not branch.reads_content:
         return None
-    seen = Content(*(part.to(wide(part)) for part in seen))
+    x, q, k, rotated_q, rotated_k = (part.to(wide(part)) for part in seen[:5])
+    seen = Content(x, q, k, rotated_q, rotated_k, seen.mask_mod)
     with torch.autocast(seen.q.device.type, enabled=False):
         content = branch.content(seen) if branch.content else None
         c = branch.decay(seen) if branch.decay else None

@@ -28,13 +28,17 @@ Weights = Callable[[Tensor], Tensor]  # scores (B, H, R, S), -inf where a query 
 
 
 class Content(NamedTuple):
-    """What a layer reads: its normed input x (B, T, D), and its queries and keys (B, H, T, K) before and after rotation."""
+    """What a layer reads: its normed input x (B, T, D), and its queries and keys (B, H, T, K) before and after rotation.
+
+    Beside it the mask of the pass, of wrappers too, for a bias that looks at other pairs than its own.
+    """
 
     x: Tensor
     q: Tensor
     k: Tensor
     rotated_q: Tensor
     rotated_k: Tensor
+    mask_mod: MaskMod | None
 
 
 BlockBias = Callable[[Tensor, Tensor], Tensor]  # q_idx (R,), kv_idx (S,), runs of neighbours -> a bias (B, H, R, S)

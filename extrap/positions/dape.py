@@ -16,12 +16,12 @@ class Dape(Wrapper):
     """s + b + f(s, b), s = q . k / sqrt(K) the scores of all heads at a pair of tokens and b the biases of another scheme.
 
     f is a perceptron of each layer, of these 2H numbers over 32 to H, with LeakyReLU.
-    With a kernel above 1, DAPE v2, both its maps are convolutions along the keys. In a causal model they read 0 in place of
-    keys ahead of the query. Weights and biases start as PyTorch has them. An encoder, for which nothing is published, has
-    the same perceptron, and convolutions over the keys of both sides.
+    With a kernel above 1, DAPE v2, both its maps are convolutions along the keys. In place of keys that a query may not
+    attend to they read 0, in a causal model those ahead of it. Weights start as PyTorch has them. An encoder, for which
+    nothing is published, has the same perceptron, and convolutions over the keys of both sides.
 
-    Deviation: where an input ends, the released convolutions read 0 in place of hidden values, so that a token's weights
-    depend on whether another one follows; here they are what they are where one does.
+    Deviation: where an input begins or ends, the second of the released convolutions reads 0, so that the weights of a token
+    depend on whether another one follows. Here an input has zeros all around it, and what the first makes of them counts.
     Source: Zheng et al. 2024 (arXiv:2405.14722), Zheng et al. 2024 (arXiv:2410.04798) and their released code.
     Raises ValueError for an even kernel, and around a scheme without a bias of positions.
     """
@@ -83,17 +83,13 @@ class Adapted(Wrapper):
             keys = near.clamp(0, n_tokens - 1)
             score = seen.rotated_q[:, :, i] @ seen.rotated_k[:, :, keys].mT * self.geometry.head_dim**-0.5
             bias = score_mod(zero, zero.long(), h, i[:, None], keys)
-            both = torch.cat([score, bias.expand_as(score)], dim=1).where(self.is_read(near, i, n_tokens), 0)
-            hidden = F.leaky_relu(F.conv2d(both, first, of.bias.to(both.dtype)))
-            hidden = hidden.where(self.exists(near[reach : len(near) - reach], n_tokens), 0)
-            return F.conv2d(hidden, second)
+            read = (near >= 0) & (near < n_tokens) & self.may_attend(i[:, None], keys)
+            if seen.mask_mod:
+                read = read & seen.mask_mod(zero.long(), h, i[:, None], keys)
+            both = torch.cat([part.where(read, 0) for part in (score, bias.expand_as(score))], dim=1)
+            return F.conv2d(F.leaky_relu(F.conv2d(both, first, of.bias.to(both.dtype)), inplace=True), second)
 
         return added
 
-    def is_read(self, keys: Tensor, i: Tensor, n_tokens: int) -> Tensor:
-        """(R, S): in place of others the first convolution reads 0."""
-        return (keys >= 0) & (keys <= i[:, None] if self.geometry.causal else keys < n_tokens)
-
-    def exists(self, keys: Tensor, n_tokens: int) -> Tensor:
-        """(S,): in place of others the second convolution reads 0."""
-        return (keys >= 0) & (self.geometry.causal | (keys < n_tokens))
+    def may_attend(self, i: Tensor, j: Tensor) -> Tensor:
+        return j <= i if self.geometry.causal else torch.ones_like(j <= i)

@@ -93,6 +93,13 @@ def test_it_counts_what_masks_leave(causal, small):
     check_layers(named("lambda+logn")(Nope(geometry), T), [sharper(shaped, causal)] * 2)
 
 
+def test_who_counts_keys_already_is_left_alone(causal):
+    for counting in (SSMax, TrainedLogN):
+        scheme = counting(geometry_of(causal), Nope(geometry_of(causal)))
+        assert LogN()(scheme, T) is None
+        assert LogN()(Sinks(geometry_of(causal), scheme), T) is None
+
+
 # ---- bugs
 
 

@@ -2,7 +2,7 @@ from references.base import dot
 
 
 def dape(geometry, inner, kernel, maps):
-    """f of the scores and biases of all heads at a key and those beside it, in two steps; nothing stands outside."""
+    """f of the scores and biases of all heads at a key and those beside it, in two steps; zeros stand outside."""
     n_heads, reach = geometry.n_heads, range(-(kernel // 2), kernel // 2 + 1)
 
     def of_layer(first, bias, second):
@@ -25,11 +25,8 @@ def dape(geometry, inner, kernel, maps):
 
             def joins_of(m):
                 numbers = {n: read(m, n) for n in range(-2, n_tokens + 3)}
-                outside = [0.0] * len(first)
                 hidden = {
                     n: [max(x, 0.01 * x) for x in mapped(first, bias, [numbers[n + o] for o in reach])]
-                    if n >= 0 and (geometry.causal or n < n_tokens)
-                    else outside
                     for n in range(-1, n_tokens + 1)
                 }
                 last = m if geometry.causal else n_tokens - 1
