@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from extrap.model import attention, relative
 from extrap.model.attention import additive_bias, prepare
+from extrap.model.seed import seed_generators
 from extrap.positions.alibi import Alibi
 from extrap.positions.base import Branch, PositionScheme
 from extrap.positions.local import Local
@@ -22,6 +23,7 @@ from extrap.testing.case import define
 
 def run(path, scheme, q, k, v, training, x=None):
     """`path` has the signature of prepare."""
+    seed_generators(1)  # for positions that are drawn
     return path(scheme, scheme.positions(q.shape[2], q.device), training=training)(q, k, v, x)
 
 

@@ -1,7 +1,8 @@
 """Slower rotations: angles of long inputs brought back among those of training, by factors of the frequencies of RoPE.
 
-All are functions of k = n / L, n the length that is evaluated, L that of training, and of a pair m of the P pairs, m from 0,
-whose frequency is theta_m. Where n grows with the input they are called dynamic; a length at a time, that is the same.
+All are functions of k = n / L, n the length that is evaluated, L that of training, and of a pair m, from 0, of the P pairs
+of a spectrum, theta_m = base^(-m / P); P is K / 2 but for partial RoPE, which rotates fewer dimensions. Where n grows with
+the input they are called dynamic; a length at a time, that is the same.
 """
 
 import math
@@ -20,8 +21,8 @@ from extrap.positions.rope import Rope
 class Angles(Extension):
     """Every RoPE that sees further than in training, wherever it stands in a scheme, with other frequencies.
 
-    Of what is made on RoPE only the frequencies change: the decay of xPos stays one of tokens. A RoPE that another of these
-    has slowed already stays as it is. Biases are not touched.
+    Of what is made on RoPE only the frequencies change: pairs at rest stay so, the decay of xPos stays one of tokens. A RoPE
+    that another of these has slowed already stays as it is. Biases are not touched.
     """
 
     def factors(self, frequencies: Tensor, k: float, rope: Rope) -> Tensor:
@@ -40,7 +41,7 @@ class Angles(Extension):
                 return rope
             other, beta = copy(rope), self.temperature(k)
             other.factors = lambda frequencies: self.factors(frequencies, k, rope)
-            return other if beta == 1 else Sharper(other, lambda q: beta)
+            return other if beta == 1 else Sharper(other, lambda n: torch.full_like(n, beta, dtype=torch.float64))
 
         extended = rebuilt(scheme, Rope, slowed)
         return None if extended is scheme else extended
@@ -61,7 +62,7 @@ class Ntk(Angles):
     """
 
     def factors(self, frequencies: Tensor, k: float, rope: Rope) -> Tensor:
-        return k ** -(_index(frequencies) / max(1, len(frequencies) - 1))
+        return k ** -(_index(frequencies) / max(1, rope.n_spectrum - 1))
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class NtkMixed(Angles):
     power: float = 0.75
 
     def factors(self, frequencies: Tensor, k: float, rope: Rope) -> Tensor:
-        return k ** -(((_index(frequencies) + 1) / len(frequencies)) ** self.power)
+        return k ** -(((_index(frequencies) + 1) / rope.n_spectrum) ** self.power)
 
 
 class NtkFixed(NtkMixed):
@@ -102,8 +103,8 @@ class Parts(Angles):
         if self.paper:
             slowed = 1 - ((train_len * frequencies / (2 * math.pi) - 1) / (32 - 1)).clamp(0, 1)
         else:
-            first, last = (_index_of(turns, len(frequencies), rope) for turns in (32, 1))
-            low, high = max(math.floor(first), 0), min(math.ceil(last), 2 * len(frequencies) - 1)
+            first, last = (_index_of(turns, rope) for turns in (32, 1))
+            low, high = max(math.floor(first), 0), min(math.ceil(last), 2 * rope.n_spectrum - 1)
             slowed = ((_index(frequencies) - low) / max(high - low, 0.001)).clamp(0, 1)
         return 1 - slowed * (1 - 1 / k)
 
@@ -150,6 +151,6 @@ def _index(frequencies: Tensor) -> Tensor:
     return torch.arange(len(frequencies), dtype=torch.float64, device=frequencies.device)
 
 
-def _index_of(turns: float, n_pairs: int, rope: Rope) -> float:
+def _index_of(turns: float, rope: Rope) -> float:
     """The real index of the pair that makes so many turns within the training length."""
-    return n_pairs * math.log(rope.geometry.train_len / (2 * math.pi * turns)) / math.log(rope.base)
+    return rope.n_spectrum * math.log(rope.geometry.train_len / (2 * math.pi * turns)) / math.log(rope.base)

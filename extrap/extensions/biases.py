@@ -30,7 +30,7 @@ class NtkAlibi(Extension):
     """NTK-ALiBi: m_h * k^(-(h - 1) / (H - 1)), k = n / L: the steepest slope stays, the flattest is divided by k.
 
     The exponent here is the share of log(m_h) between the two: the same for a power of two H, and for others, whose further
-    slopes the released code leaves as they are, the same rule. None for a single head, or one slope for all.
+    slopes the released code leaves as they are, for trained ones and for two sides, the same rule. None for a single head.
     Source: the released code of NTK-ALiBi (github.com/keezen/ntk_alibi, 2023).
     """
 
@@ -38,11 +38,11 @@ class NtkAlibi(Extension):
         k = eval_len / scheme.geometry.train_len
 
         def spread(alibi: Alibi) -> PositionScheme:
-            if scheme.geometry.n_heads == 1:
+            if scheme.geometry.n_heads == (2 if alibi.variant == "split" else 1):
                 return alibi
-            other, steep = copy(alibi), alibi.slopes.log()
-            share = (steep.max() - steep) / (steep.max() - steep.min())
-            other._buffers = alibi._buffers | {"slopes": alibi.slopes * k**-share}
+            other, slopes = copy(alibi), alibi.steepness().detach()
+            share = (slopes.max().log() - slopes.log()) / (slopes.max().log() - slopes.min().log())
+            other.learned, other._buffers = False, alibi._buffers | {"slopes": slopes * k**-share}
             return other
 
         extended = rebuilt(scheme, Alibi, spread)

@@ -1,63 +1,44 @@
 """Sharper attention for more keys: q . k times a factor, biases as they are."""
 
 import math
-from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
-from extrap.extensions.base import Extension, ends, is_wide, is_wide_anywhere
-from extrap.positions.base import Branch, PositionScheme
+from extrap.extensions.base import Extension, ends, is_wide_anywhere
+from extrap.positions.base import PositionScheme, Sharpness
+from extrap.positions.sharpness import LogN as Trained
+from extrap.positions.sharpness import SSMax
 from extrap.positions.wrappers import Wrapper
 
 
 class Sharper(Wrapper):
-    """Rotated queries times a factor: of queries (B, H, T, K), a number or (T, 1)."""
+    """A scheme with one more factor of q . k, made of how many keys a query sees."""
 
-    def __init__(self, inner: PositionScheme, factor: Callable[[Tensor], Tensor | float]) -> None:
+    def __init__(self, inner: PositionScheme, factor: Sharpness) -> None:
         super().__init__(inner)
         self.factor = factor
 
-    def change(self, branch: Branch, pos: Tensor) -> Branch:
-        rotate = branch.rotate
-
-        def turned(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-            q, k = rotate(q, k) if rotate else (q, k)
-            return q * self.factor(q), k
-
-        return branch._replace(rotate=turned)
+    def sharpness(self) -> Sharpness:
+        inner = self.inner.sharpness()
+        return (lambda n: self.factor(n) * inner(n)) if inner else self.factor
 
 
 class LogN(Extension):
-    """Query i times max(1, log n_i / log L), n_i = i + 1 keys in a causal model, i from 0, and all n in an encoder.
+    """q_i . k_j times max(1, log n_i / log L), n_i the number of keys that query i sees: more of them than in training.
 
-    Of every layer that sees further than in training, whatever its positions; not of a scheme that counts keys already. A
-    bias is not multiplied.
-    Source: Su 2023 (kexue.fm 8823 and 9706, "after training").
+    Whatever the positions; a bias is not multiplied. None where windows leave no query more than L keys, and of a
+    scheme that counts keys already.
+    Source: Su 2023 (kexue.fm 9706, there for models that were not trained with it); Su 2021 (kexue.fm 8823).
     """
 
     def __call__(self, scheme: PositionScheme, eval_len: int) -> PositionScheme | None:
         train_len = scheme.geometry.train_len
-        if ends(scheme, eval_len) or train_len < 2 or not is_wide_anywhere(scheme, train_len):
+        window = train_len if scheme.geometry.causal else (train_len + 1) // 2
+        if ends(scheme, eval_len) or train_len < 2 or not is_wide_anywhere(scheme, window):
             return None
-        if any(layer.sharpness() for layer in scheme.layers(scheme.geometry.n_layers)):
+        if any(isinstance(part, Trained | SSMax) for part in scheme.modules()):
             return None
-        return Logarithmic(scheme, self._factor(train_len, scheme.geometry.causal))
+        return Sharper(scheme, lambda n: self.factor(n, train_len))
 
-    def _factor(self, train_len: int, causal: bool) -> Callable[[Tensor], Tensor | float]:
-        def factor(q: Tensor) -> Tensor | float:
-            n = q.shape[-2]
-            if not causal:
-                return 1 + math.log(max(1, n / train_len)) / math.log(train_len)
-            over = (torch.arange(1, n + 1, dtype=torch.float64, device=q.device) / train_len).clamp(min=1)
-            return (1 + over.log() / math.log(train_len)).to(q.dtype)[:, None]  # exactly 1 up to the training length
-
-        return factor
-
-
-class Logarithmic(Sharper):
-    """In wide layers alone."""
-
-    def branches(self, pos: Tensor) -> tuple[Branch, ...]:
-        passes = self.inner.branches(pos)
-        return super().branches(pos) if is_wide(passes, self.geometry.train_len) else passes
+    def factor(self, n: Tensor, train_len: int) -> Tensor:
+        return 1 + (n.double() / train_len).clamp(min=1).log() / math.log(train_len)  # exactly 1 for up to L keys

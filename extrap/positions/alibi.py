@@ -53,8 +53,12 @@ class Alibi(PositionScheme):
         if variant == "offset":
             self.offset = nn.Parameter(torch.zeros(n_heads))
 
+    def steepness(self) -> Tensor:
+        """m, (H,) or (2, H)."""
+        return F.softplus(-self.gate) if self.learned else self.slopes
+
     def score_mod(self, pos: Tensor) -> ScoreMod:
-        m = F.softplus(-self.gate) if self.learned else self.slopes
+        m = self.steepness()
 
         def add(score: Tensor, b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
             t = pos[q_idx] - pos[kv_idx]

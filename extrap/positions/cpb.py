@@ -15,7 +15,7 @@ class Cpb(PositionScheme):
     maps; there is no last bias, which no softmax sees.
     Shapes, W = D/4: first (W, 1), second (W, W), first_bias and second_bias (W,), last (H, W).
     Source: x-transformers' dynamic_pos_bias, depth 2, without norms; after Swin v2 (Liu et al. 2022, arXiv:2111.09883),
-    where the network, and what it reads, are others.
+    whose network is another one.
     """
 
     relative = True

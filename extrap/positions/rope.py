@@ -27,7 +27,7 @@ class Rope(PositionScheme):
             raise ValueError(f"RoPE rotates pairs and needs an even head_dim, found {geometry.head_dim}")
         if not base > 0:
             raise ValueError(f"RoPE needs a positive base, found {base}")
-        self.base = base
+        self.base, self.n_spectrum = base, geometry.head_dim // 2  # the pairs that one step of base^-1 is spread over
 
     def frequencies(self, device: torch.device | None = None) -> Tensor:
         """(K/2,) float64, radians a token, of each pair; of fewer where the others are not rotated."""
@@ -55,7 +55,7 @@ class PartialRope(Rope):
 
     def __init__(self, geometry: Geometry, fraction: float = 0.25, base: float = 10_000.0) -> None:
         super().__init__(geometry, base)
-        self.n_pairs = pairs_of(fraction, geometry)
+        self.n_pairs = self.n_spectrum = pairs_of(fraction, geometry)
 
     def frequencies(self, device: torch.device | None = None) -> Tensor:
         return powers(self.base, 2 * self.n_pairs, device)

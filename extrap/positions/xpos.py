@@ -11,8 +11,8 @@ class Xpos(Rope):
     """RoPE with pair k of a score multiplied by zeta_k^((i - j) / scale_base), zeta_k = (2k / K + 0.4) / 1.4.
 
     scale_base is 512 in the paper, half of its training length; within 128 tokens the fastest pair then falls to 0.73 alone.
-    In an encoder, for which nothing is published, keys ahead decay alike, zeta_k^(abs(i - j) / scale_base), in a pass of
-    their own: a factor for each query and one for each key cannot make an absolute value.
+    In an encoder, for which nothing is published, keys ahead decay alike, zeta_k^(abs(i - j) / scale_base), in a second
+    pass: a factor for each query and one for each key cannot make an absolute value.
     The factors of a token at position p are zeta_k^(+-(p / scale_base - 32)), which float32 holds up to p = 100 scale_base:
     there the scheme ends.
     Extensions that slow the angles leave the decay as it is.

@@ -16,8 +16,9 @@ from extrap.positions.base import Geometry
 from extrap.positions.local import Local
 from extrap.positions.mixed import Mixed
 from extrap.positions.nope import Nope
-from extrap.positions.rope import Rope
+from extrap.positions.rope import LearnedRope, PartialRope, PRope, Rope
 from extrap.positions.sinks import Sinks
+from extrap.positions.xpos import Xpos
 
 BASE = 10_000.0
 
@@ -146,6 +147,24 @@ def test_layers_that_see_no_further_than_training_stay(name, causal, small):
     check_layers(extended(Local(geometry, rope, L + 1), T), [wide] * 2)
     for scheme in (near, Sinks(geometry, near), Mixed(geometry, near, Nope(geometry)), Nope(geometry)):
         assert extended(scheme, T) is None
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_other_spectra(name):
+    """Partial RoPE is RoPE of fewer dimensions, p-RoPE and xPos are slowed as the whole; what does not turn never does."""
+    rule, _ = RULES[name]
+    geometry, one = Geometry(32, 1, 40, causal=True), torch.ones(1)
+
+    def found(scheme):
+        (part,) = [part for part in named(name)(scheme, 100).modules() if isinstance(part, Rope)]
+        return part.angles(one)[0].tolist()
+
+    partial, whole = ([rule(K, m, 40, 2.5) for m in range(K // 2)] for K in (16, 32))
+    assert found(PartialRope(geometry, fraction=0.5)) == pytest.approx(partial + [0.0] * 8)
+    assert found(PRope(geometry, fraction=0.5)) == pytest.approx(whole[:8] + [0.0] * 8)
+    for scheme in (Xpos(geometry), LearnedRope(geometry)):
+        assert found(scheme) == pytest.approx(whole)
+    assert found(PartialRope(geometry, fraction=0.0)) == [0.0] * 16
 
 
 def test_what_is_extended_stays_as_it_was():

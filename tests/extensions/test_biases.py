@@ -110,6 +110,33 @@ def test_further_slopes_follow_the_same_rule():
         assert slope == pytest.approx(2**-raw * 4 ** (-(raw - 1) / 7))
 
 
+@pytest.mark.parametrize("variant", ["half", "split", "two", "offset"])
+def test_slopes_of_other_variants(variant):
+    """The steepest of both sides stays, the flattest is divided by k."""
+    scheme = Alibi(geometry_of(False), variant)
+    factors = NtkAlibi()(scheme, 4 * L).slopes / scheme.slopes
+    assert factors.flatten()[scheme.slopes.argmax()] == 1
+    assert factors.flatten()[scheme.slopes.argmin()] == pytest.approx(0.25)
+
+
+def test_trained_slopes():
+    scheme = Alibi(geometry_of(True), learned=True)
+    assert NtkAlibi()(scheme, 4 * L).steepness().tolist() == pytest.approx(slopes(4, 4), rel=1e-5)
+    assert scheme.learned
+
+
+def test_variants_and_learned_slopes_are_flattened_as_they_are():
+    encoder = geometry_of(False)
+    for variant in ("half", "offset", "symmetric"):
+        for learned in (False, True):
+            extended = NtkAlibi()(Alibi(encoder, variant, learned), T)
+            assert_close(extended.steepness(), NtkAlibi()(Alibi(encoder), T).slopes)
+    two, k = NtkAlibi()(Alibi(encoder, "two"), 4 * L).slopes, 4
+    assert two[0, 0] == 0.25
+    assert two[1, -1] * k == pytest.approx(Alibi(encoder, "two").slopes[1, -1].item())
+    assert NtkAlibi()(Alibi(Geometry(16, 2, L, causal=False), "split"), T) is None
+
+
 def test_the_scheme_itself_keeps_its_slopes():
     alibi_ = Alibi(geometry_of(True))
     before = alibi_.slopes.clone()

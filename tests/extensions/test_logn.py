@@ -8,9 +8,8 @@ from extending import L, T, answers, check_layers, geometry_of, named
 from references.alibi import alibi
 from references.base import Reference, scaled
 from references.rope import rope
-from torch import nn
 
-from extrap.extensions.temperature import Logarithmic, LogN
+from extrap.extensions.temperature import LogN
 from extrap.positions.absolute import Learned
 from extrap.positions.alibi import Alibi
 from extrap.positions.fox import Fox
@@ -21,13 +20,14 @@ from extrap.positions.rope import Rope
 from extrap.positions.sharpness import LogN as TrainedLogN
 from extrap.positions.sharpness import SSMax
 from extrap.positions.sinks import Sinks
+from extrap.positions.wrappers import Wrapper
 
 
 def sharper(reference, causal, seq_len=T):
     """The product of query and key grows, what is added to it stays."""
 
     def score(q, k, i, j, h):
-        n = i + 1 if causal else seq_len
+        n = sum(reference.keep(i, key) for key in range(i + 1 if causal else seq_len))
         return reference.score(q, k, i, j, h) + extra(q, k, i, j, h, reference) * (max(1, math.log(n, L)) - 1)
 
     def extra(q, k, i, j, h, reference):
@@ -49,28 +49,26 @@ def test_a_query_grows_with_the_keys_that_it_sees(causal, small):
         check_layers(LogN()(scheme, T), [sharper(reference, causal)] * 2)
 
 
-def test_layers_that_see_no_further_than_training_stay(causal, small):
+def test_layers_that_see_no_more_keys_than_in_training_stay(causal, small):
     geometry = geometry_of(causal)
     near = Local(geometry, Rope(geometry), L)
     local = rope(geometry, 10_000.0)._replace(keep=lambda i, j: abs(i - j) < L)
+    local = local if causal else sharper(local, causal)  # whose two sides hold more than L keys
     check_layers(LogN()(Mixed(geometry, near, Nope(geometry)), T), [local, sharper(Reference(), causal)])
-    for scheme in (near, Sinks(geometry, near), Learned(geometry)):
+    half = Local(geometry, Rope(geometry), L // 2)
+    for scheme in (half, Sinks(geometry, half), Learned(geometry)):
         assert LogN()(scheme, T) is None
+    assert (LogN()(near, T) is None) == causal
 
 
 def test_weights_and_content_are_left_to_the_scheme(causal):
     """Of what reads content the product alone: gates stay."""
     geometry = geometry_of(causal)
     fox, sinks = Fox(geometry), Sinks(geometry, Rope(geometry))
-    for gates in fox.gates:
-        nn.init.zeros_(gates.weight)
     assert LogN()(sinks, T).layers(2)[0].weights() is not None
-    for plain, sharp in zip(
-        *(scheme.layers(2)[0].branches(torch.arange(T)) for scheme in (fox, LogN()(fox, T))), strict=True
-    ):
-        assert plain.rotate is None
-        assert sharp.rotate is not None
-        assert (sharp.decay is None, sharp.content is None) == (plain.decay is None, plain.content is None)
+    layer = LogN()(fox, T).layers(2)[0]
+    assert layer.branches(torch.arange(T))[0].reads_content
+    assert layer.scale() is not None
 
 
 def test_up_to_the_training_length_nothing_changes(causal):
@@ -88,35 +86,48 @@ def test_it_joins_other_distances_and_other_frequencies(causal, small):
         check_layers(named(name)(Rope(geometry), T), [sharper(held, causal)] * 2)
 
 
+def test_it_counts_what_masks_leave(causal, small):
+    """The first tokens beside a window, too."""
+    geometry, width = geometry_of(causal), L if causal else (L + 1) // 2
+    shaped = Reference(keep=lambda i, j: abs(i - j) < width or (j < 4 and j < i))
+    check_layers(named("lambda+logn")(Nope(geometry), T), [sharper(shaped, causal)] * 2)
+
+
+def test_it_joins_a_scale_that_is_trained(causal, small):
+    scheme = SSMax(geometry_of(causal), Nope(geometry_of(causal)))
+    n = torch.arange(1, T + 1)
+    plain, sharp = (one.layers(2)[0].scale()(n) for one in (scheme, LogN()(scheme, T)))
+    assert torch.equal(sharp, plain * LogN().factor(n, L))
+
+
 # ---- bugs
 
 
-class OnTheBias(Logarithmic):
+class OnTheBias(Wrapper):
     def change(self, branch, pos):
-        score_mod = branch.score_mod
-        sharp = self.factor(torch.zeros(1, 1, len(pos), 1))
-        return branch._replace(score_mod=lambda s, b, h, i, j: score_mod(s, b, h, i, j) * sharp[i].squeeze(-1))
+        score_mod, sharp = branch.score_mod, LogN().factor(torch.arange(1, len(pos) + 1), L)
+        return branch._replace(score_mod=lambda s, b, h, i, j: score_mod(s, b, h, i, j) * sharp[i])
 
 
 class OfTheWholeInput(LogN):
     """n for every query of a causal model."""
 
-    def _factor(self, train_len, causal):
-        return super()._factor(train_len, False)
+    def factor(self, n, train_len):
+        return super().factor(torch.full_like(n, T), train_len)
 
 
 class NoFloor(LogN):
     """Below the training length softer than in training."""
 
-    def _factor(self, train_len, causal):
-        return lambda q: torch.arange(1, q.shape[-2] + 1, dtype=q.dtype).log()[:, None] / math.log(train_len)
+    def factor(self, n, train_len):
+        return n.double().log() / math.log(train_len)
 
 
 class OnTheOutcome(LogN):
     """A logarithm subtracted from every logit, as edifice does, which a softmax does not notice."""
 
-    def _factor(self, train_len, causal):
-        return lambda q: 1.0
+    def factor(self, n, train_len):
+        return torch.ones_like(n)
 
 
 @pytest.mark.parametrize("mutant", [OfTheWholeInput, NoFloor, OnTheOutcome])
@@ -129,7 +140,7 @@ def test_a_bug_is_rejected(mutant, small):
 def test_a_bias_that_grows_is_rejected(small):
     geometry = geometry_of(True)
     with pytest.raises(AssertionError, match="not close"):
-        check_layers(OnTheBias(Alibi(geometry), LogN()._factor(L, True)), [sharper(alibi(geometry), True)] * 2)
+        check_layers(OnTheBias(Alibi(geometry)), [sharper(alibi(geometry), True)] * 2)
 
 
 def test_the_bias_of_the_formula_is_not_multiplied():
