@@ -17,6 +17,7 @@ from extrap.report.families import (
     by_family,
     families_figure,
     family_of,
+    looks_within,
     trade_off_figure,
 )
 from extrap.report.overview import overview_page
@@ -68,6 +69,11 @@ def test_of_a_few_schemes_every_two_are_compared_of_many_each_with_one(many):
     assert [verdicts[scheme] for scheme in ("fox", "alibi", "t5", "mine7")] == ["a", "b", "undecided", "b"]
     without = many.rows[many.rows["scheme"] != "rope"]
     assert yardstick(pd.concat([without, without.assign(scheme="zzz")])) == "alibi"
+
+
+def test_no_two_members_of_a_family_look_alike():
+    looks = looks_within({"ours": [f"alibi(variant={i})" for i in range(40)]})
+    assert len({(look["color"], look["marker"]) for look in looks.values()}) == 40
 
 
 def test_each_scheme_has_one_line_under_its_family(many):

@@ -17,6 +17,7 @@ from extrap.report.looks import Looks, styles
 from extrap.report.typesetting import interval, markdown, number, seeds, stem, trained_on
 from extrap.results.rows import GROUP
 from extrap.results.shown import rounded
+from extrap.stats.pairs import MOST_PAIRED
 from extrap.stats.statistics import Statistics
 
 NOTE = """\
@@ -69,8 +70,9 @@ def _spread(line: pd.Series, cost: str, unit: float = 1.0) -> str:
     return middle if low == high else f"{middle} ({low} to {high})"
 
 
-def cost_figures(found: Statistics) -> Iterator[tuple[str, Figure, pd.DataFrame]]:
-    """The name of a file, the figure and its points: for settings of different FLOPs one, elsewhere one a group."""
+def cost_figures(found: Statistics) -> Iterator[tuple[str, Figure | None, pd.DataFrame]]:
+    """The name of a file, the figure and its points: for settings of different FLOPs one, elsewhere one a group; None for
+    more schemes than it can name."""
     lines = found.costs_and_quality
     flops = lines.groupby(["scheme", *GROUP[:-1]])["train_flops"]
     vary = (flops.min() < flops.max()).any()
@@ -79,7 +81,8 @@ def cost_figures(found: Statistics) -> Iterator[tuple[str, Figure, pd.DataFrame]
     for of, part in lines.groupby(GROUP[:-1] if vary else GROUP, sort=False):
         name = stem("costs", *(() if len(part) == len(lines) else of))
         points = rounded(part.reset_index(drop=True))
-        yield name, cost_figure(found, points, cost), points
+        crowded = points["scheme"].nunique() > MOST_PAIRED
+        yield name, None if crowded else cost_figure(found, points, cost), points
 
 
 def cost_figure(found: Statistics, points: pd.DataFrame, cost: str) -> Figure:

@@ -95,8 +95,8 @@ def families_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
 def looks_within(members: dict[str, list[str]]) -> Looks:
     """Of each scheme as trained: colours and markers by its place within its family."""
     return {
-        (scheme, "none"): {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "linestyle": "-"}
-        for schemes in members.values()
+        (scheme, "none"): {"color": COLOURS[i % n], "marker": MARKERS[(i + i // n) % n], "linestyle": "-"}
+        for n, schemes in ((len(COLOURS), schemes) for schemes in members.values())
         for i, scheme in enumerate(sorted(schemes))
     }
 

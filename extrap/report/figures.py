@@ -12,7 +12,7 @@ from extrap.report.drawing import save_drawing, save_figure
 from extrap.report.families import families_figure, trade_off_figure
 from extrap.report.pairs import is_drawn, pairs_figure
 from extrap.report.typesetting import stem
-from extrap.results.shown import rounded
+from extrap.results.shown import rounded, save_table
 from extrap.stats.perplexity import SETTING, is_control
 from extrap.stats.statistics import Statistics
 
@@ -39,8 +39,11 @@ def draw(found: Statistics, folder: Path) -> None:
             save_drawing(pairs_figure(part), folder / stem("pairs", *group))
     for group, figure, points in budget_figures(found):
         save_figure(figure, points, folder / stem("budget", *group))
-    for name, figure, points in cost_figures(found):
-        save_figure(figure, points, folder / name)
+    for name, drawn, points in cost_figures(found):
+        if drawn is None:
+            save_table((folder / name).with_suffix(".csv"), points)
+        else:
+            save_figure(drawn, points, folder / name)
 
 
 def perplexity_figure(found: Statistics, column: bool = False) -> tuple[Figure, pd.DataFrame]:
