@@ -93,6 +93,19 @@ def test_a_step_of_training_waits_for_nothing(kind, causal, seq_len, scheme_of, 
     assert loss.shape == grad_norm.shape == ()
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", [name for name in EXTENSIONS if name != "none"])
+@pytest.mark.parametrize("case", ["rope", "alibi", "learned"])
+def test_an_extension_waits_for_nothing(case, name, scheme_of, encoder_of, on_device, monkeypatch):
+    monkeypatch.setattr(relative, "reaches", reads_everything)
+    extended = EXTENSIONS[name](scheme_of(case, causal=True, train_len=SHORT), LONG)
+    if extended is not None:
+        encoder = encoder_of(extended).to("meta").eval()
+        with on_device() as watched:
+            encoder(torch.zeros(2, LONG, dtype=torch.int64, device="meta"))
+        assert watched.copied == 0
+
+
 def test_several_models_as_one_wait_for_nothing(causal, scheme_of, encoder_of, on_device):
     encoders = [encoder_of(scheme_of("kerple", causal, train_len=SHORT)).to("meta") for _ in range(2)]
     stack, gradients_of = stacked([TrainingLoss(encoder.train(), Precision.fp32) for encoder in encoders])
@@ -118,15 +131,18 @@ def reads_every_key(c, q, k):
 
 @torch.no_grad()
 @pytest.mark.parametrize("seq_len", [LONG, *slow(SHORT)])
-def test_an_evaluation_waits_for_its_losses_alone(kind, causal, seq_len, scheme_of, encoder_of, on_device, monkeypatch):
+@pytest.mark.parametrize("names", [["none"], *slow([*EXTENSIONS])], ids=["as trained", "extended"])
+def test_an_evaluation_waits_for_its_losses_alone(
+    kind, causal, names, seq_len, scheme_of, encoder_of, on_device, monkeypatch
+):
     monkeypatch.setattr(relative, "reaches", reads_everything)
     monkeypatch.setattr(decay, "first_keys", reads_every_key)
     scheme = scheme_of(kind, causal, train_len=SHORT)
     encoder = encoder_of(scheme).to("meta").eval()
     batch = batch_of(causal, seq_len)
     columns = [slice(seq_len // 2, None)]
-    for name, extension in EXTENSIONS.items():
-        extended = scheme if name == "none" else extension(scheme, seq_len)
+    for name in names:
+        extended = scheme if name == "none" else EXTENSIONS[name](scheme, seq_len)
         if extended is None or (extended.max_len is not None and extended.max_len < seq_len):
             continue
         encoder.scheme = extended.to("meta")
