@@ -183,12 +183,13 @@ def axes_of_lengths(axes: Axes, points: pd.DataFrame, log: bool, mark: str = "tr
     axes.set_xlabel("evaluation length / training length")
 
 
-def log_axis(axes: Axes) -> None:
-    """Upwards, with ticks at 1, 2, 5 and 10."""
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
-    axes.yaxis.set_minor_locator(mpl.ticker.NullLocator())
+def log_axis(axes: Axes, which: str = "y") -> None:
+    """With ticks at 1, 2, 5 and 10."""
+    axis = axes.yaxis if which == "y" else axes.xaxis
+    axes.set(**{f"{which}scale": "log"})
+    axis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
+    axis.set_minor_locator(mpl.ticker.NullLocator())
 
 
 def length_axis(axes: Axes, multiples: Collection[float], left: float, mark: str = "training length") -> None:

@@ -9,6 +9,7 @@ from extrap.report.budget import budget_figures
 from extrap.report.costs import cost_figures
 from extrap.report.curves import POINT, controls_figure, panels_by_protocol, where_lengths_vary
 from extrap.report.drawing import save_drawing, save_figure
+from extrap.report.extensions import extensions_figure, is_crowded
 from extrap.report.families import families_figure, trade_off_figure
 from extrap.report.pairs import is_drawn, pairs_figure
 from extrap.report.typesetting import stem
@@ -29,7 +30,9 @@ def draw(found: Statistics, folder: Path) -> None:
             continue
         save_figure(*perplexity_figure(part), folder / stem("perplexity", *group))
         save_drawing(perplexity_figure(part, column=True)[0], folder / stem("perplexity_column", *group))
-        if is_control(part.summary).any():
+        if is_crowded(part):
+            save_drawing(extensions_figure(part), folder / stem("extensions", *group))
+        elif is_control(part.summary).any():
             save_figure(*controls_figure(part), folder / stem("controls", *group))
         if len(part.floor):
             save_figure(*floor_figure(part), folder / stem("floor", *group))

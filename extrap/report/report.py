@@ -15,6 +15,7 @@ from extrap.report.answer import WIDTH, answer
 from extrap.report.budget import budget_page
 from extrap.report.choice import choice_page
 from extrap.report.costs import costs_page
+from extrap.report.extensions import extensions_page
 from extrap.report.figures import draw
 from extrap.report.latex import write_latex
 from extrap.report.overview import overview_page
@@ -127,6 +128,9 @@ def write_report(found: Statistics, folder: Path, table: str = "") -> None:
     write_atomic(folder / "table.md", markdown_table(found) + told)
     if len(found.pairs) or len(found.extrapolates):
         write_atomic(folder / "pairs.md", pairs_table(found) + told)
+    if len(found.extended):
+        save_table(folder / "extensions.csv", found.extended)
+        write_atomic(folder / "extensions.md", extensions_page(found) + told)
     if any(part.yardstick is not None for part in found.groups.values()):
         write_atomic(folder / "overview.md", overview_page(found) + told)
     if len(found.choice):

@@ -145,6 +145,14 @@ def extrapolates(rows: pd.DataFrame) -> pd.DataFrame:
     return lines.drop(columns=unused).rename(columns={"scheme_a": "scheme"})
 
 
+def extended(rows: pd.DataFrame) -> pd.DataFrame:
+    """Every extension beyond L but the window, against the window of its scheme and the scheme as trained: see `compare`."""
+    rows = rows[(rows["kind"] == "scheme") & (rows["eval_len"] > rows["train_len"])]
+    there = list(rows[["scheme", "extension"]].drop_duplicates().itertuples(index=False, name=None))
+    extensions = [(scheme, extension) for scheme, extension in there if extension not in ("none", CONTROL)]
+    return compare(rows, [(one, (one[0], other)) for one in extensions for other in (CONTROL, "none")])
+
+
 def compare(rows: pd.DataFrame, opponents: Opponents) -> pd.DataFrame:
     """Differences of log-perplexity between opponents, for every setting and length at which both have rows.
 

@@ -10,7 +10,7 @@ from extrap.stats.budget import stability
 from extrap.stats.costs import cost_and_quality
 from extrap.stats.floor import BELOW, against_floor
 from extrap.stats.null import early_token_null
-from extrap.stats.pairs import PAIR, SHOWN, best, extrapolates, neither, pairs, yardstick
+from extrap.stats.pairs import PAIR, SHOWN, best, extended, extrapolates, neither, pairs, yardstick
 from extrap.stats.perplexity import GROUP, SETTING, summarise
 
 CHOICE = [*GROUP, "scheme", "option", "value", "loss", "n_tokens", "n_seeds", "chosen", "border"]  # see best_over
@@ -103,6 +103,10 @@ class Statistics:
     @cached_property
     def extrapolates(self) -> pd.DataFrame:
         return extrapolates(self.rows)
+
+    @cached_property
+    def extended(self) -> pd.DataFrame:
+        return extended(self.by_length)
 
     @cached_property
     def sound_pairs(self) -> pd.DataFrame:
