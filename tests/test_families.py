@@ -5,7 +5,7 @@ import re
 import pandas as pd
 import pytest
 import yaml
-from rows import both_protocols
+from rows import both_protocols, scheme_rows
 
 from extrap.config.compose import CONF
 from extrap.report.answer import answer
@@ -25,6 +25,7 @@ from extrap.report.report import write_report
 from extrap.stats.pairs import MOST_PAIRED, pairs, yardstick
 from extrap.stats.statistics import Statistics
 
+PROTOCOLS = ("nonoverlap", "same_targets")
 SEEDS = (0.0, 0.001, 0.002)
 
 
@@ -69,6 +70,47 @@ def test_of_a_few_schemes_every_two_are_compared_of_many_each_with_one(many):
     assert [verdicts[scheme] for scheme in ("fox", "alibi", "t5", "mine7")] == ["a", "b", "undecided", "b"]
     without = many.rows[many.rows["scheme"] != "rope"]
     assert yardstick(pd.concat([without, without.assign(scheme="zzz")])) == "alibi"
+
+
+def test_groups_are_compared_each_in_its_own_way(many):
+    """Many schemes of one objective beside a few of another."""
+    few = both_protocols({key: SCHEMES[key] for key in ("alibi", "fox", "t5")}, objective="causal")
+    found = Statistics(pd.concat([many.rows, few]))
+    of_few = found.pairs[found.pairs["objective"] == "causal"]
+    assert set(zip(of_few["scheme_a"], of_few["scheme_b"], strict=True)) == {
+        ("alibi", "fox"),
+        ("alibi", "t5"),
+        ("fox", "t5"),
+    }
+    assert set(found.pairs.loc[found.pairs["objective"] == "mlm", "scheme_b"]) == {"rope"}
+    assert overview_page(found).count("**Overview") == 1
+
+
+def test_what_was_not_asked_and_what_is_not_compared_is_told(many):
+    text = " ".join(answer(many).split())
+    assert "extrapolates not asked: that takes same_targets" in text
+    apart = many.rows.assign(seed=many.rows["seed"].where(many.rows["scheme"] != "rope", many.rows["seed"] + 10))
+    text = " ".join(answer(Statistics(apart)).split())
+    assert "none is compared: no other has a seed in common with rope" in text
+    alone = many.rows[(many.rows["seed"] == 0) | (many.rows["scheme"] != "rope")]
+    assert "0 better, 0 worse, 0 undecided, 12 one seed" in " ".join(answer(Statistics(alone)).split())
+    single = Statistics(many.rows[many.rows["seed"] == 0])
+    assert "One seed decides nothing" in overview_page(single)
+
+
+def test_who_is_below_the_floor_leads_nobody():
+    below = {**SCHEMES, "leaky": {128: [0.3] * 3, 512: [0.3] * 3, 4096: [0.3] * 3}}
+    known = {"floor": ("floor", 1.0), "floor, last 128": ("window_floor", 1.0), "symbol counts": ("plateau", 3.0)}
+    references = [
+        scheme_rows(name, {n: [nll] for n in (128, 512, 4096)}, kind=kind, protocol=protocol)
+        for name, (kind, nll) in known.items()
+        for protocol in PROTOCOLS
+    ]
+    rows = pd.concat([both_protocols(below), *references]).assign(data="markov", objective="causal")
+    found = Statistics(rows)
+    text = " ".join(answer(found).split())
+    assert "lowest is fox, perplexity 3.32; of the others, each compared with rope alone: 1 better" in text
+    assert "| leaky ‡" in overview_page(found)
 
 
 def test_no_two_members_of_a_family_look_alike():

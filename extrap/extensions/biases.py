@@ -16,7 +16,8 @@ class Rescale(Extension):
 
     Of ALiBi it divides the slopes by k (its position interpolation: Al-Khateeb et al. 2023, arXiv:2310.13017); T5's buckets
     take the whole part of t / k; of KERPLE and all others, for which nothing is published, t is divided alike. Rotations,
-    masks and biases made of content stay, and so do layers that see no further than in training.
+    masks and biases made of content stay, and so do layers that see no further than in training. None of DAPE, whose
+    perceptron reads the bias, too.
     """
 
     def __call__(self, scheme: PositionScheme, eval_len: int) -> PositionScheme | None:
@@ -51,7 +52,7 @@ class NtkAlibi(Extension):
 
 def is_biased(scheme: PositionScheme, passes: tuple[Branch, ...]) -> bool:
     """Whether a layer that sees further than in training has one pass with a bias of the distance."""
-    one = len(passes) == 1 and passes[0].score_mod is not None
+    one = len(passes) == 1 and passes[0].score_mod is not None and not passes[0].reads_content
     return scheme.relative and one and is_wide(passes, scheme.geometry.train_len)
 
 

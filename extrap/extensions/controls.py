@@ -52,7 +52,7 @@ class Lambda(Extension):
 
     def __call__(self, scheme: PositionScheme, eval_len: int) -> PositionScheme | None:
         layers = scheme.layers(scheme.geometry.n_layers)
-        if ends(scheme, eval_len) or not all(map(is_plain, map(passes_of, layers))):
+        if ends(scheme, eval_len) or not all(_has_ceiling(layer) for layer in layers):
             return None
         return WithFirst(scheme, self.n_first)
 
@@ -74,6 +74,12 @@ class Clamp(Extension):
 def _width(scheme: PositionScheme, size: int) -> int:
     """How far a window reaches, the token itself included, in which no token sees more than `size` keys."""
     return size if scheme.geometry.causal else (size + 1) // 2
+
+
+def _has_ceiling(layer: PositionScheme) -> bool:
+    """Whether all that a layer knows of positions are distances, of which one can be asked for."""
+    passes = passes_of(layer)
+    return is_plain(passes) and (layer.relative or not (passes[0].rotate or passes[0].score_mod))
 
 
 class Remapped(Wrapper):

@@ -68,6 +68,7 @@ class Squashed(Wrapper):
     def __init__(self, inner: PositionScheme, places: Tensor) -> None:
         super().__init__(inner)
         self.register_buffer("places", places, persistent=False)
+        self.relative = False  # distances are those of this draw: nothing can be asked about others
 
     def embed(self, x: Tensor, pos: Tensor) -> Tensor:
         return self.inner.embed(x, self.places[: len(pos)])

@@ -8,7 +8,7 @@ from extrap.extensions.base import Extension, ends, is_wide_anywhere
 from extrap.positions.base import PositionScheme, Sharpness
 from extrap.positions.sharpness import LogN as Trained
 from extrap.positions.sharpness import SSMax
-from extrap.positions.wrappers import Wrapper
+from extrap.positions.wrappers import Wrapper, joined
 
 
 class Sharper(Wrapper):
@@ -19,8 +19,7 @@ class Sharper(Wrapper):
         self.factor = factor
 
     def sharpness(self) -> Sharpness:
-        inner = self.inner.sharpness()
-        return (lambda n: self.factor(n) * inner(n)) if inner else self.factor
+        return joined(self.factor, self.inner.sharpness())
 
 
 class LogN(Extension):

@@ -15,6 +15,7 @@ class Drawn(Wrapper):
     """While training, positions below `max_len` that `draw_positions` draws anew for every forward pass.
 
     One draw for all layers and all sequences of a batch. In evaluation 0, 1, 2, ... Without a max_len it is 8 L.
+    Windows around or within it are of positions: while training they hold as many fewer tokens as draws lie apart.
     Raises ValueError where it is less than L, for an inner scheme that ends before it, as a learned table of L rows does,
     and for one that draws positions itself.
     """
@@ -27,6 +28,8 @@ class Drawn(Wrapper):
             raise ValueError(f"expected max_len >= {geometry.train_len}, the training length, found {max_len}")
         if ends is not None and ends < self.end:
             raise ValueError(f"expected a scheme for all positions below {self.end}, found {name}, which ends at {ends}")
+        if inner.relative and not any(map(reads_positions, inner.layers(geometry.n_layers))):
+            raise ValueError(f"positions are drawn for a scheme that reads them; found {name}")
         if inner.random_in_training:
             raise ValueError(f"positions are drawn once: expected a scheme that draws none, found {name}")
         self.random_in_training = True
@@ -41,6 +44,12 @@ class Drawn(Wrapper):
     def draw_positions(self, seq_len: int, device: torch.device | None) -> Tensor:
         """(T,) int64, strictly increasing."""
         raise NotImplementedError
+
+
+def reads_positions(layer: PositionScheme) -> bool:
+    """Whether an attention pass of a layer may depend on where tokens stand."""
+    passes = layer.branches(layer.positions(2))
+    return any(one.rotate or one.score_mod or one.mask_mod or one.content for one in passes)
 
 
 class Randomized(Drawn):

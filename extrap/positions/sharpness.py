@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from extrap.positions.base import Geometry, PositionScheme, Sharpness
-from extrap.positions.wrappers import Wrapper
+from extrap.positions.wrappers import Wrapper, joined
 
 
 class LogN(Wrapper):
@@ -19,15 +19,16 @@ class LogN(Wrapper):
 
     In training as beyond it, where it is the `logn` of finished weights, which counts nothing below 1.
     Source: Su 2021 (kexue.fm 8823), there in an encoder with n tokens and L = 512.
-    Raises ValueError for a training length below 2.
+    Raises ValueError for a training length below 2, and around a scheme that counts keys already.
     """
 
     def __init__(self, geometry: Geometry, inner: PositionScheme) -> None:
         super().__init__(inner)
+        refuse_counting(inner)
         self.rate = rate(geometry)
 
     def sharpness(self) -> Sharpness:
-        return lambda n: self.rate * logs(n)
+        return joined(lambda n: self.rate * logs(n), self.inner.sharpness())
 
 
 class SSMax(Wrapper):
@@ -36,11 +37,12 @@ class SSMax(Wrapper):
     s, (H,) for each layer, starts at 1 / log(L), where query L has the softmax as it is. Without the paper's other variant,
     which adds a trained bias to the logarithm.
     Source: Nakanishi 2025 (arXiv:2501.19399), causal and around RoPE there; the start is ours.
-    Raises ValueError for a training length below 2.
+    Raises ValueError for a training length below 2, and around a scheme that counts keys already.
     """
 
     def __init__(self, geometry: Geometry, inner: PositionScheme) -> None:
         super().__init__(inner)
+        refuse_counting(inner)
         start = torch.full((geometry.n_heads,), rate(geometry))
         self.rates = nn.ParameterList(start.clone() for _ in range(geometry.n_layers))
 
@@ -56,7 +58,12 @@ class Sharpened(Wrapper):
         self.s = s
 
     def sharpness(self) -> Sharpness:
-        return lambda n: self.s[:, None] * logs(n)
+        return joined(lambda n: self.s[:, None] * logs(n), self.inner.sharpness())
+
+
+def refuse_counting(inner: PositionScheme) -> None:
+    if any(layer.sharpness() for layer in inner.layers(inner.geometry.n_layers)):
+        raise ValueError(f"keys are counted once: expected a scheme that does not count them, found {type(inner).__name__}")
 
 
 def rate(geometry: Geometry) -> float:

@@ -69,6 +69,11 @@ class Wrapper(PositionScheme):
         return [around[inner] for inner in layers]
 
 
+def joined(own: Sharpness, inner: Sharpness | None) -> Sharpness:
+    """Both factors of q . k, where there are two."""
+    return own if inner is None else lambda n: own(n) * inner(n)
+
+
 def at_distances(inner: PositionScheme, read: Callable[[Tensor, Tensor], Tensor]) -> ScoreMod:
     """The score_mod of a scheme of distances, asked about other ones than those of the tokens.
 

@@ -152,10 +152,8 @@ def _undertrained(of: Group) -> str:
 
 
 def _extrapolates(of: Group) -> str:
-    if of.lengths[-1] == of.train_len:
-        return "not asked: no length beyond L was scored"
-    if of.against_window.empty:
-        return "not asked: that takes same_targets among eval.protocols and one to whom window of eval.extensions applies"
+    if of.not_asked:
+        return of.not_asked
     scored = sorted(of.against_window["eval_len"].unique())
     told = {}
     for word, lines in of.against_window.groupby("verdict", sort=False):

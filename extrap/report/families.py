@@ -119,8 +119,8 @@ def _curves(axes: Axes, points: pd.DataFrame, values: Values, looks: Looks) -> N
 def trade_off_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
     """Perplexity at the training length against what the longest input makes of it, a mark a scheme, numbered from the best.
 
-    Below 1 longer context helps, above 1 it does harm; bars are 95 % t intervals over seeds. Of the protocol that scores the
-    same tokens at every length, where rows hold it.
+    Who ends before that has none. Below 1 longer context helps, above 1 it does harm; bars are 95 % t intervals over seeds.
+    Of the protocol that scores the same tokens at every length, where rows hold it.
     """
     lines = _trained(found)
     longest = lines[lines["eval_len"] == lines["eval_len"].max()]

@@ -83,8 +83,10 @@ class Group:
     def against_yardstick(self, protocol: str, eval_len: int) -> pd.DataFrame:
         """By scheme: difference of log-perplexity to the yardstick, and `word`: better, worse or undecided."""
         lines = self.pairs_at(protocol, eval_len).set_index("scheme_a")
+        if lines.empty:
+            return lines.assign(word="")
         words = lines["verdict"].map({"a": "better", "b": "worse"}).fillna("undecided")
-        return lines.assign(word=words)
+        return lines.assign(word=words.mask(lines["n_seeds"] < 2, "one seed"))
 
     def verdict(self, scheme: str) -> str:
         if scheme in self.unlearned:
@@ -92,13 +94,21 @@ class Group:
         fate = self.fates[scheme][0]
         return fate if fate == "unclear" else self.floor_verdicts.get(scheme, fate)
 
-    def uses(self, scheme: str) -> str:
-        """Whether it makes use of all of the longest input: the verdict of `extrapolates`, empty where that is not asked."""
-        if self.against_window.empty or not len(lines := self.against_window[self.against_window["scheme"] == scheme]):
-            return ""
-        return str(lines.loc[lines["eval_len"].idxmax(), "verdict"])
+    @property
+    def not_asked(self) -> str:
+        """Why nobody was asked whether it extrapolates, or nothing."""
+        if self.lengths[-1] == self.train_len:
+            return "not asked: no length beyond L was scored"
+        if self.against_window.empty:
+            return (
+                "not asked: that takes same_targets among eval.protocols and one to whom window of eval.extensions applies"
+            )
+        return ""
 
     def word(self, scheme: str) -> str:
+        """Whether it extrapolates: the first length where it does, else the verdict where that is one at all lengths."""
+        if self.not_asked:
+            return ""
         lines = self.against_window[self.against_window["scheme"] == scheme]
         if len(at := sorted(lines.loc[lines["verdict"] == "yes", "eval_len"])):
             return f"{at[0]:,}" + (f" +{len(at) - 1} more" if len(at) > 1 else "")

@@ -6,6 +6,7 @@ import pandas as pd
 from extrap.report.about import chosen_markdown
 from extrap.report.families import by_family
 from extrap.report.group import FATES, Group, factor
+from extrap.report.pairs import BELOW_FLOOR, BELOW_FLOOR_NOTE, ONE_SEED
 from extrap.report.typesetting import NONE, interval, markdown, number, seeds, trained_on
 from extrap.stats.perplexity import landmarks
 from extrap.stats.statistics import Statistics
@@ -14,17 +15,25 @@ NOTE = """\
 One line a scheme, by family, the best at the training length L first. At L: perplexity under {at}, ± its 95 % t
 interval over seeds. To {yardstick}: the difference of log-perplexity at L (nats per token, negative: better), and whether it
 is decided, paired by seed, beyond the noise of seeds and of text, after Holm over all {n} comparisons. Then, under
-{beyond}, perplexity over that at L; beyond L: breaks, survives or unclear, by 5 %. Uses context: whether with all of the
-longest input it is better than at L and than with attention cut off at the last L tokens. Speed: tokens a second of training
-over those of {reference}; by the clock, whatever else ran."""
+{beyond}, perplexity over that at L; beyond L: breaks, survives or unclear, by 5 %, ends, or why that is not asked. Uses
+context: the first length at which it is better than at L and than with attention cut off at the last L tokens, and at how
+many more; else no, undecided, control breaks, or not shown where lengths differ. Speed: tokens a second of training over
+those of {reference}; by the clock, whatever else ran."""
 
 
 def against_yardstick(of: Group) -> str:
     """The best at L, and how many are better and worse than the one that all are compared with."""
-    words, first = of.against_yardstick(of.at_protocol, of.train_len)["word"], of.start.iloc[0]
-    counts = ", ".join(f"{(words == word).sum()} {word}" for word in ("better", "worse", "undecided"))
-    lowest = f"lowest is {of.names[first['scheme']]}, perplexity {number(first['ppl'])}"
-    return f"{lowest}; of the others, each compared with {of.yardstick} alone: {counts}"
+    possible = of.start[~of.start["scheme"].isin(of.impossible)]
+    lines = of.against_yardstick(of.at_protocol, of.train_len)
+    words = lines.loc[~lines.index.isin(of.impossible), "word"]
+    counts = ", ".join(f"{(words == word).sum()} {word}" for word in dict.fromkeys(("better", "worse", "undecided", *words)))
+    told = f"of the others, each compared with {of.yardstick} alone: {counts}"
+    if of.yardstick in of.impossible:
+        told = f"{of.yardstick}, which all are compared with, is below the floor: none of these comparisons counts"
+    elif words.empty:
+        told = f"none is compared: no other has a seed in common with {of.yardstick}"
+    first = f"lowest is {of.names[possible['scheme'].iloc[0]]}, perplexity {number(possible['ppl'].iloc[0])}; "
+    return first * (len(possible) > 0) + told
 
 
 def fates_briefly(of: Group) -> dict[str, str]:
@@ -34,24 +43,35 @@ def fates_briefly(of: Group) -> dict[str, str]:
 
 
 def uses_briefly(of: Group) -> str:
-    """Who makes use of all of the longest input, and of whom that is open."""
-    who = {word: [of.names[s] for s in of.start["scheme"] if of.uses(s) == word] for word in ("yes", "undecided")}
-    told = [f"{word}: {', '.join(names)}" for word, names in who.items() if names]
-    return "; ".join([*([] if who["yes"] else ["nobody, beyond the noise"]), *told])
+    """Who makes use of context beyond L at some length, and of whom that is open."""
+    if of.not_asked:
+        return of.not_asked
+    words = {of.names[scheme]: of.word(scheme) for scheme in of.start["scheme"]}
+    yes = [f"{name} at {word}" for name, word in words.items() if word[:1].isdigit()]
+    told = [f"yes: {', '.join(yes)}" if yes else "nobody, beyond the noise"]
+    for word in ("no", "undecided", "not shown", "control breaks", "no control"):
+        names = [name for name, found in words.items() if found == word]
+        told += [f"{word}: {len(names)}" if word == "no" else f"{word}: {', '.join(names)}"] if names else []
+    return "; ".join(told)
 
 
 def overview_page(found: Statistics) -> str:
     """Markdown: a table a family, of every group."""
     parts = [*chosen_markdown(found.choice)]
     for part in found.groups.values():
+        if part.yardstick is None:
+            continue
         of = Group(part, {scheme: scheme for scheme in part.rows["scheme"].unique()})
         speeds = speeds_of(part)
         reference = next((scheme for scheme in ("nope", of.yardstick) if scheme in speeds), None)
+        compared = of.against_yardstick(of.at_protocol, of.train_len)
         told = NOTE.format(
-            at=of.at_protocol, beyond=of.beyond_protocol, yardstick=of.yardstick, n=len(of.start) - 1,
+            at=of.at_protocol, beyond=of.beyond_protocol, yardstick=of.yardstick, n=len(compared),
             reference=reference or "nobody: they are not known",
         )  # fmt: skip
         where = trained_on(of.objective, of.data, of.train_len, of.setting)
+        parts += [ONE_SEED] if of.n_seeds == 1 else []
+        parts += [BELOW_FLOOR_NOTE] if of.impossible else []
         parts += [told, f"**Overview, {where}, {seeds(of.start['n_seeds'])}**"]
         for title, schemes in by_family(list(of.start["scheme"])).items():
             parts += [f"**{title}**", markdown(_table(of, schemes, speeds, reference), ["scheme"])]
@@ -72,7 +92,8 @@ def _table(of: Group, schemes: list[str], speeds: dict[str, float], reference: s
     _, *longer = landmarks(of.lengths, of.train_len)
     table: list[dict[str, str]] = []
     for line in of.start[of.start["scheme"].isin(schemes)].itertuples():
-        told = {"scheme": line.scheme, "at L": f"{number(line.ppl)}{interval(line.ppl, line.log_ppl_half)}"}
+        below = BELOW_FLOOR if line.scheme in of.impossible else ""
+        told = {"scheme": line.scheme + below, "at L": f"{number(line.ppl)}{interval(line.ppl, line.log_ppl_half)}"}
         told[f"to {of.yardstick}"] = NONE
         if line.scheme in against.index:
             pair = against.loc[line.scheme]
@@ -82,7 +103,7 @@ def _table(of: Group, schemes: list[str], speeds: dict[str, float], reference: s
             if (line.scheme, n) in beyond.index:
                 ratio, high = beyond.loc[(line.scheme, n), ["ratio", "ratio_high"]]
                 told[f"x at {n:,}"] = factor(ratio) + interval(ratio, np.log(high / ratio))
-        told |= {"beyond L": of.verdict(line.scheme), "uses context": of.uses(line.scheme) or NONE}
+        told |= {"beyond L": of.verdict(line.scheme), "uses context": of.word(line.scheme) or NONE}
         known = reference is not None and line.scheme in speeds
         told["speed"] = f"{speeds[line.scheme] / speeds[reference]:.2f}" if known and reference is not None else NONE
         table.append(told)

@@ -56,6 +56,7 @@ that is above 100 %; last, in parentheses, the ratio to the perplexity at the tr
 every other scheme as trained, each pair decided (pairs.md). Blow-up: between which lengths perplexity first exceeds that
 at L by 5 %. Bits: per {bits} at L. Tokens: scored for each seed and length. Intervals hold the noise of seeds, not of
 which text was scored."""
+MANY_NOTE = "Of more than twelve schemes each is compared with one alone ({yardstick}), which alone can be bold."
 LENGTHS_NOTE = "Where lengths are many, doublings of L and the longest are shown. All lengths stand in table.csv."
 UNLEARNED = " †"
 UNLEARNED_NOTE = """\
@@ -83,6 +84,7 @@ def _notes(found: Statistics) -> str:
     settings = [lines for _, lines in summary.groupby(SETTING)]
     notes = {
         NOTE.format(bits=" or ".join(dict.fromkeys(per))): True,
+        MANY_NOTE.format(yardstick=found.yardstick): found.yardstick is not None,
         LENGTHS_NOTE: any(len(_shown(lines, MOST)) < lines["eval_len"].nunique() for lines in settings),
         UNLEARNED_NOTE: (~summary["beats_unigram"].fillna(True)).any(),
         CONTROLS_NOTE: (rows["extension"] != "none").any(),

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtr
 
-from extrap.stats.perplexity import CONFIDENCE, SETTING, Interval, over_seeds, perplexity, refuse_other_targets
+from extrap.stats.perplexity import CONFIDENCE, GROUP, SETTING, Interval, over_seeds, perplexity, refuse_other_targets
 from extrap.stats.power import ROUNDING, seeds_needed
 from extrap.stats.text import text_interval
 
@@ -22,14 +22,23 @@ SCHEMES = ["scheme_a", "extension_a", "scheme_b", "extension_b"]
 def pairs(rows: pd.DataFrame) -> pd.DataFrame:
     """Schemes as they were trained, at every length: the lines of `compare` of every two, or of each with the yardstick."""
     trained = rows[(rows["kind"] == "scheme") & (rows["extension"] == "none")]
-    schemes = [(scheme, "none") for scheme in trained["scheme"].unique()]
-    if (one := yardstick(trained)) is None:
-        return compare(trained, list(combinations(schemes, 2)))
-    return compare(trained, [(scheme, (one, "none")) for scheme in schemes if scheme[0] != one])
+    groups = [part for _, part in trained.groupby(GROUP, sort=False)]
+    if all(yardstick(part) is None for part in groups):
+        return compare(trained, _every_two(trained))
+    found = [compare(part, _with_one(part, one) if (one := yardstick(part)) else _every_two(part)) for part in groups]
+    return pd.concat(found, ignore_index=True)
+
+
+def _every_two(rows: pd.DataFrame) -> Opponents:
+    return list(combinations([(scheme, "none") for scheme in rows["scheme"].unique()], 2))
+
+
+def _with_one(rows: pd.DataFrame, one: str) -> Opponents:
+    return [((scheme, "none"), (one, "none")) for scheme in rows["scheme"].unique() if scheme != one]
 
 
 def yardstick(rows: pd.DataFrame) -> str | None:
-    """The scheme that all others are compared with where they are more than MOST_PAIRED: RoPE, or the first; else None.
+    """The scheme that all others of a group are compared with where they are more than MOST_PAIRED: RoPE, or the first.
 
     Of thirty schemes there are 435 pairs: nobody reads them, and after Holm over so many few are decided.
     """

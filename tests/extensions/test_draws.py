@@ -13,7 +13,6 @@ from extrap.positions.fox import Fox
 from extrap.positions.local import Local
 from extrap.positions.mixed import Mixed
 from extrap.positions.nope import Nope
-from extrap.positions.pose import Pose
 from extrap.positions.randomized import Randomized as RandomizedScheme
 from extrap.positions.rope import Rope
 
@@ -66,6 +65,6 @@ def test_the_same_draw_whenever_asked():
     assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("scheme", [Nope, Learned, Fox, lambda g: Local(g, Rope(g), 3), lambda g: Pose(g, Nope(g))])
+@pytest.mark.parametrize("scheme", [Nope, Learned, Fox, lambda g: Local(g, Rope(g), 3), lambda g: Local(g, Rope(g), 5)])
 def test_what_it_does_not_apply_to(scheme, causal):
     assert Randomized()(scheme(geometry_of(causal)), T) is None

@@ -1,5 +1,7 @@
 """What holds of all extensions: which schemes each is for, that nothing changes at the training length, that names join."""
 
+import math
+
 import pytest
 import torch
 from extending import L, T, answers, geometry_of, named
@@ -11,6 +13,7 @@ from extrap.extensions.base import extensions_of
 from extrap.positions.absolute import Learned, Sinusoidal
 from extrap.positions.alibi import Alibi
 from extrap.positions.cope import Cope
+from extrap.positions.dape import Dape
 from extrap.positions.fox import Fox
 from extrap.positions.kerple import Kerple
 from extrap.positions.local import Local
@@ -18,6 +21,8 @@ from extrap.positions.mixed import Mixed
 from extrap.positions.nope import Nope
 from extrap.positions.randomized import Randomized
 from extrap.positions.rope import Rope
+from extrap.positions.sharpness import LogN as TrainedLogN
+from extrap.positions.sharpness import SSMax
 from extrap.positions.sinks import Sinks
 from extrap.positions.t5 import T5
 
@@ -156,3 +161,22 @@ def test_what_cannot_be_joined_is_told(text, told):
 def test_the_same_twice_is_told_by_its_label():
     with pytest.raises(UserError, match=r"found ntk\+logn twice"):
         extension_specs(["ntk+logn", "ntk()+logn"])
+
+
+def test_extensions_that_would_not_be_heard_do_not_apply(causal):
+    """Distances of a draw cannot be shortened, and DAPE reads the bias that would be rescaled."""
+    geometry = geometry_of(causal)
+    for name in ("rerope", "leakyrerope", "selfextend", "lambda", "rescale"):
+        for scheme in (Rope(geometry), Alibi(geometry)):
+            assert named(f"randomized+{name}")(scheme, T) is None
+    assert named("rescale")(Dape(geometry, Alibi(geometry)), T) is None
+
+
+def test_the_temperature_of_yarn_is_heard_through_counted_keys(causal):
+    geometry = geometry_of(causal)
+    for counting in (SSMax, TrainedLogN):
+        (plain, *_), (sharp, *_) = (
+            named(name)(counting(geometry, Rope(geometry)), T).layers(2) for name in ("parts", "yarn")
+        )
+        n = torch.arange(1, T + 1)
+        assert torch.allclose(sharp.sharpness()(n), plain.sharpness()(n) * (0.1 * math.log(T / L) + 1) ** 2)

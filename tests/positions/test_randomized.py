@@ -14,6 +14,7 @@ from extrap.positions.fox import Fox
 from extrap.positions.kerple import Kerple
 from extrap.positions.local import Local
 from extrap.positions.mixed import Mixed
+from extrap.positions.nope import Nope
 from extrap.positions.pose import Pose
 from extrap.positions.randomized import Randomized
 from extrap.positions.rope import Rope
@@ -140,9 +141,7 @@ def test_what_cannot_be_drawn_is_told(cls, inner, max_len, told):
         cls(DECODER, inner(DECODER), max_len)
 
 
-@pytest.mark.parametrize(
-    "inner", [Rope, Sinusoidal, Fox, lambda g: Local(g, Alibi(g), 5), lambda g: Mixed(g, Alibi(g), Rope(g))]
-)
+@pytest.mark.parametrize("inner", [Rope, Sinusoidal, lambda g: Local(g, Alibi(g), 5), lambda g: Mixed(g, Alibi(g), Rope(g))])
 def test_distances_are_drawn_of_biases_alone(inner):
     with pytest.raises(ValueError, match="distances are drawn of a bias of distance alone; found"):
         Randomized(DECODER, inner(DECODER), draw="distances")
@@ -222,3 +221,9 @@ def test_keys_of_their_own_are_rejected(small):
 
     assert diagonal(Randomized)
     assert not diagonal(KeysOfTheirOwn)
+
+
+def test_who_reads_no_positions_is_refused():
+    for inner in (Nope(DECODER), Fox(DECODER)):
+        with pytest.raises(ValueError, match=f"drawn for a scheme that reads them; found {type(inner).__name__}"):
+            Randomized(DECODER, inner)

@@ -14,6 +14,7 @@ from torch.testing import assert_close
 
 from extrap.extensions.controls import Lambda, Window
 from extrap.extensions.far import ReRope
+from extrap.extensions.temperature import Sharper
 from extrap.model import keys
 from extrap.model.definition import attend_reference
 from extrap.model.keys import keys_seen
@@ -232,3 +233,16 @@ def test_a_bug_of_ssmax_is_rejected(mutant, geometry):
     check(SSMax, geometry)
     with pytest.raises(AssertionError, match="not close"):
         check(mutant, geometry)
+
+
+def test_keys_are_counted_once_and_sharpness_within_is_kept():
+    geometry = DECODER
+    for outer, inner in ((LogN, SSMax), (SSMax, LogN), (LogN, LogN)):
+        with pytest.raises(ValueError, match=f"keys are counted once: .* found {inner.__name__}"):
+            outer(geometry, inner(geometry, Rope(geometry)))
+    twice = Sharper(Rope(geometry), lambda n: torch.full_like(n, 2.0, dtype=torch.float64))
+    n = torch.arange(1, 20)
+    for counting in (LogN, SSMax):
+        plain, sharp = (counting(geometry, Rope(geometry)).layers(2)[0], counting(geometry, Rope(geometry)).layers(2)[0])
+        sharp.inner = twice
+        assert torch.equal(sharp.sharpness()(n), 2 * plain.sharpness()(n))

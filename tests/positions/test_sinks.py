@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from extrap.positions.nope import Nope
 from extrap.positions.rope import Rope
 from extrap.positions.sinks import Sink, Sinks
+from extrap.positions.stick_breaking import StickBreaking
 
 SIZES = pytest.mark.parametrize("geometry", [DECODER, ENCODER], ids=["causal", "encoder"])
 
@@ -30,6 +31,12 @@ def test_weights_sum_to_less_than_1_and_equal_one_logit_more():
     assert weights.sum(dim=-1).max() < 1
     with_sink = torch.cat([scores, torch.zeros(1, 4, 9, 1)], dim=-1).softmax(dim=-1)[..., :-1]
     assert torch.allclose(weights, with_sink)
+
+
+def test_weights_of_another_kind_are_refused():
+    for inner in (Sinks(DECODER, Rope(DECODER)), StickBreaking(DECODER)):
+        with pytest.raises(ValueError, match="sinks join a softmax: expected a scheme that has one, found"):
+            Sinks(DECODER, inner)
 
 
 class DroppedBeforeTheSoftmax(Sinks):

@@ -114,3 +114,12 @@ def test_a_bug_is_rejected(mutant, geometry):
     else:
         with pytest.raises(AssertionError, match="not close"):
             check_formula(mutant, geometry, **arguments)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_every_output_is_a_number_up_to_where_it_ends(causal):
+    geometry = Geometry(16, 2, 8, causal)
+    scheme = Xpos(geometry, scale_base=4.0)
+    q, k, v = inputs(geometry, scheme.max_len, dtype=torch.float32)
+    attend = prepare(scheme, scheme.positions(scheme.max_len), training=False)
+    assert attend(q, k, v).isfinite().all()
