@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from rows import scheme_rows
 
-from extrap.report.extensions import MOST_PANELS, extensions_figure, extensions_page, is_crowded
+from extrap.report.extensions import MOST_IN_PANEL, extensions_figure, extensions_page, is_crowded
 from extrap.report.report import write_report
 from extrap.stats.pairs import extended
 from extrap.stats.statistics import Statistics
@@ -68,6 +68,6 @@ def test_a_report_has_them_and_curves_only_where_they_can_be_told_apart(found, t
     write_report(found, tmp_path)
     assert {path.name for path in tmp_path.glob("extensions*")} == {"extensions.md", "extensions.csv", "extensions.svg"}
     assert not list(tmp_path.glob("controls*"))
-    few = Statistics(rows_of([*AT_1024][: MOST_PANELS + 1]))
+    few = Statistics(rows_of([*AT_1024][: MOST_IN_PANEL + 1]))
     assert is_crowded(found)
     assert not is_crowded(few)

@@ -338,6 +338,21 @@ def test_every_option_is_told_with_its_value():
             assert re.search(rf"{path.stem}\([^)]*{key}=", PAGES["conf/README.md"]), f"{path.stem}({key}="
 
 
+def test_what_is_counted_is_there():
+    def n_files(folder: str) -> int:
+        return len([*(CONF / folder).glob("*.yaml")])
+
+    assert (n_files("position"), n_files("extension")) == (45, 21)
+    assert "[Forty-five are there already]" in README
+    assert "[twenty-one extensions]" in README
+    for name in ("zoo", "zoo_mlm"):
+        swept = yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text())["hydra"]["sweeper"]["params"]["position"]
+        assert f"| `{name}` | {len(swept.split(','))} schemes" in PAGES["conf/README.md"]
+    for name in ("extend", "extend_mlm"):
+        asked = yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text())["eval"]["extensions"]
+        assert f"{len(asked) - 1} extensions of RoPE" in PAGES["conf/README.md"]
+
+
 def test_recipes_differ_from_the_default_in_what_it_has():
     default = yaml.safe_load((CONF / "train" / "default.yaml").read_text())
     others = {("train", path.stem): yaml.safe_load(path.read_text()) for path in CONF.glob("train/*.yaml")}

@@ -21,8 +21,8 @@ from extrap.model.decay import attend_decay
 from extrap.model.definition import allowed, bias_of_content, content_of, sharpened
 from extrap.model.keys import keys_seen
 from extrap.model.relative import attend_relative, rows_from_last
-from extrap.model.softmax import BiasedSoftmax, weigh, wide
-from extrap.positions.base import Branch, Geometry, PositionScheme, Weights
+from extrap.model.softmax import BiasedSoftmax, weigh
+from extrap.positions.base import Branch, Geometry, PositionScheme, Weights, wide
 
 BiasOfPairs = Callable[[int, int, int, int], Tensor | None]  # queries [start, stop), keys [first, last) -> (1, 1 or H, R, S)
 

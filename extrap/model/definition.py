@@ -7,8 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from extrap.model.softmax import weigh, wide
-from extrap.positions.base import BlockBias, Branch, Content, PositionScheme
+from extrap.model.softmax import weigh
+from extrap.positions.base import BlockBias, Branch, Content, PositionScheme, wide
 
 
 def attend_reference(

@@ -5,13 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from extrap.positions.base import Weights
+from extrap.positions.base import Weights, wide
 
 CACHED_SCORES = 2**18  # scores in half precision whose float32 sums with a bias stay in a core's cache
-
-
-def wide(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
 
 
 def weigh(scores: list[Tensor], weights: Weights | None) -> Tensor:

@@ -171,6 +171,11 @@ class PositionScheme(nn.Module):
         return Branch(rotate, add)
 
 
+def wide(x: Tensor) -> torch.dtype:
+    """At least float32: what positions are computed in, whatever the precision of the model."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
 def consecutive(seq_len: int, device: torch.device | None = None) -> Tensor:
     """(T,) int64: 0, 1, .. T - 1, marked as such; whatever is computed of them, a part of them included, has no mark."""
     pos = torch.arange(seq_len, device=device)

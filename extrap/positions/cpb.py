@@ -11,8 +11,8 @@ class Cpb(PositionScheme):
     """score_ij = q_i . k_j / sqrt(K) + f_h(i - j), f a network of two hidden layers of D/4 SiLUs, one for all layers.
 
     With `log_distance` it reads sign(i - j) * log(1 + abs(i - j)) instead. It knows either side from the other; far away it
-    is linear in what it reads, as a SiLU is. Weights and biases start as those of PyTorch's linear
-    maps; there is no last bias, which no softmax sees.
+    is linear in what it reads, as a SiLU is. Weights and biases start as those of PyTorch's linear maps; there is no last
+    bias, which no softmax sees.
     Shapes, W = D/4: first (W, 1), second (W, W), first_bias and second_bias (W,), last (H, W).
     Source: x-transformers' dynamic_pos_bias, depth 2, without norms; after Swin v2 (Liu et al. 2022, arXiv:2111.09883),
     whose network is another one.
@@ -46,6 +46,10 @@ class Cpb(PositionScheme):
 
 
 def linear(inputs: int, outputs: int) -> tuple[nn.Parameter, nn.Parameter]:
-    """The weight (outputs, inputs) and the bias of a linear map as PyTorch starts them, uniform within 1 / sqrt(inputs)."""
-    weight, bias = (2 * torch.rand(shape) - 1 for shape in ((outputs, inputs), (outputs,)))
-    return nn.Parameter(weight * inputs**-0.5), nn.Parameter(bias * inputs**-0.5)
+    """The weight (outputs, inputs) and the bias of a linear map as PyTorch starts them."""
+    return uniform(inputs, outputs, inputs), uniform(inputs, outputs)
+
+
+def uniform(n_in: int, *size: int) -> nn.Parameter:
+    """Within 1 / sqrt(n_in), n_in the numbers that make one."""
+    return nn.Parameter(torch.empty(size).uniform_(-(n_in**-0.5), n_in**-0.5))

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from extrap.positions.base import BlockBias, Branch, Content, Geometry, PositionScheme, ScoreMod
+from extrap.positions.cpb import uniform
 from extrap.positions.wrappers import Wrapper
 
 WIDTH = 32
@@ -55,10 +56,6 @@ class Perceptron(nn.Module):
         super().__init__()
         self.first, self.bias = (uniform(2 * n_heads * kernel, WIDTH, *rest) for rest in ((2 * n_heads, kernel), ()))
         self.second = uniform(WIDTH * kernel, n_heads, WIDTH, kernel)
-
-
-def uniform(n_in: int, *size: int) -> nn.Parameter:
-    return nn.Parameter(torch.empty(size).uniform_(-(n_in**-0.5), n_in**-0.5))
 
 
 class Adapted(Wrapper):

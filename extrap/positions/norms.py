@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from extrap.positions.base import Branch, Content, Geometry, PositionScheme
+from extrap.positions.base import Branch, Content, Geometry, PositionScheme, wide
 from extrap.positions.wrappers import Wrapper
 
 EPSILON = 1e-6
@@ -25,7 +25,7 @@ class Normed(Wrapper):
         rotate, content, decay = branch.rotate, branch.content, branch.decay
 
         def turned(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-            q, k = self.query(widened(q)), self.key(widened(k))
+            q, k = self.query(q.to(wide(q))), self.key(k.to(wide(k)))
             return rotate(q, k) if rotate else (q, k)
 
         def normed(seen: Content) -> Content:
@@ -85,7 +85,3 @@ class LayerNorms(Normed):
 
 def rms_norm(x: Tensor) -> Tensor:
     return F.rms_norm(x, x.shape[-1:], eps=EPSILON)
-
-
-def widened(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))

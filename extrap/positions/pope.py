@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from extrap.positions.base import Geometry, PositionScheme, Rotation
+from extrap.positions.base import Geometry, PositionScheme, Rotation, wide
+from extrap.positions.kerple import within
 from extrap.positions.rope import powers
 
 
@@ -35,14 +36,14 @@ class Pope(PositionScheme):
 
     def angles_of_keys(self) -> Tensor:
         """(H, K): delta within its bounds."""
-        return self.delta + (self.delta.clamp(-2 * math.pi, 0) - self.delta).detach()
+        return within(self.delta, -2 * math.pi, 0.0)
 
     def rotation(self, pos: Tensor) -> Rotation:
         angles = pos.to(torch.float64)[:, None] * self.frequencies(pos.device)
         of_queries, of_keys = unit(angles), unit(angles + self.angles_of_keys().double()[:, None])
 
         def polar(x: Tensor, direction: Tensor) -> Tensor:
-            size = F.softplus(x.to(torch.promote_types(x.dtype, torch.float32)))
+            size = F.softplus(x.to(wide(x)))
             return torch.view_as_real(size * direction).flatten(-2)
 
         return lambda q, k: (polar(q, of_queries), polar(k, of_keys))

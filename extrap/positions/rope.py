@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from extrap.positions.base import Geometry, PositionScheme, Rotation
+from extrap.positions.base import Geometry, PositionScheme, Rotation, wide
 
 
 class Rope(PositionScheme):
@@ -121,7 +121,7 @@ def rotate_by(angles: Tensor) -> Rotation:
     factors = torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
 
     def turn(x: Tensor) -> Tensor:
-        x = x.to(torch.promote_types(x.dtype, torch.float32)).contiguous()
+        x = x.to(wide(x)).contiguous()
         return torch.view_as_real(torch.view_as_complex(x.view(*x.shape[:-1], -1, 2)) * factors).flatten(-2)
 
     return lambda q, k: (turn(q), turn(k))

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from extrap.positions.base import Geometry, PositionScheme, Rotation
+from extrap.positions.base import Geometry, PositionScheme, Rotation, wide
 from extrap.positions.rope import powers
 
 BASE = 10_000.0
@@ -54,7 +54,7 @@ class Sinusoids(PositionScheme):
         sin, cos = angles.sin(), angles.cos()
 
         def longer(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-            at_least = torch.promote_types(q.dtype, torch.float32)
+            at_least = wide(q)
             (s, c), (u, v, weight) = ([x.to(at_least) for x in of] for of in ((sin, cos), (self.u, self.v, self.weight)))
             a, b = ((q + v[:, None]) @ weight).chunk(2, dim=-1)
             of_key = torch.cat([c, s], dim=-1).expand(*k.shape[:2], -1, -1)

@@ -12,9 +12,9 @@ from extrap.errors import one_line
 from extrap.report.about import chosen_text, missing_text
 from extrap.report.budget import budget_text
 from extrap.report.choice import choice_text
-from extrap.report.group import Group, above, by_fate, factor, lacking, lengths, listed, shortened
+from extrap.report.group import Group, above, by_fate, lacking, lengths, listed, shortened
 from extrap.report.overview import against_yardstick, fates_briefly, uses_briefly
-from extrap.report.typesetting import NONE, interval, markdown, name, number, seeds, why_missing
+from extrap.report.typesetting import interval, markdown, name, number, seeds, why_missing
 from extrap.stats.floor import UNFIT
 from extrap.stats.pairs import both_ways
 from extrap.stats.perplexity import landmarks, still_falling
@@ -208,16 +208,11 @@ def _missing(of: Group) -> str:
 
 def _table(of: Group) -> str:
     """The column of 4 L is left out where a terminal has no room for it."""
-    beyond = of.beyond[of.beyond["extension"] == "none"].set_index(["scheme", "eval_len"])
     _, *longer = landmarks(of.lengths, of.train_len)
     table: list[dict[str, str]] = []
     for line in of.start.itertuples():
         told = {"scheme": of.names[line.scheme], "at L": f"{number(line.ppl)}{interval(line.ppl, line.log_ppl_half)}"}
-        for n in longer:
-            told[f"x at {n:,}"] = NONE
-            if (line.scheme, n) in beyond.index:
-                ratio, high = beyond.loc[(line.scheme, n), ["ratio", "ratio_high"]]
-                told[f"x at {n:,}"] = factor(ratio) + interval(ratio, np.log(high / ratio))
+        told |= of.cells_beyond(line.scheme, longer)
         told |= {"verdict": of.verdict(line.scheme)} if longer else {}
         told |= {"extrapolates": of.word(line.scheme)} if len(of.against_window) else {}
         table.append(told)

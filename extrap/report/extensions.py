@@ -20,7 +20,7 @@ Each extension of the same weights beyond L, the best first. Perplexity, ± its 
 its ratio to that at L. To its window, to the scheme as trained: differences of log-perplexity (nats per token, negative: the
 extension is better), paired by seed and on the same tokens; **bold** where decided, beyond the noise of seeds and of text,
 after Holm over all such comparisons at that length. Who does not beat the window gains nothing by seeing more than L."""
-MOST_PANELS = 5  # extensions of a scheme that a panel of curves can tell apart
+MOST_IN_PANEL = 5  # extensions of a scheme that a panel of curves can tell apart
 LINE = 0.13  # inches
 
 
@@ -55,7 +55,7 @@ def _table(found: Statistics, setting: tuple[object, ...], eval_len: int, lines:
 def is_crowded(found: Statistics) -> bool:
     """Whether some scheme has more extensions than curves of one panel could show."""
     lines = found.summary[found.summary["extension"] != "none"]
-    return len(lines) > 0 and bool(lines.groupby("scheme")["extension"].nunique().max() > MOST_PANELS)
+    return len(lines) > 0 and bool(lines.groupby("scheme")["extension"].nunique().max() > MOST_IN_PANEL)
 
 
 def extensions_figure(found: Statistics) -> Figure:

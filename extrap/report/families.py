@@ -9,9 +9,8 @@ from matplotlib.figure import Figure
 from extrap.report.curves import (
     DASHES,
     POINT,
-    Values,
     axes_of_lengths,
-    band,
+    curves,
     drawn,
     ends,
     keep_to_curves,
@@ -22,7 +21,7 @@ from extrap.report.curves import (
 from extrap.report.drawing import entitle, new_figure, settle, style
 from extrap.report.group import shortened
 from extrap.report.labels import End, label_inside, name_ends
-from extrap.report.looks import Looks, family
+from extrap.report.looks import Looks, Style, family
 from extrap.results.shown import rounded
 from extrap.stats.perplexity import BEYOND_L, told_first
 from extrap.stats.statistics import Statistics
@@ -41,6 +40,7 @@ OTHERS = "others"
 # of the members of a family, in their order: dark and light in turn, so that neighbours differ in print, too
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#000000", "#CC79A7", "#56B4E9", "#B2A400", "#882255", "#332288"]
 MARKERS = ["o", "s", "^", "X", "v", "P", "D", "*", "<", ">"]
+THIN: Style = {"linestyle": "-", "linewidth": 1.1, "markersize": 3.5}
 COLUMNS = 2
 PANEL = (3.5, 1.8)  # inches
 NAME = 28  # columns: longer names are cut in their middle
@@ -72,7 +72,7 @@ def families_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
         panels, parts = list(grid.flat), [points[points["scheme"].isin(schemes)] for schemes in members.values()]
         for i, (axes, title, part) in enumerate(zip(panels, members, parts, strict=False)):
             _behind(axes, points[~points["scheme"].isin(part["scheme"])])
-            _curves(axes, part, ("ppl", "ppl_low", "ppl_high"), looks)
+            curves(axes, part, ("ppl", "ppl_low", "ppl_high"), looks)
             axes_of_lengths(axes, points, log=True, mark="" if i else "training length")
             axes.set_title(title)
             axes.set_xlabel("")
@@ -95,7 +95,7 @@ def families_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
 def looks_within(members: dict[str, list[str]]) -> Looks:
     """Of each scheme as trained: colours and markers by its place within its family."""
     return {
-        (scheme, "none"): {"color": COLOURS[i % n], "marker": MARKERS[(i + i // n) % n], "linestyle": "-"}
+        (scheme, "none"): THIN | {"color": COLOURS[i % n], "marker": MARKERS[(i + i // n) % n]}
         for n, schemes in ((len(COLOURS), schemes) for schemes in members.values())
         for i, scheme in enumerate(sorted(schemes))
     }
@@ -105,15 +105,6 @@ def _behind(axes: Axes, points: pd.DataFrame) -> None:
     for _, line in points.groupby("scheme", sort=False):
         line = line.sort_values("eval_len")
         axes.plot(line["eval_len"] / line["train_len"], line["ppl"], color="0.85", linewidth=0.7, zorder=0)
-
-
-def _curves(axes: Axes, points: pd.DataFrame, values: Values, looks: Looks) -> None:
-    middle, low, high = values
-    for key, line in points.groupby(["scheme", "extension"], sort=False):
-        line = line.sort_values("eval_len")
-        single = {"markersize": 8, "markerfacecolor": "none"} if len(line) == 1 else {"markersize": 3.5}
-        x = line["eval_len"] / line["train_len"]
-        band(axes, x, line[middle], line[low], line[high], looks[key] | single | {"clip_on": False, "linewidth": 1.1})
 
 
 def trade_off_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
@@ -128,7 +119,8 @@ def trade_off_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
     points = longest.drop(columns=[*start]).join(start, on="scheme").sort_values("ppl", kind="stable")
     points = rounded(points[[*POINT, "ppl", "ppl_low", "ppl_high", "ratio", "ratio_low", "ratio_high"]])
     points.insert(0, "number", range(1, len(points) + 1))
-    members, n, multiple = by_family(list(points["scheme"])), points["eval_len"].iloc[0], longest_multiple(points)
+    members, n = by_family(list(points["scheme"])), points["eval_len"].iloc[0]
+    multiple = n / points["train_len"].iloc[0]
     key_lines = len(points) + 1.5 * len(members)
     with style():
         figure, ((axes,),) = new_figure(7.0, max(4.0, 0.115 * key_lines + 0.7))
@@ -157,10 +149,6 @@ def trade_off_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
         for line in points.itertuples():
             label_inside(axes, End(str(line.number), "black", line.ppl, line.ratio))
     return figure, points
-
-
-def longest_multiple(points: pd.DataFrame) -> float:
-    return float((points["eval_len"] / points["train_len"]).max())
 
 
 def _key(axes: Axes, members: dict[str, list[str]], names: dict[str, str], numbers: dict[str, int], n_lines: float) -> None:

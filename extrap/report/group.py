@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from extrap.errors import one_line
-from extrap.report.typesetting import number
+from extrap.report.typesetting import NONE, interval, number
 from extrap.stats.floor import UNFIT
 from extrap.stats.pairs import ANSWER, CONTROL
 from extrap.stats.perplexity import AT_L, BEYOND_L, CONFIDENCE, GROUP, ONSET, told_first
@@ -93,6 +93,17 @@ class Group:
             return self.unlearned[scheme]
         fate = self.fates[scheme][0]
         return fate if fate == "unclear" else self.floor_verdicts.get(scheme, fate)
+
+    def cells_beyond(self, scheme: str, lengths: list[int]) -> dict[str, str]:
+        """By the heads of columns: perplexity over that at L at these lengths, as tables show it."""
+        lines = self.beyond[(self.beyond["extension"] == "none") & (self.beyond["scheme"] == scheme)].set_index("eval_len")
+        cells = {}
+        for n in lengths:
+            cells[f"x at {n:,}"] = NONE
+            if n in lines.index:
+                ratio, high = lines.loc[n, ["ratio", "ratio_high"]]
+                cells[f"x at {n:,}"] = factor(ratio) + interval(ratio, np.log(high / ratio))
+        return cells
 
     @property
     def not_asked(self) -> str:

@@ -1,11 +1,10 @@
 """Many schemes at a glance: a page with one line a scheme, by family. Imports no torch."""
 
-import numpy as np
 import pandas as pd
 
 from extrap.report.about import chosen_markdown
 from extrap.report.families import by_family
-from extrap.report.group import FATES, Group, factor
+from extrap.report.group import FATES, Group
 from extrap.report.pairs import BELOW_FLOOR, BELOW_FLOOR_NOTE, ONE_SEED
 from extrap.report.typesetting import NONE, interval, markdown, number, seeds, trained_on
 from extrap.stats.perplexity import landmarks
@@ -87,7 +86,6 @@ def speeds_of(found: Statistics) -> dict[str, float]:
 
 
 def _table(of: Group, schemes: list[str], speeds: dict[str, float], reference: str | None) -> pd.DataFrame:
-    beyond = of.beyond[of.beyond["extension"] == "none"].set_index(["scheme", "eval_len"])
     against = of.against_yardstick(of.at_protocol, of.train_len)
     _, *longer = landmarks(of.lengths, of.train_len)
     table: list[dict[str, str]] = []
@@ -98,11 +96,7 @@ def _table(of: Group, schemes: list[str], speeds: dict[str, float], reference: s
         if line.scheme in against.index:
             pair = against.loc[line.scheme]
             told[f"to {of.yardstick}"] = f"{pair['difference']:+.3f} {pair['word']}"
-        for n in longer:
-            told[f"x at {n:,}"] = NONE
-            if (line.scheme, n) in beyond.index:
-                ratio, high = beyond.loc[(line.scheme, n), ["ratio", "ratio_high"]]
-                told[f"x at {n:,}"] = factor(ratio) + interval(ratio, np.log(high / ratio))
+        told |= of.cells_beyond(line.scheme, longer)
         told |= {"beyond L": of.verdict(line.scheme), "uses context": of.word(line.scheme) or NONE}
         known = reference is not None and line.scheme in speeds
         told["speed"] = f"{speeds[line.scheme] / speeds[reference]:.2f}" if known and reference is not None else NONE

@@ -127,6 +127,9 @@ def test_both_of_two_have_to_apply():
 @pytest.mark.parametrize(
     ("given", "labels"),
     [
+        (["none", "window", "tile"], ["none", "window", "tile"]),
+        (["none", "window()", "window(size=64)", "lambda(n_first=4)"], ["none", "window", "window(size=64)", "lambda"]),
+        (["window( size = 64 )"], ["window(size=64)"]),
         (["ntk+logn", "logn+ntk"], ["ntk+logn", "logn+ntk"]),
         (["yarn(paper=true) + logn"], ["yarn(paper=True)+logn"]),
         (["yarn(paper=True)", "yarn(paper=false)"], ["yarn(paper=True)", "yarn"]),
@@ -134,7 +137,7 @@ def test_both_of_two_have_to_apply():
         (["selfextend(group=null)"], ["selfextend"]),
     ],
 )
-def test_a_label_names_all_that_is_done(given, labels):
+def test_a_label_names_all_that_is_not_the_default(given, labels):
     specs = extension_specs(given)
     assert [*specs] == labels
     assert [*extensions_of(specs)] == labels
@@ -144,23 +147,36 @@ def test_a_label_names_all_that_is_done(given, labels):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
+        ("windw", "no extension windw; did you mean window?"),
+        ("window(siz=3)", "extension.window.siz: no such option; did you mean size?"),
+        ("window(size=0)", "expected a window of size >= 1, found 0"),
+        ("window(size=a)", "extension.window.size: expected int | None, found 'a'"),
+        ("lambda(n_first=0)", "expected n_first >= 1, found 0"),
+        ("window(size=32)(", "expected NAME or NAME(option=value), found window(size=32)("),
+        ("window(32)", "expected NAME or NAME(option=value), found window(32)"),
+        ("tile(size=3)", "extension.tile.size: no such option"),
         ("ntk+windw", "no extension windw; did you mean window?"),
         ("ntk+", "expected NAME or NAME(option=value), found ntk+"),
         ("none+ntk", "no extension none"),
         ("ntk+window(size=0)", "expected a window of size >= 1, found 0"),
         ("yarn(paper=maybe)", "extension.yarn.paper: expected bool, found 'maybe'"),
-        ("drop(rate=1)", "extension.drop.rate: no such option"),
     ],
 )
-def test_what_cannot_be_joined_is_told(text, told):
+def test_an_extension_that_cannot_be_is_told(text, told):
     with pytest.raises(UserError) as error:
-        extensions_of(extension_specs([text]))
+        extensions_of(extension_specs(["none", text]))
     assert told in str(error.value)
 
 
-def test_the_same_twice_is_told_by_its_label():
-    with pytest.raises(UserError, match=r"found ntk\+logn twice"):
-        extension_specs(["ntk+logn", "ntk()+logn"])
+def test_an_extension_stands_once_in_a_sweep():
+    for given, label in ((["none", "window", "window()"], "window"), (["ntk+logn", "ntk()+logn"], r"ntk\+logn")):
+        with pytest.raises(UserError, match=f"found {label} twice"):
+            extension_specs(given)
+
+
+def test_every_file_of_extensions_is_of_one_with_its_own_name():
+    for path in (CONF / "extension").glob("*.yaml"):
+        assert [*extension_specs([path.stem])] == [path.stem], "its defaults are those of the class"
 
 
 def test_extensions_that_would_not_be_heard_do_not_apply(causal):

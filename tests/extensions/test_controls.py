@@ -8,8 +8,7 @@ from references.alibi import alibi
 from references.base import attend
 from references.rope import rope
 
-from extrap.config.compose import CONF, extension_specs
-from extrap.errors import UserError
+from extrap.config.compose import extension_specs
 from extrap.extensions.base import extensions_of
 from extrap.extensions.far import ReRope
 from extrap.model.attention import prepare
@@ -125,50 +124,6 @@ def test_a_wider_window_is_narrowed(causal, scheme_of):
     extended = extend("window", scheme_of("local position.window=20", causal, train_len=L))
     assert isinstance(extended, Local)
     assert {branch.window for branch in extended.branches(torch.arange(T))} == {L if causal else L // 2}
-
-
-@pytest.mark.parametrize(
-    ("given", "labels"),
-    [
-        (["none", "window", "tile"], ["none", "window", "tile"]),
-        (["none", "window()", "window(size=64)", "lambda(n_first=4)"], ["none", "window", "window(size=64)", "lambda"]),
-        (["window( size = 64 )"], ["window(size=64)"]),
-    ],
-)
-def test_a_label_names_all_that_is_not_the_default(given, labels):
-    specs = extension_specs(given)
-    assert [*specs] == labels
-    assert [*extensions_of(specs)] == labels
-    assert extension_specs(labels) == specs, "a label can be given again"
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("windw", "no extension windw; did you mean window?"),
-        ("window(siz=3)", "extension.window.siz: no such option; did you mean size?"),
-        ("window(size=0)", "expected a window of size >= 1, found 0"),
-        ("window(size=a)", "extension.window.size: expected int | None, found 'a'"),
-        ("lambda(n_first=0)", "expected n_first >= 1, found 0"),
-        ("window(size=32)(", "expected NAME or NAME(option=value), found window(size=32)("),
-        ("window(32)", "expected NAME or NAME(option=value), found window(32)"),
-        ("tile(size=3)", "extension.tile.size: no such option"),
-    ],
-)
-def test_an_extension_that_cannot_be_is_told(text, told):
-    with pytest.raises(UserError) as error:
-        extensions_of(extension_specs(["none", text]))
-    assert told in str(error.value)
-
-
-def test_an_extension_stands_once_in_a_sweep():
-    with pytest.raises(UserError, match=r"found window twice"):
-        extension_specs(["none", "window", "window()"])
-
-
-def test_every_file_of_extensions_is_of_one_with_its_own_name():
-    for path in (CONF / "extension").glob("*.yaml"):
-        assert [*extension_specs([path.stem])] == [path.stem], "its defaults are those of the class"
 
 
 class Ends(PositionScheme):
