@@ -74,6 +74,21 @@ class Everything(PositionScheme):
         return lambda scores: torch.sigmoid(scores - 1)
 
 
+class Apart(PositionScheme):
+    """Three branches, each of which states the keys that it sees; the first tokens are seen by one of their own."""
+
+    def branches(self, pos):
+        first = Branch(mask_mod=lambda b, h, i, j: (j < 3) & (i - j >= 4), keys=lambda start, stop: (0, 3))
+        near = Branch(mask_mod=lambda b, h, i, j: (i - j).abs() < 4, window=4)
+        future = Branch(
+            rotate=lambda q, k: (q.flip(-1), k),
+            score_mod=lambda score, b, h, i, j: score - (0.1 * h + 0.3) * (i - j).abs(),
+            mask_mod=lambda b, h, i, j: j - i >= 4,
+            keys=lambda start, stop: (start + 4, len(pos)),
+        )
+        return first, near, future
+
+
 class Halves(PositionScheme):
     """Three branches, each with a bias or a rotation of its own, disjoint and together everything."""
 
@@ -100,7 +115,7 @@ def test_every_scheme_on_every_path(case, causal, training, seq_len, scheme_of, 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("seq_len", [1, 9, 16, 45])
-@pytest.mark.parametrize("scheme", [Everything, Halves])
+@pytest.mark.parametrize("scheme", [Everything, Halves, Apart])
 def test_every_field_of_a_branch_on_every_path(scheme, causal, training, seq_len, small):
     check_path(scheme(DECODER if causal else ENCODER), seq_len, training)
 
@@ -137,6 +152,15 @@ def test_nothing_outside_the_window_is_looked_at(causal, small):
             there[:, :, seen] = here[:, :, seen]
         rows = slice(chunk, chunk + 8)
         assert torch.equal(run(prepare, scheme, q, *spoiled, training=False)[:, :, rows], clean[:, :, rows])
+
+
+def test_a_pass_looks_at_no_other_keys_than_it_states(causal, small):
+    scheme = Apart(DECODER if causal else ENCODER)
+    q, k, v = inputs(scheme.geometry, 45, dtype=torch.float32)
+    clean = run(prepare, scheme, q, k, v, training=False)
+    for x in (k, v):
+        x[:, :, 3:37] = math.nan  # the last chunk sees the first three, and from 4 before its own on
+    assert torch.equal(run(prepare, scheme, q, k, v, training=False)[:, :, 40:], clean[:, :, 40:])
 
 
 def banded(scheme, q, k, v):

@@ -232,6 +232,14 @@ class NoMask(PositionScheme):
         return (Branch(window=3),)
 
 
+class WrongKeys(PositionScheme):
+    """Late by one."""
+
+    def branches(self, pos):
+        near, far = Branch(mask_mod=lambda b, h, i, j: i - j < 4), Branch(mask_mod=lambda b, h, i, j: i - j >= 4)
+        return near, far._replace(keys=lambda start, stop: (0, stop - 5))
+
+
 class Unrelative(Alibi):
     """Adds the place of the key to a relative bias."""
 
@@ -328,6 +336,7 @@ BROKEN = {
     BatchMask: "has a mask_mod that depends on b",
     WrongTable: "states tabular and embeds other than",
     NoMask: "states window=3 and attends beyond it",
+    WrongKeys: r"states keys\(3, 6\) = \(0, 1\) and attends to others",
     Unrelative: "states relative and depends on more",
     UnrelativeMask: "states relative and depends on more",
     Overlap: "has branches that overlap",

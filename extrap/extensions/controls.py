@@ -109,4 +109,4 @@ class WithFirst(Wrapper):
 
         near = Local(self.geometry, self.inner, width).branches(pos)
         far = self.inner.apart(torch.full_like(pos, train_len - 1), torch.zeros_like(pos))
-        return (*near, far._replace(mask_mod=first))
+        return (*near, far._replace(mask_mod=first, keys=lambda start, stop: (0, self.n_first)))

@@ -116,4 +116,7 @@ class FarApart(Wrapper):
         near = whole._replace(mask_mod=lambda b, h, i, j: (pos[i] - pos[j]).abs() < self.window, window=self.window)
         past = self.inner.apart(late, early)._replace(mask_mod=lambda b, h, i, j: pos[i] - pos[j] >= self.window)
         future = self.inner.apart(early, late)._replace(mask_mod=lambda b, h, i, j: pos[j] - pos[i] >= self.window)
+        if whole.relative:  # by index, too
+            past = past._replace(keys=lambda start, stop: (0, stop - self.window), relative=past.score_mod is None)
+            future = future._replace(keys=lambda start, stop: (start + self.window, len(pos)), relative=past.relative)
         return (near, past) if self.geometry.causal else (near, past, future)

@@ -28,7 +28,8 @@ BiasOfPairs = Callable[[int, int, int, int], Tensor | None]  # queries [start, s
 
 DENSE_MAX = 512  # up to here training with one (H, T, T) bias for all layers beats SDPA
 HALVED = ("cuda",)  # devices on which half precision makes long attention faster
-CHUNK = 256  # queries at a time otherwise, fewer where
+CHUNK = 64  # queries at a time otherwise on a processor, whose caches then hold most scores,
+WIDE_CHUNK = 256  # elsewhere more at once, fewer where
 CHUNK_SCORES = 2**23  # they would have more scores than this
 
 
@@ -66,7 +67,7 @@ def prepare(scheme: PositionScheme, pos: Tensor, *, training: bool) -> AttendAt:
         whole = [_whole_bias(branch, geometry, idx) for branch in branches]
         if len(branches) == 1 and not branches[0].reads_content and not weights:
             return partial(_in_one, branches[0], whole[0])
-        biases: list[BiasOfPairs] = [lambda *block, bias=bias: bias for bias in whole]  # type: ignore[misc]
+        biases = [partial(_block_of, bias) for bias in whole]
         return _of_all(partial(_in_chunks, branches, biases, weights, causal, len(idx)))
     wrap = (lambda attend: attend) if training and pos.device.type in HALVED else _in_float32
     branch, turn = branches[0], partial(_turned, branches[0])
@@ -93,7 +94,8 @@ def prepare(scheme: PositionScheme, pos: Tensor, *, training: bool) -> AttendAt:
             return wrap(_of_all(lambda q, k, v, x=None: attend_relative(bias, *turn(q, k), v)))
 
     def attend(q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
-        chunk = max(1, min(CHUNK, CHUNK_SCORES // (len(q) * geometry.n_heads * len(idx))))
+        most = CHUNK if pos.device.type == "cpu" else WIDE_CHUNK
+        chunk = max(1, min(most, CHUNK_SCORES // (len(q) * geometry.n_heads * len(idx))))
         biases = [_bias_of_pairs(branch, geometry, idx) for branch in branches]
         return _in_chunks(branches, biases, weights, causal, chunk, q, k, v, x)
 
@@ -136,6 +138,10 @@ def _whole_bias(branch: Branch, geometry: Geometry, idx: Tensor) -> Tensor | Non
     bias = _bias_of_pairs(branch, geometry, idx)(0, len(idx), 0, len(idx))
     # a mask is 0 and -inf, which are exact in any precision: scores then need not become float32
     return bias if bias is None or branch.score_mod else bias.to(torch.bfloat16)
+
+
+def _block_of(bias: Tensor | None, start: int, stop: int, first: int, last: int) -> Tensor | None:
+    return None if bias is None else bias[:, :, start:stop, first:last]
 
 
 def _turned(branch: Branch, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
@@ -185,28 +191,41 @@ def _in_chunks(
     v: Tensor,
     x: Tensor | None = None,
 ) -> Tensor:
-    """`chunk` queries at a time, against the keys that they can see."""
+    """`chunk` queries at a time, against the keys that they can see: each pass against its own, where nothing else counts."""
     seq_len = q.shape[2]
     idx = torch.arange(seq_len, device=q.device)
     seen = [content_of(branch, q, k, x) for branch in branches]
     contents = [bias_of_content(branch, content) for branch, content in zip(branches, seen, strict=True)]
+    together = bool(weights) or any(contents)  # which look at keys that others attend to
     outputs = []
     for start in range(0, seq_len, chunk):
         stop = min(start + chunk, seq_len)
-        first, last = _key_range(branches, start, stop, seq_len, causal)
-        scores = []
-        for bias_of, reads, (_, _, _, qr, kr, _) in zip(biases, contents, seen, strict=True):
+        ranges = [_key_range(branch, start, stop, seq_len, causal) for branch in branches]
+        if together:
+            ranges = [(min(first for first, _ in ranges), max(last for _, last in ranges))] * len(ranges)
+        scores: dict[tuple[int, int], Tensor] = {}
+        for bias_of, reads, (_, _, _, qr, kr, _), (first, last) in zip(biases, contents, seen, ranges, strict=True):
+            if first >= last:
+                continue
             bias = bias_of(start, stop, first, last)
             if reads:
                 content = reads(idx[start:stop], idx[first:last])  # of no account where the mask is -inf
                 bias = content if bias is None else (content + bias).masked_fill(bias.isneginf(), -math.inf)
             score = (qr[:, :, start:stop] * q.shape[-1] ** -0.5) @ kr[:, :, first:last].mT
-            scores.append(score if bias is None else score + bias)  # a bias in float32 is added in float32
-        outputs.append(weigh(scores, weights).to(v.dtype) @ v[:, :, first:last])
-    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
+            score = score if bias is None else score + bias  # a bias in float32 is added in float32
+            at = first, last  # passes are disjoint: at each pair at most one score is above -inf
+            scores[at] = torch.maximum(scores[at], score) if at in scores else score
+        total, values = joined([*scores.values()], -1), joined([v[:, :, first:last] for first, last in scores], -2)
+        outputs.append(weigh(total, weights).to(v.dtype) @ values)
+    return joined(outputs, 2)
 
 
-def _key_range(branches: Sequence[Branch], start: int, stop: int, seq_len: int, causal: bool) -> tuple[int, int]:
-    """The keys [first, last) that queries [start, stop) can see in any branch."""
-    reach = max(seq_len if b.window is None else b.window - 1 for b in branches)
-    return max(0, start - reach), stop if causal else min(seq_len, stop + reach)
+def joined(parts: list[Tensor], dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=dim)
+
+
+def _key_range(branch: Branch, start: int, stop: int, seq_len: int, causal: bool) -> tuple[int, int]:
+    """The keys [first, last) that queries [start, stop) can see in a pass."""
+    reach = seq_len if branch.window is None else branch.window - 1
+    first, last = branch.keys(start, stop) if branch.keys else (0, seq_len)
+    return max(0, start - reach, first), min(stop if causal else stop + reach, seq_len, last)

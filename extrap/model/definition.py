@@ -41,7 +41,7 @@ def attend_reference(
         if bias_of := bias_of_content(branch, seen):
             score = score + bias_of(rows, j)
         total = torch.where(allowed(branch, causal, b, h, i, j), score, total)
-    return weigh([total], scheme.weights()).to(v.dtype) @ v
+    return weigh(total, scheme.weights()).to(v.dtype) @ v
 
 
 def allowed(branch: Branch, causal: bool, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:

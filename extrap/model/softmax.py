@@ -10,12 +10,9 @@ from extrap.positions.base import Weights, wide
 CACHED_SCORES = 2**18  # scores in half precision whose float32 sums with a bias stay in a core's cache
 
 
-def weigh(scores: list[Tensor], weights: Weights | None) -> Tensor:
-    """One softmax over all branches, or weights: they are disjoint, so at each pair at most one score is above -inf."""
-    total = scores[0]
-    for score in scores[1:]:
-        total = torch.maximum(total, score)
-    return weights(total.to(wide(total))) if weights else total.softmax(dim=-1)
+def weigh(scores: Tensor, weights: Weights | None) -> Tensor:
+    """One softmax over all passes, or what a scheme has in its place."""
+    return weights(scores.to(wide(scores))) if weights else scores.softmax(dim=-1)
 
 
 class BiasedSoftmax(torch.autograd.Function):

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 Rotation = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (q, k), each (B, H, T, K or more), q_i made of q_i alone
 ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]  # (score, b, h, q_idx, kv_idx) -> score
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (b, h, q_idx, kv_idx) -> bool, True = may attend
+KeyRange = Callable[[int, int], tuple[int, int]]  # queries [start, stop) -> keys [first, last)
 Sharpness = Callable[[Tensor], Tensor]  # n (1 or H, T), how many keys each query sees -> what multiplies its q . k, alike
 Weights = Callable[[Tensor], Tensor]  # scores (B, H, R, S), -inf where a query may not attend -> weights of the values
 
@@ -70,8 +71,8 @@ class Branch(NamedTuple):
     to. `decay` is one that needs no table at all: c_i - c_j, a c for each token; sums over tokens are best float64.
     Under a softmax every query must keep a key that it may attend to.
 
-    Two facts are stated as data so that attention can skip work. `window`: mask_mod is False wherever
-    abs(q_idx - kv_idx) >= window. `relative`: score_mod and mask_mod depend on h and q_idx - kv_idx alone.
+    Three facts are stated so that attention can skip work. `window`: mask_mod is False wherever abs(q_idx - kv_idx) >= window.
+    `keys`: for queries [start, stop) it is False outside of the keys [first, last) = keys(start, stop). `relative`: score_mod and mask_mod depend on h and q_idx - kv_idx alone.
     """
 
     rotate: Rotation | None = None
@@ -80,6 +81,7 @@ class Branch(NamedTuple):
     content: ContentBias | None = None
     decay: Decay | None = None
     window: int | None = None
+    keys: KeyRange | None = None
     relative: bool = False
 
     @property

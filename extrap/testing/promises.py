@@ -133,6 +133,12 @@ def _faults_of_facts(branch: Branch, geometry: Geometry, i: Tensor, j: Tensor) -
             yield "has a score_mod that does more than add a bias of h, q_idx and kv_idx; what else counts is Branch.content"
     if branch.window is not None and not bias[..., (i - j).abs() >= branch.window].isneginf().all():
         yield f"states window={branch.window} and attends beyond it; let mask_mod be False where abs(i - j) >= window"
+    for start in range(0, len(i), 3) if branch.keys else ():
+        first, last = branch.keys(start, stop := min(start + 3, len(i)))
+        unseen = torch.cat([bias[..., start:stop, : max(0, first)], bias[..., start:stop, max(0, last) :]], dim=-1)
+        if not unseen.isneginf().all():
+            yield f"states keys({start}, {stop}) = ({first}, {last}) and attends to others; let mask_mod be False there"
+            break
     if branch.relative:
         nearest = _bias(branch, geometry, (i - j).clamp(min=0), (j - i).clamp(min=0))  # the first pair so far apart
         if _differ(nearest / scale, bias / scale).any():
