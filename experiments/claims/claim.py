@@ -1,6 +1,6 @@
 """Published claims as tests on rows: which quantity against which threshold, and the verdict. Imports no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -31,6 +31,10 @@ class Part:
     def __post_init__(self) -> None:
         if len({(term.metric, term.objective, term.protocol) for term in self.quantity.terms()}) > 1:
             raise ValueError(f"{self.quantity} compares what is not comparable")
+
+    def asked_of(self, objective: str) -> "Part":
+        """The same of models with another objective."""
+        return replace(self, quantity=self.quantity.asked_of(objective))
 
     def margin(self, shown: float) -> float:
         """How far on the claim's side a value of the quantity, as people read it, lies: in logarithms if it is a ratio."""
@@ -88,6 +92,10 @@ class Claim:
     words: dict[str, Any]
     parts: tuple[Part, ...]
     places: dict[str, tuple[str, ...]]
+
+    def asked_of(self, objective: str) -> "Claim":
+        """The same of models with another objective."""
+        return replace(self, parts=tuple(part.asked_of(objective) for part in self.parts))
 
 
 def verdict_of(near: float, far: float) -> str:

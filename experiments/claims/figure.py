@@ -12,13 +12,13 @@ from matplotlib.lines import Line2D
 
 from experiments.claims.claim import CONFIRMED, OUT_OF_SCOPE, REFUTED, UNDECIDED, Claim
 from experiments.claims.page import bound, value
-from experiments.claims.registry import CLAIMS, CODE, FLOOR, PROSE, TEXTS
+from experiments.claims.registry import CODE, ENCODER, FLOOR, PROSE, SHOWN
 from extrap.report.drawing import style
 from extrap.results.shown import rounded
 
 # blue and vermilion of Okabe and Ito are told apart by the colour-blind, and stand beside the word anyway
 COLOURS = {CONFIRMED: "#0072B2", REFUTED: "#D55E00", UNDECIDED: "0.35", OUT_OF_SCOPE: "0.6"}
-MARKERS = {CODE: "o", PROSE: "s", FLOOR: "^"}
+MARKERS = {CODE: "o", PROSE: "s", FLOOR: "^", ENCODER: "P"}
 DIAMOND: dict[str, Any] = {"marker": "D", "markerfacecolor": "white", "markersize": 4.5}
 SHADE: dict[str, Any] = {"color": "0.95", "zorder": -2, "clip_on": False, "linewidth": 0}
 FACTORS = (1.01, 1.1, 2, 20)  # ticks, either way
@@ -27,10 +27,10 @@ LEFT, WIDTH = 0.4, 0.36  # of the figure, what the axis takes
 LINEAR, EDGE = np.log(1.01), np.log(100)  # up to where the axis is linear, and its end
 
 
-def board(table: pd.DataFrame) -> Figure:
-    """Claims down; how far effects lie on the claim's side of its threshold across, as a factor, linear up to 1 %."""
-    table = rounded(table[table["deciding"] & table["place"].isin(TEXTS) & (table["verdict"] != OUT_OF_SCOPE)])
-    blocks = [(claim, table[table["id"] == claim.id], textwrap.wrap(claim.words["title"], 36)) for claim in CLAIMS]
+def board(table: pd.DataFrame, claims: tuple[Claim, ...]) -> Figure:
+    """These claims down; how far effects lie on the claim's side of its threshold across, as a factor, linear up to 1 %."""
+    table = rounded(table[table["deciding"] & table["place"].isin(SHOWN) & (table["verdict"] != OUT_OF_SCOPE)])
+    blocks = [(claim, table[table["id"] == claim.id], textwrap.wrap(claim.words["title"], 36)) for claim in claims]
     heights = [LINE * max(len(decided), len(title), 1) + GAP for _, decided, title in blocks]
     height = sum(heights) + TOP + BOTTOM
     with style():
@@ -53,7 +53,7 @@ def board(table: pd.DataFrame) -> Figure:
         ]
         marks.append(Line2D([], [], color="0.2", label="published", linewidth=0.7, **DIAMOND))
         place = (0.0, 1 - 0.02 / height)
-        figure.legend(handles=marks, loc="upper left", bbox_to_anchor=place, ncols=4, frameon=False, fontsize=7)
+        figure.legend(handles=marks, loc="upper left", bbox_to_anchor=place, ncols=5, frameon=False, fontsize=7)
     return figure
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from experiments.claims.claim import CONFIRMED, OUT_OF_SCOPE, REFUTED, Claim
 from experiments.claims.published import cited
-from experiments.claims.registry import CLAIMS, NOT_YET, TEXTS
+from experiments.claims.registry import CODE, SECTIONS, SHOWN, TEXTS, Sections
 from extrap.report.typesetting import NONE, escape_markdown, name, number
 from extrap.stats.budget import CHANGES, NEW, OPEN, STABLE
 from extrap.stats.pairs import LACKING
@@ -16,30 +16,34 @@ from extrap.stats.pairs import LACKING
 HEAD = Path(__file__).with_name("head.md")
 
 
-def page(table: pd.DataFrame, published: pd.DataFrame, budgets: pd.DataFrame, claims: tuple[Claim, ...] = CLAIMS) -> str:
-    """Markdown: an overview, where texts differ, a section a claim, and what cannot be decided yet; beside verdicts what
-    becomes of them with the budget, where that is known of any claim."""
-    overview, sections = [], []
+def page(
+    table: pd.DataFrame, published: pd.DataFrame, budgets: pd.DataFrame, sections: Sections = SECTIONS
+) -> str:
+    """Markdown: an overview, where texts differ and a section a claim; beside verdicts what becomes of them with the budget,
+    where that is known of any claim."""
+    overview, details = [], []
     opposite: list[str] = []
     open_: list[str] = []
-    for claim in claims:
-        lines = table[table["id"] == claim.id]
-        by_place = lines[lines["deciding"]].set_index("place")
-        by_budget = dict([*budgets[budgets["id"] == claim.id].groupby("place", sort=False)])
-        beside = "; ".join(map(over_budgets, by_budget.values())) or NONE
-        overview.append(in_overview(claim, by_place.loc[list(TEXTS)]) | ({"by budget": beside} if len(budgets) else {}))
-        if words := differs(by_place):
-            told = f"- {claim.id}, {escape_markdown(claim.words['title'])}: {words}"
-            (opposite if CONFIRMED in words and REFUTED in words else open_).append(told)
-        sections += section(claim, lines, words, by_budget, published)
-    parts = [HEAD.read_text(encoding="utf-8").strip(), markdown(overview)]
+    for figure, (heading, claims) in sections.items():
+        lines_of = []
+        for claim in claims:
+            lines = table[table["id"] == claim.id]
+            by_place = lines[lines["deciding"]].set_index("place")
+            by_budget = dict([*budgets[budgets["id"] == claim.id].groupby("place", sort=False)])
+            beside = "; ".join(("" if at == CODE else f"{at}: ") + over_budgets(found) for at, found in by_budget.items())
+            lines_of.append(in_overview(claim, by_place.loc[list(SHOWN)]) | ({"by budget": beside or NONE} if len(budgets) else {}))
+            if words := differs(by_place):
+                told = f"- {claim.id}, {escape_markdown(claim.words['title'])}: {words}"
+                (opposite if CONFIRMED in words and REFUTED in words else open_).append(told)
+            details += section(claim, lines, words, by_budget, published)
+        picture = f"![Effects against the thresholds of these claims](claims_{figure}.png)"
+        overview += [f"### {heading}", markdown(lines_of), picture]
+    parts = [HEAD.read_text(encoding="utf-8").strip(), *overview]
     parts += [by_budget_note(budgets)] if len(budgets) else []
     parts += ["## Where the texts differ"]
     parts += ["Opposite verdicts:", "\n".join(opposite)] if opposite else ["No claim has opposite verdicts on two texts."]
     parts += ["Decided on one text, undecided on another:", "\n".join(open_)] if open_ else []
-    parts += [*sections, "## Not yet decided", "What they are about is not built:"]
-    later = [f"- {id}: {told['title']} ({told['source']}). Missing: {told['missing']}." for id, told in NOT_YET.items()]
-    return "\n\n".join([*parts, "\n".join(later)]) + "\n"
+    return "\n\n".join([*parts, *details]) + "\n"
 
 
 def in_overview(claim: Claim, by_place: pd.DataFrame) -> dict[str, str]:

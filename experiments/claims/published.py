@@ -19,6 +19,7 @@ METRICS: dict[str, tuple[str, Callable[[pd.Series], Any]]] = {
     "train_words_per_s": ("tokens/s", np.log),
     "ratio": ("perplexity", lambda values: np.nan),
     "ndcg_at_10_percent": ("perplexity", lambda values: np.nan),
+    "accuracy_percent": ("perplexity", lambda values: np.nan),
 }
 SERIES = ["source", "table", "corpus", "train_len", "metric"]
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -35,6 +35,16 @@ class Quantity:
                 if isinstance(part, Quantity):
                     yield from part.terms(evidence)
 
+    def asked_of(self, objective: str) -> Self:
+        """The same of models with another objective."""
+
+        def other(part: Any) -> Any:
+            if isinstance(part, tuple):
+                return tuple(map(other, part))
+            return part.asked_of(objective) if isinstance(part, Quantity) else part
+
+        return type(self)(**{name: other(part) for name, part in vars(self).items()})
+
     def __truediv__(self, other: "Quantity") -> "Ratio":
         return Ratio(self, other)
 
@@ -50,6 +60,9 @@ class Term(Quantity):
     objective: str = "causal"
     experiment: str = ""
     metric: str = "perplexity"
+
+    def asked_of(self, objective: str) -> Self:
+        return replace(self, objective=objective)
 
     def lines(self, evidence: pd.DataFrame) -> pd.DataFrame:
         """All lengths."""
@@ -95,7 +108,7 @@ class Ratio(Quantity):
         return (self.top.by_seed(evidence, column) - self.bottom.by_seed(evidence)).dropna()
 
     def __str__(self) -> str:
-        return f"{self.top} / {self.bottom}"
+        return " / ".join(f"({part})" if isinstance(part, Ratio) else str(part) for part in (self.top, self.bottom))
 
 
 @dataclass(frozen=True)
@@ -163,7 +176,8 @@ class Removed(Quantity):
         return (1 - left).dropna()
 
     def __str__(self) -> str:
-        return f"share of the rise of {self.broken} that {self.repaired.extension} removes"
+        repair = self.repaired.scheme if self.repaired.extension == "none" else self.repaired.extension
+        return f"share of the rise of {self.broken} that {repair} removes"
 
 
 @dataclass(frozen=True)

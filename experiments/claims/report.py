@@ -11,7 +11,7 @@ from experiments.claims.evidence import Missing, read, read_by_budget
 from experiments.claims.figure import board
 from experiments.claims.page import page
 from experiments.claims.published import load_published, published_values
-from experiments.claims.registry import BUDGETS, CLAIMS
+from experiments.claims.registry import BUDGETS, CLAIMS, ENCODER, SECTIONS
 from extrap.files import write_atomic
 from extrap.report.drawing import save_figure
 from extrap.results.shown import save_table
@@ -31,18 +31,21 @@ BY_BUDGET = [
 
 
 def write_claims(results: Path) -> list[Path]:
-    """The page, the board with the verdicts that it shows, every part of them, and those at every budget where there is a
+    """The page, the boards with the verdicts that they show, every part of them, and those at every budget where there is a
     sweep over it; returns what was written."""
     published = load_published()
     table, budgets = verdicts(results, published), by_budget(results)
     folder = results / "claims"
     folder.mkdir(exist_ok=True)
-    tables = {"parts.csv": table} | ({"budgets.csv": budgets} if len(budgets) else {})
+    tables = {"claims.csv": shown(table), "parts.csv": table} | ({"budgets.csv": budgets} if len(budgets) else {})
     for name, lines in tables.items():
         save_table(folder / name, lines)
     write_atomic(folder / "claims.md", page(table, published, budgets))
     written = [folder / name for name in ("claims.md", *tables)]
-    return [*written, *save_figure(board(table), shown(table), folder / "claims")]
+    for figure, (_, claims) in SECTIONS.items():
+        seen = shown(table[table["id"].isin([claim.id for claim in claims])])
+        written += save_figure(board(table, claims), seen, folder / f"claims_{figure}")
+    return written
 
 
 def verdicts(results: Path, published: pd.DataFrame) -> pd.DataFrame:
@@ -60,7 +63,7 @@ def verdicts(results: Path, published: pd.DataFrame) -> pd.DataFrame:
             try:
                 if not experiments:
                     raise Missing("no experiment of this kind with this text")
-                decided = decide(claim, pd.concat(map(evidence_of, experiments)))
+                decided = decide(asked_at(place, claim), pd.concat(map(evidence_of, experiments)))
                 lines += [whose | line | papers[line["part"]] for line in decided]
             except Missing as missing:
                 nothing = {"verdict": OUT_OF_SCOPE, "reason": str(missing), "part": 0, "deciding": True, "n_seeds": 0}
@@ -79,13 +82,17 @@ def by_budget(results: Path) -> pd.DataFrame:
     for claim in CLAIMS:
         for place, experiments in claim.places.items():
             sweep = BUDGETS.get(experiments, "")
-            decided = [at_budget(claim, evidence) | {"steps": n} for n, evidence in evidence_of.get(sweep, {}).items()]
+            decided = [at_budget(asked_at(place, claim), evidence) | {"steps": n} for n, evidence in evidence_of.get(sweep, {}).items()]
             if any(line["verdict"] != LACKING for line in decided):
                 answer = held([line["verdict"] for line in decided])
                 since = decided[answer.since]["steps"] if answer.since is not None else pd.NA
                 whose = {"id": claim.id, "place": place, "experiment": sweep} | answer._asdict() | {"since": since}
                 lines += [whose | line for line in decided]
     return pd.DataFrame(lines, columns=BY_BUDGET).astype({"since": "Int64"})
+
+
+def asked_at(place: str, claim: Claim) -> Claim:
+    return claim.asked_of("mlm") if place == ENCODER else claim
 
 
 def at_budget(claim: Claim, evidence: pd.DataFrame) -> Line:

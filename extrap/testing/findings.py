@@ -83,7 +83,7 @@ def _findings(cases: list[Case]) -> Iterator[Finding]:
     yield _bound("same in any batch", "a sequence alone and beside others differs by up to {}", measures.batch, cases)
     told = "a token moves by up to {} with the number of those after it"
     yield _bound("same at any length", told, measures.length, causal)
-    told = "outputs of attention are up to {} from the definition in float64"
+    told = "outputs of attention are up to {} from the definition in float64, but for what float32 rounds in it"
     yield _bound("same on any path", told, lambda case: ((value, at) for value, _, at in case.paths), cases)
     told = "gradients are up to {} of their largest from those of the definition in float64"
     yield _bound("same gradients", told, lambda case: ((value, at) for _, value, at in case.paths), cases, KINK)
