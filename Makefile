@@ -12,8 +12,8 @@ REFERENCE ?=
 FIGURE ?=
 SCALE ?=
 
-TARGETS := help setup sweep check-scheme status tensorboard report figures claims paper bench bench-all profile test test-all test-engines \
-    check smoke clean
+TARGETS := help setup sweep check-scheme status tensorboard report figures claims paper bench bench-all bench-schemes profile \
+    test test-all test-engines check smoke clean
 ENGINES := LAUNCHER JOBS ARGS RESULTS
 TAKES-help := EXPERIMENT
 TAKES-sweep := EXPERIMENT SCHEME $(ENGINES)
@@ -27,6 +27,7 @@ TAKES-claims := RESULTS
 TAKES-tensorboard := RESULTS
 TAKES-bench := ARGS
 TAKES-bench-all := ARGS
+TAKES-bench-schemes := ARGS
 TAKES-profile := ARGS
 
 .DEFAULT_GOAL := help
@@ -135,6 +136,9 @@ bench: .venv/extra-bench  ## how fast it is against the peers, a few minutes; le
 
 bench-all: .venv/extra-bench  ## the same with longer inputs, more rounds and trainings to the same loss, some half an hour; ARGS=--compiled: compiled peers too
 	@.venv/bin/python -m experiments.bench --all $(ARGS)
+
+bench-schemes: $(READY)  ## what every scheme costs beside NoPE in training, scoring and memory
+	@.venv/bin/python -m experiments.bench --schemes $(ARGS)
 
 profile: $(READY)  ## where a training step goes; ARGS="position=rope objective=mlm ..."
 	@.venv/bin/python -m experiments.profile $(WORDS)

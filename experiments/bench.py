@@ -2,6 +2,7 @@
 
 python -m experiments.bench         a few minutes
 python -m experiments.bench --all   longer inputs, more rounds, and trainings to the same held-out loss: over half an hour
+python -m experiments.bench --schemes   every scheme beside NoPE, in results/speed_schemes/
 """
 
 import argparse
@@ -20,8 +21,8 @@ from typing import NamedTuple
 import torch
 import yaml
 
-from experiments.speed import equality, learning, long, memory, ours, peers
-from experiments.speed.report import write_speed_report
+from experiments.speed import equality, learning, long, memory, ours, peers, schemes
+from experiments.speed.report import write_scheme_report, write_speed_report
 from experiments.speed.rounds import Row, interleave, machine, peak_of_products, seconds_of
 from experiments.speed.timings import OURS, save_timings
 from extrap import __version__
@@ -109,9 +110,9 @@ def sweep(number: int, setting: str, n_jobs: int, threads: int) -> list[Row]:
     return [columns | {"case": "sweep", "value": seconds, "unit": "s"}]
 
 
-def provenance(seconds: float, device: torch.device) -> str:
+def provenance(seconds: float, device: torch.device, libraries: tuple[str, ...]) -> str:
     """YAML: the command that measured, the machine and the versions."""
-    versions = {name: importlib.metadata.version(name) for name in ("torch", "x-transformers", "transformers")}
+    versions = {name: importlib.metadata.version(name) for name in ("torch", *libraries)}
     told: Row = {"command": shlex.join(["python", "-m", "experiments.bench", *sys.argv[1:]]), "version": __version__}
     told |= git_state() | {"python": platform.python_version(), **versions, "machine": machine(device)}
     told |= {"threads": torch.get_num_threads(), "seconds": round(seconds)}
@@ -122,22 +123,29 @@ def provenance(seconds: float, device: torch.device) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Training, long inputs and sweeps: ours against the peers.")
     parser.add_argument("--all", action="store_true", help="longer inputs, more rounds, trainings to the same loss")
+    parser.add_argument("--schemes", action="store_true", help="no peers, but every scheme: training, scoring, memory")
     parser.add_argument("--compiled", action="store_true", help="compiled peers and FlexAttention too, a minute each")
     parser.add_argument("--results", type=Path, default=Path("results"))
     arguments = parser.parse_args()
-    peers.libraries()  # missing ones are told before anything is measured
     plan, began = WHOLE if arguments.all else SHORT, time.monotonic()
     device = pick_device(Device.auto)
+    if arguments.schemes:
+        folder, file, write = arguments.results / "speed_schemes", "steps.csv", write_scheme_report
+        measuring = schemes.measurements(device)
+    else:
+        peers.libraries()  # missing ones are told before anything is measured
+        folder, file, write = arguments.results / "speed", "timings.csv", write_speed_report
+        measuring = measurements(plan, arguments.compiled, device)
     torch.set_num_threads(cores())
     keep_freed_memory()  # as every run of a sweep does; the peers gain by it too
-    folder = arguments.results / "speed"
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
-    for measured in measurements(plan, arguments.compiled, device):
+    for measured in measuring:
         rows += [{"machine": machine(device), "threads": torch.get_num_threads()} | row for row in measured]
-        save_timings(folder / "timings.csv", rows)  # what was measured is kept, whatever comes after it
-    write_atomic(folder / "provenance.yaml", provenance(time.monotonic() - began, device))
-    print("written:", *(f"  {path}" for path in write_speed_report(folder)), sep="\n")
+        save_timings(folder / file, rows)  # what was measured is kept, whatever comes after it
+    libraries = () if arguments.schemes else ("x-transformers", "transformers")
+    write_atomic(folder / "provenance.yaml", provenance(time.monotonic() - began, device, libraries))
+    print("written:", *(f"  {path}" for path in write(folder)), sep="\n")
 
 
 if __name__ == "__main__":

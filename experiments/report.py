@@ -20,7 +20,7 @@ from pathlib import Path
 from experiments.claims.report import write_claims
 from experiments.papers.remake import SCALES, draw_papers, needed_experiments, paper_figures
 from experiments.speed.evidence import write_evidence
-from experiments.speed.report import write_speed_report
+from experiments.speed.report import write_scheme_report, write_speed_report
 from extrap.errors import UserError
 from extrap.files import as_path
 from extrap.report.report import gather, gather_best, gather_several, report_again
@@ -28,7 +28,11 @@ from extrap.results.provenance import load_provenance
 from extrap.sweep.door import through
 
 # what the measurements of a folder are named -> how its report is written
-REPORTS: dict[str, Callable[[Path], list[Path]]] = {"rows.csv": report_again, "timings.csv": write_speed_report}
+REPORTS: dict[str, Callable[[Path], list[Path]]] = {
+    "rows.csv": report_again,
+    "timings.csv": write_speed_report,
+    "steps.csv": write_scheme_report,
+}
 
 
 def draw_all(results: Path) -> None:

@@ -12,17 +12,31 @@ from extrap.results.rows import runs_table, save_rows, save_training
 
 SEEDS = 3
 LEVELS = {"alibi": 1.42, "learned": 1.75, "nope": 1.9, "rope": 1.40, "sinusoidal": 1.47, "t5": 1.41}  # nats at L = 128
+MORE = {"cable(scaled=False)": 1.41, "fire": 1.43, "kerple": 1.41, "randomized(rope)": 1.5, "pose(rope)": 1.44,
+        "randomized(alibi, draw=distances)": 1.5}  # fmt: skip
 # nats that a doubling of the length beyond L costs, per scheme, and how many doublings pass before
-BREAKS = {"alibi": (0.0, 0.0), "nope": (0.15, 0.2), "rope": (0.25, 0.4), "sinusoidal": (0.5, 0.1), "t5": (0.2, 1.8)}
-LENGTHS = {"causal_32": 32, "causal_64": 64, "causal": 128, "causal_256": 256, "main": 128, "prose_mlm": 128, "stride1": 128}
-DATA = {"main": "stdlib", "prose_mlm": "books"}
+BREAKS = {
+    "fire": (0.3, 1.0),
+    "kerple": (0.02, 2.0),
+    "alibi": (0.0, 0.0),
+    "nope": (0.15, 0.2),
+    "rope": (0.25, 0.4),
+    "sinusoidal": (0.5, 0.1),
+    "t5": (0.2, 1.8),
+}
+LENGTHS = {
+    "causal_32": 32, "causal_64": 64, "causal": 128, "causal_256": 256, "main": 128, "prose_mlm": 128, "stride1": 128,
+    "extend": 128, "extend_mlm": 128, "zoo": 128, "zoo_mlm": 128,
+}  # fmt: skip
+DATA = {"main": "stdlib", "prose_mlm": "books", "extend_mlm": "stdlib", "zoo_mlm": "stdlib"}
+EXTENSIONS = ("none", "window", "pi", "ntk", "ntkfixed", "ntkmixed", "yarn", "rerope")
 
 
 def nll(scheme: str, train_len: int, eval_len: float, pieces: bool, windowed: bool = False) -> list[float]:
     """By seed: a level that falls with the length, early tokens that cost more, and what goes wrong beyond L."""
     noise = np.random.default_rng([ord(scheme[0]), train_len, SEEDS]).normal(0, 0.012, SEEDS)
     seen = min(eval_len, 2 * train_len if scheme == "alibi" else train_len)
-    level = LEVELS[scheme] - 0.06 * np.log2(train_len / 128) - 0.02 * np.log2(max(seen, 8) / train_len)
+    level = (LEVELS | MORE)[scheme] - 0.06 * np.log2(train_len / 128) - 0.02 * np.log2(max(seen, 8) / train_len)
     early = 3.0 / (eval_len if pieces else max(seen, 8)) * 2
     cost, free = BREAKS.get(scheme, (0.0, 0.0))
     beyond = 0.0 if windowed else cost * max(0.0, np.log2(eval_len / train_len) - free)
@@ -95,6 +109,13 @@ def make_results(folder: Path) -> Path:
             for p in ("nonoverlap", "sliding(stride=1)")
         ],
     }
+    rows["zoo"] = [table("zoo", (*four, "cable(scaled=False)", "fire", "kerple"), doubling(128, 4096), "nonoverlap")]
+    drawn = ("rope", "alibi", "randomized(rope)", "pose(rope)", "randomized(alibi, draw=distances)")
+    rows["zoo_mlm"] = [table("zoo_mlm", drawn, doubling(128, 4096), "same_targets")]
+    for experiment in ("extend", "extend_mlm"):
+        rows[experiment] = [
+            table(experiment, ("rope",), [128, 256, 1024, 4096], "same_targets", extension=one) for one in EXTENSIONS
+        ]
     for experiment in LENGTHS:
         (folder / experiment).mkdir(parents=True)
         (folder / experiment / "provenance.yaml").write_text(provenance(experiment))

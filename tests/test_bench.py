@@ -13,10 +13,10 @@ import torch
 import yaml
 
 from experiments.report import draw_all
-from experiments.speed import equality, evidence, learning, long, peers
+from experiments.speed import equality, evidence, learning, long, peers, schemes
 from experiments.speed.figure import learning_figure, speed_figure
 from experiments.speed.ours import TRAINING, Trained, in_turn, training_step
-from experiments.speed.report import markdown, write_speed_report
+from experiments.speed.report import markdown, write_scheme_report, write_speed_report
 from experiments.speed.rounds import Contestant, if_it_compiles, interleave
 from experiments.speed.timings import COLUMNS, LOOK, PART, RATIOS, RECIPE, load_timings, ratios, save_timings, times_to_loss
 from extrap.config.choices import Precision
@@ -677,3 +677,46 @@ def test_a_part_of_the_cases_can_be_reported(folder, case, tables):
     rows = load_timings(folder / "timings.csv")
     some = rows[rows["case"] == case]
     assert markdown(some, ratios(some)).count("\n**") == tables
+
+
+# every scheme
+
+
+def scheme_timings() -> list[dict[str, object]]:
+    """ALiBi takes 1.25 times NoPE's time in training, and twice at 4,096; FIRE's memory is quadratic; a table ends."""
+    rows = []
+    for number, load in enumerate(LOAD):
+        for scheme, seconds in (("nope", 0.8), ("alibi", 1.0), ("fire", 1.6), ("learned", 0.8)):
+            step = {"scheme": scheme, "tokens": 2048, "params": 400_000, "n": 128}
+            rows.append(row("training", "extrap", number, seconds * load, **step))
+            for n in (2048, 4096) if scheme != "learned" else ():
+                told = {"scheme": scheme, "n": n, "tokens": n}
+                times = 2 if scheme == "alibi" and n == 4096 else 1
+                rows.append(row("evaluation", "extrap", number, n * 1e-5 * times * load, **told))
+                if not number:
+                    bytes_above = n * 1e3 if scheme != "fire" else n * n * 4.0
+                    rows.append(row("memory", "extrap", 0, bytes_above, unit="bytes", **told))
+    return rows
+
+
+def test_the_table_of_schemes_is_over_nope_within_rounds(tmp_path):
+    save_timings(tmp_path / "steps.csv", scheme_timings())
+    (page,) = write_scheme_report(tmp_path)
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.read_text().splitlines() if "|" in line]
+    found = {line[0]: line[1:] for line in cells}
+    assert found["nope"] == ["400,000", "1.00", "1.00", "1.00", "4.10", "linearly (2.00)"]
+    assert found["alibi"] == ["400,000", "0.80", "1.00", "0.50", "4.10", "linearly (2.00)"]
+    assert found["fire"] == ["400,000", "0.50", "1.00", "1.00", "67.1", "faster (4.00)"]
+    assert found["learned"] == ["400,000", "1.00", "–", "–", "–", "–"]
+    assert "**absolute, or none**" in page.read_text()
+
+
+@pytest.mark.slow
+def test_schemes_are_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(schemes, "EXPERIMENTS", ("smoke",))
+    monkeypatch.setattr(schemes, "MULTIPLES", (2, 4))
+    rows = [row for part in schemes.measurements(torch.device("cpu")) for row in part]
+    save_timings(tmp_path / "steps.csv", [{"machine": "a machine", "threads": 1} | row for row in rows])
+    (page,) = write_scheme_report(tmp_path)
+    assert "linearly" in page.read_text() or "faster" in page.read_text()
+    assert {row["case"] for row in rows} == {"training", "evaluation", "memory"}

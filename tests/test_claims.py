@@ -35,13 +35,24 @@ from extrap.stats.pairs import LACKING
 IDS = [claim.id for claim in CLAIMS]
 BY_ID = {claim.id: claim for claim in CLAIMS}
 PARTS = [(claim, i) for claim in CLAIMS for i in range(len(claim.parts))]
+QUICK = {"A1", "A4", "L1", "R1", "T1", "H1", "PR1"}  # of every kind of quantity one
 WANTED = {
-    "A1", "A2", "A3", "A4", "A5", "A7", "A8", "A10", "K3", "C3", "X1", "N1", "H1", "L1", "R1", "T1", "D1", "PR1", "PR2", "AB1",
-    "PP1", "XP1", "K1", "AL1", "SW1", "FI1", "CP1", "DP1", "DS1", "FX1", "CA1", "CA2", "CO1", "SB1", "E1", "SS1", "QN1", "RN1",
-    "RN2", "SN1", "RP1", "PO1", "ED1", "ED2", "S1", "S2", "S3", "YA1", "X2", "LM1", "SE1", "DR1", "NA1", "NA2", "LI1",
+    "A1", "A2", "A3", "A4", "A5", "A7", "A8", "A10", "K3", "C3", "X1", "N1", "H1", "L1", "R1", "T1", "D1", "PR1", "PR2",
+    "AB1", "PP1", "XP1", "K1", "AL1", "SW1", "FI1", "CP1", "DP1", "DS1", "FX1", "CA1", "CA2", "CO1", "SB1", "E1", "SS1",
+    "QN1", "RN1", "RN2", "SN1", "RP1", "PO1", "ED1", "ED2", "S1", "S2", "S3", "YA1", "X2", "LM1", "SE1", "DR1", "NA1", "NA2", "LI1",
 }  # fmt: skip
 NO_BUDGETS = pd.DataFrame(columns=BY_BUDGET)
 SIGN = {"at least": 1, "at most": -1}
+
+
+def marks_of(claim: Claim) -> list[pytest.MarkDecorator]:
+    return [] if claim.id in QUICK else [pytest.mark.slow]
+
+
+of_claims = pytest.mark.parametrize("claim", [pytest.param(one, marks=marks_of(one), id=one.id) for one in CLAIMS])
+of_parts = pytest.mark.parametrize(
+    ("claim", "i"), [pytest.param(one, i, marks=marks_of(one), id=f"{one.id}-{i}") for one, i in PARTS]
+)
 
 
 def evidence_for(claim: Claim) -> pd.DataFrame:
@@ -115,7 +126,7 @@ def test_the_registry_holds_every_claim_once():
         assert set(claim.places) >= set(SHOWN)
 
 
-@pytest.mark.parametrize("claim", CLAIMS, ids=IDS)
+@of_claims
 def test_rows_in_which_it_holds_confirm_it(claim):
     lines = decide(claim, evidence_for(claim))
     assert {line["verdict"] for line in lines} == {CONFIRMED}
@@ -125,7 +136,7 @@ def test_rows_in_which_it_holds_confirm_it(claim):
         assert line["confidence"] == pytest.approx(1 - 0.05 / len(claim.parts))
 
 
-@pytest.mark.parametrize(("claim", "i"), PARTS, ids=[f"{claim.id}-{i}" for claim, i in PARTS])
+@of_parts
 def test_each_part_alone_can_refute_it(claim, i):
     lines = decide(claim, moved(claim.parts[i], evidence_for(claim), 4.0))
     assert lines[i]["part_verdict"] == REFUTED
@@ -133,7 +144,7 @@ def test_each_part_alone_can_refute_it(claim, i):
     assert deciding(lines)["part_verdict"] == REFUTED
 
 
-@pytest.mark.parametrize(("claim", "i"), PARTS, ids=[f"{claim.id}-{i}" for claim, i in PARTS])
+@of_parts
 def test_seeds_that_disagree_leave_it_undecided(claim, i):
     lines = decide(claim, moved(claim.parts[i], evidence_for(claim), 4.0, seeds=(2,)))
     assert lines[i]["part_verdict"] == UNDECIDED
@@ -145,7 +156,7 @@ def test_seeds_that_disagree_leave_it_undecided(claim, i):
         assert deciding(lines)["part_verdict"] == UNDECIDED
 
 
-@pytest.mark.parametrize("claim", CLAIMS, ids=IDS)
+@of_claims
 def test_a_single_seed_decides_nothing(claim):
     lines = decide(claim, evidence_for(claim).query("seed == 0"))
     assert {line["verdict"] for line in lines} == {UNDECIDED}
@@ -153,7 +164,7 @@ def test_a_single_seed_decides_nothing(claim):
     assert all(np.isnan(line[end]) for line in lines for end in ("low", "high", "near", "far"))
 
 
-@pytest.mark.parametrize("claim", CLAIMS, ids=IDS)
+@of_claims
 def test_what_it_needs_and_does_not_find_puts_it_out_of_scope(claim):
     evidence = evidence_for(claim)
     needed = {term for part in claim.parts for term in part.quantity.terms()}

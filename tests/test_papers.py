@@ -3,6 +3,7 @@
 import csv
 import importlib
 import inspect
+import re
 import shutil
 from itertools import combinations
 from pathlib import Path
@@ -15,7 +16,7 @@ from matplotlib.axis import Axis
 from matplotlib.collections import PolyCollection
 from matplotlib.image import imread
 from matplotlib.text import Text
-from paper_rows import LENGTHS, make_results
+from paper_rows import EXTENSIONS, LENGTHS, make_results
 from scipy import stats
 
 from experiments import papers
@@ -103,7 +104,7 @@ def rows_of(results: Path, *names: str) -> pd.DataFrame:
     return pd.concat([load_rows(results / name / "rows.csv") for name in names])
 
 
-@pytest.mark.parametrize("name", ["press2022_figure1", *slow("press2022_figure11")])
+@pytest.mark.parametrize("name", ["press2022_figure1", *slow("press2022_figure11", "veisi2025_table1")])
 def test_our_ratios_are_paired_by_seed(name, results, drawn):
     rows = rows_of(results, *(need.partition("/")[0] for need in FIGURES[name].NEEDS))
     rows = rows[rows["extension"] == "none"]
@@ -243,6 +244,31 @@ def test_costs_are_those_of_the_timings(results, drawn):
     for scheme, cost in {"rope": 1.5, "alibi": 1.25, "t5": 4.0}.items():
         assert others.loc[("evaluation speed", scheme), "value"] == pytest.approx(*shown(1 / cost), rel=1e-9)
         assert others.loc[("memory", scheme), "value"] == pytest.approx(cost)
+
+
+def test_randomized_positions_are_over_the_plain_ones_at_l(results, drawn):
+    points, rows = drawn["ruoss2023_lengths"][1], rows_of(results, "zoo_mlm")
+    assert len(points) == 5 * 6
+
+    def expected(point):
+        plain = "rope" if "rope" in point["scheme"] else "alibi"
+        far = log_ppl(rows, scheme=point["scheme"], eval_len=point["eval_len"])
+        return np.exp(interval(far - log_ppl(rows, scheme=plain, eval_len=128)))
+
+    check(points, expected)
+
+
+def test_what_is_done_to_weights_is_over_them_as_trained_at_l(results, drawn):
+    points = ours(drawn["su2023_extensions"][1])
+    assert len(points) == 2 * (1 + len(EXTENSIONS))
+    rows = {"causal": rows_of(results, "extend"), "mlm": rows_of(results, "extend_mlm")}
+
+    def expected(point):
+        of = rows[point["objective"]]
+        far = log_ppl(of, extension=point["extension"], eval_len=point["eval_len"])
+        return np.exp(interval(far - log_ppl(of, extension="none", eval_len=128)))
+
+    check(points, expected)
 
 
 # what was published stands beside them
@@ -519,7 +545,7 @@ def test_an_unknown_figure_is_refused_with_a_hint():
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_file_opens_with_its_paper_its_picture_and_its_command(name):
     first, *paragraphs, command = inspect.getdoc(FIGURES[name]).split("\n\n")
-    assert "et al. 20" in first
+    assert re.match(r"[A-Z]\w+ (et al\. )?20\d\d ", first)
     assert any(paragraph.startswith("Expected: ") for paragraph in paragraphs)
     assert command in (f"make paper FIGURE={name}", "make bench-all")
 
@@ -532,7 +558,7 @@ def test_committed_figures_show_the_committed_rows(name, tmp_path):
         shutil.copy(path, tmp_path / path.parent.name)
     list(remake.draw_papers(tmp_path, name))
     committed = [*(ROOT / "results" / "papers").glob(f"{name}.*")]
-    assert {path.name for path in committed} == {path.name for path in (tmp_path / "papers").iterdir()}
+    assert {path.name for path in committed} == {path.name for path in (tmp_path / "papers").glob("*")}
     for path in committed:
         again = tmp_path / "papers" / path.name
         if path.suffix == ".png":  # compression differs between processors, pictures do not
@@ -569,7 +595,7 @@ def test_experiments_score_what_their_figure_shows(name, corpora):
     for scale in ("", "_gpu"):
         for experiment in remake.needed_experiments(name, scale):
             cells = compose_grid([f"experiment={experiment}"])
-            assert {one.seed for one in cells} == {0, 1, 2, 3, 4}
+            assert {one.seed for one in cells} >= {0, 1, 2}
             assert {one.scheme for one in cells} >= set(holds.get("scheme", ()))
             scored = cells[0].eval
             protocols = {f"sliding(stride={scored.stride})" if p == "sliding" else p for p in scored.protocols}

@@ -5,7 +5,6 @@ import functools
 import numpy as np
 import pandas as pd
 from rows import scheme_rows
-
 from scipy.optimize import linprog
 
 from experiments.claims import evidence
@@ -120,7 +119,7 @@ def summed(*sums: tuple[float, dict[Term, float]]) -> dict[Term, float]:
 
 
 def holding(claim: Claim, margin: float = 0.05) -> pd.DataFrame:
-    """Evidence in which all parts of a claim hold by a margin, in nats, and hardly more: a solution of linear inequalities."""
+    """Evidence in which all parts of a claim hold by a margin, in nats, and hardly more: it solves linear inequalities."""
     bounds = []
     for part in claim.parts:
         quantity, sign = part.quantity, {"at most": 1.0, "at least": -1.0}[part.side]

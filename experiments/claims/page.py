@@ -16,9 +16,7 @@ from extrap.stats.pairs import LACKING
 HEAD = Path(__file__).with_name("head.md")
 
 
-def page(
-    table: pd.DataFrame, published: pd.DataFrame, budgets: pd.DataFrame, sections: Sections = SECTIONS
-) -> str:
+def page(table: pd.DataFrame, published: pd.DataFrame, budgets: pd.DataFrame, sections: Sections = SECTIONS) -> str:
     """Markdown: an overview, where texts differ and a section a claim; beside verdicts what becomes of them with the budget,
     where that is known of any claim."""
     overview, details = [], []
@@ -31,7 +29,9 @@ def page(
             by_place = lines[lines["deciding"]].set_index("place")
             by_budget = dict([*budgets[budgets["id"] == claim.id].groupby("place", sort=False)])
             beside = "; ".join(("" if at == CODE else f"{at}: ") + over_budgets(found) for at, found in by_budget.items())
-            lines_of.append(in_overview(claim, by_place.loc[list(SHOWN)]) | ({"by budget": beside or NONE} if len(budgets) else {}))
+            lines_of.append(
+                in_overview(claim, by_place.loc[list(SHOWN)]) | ({"by budget": beside or NONE} if len(budgets) else {})
+            )
             if words := differs(by_place):
                 told = f"- {claim.id}, {escape_markdown(claim.words['title'])}: {words}"
                 (opposite if CONFIRMED in words and REFUTED in words else open_).append(told)

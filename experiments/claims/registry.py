@@ -117,7 +117,11 @@ CLASSIC = (
         at_least(over_start("t5", 7), 1.05),
     ),
     claim("A4", CAUSAL | OTHER_L | AS_ENCODER, at_most(Worst(Term("alibi"), up_to=5), 1.005)),
-    claim("A5", CAUSAL | L_64 | {ENCODER: ("zoo_mlm",)}, *(at_most(Term(a, at) / Term(b, at), 1) for at in (2, 4) for a, b in ORDER)),
+    claim(
+        "A5",
+        CAUSAL | L_64 | {ENCODER: ("zoo_mlm",)},
+        *(at_most(Term(a, at) / Term(b, at), 1) for at in (2, 4) for a, b in ORDER),
+    ),
     claim("A7", {CODE: ("stride1",)}, at_most(Worst(Term("alibi", protocol=STRIDE_1), up_to=3, either_way=True), 1.0265)),
     claim(
         "A8",
@@ -160,7 +164,9 @@ ZOO_CLAIMS = (
     claim("PR2", ZOO, *BLOWN_UP, at_most(cured("partialrope"), 0.5)),
     claim("AB1", ZOO, at_most(Term(LARGER) / Term("rope"), 1.02), at_least(same(LARGER, 8) / same("rope", 8), 1)),
     claim("PP1", ZOO, *in_order("pope", "rope", at=(1, 4, 8))),
-    claim("XP1", ZOO, *flat(XPOS, 2, protocol=WHOLE), at_least(over_start(XPOS, 4), 1.05), *flat(XPOS, 8, extension="window")),
+    claim(
+        "XP1", ZOO, *flat(XPOS, 2, protocol=WHOLE), at_least(over_start(XPOS, 4), 1.05), *flat(XPOS, 8, extension="window")
+    ),
     # biases that grow with distance
     claim("K1", ZOO, *in_order("kerple", "kerple(kernel=power)", "alibi", at=(4, 16), protocol=WHOLE)),
     claim("AL1", ZOO, at_least(same("alibi(learned=True)", 16) / same("alibi", 16), 1)),
@@ -184,7 +190,9 @@ ZOO_CLAIMS = (
     claim("RN2", ZOO, *(at_most(rise(a) / rise(b), 1) for a, b in ((MODERNBERT, "rope"), (MIXED, MODERNBERT)))),
     claim("SN1", ZOO, *in_order("sinks(local(rope))", "local(rope)", at=(1,)), *flat("sinks(local(rope))", 16)),
     # positions of training
-    claim("RP1", ZOO, at_least(Term("randomized(rope)") / Term("rope"), 1.05), *in_order("randomized(rope)", "rope", at=(8,))),
+    claim(
+        "RP1", ZOO, at_least(Term("randomized(rope)") / Term("rope"), 1.05), *in_order("randomized(rope)", "rope", at=(8,))
+    ),
     claim("PO1", ZOO, at_most(Term("pose(rope)") / Term("rope"), 1.02), *flat("pose(rope)", 8)),
     # encoders
     claim("ED1", ZOO_MASKED, *(at_most(masked(told) / masked("alibi"), 1) for told in (*SIDES, "t5"))),

@@ -82,7 +82,10 @@ def by_budget(results: Path) -> pd.DataFrame:
     for claim in CLAIMS:
         for place, experiments in claim.places.items():
             sweep = BUDGETS.get(experiments, "")
-            decided = [at_budget(asked_at(place, claim), evidence) | {"steps": n} for n, evidence in evidence_of.get(sweep, {}).items()]
+            decided = [
+                at_budget(asked_at(place, claim), evidence) | {"steps": n}
+                for n, evidence in evidence_of.get(sweep, {}).items()
+            ]
             if any(line["verdict"] != LACKING for line in decided):
                 answer = held([line["verdict"] for line in decided])
                 since = decided[answer.since]["steps"] if answer.since is not None else pd.NA

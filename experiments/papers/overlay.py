@@ -20,6 +20,7 @@ from extrap.results.shown import rounded
 from extrap.stats.perplexity import Interval, over_seeds, perplexity, refuse_other_targets
 
 OURS = "ours"
+MOST_IN_LINE = 7  # entries of a key
 MEASURED = ["protocol", "scheme", "extension", "train_len", "eval_len"]
 # what a curve shows: `value` at `x`, between `low` and `high`; `source` is OURS or a paper with its table
 CURVE = ["source", *MEASURED, "n_seeds", "x", "value", "low", "high"]
@@ -158,7 +159,8 @@ def key(figure: Figure, points: pd.DataFrame, schemes: Sequence[str] = (), publi
     if not mine.all():
         entries.append((Line2D([], [], linestyle=DASHES, markerfacecolor="white", linewidth=0.9, **grey), published))
     handles, names = zip(*entries, strict=True)
-    figure.legend(handles, names, loc="outside lower left", ncols=len(entries), fontsize=7, frameon=False,
+    n_columns = len(entries) if len(entries) <= MOST_IN_LINE else -(-len(entries) // 2)
+    figure.legend(handles, names, loc="outside lower left", ncols=n_columns, fontsize=7, frameon=False,
                   handlelength=2.6, columnspacing=1.4)  # fmt: skip
 
 

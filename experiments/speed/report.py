@@ -6,14 +6,27 @@ import pandas as pd
 import yaml
 
 from experiments.speed.figure import learning_figure, speed_figure
-from experiments.speed.timings import ATTENTION, COMPARED, LOOK, OURS, YARDSTICK, load_timings, ratios, times_to_loss, where
+from experiments.speed.timings import (
+    ATTENTION,
+    COMPARED,
+    LOOK,
+    OURS,
+    YARDSTICK,
+    compare,
+    load_timings,
+    ratios,
+    times_to_loss,
+    where,
+)
 from extrap.files import write_atomic
 from extrap.report.drawing import save_figure
+from extrap.report.families import by_family
 from extrap.report.typesetting import NONE, number
 from extrap.results.shown import save_table
 
 # columns of words
 NAMES = {"scheme", "precision", "peer", "objective", "setting", "attention", "path", "runs", "training", ""}
+LINEAR = 2.5  # a peak that twice the length makes this much larger is not linear; what is quadratic makes it 4 times
 NOTES = yaml.safe_load(Path(__file__).with_name("notes.yaml").read_text(encoding="utf-8"))
 
 
@@ -27,6 +40,37 @@ def write_speed_report(folder: Path) -> list[Path]:
     if len(where(timings, case=LOOK)):
         figures += save_figure(*learning_figure(timings), folder / "time_to_loss")
     return [folder / "ratios.csv", folder / "table.md", *figures]
+
+
+def write_scheme_report(folder: Path) -> list[Path]:
+    """A table an objective, of every scheme by family: functions of steps.csv alone; returns what was written."""
+    timings = load_timings(folder / "steps.csv")
+    parts = [NOTES["Schemes"].format(machine=timings["machine"].iloc[0], threads=timings["threads"].max())]
+    for objective, rows in timings.groupby("objective", sort=False):
+        lines = {scheme: of_scheme(group, where(rows, scheme="nope")) for scheme, group in rows.groupby("scheme")}
+        parts.append(f"# {objective}, trained on {where(rows, case='training')['n'].iloc[0]:,}")
+        for title, members in by_family(list(rows["scheme"].unique())).items():
+            table = pd.DataFrame([{"scheme": scheme} | lines[scheme] for scheme in members])
+            align = ["left", *["right"] * (table.shape[1] - 1)]
+            parts += [f"**{title}**", table.fillna(NONE).to_markdown(index=False, disable_numparse=True, colalign=align)]
+    write_atomic(folder / "table.md", "\n\n".join(parts) + "\n")
+    return [folder / "table.md"]
+
+
+def of_scheme(rows: pd.DataFrame, nope: pd.DataFrame) -> dict[str, str]:
+    """Training and scoring over NoPE, the median over rounds of the ratio within a round; memory, and how it grows."""
+    told = {"parameters": f"{where(rows, case='training')['params'].iloc[0]:,}"}
+    for case, unit, title in (("training", "tokens/s", "training"), ("evaluation", "tokens/s", "scoring {n:,}")):
+        for n, part in where(rows, case=case).groupby("n"):
+            over = compare("", part, where(nope, case=case, n=n), unit)["ratio"]
+            told[title.format(n=n)] = f"{over:.2f}"
+    peaks = where(rows, case="memory").set_index("n")["value"].sort_index()
+    if len(peaks) > 1:
+        *_, half, whole = peaks
+        told[f"MB at {peaks.index[-1]:,}"] = number(whole / 1e6)
+        growth = whole / half
+        told["memory grows"] = f"{'linearly' if growth < LINEAR else 'faster'} ({growth:.2f})"
+    return told
 
 
 def markdown(rows: pd.DataFrame, compared: pd.DataFrame) -> str:

@@ -191,7 +191,7 @@ def _in_chunks(
     v: Tensor,
     x: Tensor | None = None,
 ) -> Tensor:
-    """`chunk` queries at a time, against the keys that they can see: each pass against its own, where nothing else counts."""
+    """`chunk` queries at a time against the keys that they can see, each pass against its own where nothing else counts."""
     seq_len = q.shape[2]
     idx = torch.arange(seq_len, device=q.device)
     seen = [content_of(branch, q, k, x) for branch in branches]

@@ -71,8 +71,9 @@ class Branch(NamedTuple):
     to. `decay` is one that needs no table at all: c_i - c_j, a c for each token; sums over tokens are best float64.
     Under a softmax every query must keep a key that it may attend to.
 
-    Three facts are stated so that attention can skip work. `window`: mask_mod is False wherever abs(q_idx - kv_idx) >= window.
-    `keys`: for queries [start, stop) it is False outside of the keys [first, last) = keys(start, stop). `relative`: score_mod and mask_mod depend on h and q_idx - kv_idx alone.
+    Three facts are stated so that attention can skip work. `window`: mask_mod is False wherever
+    abs(q_idx - kv_idx) >= window. `keys`: for queries [start, stop) it is False outside of the keys [first, last) =
+    keys(start, stop). `relative`: score_mod and mask_mod depend on h and q_idx - kv_idx alone.
     """
 
     rotate: Rotation | None = None

@@ -14,6 +14,7 @@ from extrap.testing.case import TOLERANCE, Case
 from extrap.testing.measures import Measure, again, batch, future, not_finite
 
 ROWS = 48  # queries whose scores are looked at
+BLOCK = 3  # of them, whose keys are asked for together
 ROUNDED = 1e-5  # of the largest bias
 N_SCORES = 2**22  # of a head: of up to 161 tokens each is changed, of more so many that these come of it
 FINITE = "is not finite: {}; look for 0/0, log, sqrt and exp"
@@ -133,16 +134,23 @@ def _faults_of_facts(branch: Branch, geometry: Geometry, i: Tensor, j: Tensor) -
             yield "has a score_mod that does more than add a bias of h, q_idx and kv_idx; what else counts is Branch.content"
     if branch.window is not None and not bias[..., (i - j).abs() >= branch.window].isneginf().all():
         yield f"states window={branch.window} and attends beyond it; let mask_mod be False where abs(i - j) >= window"
-    for start in range(0, len(i), 3) if branch.keys else ():
-        first, last = branch.keys(start, stop := min(start + 3, len(i)))
-        unseen = torch.cat([bias[..., start:stop, : max(0, first)], bias[..., start:stop, max(0, last) :]], dim=-1)
-        if not unseen.isneginf().all():
-            yield f"states keys({start}, {stop}) = ({first}, {last}) and attends to others; let mask_mod be False there"
-            break
+    yield from _faults_of_keys(branch, bias, i[:, 0].tolist())
     if branch.relative:
         nearest = _bias(branch, geometry, (i - j).clamp(min=0), (j - i).clamp(min=0))  # the first pair so far apart
         if _differ(nearest / scale, bias / scale).any():
             yield "states relative and depends on more than the distance of tokens; set relative = False"
+
+
+def _faults_of_keys(branch: Branch, bias: Tensor, queries: list[int]) -> Iterator[str]:
+    if not branch.keys:
+        return
+    for rows in (slice(first, first + BLOCK) for first in range(0, len(queries), BLOCK)):
+        start, stop = queries[rows][0], queries[rows][-1] + 1
+        first, last = branch.keys(start, stop)
+        unseen = torch.cat([bias[..., rows, : max(0, first)], bias[..., rows, max(0, last) :]], dim=-1)
+        if not unseen.isneginf().all():
+            yield f"states keys({start}, {stop}) = ({first}, {last}) and attends to others; let mask_mod be False there"
+            return
 
 
 def _differ(a: Tensor, b: Tensor) -> Tensor:
