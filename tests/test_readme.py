@@ -109,20 +109,45 @@ def test_what_is_said_of_rates_and_steps_is_what_their_tables_hold():
         "train.lr=0.008 for all, mlm on stdlib, trained on 128**: none of 70 verdicts is another"
         in (ROOT / "results" / "rates+best-lr" / "choice.md").read_text()
     )
+    told = " ".join(PAGES["results/README.md"].split())
     stability = pd.read_csv(ROOT / "results" / "budget" / "stability.csv")
     pairs = stability[stability["steps"] == 1600]
     same = int((pairs["since"] == 100).sum())
-    assert f"to four times as many {same} of {len(pairs)} pairs are decided the same way throughout" in SENTENCES
+    assert f"to four times as many {same} of {len(pairs)} pairs are decided the same way throughout" in told
     [at_train_len] = pairs.query("protocol == 'nonoverlap' and eval_len == 128").query(
         "scheme_a == 'alibi' and scheme_b == 'sinusoidal'"
     )["since"]
-    assert f"ahead of ALiBi at L only from {at_train_len:.0f} steps on" in SENTENCES
+    assert f"ahead of ALiBi at L only from {at_train_len:.0f} steps on" in told
     table = pd.read_csv(ROOT / "results" / "budget" / "table.csv").query("kind == 'scheme' and extension == 'none'")
     flat = table[table["scheme"].isin(["alibi", "local(rope)"])]
     assert flat["ratio"].max() < 1.01
     rope = table.query("scheme == 'rope' and protocol == 'same_targets' and eval_len == 4096").set_index("setting")["ratio"]
     first, last = rope["max_steps=100"], rope["max_steps=1600"]
-    assert f"at 32 L by a factor of {first:.1f} after 100 steps and of {last:.0f} after 1,600" in SENTENCES
+    assert f"at 32 L by a factor of {first:.1f} after 100 steps and of {last:.0f} after 1,600" in told
+
+
+def test_what_is_said_of_many_schemes_and_extensions_is_what_their_tables_hold():
+    at_l, table = at_train_len("zoo_mlm"), pd.read_csv(ROOT / "results" / "zoo_mlm" / "table.csv")
+    far = table.query("extension == 'none' and protocol == 'same_targets' and eval_len == 4096").set_index("scheme")
+    log_cpb, mixed = "cpb(log_distance=True)", "mixed(local(rope), nope)"
+    assert "[Forty-two schemes]" in SENTENCES
+    assert len(at_l) - 1 == 42, "and unigram"
+    against = pd.read_csv(ROOT / "results" / "zoo_mlm" / "pairs.csv").query("protocol == 'nonoverlap' and eval_len == 128")
+    assert set(against["scheme_b"]) == {"rope"}
+    ahead = set(against.loc[against["verdict"] == "a", "scheme_a"])
+    assert "Three are decidedly ahead of RoPE at L, and one of these survives" in SENTENCES
+    assert len(ahead) == 3
+    highest = table.query("extension == 'none' and protocol == 'same_targets'").groupby("scheme")["ratio_high"].max()
+    assert [scheme for scheme in ahead if highest[scheme] < 1.05] == [log_cpb]
+    assert f"(`cpb_log`), {at_l[log_cpb]:.2f} against {at_l['rope']:.2f}" in SENTENCES
+    ends = table.query("scheme == @log_cpb and extension == 'none' and protocol == 'same_targets'")
+    assert 0.99 < ends["ratio_low"].min() <= ends["ratio_high"].max() < 1.01
+    assert f"within L it has {far.loc['prope', 'ratio']:.1f} times its perplexity at 32 L" in SENTENCES
+    angles = ["partialrope", "prope", "learnedrope", "rope(base=500000.0)", "pope", "xpos(scale_base=64.0)"]
+    lowest = table.query("extension == 'none' and protocol == 'same_targets'").groupby("scheme")["ratio_low"].max()
+    assert (lowest[angles] > 1.05).all()
+    assert f"{100 * at_l[mixed] / at_l['rope'] - 100:.0f} % behind RoPE at L" in SENTENCES
+    assert far.loc[mixed, "ratio_high"] < 1.05
 
 
 def test_two_machines_decide_alike():

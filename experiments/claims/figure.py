@@ -78,7 +78,7 @@ def draw_block(axes: Axes, claim: Claim, decided: pd.DataFrame, title: list[str]
     first = top + (LINE + GAP) / 2
     words(axes, -1.09, first, claim.id, weight="bold")
     for i, line in enumerate(title):
-        words(axes, -0.985, first + i * LINE, line)
+        words(axes, -0.965, first + i * LINE, line)
     if decided.empty:
         words(axes, 1.05, first, OUT_OF_SCOPE, color=COLOURS[OUT_OF_SCOPE])
     for i, row in enumerate(decided.itertuples()):
