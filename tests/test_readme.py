@@ -135,7 +135,7 @@ def test_what_is_said_of_many_schemes_and_extensions_is_what_their_tables_hold()
     against = pd.read_csv(ROOT / "results" / "zoo_mlm" / "pairs.csv").query("protocol == 'nonoverlap' and eval_len == 128")
     assert set(against["scheme_b"]) == {"rope"}
     ahead = set(against.loc[against["verdict"] == "a", "scheme_a"])
-    assert "Three are decidedly ahead of RoPE at L, and one of these survives" in SENTENCES
+    assert "three are decidedly ahead of RoPE at L, and one of these survives" in SENTENCES
     assert len(ahead) == 3
     highest = table.query("extension == 'none' and protocol == 'same_targets'").groupby("scheme")["ratio_high"].max()
     assert [scheme for scheme in ahead if highest[scheme] < 1.05] == [log_cpb]
@@ -148,6 +148,10 @@ def test_what_is_said_of_many_schemes_and_extensions_is_what_their_tables_hold()
     assert (lowest[angles] > 1.05).all()
     assert f"{100 * at_l[mixed] / at_l['rope'] - 100:.0f} % behind RoPE at L" in SENTENCES
     assert far.loc[mixed, "ratio_high"] < 1.05
+    extended = pd.read_csv(ROOT / "results" / "extend_mlm" / "extensions.csv").query("scheme_a == 'rope'")
+    to_window = extended[extended["extension_b"] == "window"]
+    assert f"of [{to_window['extension_a'].nunique()} things done to RoPE's finished weights]" in SENTENCES
+    assert "a" not in set(to_window["verdict"])
 
 
 def test_two_machines_decide_alike():
