@@ -739,8 +739,8 @@ def settled(table: pd.DataFrame, id: str) -> tuple[object, ...]:
 
 def test_claims_are_asked_at_every_budget_that_holds_what_they_are_about(tmp_path):
     table = by_budget(write_budgets(tmp_path, {100: 0.0, 1600: 1.0, 400: 0.9, 200: 0.03, 800: 1.0}))
-    assert set(table["id"]) == {"C3", "R1", "A4", "N1", "D1"}, "none on several objectives, on controls, on speed"
-    assert set(table.loc[table["id"].isin(["A4", "N1", "D1"]), "place"]) == {ENCODER}, "a budget of encoders"
+    assert set(table["id"]) == {"C3", "R1", "A4", "N1", "D1", "DS1"}, "none on several objectives, on controls, on speed"
+    assert set(table.loc[table["id"].isin(["A4", "N1", "D1", "DS1"]), "place"]) == {ENCODER}, "a budget of encoders"
     assert set(table["experiment"]) == {"budget"}
     lines = table[table["id"] == "C3"]
     assert lines["steps"].tolist() == [100, 200, 400, 800, 1600]

@@ -184,7 +184,10 @@ def test_bold_is_who_beats_all_others_in_the_pairs(name):
     bold = set(table.loc[table["best"], [*AT, "kind", "extension"]].itertuples(index=False, name=None))
     expected = set()
     for (*setting, eval_len), cell in pairs.groupby([*SETTING, "eval_len"]):
-        for scheme in {*cell["scheme_a"], *cell["scheme_b"]}:
+        schemes = {*cell["scheme_a"], *cell["scheme_b"]}
+        if len(cell) < len(schemes) * (len(schemes) - 1) / 2:
+            continue  # of many schemes, each compared with one alone, nobody is known to beat all
+        for scheme in schemes:
             mine = cell[(cell["scheme_a"] == scheme) | (cell["scheme_b"] == scheme)]
             if (mine["verdict"] == np.where(mine["scheme_a"] == scheme, "a", "b")).all() and setting[-1] != "position":
                 expected.add((*setting, scheme, eval_len, "scheme", "none"))

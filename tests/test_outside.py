@@ -72,7 +72,7 @@ def made(place):
 def test_it_stands_beside_the_schemes_of_the_experiment_or_the_command(mine):
     two = f"scheme={mine}:Mine(alpha=2, sizes=(3, 4)) {mine},kerple"
     schemes = ["nope", "rope", "mine(alpha=2.0, sizes=(3, 4))", "mine", "kerple"]
-    found = grid("position=glob([nope*,rope*])", two, "seed=0,1")
+    found = grid("position=glob([nop*,rope])", two, "seed=0,1")
     assert [(cell.scheme, cell.seed) for cell in found] == [(scheme, seed) for scheme in schemes for seed in (0, 1)]
     with_two = with_schemes(["experiment=quick", f"scheme={mine}", f"scheme={mine}(alpha=3)"])
     assert with_two == ["experiment=quick", "position='rope','local','alibi','sinusoidal','learned','nope',mine,mine-1"]

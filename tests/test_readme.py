@@ -150,7 +150,7 @@ def test_what_is_said_of_many_schemes_and_extensions_is_what_their_tables_hold()
     assert far.loc[mixed, "ratio_high"] < 1.05
     extended = pd.read_csv(ROOT / "results" / "extend_mlm" / "extensions.csv").query("scheme_a == 'rope'")
     to_window = extended[extended["extension_b"] == "window"]
-    assert f"of [{to_window['extension_a'].nunique()} things done to RoPE's finished weights]" in SENTENCES
+    assert f"Of [{to_window['extension_a'].nunique()} things done to RoPE's finished weights]" in SENTENCES
     assert "a" not in set(to_window["verdict"])
 
 
