@@ -158,6 +158,13 @@ class OfThree(PositionScheme):
         return x + x.roll(1, dims=0) if len(x) > 2 else x
 
 
+class OfSize(PositionScheme):
+    """Reads no other sequence and counts them."""
+
+    def embed(self, x, pos):
+        return x * (1 + 1e-4 * len(x))
+
+
 class Exits(PositionScheme):
     def embed(self, x, pos):
         raise SystemExit(0)
@@ -323,6 +330,7 @@ BROKEN = {
     Neighbour: "mixes the sequences of a batch",
     Mean: "mixes the sequences of a batch",
     OfThree: "mixes the sequences of a batch: .* of 5",
+    OfSize: "mixes the sequences of a batch: 7 tokens, alone and in a batch of 2",
     Exits: "fails before any training: SystemExit: 0",
     Noise: "gives two outputs for one input: .* drawn at random in evaluation",
     Counter: "gives two outputs for one input",
