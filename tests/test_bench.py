@@ -709,6 +709,19 @@ def test_the_table_of_schemes_is_over_nope_within_rounds(tmp_path):
     assert found["fire"] == ["400,000", "0.50", "1.00", "1.00", "67.1", "faster (4.00)"]
     assert found["learned"] == ["400,000", "1.00", "–", "–", "–", "–"]
     assert "**absolute, or none**" in page.read_text()
+    assert "at least 1.00 times the smallest in training, and 1.00 times in scoring" in " ".join(page.read_text().split())
+
+
+def test_what_is_said_of_the_speed_of_training_is_so_in_every_round():
+    steps = load_timings(ROOT / "results" / "speed_schemes" / "steps.csv").query("case == 'training'")
+    for _, rows in steps.groupby("objective"):
+        seconds = rows.pivot(index="round", columns="scheme", values="value")
+        over = seconds.rdiv(seconds["nope"], axis=0)
+        assert set(over.columns[over.max() < 0.5]) == {"dape(kerple)"}
+        assert set(over.columns[over.median() < 0.6]) <= {"dape(kerple)", "cable(scaled=False)", "fox", "deberta"}
+    page = (ROOT / "results" / "speed_schemes" / "table.md").read_text()
+    assert "linearly" in page
+    assert "faster (" not in page
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -49,12 +50,23 @@ def write_scheme_report(folder: Path) -> list[Path]:
     for objective, rows in timings.groupby("objective", sort=False):
         lines = {scheme: of_scheme(group, where(rows, scheme="nope")) for scheme, group in rows.groupby("scheme")}
         parts.append(f"# {objective}, trained on {where(rows, case='training')['n'].iloc[0]:,}")
+        parts.append(NOTES["Rounds"].format(training=spread(rows, "training"), scoring=spread(rows, "evaluation")))
         for title, members in by_family(list(rows["scheme"].unique())).items():
             table = pd.DataFrame([{"scheme": scheme} | lines[scheme] for scheme in members])
             align = ["left", *["right"] * (table.shape[1] - 1)]
             parts += [f"**{title}**", table.fillna(NONE).to_markdown(index=False, disable_numparse=True, colalign=align)]
     write_atomic(folder / "table.md", "\n\n".join(parts) + "\n")
     return [folder / "table.md"]
+
+
+def spread(rows: pd.DataFrame, case: str) -> str:
+    """How far the rounds of a comparison lie apart, largest over smallest ratio to NoPE, in half of all comparisons."""
+    apart = []
+    for _, part in where(rows, case=case).groupby("n"):
+        seconds = part.pivot(index="round", columns="scheme", values="value")
+        over = seconds.rdiv(seconds["nope"], axis=0).drop(columns="nope")
+        apart += list(over.max() / over.min())
+    return f"{float(np.median(apart)):.2f}"
 
 
 def of_scheme(rows: pd.DataFrame, nope: pd.DataFrame) -> dict[str, str]:
