@@ -12,8 +12,8 @@ REFERENCE ?=
 FIGURE ?=
 SCALE ?=
 
-TARGETS := help setup sweep check-scheme status tensorboard report figures claims paper bench bench-all bench-schemes profile \
-    test test-all test-engines check smoke clean
+TARGETS := help setup sweep check-scheme status tensorboard report figures claims paper bench bench-all bench-schemes kernels \
+    profile test test-all test-engines check smoke clean
 ENGINES := LAUNCHER JOBS ARGS RESULTS
 TAKES-help := EXPERIMENT
 TAKES-sweep := EXPERIMENT SCHEME $(ENGINES)
@@ -25,6 +25,7 @@ TAKES-report := EXPERIMENT RESULTS TABLE BEST
 TAKES-figures := RESULTS
 TAKES-claims := RESULTS
 TAKES-tensorboard := RESULTS
+TAKES-kernels := RESULTS
 TAKES-bench := ARGS
 TAKES-bench-all := ARGS
 TAKES-bench-schemes := ARGS
@@ -134,11 +135,14 @@ paper: $(READY) $(EXTRA)  ## what the figures of papers need, and the figures; F
 bench: .venv/extra-bench  ## how fast it is against the peers, a few minutes; leave the machine alone meanwhile
 	@.venv/bin/python -m experiments.bench $(ARGS)
 
-bench-all: .venv/extra-bench  ## the same with longer inputs, more rounds and trainings to the same loss, some half an hour; ARGS=--compiled: compiled peers too
+bench-all: .venv/extra-bench  ## the same with longer inputs, more rounds and trainings to the same loss, three quarters of an hour; ARGS=--compiled: compiled peers too
 	@.venv/bin/python -m experiments.bench --all $(ARGS)
 
 bench-schemes: $(READY)  ## what every scheme costs beside NoPE in training, scoring and memory
 	@.venv/bin/python -m experiments.bench --schemes $(ARGS)
+
+kernels: $(READY)  ## what the heads of KERPLE have learned, of finished runs of zoo: results/zoo/kernels.csv
+	@.venv/bin/python -m experiments.kernels experiment=zoo position=kerple,kerple_power,kerple_three --results $(RESULTS)
 
 profile: $(READY)  ## where a training step goes; ARGS="position=rope objective=mlm ..."
 	@.venv/bin/python -m experiments.profile $(WORDS)

@@ -7,8 +7,9 @@ import pandas as pd
 import yaml
 from rows import scheme_rows
 
+from experiments.kernels import COLUMNS
 from extrap.files import write_atomic
-from extrap.results.rows import runs_table, save_rows, save_training
+from extrap.results.rows import as_csv, runs_table, save_rows, save_training
 
 SEEDS = 3
 LEVELS = {"alibi": 1.42, "learned": 1.75, "nope": 1.9, "rope": 1.40, "sinusoidal": 1.47, "t5": 1.41}  # nats at L = 128
@@ -26,9 +27,9 @@ BREAKS = {
 }
 LENGTHS = {
     "causal_32": 32, "causal_64": 64, "causal": 128, "causal_256": 256, "main": 128, "prose_mlm": 128, "stride1": 128,
-    "extend": 128, "extend_mlm": 128, "zoo": 128, "zoo_mlm": 128,
+    "extend": 128, "extend_mlm": 128, "zoo": 128, "randomized": 128,
 }  # fmt: skip
-DATA = {"main": "stdlib", "prose_mlm": "books", "extend_mlm": "stdlib", "zoo_mlm": "stdlib"}
+DATA = {"main": "stdlib", "prose_mlm": "books", "extend_mlm": "stdlib", "randomized": "stdlib"}
 EXTENSIONS = ("none", "window", "pi", "ntk", "ntkfixed", "ntkmixed", "yarn", "rerope")
 
 
@@ -76,6 +77,14 @@ def training(experiment: str) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=columns).assign(setting="", held_out_loss=np.nan)
 
 
+def kernels() -> pd.DataFrame:
+    """Of two heads: -(head + 1 + seed / 10) log2(1 + distance)."""
+    lines = [(f"{scheme}-seed{seed}", scheme, "stdlib", 128, seed, head, t, -(head + 1 + seed / 10) * np.log2(1 + t))
+             for scheme in ("kerple", "kerple(kernel=power)", "kerple(kernel=three)")
+             for seed in range(SEEDS) for head in range(2) for t in (0, *doubling(1, 4096))]  # fmt: skip
+    return pd.DataFrame(lines, columns=COLUMNS)
+
+
 def provenance(experiment: str) -> str:
     train_len = LENGTHS[experiment]
     config = {
@@ -111,7 +120,10 @@ def make_results(folder: Path) -> Path:
     }
     rows["zoo"] = [table("zoo", (*four, "cable(scaled=False)", "fire", "kerple"), doubling(128, 4096), "nonoverlap")]
     drawn = ("rope", "alibi", "randomized(rope)", "pose(rope)", "randomized(alibi, draw=distances)")
-    rows["zoo_mlm"] = [table("zoo_mlm", drawn, doubling(128, 4096), "same_targets")]
+    rows["randomized"] = [table("randomized", drawn, doubling(128, 1024), "same_targets")]
+    for seed, one in enumerate(("randomized", "randomized(seed=1)", "randomized(seed=2)")):
+        at_drawn = table("randomized", drawn, doubling(256, 1024), "same_targets", extension=one)
+        rows["randomized"].append(at_drawn.assign(nll_sum=at_drawn["nll_sum"] * (1.1 + seed / 10)))
     for experiment in ("extend", "extend_mlm"):
         rows[experiment] = [
             table(experiment, ("rope",), [128, 256, 1024, 4096], "same_targets", extension=one) for one in EXTENSIONS
@@ -121,6 +133,8 @@ def make_results(folder: Path) -> Path:
         (folder / experiment / "provenance.yaml").write_text(provenance(experiment))
         if experiment in rows:
             save_rows(folder / experiment / "rows.csv", pd.concat(rows[experiment], ignore_index=True))
+        if experiment == "zoo":
+            write_atomic(folder / experiment / "kernels.csv", as_csv(kernels()))
         if experiment in DATA:
             losses = training(experiment)
             save_training(folder / experiment / "training.csv", losses)

@@ -247,13 +247,16 @@ def test_costs_are_those_of_the_timings(results, drawn):
 
 
 def test_randomized_positions_are_over_the_plain_ones_at_l(results, drawn):
-    points, rows = drawn["ruoss2023_lengths"][1], rows_of(results, "zoo_mlm")
-    assert len(points) == 5 * 6
+    points, rows = drawn["ruoss2023_lengths"][1], rows_of(results, "randomized")
+    assert len(points) == 5 * 4
 
     def expected(point):
         plain = "rope" if "rope" in point["scheme"] else "alibi"
-        far = log_ppl(rows, scheme=point["scheme"], eval_len=point["eval_len"])
-        return np.exp(interval(far - log_ppl(rows, scheme=plain, eval_len=128)))
+        is_drawn = "randomized" in point["scheme"] and point["eval_len"] > 128
+        assert point["extension"] == ("randomized" if is_drawn else "none")
+        draws = ("randomized", "randomized(seed=1)", "randomized(seed=2)") if is_drawn else ("none",)
+        of = [log_ppl(rows, scheme=point["scheme"], extension=one, eval_len=point["eval_len"]) for one in draws]
+        return np.exp(interval(sum(of) / len(of) - log_ppl(rows, scheme=plain, extension="none", eval_len=128)))
 
     check(points, expected)
 
@@ -269,6 +272,29 @@ def test_what_is_done_to_weights_is_over_them_as_trained_at_l(results, drawn):
         return np.exp(interval(far - log_ppl(of, extension="none", eval_len=128)))
 
     check(points, expected)
+
+
+def test_what_is_done_to_rope_by_length_begins_where_its_weights_do(results, drawn):
+    points = ours(drawn["peng2023_figure1"][1])
+    done = ("none", "pi", "ntk", "yarn", "window")
+    assert len(points) == 2 * len(done) * 4
+    rows = {"causal": rows_of(results, "extend"), "mlm": rows_of(results, "extend_mlm")}
+
+    def expected(point):
+        of = rows[point["objective"]]
+        extension = point["extension"] if point["eval_len"] > 128 else "none"
+        far = log_ppl(of, extension=extension, eval_len=point["eval_len"])
+        return np.exp(interval(far - log_ppl(of, extension="none", eval_len=128)))
+
+    check(points, expected)
+
+
+def test_kernels_are_those_of_the_weights_the_flattest_head_first(drawn):
+    points = drawn["chi2022_kernels"][1]
+    assert len(points) == 3 * 3 * 2 * 14
+    assert (points["rank"] == points["head"] + 1).all()
+    expected = -(points["head"] + 1 + points["seed"] / 10) * np.log2(1 + points["x"] * 128)
+    assert points["bias"].to_numpy() == pytest.approx(expected.to_numpy())
 
 
 # what was published stands beside them
@@ -338,7 +364,11 @@ def test_published_nope_is_the_csv_over_the_others(drawn):
 # what is drawn
 
 
-@pytest.mark.parametrize("name", ["press2022_figure1", "press2022_figure4", "press2022_figure11", "chi2022_figure5"])
+BY_LENGTH = ("press2022_figure1", "press2022_figure4", "press2022_figure11", "chi2022_figure5", "chi2022_kernels",
+             "peng2023_figure1", "ruoss2023_lengths")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BY_LENGTH)
 def test_every_curve_is_points_and_every_point_is_drawn(name, drawn):
     figure, points = drawn[name]
     plotted = {
@@ -354,7 +384,7 @@ def test_every_curve_is_points_and_every_point_is_drawn(name, drawn):
         assert len(bands) == sum(len(line.get_xdata()) > 1 for line in curves) > 0
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", [name for name in FIGURES if name != "chi2022_kernels"])  # its lines are heads
 def test_a_scheme_looks_the_same_everywhere_and_published_is_hollow(name, drawn):
     figure, points = drawn[name]
     known = {look["color"]: look["marker"] for look in LOOKS.values()}
@@ -374,7 +404,11 @@ def test_a_scheme_looks_the_same_everywhere_and_published_is_hollow(name, drawn)
     assert DASHES
 
 
-@pytest.mark.parametrize("name", ["press2022_figure1", "press2022_figure4", "press2022_figure11", "chi2022_figure5"])
+BY_LENGTH = ("press2022_figure1", "press2022_figure4", "press2022_figure11", "chi2022_figure5", "chi2022_kernels",
+             "peng2023_figure1", "ruoss2023_lengths")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BY_LENGTH)
 def test_the_training_length_is_marked(name, drawn):
     for axes in drawn[name][0].axes:
         assert any(list(line.get_xdata()) == [1, 1] for line in axes.lines)
@@ -547,12 +581,12 @@ def test_a_file_opens_with_its_paper_its_picture_and_its_command(name):
     first, *paragraphs, command = inspect.getdoc(FIGURES[name]).split("\n\n")
     assert re.match(r"[A-Z]\w+ (et al\. )?20\d\d ", first)
     assert any(paragraph.startswith("Expected: ") for paragraph in paragraphs)
-    assert command in (f"make paper FIGURE={name}", "make bench-all")
+    assert command in (f"make paper FIGURE={name}", "make bench-all", "make kernels")
 
 
 @pytest.mark.parametrize("name", ["press2022_figure4", *slow(*(name for name in FIGURES if name != "press2022_figure4"))])
 def test_committed_figures_show_the_committed_rows(name, tmp_path):
-    names = ("runs.csv", "rows.csv", "timings.csv", "training.csv", "provenance.yaml")
+    names = ("runs.csv", "rows.csv", "timings.csv", "training.csv", "kernels.csv", "provenance.yaml")
     for path in (path for name in names for path in (ROOT / "results").glob(f"*/{name}")):
         (tmp_path / path.parent.name).mkdir(exist_ok=True)
         shutil.copy(path, tmp_path / path.parent.name)

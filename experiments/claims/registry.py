@@ -75,9 +75,9 @@ def of_encoders(parts: Iterable[Part]) -> tuple[Part, ...]:
     return tuple(part.asked_of("mlm") for part in parts)
 
 
-def rise(scheme: str) -> Ratio:
-    """From L to 8 L."""
-    return same(scheme, 8) / same(scheme)
+def rise(scheme: str, at: float = 8) -> Ratio:
+    """From L to a multiple of it, of the same targets."""
+    return same(scheme, at) / same(scheme)
 
 
 def cured(scheme: str) -> Removed:
@@ -169,7 +169,7 @@ ZOO_CLAIMS = (
     ),
     # biases that grow with distance
     claim("K1", ZOO, *in_order("kerple", "kerple(kernel=power)", "alibi", at=(4, 16), protocol=WHOLE)),
-    claim("AL1", ZOO, at_least(same("alibi(learned=True)", 16) / same("alibi", 16), 1)),
+    claim("AL1", ZOO, at_least(rise("alibi(learned=True)", 16) / rise("alibi", 16), 0.995)),
     claim("SW1", ZOO, *in_order("sandwich", "alibi", at=(4, 16))),
     claim("FI1", ZOO, at_least(over_start("fire", 4), 1.05), at_least(over_start("fire", 8), 2)),
     claim("CP1", ZOO, *(part for cpb in CPB for part in (at_most(Term(cpb) / Term("alibi"), 1), *flat(cpb, 16)))),

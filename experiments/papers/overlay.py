@@ -90,7 +90,7 @@ def curves(axes: Axes, points: pd.DataFrame, looks: dict[str, Style], **changes:
         if source == OURS:
             band(axes, line["x"], line["value"], line["low"], line["high"], look | {"clip_on": False, "zorder": 3})
         else:  # of many markers only those that can be told apart
-            hollow = {"markerfacecolor": "white", "linewidth": 0.9, "markeredgewidth": 0.8}
+            hollow = {"markerfacecolor": "white", "linewidth": 0.9, "markeredgewidth": 0.8, "clip_on": False}
             hollow |= {"markevery": 0.12} if len(line) > 12 else {}
             axes.plot(line["x"], line["value"], zorder=2, **look | {"linestyle": DASHES} | hollow)
 
@@ -165,13 +165,19 @@ def key(figure: Figure, points: pd.DataFrame, schemes: Sequence[str] = (), publi
 
 
 def draw_panels(
-    points: pd.DataFrame, panels: Sequence[tuple[str, pd.DataFrame]], xlabel: str, *ylabels: str, schemes: Sequence[str] = ()
+    points: pd.DataFrame,
+    panels: Sequence[tuple[str, pd.DataFrame]],
+    xlabel: str,
+    *ylabels: str,
+    schemes: Sequence[str] = (),
+    looks: dict[str, Style] | None = None,
 ) -> Figure:
     """Curves by length, a panel each of (title, points); names beside their ends, or of `schemes` below.
 
-    On one log axis, or where each panel has a label of its own, on a linear one of its own.
+    On one log axis, or where each panel has a label of its own, on a linear one of its own. `looks` are those of the schemes
+    unless others are given.
     """
-    looks, shared = looks_of(points["scheme"]), len(ylabels) == 1
+    looks, shared = looks or looks_of(points["scheme"]), len(ylabels) == 1
     figure, (all_axes,) = new_figure(7.2, 3.1, 1, len(panels), sharey=shared)
     for axes, (title, shown) in zip(all_axes, panels, strict=True):
         curves(axes, shown, looks)

@@ -2,7 +2,8 @@
 
 Expected: sinusoidal positions break down as before; ALiBi, which improves with length when text is cut into pieces, stays
 within 2.6 % of its perplexity at the training length when windows overlap so that tokens have the full length to read. So
-its gain comes from tokens early in a piece, not from context beyond the training length.
+its gain comes from tokens early in a piece, not from context beyond the training length. The 2.6 % is of models trained on
+1,024 words; of those drawn here, on 512, it is 1.8 %.
 
 Drawn is perplexity over that at the training length L: left every scheme under a window that moves by one token, right
 ALiBi alone under that window and with text cut into pieces. Published: tables 13 to 15, and for pieces table 5, trained

@@ -1,7 +1,8 @@
 """Press et al. 2022 (arXiv:2108.12409), Figure 4: ALiBi trained short, against sinusoidal positions trained at full length.
 
-Expected: ALiBi, trained on L and read on more, comes near or below sinusoidal models that were trained on that length, and
-never rises; at L itself, when L is as short as 128, sinusoidal positions are at least as good.
+Expected: ALiBi, trained on L of 256 tokens or more and read on longer inputs, comes near or below sinusoidal models that
+were trained on that length, and never rises; at L itself, when L is as short as 128, sinusoidal positions are at least as
+good.
 
 A panel a training length of ALiBi. Drawn is perplexity over that of sinusoidal positions trained and read on the panel's
 L; every point of the sinusoidal curve is another model, trained on the length that it is read on. Published: table 5,

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from experiments import papers
 from experiments.claims.evidence import Missing
 from experiments.claims.published import load_published
+from experiments.kernels import load_kernels
 from experiments.papers.overlay import OURS, trained
 from experiments.speed.timings import load_timings
 from extrap.errors import UserError, nearest
@@ -27,7 +28,9 @@ LOADERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     "rows.csv": load_one_setting,
     "training.csv": load_training,
     "timings.csv": load_timings,
+    "kernels.csv": load_kernels,
 }
+COMMANDS = {"timings.csv": "make bench-all", "kernels.csv": "make kernels"}  # of tables that no sweep writes
 # scale -> what the names of an experiment's larger sibling and of its figure end in
 SCALES = {"": "", "gpu": "_gpu"}
 
@@ -87,7 +90,7 @@ def draw(one: ModuleType, tables: Iterable[pd.DataFrame], published: pd.DataFram
 
 def load(path: Path, holds: dict[str, tuple[str, ...]]) -> pd.DataFrame:
     """A table. Raises Missing with the command that makes it, where it is not there or does not hold all of these."""
-    command = "make bench-all" if path.name == "timings.csv" else f"make sweep EXPERIMENT={path.parent.name}"
+    command = COMMANDS.get(path.name, f"make sweep EXPERIMENT={path.parent.name}")
     for file in (path, path.with_name("provenance.yaml")):
         if not file.exists():
             raise Missing(f"{file} does not exist; `{command}` writes it")

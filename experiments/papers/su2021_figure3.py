@@ -2,8 +2,8 @@
 
 Expected: RoPE is below learned positions from early on and stays there.
 
-The loss of training batches, averaged over a fortieth of the training at a time. The paper gives its Figure 3 without
-numbers, so only its claim is compared: RoPE converges faster.
+The loss of every tenth training batch, averaged over a fortieth of the training at a time, in `main` of one batch. The paper
+gives its Figure 3 without numbers, so only its claim is compared: RoPE converges faster.
 
 make paper FIGURE=su2021_figure3
 """

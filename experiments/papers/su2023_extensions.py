@@ -4,8 +4,9 @@ Expected: position interpolation is worse than nothing, NTK far better than eith
 no distance beyond its window, best or next to it.
 
 Published: the share of tokens that are predicted right at 8 L, on text that does not repeat itself; dashed, the share at L.
-Ours: perplexity of the same targets at 8 L over that at L, in a causal model and in an encoder; dashed, 1. The two are
-not the same quantity, so what can be compared is the order. ReRoPE's window is half of the training length in both.
+Ours: perplexity of the same targets at 8 L over that at L, in a causal model and in an encoder; dashed, 1. The two are not
+the same quantity, so what can be compared is the order; of NTK as it was first told and of the window none is published.
+ReRoPE's window is half of the training length in both.
 
 make paper FIGURE=su2023_extensions
 """

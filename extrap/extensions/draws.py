@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from extrap.extensions.base import Extension, ends, is_plain, is_wide, passes_of
+from extrap.extensions.base import Extension, ends, is_plain, is_wide, passes_of, rebuilt
 from extrap.positions.absolute import Sinusoidal
 from extrap.positions.base import Branch, PositionScheme
 from extrap.positions.randomized import Randomized as RandomizedScheme
@@ -17,8 +17,9 @@ from extrap.positions.wrappers import Wrapper
 class Randomized(Extension):
     """A model of randomized positions read as it was trained, on a draw below its max_len; others on a draw below L.
 
-    Sorted whole positions without replacement for the former, as Ruoss et al. 2023 (arXiv:2305.16843) evaluate; for the
-    latter, for which nothing is published, sorted real ones, of layers that see further than in training.
+    Sorted whole positions, or distances where it drew these, without replacement for the former, as Ruoss et al. 2023
+    (arXiv:2305.16843) evaluate; for the latter, for which nothing is published, sorted real ones, of layers that see
+    further than in training.
     One draw for each seed and length, the same for all inputs and on every device: other seeds say how much hangs on it.
     """
 
@@ -28,9 +29,12 @@ class Randomized(Extension):
         generator, train_len = torch.Generator().manual_seed(self.seed), scheme.geometry.train_len
         trained = next((part for part in scheme.modules() if isinstance(part, RandomizedScheme)), None)
         if trained:
-            if trained.draw == "distances" or trained.end < eval_len:
+            if trained.end < eval_len:
                 return None
-            return Redrawn(scheme, torch.randperm(trained.end, generator=generator)[:eval_len].sort().values)
+            places = trained.draw_positions(eval_len, None, generator)
+            if trained.draw == "distances":
+                return rebuilt(scheme, RandomizedScheme, lambda part: AtDistances(part, places))
+            return Redrawn(scheme, places)
         layers = dict.fromkeys(scheme.layers(scheme.geometry.n_layers))
         embeds = any(isinstance(part, Sinusoidal) for part in scheme.modules())
         if (
@@ -58,6 +62,20 @@ class Redrawn(Wrapper):
 
     def positions(self, seq_len: int, device: torch.device | None = None) -> Tensor:
         return self.places[:seq_len]
+
+
+class AtDistances(Wrapper):
+    """Tokens at given distances, (T,) int64, of a scheme that drew them in training."""
+
+    inner: RandomizedScheme
+    distances: Tensor
+
+    def __init__(self, inner: RandomizedScheme, distances: Tensor) -> None:
+        super().__init__(inner)
+        self.register_buffer("distances", distances, persistent=False)
+
+    def branches(self, pos: Tensor) -> tuple[Branch, ...]:
+        return (self.inner.at_drawn(self.distances),)
 
 
 class Squashed(Wrapper):

@@ -42,7 +42,7 @@ class Drawn(Wrapper):
         return self.draw_positions(seq_len, device)
 
     def draw_positions(self, seq_len: int, device: torch.device | None) -> Tensor:
-        """(T,) int64, strictly increasing."""
+        """(T,) int64, strictly increasing, of PyTorch's generator."""
         raise NotImplementedError
 
 
@@ -58,7 +58,8 @@ class Randomized(Drawn):
     Two readings of it, of which `draw` says one. `positions`, as for absolute and rotary positions there: distances are
     differences of what is drawn. `distances`, as the released code has it for ALiBi: 0 and T - 1 sorted distances below
     `max_len` are drawn, the same to both sides, and two tokens t apart count as the t-th of them apart, wherever they stand.
-    Deviations: there every layer draws for itself, and evaluation draws, too; here `randomized` among the extensions does.
+    Deviations: there every layer draws for itself, and evaluation draws, too; here it reads consecutive positions, as
+    Zhu et al. 2024 read theirs, and draws with `randomized` among the extensions.
     `distances` raises ValueError but for biases of distance alone.
     """
 
@@ -74,21 +75,24 @@ class Randomized(Drawn):
         if draw == "distances" and not all(map(is_bias, inner.layers(geometry.n_layers))):
             raise ValueError(f"distances are drawn of a bias of distance alone; found {type(inner).__name__}")
 
-    def draw_positions(self, seq_len: int, device: torch.device | None) -> Tensor:
+    def draw_positions(self, seq_len: int, device: torch.device | None, generator: torch.Generator | None = None) -> Tensor:
         first = 1 if self.draw == "distances" else 0  # which begin with 0
-        drawn = first + torch.randperm(self.end - first, device=device)[: seq_len - first].sort().values
+        drawn = first + torch.randperm(self.end - first, device=device, generator=generator)[: seq_len - first].sort().values
         return torch.cat([drawn.new_zeros(first), drawn])
 
     def branches(self, pos: Tensor) -> tuple[Branch, ...]:
-        passes = self.inner.branches(pos)
-        if self.draw == "positions" or not self.training:
-            return passes
+        if self.draw == "distances" and self.training:
+            return (self.at_drawn(pos),)
+        return self.inner.branches(pos)
+
+    def at_drawn(self, distances: Tensor) -> Branch:
+        """The pass in which tokens t apart count as distances[t] apart, to both sides; (T,), the first of them 0."""
 
         def drawn(q_idx: Tensor, kv_idx: Tensor) -> Tensor:
             t = q_idx - kv_idx
-            return t.sign() * (pos[t.abs()] - pos[0])
+            return t.sign() * distances[t.abs()]
 
-        return (passes[0]._replace(score_mod=at_distances(self.inner, drawn), relative=True),)
+        return Branch(score_mod=at_distances(self.inner, drawn), relative=True)
 
 
 def is_bias(scheme: PositionScheme) -> bool:

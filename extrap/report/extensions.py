@@ -16,10 +16,11 @@ from extrap.stats.perplexity import BEYOND_L, SETTING, told_first
 from extrap.stats.statistics import Statistics
 
 NOTE = """\
-Each extension of the same weights beyond L, the best first. Perplexity, ± its 95 % t interval over seeds, and in parentheses
-its ratio to that at L. To its window, to the scheme as trained: differences of log-perplexity (nats per token, negative: the
-extension is better), paired by seed and on the same tokens; **bold** where decided, beyond the noise of seeds and of text,
-after Holm over all such comparisons at that length. Who does not beat the window gains nothing by seeing more than L."""
+Each extension of the same weights beyond L that has its window or the scheme as trained beside it, the best first.
+Perplexity, ± its 95 % t interval over seeds, and in parentheses its ratio to that at L. To its window, to the scheme as
+trained: differences of log-perplexity (nats per token, negative: the extension is better), paired by seed and on the same
+tokens; **bold** where decided, beyond the noise of seeds and of text, after Holm over all such comparisons at that length.
+Who does not beat the window gains nothing by seeing more than L."""
 MOST_IN_PANEL = 5  # extensions of a scheme that a panel of curves can tell apart
 LINE = 0.13  # inches
 

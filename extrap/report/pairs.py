@@ -190,15 +190,18 @@ def _interval(low: float, high: float) -> str:
 
 def _about_text(tables: list[pd.DataFrame]) -> list[str]:
     """What intervals over text are about: a paragraph for each unit that occurs."""
-    counts = pd.concat([table[["unit", "n_units", "n_documents"]] for table in tables]).groupby("unit", sort=False).max()
-    return [
-        UNIT_NOTES[str(n.Index)].format(
-            n_units=n.n_units,
-            n_documents=n.n_documents,
-            these=f"these {n.n_documents} documents" if n.n_documents > 1 else "this document",
+    counts = pd.concat([table[["unit", "n_units", "n_documents"]] for table in tables])
+    notes = []
+    for unit, n in counts.groupby("unit", sort=False):
+        least, most = n["n_documents"].agg(["min", "max"])  # protocols read other numbers of segments
+        notes.append(
+            UNIT_NOTES[str(unit)].format(
+                n_units=n["n_units"].max(),
+                n_documents=f"{least} to {most}" if least < most else most,
+                these=f"these {most} documents" if most > 1 else "this document",
+            )
         )
-        for n in counts.itertuples()
-    ]
+    return notes
 
 
 def _evidence(lines: pd.DataFrame) -> str:

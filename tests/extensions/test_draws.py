@@ -5,8 +5,9 @@ import torch
 from extending import L, T, answers, check_layers, geometry_of, named
 from references.alibi import alibi
 from references.rope import rope
+from torch.testing import assert_close
 
-from extrap.extensions.draws import Randomized
+from extrap.extensions.draws import AtDistances, Randomized
 from extrap.positions.absolute import Learned, Sinusoidal
 from extrap.positions.alibi import Alibi
 from extrap.positions.fox import Fox
@@ -30,8 +31,27 @@ def test_a_model_of_randomized_positions_is_read_as_it_was_trained(causal):
     assert Randomized()(scheme, 65) is None
     wrapped = Randomized()(Local(geometry, scheme, 5), T)
     assert torch.equal(wrapped.positions(T), places[0])
-    alibi_ = RandomizedScheme(geometry, Alibi(geometry), draw="distances")
-    assert Randomized()(alibi_, T) is None
+
+
+@pytest.mark.parametrize("window", [64, 5])
+def test_a_model_of_randomized_distances_is_read_at_drawn_ones(causal, window, small):
+    """Tokens t apart count as those t-th apart of the draw; of all of them, as they are."""
+    geometry = geometry_of(causal)
+    scheme = Local(geometry, RandomizedScheme(geometry, Alibi(geometry), max_len=64, draw="distances"), window).eval()
+    drawn, other = (Randomized(seed)(scheme, T) for seed in (0, 1))
+    (distances,) = (part.distances.tolist() for part in drawn.modules() if isinstance(part, AtDistances))
+    assert distances[0] == 0
+    assert sorted({*distances}) == distances
+    assert distances[-1] < 64
+    plain = alibi(geometry)
+    at_drawn = plain._replace(
+        score=lambda q, k, i, j, h: plain.score(q, k, distances[abs(i - j)], 0, h), keep=lambda i, j: abs(i - j) < window
+    )
+    check_layers(drawn, [at_drawn] * 2)
+    assert not torch.equal(answers(drawn, T)[1], answers(other, T)[1])
+    every = answers(Randomized()(scheme, 64), 64)[1]
+    assert_close(every, answers(Local(geometry, Alibi(geometry), window), 64)[1])
+    assert Randomized()(scheme, 65) is None
 
 
 def placed(reference, places):
