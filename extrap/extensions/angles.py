@@ -33,11 +33,14 @@ class Angles(Extension):
         """A factor of the scores that are rotated."""
         return 1.0
 
+    def is_for(self, rope: Rope) -> bool:
+        return True
+
     def __call__(self, scheme: PositionScheme, eval_len: int) -> PositionScheme | None:
         k = eval_len / scheme.geometry.train_len
 
         def slowed(rope: Rope) -> PositionScheme:
-            if rope.factors:
+            if rope.factors or not self.is_for(rope):
                 return rope
             other, beta = copy(rope), self.temperature(k)
             other.factors = lambda frequencies: self.factors(frequencies, k, rope)
@@ -97,6 +100,9 @@ class Parts(Angles):
     """
 
     paper: bool = False
+
+    def is_for(self, rope: Rope) -> bool:
+        return self.paper or rope.base != 1  # where all pairs turn alike no index tells them apart
 
     def factors(self, frequencies: Tensor, k: float, rope: Rope) -> Tensor:
         train_len = rope.geometry.train_len

@@ -10,7 +10,7 @@ from references.alibi import alibi
 from references.base import Reference, scaled
 from torch.testing import assert_close
 
-from extrap.extensions.angles import Drop, Ntk, Parts, Pi, Yarn
+from extrap.extensions.angles import Drop, Ntk, Parts, Pi, Yarn, _index_of
 from extrap.model import attention
 from extrap.positions.base import Geometry
 from extrap.positions.local import Local
@@ -322,3 +322,16 @@ def test_biases_are_not_touched(small):
         score=lambda q, k, i, j, h: rotated.score(q, k, i, j, h) + biased.score(q, k, i, j, h) - scaled(q, k, i, j, h)
     )
     check_layers(Yarn()(Both(geometry), T), [both] * 2)
+
+
+def test_pairs_that_turn_alike_have_no_parts(causal):
+    alike = Rope(geometry_of(causal), base=1.0)
+    assert named("parts")(alike, T) is None
+    assert named("yarn")(alike, T) is None
+    assert named("parts(paper=true)")(alike, T) is not None
+
+
+def test_the_ramp_of_the_code_at_128_tokens_begins_and_ends_beyond_the_pairs():
+    """Its indices before they are rounded outwards."""
+    rope = Rope(Geometry(32, 1, 128, causal=True))
+    assert [_index_of(turns, rope) for turns in (32, 1)] == pytest.approx([-0.784, 5.236], abs=5e-4)

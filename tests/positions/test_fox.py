@@ -66,8 +66,16 @@ class GatesOfOneLayer(Fox):
         return [self.gates[0]] * n_layers
 
 
+class GatesInBfloat16(FoxOfOtherGates):
+    """Rounded before they are summed."""
+
+    class Gates(Gates):
+        def steps(self, seen, side):
+            return super().steps(seen, side).bfloat16().double()
+
+
 @pytest.mark.parametrize("geometry", [DECODER, ENCODER], ids=["causal", "encoder"])
-@pytest.mark.parametrize("mutant", [GateOfTheKey, GateOverSqrt, GatesOfOneLayer, RightSideOfXTransformers])
+@pytest.mark.parametrize("mutant", [GateOfTheKey, GateOverSqrt, GatesOfOneLayer, RightSideOfXTransformers, GatesInBfloat16])
 def test_a_bug_is_rejected(mutant, geometry):
     check_formula(Fox, geometry)
     if mutant is RightSideOfXTransformers and geometry.causal:

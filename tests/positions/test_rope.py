@@ -1,6 +1,7 @@
 """Spectra of RoPE: partial, p-RoPE and learned; what they come down to, and the bugs that are told of them."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -134,6 +135,22 @@ class ExponentOverTheKept(PRope):
 class KeepsTheSlow(PRope):
     def frequencies(self, device=None):
         return Rope.frequencies(self, device) - super().frequencies(device)
+
+
+class CountsAgain(PRope):
+    """A fork of HoPE: pairs that turn within what is read, not within what was trained on."""
+
+    def angles(self, pos):
+        self.n_pairs = PRope(replace(self.geometry, train_len=len(pos)), base=self.base).n_pairs
+        return super().angles(pos)
+
+
+def test_which_pairs_turn_does_not_follow_the_input():
+    scheme, mutant = PRope(SMALL), CountsAgain(SMALL)
+    for cls in (scheme, mutant):
+        assert cls.angles(torch.arange(128))[-1].count_nonzero() == 6
+    assert scheme.angles(torch.arange(4096))[-1].count_nonzero() == 6
+    assert mutant.angles(torch.arange(4096))[-1].count_nonzero() > 6
 
 
 class FactorsAreNoLogarithms(LearnedRope):
