@@ -8,6 +8,7 @@ import yaml
 from rows import both_protocols, scheme_rows
 
 from extrap.config.compose import CONF
+from extrap.report import families
 from extrap.report.answer import answer
 from extrap.report.families import (
     COLOURS,
@@ -167,6 +168,22 @@ def test_the_trade_off_numbers_schemes_from_the_best(many):
     assert axes.get_ylabel() == "perplexity at 4,096 (32 L) / at L"
     fox = points.set_index("scheme").loc["fox"]
     assert fox["ratio"] == pytest.approx(0.980199, abs=1e-6)
+
+
+def test_where_many_marks_stand_the_trade_off_is_enlarged(many, monkeypatch):
+    monkeypatch.setattr(families, "CORNER", (10, 1.2))
+    monkeypatch.setattr(families, "MOST_IN_CORNER", 1)
+    figure, points = trade_off_figure(many)
+    whole, corner = figure.axes
+    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert all(texts.count(str(number)) == 2 for number in points["number"])  # beside one of its marks, and in the key
+    (box,) = whole.patches
+    (left, right), (low, high) = corner.get_xlim(), corner.get_ylim()
+    assert box.get_bbox().extents == pytest.approx([left, low, right, high])
+    inside = points[[box.get_bbox().contains(*xy) for xy in points[["ppl", "ratio"]].to_numpy()]]
+    told = {text.get_text() for text in corner.texts}
+    assert {str(number) for number in inside["number"]} == told
+    assert len(told) > 1
 
 
 @pytest.mark.slow

@@ -1,10 +1,13 @@
 """More schemes than a panel can hold: families, a figure by family, and what longer context costs. Imports no torch."""
 
+from typing import Any
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import offset_copy
 
 from extrap.report.curves import (
     DASHES,
@@ -43,6 +46,9 @@ MARKERS = ["o", "s", "^", "X", "v", "P", "D", "*", "<", ">"]
 THIN: Style = {"linestyle": "-", "linewidth": 1.1, "markersize": 3.5}
 COLUMNS = 2
 PANEL = (3.5, 1.8)  # inches
+# at L over the best there, and far beyond L over that at L: nearer ones are drawn enlarged where they are many
+CORNER, MOST_IN_CORNER = (1.15, 1.1), 8
+KEY_LINE, KEY_WIDTH = 8.3, 0.25  # points, and of the figure
 NAME = 28  # columns: longer names are cut in their middle
 
 
@@ -121,48 +127,80 @@ def trade_off_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
     points.insert(0, "number", range(1, len(points) + 1))
     members, n = by_family(list(points["scheme"])), points["eval_len"].iloc[0]
     multiple = n / points["train_len"].iloc[0]
+    corner = points[(points["ratio"] < CORNER[1]) & (points["ppl"] < CORNER[0] * points["ppl"].min())]
+    panels = [points, corner] if len(corner) > MOST_IN_CORNER else [points]
     key_lines = len(points) + 1.5 * len(members)
     with style():
-        figure, ((axes,),) = new_figure(7.0, max(4.0, 0.115 * key_lines + 0.7))
-        axes.set_xscale("log")
-        log_axis(axes)
-        for i, schemes in enumerate(members.values()):
-            part = points[points["scheme"].isin(schemes)]
-            across, along = (
-                np.nan_to_num([part[value] - part[f"{value}_low"], part[f"{value}_high"] - part[value]])
-                for value in ("ppl", "ratio")
-            )
-            axes.errorbar(part["ppl"], part["ratio"], along, across, linestyle="", marker=MARKERS[i], color=COLOURS[i],
-                          markersize=4, elinewidth=0.5, alpha=0.9)  # fmt: skip
-        axes.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 6, 7, 8)))
-        axes.xaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
-        axes.minorticks_off()
-        axes.axhline(1, color="0.3", linewidth=0.8, linestyle=DASHES, zorder=0)
-        keep_to_curves(axes, points["ratio"])
+        figure, grid = new_figure(7.0, max(4.0, KEY_LINE / 72 * key_lines + 0.7), len(panels), 1)
+        figure.set_layout_engine("constrained", rect=(0, 0, 1 - KEY_WIDTH, 1))
+        for axes, shown in zip(grid.flat, panels, strict=True):
+            _marks(axes, members, points)
+            keep_to_curves(axes, shown["ratio"])
+            axes.set_ylabel(f"perplexity at {n:,} ({multiple:g} L) / at L")
+        if len(panels) > 1:
+            _enlarge(grid.flat[0], grid.flat[1], corner)
         axes.set_xlabel(f"perplexity at the training length L, {points['protocol'].iloc[0]}")
-        axes.set_ylabel(f"perplexity at {n:,} ({multiple:g} L) / at L")
         entitle(figure, title_of(found, told_of_seeds(points).replace("bands", "bars")))
         names = shortened(points["scheme"], NAME)
-        _key(axes, members, names, points.set_index("scheme")["number"].to_dict(), key_lines)
+        _key(grid.flat[0], members, names, points.set_index("scheme")["number"].to_dict())
         figure.draw_without_rendering()
         settle(figure)
-        for line in points.itertuples():
-            label_inside(axes, End(str(line.number), "black", line.ppl, line.ratio))
+        for axes, shown in zip(grid.flat, panels, strict=True):
+            for line in (shown if shown is panels[-1] else shown.drop(corner.index)).itertuples():
+                label_inside(axes, End(str(line.number), "black", line.ppl, line.ratio))
     return figure, points
 
 
-def _key(axes: Axes, members: dict[str, list[str]], names: dict[str, str], numbers: dict[str, int], n_lines: float) -> None:
-    """Right of the panel: families in their colours, and under each its members with their numbers."""
-    height = 1 / n_lines
-    y = 1.0
+def _marks(axes: Axes, members: dict[str, list[str]], points: pd.DataFrame) -> None:
+    axes.set_xscale("log")
+    log_axis(axes)
+    for i, schemes in enumerate(members.values()):
+        part = points[points["scheme"].isin(schemes)]
+        across, along = (
+            np.nan_to_num([part[value] - part[f"{value}_low"], part[f"{value}_high"] - part[value]])
+            for value in ("ppl", "ratio")
+        )
+        axes.errorbar(part["ppl"], part["ratio"], along, across, linestyle="", marker=MARKERS[i], color=COLOURS[i],
+                      markersize=4, elinewidth=0.5, alpha=0.9)  # fmt: skip
+    axes.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 6, 7, 8)))
+    axes.xaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
+    axes.minorticks_off()
+    axes.axhline(1, color="0.3", linewidth=0.8, linestyle=DASHES, zorder=0)
+
+
+def _enlarge(whole: Axes, below: Axes, corner: pd.DataFrame) -> None:
+    """The panel below shows a corner of the other, which marks it."""
+    for axis, value in (("x", "ppl"), ("y", "ratio")):
+        low, high = corner[value].min(), corner[value].max()
+        room = 0.08 * (high - low)
+        getattr(below, f"set_{axis}scale")("linear")
+        getattr(below, f"set_{axis}lim")(low - room, high + room)
+        getattr(below, f"{axis}axis").set_major_locator(mpl.ticker.MaxNLocator(6, steps=[1, 2, 5, 10]))
+        getattr(below, f"{axis}axis").set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
+    (left, right), (low, high) = below.get_xlim(), below.get_ylim()
+    whole.add_patch(mpl.patches.Rectangle((left, low), right - left, high - low, fill=False, edgecolor="0.4", linewidth=0.8))
+    below.set_title("enlarged: the box above", fontsize=7)
+
+
+def _key(axes: Axes, members: dict[str, list[str]], names: dict[str, str], numbers: dict[str, int]) -> None:
+    """Right of the panels, from the top of these axes on: families in their colours, under each its members, numbered."""
+    y, figure = 0.0, axes.get_figure(root=True)
+
+    def write(x: float, text: str, **how: Any) -> None:
+        place = offset_copy(axes.transAxes, figure, y=y, units="points")
+        told = axes.text(x, 1, text, transform=place, fontsize=6.5, va="center", parse_math=False, **how)
+        told.set_in_layout(False)  # or the panels would be spread along it
+
     for i, (title, schemes) in enumerate(members.items()):
-        axes.plot([1.03], [y], marker=MARKERS[i], color=COLOURS[i], markersize=4, transform=axes.transAxes, clip_on=False)
-        axes.text(1.045, y, title, transform=axes.transAxes, fontsize=6.5, va="center", color=COLOURS[i], weight="bold")
+        place = offset_copy(axes.transAxes, figure, y=y, units="points")
+        mark = axes.plot([1.03], [1], marker=MARKERS[i], color=COLOURS[i], markersize=4, transform=place, clip_on=False)
+        mark[0].set_in_layout(False)
+        write(1.045, title, color=COLOURS[i], weight="bold")
         for scheme in schemes:
-            y -= height
-            axes.text(1.065, y, f"{numbers[scheme]}", transform=axes.transAxes, fontsize=6.5, va="center", ha="right")
-            axes.text(1.075, y, drawn(names[scheme]), transform=axes.transAxes, fontsize=6.5, va="center", parse_math=False)
-        y -= 1.5 * height
+            y -= KEY_LINE
+            write(1.065, f"{numbers[scheme]}", ha="right")
+            write(1.075, drawn(names[scheme]))
+        y -= 1.5 * KEY_LINE
 
 
 def _trained(found: Statistics) -> pd.DataFrame:
