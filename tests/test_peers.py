@@ -156,7 +156,7 @@ def fox():
 
 def cope():
     theirs, scheme = xt.CoPE(K, H, 64), Cope(CAUSAL)
-    theirs.pos_emb.data = scheme.table.data = torch.randn(64, K)
+    theirs.pos_emb.data = scheme.counted[0].table.data = torch.randn(64, K)
 
     def weights(q, k, x):
         scores = scaled(q, k).masked_fill(~PAST, -math.inf)
@@ -167,8 +167,8 @@ def cope():
 
 def deberta():
     given = DebertaV2Config(hidden_size=D, num_attention_heads=H, relative_attention=True, position_buckets=64,
-                            max_relative_positions=128, pos_att_type=["c2p", "p2c"])  # fmt: skip
-    theirs, scheme = DisentangledSelfAttention(given).eval(), Deberta(ENCODER)
+                            max_relative_positions=T, pos_att_type=["c2p", "p2c"])  # fmt: skip
+    theirs, scheme = DisentangledSelfAttention(given).eval(), Deberta(ENCODER, max_distance=T)
     for ours, linear in ((scheme.to_key, theirs.pos_key_proj), (scheme.to_query, theirs.pos_query_proj)):
         linear.bias.data.zero_()
         ours[0].data = linear.weight.data.view(H, K, D).mT
@@ -209,7 +209,23 @@ def sinks():
 @torch.no_grad()
 @pytest.mark.parametrize(
     "beside",
-    [rope, partial_rope, prope, xpos, pope, alibi, t5_causal, t5_encoder, cpb, cpb_log, fox, cope, deberta, transformer_xl, sinks],
+    [
+        rope,
+        partial_rope,
+        prope,
+        xpos,
+        pope,
+        alibi,
+        t5_causal,
+        t5_encoder,
+        cpb,
+        cpb_log,
+        fox,
+        cope,
+        deberta,
+        transformer_xl,
+        sinks,
+    ],
 )
 def test_a_scheme_has_the_logits_of_others(beside):
     """Up to a constant of each query, which no softmax sees: logarithms of attention weights."""
@@ -217,7 +233,7 @@ def test_a_scheme_has_the_logits_of_others(beside):
     check(scheme.eval(), theirs)
 
 
-def check(scheme, theirs, extended=None):
+def check(scheme, theirs):
     q, k = torch.randn(2, B, H, T, K)
     x, each = torch.randn(B, T, D), torch.eye(T).expand(B, H, T, T)
     layer = scheme.layers(2)[0]

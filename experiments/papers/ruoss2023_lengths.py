@@ -1,28 +1,25 @@
 """Ruoss et al. 2023 (arXiv:2305.16843): positions that are drawn in training from a range beyond L, by length.
 
 Expected: at the training length L randomized positions cost something, for a model sees many more distances than its text
-has; beyond it they stay where they are, up to the end of the range that they are drawn from, here 8 L.
+has; beyond it they stay where they are, up to the end of the range that they are drawn from, here 32 L.
 
 Drawn is perplexity over that of RoPE, or of ALiBi, at L, on the same targets, in encoders, as theirs are. Left RoPE plain,
 at randomized positions, and at those of PoSE, two chunks of consecutive positions (Zhu et al. 2024, arXiv:2309.10400);
-right ALiBi plain, and with distances that are drawn, which is what their code does to it. Beyond L positions are drawn in
-evaluation, too, as theirs are, and the geometric mean of three draws is shown; at L, and for PoSE, they are consecutive. At
-8 L a draw is all of them. Theirs solve algorithmic tasks, and their numbers are accuracies: none stands beside ours.
+right ALiBi plain, and with distances that are drawn, which is what their code does to it, but for a half step that tells
+behind from ahead. Randomized positions are drawn in evaluation, too, once for each seed and length, those of PoSE, whose
+range is 8 L, are not. Theirs solve algorithmic tasks, and their numbers are accuracies: none stands beside ours.
 
 make paper FIGURE=ruoss2023_lengths
 """
-
-from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.papers.overlay import CURVE, MEASURED, averaged, draw_panels, ours, over
 
-NEEDS = ("randomized/rows.csv",)
+NEEDS = ("zoo_mlm/rows.csv",)
 ROTARY, BIASED = ("rope", "randomized(rope)", "pose(rope)"), ("alibi", "randomized(alibi, draw=distances)")
-DRAWS = ("randomized", "randomized(seed=1)", "randomized(seed=2)")
-HOLDS = {"protocol": ("same_targets",), "scheme": (*ROTARY, *BIASED), "extension": DRAWS}
+HOLDS = {"protocol": ("same_targets",), "scheme": (*ROTARY, *BIASED)}
 PAPER = {
     "data": "15 algorithmic tasks",
     "a token": "symbol",
@@ -32,20 +29,11 @@ PAPER = {
 }
 
 
-def as_trained(rows: pd.DataFrame, schemes: Sequence[str]) -> pd.DataFrame:
-    """Our log-perplexities; beyond L those of randomized positions are of drawn ones, the mean of all draws of a seed."""
-    lines = ours(rows, "same_targets", schemes, "none", *DRAWS)
-    is_drawn = lines["scheme"].str.startswith("randomized") & (lines["eval_len"] > lines["train_len"])
-    lines = lines[is_drawn == lines["extension"].isin(DRAWS)]
-    lines["extension"] = lines["extension"].replace(DRAWS, DRAWS[0])
-    return lines.groupby(["source", *MEASURED, "seed"], sort=False)["log_ppl"].mean().reset_index()
-
-
 def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """A panel for RoPE and one for ALiBi. `published` is not used: the paper has no perplexities."""
     parts = []
     for schemes in (ROTARY, BIASED):
-        lines = as_trained(rows, schemes)
+        lines = ours(rows, "same_targets", schemes)
         start = lines[(lines["scheme"] == schemes[0]) & (lines["eval_len"] == lines["train_len"])]
         found = over(lines, start).assign(x=lines["eval_len"] / lines["train_len"])
         parts.append(averaged(found, ["source", *MEASURED, "x"])[CURVE])

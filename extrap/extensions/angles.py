@@ -116,7 +116,7 @@ class Parts(Angles):
 
 
 class Yarn(Parts):
-    """YaRN: NTK-by-parts, and queries and keys each times 0.1 ln(k) + 1.
+    """YaRN: NTK-by-parts, and queries and keys each times 0.1 ln(k) + 1, dimensions that are not rotated, too.
 
     Source: Peng et al. 2023 (arXiv:2309.00071), definition 3 and its released code.
     """

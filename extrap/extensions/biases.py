@@ -27,6 +27,9 @@ class Rescale(Extension):
         return Rescaled(scheme, eval_len)
 
 
+TINY = 1e-30  # trained slopes may have become one
+
+
 class NtkAlibi(Extension):
     """NTK-ALiBi: m_h * k^(-(h - 1) / (H - 1)), k = n / L: the steepest slope stays, the flattest is divided by k.
 
@@ -40,9 +43,9 @@ class NtkAlibi(Extension):
 
         def spread(alibi: Alibi) -> PositionScheme:
             if scheme.geometry.n_heads == (2 if alibi.variant == "split" else 1):
-                return alibi
+                return alibi  # all have one slope
             other, slopes = copy(alibi), alibi.steepness().detach()
-            share = (slopes.max().log() - slopes.log()) / (slopes.max().log() - slopes.min().log())
+            share = (slopes.max().log() - slopes.log()) / (slopes.max().log() - slopes.min().log()).clamp(min=TINY)
             other.learned, other._buffers = False, alibi._buffers | {"slopes": slopes * k**-share}
             return other
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from extrap.extensions.base import Extension, ends, is_plain, is_wide_anywhere, passes_of
-from extrap.positions.base import Branch, PositionScheme
+from extrap.positions.base import Branch, MaskMod, PositionScheme
 from extrap.positions.local import Local
 from extrap.positions.wrappers import Wrapper
 
@@ -33,7 +33,14 @@ class Window(Extension):
         width = _width(scheme, scheme.geometry.train_len if self.size is None else self.size)
         if ends(scheme, eval_len) or not is_wide_anywhere(scheme, width):
             return None
-        return Local(scheme.geometry, scheme, window=width)
+        return OfTokens(scheme.geometry, scheme, window=width)
+
+
+class OfTokens(Local):
+    """A window of tokens, wherever they stand."""
+
+    def near(self, pos: Tensor) -> MaskMod:
+        return lambda b, h, q_idx, kv_idx: (q_idx - kv_idx).abs() < self.window
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Positions drawn at random at test time."""
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -15,26 +16,19 @@ from extrap.positions.wrappers import Wrapper
 
 @dataclass(frozen=True)
 class Randomized(Extension):
-    """A model of randomized positions read as it was trained, on a draw below its max_len; others on a draw below L.
+    """A model of randomized positions or distances read at another draw; others at positions drawn below L.
 
-    Sorted whole positions, or distances where it drew these, without replacement for the former, as Ruoss et al. 2023
-    (arXiv:2305.16843) evaluate; for the latter, for which nothing is published, sorted real ones, of layers that see
-    further than in training.
-    One draw for each seed and length, the same for all inputs and on every device: other seeds say how much hangs on it.
+    For the latter, for which nothing is published, sorted real numbers, of layers that see further than in training. One
+    draw for each seed and length, the same for all inputs and on every device: other seeds say how much hangs on it.
     """
 
     seed: int = 0
 
     def __call__(self, scheme: PositionScheme, eval_len: int) -> PositionScheme | None:
+        redrawn = rebuilt(scheme, RandomizedScheme, self.redrawn)
+        if redrawn is not scheme:
+            return None if ends(scheme, eval_len) else redrawn
         generator, train_len = torch.Generator().manual_seed(self.seed), scheme.geometry.train_len
-        trained = next((part for part in scheme.modules() if isinstance(part, RandomizedScheme)), None)
-        if trained:
-            if trained.end < eval_len:
-                return None
-            places = trained.draw_positions(eval_len, None, generator)
-            if trained.draw == "distances":
-                return rebuilt(scheme, RandomizedScheme, lambda part: AtDistances(part, places))
-            return Redrawn(scheme, places)
         layers = dict.fromkeys(scheme.layers(scheme.geometry.n_layers))
         embeds = any(isinstance(part, Sinusoidal) for part in scheme.modules())
         if (
@@ -45,37 +39,15 @@ class Randomized(Extension):
             return None
         return Squashed(scheme, train_len * torch.rand(eval_len, generator=generator, dtype=torch.float64).sort().values)
 
+    def redrawn(self, scheme: RandomizedScheme) -> RandomizedScheme:
+        other = copy(scheme)
+        other.seed = self.seed
+        return other
+
 
 def is_placed(passes: Sequence[Branch], train_len: int) -> bool:
     """Whether a layer that sees further than in training knows positions by one pass of a rotation or a score_mod."""
     return is_wide(passes, train_len) and is_plain(passes) and (passes[0].rotate or passes[0].score_mod) is not None
-
-
-class Redrawn(Wrapper):
-    """Tokens at given places, (T,) int64."""
-
-    places: Tensor
-
-    def __init__(self, inner: PositionScheme, places: Tensor) -> None:
-        super().__init__(inner)
-        self.register_buffer("places", places, persistent=False)
-
-    def positions(self, seq_len: int, device: torch.device | None = None) -> Tensor:
-        return self.places[:seq_len]
-
-
-class AtDistances(Wrapper):
-    """Tokens at given distances, (T,) int64, of a scheme that drew them in training."""
-
-    inner: RandomizedScheme
-    distances: Tensor
-
-    def __init__(self, inner: RandomizedScheme, distances: Tensor) -> None:
-        super().__init__(inner)
-        self.register_buffer("distances", distances, persistent=False)
-
-    def branches(self, pos: Tensor) -> tuple[Branch, ...]:
-        return (self.inner.at_drawn(self.distances),)
 
 
 class Squashed(Wrapper):

@@ -21,8 +21,9 @@ class Dape(Wrapper):
     attend to they read 0, in a causal model those ahead of it. Weights start as PyTorch has them. An encoder, for which
     nothing is published, has the same perceptron, and convolutions over the keys of both sides.
 
-    Deviation: where an input begins or ends, the second of the released convolutions reads 0, so that the weights of a token
-    depend on whether another one follows. Here an input has zeros all around it, and what the first makes of them counts.
+    Deviations: of KERPLE there every layer has parameters of its own, here one for all. Where an input begins or ends, the
+    second of the released convolutions reads 0, so that the weights of a token depend on whether another one follows. Here
+    an input has zeros all around it, and what the first makes of them counts.
     Source: Zheng et al. 2024 (arXiv:2405.14722), Zheng et al. 2024 (arXiv:2410.04798) and their released code.
     Raises ValueError for an even kernel_size, and around a scheme without a bias of positions.
     """

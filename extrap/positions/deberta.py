@@ -14,21 +14,23 @@ from extrap.positions.base import BlockBias, Branch, Content, Geometry, Position
 class Deberta(PositionScheme):
     """[q_i . k_j + q_i . Wk_h p_d + k_j . Wq_h p_d] / sqrt(3K), p_d the vector of the bucket d of i - j.
 
-    To either side distances up to span / 2 have a bucket each, further ones share log-spaced buckets, the last of which
-    begins before max_distance; without a max_distance each distance below span has its own, as in the first version.
+    To either side distances up to span / 2 have a bucket each, further ones share span / 2 - 1 log-spaced ones, the last of
+    which begins before max_distance and has no end; without a max_distance each distance up to span has its own, or to keys
+    behind below span, as in the first version.
     One table (2 span, D), or (span, D) in a causal model, serves all layers, normed to mean 0 and variance 1, as since the
     second version; Wk and Wq, (H, D, K), are a layer's own. All start like the encoder's embeddings and linear maps.
 
     Deviations: the second version takes the layer's own projections for Wk and Wq, the first trained ones, as here; neither
     has biases here. Absolute positions, which the model for masked words adds before its last layers, are left out.
-    The last term is that of the code: the paper has the bucket of j - i there.
+    The last term is that of the code: the paper has the bucket of j - i there. That distances end before max_distance is
+    its later form; earlier, and in transformers, keys max_distance ahead and further have one bucket more.
     Source: He et al. 2021 (arXiv:2006.03654), equation 4, He et al. 2021 (arXiv:2111.09543) and its released code.
     Raises ValueError where the buckets do not reach.
     """
 
     relative = True
 
-    edges: Tensor  # (span,) int64, the last distance of each bucket
+    edges: Tensor  # int64, the last distance of each bucket but the last
 
     def __init__(self, geometry: Geometry, span: int = 64, max_distance: int | None = 128) -> None:
         super().__init__(geometry)
@@ -36,7 +38,7 @@ class Deberta(PositionScheme):
             raise ValueError(f"DeBERTa's buckets: expected an even span >= 4, found {span}")
         if max_distance is not None and max_distance <= span:
             raise ValueError(f"DeBERTa's buckets: expected max_distance above span = {span}, found {max_distance}")
-        edges = [*range(span)] if max_distance is None else bucket_ends(span, max_distance)
+        edges = [*range(span)] if max_distance is None else bucket_ends(span, max_distance)[:-1]
         self.register_buffer("edges", torch.tensor(edges), persistent=False)
         rows, sizes = span if geometry.causal else 2 * span, (geometry.n_heads, geometry.d_model, geometry.head_dim)
         self.table = nn.Parameter(TABLE_STD * torch.randn(rows, geometry.d_model))
@@ -60,7 +62,7 @@ class Disentangled(PositionScheme):
 
     def rows(self, q_pos: Tensor, k_pos: Tensor) -> Tensor:
         """Positions (R,) and (S,) -> (R, S), rows of the table; ahead before behind, of which a causal model has none."""
-        distance, behind = q_pos[:, None] - k_pos, 0 if self.geometry.causal else len(self.edges)
+        distance, behind = q_pos[:, None] - k_pos, 0 if self.geometry.causal else len(self.table) // 2
         return (distance.sign() * torch.bucketize(distance.abs(), self.edges) + behind).clamp(0, len(self.table) - 1)
 
     def branches(self, pos: Tensor) -> tuple[Branch, ...]:

@@ -19,7 +19,8 @@ class Kerple(PositionScheme):
 
     The bias is added after the division by sqrt(K), as in the authors' code; the paper's equation has it inside. As there,
     factors start uniform in (0, 1), exponents and the r1 of `log` in (0, 2), one of each a head serves all layers, and none
-    counts for less than 0.01, an exponent for no more than 2. `three` has not been released: it starts as `log`, and its
+    counts for less than 0.01, an exponent for no more than 2; there what leaves these bounds is set back to them, here it is
+    kept, and comes back by its gradient. `three` has not been released: it starts as `log`, and its
     exponent as that of `power`.
     Source: Chi et al. 2022 (arXiv:2205.09921), sections 4 and 5.3, and its released code.
     """

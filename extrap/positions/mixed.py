@@ -7,7 +7,7 @@ class Mixed(PositionScheme):
     """Every `period`-th layer has the scheme `wide`, the others the scheme `near`; the last of each period, or the first.
 
     RNoPE-SWA and Cohere's Command R7B: near a window of RoPE, wide no positions at all, last. ModernBERT: wide RoPE of a
-    larger base in the layers 0, 3, 6, ..: first.
+    larger base in the layers 0, 3, 6, ..: first. Their windows are far smaller parts of their contexts than 64 of 128.
     What differs by layer is what happens in attention: neither scheme may change the input vectors or the positions.
     Source: Yang et al. 2025 (arXiv:2501.18795), section 4; Warner et al. 2024 (arXiv:2412.13663), section 2.1.
     Raises ValueError for a model of too few layers to have both kinds, and for schemes of input vectors or drawn positions.

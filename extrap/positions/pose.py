@@ -16,7 +16,7 @@ class Pose(Drawn):
     Source: Zhu et al. 2024 (arXiv:2309.10400), section 3, and its released code.
     """
 
-    def draw_positions(self, seq_len: int, device: torch.device | None) -> Tensor:
+    def draw_positions(self, seq_len: int, device: torch.device | None = None) -> Tensor:
         pos = consecutive(seq_len, device)
         first = torch.randint(1, (seq_len + 1) // 2 + 1, (1,), device=device)
         gap = torch.randint(0, self.end - seq_len + 1, (1,), device=device)

@@ -82,7 +82,9 @@ def _findings(cases: list[Case]) -> Iterator[Finding]:
     yield _bound("is finite", "of outputs or a gradient at L up to {} numbers are none", measures.not_finite, cases)
     yield _bound("same in any batch", "a sequence alone and beside others differs by up to {}", measures.batch, cases)
     told = "a token moves by up to {} with the number of those after it"
-    yield _bound("same at any length", told, measures.length, causal)
+    same = Finding("PASS", "same at any length", told)
+    other = Finding("IS", "differs with the length", told) if scheme.of_length else same._replace(verdict="WRONG")
+    yield _finding(measures.length, causal, same, other)
     told = "outputs of attention are up to {} from the definition in float64, but for what float32 rounds in it"
     yield _bound("same on any path", told, lambda case: ((value, at) for value, _, at in case.paths), cases)
     told = "gradients are up to {} of their largest from those of the definition in float64"

@@ -5,9 +5,8 @@ import torch
 from extending import L, T, answers, check_layers, geometry_of, named
 from references.alibi import alibi
 from references.rope import rope
-from torch.testing import assert_close
 
-from extrap.extensions.draws import AtDistances, Randomized
+from extrap.extensions.draws import Randomized
 from extrap.positions.absolute import Learned, Sinusoidal
 from extrap.positions.alibi import Alibi
 from extrap.positions.fox import Fox
@@ -18,40 +17,23 @@ from extrap.positions.randomized import Randomized as RandomizedScheme
 from extrap.positions.rope import Rope
 
 
-def test_a_model_of_randomized_positions_is_read_as_it_was_trained(causal):
+@pytest.mark.parametrize(("inner", "draw"), [(Rope, "positions"), (Alibi, "distances")])
+def test_a_model_of_randomized_positions_is_read_at_another_draw(causal, inner, draw):
     geometry = geometry_of(causal)
-    scheme = RandomizedScheme(geometry, Rope(geometry), max_len=64).eval()
-    places = [named(text)(scheme, T).positions(T) for text in ("randomized", "randomized(seed=1)")]
-    for place in places:
-        assert place.dtype == torch.int64
-        assert 0 <= place[0] <= place[-1] < 64
-        assert (place.diff() > 0).all()
-    assert not torch.equal(*places)
-    assert torch.equal(Randomized()(scheme, 64).positions(64), torch.arange(64)), "all of them"
-    assert Randomized()(scheme, 65) is None
-    wrapped = Randomized()(Local(geometry, scheme, 5), T)
-    assert torch.equal(wrapped.positions(T), places[0])
-
-
-@pytest.mark.parametrize("window", [64, 5])
-def test_a_model_of_randomized_distances_is_read_at_drawn_ones(causal, window, small):
-    """Tokens t apart count as those t-th apart of the draw; of all of them, as they are."""
-    geometry = geometry_of(causal)
-    scheme = Local(geometry, RandomizedScheme(geometry, Alibi(geometry), max_len=64, draw="distances"), window).eval()
-    drawn, other = (Randomized(seed)(scheme, T) for seed in (0, 1))
-    (distances,) = (part.distances.tolist() for part in drawn.modules() if isinstance(part, AtDistances))
-    assert distances[0] == 0
-    assert sorted({*distances}) == distances
-    assert distances[-1] < 64
-    plain = alibi(geometry)
-    at_drawn = plain._replace(
-        score=lambda q, k, i, j, h: plain.score(q, k, distances[abs(i - j)], 0, h), keep=lambda i, j: abs(i - j) < window
+    scheme = RandomizedScheme(geometry, inner(geometry), max_len=64, draw=draw).eval()
+    own, one, other = (
+        of.positions(T).tolist()
+        for of in (scheme, *(named(text)(scheme, T) for text in ("randomized", "randomized(seed=1)")))
     )
-    check_layers(drawn, [at_drawn] * 2)
-    assert not torch.equal(answers(drawn, T)[1], answers(other, T)[1])
-    every = answers(Randomized()(scheme, 64), 64)[1]
-    assert_close(every, answers(Local(geometry, Alibi(geometry), window), 64)[1])
+    for place in (own, one, other):
+        assert sorted({*place}) == place
+        assert 0 <= place[0] <= place[-1] < 64
+    assert len({tuple(of) for of in (own, one, other)}) == 3
+    assert named("randomized")(scheme, T).positions(T).tolist() == one, "whenever it is asked"
+    assert scheme.positions(T).tolist() == own, "the scheme itself stays as it is"
+    assert Randomized()(scheme, 64).positions(64).tolist() == list(range(64)), "all of them"
     assert Randomized()(scheme, 65) is None
+    assert Randomized()(Local(geometry, scheme, 5), T).positions(T).tolist() == one
 
 
 def placed(reference, places):

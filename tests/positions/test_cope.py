@@ -7,7 +7,7 @@ from torch import nn
 
 from extrap.model.attention import prepare
 from extrap.model.definition import attend_reference
-from extrap.positions.cope import Cope
+from extrap.positions.cope import Cope, Counted
 from extrap.positions.nope import Nope
 
 
@@ -22,7 +22,7 @@ def test_it_is_not_defined_for_an_encoder():
 
 def test_it_is_not_rounded_by_bfloat16():
     """A sum of 100 gates has a step of 0.5 in bfloat16: the bias would be that of another position."""
-    scheme = Cope(DECODER, n_positions=100)
+    scheme = Counted(DECODER, n_positions=100)
     nn.init.normal_(scheme.table)
     q, k, v = (x.to(torch.bfloat16).float() for x in inputs(DECODER, 128))
     pos = scheme.positions(128)
@@ -33,7 +33,7 @@ def test_it_is_not_rounded_by_bfloat16():
     assert (rounded - exact).abs().max() < 0.03
 
 
-class AllOpen(Cope):
+class AllOpen(Counted):
     def gates(self, q, k, i, j):
         return (j <= i[:, None]).to(q.dtype).expand(*q.shape[:-1], -1)
 
@@ -51,24 +51,40 @@ def test_open_gates_count_tokens():
     assert torch.allclose(branch.content(seen)(i, i).tril(), expected.tril())
 
 
-class CountsTheFuture(Cope):
+class CopeOfOtherCounts(Cope):
+    def __init__(self, geometry, n_positions):
+        super().__init__(geometry, n_positions)
+        self.counted = nn.ModuleList(self.Counted(geometry, n_positions) for _ in range(geometry.n_layers))
+
+
+class CountsTheFuture(CopeOfOtherCounts):
     """Sigmoid of what the mask has set to 0."""
 
-    def gates(self, q, k, i, j):
-        return torch.sigmoid(torch.where(j <= i[:, None], q @ k.mT / q.shape[-1] ** 0.5, 0))
+    class Counted(Counted):
+        def gates(self, q, k, i, j):
+            return torch.sigmoid(torch.where(j <= i[:, None], q @ k.mT / q.shape[-1] ** 0.5, 0))
 
 
-class CountsFromTheLeft(Cope):
-    def gates(self, q, k, i, j):
-        return super().gates(q, k, i, j).flip(-1)
+class CountsFromTheLeft(CopeOfOtherCounts):
+    class Counted(Counted):
+        def gates(self, q, k, i, j):
+            return super().gates(q, k, i, j).flip(-1)
 
 
-class GateOfUnscaledScores(Cope):
-    def gates(self, q, k, i, j):
-        return super().gates(q * q.shape[-1] ** 0.5, k, i, j)
+class GateOfUnscaledScores(CopeOfOtherCounts):
+    class Counted(Counted):
+        def gates(self, q, k, i, j):
+            return super().gates(q * q.shape[-1] ** 0.5, k, i, j)
 
 
-@pytest.mark.parametrize("mutant", [CountsTheFuture, CountsFromTheLeft, GateOfUnscaledScores])
+class OneTable(Cope):
+    """That of the first layer in all of them."""
+
+    def layers(self, n_layers):
+        return [self.counted[0]] * n_layers
+
+
+@pytest.mark.parametrize("mutant", [CountsTheFuture, CountsFromTheLeft, GateOfUnscaledScores, OneTable])
 def test_a_bug_is_rejected(mutant):
     check_formula(Cope, DECODER, n_positions=6)
     with pytest.raises(AssertionError, match="not close"):

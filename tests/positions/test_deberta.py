@@ -25,12 +25,12 @@ def buckets(geometry, offsets, **sizes):
 
 
 def test_buckets_of_the_second_version():
-    """256 to a side: exact up to 128, then log-spaced, and one more on the right, for all beyond 511."""
+    """256 to a side: exact up to 128, then log-spaced, the last for all beyond."""
     sizes = {"span": 256, "max_distance": 512}
     assert buckets(ENCODER, [0, 1, 127, 128, 129, 130, 131, 510, 511, 512, 9999], **sizes) == [
         *[256, 257, 383, 384, 385, 386, 387, 511, 511, 511, 511]
     ]
-    assert buckets(ENCODER, [-1, -127, -128, -129, -510, -511, -512, -9999], **sizes) == [255, 129, 128, 127, 1, 1, 0, 0]
+    assert buckets(ENCODER, [-1, -127, -128, -129, -510, -511, -512, -9999], **sizes) == [255, 129, 128, 127, 1, 1, 1, 1]
     assert buckets(DECODER, [0, 1, 128, 129, 511, 9999], **sizes) == [0, 1, 128, 129, 255, 255]
 
 

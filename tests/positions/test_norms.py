@@ -41,7 +41,7 @@ def test_the_length_of_a_key_is_nothing_and_that_of_a_query_is(inner, geometry):
 
 def test_what_is_counted_of_content_is_normed_too():
     scheme, (q, k, v) = KeyNorm(DECODER, Cope(DECODER, 6)), inputs(DECODER, 20)
-    nn.init.normal_(scheme.inner.table)
+    nn.init.normal_(scheme.inner.counted[0].table)
     assert_close(attended(scheme, q, lengths(k) * k, v), attended(scheme, q, k, v), rtol=0, atol=1e-6)
 
 

@@ -7,9 +7,12 @@ from references.alibi import alibi
 from references.base import attend
 from torch.testing import assert_close
 
+from extrap.extensions.controls import Window
 from extrap.model.definition import attend_reference
+from extrap.model.seed import seed_generators
 from extrap.positions.absolute import Learned, Sinusoidal
 from extrap.positions.alibi import Alibi
+from extrap.positions.base import consecutive
 from extrap.positions.fox import Fox
 from extrap.positions.kerple import Kerple
 from extrap.positions.local import Local
@@ -29,7 +32,7 @@ def draws(scheme, n=16, times=300):
 
 
 def check_drawn(cls, geometry=DECODER, n=16, **arguments):
-    """Whole, increasing, below the end, all of it reached, another one each time, and none in evaluation."""
+    """Whole, increasing, below the end, all of it reached, another one each time; in evaluation one, or none."""
     scheme = cls(geometry, Alibi(geometry), max_len=N, **arguments)
     found = draws(scheme, n)
     for pos in found:
@@ -39,7 +42,9 @@ def check_drawn(cls, geometry=DECODER, n=16, **arguments):
         assert 0 <= pos[0] <= pos[-1] < N, "not below the end"
     assert max(int(pos[-1]) for pos in found) == N - 1, "not all of it"
     assert len({tuple(pos.tolist()) for pos in found}) > 100
-    assert scheme.eval().positions(n).tolist() == list(range(n))
+    read = [scheme.eval().positions(n).tolist() for _ in range(2)]
+    assert read[0] == read[1], "another one in evaluation"
+    assert (read[0] == list(range(n))) == (not isinstance(scheme, Randomized)), "not read as it was trained"
     return torch.stack(found)
 
 
@@ -98,7 +103,7 @@ def test_drawn_distances_are_read_off_the_diagonals(inner, geometry, small):
         held = plain._replace(score=lambda q, k, i, j, h: plain.score(q, k, r[abs(i - j)], 0, h))
         rows = attend(held, q.tolist(), k.tolist(), v.tolist(), range(16), geometry.causal)
         assert_close(found, torch.tensor(rows, dtype=torch.float64), rtol=0, atol=1e-6)
-        apart = attend_reference(Randomized(geometry, Alibi(geometry), N).train(), pos, q, k, v)
+        apart = attend_reference(Randomized(geometry, Alibi(geometry), N).train(), pos.clone(), q, k, v)
         assert (found - apart).abs().max() > 0.01, "another reading than that of positions"
     for training in (True, False):
         for seq_len in (9, 16, 20):
@@ -123,8 +128,30 @@ def test_all_layers_have_one_draw(geometry, encoder_of):
     assert torch.equal(*seen)
 
 
-def test_without_a_max_len_it_is_eight_times_the_training_length():
-    assert Randomized(DECODER, Rope(DECODER)).end == Pose(DECODER, Rope(DECODER)).end == 128
+def test_without_a_max_len_it_is_a_multiple_of_the_training_length():
+    assert Randomized(DECODER, Rope(DECODER)).end == 32 * L
+    assert Pose(DECODER, Rope(DECODER)).end == 8 * L
+
+
+def test_each_run_is_read_at_a_draw_of_its_own():
+    one, other = (Randomized(DECODER, Rope(DECODER), N).eval() for _ in range(2))
+    assert one.positions(16).tolist() != other.positions(16).tolist()
+    seed_generators(7)
+    again, *_ = (Randomized(DECODER, Rope(DECODER), N).eval() for _ in range(2))
+    seed_generators(7)
+    assert Randomized(DECODER, Rope(DECODER), N).eval().positions(16).tolist() == again.positions(16).tolist()
+    assert one.positions(N).tolist() == list(range(N)), "all of them"
+
+
+def test_the_control_is_a_window_of_tokens():
+    """However far apart they are drawn."""
+    scheme = Randomized(DECODER, Alibi(DECODER), 1000).eval()
+    window = Window()(scheme, 45)
+    (branch,) = window.branches(window.positions(45))
+    i, zero = torch.arange(45), torch.tensor(0)
+    seen = branch.mask_mod(zero, zero, i[:, None], i)
+    assert torch.equal(seen, (i[:, None] - i).abs() < L)
+    check_path(window, 45, training=False)
 
 
 @pytest.mark.parametrize("cls", [Randomized, Pose])
@@ -132,7 +159,7 @@ def test_without_a_max_len_it_is_eight_times_the_training_length():
     ("inner", "max_len", "told"),
     [
         (Rope, 15, "max_len >= 16, the training length, found 15"),
-        (Learned, None, "all positions below 128, found Learned, which ends at 16"),
+        (Learned, 128, "all positions below 128, found Learned, which ends at 16"),
         (lambda g: Randomized(g, Rope(g)), None, "expected a scheme that draws none, found Randomized"),
     ],
 )
@@ -148,53 +175,62 @@ def test_distances_are_drawn_of_biases_alone(inner):
 
 
 def test_more_tokens_than_positions_are_told():
-    with pytest.raises(ValueError, match="Randomized trains on positions below 40, found 41 tokens"):
-        Randomized(DECODER, Rope(DECODER), N).train().positions(41)
+    assert Randomized(DECODER, Rope(DECODER), N).max_len == 40
+    for cls in (Randomized, Pose):
+        with pytest.raises(ValueError, match=f"{cls.__name__} trains on positions below 40, found 41 tokens"):
+            cls(DECODER, Rope(DECODER), N).train().positions(41)
 
 
 # ---- bugs
 
 
 class Unsorted(Randomized):
-    def draw_positions(self, seq_len, device):
-        return torch.randperm(self.end, device=device)[:seq_len]
+    def draw_positions(self, seq_len, device=None, generator=None):
+        return torch.randperm(self.end, device=device, generator=generator)[:seq_len]
 
 
 class WithReplacement(Randomized):
-    def draw_positions(self, seq_len, device):
-        return torch.randint(self.end, (seq_len,), device=device).sort().values
+    def draw_positions(self, seq_len, device=None, generator=None):
+        return torch.randint(self.end, (seq_len,), device=device, generator=generator).sort().values
 
 
 class OfSteps(Randomized):
     """Random steps, which may lead beyond the end."""
 
-    def draw_positions(self, seq_len, device):
-        return torch.randint(1, 4, (seq_len,), device=device).cumsum(0)
+    def draw_positions(self, seq_len, device=None, generator=None):
+        return torch.randint(1, 4, (seq_len,), device=device, generator=generator).cumsum(0)
 
 
 class DrawnOnce(Randomized):
-    def draw_positions(self, seq_len, device):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return super().draw_positions(seq_len, device)
+    def draw_positions(self, seq_len, device=None, generator=None):
+        return super().draw_positions(seq_len, device, torch.Generator().manual_seed(0))
 
 
 class InEvaluation(Randomized):
+    """Another one for every batch."""
+
     def positions(self, seq_len, device=None):
         return self.draw_positions(seq_len, device)
+
+
+class Consecutive(Randomized):
+    """In evaluation, where 0 .. n - 1 were hardly ever trained together."""
+
+    def positions(self, seq_len, device=None):
+        return super().positions(seq_len, device) if self.training else consecutive(seq_len, device)
 
 
 class GapBelow(Pose):
     """A gap of up to max_len, which leads beyond it."""
 
-    def draw_positions(self, seq_len, device):
+    def draw_positions(self, seq_len, device=None):
         self.end += seq_len
         pos = super().draw_positions(seq_len, device)
         self.end -= seq_len
         return pos
 
 
-@pytest.mark.parametrize("mutant", [Unsorted, WithReplacement, OfSteps, DrawnOnce, InEvaluation, GapBelow])
+@pytest.mark.parametrize("mutant", [Unsorted, WithReplacement, OfSteps, DrawnOnce, InEvaluation, Consecutive, GapBelow])
 def test_a_bug_is_rejected(mutant):
     check_drawn(mutant.__mro__[1])
     with pytest.raises(AssertionError):
@@ -205,9 +241,7 @@ class KeysOfTheirOwn(Randomized):
     """A new draw for the keys."""
 
     def branches(self, pos):
-        if not self.training:
-            return super().branches(pos)
-        return (self.inner.apart(pos, self.draw_positions(len(pos), None)),)
+        return (self.inner.apart(pos, self.draw_positions(len(pos))),)
 
 
 def test_keys_of_their_own_are_rejected(small):

@@ -19,7 +19,7 @@ def deberta(geometry, span, max_distance, table, to_key, to_query):
         m = span // 2
         if max_distance is None or distance <= m:
             return distance
-        c = 0
+        c, distance = 0, min(distance, max_distance - 1)
         while m + c < span and Fraction(distance, m) ** (m - 1) > Fraction(max_distance - 1, m) ** c:
             c += 1
         return m + c
