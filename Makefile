@@ -13,7 +13,7 @@ FIGURE ?=
 SCALE ?=
 
 TARGETS := help setup sweep check-scheme status tensorboard report figures claims paper bench bench-all bench-schemes kernels \
-    profile test test-all test-engines check smoke clean
+    profile test test-all test-engines test-peers check smoke clean
 ENGINES := LAUNCHER JOBS ARGS RESULTS
 TAKES-help := EXPERIMENT
 TAKES-sweep := EXPERIMENT SCHEME $(ENGINES)
@@ -155,6 +155,9 @@ test-all: $(READY)  ## all tests; those for a GPU are skipped where there is non
 
 test-engines: $(READY) .venv/extra-ray .venv/extra-slurm  ## sweeps over several machines and processes, with the extras that they need
 	@.venv/bin/python -m pytest -q -n 2 --dist loadfile tests/test_ray.py tests/test_slurm.py
+
+test-peers: .venv/extra-bench  ## schemes and extensions beside what x-transformers and transformers make of them
+	@.venv/bin/python -m pytest -q tests/test_peers.py
 
 check: $(READY)  ## lint and types
 	@.venv/bin/python -m ruff check .
