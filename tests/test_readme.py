@@ -124,7 +124,9 @@ def test_what_is_said_of_rates_and_steps_is_what_their_tables_hold():
     rope = table.query("scheme == 'rope' and protocol == 'same_targets' and eval_len == 4096").set_index("setting")["ratio"]
     first, most, last = (rope[f"max_steps={steps}"] for steps in (100, 800, 1600))
     assert most == rope.max()
-    assert f"at 32 L by a factor of {first:.1f} after 100 steps, of {most:.0f} after 800 and of {last:.0f} after 1,600" in told
+    assert (
+        f"at 32 L by a factor of {first:.1f} after 100 steps, of {most:.0f} after 800 and of {last:.0f} after 1,600" in told
+    )
 
 
 def test_what_is_said_of_many_schemes_and_extensions_is_what_their_tables_hold():

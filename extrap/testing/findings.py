@@ -83,7 +83,7 @@ def _findings(cases: list[Case]) -> Iterator[Finding]:
     yield _bound("same in any batch", "a sequence alone and beside others differs by up to {}", measures.batch, cases)
     told = "a token moves by up to {} with the number of those after it"
     same = Finding("PASS", "same at any length", told)
-    other = Finding("IS", "differs with the length", told) if scheme.of_length else same._replace(verdict="WRONG")
+    other = Finding("IS", "differs by length", told) if scheme.of_length else same._replace(verdict="WRONG")
     yield _finding(measures.length, causal, same, other)
     told = "outputs of attention are up to {} from the definition in float64, but for what float32 rounds in it"
     yield _bound("same on any path", told, lambda case: ((value, at) for value, _, at in case.paths), cases)
@@ -95,7 +95,10 @@ def _findings(cases: list[Case]) -> Iterator[Finding]:
     yield _finding(measures.place, cases, Finding("PASS", "same at any place", told), counts)
     differs = "the same text further on differs, beyond rounded angles, by up to {}"
     stated = "states relative" if scheme.relative else ""
-    yield _fact("shift-invariant", "not shift-invariant", differs, measures.shift, cases, stated)
+    if scheme.of_length:
+        yield Finding("IS", "shift-invariant", "not asked: it states of_length, positions of its own for each length")
+    else:
+        yield _fact("shift-invariant", "not shift-invariant", differs, measures.shift, cases, stated)
     differs = "in an encoder a text and its mirror image differ by up to {}"
     stated = "" if scheme.direction_aware else "states direction_aware = False"
     yield _fact("symmetric", "direction-aware", differs, measures.mirror, encoders, stated)

@@ -29,6 +29,15 @@ def rounded(encoder: Encoder) -> Encoder:
     return encoder
 
 
+def beyond_rounding(differs: float, case: Case, tokens: Tensor) -> float:
+    """Of a difference above TOLERANCE between two outputs for these tokens that which is more than twice what weights bring
+    about that are rounded: scores in the hundreds, and tables of steep steps, magnify what sums in another order are off by.
+    """
+    if differs > TOLERANCE:
+        differs -= 2 * apart(read(rounded(case.encoder), tokens), read(case.encoder, tokens))
+    return differs
+
+
 def gradients(case: Case) -> dict[str, Tensor]:
     """Of a weighted sum of what comes out in training, by the names of the encoder's parameters."""
     hidden = case.read(case.geometry.train_len, training=True)
@@ -68,20 +77,14 @@ def future(case: Case) -> Measured:
 
 @torch.no_grad()
 def batch(case: Case) -> Measured:
-    """How a sequence moves with another one, and where it is alone, which sums in another order.
-
-    Scores in the hundreds magnify that: of a difference above TOLERANCE that counts which is more than twice what weights
-    bring about that are rounded.
-    """
+    """How a sequence moves with another one, and where it is alone, which sums in another order."""
     for (n, training), n_batch in itertools.product(case.reads, SEQUENCES):
         whole, others = case.read(n, training, n_batch=n_batch), [i for i in range(n_batch) if i != 1]
         moved = case.read(n, training, changed=n // 2, n_batch=n_batch)
         yield apart(moved[others], whole[others]), f"of {n} tokens, one changes another sequence of {n_batch}"
         if not training:
-            alone = read(case.encoder, case.tokens[:1, :n])
-            differs = apart(alone, whole[:1])
-            if differs > TOLERANCE:
-                differs -= 2 * apart(read(rounded(case.encoder), case.tokens[:1, :n]), alone)
+            alone = case.tokens[:1, :n]
+            differs = beyond_rounding(apart(read(case.encoder, alone), whole[:1]), case, alone)
             yield differs, f"{n} tokens, alone and in a batch of {n_batch}"
 
 
@@ -104,10 +107,11 @@ def drawn(case: Case) -> Measured:
 
 @torch.no_grad()
 def length(case: Case) -> Measured:
-    """How a token moves with the number of those after it."""
+    """How a token moves with the number of those after it, which sums in another order."""
     whole = case.read(case.lengths[-1])
     for n in (*case.lengths, case.lengths[-1] - 1):
-        yield apart(case.read(n), whole[:, :n]), f"{n} tokens of {case.lengths[-1]}"
+        differs = beyond_rounding(apart(case.read(n), whole[:, :n]), case, case.tokens[:2, :n])
+        yield differs, f"{n} tokens of {case.lengths[-1]}"
 
 
 @torch.no_grad()
