@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from experiments.papers.chi2022_kernels import ABOUT, KERNEL
 from extrap.config.compose import compose_grid
 from extrap.errors import UserError
 from extrap.files import as_path
@@ -18,16 +19,6 @@ from extrap.results.shown import save_table
 from extrap.sweep.door import through
 
 NAME = "kernels.csv"
-ABOUT, KERNEL = ["run", "scheme", "data", "train_len", "seed"], ["head", "distance", "bias"]  # bias: added to scores
-COLUMNS = [*ABOUT, *KERNEL]
-
-
-def load_kernels(path: Path) -> pd.DataFrame:
-    """The table, checked for its columns. Raises UserError."""
-    table = pd.read_csv(path)
-    if list(table.columns) != COLUMNS:
-        raise UserError(f"{path}: expected the columns {', '.join(COLUMNS)}, found {', '.join(table.columns)}")
-    return table
 
 
 def distances(longest: int) -> list[int]:

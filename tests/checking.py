@@ -33,7 +33,7 @@ def check_against_reference(scheme, reference, at):
     scheme = copy.deepcopy(scheme).double().eval()  # in training positions may be drawn
     geometry, seq_len = scheme.geometry, len(at)
     pos = scheme.positions(at[-1] + 1)[list(at)]
-    at = pos.tolist()  # of drawn positions others
+    at = pos.tolist() if scheme.of_length else at
     x = torch.randn(1, seq_len, geometry.d_model, dtype=torch.float64)
     for layer, of_layer in of_layers(scheme, reference):
         q, k, v = inputs(geometry, seq_len)

@@ -1,5 +1,6 @@
 """Schemes and extensions beside implementations that others wrote: x-transformers and transformers (the extra `bench`)."""
 
+import copy
 import math
 from types import SimpleNamespace
 
@@ -158,9 +159,9 @@ def cope():
     theirs, scheme = xt.CoPE(K, H, 64), Cope(CAUSAL)
     theirs.pos_emb.data = scheme.counted[0].table.data = torch.randn(64, K)
 
-    def weights(q, k, x):
-        scores = scaled(q, k).masked_fill(~PAST, -math.inf)
-        return softmax(scores + theirs(q, scores))
+    def weights(q, k, x):  # a sum of 200 gates looks up a table of steep steps
+        scores = scaled(q.double(), k.double()).masked_fill(~PAST, -math.inf)
+        return softmax(scores + theirs.double()(q.double(), scores))
 
     return scheme, weights
 
@@ -236,8 +237,9 @@ def test_a_scheme_has_the_logits_of_others(beside):
 def check(scheme, theirs):
     q, k = torch.randn(2, B, H, T, K)
     x, each = torch.randn(B, T, D), torch.eye(T).expand(B, H, T, T)
-    layer = scheme.layers(2)[0]
-    found, expected = attend_reference(layer, layer.positions(T), q, k, each, x), theirs(q, k, x)
+    layer = copy.deepcopy(scheme).double().layers(2)[0]
+    exact = [of.double() for of in (q, k, each, x)]
+    found, expected = attend_reference(layer, layer.positions(T), *exact), theirs(q, k, x).double()
     seen = PAST.expand_as(found) if scheme.geometry.causal else torch.ones_like(found, dtype=torch.bool)
     assert not found[~seen].any()
     seen = seen & (expected > 1e-12)  # smaller ones hold no digits of the difference of logits

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from experiments import papers
 from experiments.claims.evidence import Missing
 from experiments.claims.published import load_published
-from experiments.kernels import load_kernels
+from experiments.papers.chi2022_kernels import load_kernels
 from experiments.papers.overlay import OURS, trained
 from experiments.speed.timings import load_timings
 from extrap.errors import UserError, nearest

@@ -172,7 +172,7 @@ def _enlarge(whole: Axes, below: Axes, corner: pd.DataFrame) -> None:
     """The panel below shows a corner of the other, which marks it."""
     for axis, value in (("x", "ppl"), ("y", "ratio")):
         low, high = corner[value].min(), corner[value].max()
-        room = 0.08 * (high - low)
+        room = max(0.08 * (high - low), 0.001 * low)
         getattr(below, f"set_{axis}scale")("linear")
         getattr(below, f"set_{axis}lim")(low - room, high + room)
         getattr(below, f"{axis}axis").set_major_locator(mpl.ticker.MaxNLocator(6, steps=[1, 2, 5, 10]))
