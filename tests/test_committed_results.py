@@ -32,7 +32,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 IGNORED = {"quick", "smoke"}  # by git: whatever was run here last
 EXPERIMENTS = {path.stem for path in (CONF / "experiment").glob("*.yaml")} - IGNORED
 TRACKED = sorted(name for name in EXPERIMENTS if (RESULTS / name / "provenance.yaml").exists())
-SOURCES = {"runs.csv", "rows.csv", "missing.csv", "training.csv", "provenance.yaml"}
+SOURCES = {"runs.csv", "rows.csv", "missing.csv", "training.csv", "provenance.yaml", "kernels.csv"}
 EVIDENCE = {"evidence.csv", "evidence.md"}
 SCHEMES = {"alibi", "learned", "local(rope)", "nope", "rope", "sinusoidal"}
 PROTOCOLS = ["nonoverlap", "same_targets"]
@@ -198,7 +198,8 @@ def test_bold_is_who_beats_all_others_in_the_pairs(name):
 def test_it_is_told_what_made_them(name):
     told = yaml.safe_load((RESULTS / name / "provenance.yaml").read_text())
     assert re.match(rf"python -m (extrap|experiments\.run) experiment={name} ", told["command"])  # as it was then
-    assert told["runs"] == len(configs_of(name))
+    kept = [run for part in told.get("kept", []) for run in part["runs"]]  # of the commands before
+    assert told["runs"] + len(kept) == len(configs_of(name))
     recipe, asked = told["config"], configs_of(name)[0].identity()
     parts = ("model", "objective", "train", "eval")
     changes = differences({part: recipe[part] for part in parts}, {part: asked[part] for part in parts})
