@@ -12,12 +12,13 @@ from extrap.stats.statistics import Statistics
 
 NOTE = """\
 One line a scheme, by family, the best at the training length L first. At L: perplexity under {at}, ± its 95 % t
-interval over seeds. To {yardstick}: the difference of log-perplexity at L (nats per token, negative: better), and whether it
-is decided, paired by seed, beyond the noise of seeds and of text, after Holm over all {n} comparisons. Then, under
-{beyond}, perplexity over that at L; beyond L: breaks, survives or unclear, by 5 %, ends, or why that is not asked. Uses
-context: the first length at which it is better than at L and than with attention cut off at the last L tokens, and at how
-many more; else no, undecided, control breaks, or not shown where lengths differ. Speed: tokens a second of training over
-those of {reference}; by the clock, whatever else ran."""
+interval over seeds. To {yardstick}: the difference of log-perplexity at L (nats per token, negative: better), and
+whether it is decided, paired by seed, beyond the noise of seeds and of text, after Holm over all {n} comparisons.
+Then, under {beyond}, perplexity over that at L; beyond L: breaks, survives or unclear, by 5 %, ends, or why that is
+not asked. Uses context: the first length at which it is better than at L and than with attention cut off at the last
+L tokens, and at how many more; else no, undecided, control breaks, no control where such a window changes nothing, or
+not shown where lengths differ. Speed: tokens a second of training over those of {reference}; by the clock, whatever
+else ran."""
 
 
 def against_yardstick(of: Group) -> str:
