@@ -1,4 +1,4 @@
-"""Positions of longer inputs, drawn at random while training."""
+"""Positions of longer inputs, drawn at random."""
 
 from typing import Literal
 

@@ -190,3 +190,10 @@ def test_a_bug_in_slopes_is_rejected(mutant, small):
     geometry = geometry_of(True)
     with pytest.raises(AssertionError, match="not close"):
         check_layers(mutant()(Alibi(geometry), T), [flattened(geometry)] * 2)
+
+
+def test_trained_slopes_that_have_become_one_stay():
+    """Flat or steep, none of them differs from the others: 0 / 0 would be no number."""
+    scheme = Alibi(geometry_of(True), learned=True)
+    nn.init.constant_(scheme.gate, 2.0)
+    assert torch.equal(NtkAlibi()(scheme, 4 * L).steepness(), scheme.steepness())
