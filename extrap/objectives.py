@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from extrap.data.base import Source
+from extrap.data.cloze import places
 from extrap.errors import UserError
 
 MASK_SEED = 0  # of held-out text: the same positions are hidden for every scheme, seed and length
@@ -30,20 +32,21 @@ class Mlm:
     extra_tokens = 0
 
     def __init__(self, mask_rate: float = 0.15) -> None:
-        if not 0 < mask_rate < 1:
-            raise UserError(f"objective.mask_rate: expected a share between 0 and 1, found {mask_rate}")
-        self.mask_rate = self.scored_share = mask_rate
+        self.mask_rate = self.scored_share = checked(mask_rate)
 
     def n_inputs(self, vocab_size: int) -> int:
         return vocab_size + 1  # [MASK] is the last token
 
-    def batch(self, tokens: np.ndarray, vocab_size: int, rng: np.random.Generator, mask_rate: float | None = None) -> Batch:
+    def n_outputs(self, vocab_size: int) -> int:
+        return vocab_size
+
+    def batch(self, tokens: np.ndarray, source: Source, rng: np.random.Generator, mask_rate: float | None = None) -> Batch:
         """At another rate than that of scoring, if one is given."""
-        n_masked = max(1, round((mask_rate or self.mask_rate) * tokens.shape[1]))
-        order = rng.random(tokens.shape).argsort(axis=1, kind="stable")
-        scored = np.zeros(tokens.shape, dtype=bool)
-        np.put_along_axis(scored, order[:, :n_masked], True, axis=1)
-        return Batch(np.where(scored, vocab_size, tokens), tokens, scored)
+        scored = chosen(tokens.shape, mask_rate or self.mask_rate, rng)
+        return Batch(np.where(scored, source.vocab_size, tokens), tokens, scored)
+
+    def references(self, tokens: np.ndarray, batch: Batch, source: Source, train_len: int) -> dict[str, np.ndarray]:
+        return unigram(batch, source, train_len)
 
 
 class Causal:
@@ -56,8 +59,85 @@ class Causal:
     def n_inputs(self, vocab_size: int) -> int:
         return vocab_size
 
-    def batch(self, tokens: np.ndarray, vocab_size: int, rng: np.random.Generator, mask_rate: float | None = None) -> Batch:
+    def n_outputs(self, vocab_size: int) -> int:
+        return vocab_size
+
+    def batch(self, tokens: np.ndarray, source: Source, rng: np.random.Generator, mask_rate: float | None = None) -> Batch:
         return Batch(tokens[:, :-1], tokens[:, 1:], np.ones_like(tokens[:, 1:], dtype=bool))
 
+    def references(self, tokens: np.ndarray, batch: Batch, source: Source, train_len: int) -> dict[str, np.ndarray]:
+        return unigram(batch, source, train_len + self.extra_tokens)
 
-Objective = Mlm | Causal
+
+class Rtd:
+    """Replaced-token detection of a bidirectional encoder: which tokens of a text are not those that stood there.
+
+    nll = mean over all t of -log p(y_t | x'), y_t = 1 where x'_t is not x_t and 0 elsewhere. At round(mask_rate * T)
+    positions a row, at least one, x'_t is drawn from q(b | x_{t-1}, x_{t+1}), the corrupter of the source (data/cloze.py),
+    counted once in the training text: a draw of the true token counts as original. Elsewhere x' is x; [MASK] is never read.
+    The neighbours are the true ones, of which a row has one more on either side than it reads. Training and scoring hide
+    as much: train.mask_rate is not for it. The text is corrupted once, the same for every scheme, seed and length.
+
+    Source: ELECTRA (Clark et al. 2020, arXiv:2003.10555), section 2, whose corrupter is trained beside the model: such
+    generators break with length as the models do, and would give each scheme another task. Theirs may see no token twice,
+    ours chooses positions without replacement; their head has a layer more.
+    """
+
+    causal = False
+    extra_tokens = 2  # one on either side, which are read by the corrupter alone
+    scored_share = 1.0
+
+    def __init__(self, mask_rate: float = 0.15) -> None:
+        self.mask_rate = checked(mask_rate)
+
+    def n_inputs(self, vocab_size: int) -> int:
+        return vocab_size
+
+    def n_outputs(self, vocab_size: int) -> int:
+        return 2  # original, replaced
+
+    def batch(self, tokens: np.ndarray, source: Source, rng: np.random.Generator, mask_rate: float | None = None) -> Batch:
+        left, true, right = tokens[:, :-2], tokens[:, 1:-1], tokens[:, 2:]
+        drawn = chosen(true.shape, self.mask_rate, rng)
+        inputs = true.copy()
+        inputs[drawn] = places(source.corrupter, left[drawn], right[drawn], source.vocab_size).draw(rng)
+        return Batch(inputs, (inputs != true).astype(np.int64), np.ones_like(drawn))
+
+    def references(self, tokens: np.ndarray, batch: Batch, source: Source, train_len: int) -> dict[str, np.ndarray]:
+        """What is known of replaced tokens without a model, (N, T) nats each:
+
+        rate        that so many are: the share in this very text, so that its mean is the entropy of that share
+        byte        how often each token is one in training text
+        neighbours  mask_rate * (1 - q(x'_t | x'_{t-1}, x'_{t+1})), what two neighbours tell, exact where these are true
+        """
+        read = tokens.copy()
+        read[:, 1:-1] = batch.inputs
+        own = places(source.corrupter, read[:, :-2].ravel(), read[:, 2:].ravel(), source.vocab_size)
+        chances = {
+            "rate": np.full(batch.targets.shape, batch.targets.mean()),
+            "byte": source.corrupter.replaced(self.mask_rate)[batch.inputs],
+            "neighbours": self.mask_rate * (1 - own.of(batch.inputs.ravel())).reshape(batch.inputs.shape),
+        }
+        return {kind: -np.log(np.where(batch.targets == 1, p, 1 - p)) for kind, p in chances.items()}
+
+
+def checked(mask_rate: float) -> float:
+    if not 0 < mask_rate < 1:
+        raise UserError(f"objective.mask_rate: expected a share between 0 and 1, found {mask_rate}")
+    return mask_rate
+
+
+def chosen(shape: tuple[int, ...], rate: float, rng: np.random.Generator) -> np.ndarray:
+    """(B, T) bool: round(rate * T) positions a row, at least one."""
+    found = np.zeros(shape, dtype=bool)
+    order = rng.random(shape).argsort(axis=1, kind="stable")
+    np.put_along_axis(found, order[:, : max(1, round(rate * shape[1]))], True, axis=1)
+    return found
+
+
+def unigram(batch: Batch, source: Source, train_len: int) -> dict[str, np.ndarray]:
+    """The frequencies in the training text."""
+    return {"unigram": source.unigram_nll(train_len)[batch.targets]}
+
+
+Objective = Mlm | Causal | Rtd

@@ -39,7 +39,8 @@ def written(tmp_path_factory) -> dict[str, list[str]]:
     found |= {"training.csv": OF_LOSS, "choice.csv": CHOICE, "one_for_all.csv": ONE_FOR_ALL}
     budgets = pd.concat([both_protocols(NLL, setting=f"max_steps={steps}") for steps in (100, 200)])
     crowd = both_protocols({f"s{i}": NLL["a"] for i in range(MOST_PAIRED + 1)})
-    for rows in (pd.concat([both_protocols(NLL), *window, *sliding, *place]), with_floor(NLL), budgets, crowd):
+    replaced = both_protocols(NLL).assign(objective="rtd")
+    for rows in (pd.concat([both_protocols(NLL), *window, *sliding, *place]), with_floor(NLL), budgets, crowd, replaced):
         with patch.dict(drawing.FORMATS, clear=True):
             costs = rows[["run"]].drop_duplicates().assign(**dict.fromkeys(COSTS, 1.0))
             write_report(Statistics(rows, costs=costs), folder)

@@ -26,7 +26,7 @@ from extrap.data.reading import read
 from extrap.data.stored import Stored, store
 from extrap.data.text import Stdlib, Text, stdlib_files
 from extrap.errors import UserError
-from extrap.objectives import Causal, Mlm
+from extrap.objectives import Causal, Mlm, Rtd
 from extrap.results.provenance import OF_MACHINE, _recipe, load_provenance, provenance
 from extrap.runs.prepare import prepare, store_documents
 from extrap.runs.run import describe
@@ -381,7 +381,7 @@ def test_held_out_segments_are_whole_disjoint_and_spread(lengths, seg_len, n_seg
     assert all(count >= taken.max() - 1 or count == room for count, room in zip(taken, capacity, strict=True))
 
 
-@pytest.mark.parametrize(("objective", "seg_len"), [(Mlm(), 40), (Causal(), 41)])
+@pytest.mark.parametrize(("objective", "seg_len"), [(Mlm(), 40), (Causal(), 41), (Rtd(), 42)])
 def test_held_out_segments_are_as_long_as_the_longest_length_needs(objective, seg_len):
     source = documents([b"train"], [bytes(range(100)), bytes(range(100))])
     config = EvalConfig(

@@ -4,6 +4,7 @@ On PyTorch's meta device tensors have sizes alone, so that a question for a valu
 """
 
 import contextlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ def on_device(small, monkeypatch):
 def batch_of(causal, seq_len):
     objective = Causal() if causal else Mlm()
     tokens = np.random.default_rng(0).integers(10, size=(2, seq_len + objective.extra_tokens))
-    return objective.batch(tokens, 10, np.random.default_rng(0))
+    return objective.batch(tokens, SimpleNamespace(vocab_size=10), np.random.default_rng(0))
 
 
 def training_batch_of(batch):

@@ -1,5 +1,7 @@
 """Objectives: what is hidden stays hidden, what is scored is what stands there, and a uniform model scores V."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from extrap.stats.perplexity import perplexity
 from extrap.sweep.checks import prepare_grid
 
 V = 7
+SOURCE = SimpleNamespace(vocab_size=V)
 
 
 def tokens_of(n_rows: int, length: int, seed: int = 0) -> np.ndarray:
@@ -23,7 +26,7 @@ def tokens_of(n_rows: int, length: int, seed: int = 0) -> np.ndarray:
 
 
 def batch_of(objective: Mlm | Causal, tokens: np.ndarray, seed: int = 0) -> Batch:
-    return objective.batch(tokens, V, np.random.default_rng(seed))
+    return objective.batch(tokens, SOURCE, np.random.default_rng(seed))
 
 
 @pytest.mark.slow

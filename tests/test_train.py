@@ -35,7 +35,7 @@ def cell(results: Path, *overrides: str) -> Run:
 def loss_on_random_tokens(c: Run, encoder: Encoder) -> float:
     """Text repeats itself, which favours the token that was read; random tokens do not."""
     rng = np.random.default_rng(0)
-    batch = c.objective.batch(rng.integers(256, size=(64, 17)), 256, rng)
+    batch = c.objective.batch(rng.integers(256, size=(64, 17)), c.source, rng)
     index = np.flatnonzero(batch.scored)
     parts = (np.ascontiguousarray(batch.inputs), index, batch.targets.ravel()[index])
     return training.TrainingLoss(encoder, Precision.fp32)(*map(torch.from_numpy, parts)).item()

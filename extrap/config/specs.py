@@ -20,7 +20,8 @@ from extrap.config.outside import Outside
 from extrap.errors import UserError, nearest, one_line
 
 # how rows name what nobody has trained, by its kind; no scheme may be called so
-REFERENCES = {"unigram": "unigram", "floor": "floor", "window_floor": "floor, last {train_len}", "plateau": "symbol counts"}
+REFERENCES = {"unigram": "unigram", "floor": "floor", "window_floor": "floor, last {train_len}", "plateau": "symbol counts",
+              "rate": "rate", "byte": "byte alone", "neighbours": "two neighbours"}  # fmt: skip
 REPEATED = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)  # *args and **kwargs, which have no name to be set by
 
 

@@ -4,6 +4,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from extrap.data.cloze import Corrupter
+
 
 class HeldOut(NamedTuple):
     """Segments of held-out documents, the same for every scheme and seed."""
@@ -23,6 +25,10 @@ class Source(Protocol):
 
     name: str
     vocab_size: int
+
+    @property
+    def corrupter(self) -> Corrupter:
+        """What replaces tokens where it is asked which were."""
 
     def batch(self, rng: np.random.Generator, batch_size: int, length: int) -> np.ndarray:
         """(batch_size, length) int64, each row from a single training document."""

@@ -3,11 +3,13 @@
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from extrap.data.base import HeldOut
+from extrap.data.cloze import Counted
 from extrap.data.overlap import PIECE, verbatim
 from extrap.errors import UserError
 
@@ -182,6 +184,12 @@ class Documents:
                 counts += np.bincount(self._stream[start : start + length], minlength=VOCAB_SIZE)
         nll: np.ndarray = -np.log(counts / counts.sum())
         return nll
+
+    @cached_property
+    def corrupter(self) -> Counted:
+        """Of all training text, whatever of it is long enough to be trained on; not of what is held back from it."""
+        parts = zip(self._train_starts, self._train_lengths, strict=True)
+        return Counted((self._stream[start : start + n].astype(np.int64) for start, n in parts), VOCAB_SIZE)
 
     def references(self, tokens: np.ndarray, context: np.ndarray, train_len: int) -> dict[str, np.ndarray]:
         return {}  # nobody knows how well text can be predicted

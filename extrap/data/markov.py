@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from extrap.data.base import HeldOut
+from extrap.data.cloze import OfChain
 from extrap.errors import UserError
 
 
@@ -26,6 +27,7 @@ class Markov:
         if not 0 < alpha < float("inf"):
             raise UserError(f"data.alpha: expected a positive concentration, found {alpha}")
         self.vocab_size, self.alpha = vocab_size, alpha
+        self.corrupter = OfChain(vocab_size, alpha)
 
     def batch(self, rng: np.random.Generator, batch_size: int, length: int) -> np.ndarray:
         rows = rng.dirichlet(np.full(self.vocab_size, self.alpha), size=(batch_size, self.vocab_size))

@@ -12,9 +12,9 @@ from extrap.errors import one_line
 from extrap.report.about import chosen_text, missing_text
 from extrap.report.budget import budget_text
 from extrap.report.choice import choice_text
-from extrap.report.group import Group, above, by_fate, lacking, lengths, listed, shortened
+from extrap.report.group import Group, by_fate, lacking, lengths, listed, shortened
 from extrap.report.overview import against_yardstick, fates_briefly, uses_briefly
-from extrap.report.typesetting import interval, markdown, name, number, seeds, why_missing
+from extrap.report.typesetting import interval, markdown, measure, name, number, seeds, why_missing
 from extrap.stats.floor import UNFIT
 from extrap.stats.pairs import both_ways
 from extrap.stats.perplexity import landmarks, still_falling
@@ -23,23 +23,23 @@ from extrap.stats.statistics import Statistics
 WIDTH = 100  # columns
 LABEL = 14  # columns, of what a sentence is about
 NAME = 20  # columns: longer names of schemes are cut in their middle
-MODELS = {"mlm": "masked LM", "causal": "causal LM"}
+MODELS = {"mlm": "masked LM", "causal": "causal LM", "rtd": "replaced-token detection"}
 
 LEGEND = """\
-L: the training length. ±: 95 % t interval over seeds. Breaks, survives: perplexity more than 5 % above that at L, between \
+L: the training length. ±: 95 % t interval over seeds. Breaks, survives: {measure} more than 5 % above that at L, between \
 which lengths first, or nowhere; unclear where the interval over seeds holds both. Extrapolates: with all of a longer input \
 better than at L, and than with attention cut off at L. Decided: beyond the noise of seeds and of text. In parentheses, \
 what leaves it undecided: so many seeds would show a difference as large and as varied as the one seen in 80 % of all \
 tries; text: other text might say otherwise; Holm: so many pairs are compared."""
 ONE_SEED = "One seed decides nothing: what follows is what this one seed shows."
 THIS_TEXT = "text is too little for an interval over text: what is decided is decided about this text."
-FALLS = "(falls with length even where nothing beyond L is used)"  # perplexity under nonoverlap
+FALLS = "(falls with length even where nothing beyond L is used)"  # what is shown under nonoverlap
 
 
 def answer(found: Statistics) -> str:
     """What the rows of a report say.
 
-    Perplexity at L is told of the protocol that scores all tokens (nonoverlap), what comes beyond L of the one that scores
+    The level at L is told of the protocol that scores all tokens (nonoverlap), what comes beyond L of the one that scores
     the same tokens at every length (same_targets), where rows hold them. Objectives, texts and training lengths are told
     apart. No line is longer than 100 columns.
     """
@@ -53,7 +53,8 @@ def answer(found: Statistics) -> str:
         lines += [*wrap(text, WIDTH), ""]
     for text in missing_text(found.unmeasured):
         lines += [*wrap(text, WIDTH, break_on_hyphens=False), ""]
-    return "\n".join([*lines, *wrap(LEGEND, WIDTH)])
+    legend = LEGEND.format(measure=measure(found.rows["objective"].unique()))
+    return "\n".join([*lines, *wrap(legend, WIDTH)])
 
 
 def _title(of: Group) -> list[str]:
@@ -98,25 +99,25 @@ def _best(of: Group) -> str:
     possible = of.start[~of.start["scheme"].isin(of.impossible)]
     if possible.empty:
         return ""
-    log_ppl = possible.set_index("scheme")["log_ppl"]
+    log_ppl, ppl = (possible.set_index("scheme")[column] for column in ("log_ppl", "ppl"))
     lines = both_ways(of.pairs_at(of.at_protocol, of.train_len))
     # seeds that only one of two has shift its mean, and pairs know nothing of them: who loses a pair does not lead
     losers = {*lines.loc[lines["verdict"] == "b", "scheme_a"]}
     leader = next((scheme for scheme in log_ppl.index if scheme not in losers), log_ppl.index[0])
     others = [scheme for scheme in log_ppl.index if scheme != leader]
-    first = f"{of.names[leader]}, perplexity {number(np.exp(log_ppl[leader]))}"
+    first = f"{of.names[leader]}, {of.level(ppl[leader])}"
     if not others:
         return f"{first}; a single scheme has nobody to be compared with"
     against = lines[lines["scheme_b"] == leader].set_index("scheme_a")
     gaps = against["difference"].reindex(others).fillna(log_ppl[others] - log_ppl[leader])  # paired by seed, if that goes
-    following = f"next {of.names[others[0]]}, {above(gaps[others[0]])}"
+    following = f"next {of.names[others[0]]}, {of.above(gaps[others[0]])}"
     if of.n_seeds == 1:
         return f"lowest is {first}; {following}; undecided, with one seed"
     undecided = [scheme for scheme in others if scheme not in against.index[against["verdict"] == "b"]]
     if not undecided:
         return f"{first}, decided against all others; {following}"
     told = [
-        f"{of.names[scheme]}, {above(gaps[scheme])}"
+        f"{of.names[scheme]}, {of.above(gaps[scheme])}"
         + (f" ({lacking(against.loc[scheme])})" if scheme in against.index else "")
         for scheme in undecided
     ]
@@ -134,7 +135,7 @@ def _undertrained(of: Group) -> str:
     told, ppl = [], of.start.set_index("scheme")["ppl"]
     for what in dict.fromkeys(of.unlearned.values()):
         who = ", ".join(f"{of.names[s]} ({number(ppl[s])})" for s in of.unlearned if of.unlearned[s] == what)
-        told.append(f"{what} ({number(of.references['ppl'].iloc[0])}) at L, so a flat curve is no success: {who}")
+        told.append(f"{what} ({number(of.known)}) at L, so a flat curve is no success: {who}")
     for verdict in UNFIT[1:]:  # the first is told apart
         if who := ", ".join(of.names[s] for s in of.start["scheme"] if of.floor_verdicts.get(s) == verdict):
             told.append(f"{verdict}: {who}")
@@ -145,7 +146,7 @@ def _undertrained(of: Group) -> str:
         everybody = set(falling.index) == set(of.training["scheme"]) and len(falling) > 1
         who = "all schemes" if everybody else ", ".join(of.names[scheme] for scheme in falling.index)
         told.append(
-            f"training perplexity of {who} was still {share} % lower in the last quarter of the steps than in the one "
+            f"training {of.measure} of {who} was still {share} % lower in the last quarter of the steps than in the one "
             "before: longer training may change levels and order"
         )
     return "; ".join(told)
@@ -211,7 +212,8 @@ def _table(of: Group) -> str:
     _, *longer = landmarks(of.lengths, of.train_len)
     table: list[dict[str, str]] = []
     for line in of.start.itertuples():
-        told = {"scheme": of.names[line.scheme], "at L": f"{number(line.ppl)}{interval(line.ppl, line.log_ppl_half)}"}
+        half = np.log(line.ppl_high / line.ppl)
+        told = {"scheme": of.names[line.scheme], "at L": f"{number(line.ppl)}{interval(line.ppl, half)}"}
         told |= of.cells_beyond(line.scheme, longer)
         told |= {"verdict": of.verdict(line.scheme)} if longer else {}
         told |= {"extrapolates": of.word(line.scheme)} if len(of.against_window) else {}

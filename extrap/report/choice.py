@@ -5,7 +5,7 @@ import pandas as pd
 
 from extrap.report.about import chosen_markdown
 from extrap.report.pairs import at_landmarks, difference_cell
-from extrap.report.typesetting import NONE, counted, markdown, trained_on
+from extrap.report.typesetting import NONE, counted, loss, markdown, trained_on
 from extrap.results.rows import GROUP
 from extrap.stats.pairs import LACKING, UNDECIDED
 from extrap.stats.statistics import Statistics
@@ -13,7 +13,7 @@ from extrap.stats.statistics import Statistics
 NOTE = """\
 Whether comparisons are fair with one value for all: every pair of schemes with one value for both is put beside the same
 pair with each scheme at its best, by the rule of pairs.md. Below stand those whose verdict is another one then, at L, 4 L
-and the longest length; differences are those of log-perplexity (nats per token), the first less the second, **bold** where
+and the longest length; differences are those of {loss} (nats per token), the first less the second, **bold** where
 decided; below 0 the first is better. *Turns*: decided both ways, for one and for the other. A verdict that is gained or lost
 is no contradiction: what is decided and what is not need not differ. Change: of the difference, with its 95 % interval over
 seeds; it is 0 for the same models, whose verdict then changes by Holm's order alone. All pairs and lengths stand in
@@ -29,7 +29,7 @@ def choice_page(found: Statistics) -> str:
         parts += [f"**{title}**", markdown(_losses(lines), ["scheme"])]
     lines = _shown(found)
     if len(lines):
-        parts.append(NOTE)
+        parts.append(NOTE.format(loss=loss(lines["objective"].unique())))
     for (option, value, *of), part in lines.groupby(["option", "value", *GROUP], sort=False):
         parts.append(f"**{option}={value} for all, {trained_on(*of)}**: {_counted(part)}")
         if len(others := part[part["how"] != ""]):

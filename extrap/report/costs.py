@@ -14,7 +14,7 @@ from extrap.report.curves import COLUMN_WIDTH, band, drawn, keep_to_curves
 from extrap.report.drawing import entitle, new_figure, style
 from extrap.report.labels import End, name_ends
 from extrap.report.looks import Looks, styles
-from extrap.report.typesetting import interval, markdown, number, seeds, stem, trained_on
+from extrap.report.typesetting import interval, markdown, measure, number, seeds, stem, trained_on
 from extrap.results.rows import GROUP
 from extrap.results.shown import rounded
 from extrap.stats.pairs import MOST_PAIRED
@@ -39,6 +39,7 @@ def costs_page(found: Statistics) -> str:
 def _table(lines: pd.DataFrame) -> pd.DataFrame:
     table = []
     train_len, longest = lines["train_len"].iloc[0], lines["eval_len"].max()
+    what = measure(lines["objective"].unique())
     for scheme, part in lines.groupby("scheme", sort=False):
         first, ppl = part.iloc[0], part.set_index("eval_len")
         told = {
@@ -52,12 +53,12 @@ def _table(lines: pd.DataFrame) -> pd.DataFrame:
         }
         for n in dict.fromkeys((train_len, longest)):
             protocol = lines.loc[lines["eval_len"] == n, "protocol"].iloc[0]
-            told[f"perplexity at {n:,}, {protocol}"] = _perplexity(ppl.loc[n]) if n in ppl.index else "–"
+            told[f"{what} at {n:,}, {protocol}"] = _shown(ppl.loc[n]) if n in ppl.index else "–"
         table.append(told)
     return pd.DataFrame(table)
 
 
-def _perplexity(line: pd.Series) -> str:
+def _shown(line: pd.Series) -> str:
     return number(line["ppl"]) + interval(line["ppl"], np.log(line["ppl_high"] / line["ppl"]))
 
 
@@ -101,7 +102,7 @@ def cost_figure(found: Statistics, points: pd.DataFrame, cost: str) -> Figure:
         ends = [list(_lines(axes, part, cost, unit, looks)) for axes, part in zip(panels, parts, strict=True)]
         for axes, part in zip(panels, parts, strict=True):
             axes.set_title(_title(part.iloc[0]))
-            axes.set_ylabel("perplexity")
+            axes.set_ylabel(measure(part["objective"].unique()))
             axes.set_yscale("log")
             _ticks_of_log(axes.yaxis)
             axes.margins(y=0.15)

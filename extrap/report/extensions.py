@@ -9,7 +9,7 @@ from extrap.report.about import chosen_markdown
 from extrap.report.curves import COLUMN_WIDTH, DASHES, POINT, drawn, log_axis, title_of, told_of_seeds
 from extrap.report.drawing import entitle, new_figure, style
 from extrap.report.looks import styles
-from extrap.report.typesetting import NONE, interval, markdown, number, trained_on
+from extrap.report.typesetting import NONE, interval, loss, markdown, measure, number, trained_on
 from extrap.results.shown import rounded
 from extrap.stats.pairs import CONTROL
 from extrap.stats.perplexity import BEYOND_L, SETTING, told_first
@@ -17,8 +17,8 @@ from extrap.stats.statistics import Statistics
 
 NOTE = """\
 Each extension of the same weights beyond L that has its window or the scheme as trained beside it, the best first.
-Perplexity, ± its 95 % t interval over seeds, and in parentheses its ratio to that at L. To its window, to the scheme as
-trained: differences of log-perplexity (nats per token, negative: the extension is better), paired by seed and on the same
+{measure}, ± its 95 % t interval over seeds, and in parentheses its ratio to that at L. To its window, to the scheme as
+trained: differences of {loss} (nats per token, negative: the extension is better), paired by seed and on the same
 tokens; **bold** where decided, beyond the noise of seeds and of text, after Holm over all such comparisons at that length.
 Who does not beat the window gains nothing by seeing more than L."""
 MOST_IN_PANEL = 5  # extensions of a scheme that a panel of curves can tell apart
@@ -27,7 +27,9 @@ LINE = 0.13  # inches
 
 def extensions_page(found: Statistics) -> str:
     """Markdown: a table a setting and length."""
-    parts = [*chosen_markdown(found.choice), NOTE]
+    objectives = found.rows["objective"].unique()
+    note = NOTE.format(measure=measure(objectives).capitalize(), loss=loss(objectives))
+    parts = [*chosen_markdown(found.choice), note]
     for (*of, protocol, eval_len), lines in found.extended.groupby([*SETTING, "eval_len"], sort=False):
         title = f"{protocol}: extensions at {eval_len:,}, {trained_on(*of)}"
         parts += [f"**{title}**", markdown(_table(found, (*of, protocol), eval_len, lines), ["scheme", "extension"])]
@@ -42,7 +44,8 @@ def _table(found: Statistics, setting: tuple[object, ...], eval_len: int, lines:
     for scheme in lines["scheme_a"].unique():
         for extension, line in known.loc[[scheme]].droplevel("scheme").iterrows():
             told = {"scheme": scheme, "extension": "as trained" if extension == "none" else str(extension)}
-            told["perplexity"] = f"{number(line['ppl'])}{interval(line['ppl'], line['log_ppl_half'])} ({line['ratio']:.2f})"
+            half = np.log(line["ppl_high"] / line["ppl"])
+            told[measure([str(setting[0])])] = f"{number(line['ppl'])}{interval(line['ppl'], half)} ({line['ratio']:.2f})"
             for other, column in ((CONTROL, "to its window"), ("none", "to as trained")):
                 told[column] = NONE
                 if (scheme, extension, other) in pairs.index:
@@ -98,7 +101,8 @@ def extensions_figure(found: Statistics) -> Figure:
         if high / low < 3:  # 1, 2, 5, 10 are too far apart for it
             last.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5))
         multiple = n / points["train_len"].iloc[0]
-        last.set_xlabel(f"perplexity at {n:,} ({multiple:g} L) / at L, {points['protocol'].iloc[0]}")
+        objective, protocol = points[["objective", "protocol"]].iloc[0]
+        last.set_xlabel(f"{measure([objective])} at {n:,} ({multiple:g} L) / at L, {protocol}")
         n_lines = entitle(figure, title_of(found, told_of_seeds(points).replace("bands", "bars")))
         figure.set_figheight(figure.get_figheight() + 0.15 * n_lines)
     return figure

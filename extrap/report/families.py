@@ -25,6 +25,7 @@ from extrap.report.drawing import entitle, new_figure, settle, style
 from extrap.report.group import shortened
 from extrap.report.labels import End, label_inside, name_ends
 from extrap.report.looks import Looks, Style, family
+from extrap.report.typesetting import measure
 from extrap.results.shown import rounded
 from extrap.stats.perplexity import BEYOND_L, told_first
 from extrap.stats.statistics import Statistics
@@ -87,7 +88,7 @@ def families_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
             axes.set_visible(False)
         keep_to_curves(panels[0], points["ppl"])
         figure.supxlabel("evaluation length / training length", fontsize=8)
-        figure.supylabel(f"perplexity, {points['protocol'].iloc[0]}", fontsize=8)
+        figure.supylabel(f"{measure(points['objective'].unique())}, {points['protocol'].iloc[0]}", fontsize=8)
         n_lines = entitle(figure, title_of(found, told_of_seeds(points)))
         figure.set_figheight(PANEL[1] * n_rows + 0.15 * (n_lines + 1))
         short = shortened(points["scheme"].unique(), NAME)
@@ -136,10 +137,10 @@ def trade_off_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
         for axes, shown in zip(grid.flat, panels, strict=True):
             _marks(axes, members, points)
             keep_to_curves(axes, shown["ratio"])
-            axes.set_ylabel(f"perplexity at {n:,} ({multiple:g} L) / at L")
+            axes.set_ylabel(f"{measure(points['objective'].unique())} at {n:,} ({multiple:g} L) / at L")
         if len(panels) > 1:
             _enlarge(grid.flat[0], grid.flat[1], corner)
-        axes.set_xlabel(f"perplexity at the training length L, {points['protocol'].iloc[0]}")
+        axes.set_xlabel(f"{measure(points['objective'].unique())} at the training length L, {points['protocol'].iloc[0]}")
         entitle(figure, title_of(found, told_of_seeds(points).replace("bands", "bars")))
         names = shortened(points["scheme"], NAME)
         _key(grid.flat[0], members, names, points.set_index("scheme")["number"].to_dict())

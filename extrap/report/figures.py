@@ -12,7 +12,7 @@ from extrap.report.drawing import save_drawing, save_figure
 from extrap.report.extensions import extensions_figure, is_crowded
 from extrap.report.families import families_figure, trade_off_figure
 from extrap.report.pairs import is_drawn, pairs_figure
-from extrap.report.typesetting import stem
+from extrap.report.typesetting import measure, stem
 from extrap.results.shown import rounded, save_table
 from extrap.stats.perplexity import SETTING, is_control
 from extrap.stats.statistics import Statistics
@@ -50,7 +50,7 @@ def draw(found: Statistics, folder: Path) -> None:
 
 
 def perplexity_figure(found: Statistics, column: bool = False) -> tuple[Figure, pd.DataFrame]:
-    """Perplexity by length, a panel a protocol, on log axes; bands are 95 % t intervals over seeds.
+    """Perplexity, on log axes, or nats by length, a panel a protocol; bands are 95 % t intervals over seeds.
 
     Dotted under nonoverlap: the early-token null, where it comes from the same tokens. Panels stand side by side, or one
     above the other, as wide as a column of a paper.
@@ -59,8 +59,8 @@ def perplexity_figure(found: Statistics, column: bool = False) -> tuple[Figure, 
     trained = found.summary[found.summary["extension"] == "none"]
     points = where_lengths_vary(trained).merge(null, how="left")
     points = rounded(points[[*POINT, "null", "ppl", "ppl_low", "ppl_high"]])
-    values = ("ppl", "ppl_low", "ppl_high")
-    return panels_by_protocol(found, points, values, "perplexity", log=True, column=column), points
+    what, values = measure(points["objective"].unique()), ("ppl", "ppl_low", "ppl_high")
+    return panels_by_protocol(found, points, values, what, log=what == "perplexity", column=column), points
 
 
 def floor_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:

@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 
 from extrap.errors import one_line
-from extrap.report.typesetting import NONE, interval, number
+from extrap.report.typesetting import NONE, interval, measure, number
+from extrap.results.shown import IN_NATS
 from extrap.stats.floor import UNFIT
 from extrap.stats.pairs import ANSWER, CONTROL
-from extrap.stats.perplexity import AT_L, BEYOND_L, CONFIDENCE, GROUP, ONSET, told_first
+from extrap.stats.perplexity import AT_L, BEYOND_L, CONFIDENCE, GROUP, KNOWN, ONSET, told_first
 from extrap.stats.power import MOST_SEEDS
 from extrap.stats.statistics import Statistics
 
@@ -27,19 +28,22 @@ class Group:
         self.names, self.missing, self.training = names, found.missing, found.training
         self.pairs, self.against_window, self.yardstick = found.pairs, found.extrapolates, found.yardstick
         self.objective, self.data, self.train_len, self.setting = summary[GROUP].iloc[0]
+        self.measure = measure([self.objective])
         self.at_protocol, self.beyond_protocol = (told_first(wanted, protocols) for wanted in (AT_L, BEYOND_L))
         at = summary[(summary["protocol"] == self.at_protocol) & (summary["eval_len"] == self.train_len)]
         self.start = at[(at["kind"] == "scheme") & (at["extension"] == "none")].sort_values("log_ppl", kind="stable")
-        self.references = at[at["kind"] == "unigram"]
+        self.references = at[at["kind"].isin([*KNOWN, "rate", "byte"])]
         self.beyond = schemes[schemes["protocol"] == self.beyond_protocol]
         floor = found.floor[(found.floor["protocol"] == self.beyond_protocol) & (found.floor["extension"] == "none")]
         self.floor_verdicts = floor.drop_duplicates("scheme").set_index("scheme")["verdict"].to_dict()  # those of table.md
         self.impossible = {str(scheme) for *_, scheme in found.impossible}
         self.n_seeds = int(self.start["n_seeds"].max())
         self.lengths = sorted(n for n in self.beyond["eval_len"].unique() if n >= self.train_len)
-        unigram = self.references["log_ppl"].min()
-        self.unlearned = {  # schemes that at L are not 5 % better than the unigram reference
-            line.scheme: "worse than unigram" if line.log_ppl > unigram else "hardly better than unigram"
+        known = self.references[self.references["kind"].isin(KNOWN)]
+        self.known = known["ppl"].min()  # what is known without a model
+        name = known["scheme"].iloc[0] if len(known) else ""
+        self.unlearned = {  # schemes that at L are not 5 % better than that, or of IN_NATS not better
+            line.scheme: f"worse than {name}" if line.ppl > self.known else f"hardly better than {name}"
             for line in self.start[~self.start["beats_unigram"].fillna(True).astype(bool)].itertuples()
         }
         longer = self.beyond.loc[(self.beyond["extension"] == "none") & (self.beyond["eval_len"] > self.train_len), "scheme"]
@@ -49,7 +53,7 @@ class Group:
         self.fates = {scheme: self.fate(scheme, "none") for scheme in self.start["scheme"]}
 
     def fate(self, scheme: str, extension: str) -> tuple[str, str]:
-        """What becomes of perplexity beyond L: one of FATES, and that with the name and numbers."""
+        """What becomes of it beyond L: one of FATES, and that with the name and numbers."""
         lines = self.beyond[(self.beyond["scheme"] == scheme) & (self.beyond["extension"] == extension)]
         shown, longer = self.names[scheme], lines[lines["eval_len"] > self.train_len].sort_values("eval_len")
         if self.lengths[-1] == self.train_len:
@@ -81,7 +85,7 @@ class Group:
         return self.pairs[(self.pairs["protocol"] == protocol) & (self.pairs["eval_len"] == eval_len)]
 
     def against_yardstick(self, protocol: str, eval_len: int) -> pd.DataFrame:
-        """By scheme: difference of log-perplexity to the yardstick, and `word`: better, worse or undecided."""
+        """By scheme: difference in nats to the yardstick, and `word`: better, worse or undecided."""
         lines = self.pairs_at(protocol, eval_len).set_index("scheme_a")
         if lines.empty:
             return lines.assign(word="")
@@ -95,7 +99,7 @@ class Group:
         return fate if fate == "unclear" else self.floor_verdicts.get(scheme, fate)
 
     def cells_beyond(self, scheme: str, lengths: list[int]) -> dict[str, str]:
-        """By the heads of columns: perplexity over that at L at these lengths, as tables show it."""
+        """By the heads of columns: what is shown over that at L at these lengths, as tables show it."""
         lines = self.beyond[(self.beyond["extension"] == "none") & (self.beyond["scheme"] == scheme)].set_index("eval_len")
         cells = {}
         for n in lengths:
@@ -104,6 +108,16 @@ class Group:
                 ratio, high = lines.loc[n, ["ratio", "ratio_high"]]
                 cells[f"x at {n:,}"] = factor(ratio) + interval(ratio, np.log(high / ratio))
         return cells
+
+    def level(self, value: float) -> str:
+        return f"{number(value)} nats" if self.objective in IN_NATS else f"{self.measure} {number(value)}"
+
+    def above(self, gap: float) -> str:
+        """A difference in nats per token."""
+        if self.objective in IN_NATS:
+            return f"{gap:.4f} nats above"
+        share = 100 * np.expm1(gap)
+        return f"{share:.1f} % above" if share >= 0.05 else "less than 0.1 % above"
 
     @property
     def not_asked(self) -> str:
@@ -150,11 +164,6 @@ def shortened(names: Iterable[str], width: int) -> dict[str, str]:
 def listed(named: list[str]) -> str:
     more = [f"{len(named) - MOST_LISTED} more"] if len(named) > MOST_LISTED else []
     return "; ".join(named[:MOST_LISTED] + more)
-
-
-def above(gap: float) -> str:
-    share = 100 * np.expm1(gap)
-    return f"{share:.1f} % above" if share >= 0.05 else "less than 0.1 % above"
 
 
 def factor(ratio: float) -> str:

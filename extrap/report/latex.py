@@ -11,7 +11,7 @@ from extrap.errors import UserError, nearest
 from extrap.files import write_atomic
 from extrap.report.about import chosen_briefly, chosen_text, missing_text
 from extrap.report.tables import blocks, perplexity_cell, table_by_length
-from extrap.report.typesetting import escape_latex, model_size, name, slug, stem, trained_on
+from extrap.report.typesetting import escape_latex, measure, model_size, name, slug, stem, trained_on
 from extrap.stats.perplexity import GROUP, landmarks
 from extrap.stats.statistics import Statistics
 
@@ -23,7 +23,7 @@ OUTSIDE = r"(?![^()]*\))"  # in no parentheses: labels of schemes hold their opt
 
 NOTE = """\
 Means over seeds, and below them their 95 % t intervals over seeds, or the bounds of these, where there is more than one \
-seed. What each column means stands in table.md; ratios to the perplexity at L, bits and all lengths in table.csv."""
+seed. What each column means stands in table.md; ratios to the {measure} at L, bits and all lengths in table.csv."""
 FLOAT = """\
 % \\input{{{stem}}}, with \\usepackage{{booktabs}} in the preamble; \\ref{{{label}}} is its number.
 % Made from rows.csv, and made again, or removed, by `make report`: edit a copy in another folder.
@@ -65,7 +65,8 @@ def write_latex(folder: Path, found: Statistics, chosen: str = "") -> None:
 
 def latex_tables(found: Statistics) -> dict[str, str]:
     """By the name of its file: a booktabs float for every table of table.md, intervals below their numbers."""
-    notes = [*chosen_text(found.choice), NOTE, *missing_text(found.missing)]
+    note = NOTE.format(measure=measure(found.rows["objective"].unique()))
+    notes = [*chosen_text(found.choice), note, *missing_text(found.missing)]
     told = "".join(f"% {line}\n" for text in notes for line in wrap(text, 120))
     tables = {}
     for block in blocks(found, MOST, with_ratio=False):
@@ -115,7 +116,8 @@ def narrow_table(found: Statistics, chosen: Choice, file: str = "table_narrow") 
     """A float with the perplexities of a choice in its order, the interval below each, and nothing else."""
     summary = found.ranked[(found.ranked["protocol"] == chosen.protocol) & (found.ranked["kind"] == "scheme")]
     lines = summary.set_index(["scheme", "extension"]).loc[chosen.schemes].reset_index()
-    caption = f"{chosen.protocol}: perplexity by length, {trained_on(*summary[GROUP].iloc[0])}{_models(found)}"
+    objective, *_ = of = summary[GROUP].iloc[0]
+    caption = f"{chosen.protocol}: {measure([objective])} by length, {trained_on(*of)}{_models(found)}"
     if summary["log_ppl_half"].notna().any():
         caption += ", with 95 % t intervals over seeds"
     return _float(found.rows, file, caption, table_by_length(lines, chosen.lengths, perplexity_cell))

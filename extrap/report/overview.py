@@ -1,20 +1,21 @@
 """Many schemes at a glance: a page with one line a scheme, by family. Imports no torch."""
 
+import numpy as np
 import pandas as pd
 
 from extrap.report.about import chosen_markdown
 from extrap.report.families import by_family
 from extrap.report.group import FATES, Group
 from extrap.report.pairs import BELOW_FLOOR, BELOW_FLOOR_NOTE, ONE_SEED
-from extrap.report.typesetting import NONE, interval, markdown, number, seeds, trained_on
+from extrap.report.typesetting import NONE, interval, loss, markdown, number, seeds, trained_on
 from extrap.stats.perplexity import landmarks
 from extrap.stats.statistics import Statistics
 
 NOTE = """\
-One line a scheme, by family, the best at the training length L first. At L: perplexity under {at}, ± its 95 % t
-interval over seeds. To {yardstick}: the difference of log-perplexity at L (nats per token, negative: better), and
+One line a scheme, by family, the best at the training length L first. At L: {measure} under {at}, ± its 95 % t
+interval over seeds. To {yardstick}: the difference of {loss} at L (nats per token, negative: better), and
 whether it is decided, paired by seed, beyond the noise of seeds and of text, after Holm over all {n} comparisons.
-Then, under {beyond}, perplexity over that at L; beyond L: breaks, survives or unclear, by 5 %, ends, or why that is
+Then, under {beyond}, {measure} over that at L; beyond L: breaks, survives or unclear, by 5 %, ends, or why that is
 not asked. Uses context: the first length at which it is better than at L and than with attention cut off at the last
 L tokens, and at how many more; else no, undecided, control breaks, no control where such a window changes nothing, or
 not shown where lengths differ. Speed: tokens a second of training over those of {reference}; by the clock, whatever
@@ -32,7 +33,7 @@ def against_yardstick(of: Group) -> str:
         told = f"{of.yardstick}, which all are compared with, is below the floor: none of these comparisons counts"
     elif words.empty:
         told = f"none is compared: no other has a seed in common with {of.yardstick}"
-    first = f"lowest is {of.names[possible['scheme'].iloc[0]]}, perplexity {number(possible['ppl'].iloc[0])}; "
+    first = f"lowest is {of.names[possible['scheme'].iloc[0]]}, {of.level(possible['ppl'].iloc[0])}; "
     return first * (len(possible) > 0) + told
 
 
@@ -67,7 +68,7 @@ def overview_page(found: Statistics) -> str:
         compared = of.against_yardstick(of.at_protocol, of.train_len)
         told = NOTE.format(
             at=of.at_protocol, beyond=of.beyond_protocol, yardstick=of.yardstick, n=len(compared),
-            reference=reference or "nobody: they are not known",
+            reference=reference or "nobody: they are not known", measure=of.measure, loss=loss([of.objective]),
         )  # fmt: skip
         where = trained_on(of.objective, of.data, of.train_len, of.setting)
         parts += [ONE_SEED] if of.n_seeds == 1 else []
@@ -92,7 +93,8 @@ def _table(of: Group, schemes: list[str], speeds: dict[str, float], reference: s
     table: list[dict[str, str]] = []
     for line in of.start[of.start["scheme"].isin(schemes)].itertuples():
         below = BELOW_FLOOR if line.scheme in of.impossible else ""
-        told = {"scheme": line.scheme + below, "at L": f"{number(line.ppl)}{interval(line.ppl, line.log_ppl_half)}"}
+        half = np.log(line.ppl_high / line.ppl)
+        told = {"scheme": line.scheme + below, "at L": f"{number(line.ppl)}{interval(line.ppl, half)}"}
         told[f"to {of.yardstick}"] = NONE
         if line.scheme in against.index:
             pair = against.loc[line.scheme]

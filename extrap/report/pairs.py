@@ -10,14 +10,14 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from extrap.report.about import chosen_markdown
 from extrap.report.curves import drawn, title_of, where_lengths_vary
 from extrap.report.drawing import entitle, new_figure, style
-from extrap.report.typesetting import NONE, counted, markdown, trained_on
+from extrap.report.typesetting import NONE, counted, loss, markdown, trained_on
 from extrap.results.shown import rounded
 from extrap.stats.pairs import LACKING, UNDECIDED, both_ways
 from extrap.stats.perplexity import GROUP, SETTING, landmarks
 from extrap.stats.statistics import Statistics
 
 NOTE = """\
-Differences of log-perplexity (nats per token), paired by seed and on the same tokens. Intervals, each of 95 %: over seeds
+Differences of {loss} (nats per token), paired by seed and on the same tokens. Intervals, each of 95 %: over seeds
 (t), how far other seeds of the same training might differ on this text; over text, how far these trained models might
 differ on other text. p is of the paired t test over seeds, after Holm over all pairs that one table compares at one
 length. Decided: p < 0.05 and both intervals on the same side of 0. Seeds needed: for 80 % power of a two-sided 5 % t test
@@ -40,7 +40,7 @@ undecided. Train more, as `seed=0,1,2`; a figure of pairs is drawn then."""
 EXTRAPOLATES_NOTE = """\
 A scheme extrapolates if more context than it was trained on makes it better, under same_targets and by the rule above, Holm
 over the schemes at one length: better than itself at the training length L, and better than its own weights with attention
-cut off at the last L tokens (in an encoder at L/2 on either side). Differences of log-perplexity with their intervals over
+cut off at the last L tokens (in an encoder at L/2 on either side). Differences of {loss} with their intervals over
 seeds; negative: the first named is better. **Yes**: both are decided so. **No**: one of them is decided the other way,
 longer inputs do harm. **Control breaks**: the window is worse than the scheme at L, decided, so that to be better than it
 proves nothing. Seeds needed: for yes or no, if differences stay as they are. All that decided stands in extrapolates.csv."""
@@ -57,9 +57,10 @@ def pairs_table(found: Statistics) -> str:
     about_text = _about_text([lines for lines in (pairs, against_window) if len(lines)])
     parts = [*chosen_markdown(found.choice)]
     parts += [ONE_SEED] if len(pairs) and not _is_repeated(pairs) else []
-    parts += [NOTE, *about_text, *([BELOW_FLOOR_NOTE] if found.impossible else [])]
+    told = loss(found.rows["objective"].unique())
+    parts += [NOTE.format(loss=told), *about_text, *([BELOW_FLOOR_NOTE] if found.impossible else [])]
     if len(against_window):
-        parts.append(EXTRAPOLATES_NOTE)
+        parts.append(EXTRAPOLATES_NOTE.format(loss=told))
         for setting, lines in against_window.groupby(SETTING, sort=False):
             *of, protocol = setting
             title = f"{protocol}: who extrapolates, {trained_on(*of)}"

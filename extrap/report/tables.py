@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from extrap.report.about import chosen_markdown, missing_text
-from extrap.report.typesetting import NONE, bits_per, interval, markdown, name, number, seeds, trained_on
+from extrap.report.typesetting import NONE, bits_per, interval, markdown, measure, name, number, seeds, trained_on
 from extrap.results.rows import within
+from extrap.results.shown import IN_NATS
 from extrap.stats.floor import ENDS, FLOORS
 from extrap.stats.perplexity import SCHEME, SETTING, is_control
 from extrap.stats.statistics import Statistics
@@ -56,17 +57,27 @@ that is above 100 %; last, in parentheses, the ratio to the perplexity at the tr
 every other scheme as trained, each pair decided (pairs.md). Blow-up: between which lengths perplexity first exceeds that
 at L by 5 %. Bits: per {bits} at L. Tokens: scored for each seed and length. Intervals hold the noise of seeds, not of
 which text was scored."""
+NATS_NOTE = """\
+Nats: loss per token, averaged over seeds as perplexities are; ± is the 95 % t interval over seeds, as a percentage, or its
+bounds where that is above 100 %; last, in parentheses, the ratio to the nats at the training length L. **Bold**: better than
+every other scheme as trained, each pair decided (pairs.md). Blow-up: between which lengths nats first exceed those at L by
+5 %. Explained: 1 - nats at L over the entropy of the share of tokens that are replaced, which is what `rate` loses, who
+knows that share and nothing else; `byte alone` knows of each token how often it is replaced, `two neighbours` what the
+tokens on either side tell. Tokens: scored for each seed and length. Intervals hold the noise of seeds, not of which text
+was scored."""
 MANY_NOTE = "Of more than twelve schemes each is compared with one alone ({yardstick}), which alone can be bold."
 LENGTHS_NOTE = "Where lengths are many, doublings of L and the longest are shown. All lengths stand in table.csv."
 UNLEARNED = " †"
 UNLEARNED_NOTE = """\
 †: at L not 5 % better than the frequencies in the training text (unigram): next to nothing was learned from context, and a
 curve that stays flat says nothing about length."""
+UNLEARNED_NATS_NOTE = """\
+†: at L not better than what the two neighbours of a token tell, and a curve that stays flat says nothing about length."""
 CONTROLS_NOTE = """\
 Controls: the same weights, changed beyond L only, and never bold; "+ window" attends to the last L tokens in every layer, in
 an encoder to L/2 on either side; what n layers pass on comes from up to n times as far."""
 NULL_NOTE = """\
-Excess: perplexity over the early-token null, which is what perplexity under nonoverlap would be if a scheme as it was
+Excess: {measure} over the early-token null, which is what {measure} under nonoverlap would be if a scheme as it was
 trained made no use of context beyond L: of such a scheme below 1 it does, above 1 longer inputs do harm. A control
 is not what the null is made from: its excess says how far it is from the scheme blind beyond L, not what it makes use of.
 Sliding by S tokens, from which the null is made, lets tokens read L - S + 1 or more, not L: the excess of a model that is
@@ -80,15 +91,21 @@ worth, negative where longer inputs do harm. Who is below the floor by more than
 
 def _notes(found: Statistics) -> str:
     rows, summary = found.by_length, found.summary
-    per = [bits_per(*of) for of in rows[["objective", "data"]].drop_duplicates().itertuples(index=False, name=None)]
+    objectives = rows["objective"].unique()
+    in_nats = [objective in IN_NATS for objective in objectives]
+    of_tokens = rows.loc[~rows["objective"].isin(IN_NATS), ["objective", "data"]].drop_duplicates()
+    per = [bits_per(*of) for of in of_tokens.itertuples(index=False, name=None)]
+    unlearned = summary.loc[~summary["beats_unigram"].fillna(True).astype(bool), "objective"].isin(IN_NATS)
     settings = [lines for _, lines in summary.groupby(SETTING)]
     notes = {
-        NOTE.format(bits=" or ".join(dict.fromkeys(per))): True,
+        NOTE.format(bits=" or ".join(dict.fromkeys(per))): not all(in_nats),
+        NATS_NOTE: any(in_nats),
         MANY_NOTE.format(yardstick=found.yardstick): found.yardstick is not None,
         LENGTHS_NOTE: any(len(_shown(lines, MOST)) < lines["eval_len"].nunique() for lines in settings),
-        UNLEARNED_NOTE: (~summary["beats_unigram"].fillna(True)).any(),
+        UNLEARNED_NOTE: (~unlearned).any(),
+        UNLEARNED_NATS_NOTE: unlearned.any(),
         CONTROLS_NOTE: (rows["extension"] != "none").any(),
-        NULL_NOTE: (found.sound_null["eval_len"] > found.sound_null["train_len"]).any(),
+        NULL_NOTE.format(measure=measure(objectives)): (found.sound_null["eval_len"] > found.sound_null["train_len"]).any(),
         FLOOR_NOTE: len(found.floor) > 0,
     }
     return "\n".join(note for note, holds in notes.items() if holds)
@@ -109,14 +126,14 @@ def blocks(found: Statistics, most: int, with_ratio: bool) -> Iterator[Block]:
     """For every setting: schemes, their controls, and what there is to compare them with, at so many lengths at most."""
     for setting, lines in found.ranked.groupby(SETTING, sort=False):
         *of, protocol = setting
-        where = f"by length, {trained_on(*of)}"
+        where, what = f"by length, {trained_on(*of)}", measure(of[:1])
         n_seeds, shown = seeds(lines.loc[lines["kind"] == "scheme", "n_seeds"]), _shown(lines, most)
         lacking = within(found.missing, SETTING, setting).set_index(["scheme", "extension", "eval_len"])["reason"].to_dict()
         trained = _perplexity_block(lines[lines["extension"] == "none"], shown, lacking, with_ratio)
-        yield Block(setting, "perplexity", f"{protocol}: perplexity {where}, {n_seeds}", trained)
+        yield Block(setting, "perplexity", f"{protocol}: {what} {where}, {n_seeds}", trained)
         if len(chosen := lines[is_control(lines)]):
             table = _perplexity_block(chosen, shown, lacking, with_ratio)
-            yield Block(setting, "controls", f"{protocol}: controls, perplexity {where}, {n_seeds}", table)
+            yield Block(setting, "controls", f"{protocol}: controls, {what} {where}, {n_seeds}", table)
         null = within(found.sound_null, SETTING, setting)
         if len(chosen := null[null["eval_len"] > null["train_len"]]):
             table = table_by_length(chosen, [n for n in shown if n in set(chosen["eval_len"])], _cell_null)
@@ -153,7 +170,10 @@ def _perplexity_block(lines: pd.DataFrame, shown: list[int], lacking: Lacking, w
         if len(lengths) > 1:
             ends = not any((*scheme, n) in lacking for n in lengths)
             told["blow-up"] = _bracket(first, known.index[-1], lengths[-1], ends) if first["kind"] == "scheme" else ""
-        return told | {"bits": f"{known.loc[first['train_len'], 'bpb']:.3f}", "tokens": f"{first['n_tokens']:,}"}
+        start = known.loc[first["train_len"]]
+        nats = first["objective"] in IN_NATS
+        told |= {"explained": f"{100 * start['explained']:.1f} %"} if nats else {"bits": f"{start['bpb']:.3f}"}
+        return told | {"tokens": f"{first['n_tokens']:,}"}
 
     return table_by_length(lines.assign(of=of, learns=lines["beats_unigram"].fillna(True)), shown, cell, lacking, others)
 
@@ -182,7 +202,7 @@ def _bracket(line: pd.Series, reached: int, longest: int, ends: bool) -> str:
 
 def perplexity_cell(line: pd.Series) -> str:
     bold = "**" if line["best"] else ""
-    return f"{bold}{number(line['ppl'])}{bold}{interval(line['ppl'], line['log_ppl_half'])}"
+    return f"{bold}{number(line['ppl'])}{bold}{interval(line['ppl'], np.log(line['ppl_high'] / line['ppl']))}"
 
 
 def _cell_null(line: pd.Series) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from extrap.errors import one_line
+from extrap.results.shown import IN_NATS
 
 NONE = "–"
 
@@ -20,6 +21,17 @@ def name(scheme: str, extension: str) -> str:
 def trained_on(objective: str, data: str, train_len: int, setting: str, unit: str = "") -> str:
     """The columns GROUP in words."""
     return f"{objective} on {data}, trained on {train_len:,}{unit}" + (f", {one_line(setting)}" if setting else "")
+
+
+def measure(objectives: Collection[str]) -> str:
+    """What losses of these are shown as."""
+    told = {objective in IN_NATS: "nats" if objective in IN_NATS else "perplexity" for objective in objectives}
+    return " or ".join(told[in_nats] for in_nats in sorted(told))
+
+
+def loss(objectives: Collection[str]) -> str:
+    """And what their differences are of, in nats per token."""
+    return "loss" if {*objectives} & {*IN_NATS} else "log-perplexity"
 
 
 def model_size(sizes: Collection[int]) -> str:

@@ -1,8 +1,10 @@
-"""Numbers as they are shown: drawn and written with the same digits on every processor. Imports no torch."""
+"""Numbers as they are shown: losses as perplexity or in nats, with the same digits on every processor. Imports no torch."""
 
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from extrap.files import write_atomic
@@ -10,6 +12,27 @@ from extrap.results.rows import as_csv
 
 DIGITS = 6  # of what is shown: what processors differ by is far below, and what is seen far above
 P_DIGITS = 3  # of a p value: of differences near 0 much less is known
+
+
+IN_NATS = ("rtd",)  # objectives that predict no tokens: of them there is no perplexity
+# what their columns are called in place of those of a perplexity; the others would say the same again, or nothing
+NATS = {f"ppl{end}": f"nats{end}" for end in ("", "_low", "_high")} | {"beats_unigram": "beats_neighbours"}
+NO_NATS = ("log_ppl", "log_ppl_half", "bpb")
+
+
+def logarithm(objective: pd.Series, nats: pd.Series) -> Any:
+    """Of what is shown of losses in nats per token: of perplexities these themselves, of nats their logarithms."""
+    return nats.where(~objective.isin(IN_NATS), np.log(nats))
+
+
+def by_measure(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with columns of nats beside those of perplexities, or in their place."""
+    if "objective" not in table or not (told := table["objective"].isin(IN_NATS)).any():
+        return table
+    if told.all():
+        return table.drop(columns=[*NO_NATS], errors="ignore").rename(columns=NATS)
+    split = {new: table[old].where(told) for old, new in NATS.items() if old in table}
+    return table.assign(**{old: table[old].where(~told) for old in (*NATS, *NO_NATS) if old in table}, **split)
 
 
 def rounded(table: pd.DataFrame) -> pd.DataFrame:
@@ -29,5 +52,5 @@ def _rounded(value: float, is_p: bool) -> float:
 
 
 def save_table(path: Path, table: pd.DataFrame) -> None:
-    """CSV of numbers as they are shown (see rounded)."""
-    write_atomic(path, as_csv(rounded(table), "%.10g"))
+    """CSV of numbers as they are shown (see rounded and by_measure)."""
+    write_atomic(path, as_csv(rounded(by_measure(table)), "%.10g"))

@@ -28,6 +28,11 @@ class Run(NamedTuple):
     held_back: HeldOut | None  # of the training text, to choose on among what varies; nothing where nothing does
 
     @property
+    def n_tokens(self) -> tuple[int, int]:
+        """How many tokens can be read, and how many, or how many classes, are predicted."""
+        return self.objective.n_inputs(self.source.vocab_size), self.objective.n_outputs(self.source.vocab_size)
+
+    @property
     def folder(self) -> RunFolder:
         return RunFolder(self.config.folder)
 

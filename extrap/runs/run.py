@@ -91,7 +91,7 @@ def train_and_evaluate(run: Run) -> None:
             folder.checkpoint.unlink(missing_ok=True)
     began = time.monotonic()
     rows, missing = evaluate(encoder, source, objective, config.eval)
-    chosen_on = [on_held_back(encoder, run.held_back, objective, source.vocab_size)] if run.held_back else []
+    chosen_on = [on_held_back(encoder, run.held_back, objective, source)] if run.held_back else []
     if not (rows["protocol"] != "position").any():  # which is a figure alone
         if any(one.reason.startswith(NOT_A_NUMBER) for one in missing):
             raise Diverged(f"{NOT_A_NUMBER} at the training length: trained to its end, it gives none there")
@@ -144,11 +144,11 @@ def write_references(run: Run) -> None:
 
 def build_encoder(run: Run) -> Encoder:
     """The model at step 0. Weights other than the scheme's depend on the seed and on sizes alone."""
-    config, source, objective, *_ = run
+    config, _, objective, *_ = run
     seed_generators(SCHEME_SEED + config.seed)
     scheme = build_scheme(config, objective.causal)
     seed_generators(config.seed)
-    return Encoder(config.model, scheme, objective.n_inputs(source.vocab_size), source.vocab_size)
+    return Encoder(config.model, scheme, *run.n_tokens)
 
 
 def costs_of(run: Run, encoder: Encoder, device: torch.device, took: tuple[float, float]) -> dict[str, float]:

@@ -130,10 +130,10 @@ def evaluate(encoder: Encoder, source: Source, objective: Objective, config: Eva
 
 
 @torch.no_grad()
-def on_held_back(encoder: Encoder, held_back: HeldOut, objective: Objective, vocab_size: int) -> pd.DataFrame:
+def on_held_back(encoder: Encoder, held_back: HeldOut, objective: Objective, source: Source) -> pd.DataFrame:
     """One row: the sum over sequences as in training that were held back from it. None where a loss is not a number."""
     encoder.eval()
-    batch = objective.batch(held_back.tokens, vocab_size, np.random.default_rng(MASK_SEED))
+    batch = objective.batch(held_back.tokens, source, np.random.default_rng(MASK_SEED))
     length = batch.inputs.shape[1]
     whole = Read(0, length, length, alone=False), [Scoring(SELECTION, length, slice(0, length), every=1)], 0
     parts = distributed.gathered(partial(score, encoder, batch, *whole))

@@ -135,7 +135,7 @@ def label(config: EvalConfig, protocol: str) -> str:
 def held_out_batch(source: Source, objective: Objective, config: EvalConfig) -> tuple[HeldOut, Batch]:
     """The held-out segments and, for the whole of each, what is hidden and what is scored."""
     held_out = source.held_out(max(config.lengths) + objective.extra_tokens, config.n_segments)
-    return held_out, objective.batch(held_out.tokens, source.vocab_size, np.random.default_rng(MASK_SEED))
+    return held_out, objective.batch(held_out.tokens, source, np.random.default_rng(MASK_SEED))
 
 
 def masked_alone(held_out: HeldOut, mask: int, config: EvalConfig) -> Batch:

@@ -21,7 +21,7 @@ def reference_rows(config: Config, source: Source, objective: Objective) -> pd.D
     frames: list[pd.DataFrame] = []
     held_out, batch = held_out_batch(source, objective, config.eval)
     train_len, causal = config.train.train_len, objective.causal
-    unigram_nll = source.unigram_nll(train_len + objective.extra_tokens)[batch.targets]
+    plain = objective.references(held_out.tokens, batch, source, train_len)
     for protocol in config.eval.protocols:
         if protocol == "pseudo":  # hides other tokens, for whose sake alone nobody needs a reference
             continue
@@ -31,7 +31,7 @@ def reference_rows(config: Config, source: Source, objective: Objective) -> pd.D
             for start, _, score_start, score_stop in windows:
                 context[score_start:score_stop] = np.arange(score_start, score_stop) - start + 1
                 scored[:, score_start:score_stop] = batch.scored[:, score_start:score_stop]
-            known = {"unigram": unigram_nll}
+            known = dict(plain)
             if causal:
                 seen = [source.references(tokens, context, train_len) for tokens in held_out.tokens]
                 known |= {kind: np.stack([one[kind] for one in seen]) for kind in seen[0]}

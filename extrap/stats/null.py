@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pandas as pd
 
+from extrap.results.shown import logarithm
 from extrap.stats.perplexity import GROUP, SETTING, over_seeds, perplexity
 
 WEIGHTS = [*GROUP, "scheme", "seed"]  # extensions share them
@@ -37,7 +38,8 @@ def early_token_null(rows: pd.DataFrame) -> pd.DataFrame:
     Source: the early-token curse, Press et al. 2022 (arXiv:2108.12409), appendix B.
 
     One line a (setting, scheme, extension, eval_len); none without b. Computed for each seed, from its own a and b:
-    null                              exp of the mean over seeds of ln null
+    null                              exp of the mean over seeds of ln null; in nats where losses are shown in nats: means of
+                                      tokens, as the sums above are
     excess, excess_low, excess_high   exp of the mean over seeds of ln ppl - ln null and of its 95 % t interval
     full_context                      the protocol that b comes from
     """
@@ -49,8 +51,9 @@ def early_token_null(rows: pd.DataFrame) -> pd.DataFrame:
     b = b.sort_values("stride", kind="stable").drop_duplicates(WEIGHTS)
     b = b[[*WEIGHTS, "protocol", "log_ppl"]].rename(columns={"protocol": "full_context", "log_ppl": "log_full"})
     joined = pieces.merge(a, on=WEIGHTS).merge(b, on=WEIGHTS)
-    joined["log_null"] = _log_null(joined, _segment_lengths(rows))
-    joined["log_excess"] = joined["log_ppl"] - joined["log_null"]
+    log_null = _log_null(joined, _segment_lengths(rows))
+    joined["log_null"], log_ppl = (logarithm(joined["objective"], nats) for nats in (log_null, joined["log_ppl"]))
+    joined["log_excess"] = log_ppl - joined["log_null"]
     groups = joined.groupby([*SETTING, "scheme", "extension", "eval_len"], sort=False)
     excess = over_seeds(groups["log_excess"]).exp()
     return pd.DataFrame({

@@ -9,9 +9,10 @@ from scipy.special import stdtrit
 
 from extrap.errors import UserError
 from extrap.results.rows import GROUP as GROUP
+from extrap.results.shown import IN_NATS, logarithm
 
 CONFIDENCE = 0.95
-ONSET = 1.05  # the factor between perplexities from which on a difference counts: a blow-up, or anything learned at all
+ONSET = 1.05  # the factor between perplexities, or nats, from which on a difference counts: a blow-up, or anything learned
 
 # protocols by what is told first: at L which scores all tokens, beyond it which scores the same ones at every length
 AT_L, BEYOND_L = ("nonoverlap", "same_targets"), ("same_targets", "nonoverlap")
@@ -61,12 +62,16 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     """One line a (setting, scheme, eval_len): means over seeds with 95 % t intervals.
 
     log_ppl, log_ppl_half   mean over seeds of log-perplexity, half width of its interval (nats)
-    ppl, ppl_low, ppl_high  exp of the mean and of its bounds
-    ratio, _low, _high      to the perplexity at the training length, paired by seed
+    ppl, ppl_low, ppl_high  exp of the mean and of its bounds; of an objective that predicts no tokens (IN_NATS) the nats per
+                            token themselves, as perplexities are averaged: exp of the mean of their logarithms
+    ratio, _low, _high      to ppl at the training length, paired by seed
     bpb                     bits per byte
     n_seeds, n_tokens       seeds, and tokens scored for each of them
-    beats_unigram           at the training length more than 5 % better than frequencies in the training text; missing where
-                            rows hold no such reference, the same on all lines of a scheme
+    beats_unigram           at the training length more than 5 % better than frequencies in the training text, or (IN_NATS)
+                            better than what two neighbours tell; missing where rows hold no such reference, the same on all
+                            lines of a scheme
+    explained               of IN_NATS, where there are any: 1 - log_ppl over that of the reference `rate`, which is the
+                            entropy of the share of tokens that are replaced
     onset_low, onset_high   blow-up bracket, the same on all lines of a scheme (see onset)
 
     Raises UserError if not all scored the same tokens, or the training length was not scored.
@@ -74,13 +79,14 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     refuse_other_targets(rows)
     keys = [*SETTING, *SCHEME]
     by_seed = perplexity(rows, [*keys, "eval_len", "seed"])
+    by_seed["log"] = logarithm(by_seed["objective"], by_seed["log_ppl"])
     at_train_len = by_seed[by_seed["eval_len"] == by_seed["train_len"]].set_index([*keys, "seed"])
-    by_seed = by_seed.join(at_train_len["log_ppl"].rename("start"), on=[*keys, "seed"])
+    by_seed = by_seed.join(at_train_len["log"].rename("start"), on=[*keys, "seed"])
     if by_seed["start"].isna().any():
         raise UserError("rows: perplexity at the training length is missing for some scheme; eval.lengths must hold it")
-    groups = by_seed.assign(log_ratio=by_seed["log_ppl"] - by_seed["start"]).groupby([*keys, "eval_len"], sort=False)
+    groups = by_seed.assign(log_ratio=by_seed["log"] - by_seed["start"]).groupby([*keys, "eval_len"], sort=False)
     log_ppl = over_seeds(groups["log_ppl"])
-    ppl, ratio = log_ppl.exp(), over_seeds(groups["log_ratio"]).exp()
+    ppl, ratio = over_seeds(groups["log"]).exp(), over_seeds(groups["log_ratio"]).exp()
     summary = pd.DataFrame({
         "n_seeds": log_ppl.n, "n_tokens": groups["n_tokens"].first(), "bpb": groups["bpb"].mean(),
         "log_ppl": log_ppl.mean, "log_ppl_half": log_ppl.half, "ppl": ppl.mean, "ppl_low": ppl.low, "ppl_high": ppl.high,
@@ -90,7 +96,7 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     onsets = pd.DataFrame(
         brackets.values(), pd.MultiIndex.from_tuples(brackets, names=keys), ["onset_low", "onset_high"], dtype="Int64"
     )
-    return summary.join(_beats_unigram(summary), on=keys).join(onsets, on=keys)
+    return _explained(summary).join(_beats_unigram(summary), on=keys).join(onsets, on=keys)
 
 
 FALL = np.log(ONSET)  # nats: less is not worth a sentence
@@ -98,13 +104,15 @@ FALL = np.log(ONSET)  # nats: less is not worth a sentence
 
 def still_falling(training: pd.DataFrame) -> pd.Series:
     """By how many nats the training loss fell from the third to the last quarter of the steps, of the schemes where it
-    certainly did by 5 % of perplexity or more: mean over seeds, by scheme.
+    certainly did by 5 % of perplexity or more: mean over seeds, by scheme. Of IN_NATS by which share of itself it did, the
+    difference of logarithms.
 
     Certainly: the whole 95 % interval lies above that. It holds the noise of batches: means of a quarter's entries differ
     by their two sample variances, of all seeds together (Welch), so that a single run has one, too. Only entries of the
     log count, each of one batch. A loss that falls because the learning rate does is falling none the less; one that
     would fall if it were trained longer, or at another rate, need not show.
     """
+    training = training.assign(loss=logarithm(training["objective"], training["loss"]))
     quarter = np.ceil(4 * training["step"] / training.groupby(["scheme", "seed"])["step"].transform("max"))
     entries = training[quarter.isin((3, 4))].groupby(["scheme", "seed", quarter], sort=False)["loss"]
     n, mean, variance = (part.unstack().reindex(columns=[3, 4]) for part in (entries.size(), entries.mean(), entries.var()))
@@ -164,9 +172,24 @@ def onset(scheme: pd.DataFrame) -> tuple[int, int | None]:
     return lengths[first - 1], lengths[first]
 
 
+KNOWN = ("unigram", "neighbours")  # kinds of references that who has learned from context is better than
+
+
 def _beats_unigram(summary: pd.DataFrame) -> pd.Series:
     start = summary[summary["eval_len"] == summary["train_len"]].set_index(SETTING)
-    unigram = start.loc[start["kind"] == "unigram", "log_ppl"].rename("unigram")
-    schemes = start[start["kind"] == "scheme"].join(unigram).set_index(SCHEME, append=True)
-    beats = (schemes["log_ppl"] + np.log(ONSET) < schemes["unigram"]).astype("boolean")
-    return beats.mask(schemes["unigram"].isna()).rename("beats_unigram")
+    known = start.loc[start["kind"].isin(KNOWN), "log_ppl"].rename("known")
+    schemes = start[start["kind"] == "scheme"].join(known)
+    margin = np.where(schemes.index.get_level_values("objective").isin(IN_NATS), 0.0, np.log(ONSET))
+    schemes = schemes.assign(margin=margin).set_index(SCHEME, append=True)
+    beats = (schemes["log_ppl"] + schemes["margin"] < schemes["known"]).astype("boolean")
+    return beats.mask(schemes["known"].isna()).rename("beats_unigram")
+
+
+def _explained(summary: pd.DataFrame) -> pd.DataFrame:
+    if not (told := summary["objective"].isin(IN_NATS)).any():
+        return summary
+    place = [*SETTING, "eval_len"]
+    rate = summary[summary["kind"] == "rate"].set_index(place)["log_ppl"].rename("rate")
+    summary = summary.join(rate, on=place)
+    explained = (1 - summary["log_ppl"] / summary["rate"]).where(told)
+    return summary.assign(explained=explained, bpb=summary["bpb"].where(~told)).drop(columns="rate")

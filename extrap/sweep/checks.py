@@ -11,6 +11,7 @@ from extrap.config.schema import Config
 from extrap.errors import UserError, nearest, one_line
 from extrap.extensions.base import extensions_of
 from extrap.model.encoder import n_parameters, without_memory
+from extrap.objectives import Mlm, Rtd
 from extrap.results.folders import refuse_mixed
 from extrap.results.provenance import refuse_to_lose
 from extrap.runs.prepare import Run, build_scheme, geometry, prepare_all
@@ -67,8 +68,10 @@ def _check(run: Run) -> None:
     for protocol in config.eval.protocols:
         if protocol not in PROTOCOLS:
             raise UserError(f"eval.protocols: no protocol {protocol}; {nearest(protocol, PROTOCOLS)}")
-    if "pseudo" in config.eval.protocols and objective.causal:
-        raise UserError("eval.protocols: pseudo masks tokens one at a time; expected objective=mlm, found a causal one")
+    if "pseudo" in config.eval.protocols and not isinstance(objective, Mlm):
+        raise UserError("eval.protocols: pseudo masks tokens one at a time; expected objective=mlm, found another")
+    if config.model.tie and isinstance(objective, Rtd):
+        raise UserError("model.tie: expected model.tie=false with objective=rtd, which predicts no tokens")
     longest, train_len = max(config.eval.lengths), config.train.train_len
     if "position" in config.eval.protocols and not objective.causal and longest < 2 * train_len:
         raise UserError(
@@ -136,7 +139,7 @@ def _check_memory(run: Run) -> None:
 
 def _n_params(run: Run) -> int:
     """Without the memory for them. Raises UserError for what the scheme refuses."""
-    config, source, objective, *_ = run
+    config, _, objective, *_ = run
     try:
         with without_memory():
             scheme = build_scheme(config, objective.causal)
@@ -145,7 +148,7 @@ def _n_params(run: Run) -> int:
             raise
         scheme = build_scheme(config, objective.causal)  # it may look at numbers while it is built
     try:
-        return n_parameters(config.model, scheme, objective.n_inputs(source.vocab_size), source.vocab_size)
+        return n_parameters(config.model, scheme, *run.n_tokens)
     except RuntimeError as error:  # torch's own of a matrix with more numbers than it can count
         raise UserError(one_line(f"model: {error}")) from error
 

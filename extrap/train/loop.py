@@ -70,13 +70,13 @@ def training_batch(source: Source, objective: Objective, config: TrainConfig, se
     """A function of (seed, step)."""
     rng = np.random.default_rng((seed, step))
     tokens = source.batch(rng, config.batch_size, config.train_len + objective.extra_tokens)
-    return _as_tensors(objective.batch(tokens, source.vocab_size, rng, config.mask_rate))
+    return _as_tensors(objective.batch(tokens, source, rng, config.mask_rate))
 
 
 def held_out_sequences(source: Source, objective: Objective, config: TrainConfig) -> TrainingBatch:
     """Held-out text in sequences as in training, of which as much is hidden as where it is scored."""
     tokens = source.held_out(config.train_len + objective.extra_tokens, HELD_OUT).tokens
-    return _as_tensors(objective.batch(tokens, source.vocab_size, np.random.default_rng(MASK_SEED)))
+    return _as_tensors(objective.batch(tokens, source, np.random.default_rng(MASK_SEED)))
 
 
 def _as_tensors(batch: Batch) -> TrainingBatch:
