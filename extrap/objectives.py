@@ -1,9 +1,11 @@
 """What is hidden, what is predicted, what is scored. Imports no torch."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
+from extrap.config.schema import ModelConfig
 from extrap.data.base import Source
 from extrap.data.cloze import places
 from extrap.errors import UserError
@@ -45,8 +47,14 @@ class Mlm:
         scored = chosen(tokens.shape, mask_rate or self.mask_rate, rng)
         return Batch(np.where(scored, source.vocab_size, tokens), tokens, scored)
 
+    training_batch = batch
+
     def references(self, tokens: np.ndarray, batch: Batch, source: Source, train_len: int) -> dict[str, np.ndarray]:
         return unigram(batch, source, train_len)
+
+    def parts(self) -> "dict[str, Objective]":
+        """What the networks of a model are scored by, in their order: under its own name, and of others beside it."""
+        return {"": self}
 
 
 class Causal:
@@ -64,6 +72,11 @@ class Causal:
 
     def batch(self, tokens: np.ndarray, source: Source, rng: np.random.Generator, mask_rate: float | None = None) -> Batch:
         return Batch(tokens[:, :-1], tokens[:, 1:], np.ones_like(tokens[:, 1:], dtype=bool))
+
+    training_batch = batch
+
+    def parts(self) -> "dict[str, Objective]":
+        return {"": self}
 
     def references(self, tokens: np.ndarray, batch: Batch, source: Source, train_len: int) -> dict[str, np.ndarray]:
         return unigram(batch, source, train_len + self.extra_tokens)
@@ -103,6 +116,11 @@ class Rtd:
         inputs[drawn] = places(source.corrupter, left[drawn], right[drawn], source.vocab_size).draw(rng)
         return Batch(inputs, (inputs != true).astype(np.int64), np.ones_like(drawn))
 
+    training_batch = batch
+
+    def parts(self) -> "dict[str, Objective]":
+        return {"": self}
+
     def references(self, tokens: np.ndarray, batch: Batch, source: Source, train_len: int) -> dict[str, np.ndarray]:
         """What is known of replaced tokens without a model, (N, T) nats each:
 
@@ -119,6 +137,60 @@ class Rtd:
             "neighbours": self.mask_rate * (1 - own.of(batch.inputs.ravel())).reshape(batch.inputs.shape),
         }
         return {kind: -np.log(np.where(batch.targets == 1, p, 1 - p)) for kind, p in chances.items()}
+
+
+class Electra(Rtd):
+    """Replaced-token detection whose replacements a generator makes that learns beside the discriminator.
+
+    loss = gen_weight * L_mlm(generator) + disc_weight * L_rtd(discriminator), each the mean over its scored tokens: the
+    hidden ones, and all. The generator is an encoder of `width` times the discriminator's width, heads and hidden features,
+    of as many layers and with the same scheme; share_tokens makes its table of tokens that of the discriminator, projected.
+    A generator breaks with length as its discriminator does, and what it replaces then is easy to see: the discriminator is
+    scored on the text of Rtd, and the generator as a masked language model of its own (rows of electra_generator), never
+    one on what the other makes.
+
+    Source: ELECTRA (Clark et al. 2020, arXiv:2003.10555), section 2. Ours hides without replacement and always shows [MASK]
+    (the released code 85 % of the time); the generator has an output table of its own, and no shared table of positions;
+    heads have a layer less; gradients of the two are clipped apart, for the larger loss would leave the other little.
+    """
+
+    def __init__(
+        self,
+        mask_rate: float = 0.15,
+        width: float = 0.25,
+        gen_weight: float = 1.0,
+        disc_weight: float = 50.0,
+        share_tokens: bool = True,
+    ) -> None:
+        super().__init__(mask_rate)
+        for name, value in (("width", width), ("gen_weight", gen_weight), ("disc_weight", disc_weight)):
+            if not 0 < value < float("inf"):
+                raise UserError(f"objective.{name}: expected a positive number, found {value}")
+        self.width, self.weights, self.share_tokens = width, (gen_weight, disc_weight), share_tokens
+        self.of_generator = Mlm(mask_rate)
+
+    def n_inputs(self, vocab_size: int) -> int:
+        return vocab_size + 1  # with [MASK], which the generator reads from the same table
+
+    def training_batch(
+        self, tokens: np.ndarray, source: Source, rng: np.random.Generator, mask_rate: float | None = None
+    ) -> Batch:
+        """What the generator reads and predicts; the discriminator's text is made of that."""
+        return self.of_generator.batch(tokens[:, 1:-1], source, rng)
+
+    def parts(self) -> "dict[str, Objective]":
+        return {"": self, "generator": self.of_generator}
+
+    def generator(self, model: ModelConfig) -> ModelConfig:
+        """The sizes of the generator of a discriminator of these. Raises UserError where they are no whole numbers."""
+        sizes = {name: getattr(model, name) * self.width for name in ("d_model", "d_ff")}
+        if any(size % 1 or size < 1 for size in sizes.values()):
+            raise UserError(
+                f"objective.width: {self.width:g} of model.d_model={model.d_model} and model.d_ff={model.d_ff} are no whole "
+                "numbers; expected a share of which they are"
+            )
+        n_heads = max(1, round(model.n_heads * self.width))
+        return replace(model, n_heads=n_heads, **{name: int(size) for name, size in sizes.items()})
 
 
 def checked(mask_rate: float) -> float:
@@ -140,4 +212,4 @@ def unigram(batch: Batch, source: Source, train_len: int) -> dict[str, np.ndarra
     return {"unigram": source.unigram_nll(train_len)[batch.targets]}
 
 
-Objective = Mlm | Causal | Rtd
+Objective = Mlm | Causal | Rtd  # and Electra, which is one

@@ -20,8 +20,10 @@ from extrap.config.compose import CONF, compose_grid, extension_specs
 from extrap.extensions.base import extensions_of
 from extrap.model import decay, relative
 from extrap.objectives import Causal, Mlm
+from extrap.runs.run import build_encoder
 from extrap.score.evaluate import token_nll
-from extrap.train.loop import TrainingBatch, TrainingLoss, train_step
+from extrap.sweep.checks import prepare_grid
+from extrap.train.loop import TrainingBatch, TrainingLoss, train_step, training_batch
 from extrap.train.optimizer import make_optimizers
 from extrap.train.stacked import stacked
 
@@ -92,6 +94,18 @@ def test_a_step_of_training_waits_for_nothing(kind, causal, seq_len, scheme_of, 
     assert watched.copied == len(batch)
     assert {part.device.type for part in (loss, grad_norm, *model.parameters())} == {"meta"}
     assert loss.shape == grad_norm.shape == ()
+
+
+def test_a_step_of_a_discriminator_and_its_generator_waits_for_nothing(tmp_path, on_device, monkeypatch):
+    monkeypatch.setattr(torch.optim, "AdamW", lambda groups, lr, **_: torch.optim.SGD(groups, lr))
+    overrides = ["experiment=smoke", "seed=0", "position=rope", "objective=electra", "train.optimizer=muon"]
+    (run,) = prepare_grid(compose_grid([*overrides, f"runtime.results_dir={tmp_path}"]))
+    model = TrainingLoss(build_encoder(run), Precision.fp32).to("meta").train()
+    optimizers = make_optimizers(model.encoder, run.config.train)
+    batch = training_batch(run.source, run.objective, run.config.train, 0, 0)
+    with on_device() as watched:
+        train_step(model, optimizers, batch.to(torch.device("meta")), run.config.train.grad_clip)
+    assert watched.copied == len(batch)
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """The encoder: pre-norm Transformer blocks that know nothing of positions beyond the attend function they are given."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -126,6 +127,24 @@ class Encoder(nn.Module):
             return self.tied_scale * F.linear(hidden, self.embedding.weight[: self.n_outputs])
         logits: Tensor = self.unembedding(hidden)
         return logits
+
+    def logits_at(self, tokens: Tensor, index: Tensor) -> Tensor:
+        """(N, V) float32, at N of all B * T positions, as many of every sequence."""
+        # a model that is asked about all of them has no places to take
+        at = None if len(index) == tokens.numel() else index.view(len(tokens), -1) % tokens.shape[1]
+        return self.logits(self(tokens, at).flatten(0, 1)).to(torch.float32)
+
+    def loss(self, inputs: Tensor, index: Tensor, targets: Tensor) -> Tensor:
+        """Nats per scored token, (): those at `index` among all B * T positions, where `targets` stand."""
+        return F.cross_entropy(self.logits_at(inputs, index), targets)
+
+    def guessing(self) -> float:
+        """The loss of who finds all outputs alike."""
+        return math.log(self.n_outputs)
+
+    def networks(self) -> "Iterator[Encoder]":
+        """All that are trained as one."""
+        yield self
 
 
 def n_parameters(config: ModelConfig, scheme: PositionScheme, n_inputs: int, n_outputs: int) -> int:

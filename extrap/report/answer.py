@@ -23,7 +23,8 @@ from extrap.stats.statistics import Statistics
 WIDTH = 100  # columns
 LABEL = 14  # columns, of what a sentence is about
 NAME = 20  # columns: longer names of schemes are cut in their middle
-MODELS = {"mlm": "masked LM", "causal": "causal LM", "rtd": "replaced-token detection"}
+MODELS = {"mlm": "masked LM", "causal": "causal LM", "rtd": "replaced-token detection",
+          "electra": "ELECTRA, its discriminator", "electra_generator": "ELECTRA, its generator"}  # fmt: skip
 
 LEGEND = """\
 L: the training length. ±: 95 % t interval over seeds. Breaks, survives: {measure} more than 5 % above that at L, between \

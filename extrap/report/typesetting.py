@@ -90,7 +90,7 @@ def interval(value: float, half: float) -> str:
 
 def bits_per(objective: str, data: str) -> str:
     """What a number in the column of bits is per: a masked LM predicts but the masked bytes, `markov` has no bytes."""
-    return f"{'masked ' if objective == 'mlm' else ''}{'symbol' if data == 'markov' else 'byte'}"
+    return f"{'masked ' if objective in ('mlm', 'electra_generator') else ''}{'symbol' if data == 'markov' else 'byte'}"
 
 
 def markdown(table: pd.DataFrame, names: list[str], tablefmt: str = "pipe") -> str:

@@ -14,7 +14,7 @@ DIGITS = 6  # of what is shown: what processors differ by is far below, and what
 P_DIGITS = 3  # of a p value: of differences near 0 much less is known
 
 
-IN_NATS = ("rtd",)  # objectives that predict no tokens: of them there is no perplexity
+IN_NATS = ("rtd", "electra")  # objectives that predict no tokens: of them there is no perplexity
 # what their columns are called in place of those of a perplexity; the others would say the same again, or nothing
 NATS = {f"ppl{end}": f"nats{end}" for end in ("", "_low", "_high")} | {"beats_unigram": "beats_neighbours"}
 NO_NATS = ("log_ppl", "log_ppl_half", "bpb")

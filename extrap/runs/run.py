@@ -7,6 +7,7 @@ import platform
 import re
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from extrap import __version__
 from extrap.config.choices import Precision
 from extrap.errors import UserError
 from extrap.files import locked
+from extrap.model.electra import Pair
 from extrap.model.encoder import Encoder
 from extrap.model.seed import seed_generators
+from extrap.objectives import Electra
 from extrap.results.folders import MAY_DIFFER, RunFolder, refuse_mixed
 from extrap.results.rows import MISSING, SELECTION, as_csv, row_tables
 from extrap.runs.prepare import Run, build_scheme
@@ -53,7 +56,7 @@ def execute(run: Run) -> None:
             try:
                 train_and_evaluate(run)
             except Diverged as error:
-                missing = _missing(run, _all_lengths(run, str(error).partition(":")[0]))
+                missing = _missing(run, {"": _all_lengths(run, str(error).partition(":")[0])})
                 folder.finish({**missing, folder.divergence: f"{error}\n"})
     except Timeout as error:
         raise UserError(f"{folder.path} is being run by another process; wait until it has ended") from error
@@ -90,7 +93,11 @@ def train_and_evaluate(run: Run) -> None:
             save_checkpoint(folder.weights, {"model": encoder.state_dict()}, history, device, of)
             folder.checkpoint.unlink(missing_ok=True)
     began = time.monotonic()
-    rows, missing = evaluate(encoder, source, objective, config.eval)
+    found = {
+        part: evaluate(network, source, own, config.eval)
+        for network, (part, own) in zip(encoder.networks(), objective.parts().items(), strict=True)
+    }
+    rows, missing = found[""]
     chosen_on = [on_held_back(encoder, run.held_back, objective, source)] if run.held_back else []
     if not (rows["protocol"] != "position").any():  # which is a figure alone
         if any(one.reason.startswith(NOT_A_NUMBER) for one in missing):
@@ -101,13 +108,14 @@ def train_and_evaluate(run: Run) -> None:
         return
     costs = costs_of(run, encoder, device, (history.seconds, time.monotonic() - began))
     meta = {**describe(run, device, history.processes), "costs": costs}
-    of_run = {"run": config.run, "scheme": config.scheme, "seed": config.seed}
+    of_run = {"scheme": config.scheme, "seed": config.seed}
     labelled = pd.concat([
-        label_rows(rows, config, kind="scheme", **of_run),
+        *(label_rows(one.rows, config, part, kind="scheme", **of_run) for part, one in found.items()),
         *(label_rows(held_back, config, kind=SELECTION, **of_run) for held_back in chosen_on),
     ])  # fmt: skip
     write_log(folder.log, history.log)  # whatever has become of it since
-    tables = {folder.meta: json.dumps(meta, indent=2) + "\n", **_missing(run, missing)}
+    told = {part: one.missing for part, one in found.items()}
+    tables = {folder.meta: json.dumps(meta, indent=2) + "\n", **_missing(run, told)}
     folder.finish(tables | row_tables(folder.rows, labelled))
 
 
@@ -120,13 +128,15 @@ def _all_lengths(run: Run, reason: str) -> list[Missing]:
     return [Missing("none", protocol, eval_len, reason) for protocol, eval_len in sorted(scored)]
 
 
-def _missing(run: Run, missing: list[Missing]) -> dict[Path, str]:
+def _missing(run: Run, missing: dict[str, list[Missing]]) -> dict[Path, str]:
     """The table of what is missing, if anything is."""
-    if not missing:
-        return {}
     config = run.config
-    labelled = pd.DataFrame(missing).assign(**labels(config), run=config.run, scheme=config.scheme, seed=config.seed)
-    return {run.folder.missing: as_csv(labelled[MISSING])}
+    tables = [
+        pd.DataFrame(lines).assign(**labels(config, part), scheme=config.scheme, seed=config.seed)[MISSING]
+        for part, lines in missing.items()
+        if lines
+    ]
+    return {run.folder.missing: as_csv(pd.concat(tables))} if tables else {}
 
 
 def write_references(run: Run) -> None:
@@ -144,11 +154,17 @@ def write_references(run: Run) -> None:
 
 def build_encoder(run: Run) -> Encoder:
     """The model at step 0. Weights other than the scheme's depend on the seed and on sizes alone."""
-    config, _, objective, *_ = run
+    config, source, objective, *_ = run
     seed_generators(SCHEME_SEED + config.seed)
     scheme = build_scheme(config, objective.causal)
+    if not isinstance(objective, Electra):
+        seed_generators(config.seed)
+        return Encoder(config.model, scheme, *run.n_tokens)
+    small = replace(config, model=objective.generator(config.model))
+    small_scheme = build_scheme(small, objective.causal)
     seed_generators(config.seed)
-    return Encoder(config.model, scheme, *run.n_tokens)
+    sizes = config.model, scheme, small.model, small_scheme, source.vocab_size
+    return Pair(*sizes, objective.weights, objective.share_tokens)
 
 
 def costs_of(run: Run, encoder: Encoder, device: torch.device, took: tuple[float, float]) -> dict[str, float]:

@@ -18,6 +18,14 @@ def reference_rows(config: Config, source: Source, objective: Objective) -> pd.D
     tokens from the start of its window up to the one before the target. Only causal prediction has those: what two-sided
     context is worth has no closed form here. Under `pseudo` there is none: alone, it gives a table without rows.
     """
+    found = {part: _of_part(config, source, own) for part, own in objective.parts().items()}
+    return pd.concat([
+        label_rows(rows, config, part, run=[f"{config.references.name}/{scheme}" for scheme in rows["scheme"]], seed=0)
+        for part, rows in found.items()
+    ])  # fmt: skip
+
+
+def _of_part(config: Config, source: Source, objective: Objective) -> pd.DataFrame:
     frames: list[pd.DataFrame] = []
     held_out, batch = held_out_batch(source, objective, config.eval)
     train_len, causal = config.train.train_len, objective.causal
@@ -40,20 +48,20 @@ def reference_rows(config: Config, source: Source, objective: Objective) -> pd.D
                 sums, counts = np.where(scored, nll, 0.0).sum(axis=1)[::step], scored.sum(axis=1)[::step]
                 rows = rows_of(held_out.thinned(step), label(config.eval, protocol), eval_len, sums, counts)
                 frames.append(rows.assign(kind=kind, scheme=REFERENCES[kind].format(train_len=train_len)))
-    rows = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
-    return label_rows(rows, config, run=[f"{config.references.name}/{scheme}" for scheme in rows["scheme"]], seed=0)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
 
 
-def label_rows(rows: pd.DataFrame, config: Config, **columns: object) -> pd.DataFrame:
+def label_rows(rows: pd.DataFrame, config: Config, part: str = "", **columns: object) -> pd.DataFrame:
     """The rows with every column; `columns` holds what the config does not say."""
-    return rows.assign(**(labels(config) | columns))[COLUMNS]
+    return rows.assign(**(labels(config, part) | columns))[COLUMNS]
 
 
-def labels(config: Config) -> dict[str, str | int]:
-    """What a config says about its rows."""
+def labels(config: Config, part: str = "") -> dict[str, str | int]:
+    """What a config says about its rows, or those of a part of its objective."""
     return {
         "experiment": config.name,
-        "objective": config.objective["_target_"].rpartition(".")[2].lower(),
+        "run": "/".join(filter(None, [config.run, part])),
+        "objective": "_".join(filter(None, [config.objective["_target_"].rpartition(".")[2].lower(), part])),
         "data": config.data["_target_"].rpartition(".")[2].lower() + ("(joined)" if config.data.get("join") else ""),
         "train_len": config.train.train_len,
         "setting": config.setting,

@@ -1,6 +1,7 @@
 """All that refuses the grid of a sweep, before anything is trained."""
 
 import shutil
+from dataclasses import replace
 from functools import partial
 from tempfile import TemporaryFile
 
@@ -11,7 +12,7 @@ from extrap.config.schema import Config
 from extrap.errors import UserError, nearest, one_line
 from extrap.extensions.base import extensions_of
 from extrap.model.encoder import n_parameters, without_memory
-from extrap.objectives import Mlm, Rtd
+from extrap.objectives import Electra, Mlm, Rtd
 from extrap.results.folders import refuse_mixed
 from extrap.results.provenance import refuse_to_lose
 from extrap.runs.prepare import Run, build_scheme, geometry, prepare_all
@@ -72,6 +73,8 @@ def _check(run: Run) -> None:
         raise UserError("eval.protocols: pseudo masks tokens one at a time; expected objective=mlm, found another")
     if config.model.tie and isinstance(objective, Rtd):
         raise UserError("model.tie: expected model.tie=false with objective=rtd, which predicts no tokens")
+    if isinstance(objective, Electra):  # a scheme may refuse the sizes of its generator
+        build_scheme(replace(config, model=objective.generator(config.model)), objective.causal)
     longest, train_len = max(config.eval.lengths), config.train.train_len
     if "position" in config.eval.protocols and not objective.causal and longest < 2 * train_len:
         raise UserError(

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -70,7 +69,7 @@ def training_batch(source: Source, objective: Objective, config: TrainConfig, se
     """A function of (seed, step)."""
     rng = np.random.default_rng((seed, step))
     tokens = source.batch(rng, config.batch_size, config.train_len + objective.extra_tokens)
-    return _as_tensors(objective.batch(tokens, source, rng, config.mask_rate))
+    return _as_tensors(objective.training_batch(tokens, source, rng, config.mask_rate))
 
 
 def held_out_sequences(source: Source, objective: Objective, config: TrainConfig) -> TrainingBatch:
@@ -94,10 +93,7 @@ class TrainingLoss(nn.Module):
 
     def forward(self, inputs: Tensor, index: Tensor, targets: Tensor) -> Tensor:
         with autocast(inputs.device, self.precision):
-            # as many of every sequence are scored, see objectives.py
-            at = None if len(index) == inputs.numel() else index.view(len(inputs), -1) % inputs.shape[1]
-            logits = self.encoder.logits(self.encoder(inputs, at).flatten(0, 1))
-        return F.cross_entropy(logits.to(torch.float32), targets)
+            return self.encoder.loss(inputs, index, targets)
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
@@ -123,9 +119,17 @@ def train_step(
     """
     loss: Tensor = weight * model(*batch)
     loss.backward()  # type: ignore[no-untyped-call]
-    grad_norm = nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
+    grad_norm = clip(model, grad_clip)
     update(optimizers, model.parameters())
     return loss.detach(), grad_norm
+
+
+def clip(model: nn.Module, largest: float) -> Tensor:
+    """Scales gradients to a norm of at most `largest`, a generator's apart from all others; returns the larger norm."""
+    parts: dict[bool, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        parts.setdefault(".generator." in f".{name}", []).append(parameter)
+    return torch.stack([nn.utils.clip_grad_norm_(part, largest) for part in parts.values()]).max()
 
 
 def refuse_diverged(losses: Tensor, grad_norms: Tensor, done: int) -> None:
@@ -136,11 +140,11 @@ def refuse_diverged(losses: Tensor, grad_norms: Tensor, done: int) -> None:
             raise Diverged(f"diverged at step {step}: loss {loss:.4g}, gradient norm {grad_norm:.4g}")
 
 
-def refuse_guessing(losses: Sequence[float], n_outputs: int, done: int) -> None:
+def refuse_guessing(losses: Sequence[float], guessing: float, done: int) -> None:
     """Raises Diverged where the mean of the last ten logged losses is far above guessing."""
     last = losses[-10:]
-    if (loss_at_end := sum(last) / len(last)) > WORSE * math.log(n_outputs):
-        raise Diverged(f"diverged by step {done}: loss {loss_at_end:.4g}, {math.log(n_outputs):.4g} is guessing")
+    if (loss_at_end := sum(last) / len(last)) > WORSE * guessing:
+        raise Diverged(f"diverged by step {done}: loss {loss_at_end:.4g}, {guessing:.4g} is guessing")
 
 
 def is_logged(done: int, config: TrainConfig) -> bool:
@@ -212,6 +216,6 @@ def train(
             states = [optimizer.state_dict() for optimizer in optimizers]
             state = {"model": encoder.state_dict(), "optimizers": states, "step": done}
             save_checkpoint(checkpoint, state, History(time.monotonic() - began, entries, processes), device, of)
-    refuse_guessing([entry.loss for entry in entries], encoder.n_outputs, config.max_steps)
+    refuse_guessing([entry.loss for entry in entries], encoder.guessing(), config.max_steps)
     encoder.eval()
     return History(time.monotonic() - began, entries, processes)

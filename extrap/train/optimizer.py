@@ -52,15 +52,17 @@ def make_optimizers(encoder: Encoder, config: TrainConfig) -> list[torch.optim.O
     What a scheme learns is AdamW's, whatever its shape, so that none gains by writing it as a matrix. Weight decay is on
     those matrices of the encoder's linear maps that AdamW has: not on tables, biases, norms or a scheme's parameters.
     """
-    of_scheme = set(encoder.scheme.modules())
+    networks = [*encoder.networks()]
+    of_scheme = {module for network in networks for module in network.scheme.modules()}
     linear = [module for module in encoder.modules() if isinstance(module, nn.Linear) and module not in of_scheme]
     matrices = dict.fromkeys(module.weight for module in linear)
     others = [parameter for parameter in encoder.parameters() if parameter not in matrices]
     optimizers: list[torch.optim.Optimizer] = []
     if config.optimizer is Optimizer.muon:
-        maps = {name: part.weight for name, part in encoder.blocks.named_modules() if isinstance(part, nn.Linear)}
-        stacks = [matrix for name, matrix in maps.items() if name.endswith("qkv")]  # three matrices each
-        single = [matrix for name, matrix in maps.items() if not name.endswith("qkv")]
+        parts = [(name, part) for network in networks for name, part in network.blocks.named_modules()]
+        maps = [(name, part.weight) for name, part in parts if isinstance(part, nn.Linear)]
+        stacks = [matrix for name, matrix in maps if name.endswith("qkv")]  # three matrices each
+        single = [matrix for name, matrix in maps if not name.endswith("qkv")]
         optimizers = [
             Muon([{"params": stacks, "stacked": 3}, {"params": single, "stacked": 1}], config.muon_ratio * config.lr)
         ]

@@ -73,7 +73,7 @@ def train_stacked(
         losses, grad_norms = told[:, :, i].unbind(dim=1)
         try:
             refuse_diverged(losses, grad_norms, config.max_steps)
-            refuse_guessing(losses[logged].tolist(), encoder.n_outputs, config.max_steps)
+            refuse_guessing(losses[logged].tolist(), encoder.guessing(), config.max_steps)
         except Diverged as error:
             diverged.append(f"seed {seed} {error}")
         else:
