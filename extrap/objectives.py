@@ -183,14 +183,14 @@ class Electra(Rtd):
 
     def generator(self, model: ModelConfig) -> ModelConfig:
         """The sizes of the generator of a discriminator of these. Raises UserError where they are no whole numbers."""
-        sizes = {name: getattr(model, name) * self.width for name in ("d_model", "d_ff")}
-        if any(size % 1 or size < 1 for size in sizes.values()):
+        d_model, d_ff = model.d_model * self.width, model.d_ff * self.width
+        if any(size % 1 or size < 1 for size in (d_model, d_ff)):
             raise UserError(
                 f"objective.width: {self.width:g} of model.d_model={model.d_model} and model.d_ff={model.d_ff} are no whole "
                 "numbers; expected a share of which they are"
             )
         n_heads = max(1, round(model.n_heads * self.width))
-        return replace(model, n_heads=n_heads, **{name: int(size) for name, size in sizes.items()})
+        return replace(model, d_model=int(d_model), n_heads=n_heads, d_ff=int(d_ff))
 
 
 def checked(mask_rate: float) -> float:

@@ -29,16 +29,12 @@ V = 8
 
 
 def cells(results, *overrides):
-    return prepare_grid(
-        compose_grid(
-            [
-                "experiment=smoke", "position=rope,learned", "seed=0", "data=markov", "objective=electra",
-                f"data.vocab_size={V}", "train.train_len=16", "train.max_steps=12", "train.batch_size=4",
-                "eval.lengths=[16,40]", "eval.n_segments=8", "eval.n_targets=10", "eval.protocols=[nonoverlap,same_targets]", "eval.extensions=[none]",
-                f"runtime.results_dir={results}", *overrides,
-            ]
-        )
-    )  # fmt: skip
+    given = [
+        "experiment=smoke", "position=rope,learned", "seed=0", "data=markov", "objective=electra", f"data.vocab_size={V}",
+        "train.train_len=16", "train.max_steps=12", "train.batch_size=4", "eval.lengths=[16,40]", "eval.n_segments=8",
+        "eval.n_targets=10", "eval.protocols=[nonoverlap,same_targets]", "eval.extensions=[none]",
+    ]  # fmt: skip
+    return prepare_grid(compose_grid([*given, f"runtime.results_dir={results}", *overrides]))
 
 
 @pytest.fixture

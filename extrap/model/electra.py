@@ -47,7 +47,7 @@ class Pair(Encoder):
         self.weights = weights
         self.generator = Encoder(small, small_scheme, vocab_size + 1, vocab_size)
         if share_tokens:
-            self.generator.embedding = Projected(self.embedding, small.d_model)
+            self.generator.embedding = Projected(self.embedding, small.d_model)  # type: ignore[assignment]
 
     def networks(self) -> Iterator[Encoder]:
         yield self

@@ -76,8 +76,8 @@ def collect_training(runs: Path) -> pd.DataFrame:
     tables = [pd.DataFrame(columns=TRAINING)]
     for folder in evaluated(runs):
         if folder.log.exists():  # references are not trained
-            runs = load_runs(folder.runs)[OF_RUN]
-            own = runs[runs["run"] == folder.path.name]  # not what is scored apart of the same training
+            told = load_runs(folder.runs)[OF_RUN]
+            own = told[told["run"] == folder.path.name]  # not what is scored apart of the same training
             tables.append(own.merge(_table(folder.log, OF_LOSS[1:]), how="cross")[TRAINING])
     return stacked(tables)
 

@@ -108,14 +108,14 @@ def train_and_evaluate(run: Run) -> None:
         return
     costs = costs_of(run, encoder, device, (history.seconds, time.monotonic() - began))
     meta = {**describe(run, device, history.processes), "costs": costs}
-    of_run = {"scheme": config.scheme, "seed": config.seed}
+    of_run: dict[str, Any] = {"scheme": config.scheme, "seed": config.seed}
     labelled = pd.concat([
         *(label_rows(one.rows, config, part, kind="scheme", **of_run) for part, one in found.items()),
         *(label_rows(held_back, config, kind=SELECTION, **of_run) for held_back in chosen_on),
     ])  # fmt: skip
     write_log(folder.log, history.log)  # whatever has become of it since
-    told = {part: one.missing for part, one in found.items()}
-    tables = {folder.meta: json.dumps(meta, indent=2) + "\n", **_missing(run, told)}
+    lacking = {part: one.missing for part, one in found.items()}
+    tables = {folder.meta: json.dumps(meta, indent=2) + "\n", **_missing(run, lacking)}
     folder.finish(tables | row_tables(folder.rows, labelled))
 
 
