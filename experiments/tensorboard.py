@@ -16,15 +16,17 @@ import numpy as np
 
 from extrap.errors import UserError
 from extrap.files import as_path
+from extrap.report.typesetting import measure
 from extrap.results.folders import RunFolder
 from extrap.results.rows import load_rows
+from extrap.results.shown import logarithm
 from extrap.stats.perplexity import perplexity
 from extrap.sweep.door import through
 from extrap.train.log import read_log
 
 SECONDS = 5.0  # between looks
 LOSSES = ("loss", "held_out_loss", "grad_norm", "lr")
-LINE = ["extension", "protocol", "eval_len"]
+LINE = ["objective", "extension", "protocol", "eval_len"]
 
 
 def update(folders: Iterable[RunFolder], shown: dict[Path, int]) -> None:
@@ -47,10 +49,12 @@ def update(folders: Iterable[RunFolder], shown: dict[Path, int]) -> None:
                         writer.add_scalar(f"training/{name}", value, entry.step)
                 shown[folder.log] = entry.step
             if to_score:
-                log_ppl = perplexity(load_rows(folder.rows), LINE).set_index(LINE)["log_ppl"]
-                for (extension, protocol, eval_len), value in log_ppl.items():
+                lines = perplexity(load_rows(folder.rows), LINE)
+                values = np.exp(logarithm(lines["objective"], lines["log_ppl"]))
+                for objective, extension, protocol, eval_len, value in zip(*(lines[c] for c in LINE), values, strict=True):
+                    part = ", generator" if objective.endswith("_generator") else ""
                     # the axis that TensorBoard names step is the evaluation length here
-                    writer.add_scalar(f"perplexity/{protocol}, {extension}", np.exp(value), eval_len)
+                    writer.add_scalar(f"{measure([objective])}{part}/{protocol}, {extension}", value, eval_len)
                 shown[folder.rows] = 0
 
 

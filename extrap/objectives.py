@@ -92,8 +92,8 @@ class Rtd:
     as much: train.mask_rate is not for it. The text is corrupted once, the same for every scheme, seed and length.
 
     Source: ELECTRA (Clark et al. 2020, arXiv:2003.10555), section 2, whose corrupter is trained beside the model: such
-    generators break with length as the models do, and would give each scheme another task. Theirs may see no token twice,
-    ours chooses positions without replacement; their head has a layer more.
+    generators break with length as the models do, and would give each scheme another task. Positions are chosen without
+    replacement (their code: with); their head has a layer more and one output, ours two classes and a softmax.
     """
 
     causal = False
@@ -124,9 +124,10 @@ class Rtd:
     def references(self, tokens: np.ndarray, batch: Batch, source: Source, train_len: int) -> dict[str, np.ndarray]:
         """What is known of replaced tokens without a model, (N, T) nats each:
 
-        rate        that so many are: the share in this very text, so that its mean is the entropy of that share
+        rate        that so many are: the share in this very text, so that its mean over all of it is the entropy of that
         byte        how often each token is one in training text
-        neighbours  mask_rate * (1 - q(x'_t | x'_{t-1}, x'_{t+1})), what two neighbours tell, exact where these are true
+        neighbours  mask_rate * (1 - q(x'_t | x'_{t-1}, x'_{t+1})), what two neighbours tell, in the long run
+                    the best that can be made of them where these are true and q is how the source draws
         """
         read = tokens.copy()
         read[:, 1:-1] = batch.inputs
@@ -143,15 +144,16 @@ class Electra(Rtd):
     """Replaced-token detection whose replacements a generator makes that learns beside the discriminator.
 
     loss = gen_weight * L_mlm(generator) + disc_weight * L_rtd(discriminator), each the mean over its scored tokens: the
-    hidden ones, and all. The generator is an encoder of `width` times the discriminator's width, heads and hidden features,
-    of as many layers and with the same scheme; share_tokens makes its table of tokens that of the discriminator, projected.
-    A generator breaks with length as its discriminator does, and what it replaces then is easy to see: the discriminator is
-    scored on the text of Rtd, and the generator as a masked language model of its own (rows of electra_generator), never
-    one on what the other makes.
+    hidden ones, and all. The generator is an encoder of `width` times the discriminator's width and hidden features, of as
+    many layers and heads, and with the same scheme, whose slopes are then the same, too; share_tokens makes its table of
+    tokens that of the discriminator, projected. A generator breaks with length as its discriminator does, and what it
+    replaces then is easy to see: the discriminator is scored on the text of Rtd, and the generator as a masked language
+    model (rows of electra_generator).
 
     Source: ELECTRA (Clark et al. 2020, arXiv:2003.10555), section 2. Ours hides without replacement and always shows [MASK]
-    (the released code 85 % of the time); the generator has an output table of its own, and no shared table of positions;
-    heads have a layer less; gradients of the two are clipped apart, for the larger loss would leave the other little.
+    (the released code 85 % of the time); the generator has an output table of its own, no shared table of positions, and as
+    many heads (the paper fewer of the same size); heads have a layer less, and two classes a softmax; gradients of the two
+    are clipped apart, for the larger loss would leave the other little.
     """
 
     def __init__(
@@ -182,15 +184,14 @@ class Electra(Rtd):
         return {"": self, "generator": self.of_generator}
 
     def generator(self, model: ModelConfig) -> ModelConfig:
-        """The sizes of the generator of a discriminator of these. Raises UserError where they are no whole numbers."""
+        """The sizes of the generator of a discriminator of these. Raises UserError where they are none of an encoder."""
         d_model, d_ff = model.d_model * self.width, model.d_ff * self.width
-        if any(size % 1 or size < 1 for size in (d_model, d_ff)):
+        if any(size % 1 or size < 1 for size in (d_model, d_ff)) or d_model % model.n_heads:
             raise UserError(
-                f"objective.width: {self.width:g} of model.d_model={model.d_model} and model.d_ff={model.d_ff} are no whole "
-                "numbers; expected a share of which they are"
+                f"objective.width: {self.width:g} of model.d_model={model.d_model} and model.d_ff={model.d_ff} are "
+                f"{d_model:g} and {d_ff:g}; expected whole numbers, the first a multiple of model.n_heads={model.n_heads}"
             )
-        n_heads = max(1, round(model.n_heads * self.width))
-        return replace(model, d_model=int(d_model), n_heads=n_heads, d_ff=int(d_ff))
+        return replace(model, d_model=int(d_model), d_ff=int(d_ff))
 
 
 def checked(mask_rate: float) -> float:

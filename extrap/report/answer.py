@@ -14,7 +14,8 @@ from extrap.report.budget import budget_text
 from extrap.report.choice import choice_text
 from extrap.report.group import Group, by_fate, lacking, lengths, listed, shortened
 from extrap.report.overview import against_yardstick, fates_briefly, uses_briefly
-from extrap.report.typesetting import interval, markdown, measure, name, number, seeds, why_missing
+from extrap.report.typesetting import interval, markdown, name, number, seeds, why_missing
+from extrap.results.shown import IN_NATS
 from extrap.stats.floor import UNFIT
 from extrap.stats.pairs import both_ways
 from extrap.stats.perplexity import landmarks, still_falling
@@ -27,11 +28,15 @@ MODELS = {"mlm": "masked LM", "causal": "causal LM", "rtd": "replaced-token dete
           "electra": "ELECTRA, its discriminator", "electra_generator": "ELECTRA, its generator"}  # fmt: skip
 
 LEGEND = """\
-L: the training length. ±: 95 % t interval over seeds. Breaks, survives: {measure} more than 5 % above that at L, between \
+L: the training length. ±: 95 % t interval over seeds. Breaks, survives: {breaks}, between \
 which lengths first, or nowhere; unclear where the interval over seeds holds both. Extrapolates: with all of a longer input \
 better than at L, and than with attention cut off at L. Decided: beyond the noise of seeds and of text. In parentheses, \
 what leaves it undecided: so many seeds would show a difference as large and as varied as the one seen in 80 % of all \
 tries; text: other text might say otherwise; Holm: so many pairs are compared."""
+BREAKS = {
+    False: "perplexity more than 5 % above that at L",
+    True: "5 % lost of what nats at L explain of those of rate",
+}  # by whether losses are told in nats
 ONE_SEED = "One seed decides nothing: what follows is what this one seed shows."
 THIS_TEXT = "text is too little for an interval over text: what is decided is decided about this text."
 FALLS = "(falls with length even where nothing beyond L is used)"  # what is shown under nonoverlap
@@ -54,7 +59,8 @@ def answer(found: Statistics) -> str:
         lines += [*wrap(text, WIDTH), ""]
     for text in missing_text(found.unmeasured):
         lines += [*wrap(text, WIDTH, break_on_hyphens=False), ""]
-    legend = LEGEND.format(measure=measure(found.rows["objective"].unique()))
+    objectives = {objective in IN_NATS for objective in found.rows["objective"]}
+    legend = LEGEND.format(breaks=" or ".join(BREAKS[in_nats] for in_nats in sorted(objectives)))
     return "\n".join([*lines, *wrap(legend, WIDTH)])
 
 
@@ -147,8 +153,8 @@ def _undertrained(of: Group) -> str:
         everybody = set(falling.index) == set(of.training["scheme"]) and len(falling) > 1
         who = "all schemes" if everybody else ", ".join(of.names[scheme] for scheme in falling.index)
         told.append(
-            f"training {of.measure} of {who} was still {share} % lower in the last quarter of the steps than in the one "
-            "before: longer training may change levels and order"
+            f"training {'loss' if of.objective in IN_NATS else of.measure} of {who} was still {share} % lower in the last "
+            "quarter of the steps than in the one before: longer training may change levels and order"
         )
     return "; ".join(told)
 
@@ -213,8 +219,8 @@ def _table(of: Group) -> str:
     _, *longer = landmarks(of.lengths, of.train_len)
     table: list[dict[str, str]] = []
     for line in of.start.itertuples():
-        half = np.log(line.ppl_high / line.ppl)
-        told = {"scheme": of.names[line.scheme], "at L": f"{number(line.ppl)}{interval(line.ppl, half)}"}
+        at_start = f"{number(line.ppl)}{interval(line.ppl, line.ppl_low, line.ppl_high)}"
+        told = {"scheme": of.names[line.scheme], "at L": at_start}
         told |= of.cells_beyond(line.scheme, longer)
         told |= {"verdict": of.verdict(line.scheme)} if longer else {}
         told |= {"extrapolates": of.word(line.scheme)} if len(of.against_window) else {}

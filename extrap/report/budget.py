@@ -86,7 +86,8 @@ def _block(lines: pd.DataFrame) -> pd.DataFrame:
         sign = -1 if first.empty or first["difference"].iloc[0] < 0 else 1
         better, worse = (a, b) if sign < 0 else (b, a)
         by_budget = {
-            f"{line.steps:,}": difference_cell(sign * line.difference, line.verdict) for line in part[::-1].itertuples()
+            f"{line.steps:,}": difference_cell(sign * line.difference, line.verdict, line.objective)
+            for line in part[::-1].itertuples()
         }
         last = part.iloc[0]
         table.append({"better": better, "worse": worse} | by_budget | {"verdict": _verdict(last), "lead": _trend(last)})

@@ -5,7 +5,7 @@ import pandas as pd
 
 from extrap.report.about import chosen_markdown
 from extrap.report.pairs import at_landmarks, difference_cell
-from extrap.report.typesetting import NONE, counted, loss, markdown, trained_on
+from extrap.report.typesetting import NONE, counted, decimals, loss, markdown, trained_on
 from extrap.results.rows import GROUP
 from extrap.stats.pairs import LACKING, UNDECIDED
 from extrap.stats.statistics import Statistics
@@ -78,13 +78,14 @@ def _counted(lines: pd.DataFrame) -> str:
 def _losses(lines: pd.DataFrame) -> pd.DataFrame:
     table = []
     for scheme, part in lines.groupby("scheme", sort=False):
-        losses = {line.value: _loss(line.loss, line.chosen) for line in part.itertuples()}
+        losses = {line.value: _loss(line.loss, line.chosen, line.objective) for line in part.itertuples()}
         table.append({"scheme": str(scheme)} | losses)
     return pd.DataFrame(table).fillna(NONE)
 
 
-def _loss(loss: float, is_chosen: bool) -> str:
-    return NONE if np.isnan(loss) else f"**{loss:.3f}**" if is_chosen else f"{loss:.3f}"
+def _loss(loss: float, is_chosen: bool, objective: str) -> str:
+    text = f"{loss:.{decimals([objective])}f}"
+    return NONE if np.isnan(loss) else f"**{text}**" if is_chosen else text
 
 
 def _block(lines: pd.DataFrame) -> pd.DataFrame:
@@ -95,9 +96,11 @@ def _block(lines: pd.DataFrame) -> pd.DataFrame:
             "pair": f"{line.scheme_a} − {line.scheme_b}",
             "protocol": line.protocol,
             "length": f"{line.eval_len:,}",
-            "one for all": difference_cell(line.difference, line.verdict, "+"),
-            "each at its best": difference_cell(line.best_difference, line.best_verdict, "+"),
-            "change": "" if np.isnan(line.change) else f"{line.change:+.3f}{_half(line.change_high - line.change)}",
+            "one for all": difference_cell(line.difference, line.verdict, line.objective, "+"),
+            "each at its best": difference_cell(line.best_difference, line.best_verdict, line.objective, "+"),
+            "change": ""
+            if np.isnan(line.change)
+            else f"{line.change:+.{decimals([line.objective])}f}{_half(line.change_high - line.change)}",
             "verdict": line.how,
         }
         for line in lines.itertuples()

@@ -24,7 +24,8 @@ NOTE = """\
 Means over seeds, in parentheses the lowest and the highest. FLOPs: multiplications and additions in the matrix products of
 training, 3 times those of its forward passes and those of the optimizer. Seconds, tokens a second and memory are of the
 machine that ran (provenance.yaml) and of all that it did meanwhile: compare them where runs were alone or side by side
-alike. Scoring: all lengths, protocols and extensions. Memory: the most that the process held, or on a GPU its tensors."""
+alike. Scoring: all lengths, protocols and extensions. Memory: the most that the process held, or on a GPU its tensors. All
+costs of ELECTRA are of both networks."""
 PANEL_HEIGHT = 2.1  # inches
 
 
@@ -59,7 +60,7 @@ def _table(lines: pd.DataFrame) -> pd.DataFrame:
 
 
 def _shown(line: pd.Series) -> str:
-    return number(line["ppl"]) + interval(line["ppl"], np.log(line["ppl_high"] / line["ppl"]))
+    return number(line["ppl"]) + interval(line["ppl"], line["ppl_low"], line["ppl_high"])
 
 
 def _known(value: float) -> str:

@@ -9,7 +9,7 @@ from extrap.report.about import chosen_markdown
 from extrap.report.curves import COLUMN_WIDTH, DASHES, POINT, drawn, log_axis, title_of, told_of_seeds
 from extrap.report.drawing import entitle, new_figure, style
 from extrap.report.looks import styles
-from extrap.report.typesetting import NONE, interval, loss, markdown, measure, number, trained_on
+from extrap.report.typesetting import NONE, decimals, factor, interval, loss, markdown, measure, number, trained_on
 from extrap.results.shown import rounded
 from extrap.stats.pairs import CONTROL
 from extrap.stats.perplexity import BEYOND_L, SETTING, told_first
@@ -44,13 +44,14 @@ def _table(found: Statistics, setting: tuple[object, ...], eval_len: int, lines:
     for scheme in lines["scheme_a"].unique():
         for extension, line in known.loc[[scheme]].droplevel("scheme").iterrows():
             told = {"scheme": scheme, "extension": "as trained" if extension == "none" else str(extension)}
-            half = np.log(line["ppl_high"] / line["ppl"])
-            told[measure([str(setting[0])])] = f"{number(line['ppl'])}{interval(line['ppl'], half)} ({line['ratio']:.2f})"
+            objective = [str(setting[0])]
+            bounds = interval(line["ppl"], line["ppl_low"], line["ppl_high"])
+            told[measure(objective)] = f"{number(line['ppl'])}{bounds} ({factor(line['ratio'], objective)})"
             for other, column in ((CONTROL, "to its window"), ("none", "to as trained")):
                 told[column] = NONE
                 if (scheme, extension, other) in pairs.index:
                     pair = pairs.loc[(scheme, extension, other)]
-                    text = f"{pair['difference']:+.3f}"
+                    text = f"{pair['difference']:+.{decimals(objective)}f}"
                     told[column] = text if pair["verdict"] == "undecided" else f"**{text}**"
             table.append(told)
     return pd.DataFrame(table)

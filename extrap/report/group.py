@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 
 from extrap.errors import one_line
-from extrap.report.typesetting import NONE, interval, measure, number
+from extrap.report.typesetting import NONE, factor, interval, measure, number
 from extrap.results.shown import IN_NATS
 from extrap.stats.floor import UNFIT
 from extrap.stats.pairs import ANSWER, CONTROL
-from extrap.stats.perplexity import AT_L, BEYOND_L, CONFIDENCE, GROUP, KNOWN, ONSET, told_first
+from extrap.stats.perplexity import AT_L, BEYOND_L, CONFIDENCE, GROUP, KNOWN, told_first
 from extrap.stats.power import MOST_SEEDS
 from extrap.stats.statistics import Statistics
 
@@ -43,7 +43,7 @@ class Group:
         self.known = known["ppl"].min()  # what is known without a model
         name = known["scheme"].iloc[0] if len(known) else ""
         self.unlearned = {  # schemes that at L are not 5 % better than that, or of IN_NATS not better
-            line.scheme: f"worse than {name}" if line.ppl > self.known else f"hardly better than {name}"
+            line.scheme: f"worse than {name}" if line.ppl >= self.known else f"hardly better than {name}"
             for line in self.start[~self.start["beats_unigram"].fillna(True).astype(bool)].itertuples()
         }
         longer = self.beyond.loc[(self.beyond["extension"] == "none") & (self.beyond["eval_len"] > self.train_len), "scheme"]
@@ -68,16 +68,17 @@ class Group:
         alone = "one seed; " if self.n_seeds > longer["n_seeds"].iloc[0] == 1 else ""
         low, high = (longer[column].fillna(longer["ratio"]) for column in ("ratio_low", "ratio_high"))
         worst = longer.loc[longer["ratio"].idxmax()]
-        if (low > ONSET).any():
-            surely = longer.loc[low > ONSET, "eval_len"].iloc[0]
+        limit = longer["limit"]
+        if (low > limit).any():
+            surely = longer.loc[low > limit, "eval_len"].iloc[0]
             where = f"{worst['onset_low']:,} to {worst['onset_high']:,}"
             where += f", surely at {surely:,}" if surely != worst["onset_high"] else ""
-            return "breaks", f"{shown} ({alone}{where}; {factor(worst['ratio'])} x at {worst['eval_len']:,})"
-        if (high > ONSET).any():
+            return "breaks", f"{shown} ({alone}{where}; {self.factor(worst['ratio'])} x at {worst['eval_len']:,})"
+        if (high > limit).any():
             widest = longer.loc[high.idxmax()]
-            interval = f"{widest['ratio_low']:.2f} to {factor(widest['ratio_high'])} x"
+            interval = f"{self.factor(widest['ratio_low'])} to {self.factor(widest['ratio_high'])} x"
             return "unclear", f"{shown}{to} ({alone}{interval} at {widest['eval_len']:,})"
-        return "survives", f"{shown}{to} ({alone}at most {factor(worst['ratio'])} x)"
+        return "survives", f"{shown}{to} ({alone}at most {self.factor(worst['ratio'])} x)"
 
     def pairs_at(self, protocol: str, eval_len: int) -> pd.DataFrame:
         if self.pairs.empty:
@@ -105,17 +106,20 @@ class Group:
         for n in lengths:
             cells[f"x at {n:,}"] = NONE
             if n in lines.index:
-                ratio, high = lines.loc[n, ["ratio", "ratio_high"]]
-                cells[f"x at {n:,}"] = factor(ratio) + interval(ratio, np.log(high / ratio))
+                ratio, low, high = lines.loc[n, ["ratio", "ratio_low", "ratio_high"]]
+                cells[f"x at {n:,}"] = self.factor(ratio) + interval(ratio, low, high)
         return cells
 
     def level(self, value: float) -> str:
         return f"{number(value)} nats" if self.objective in IN_NATS else f"{self.measure} {number(value)}"
 
+    def factor(self, ratio: float) -> str:
+        return factor(ratio, [self.objective])
+
     def above(self, gap: float) -> str:
         """A difference in nats per token."""
         if self.objective in IN_NATS:
-            return f"{gap:.4f} nats above"
+            return f"{gap:.4f} nats above" if gap >= 5e-5 else "less than 0.0001 nats above"
         share = 100 * np.expm1(gap)
         return f"{share:.1f} % above" if share >= 0.05 else "less than 0.1 % above"
 
@@ -164,10 +168,6 @@ def shortened(names: Iterable[str], width: int) -> dict[str, str]:
 def listed(named: list[str]) -> str:
     more = [f"{len(named) - MOST_LISTED} more"] if len(named) > MOST_LISTED else []
     return "; ".join(named[:MOST_LISTED] + more)
-
-
-def factor(ratio: float) -> str:
-    return f"{ratio:.2f}" if ratio < 10 else number(ratio)
 
 
 def lacking(line: pd.Series) -> str:

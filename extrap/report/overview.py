@@ -1,13 +1,13 @@
 """Many schemes at a glance: a page with one line a scheme, by family. Imports no torch."""
 
-import numpy as np
 import pandas as pd
 
 from extrap.report.about import chosen_markdown
 from extrap.report.families import by_family
 from extrap.report.group import FATES, Group
 from extrap.report.pairs import BELOW_FLOOR, BELOW_FLOOR_NOTE, ONE_SEED
-from extrap.report.typesetting import NONE, interval, loss, markdown, number, seeds, trained_on
+from extrap.report.typesetting import NONE, decimals, interval, loss, markdown, number, seeds, trained_on
+from extrap.results.shown import IN_NATS
 from extrap.stats.perplexity import landmarks
 from extrap.stats.statistics import Statistics
 
@@ -15,7 +15,7 @@ NOTE = """\
 One line a scheme, by family, the best at the training length L first. At L: {measure} under {at}, ± its 95 % t
 interval over seeds. To {yardstick}: the difference of {loss} at L (nats per token, negative: better), and
 whether it is decided, paired by seed, beyond the noise of seeds and of text, after Holm over all {n} comparisons.
-Then, under {beyond}, {measure} over that at L; beyond L: breaks, survives or unclear, by 5 %, ends, or why that is
+Then, under {beyond}, {measure} over that at L; beyond L: breaks, survives or unclear, by {limit}, ends, or why that is
 not asked. Uses context: the first length at which it is better than at L and than with attention cut off at the last
 L tokens, and at how many more; else no, undecided, control breaks, no control where such a window changes nothing, or
 not shown where lengths differ. Speed: tokens a second of training over those of {reference}; by the clock, whatever
@@ -69,6 +69,7 @@ def overview_page(found: Statistics) -> str:
         told = NOTE.format(
             at=of.at_protocol, beyond=of.beyond_protocol, yardstick=of.yardstick, n=len(compared),
             reference=reference or "nobody: they are not known", measure=of.measure, loss=loss([of.objective]),
+            limit="5 % of what is explained at L" if of.objective in IN_NATS else "5 %",
         )  # fmt: skip
         where = trained_on(of.objective, of.data, of.train_len, of.setting)
         parts += [ONE_SEED] if of.n_seeds == 1 else []
@@ -93,12 +94,12 @@ def _table(of: Group, schemes: list[str], speeds: dict[str, float], reference: s
     table: list[dict[str, str]] = []
     for line in of.start[of.start["scheme"].isin(schemes)].itertuples():
         below = BELOW_FLOOR if line.scheme in of.impossible else ""
-        half = np.log(line.ppl_high / line.ppl)
-        told = {"scheme": line.scheme + below, "at L": f"{number(line.ppl)}{interval(line.ppl, half)}"}
+        at_start = f"{number(line.ppl)}{interval(line.ppl, line.ppl_low, line.ppl_high)}"
+        told = {"scheme": line.scheme + below, "at L": at_start}
         told[f"to {of.yardstick}"] = NONE
         if line.scheme in against.index:
             pair = against.loc[line.scheme]
-            told[f"to {of.yardstick}"] = f"{pair['difference']:+.3f} {pair['word']}"
+            told[f"to {of.yardstick}"] = f"{pair['difference']:+.{decimals([of.objective])}f} {pair['word']}"
         told |= of.cells_beyond(line.scheme, longer)
         told |= {"beyond L": of.verdict(line.scheme), "uses context": of.word(line.scheme) or NONE}
         known = reference is not None and line.scheme in speeds

@@ -10,7 +10,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from extrap.report.about import chosen_markdown
 from extrap.report.curves import drawn, title_of, where_lengths_vary
 from extrap.report.drawing import entitle, new_figure, style
-from extrap.report.typesetting import NONE, counted, loss, markdown, trained_on
+from extrap.report.typesetting import NONE, counted, decimals, loss, markdown, trained_on
 from extrap.results.shown import rounded
 from extrap.stats.pairs import LACKING, UNDECIDED, both_ways
 from extrap.stats.perplexity import GROUP, SETTING, landmarks
@@ -124,11 +124,12 @@ def at_landmarks(lines: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([part[part["eval_len"].isin(lengths)] for part, lengths in parts])
 
 
-def difference_cell(difference: float, verdict: str, sign: str = "") -> str:
-    """Nats with three digits, bold where decided; a dash where there is nothing to compare; sign="+" shows which way."""
+def difference_cell(difference: float, verdict: str, objective: str, sign: str = "") -> str:
+    """Nats, bold where decided; a dash where there is nothing to compare; sign="+" shows which way."""
     if verdict == LACKING or np.isnan(difference):
         return NONE
-    text = f"{round(difference, 3) + 0.0:{sign}.3f}"  # no -0.000
+    digits = decimals([objective])
+    text = f"{round(difference, digits) + 0.0:{sign}.{digits}f}"  # no -0.000
     return text if verdict == UNDECIDED else f"**{text}**"
 
 

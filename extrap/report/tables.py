@@ -8,7 +8,19 @@ import numpy as np
 import pandas as pd
 
 from extrap.report.about import chosen_markdown, missing_text
-from extrap.report.typesetting import NONE, bits_per, interval, markdown, measure, name, number, seeds, trained_on
+from extrap.report.typesetting import (
+    NONE,
+    bits_per,
+    factor,
+    interval,
+    markdown,
+    measure,
+    name,
+    number,
+    percent,
+    seeds,
+    trained_on,
+)
 from extrap.results.rows import within
 from extrap.results.shown import IN_NATS
 from extrap.stats.floor import ENDS, FLOORS
@@ -58,13 +70,13 @@ every other scheme as trained, each pair decided (pairs.md). Blow-up: between wh
 at L by 5 %. Bits: per {bits} at L. Tokens: scored for each seed and length. Intervals hold the noise of seeds, not of
 which text was scored."""
 NATS_NOTE = """\
-Nats: loss per token, averaged over seeds as perplexities are; ± is the 95 % t interval over seeds, as a percentage, or its
-bounds where that is above 100 %; last, in parentheses, the ratio to the nats at the training length L. **Bold**: better than
-every other scheme as trained, each pair decided (pairs.md). Blow-up: between which lengths nats first exceed those at L by
-5 %. Explained: 1 - nats at L over the entropy of the share of tokens that are replaced, which is what `rate` loses, who
-knows that share and nothing else; `byte alone` knows of each token how often it is replaced, `two neighbours` what the
-tokens on either side tell. Tokens: scored for each seed and length. Intervals hold the noise of seeds, not of which text
-was scored."""
+Nats: loss per token, mean over seeds; ± is the 95 % t interval over seeds, as a percentage, or its bounds where that is
+above 100 %; last, in parentheses, the ratio to the nats at the training length L. **Bold**: better than every other scheme
+as trained, each pair decided (pairs.md). Blow-up: between which
+lengths 5 % of what is explained at L is lost first. Explained: 1 - nats at L over those of `rate`, who knows what share of
+the tokens is replaced and nothing else; `byte alone` knows of each token how often it is replaced, `two neighbours` what
+the tokens on either side tell. Tokens: scored for each seed and length. Intervals hold the noise of seeds, not of which
+text was scored."""
 MANY_NOTE = "Of more than twelve schemes each is compared with one alone ({yardstick}), which alone can be bold."
 LENGTHS_NOTE = "Where lengths are many, doublings of L and the longest are shown. All lengths stand in table.csv."
 UNLEARNED = " †"
@@ -159,7 +171,7 @@ def _perplexity_block(lines: pd.DataFrame, shown: list[int], lacking: Lacking, w
     lengths, of = sorted(lines["eval_len"].unique()), lines.groupby(SCHEME)["n_seeds"].transform("max")
 
     def cell(line: pd.Series) -> str:
-        ratio = f" ({line['ratio']:.2f})" if with_ratio else ""
+        ratio = f" ({factor(line['ratio'], [line['objective']])})" if with_ratio else ""
         lost = f" {line['n_seeds']} of {line['of']} seeds" if line["n_seeds"] < line["of"] else ""
         return perplexity_cell(line) + ratio + lost
 
@@ -172,7 +184,7 @@ def _perplexity_block(lines: pd.DataFrame, shown: list[int], lacking: Lacking, w
             told["blow-up"] = _bracket(first, known.index[-1], lengths[-1], ends) if first["kind"] == "scheme" else ""
         start = known.loc[first["train_len"]]
         nats = first["objective"] in IN_NATS
-        told |= {"explained": f"{100 * start['explained']:.1f} %"} if nats else {"bits": f"{start['bpb']:.3f}"}
+        told |= {"explained": percent(start["explained"])} if nats else {"bits": f"{start['bpb']:.3f}"}
         return told | {"tokens": f"{first['n_tokens']:,}"}
 
     return table_by_length(lines.assign(of=of, learns=lines["beats_unigram"].fillna(True)), shown, cell, lacking, others)
@@ -186,7 +198,7 @@ def _floor_block(lines: pd.DataFrame, shown: list[int], lacking: Lacking) -> pd.
         first = known.iloc[0]
         lost = any(key[:2] == (first["scheme"], first["extension"]) for key in lacking)
         shares = {"learned at L": known.loc[first["train_len"], "learned"], "gained": known.iloc[-1]["gained"]}
-        told = {what: f"{100 * share:.0f} %" if np.isfinite(share) else NONE for what, share in shares.items()}
+        told = {what: percent(share, 0) for what, share in shares.items()}
         return told | {"verdict": "not measured" if lost and first["verdict"] == ENDS else first["verdict"]}
 
     return table_by_length(lines, shown, cell, others=others)
@@ -202,8 +214,8 @@ def _bracket(line: pd.Series, reached: int, longest: int, ends: bool) -> str:
 
 def perplexity_cell(line: pd.Series) -> str:
     bold = "**" if line["best"] else ""
-    return f"{bold}{number(line['ppl'])}{bold}{interval(line['ppl'], np.log(line['ppl_high'] / line['ppl']))}"
+    return f"{bold}{number(line['ppl'])}{bold}{interval(line['ppl'], line['ppl_low'], line['ppl_high'])}"
 
 
 def _cell_null(line: pd.Series) -> str:
-    return f"{line['excess']:.3f}{interval(line['excess'], np.log(line['excess_high'] / line['excess']))}"
+    return f"{line['excess']:.3f}{interval(line['excess'], line['excess_low'], line['excess_high'])}"

@@ -77,14 +77,26 @@ def number(value: float) -> str:
     return f"{value:,.{max(0, 2 - digits)}f}"
 
 
-def interval(value: float, half: float) -> str:
-    """The half width of an interval of the logarithm of this value as ± per cent, above 100 % its bounds; empty for nan."""
-    if np.isnan(half):
+def percent(share: float, decimals: int = 1) -> str:
+    return f"{100 * share:.{decimals}f} %" if np.isfinite(share) else NONE
+
+
+def decimals(objectives: Collection[str]) -> int:
+    """Of differences in nats: a tenth of a perplexity's loss is told apart by a digit more."""
+    return 4 if {*objectives} & {*IN_NATS} else 3
+
+
+def factor(ratio: float, objectives: Collection[str] = ()) -> str:
+    return f"{ratio:.{decimals(objectives) - 1}f}" if ratio < 10 else number(ratio)
+
+
+def interval(value: float, low: float, high: float) -> str:
+    """Of a value the upper end of its interval as ± per cent, above 100 % both; empty where there is none."""
+    if np.isnan(high):
         return ""
-    if half > np.log(2):
-        with np.errstate(over="ignore"):
-            return f" ({number(value * np.exp(-half))} to {number(value * np.exp(half))})"
-    share = 100 * np.expm1(half)
+    share = 100 * (high / value - 1)
+    if share > 100:
+        return f" ({number(low)} to {number(high)})"
     return f" ±{share:.1f}%" if share < 10 else f" ±{share:.0f}%"
 
 

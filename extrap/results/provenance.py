@@ -164,8 +164,8 @@ def _together(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _runs_of(table: pd.DataFrame) -> set[tuple[str, str]]:
-    """Scheme and name of each."""
-    return {*zip(table["scheme"], table["run"], strict=True)}
+    """Scheme and name of each; what is scored apart, rope-seed0/generator, is of one run."""
+    return {(scheme, run.partition("/")[0]) for scheme, run in zip(table["scheme"], table["run"], strict=True)}
 
 
 def _recipe(config: dict[str, Any], own: tuple[str, ...]) -> dict[str, Any]:

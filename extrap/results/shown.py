@@ -28,11 +28,12 @@ def logarithm(objective: pd.Series, nats: pd.Series) -> Any:
 def by_measure(table: pd.DataFrame) -> pd.DataFrame:
     """The table with columns of nats beside those of perplexities, or in their place."""
     if "objective" not in table or not (told := table["objective"].isin(IN_NATS)).any():
-        return table
+        return table.drop(columns="limit", errors="ignore")  # the same everywhere
+    names, none = (NATS, NO_NATS) if "ppl" in table else ({"log_ppl": "nats"}, ("bpb",))
     if told.all():
-        return table.drop(columns=[*NO_NATS], errors="ignore").rename(columns=NATS)
-    split = {new: table[old].where(told) for old, new in NATS.items() if old in table}
-    return table.assign(**{old: table[old].where(~told) for old in (*NATS, *NO_NATS) if old in table}, **split)
+        return table.drop(columns=[*none], errors="ignore").rename(columns=names)
+    split = {new: table[old].where(told) for old, new in names.items() if old in table}
+    return table.assign(**{old: table[old].where(~told) for old in (*names, *none) if old in table}, **split)
 
 
 def rounded(table: pd.DataFrame) -> pd.DataFrame:

@@ -56,7 +56,8 @@ def execute(run: Run) -> None:
             try:
                 train_and_evaluate(run)
             except Diverged as error:
-                missing = _missing(run, {"": _all_lengths(run, str(error).partition(":")[0])})
+                lengths = _all_lengths(run, str(error).partition(":")[0])
+                missing = _missing(run, dict.fromkeys(run.objective.parts(), lengths))
                 folder.finish({**missing, folder.divergence: f"{error}\n"})
     except Timeout as error:
         raise UserError(f"{folder.path} is being run by another process; wait until it has ended") from error
@@ -98,7 +99,11 @@ def train_and_evaluate(run: Run) -> None:
         for network, (part, own) in zip(encoder.networks(), objective.parts().items(), strict=True)
     }
     rows, missing = found[""]
-    chosen_on = [on_held_back(encoder, run.held_back, objective, source)] if run.held_back else []
+    chosen_on = {
+        part: on_held_back(network, run.held_back, own, source)
+        for network, (part, own) in zip(encoder.networks(), objective.parts().items(), strict=True)
+        if run.held_back
+    }
     if not (rows["protocol"] != "position").any():  # which is a figure alone
         if any(one.reason.startswith(NOT_A_NUMBER) for one in missing):
             raise Diverged(f"{NOT_A_NUMBER} at the training length: trained to its end, it gives none there")
@@ -111,7 +116,7 @@ def train_and_evaluate(run: Run) -> None:
     of_run: dict[str, Any] = {"scheme": config.scheme, "seed": config.seed}
     labelled = pd.concat([
         *(label_rows(one.rows, config, part, kind="scheme", **of_run) for part, one in found.items()),
-        *(label_rows(held_back, config, kind=SELECTION, **of_run) for held_back in chosen_on),
+        *(label_rows(held_back, config, part, kind=SELECTION, **of_run) for part, held_back in chosen_on.items()),
     ])  # fmt: skip
     write_log(folder.log, history.log)  # whatever has become of it since
     lacking = {part: one.missing for part, one in found.items()}

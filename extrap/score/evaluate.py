@@ -133,7 +133,8 @@ def evaluate(encoder: Encoder, source: Source, objective: Objective, config: Eva
 def on_held_back(encoder: Encoder, held_back: HeldOut, objective: Objective, source: Source) -> pd.DataFrame:
     """One row: the sum over sequences as in training that were held back from it. None where a loss is not a number."""
     encoder.eval()
-    batch = objective.batch(held_back.tokens, source, np.random.default_rng(MASK_SEED))
+    tokens = held_back.tokens[:, : encoder.scheme.geometry.train_len + objective.extra_tokens]
+    batch = objective.batch(tokens, source, np.random.default_rng(MASK_SEED))
     length = batch.inputs.shape[1]
     whole = Read(0, length, length, alone=False), [Scoring(SELECTION, length, slice(0, length), every=1)], 0
     parts = distributed.gathered(partial(score, encoder, batch, *whole))

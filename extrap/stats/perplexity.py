@@ -12,7 +12,7 @@ from extrap.results.rows import GROUP as GROUP
 from extrap.results.shown import IN_NATS, logarithm
 
 CONFIDENCE = 0.95
-ONSET = 1.05  # the factor between perplexities, or nats, from which on a difference counts: a blow-up, or anything learned
+ONSET = 1.05  # the factor between perplexities from which on a difference counts: a blow-up, or anything learned at all
 
 # protocols by what is told first: at L which scores all tokens, beyond it which scores the same ones at every length
 AT_L, BEYOND_L = ("nonoverlap", "same_targets"), ("same_targets", "nonoverlap")
@@ -62,16 +62,18 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     """One line a (setting, scheme, eval_len): means over seeds with 95 % t intervals.
 
     log_ppl, log_ppl_half   mean over seeds of log-perplexity, half width of its interval (nats)
-    ppl, ppl_low, ppl_high  exp of the mean and of its bounds; of an objective that predicts no tokens (IN_NATS) the nats per
-                            token themselves, as perplexities are averaged: exp of the mean of their logarithms
-    ratio, _low, _high      to ppl at the training length, paired by seed
+    ppl, ppl_low, ppl_high  exp of the mean and of its bounds; of an objective that predicts no tokens (IN_NATS) these
+                            themselves: nats per token
+    ratio, _low, _high      to ppl at the training length, paired by seed: exp of the mean of the logarithm, and its bounds
+    limit                   of this ratio, from which on it counts: 1.05; of IN_NATS 1 + 5 % of explained / (1 - explained),
+                            that is a loss of 5 % of what is explained at the training length
     bpb                     bits per byte
     n_seeds, n_tokens       seeds, and tokens scored for each of them
     beats_unigram           at the training length more than 5 % better than frequencies in the training text, or (IN_NATS)
                             better than what two neighbours tell; missing where rows hold no such reference, the same on all
                             lines of a scheme
-    explained               of IN_NATS, where there are any: 1 - log_ppl over that of the reference `rate`, which is the
-                            entropy of the share of tokens that are replaced
+    explained               of IN_NATS, where there are any: 1 - log_ppl over that of the reference `rate`; of a whole text
+                            that is the entropy of the share of tokens that are replaced
     onset_low, onset_high   blow-up bracket, the same on all lines of a scheme (see onset)
 
     Raises UserError if not all scored the same tokens, or the training length was not scored.
@@ -86,17 +88,20 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
         raise UserError("rows: perplexity at the training length is missing for some scheme; eval.lengths must hold it")
     groups = by_seed.assign(log_ratio=by_seed["log"] - by_seed["start"]).groupby([*keys, "eval_len"], sort=False)
     log_ppl = over_seeds(groups["log_ppl"])
-    ppl, ratio = over_seeds(groups["log"]).exp(), over_seeds(groups["log_ratio"]).exp()
+    ratio = over_seeds(groups["log_ratio"]).exp()
+    in_nats = log_ppl.mean.index.get_level_values("objective").isin(IN_NATS)
+    ppl, ppl_low, ppl_high = (part.where(in_nats, np.exp(part)) for part in log_ppl[:3])
     summary = pd.DataFrame({
         "n_seeds": log_ppl.n, "n_tokens": groups["n_tokens"].first(), "bpb": groups["bpb"].mean(),
-        "log_ppl": log_ppl.mean, "log_ppl_half": log_ppl.half, "ppl": ppl.mean, "ppl_low": ppl.low, "ppl_high": ppl.high,
+        "log_ppl": log_ppl.mean, "log_ppl_half": log_ppl.half, "ppl": ppl, "ppl_low": ppl_low, "ppl_high": ppl_high,
         "ratio": ratio.mean, "ratio_low": ratio.low, "ratio_high": ratio.high,
     }).reset_index()  # fmt: skip
+    summary = _explained(summary)
     brackets = {key: onset(scheme) for key, scheme in summary.groupby(keys, sort=False)}
     onsets = pd.DataFrame(
         brackets.values(), pd.MultiIndex.from_tuples(brackets, names=keys), ["onset_low", "onset_high"], dtype="Int64"
     )
-    return _explained(summary).join(_beats_unigram(summary), on=keys).join(onsets, on=keys)
+    return summary.join(_beats_unigram(summary), on=keys).join(onsets, on=keys)
 
 
 FALL = np.log(ONSET)  # nats: less is not worth a sentence
@@ -161,14 +166,14 @@ def is_control(summary: pd.DataFrame) -> pd.Series:
 
 
 def onset(scheme: pd.DataFrame) -> tuple[int, int | None]:
-    """(last length, first length) around the point where the ratio to the training length exceeds 1.05.
+    """(last length, first length) around the point where the ratio to the training length exceeds its limit.
 
     The ratio is paired by seed: seeds that have no number at some length do not shift it. The second is None if it never
     does; only lengths from the training length on count.
     """
     beyond = scheme[scheme["eval_len"] >= scheme["train_len"]].sort_values("eval_len")
     lengths = [*beyond["eval_len"], None]
-    first = np.append(beyond["ratio"] > ONSET, True).argmax()
+    first = np.append(beyond["ratio"] > beyond["limit"], True).argmax()
     return lengths[first - 1], lengths[first]
 
 
@@ -187,9 +192,13 @@ def _beats_unigram(summary: pd.DataFrame) -> pd.Series:
 
 def _explained(summary: pd.DataFrame) -> pd.DataFrame:
     if not (told := summary["objective"].isin(IN_NATS)).any():
-        return summary
+        return summary.assign(limit=ONSET)
     place = [*SETTING, "eval_len"]
     rate = summary[summary["kind"] == "rate"].set_index(place)["log_ppl"].rename("rate")
     summary = summary.join(rate, on=place)
-    explained = (1 - summary["log_ppl"] / summary["rate"]).where(told)
-    return summary.assign(explained=explained, bpb=summary["bpb"].where(~told)).drop(columns="rate")
+    summary["explained"] = (1 - summary["log_ppl"] / summary["rate"]).where(told)
+    keys = [*SETTING, *SCHEME]
+    start = summary[summary["eval_len"] == summary["train_len"]].set_index(keys)["explained"].rename("start")
+    known = summary.join(start, on=keys)["start"]
+    limit = (1 + (ONSET - 1) * known / (1 - known)).fillna(ONSET)
+    return summary.assign(limit=limit, bpb=summary["bpb"].where(~told)).drop(columns="rate")

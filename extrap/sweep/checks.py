@@ -72,9 +72,7 @@ def _check(run: Run) -> None:
     if "pseudo" in config.eval.protocols and not isinstance(objective, Mlm):
         raise UserError("eval.protocols: pseudo masks tokens one at a time; expected objective=mlm, found another")
     if config.model.tie and isinstance(objective, Rtd):
-        raise UserError("model.tie: expected model.tie=false with objective=rtd, which predicts no tokens")
-    if isinstance(objective, Electra):  # a scheme may refuse the sizes of its generator
-        build_scheme(replace(config, model=objective.generator(config.model)), objective.causal)
+        raise UserError("model.tie: expected model.tie=false with objective=rtd or electra, which predict no tokens")
     longest, train_len = max(config.eval.lengths), config.train.train_len
     if "position" in config.eval.protocols and not objective.causal and longest < 2 * train_len:
         raise UserError(
@@ -102,9 +100,19 @@ def _check(run: Run) -> None:
 def _check_schemes(runs: list[Run]) -> None:
     """Each scheme once, unless all its runs are over."""
     torch.set_num_threads(runs[0].config.runtime.threads)  # tensors are small: with more threads, these wait for each other
-    to_check = _different([run for run in runs if not run.folder.is_finished])
+    to_check = _different(_with_generators([run for run in runs if not run.folder.is_finished]))
     for run in tqdm(to_check, desc="checking schemes", disable=None, leave=False):
         check_scheme(partial(build_scheme, run.config, run.objective.causal), max(run.config.eval.lengths))
+
+
+def _with_generators(runs: list[Run]) -> list[Run]:
+    """And of each with a generator another with that in place of its encoder."""
+    found = []
+    for run in runs:
+        if isinstance(run.objective, Electra):
+            small = replace(run.config, model=run.objective.generator(run.config.model))
+            found.append(run._replace(config=small))
+    return runs + found
 
 
 def refuse_idle(runs: list[Run]) -> None:

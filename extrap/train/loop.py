@@ -126,9 +126,10 @@ def train_step(
 
 def clip(model: nn.Module, largest: float) -> Tensor:
     """Scales gradients to a norm of at most `largest`, a generator's apart from all others; returns the larger norm."""
+    inner = [f"{name}." for name, module in model.named_modules() if isinstance(module, Encoder)][1:]
     parts: dict[bool, list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        parts.setdefault(".generator." in f".{name}", []).append(parameter)
+    for name, parameter in model.named_parameters():  # what both share is the outer one's
+        parts.setdefault(name.startswith((*inner,)), []).append(parameter)
     return torch.stack([nn.utils.clip_grad_norm_(part, largest) for part in parts.values()]).max()
 
 
@@ -167,7 +168,8 @@ def train(
     """Trains in place, from `checkpoint` if there is one; leaves its log and checkpoints.
 
     `of` says what run this is: a checkpoint of another is not read.
-    Raises Diverged, with the step, for a loss or gradient that is no number, and for a loss that ends above 1.5 ln V.
+    Raises Diverged, with the step, for a loss or gradient that is no number, and for a loss that ends above 1.5 times that
+    of guessing.
     """
     device = next(encoder.parameters()).device
     optimizers = make_optimizers(encoder, config)

@@ -46,11 +46,13 @@ def train_stacked(
 
     Returns the losses of all steps, (steps, N), in nats per scored token. Nothing waits for the device before the end.
     Dropout and randomized positions are drawn for all of them by one generator, and so are not those of `train`.
-    Raises ValueError where a seed is missing, and, once the others are trained, Diverged for those that have diverged: with
-    their seeds and steps; their encoders are as they were.
+    Raises ValueError where a seed is missing or an encoder holds a second one, and, once the others are trained, Diverged
+    for those that have diverged: with their seeds and steps; their encoders are as they were.
     """
     if len(seeds) != len(encoders):
         raise ValueError(f"expected a seed for each of {len(encoders)} encoders, found {len(seeds)}")
+    if any(len([*encoder.networks()]) > 1 for encoder in encoders):
+        raise ValueError("expected encoders of a single network, found a discriminator and its generator")
     stack, gradients_of = stacked([TrainingLoss(encoder.train(), precision) for encoder in encoders])
     optimizers = make_optimizers(stack.encoder, config)
     parameters = dict(stack.named_parameters())
