@@ -24,14 +24,15 @@ NOTE = """\
 Means over seeds, in parentheses the lowest and the highest. FLOPs: multiplications and additions in the matrix products of
 training, 3 times those of its forward passes and those of the optimizer. Seconds, tokens a second and memory are of the
 machine that ran (provenance.yaml) and of all that it did meanwhile: compare them where runs were alone or side by side
-alike. Scoring: all lengths, protocols and extensions. Memory: the most that the process held, or on a GPU its tensors. All
-costs of ELECTRA are of both networks."""
+alike. Scoring: all lengths, protocols and extensions. Memory: the most that the process held, or on a GPU its tensors."""
+OF_BOTH = "All costs of ELECTRA are of both networks."
 PANEL_HEIGHT = 2.1  # inches
 
 
 def costs_page(found: Statistics) -> str:
     """Markdown: a table a group."""
-    parts = [*chosen_markdown(found.choice), NOTE]
+    both = [OF_BOTH] if (found.rows["objective"] == "electra").any() else []
+    parts = [*chosen_markdown(found.choice), NOTE, *both]
     for of, lines in found.costs_and_quality.groupby(GROUP, sort=False):
         parts += [f"**Costs of {trained_on(*of)}**", markdown(_table(lines), ["scheme"])]
     return "\n\n".join(parts) + "\n"
