@@ -175,6 +175,23 @@ def test_what_is_said_of_many_next_token_predictors_is_what_their_tables_hold():
     assert f"as a next-token predictor {far['prope']:.1f} times" in SENTENCES
 
 
+def test_what_is_said_of_many_schemes_on_a_known_floor_is_what_their_tables_hold():
+    folder = ROOT / "results" / "zoo_markov"
+    assert "Of [forty-two schemes](results/zoo_markov/overview.md) there 14 extrapolate up to 32 L" in SENTENCES
+    assert len(at_train_len("zoo_markov")) - 1 == 42, "and unigram"
+    lines = pd.read_csv(folder / "extrapolates.csv")
+    found = set(lines.loc[(lines["verdict"] == "yes") & (lines["eval_len"] == 32 * 128), "scheme"])
+    falling = {"alibi", "alibi(learned=True)", "kerple", "kerple(kernel=power)", "kerple(kernel=three)", "sandwich"}
+    learned = {"cpb", "cpb(log_distance=True)", "deberta", "transformerxl", "grape"}
+    assert found == falling | learned | {"fox", "stickbreaking", "mixed(local(rope), nope)"}
+    angles = {"rope", "rope(base=500000.0)", "partialrope", "prope", "learnedrope", "xpos(scale_base=64.0)", "pope"}
+    assert not angles & set(lines.loc[lines["verdict"] == "yes", "scheme"])
+    assert angles <= set(pd.read_csv(folder / "table.csv")["scheme"])
+    against = pd.read_csv(folder / "pairs.csv").query("protocol == 'nonoverlap' and eval_len == 128")
+    assert "a" not in set(against.loc[against["scheme_b"] == "rope", "verdict"])
+    assert set(against["scheme_b"]) == {"rope"}
+
+
 def test_two_machines_decide_alike():
     at = ["protocol", "eval_len", "scheme_a", "scheme_b"]
     main, budget = (
