@@ -177,8 +177,11 @@ def test_what_is_said_of_many_next_token_predictors_is_what_their_tables_hold():
 
 def test_what_is_said_of_many_schemes_on_a_known_floor_is_what_their_tables_hold():
     folder = ROOT / "results" / "zoo_markov"
-    assert "Of [forty-two schemes](results/zoo_markov/overview.md) there 14 extrapolate up to 32 L" in SENTENCES
-    assert len(at_train_len("zoo_markov")) - 1 == 42, "and unigram"
+    assert (
+        "Of [42 schemes](results/zoo_markov/overview.md) there 14 extrapolate up to 32 L, most of them by biases"
+        in SENTENCES
+    )
+    assert len(at_train_len("zoo_markov")) - 4 == 42, "and unigram, the two floors, symbol counts"
     lines = pd.read_csv(folder / "extrapolates.csv")
     found = set(lines.loc[(lines["verdict"] == "yes") & (lines["eval_len"] == 32 * 128), "scheme"])
     falling = {"alibi", "alibi(learned=True)", "kerple", "kerple(kernel=power)", "kerple(kernel=three)", "sandwich"}
@@ -187,6 +190,11 @@ def test_what_is_said_of_many_schemes_on_a_known_floor_is_what_their_tables_hold
     angles = {"rope", "rope(base=500000.0)", "partialrope", "prope", "learnedrope", "xpos(scale_base=64.0)", "pope"}
     assert not angles & set(lines.loc[lines["verdict"] == "yes", "scheme"])
     assert angles <= set(pd.read_csv(folder / "table.csv")["scheme"])
+    table = pd.read_csv(folder / "table.csv").query("protocol == 'same_targets' and extension == 'none'")
+    prope = table[table["eval_len"] == 4096].set_index("scheme").loc["prope"]
+    assert prope["ratio_low"] < 1.05 < prope["ratio_high"]
+    share = 100 * (prope["ratio_high"] / prope["ratio"] - 1)
+    assert f"(on the Markov source {prope['ratio']:.2f} ±{share:.1f}%, unclear)" in SENTENCES
     against = pd.read_csv(folder / "pairs.csv").query("protocol == 'nonoverlap' and eval_len == 128")
     assert "a" not in set(against.loc[against["scheme_b"] == "rope", "verdict"])
     assert set(against["scheme_b"]) == {"rope"}
