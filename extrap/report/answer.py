@@ -35,7 +35,7 @@ what leaves it undecided: so many seeds would show a difference as large and as 
 tries; text: other text might say otherwise; Holm: so many pairs are compared."""
 BREAKS = {
     False: "perplexity more than 5 % above that at L",
-    True: "5 % lost of what nats at L explain of those of rate",
+    True: "5 % of what is explained at L lost",
 }  # by whether losses are told in nats
 ONE_SEED = "One seed decides nothing: what follows is what this one seed shows."
 THIS_TEXT = "text is too little for an interval over text: what is decided is decided about this text."

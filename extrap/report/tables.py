@@ -72,11 +72,10 @@ which text was scored."""
 NATS_NOTE = """\
 Nats: loss per token, mean over seeds; ± is the 95 % t interval over seeds, as a percentage, or its bounds where that is
 above 100 %; last, in parentheses, the ratio to the nats at the training length L. **Bold**: better than every other scheme
-as trained, each pair decided (pairs.md). Blow-up: between which
-lengths 5 % of what is explained at L is lost first. Explained: 1 - nats at L over those of `rate`, who knows what share of
-the tokens is replaced and nothing else; `byte alone` knows of each token how often it is replaced, `two neighbours` what
-the tokens on either side tell. Tokens: scored for each seed and length. Intervals hold the noise of seeds, not of which
-text was scored."""
+as trained, each pair decided (pairs.md). Blow-up: between which lengths 5 % of what is explained at L is lost first.
+Explained: 1 - nats at L over those of `rate`, who knows what share of the tokens is replaced and nothing else; `byte alone`
+knows of each token how often it is replaced, `two neighbours` what the tokens on either side tell. Tokens: scored for each
+seed and length. Intervals hold the noise of seeds, not of which text was scored."""
 MANY_NOTE = "Of more than twelve schemes each is compared with one alone ({yardstick}), which alone can be bold."
 LENGTHS_NOTE = "Where lengths are many, doublings of L and the longest are shown. All lengths stand in table.csv."
 UNLEARNED = " †"
