@@ -52,10 +52,6 @@ class Mlm:
     def references(self, tokens: np.ndarray, batch: Batch, source: Source, train_len: int) -> dict[str, np.ndarray]:
         return unigram(batch, source, train_len)
 
-    def parts(self) -> "dict[str, Objective]":
-        """What the networks of a model are scored by, in their order: under its own name, and of others beside it."""
-        return {"": self}
-
 
 class Causal:
     """Next-token prediction: nll = mean over t of -log p(x_{t+1} | x_1 .. x_t)."""
@@ -74,9 +70,6 @@ class Causal:
         return Batch(tokens[:, :-1], tokens[:, 1:], np.ones_like(tokens[:, 1:], dtype=bool))
 
     training_batch = batch
-
-    def parts(self) -> "dict[str, Objective]":
-        return {"": self}
 
     def references(self, tokens: np.ndarray, batch: Batch, source: Source, train_len: int) -> dict[str, np.ndarray]:
         return unigram(batch, source, train_len + self.extra_tokens)
@@ -117,9 +110,6 @@ class Rtd:
         return Batch(inputs, (inputs != true).astype(np.int64), np.ones_like(drawn))
 
     training_batch = batch
-
-    def parts(self) -> "dict[str, Objective]":
-        return {"": self}
 
     def references(self, tokens: np.ndarray, batch: Batch, source: Source, train_len: int) -> dict[str, np.ndarray]:
         """What is known of replaced tokens without a model, (N, T) nats each:
@@ -180,9 +170,6 @@ class Electra(Rtd):
         """What the generator reads and predicts; the discriminator's text is made of that."""
         return self.of_generator.batch(tokens[:, 1:-1], source, rng)
 
-    def parts(self) -> "dict[str, Objective]":
-        return {"": self, "generator": self.of_generator}
-
     def generator(self, model: ModelConfig) -> ModelConfig:
         """The sizes of the generator of a discriminator of these. Raises UserError where they are none of an encoder."""
         d_model, d_ff = model.d_model * self.width, model.d_ff * self.width
@@ -214,3 +201,9 @@ def unigram(batch: Batch, source: Source, train_len: int) -> dict[str, np.ndarra
 
 
 Objective = Mlm | Causal | Rtd  # and Electra, which is one
+
+
+def parts_of(objective: Objective) -> dict[str, Objective]:
+    """What the networks of a model are scored by, in their order: under its own name, and of a generator beside it."""
+    generator: dict[str, Objective] = {"generator": objective.of_generator} if isinstance(objective, Electra) else {}
+    return {"": objective} | generator

@@ -16,7 +16,7 @@ from extrap.config.compose import compose_grid
 from extrap.errors import UserError
 from extrap.model import electra
 from extrap.model.encoder import Encoder
-from extrap.objectives import Electra, Mlm, Rtd
+from extrap.objectives import Electra, Mlm, Rtd, parts_of
 from extrap.report.report import gather
 from extrap.results.rows import collect, collect_training
 from extrap.runs.run import build_encoder, execute, write_references
@@ -157,7 +157,7 @@ def test_it_is_scored_on_the_text_of_rtd_and_its_generator_as_a_masked_language_
     pair = build_encoder(run).eval()
     of_discriminator = evaluate(pair, run.source, Rtd(0.15), run.config.eval).rows
     of_generator = evaluate(pair.generator, run.source, Mlm(0.15), run.config.eval).rows
-    parts = run.objective.parts()
+    parts = parts_of(run.objective)
     assert [*parts] == ["", "generator"]
     for one, other in zip(held_out_batch(run.source, parts[""], run.config.eval)[1],
                           held_out_batch(run.source, Rtd(0.15), run.config.eval)[1], strict=True):  # fmt: skip

@@ -53,6 +53,10 @@ class Pair(Encoder):
         yield self
         yield self.generator
 
+    def clipped_apart(self) -> set[nn.Parameter]:
+        """Those of the generator alone: a table that both read is the discriminator's."""
+        return {*self.generator.parameters()} - {self.embedding.weight}
+
     def guessing(self) -> float:
         of_generator, of_discriminator = self.weights
         return of_generator * self.generator.guessing() + of_discriminator * super().guessing()

@@ -146,6 +146,10 @@ class Encoder(nn.Module):
         """All that are trained as one."""
         yield self
 
+    def clipped_apart(self) -> set[nn.Parameter]:
+        """Whose gradients have a norm of their own, apart from that of all others."""
+        return set()
+
 
 def n_parameters(config: ModelConfig, scheme: PositionScheme, n_inputs: int, n_outputs: int) -> int:
     """Of an Encoder with this scheme, counted on the meta device, without memory for them: one block stands for all."""

@@ -22,7 +22,7 @@ from extrap.files import locked
 from extrap.model.electra import Pair
 from extrap.model.encoder import Encoder
 from extrap.model.seed import seed_generators
-from extrap.objectives import Electra
+from extrap.objectives import Electra, parts_of
 from extrap.results.folders import MAY_DIFFER, RunFolder, refuse_mixed
 from extrap.results.rows import MISSING, SELECTION, as_csv, row_tables
 from extrap.runs.prepare import Run, build_scheme
@@ -57,7 +57,7 @@ def execute(run: Run) -> None:
                 train_and_evaluate(run)
             except Diverged as error:
                 lengths = _all_lengths(run, str(error).partition(":")[0])
-                missing = _missing(run, dict.fromkeys(run.objective.parts(), lengths))
+                missing = _missing(run, dict.fromkeys(parts_of(run.objective), lengths))
                 folder.finish({**missing, folder.divergence: f"{error}\n"})
     except Timeout as error:
         raise UserError(f"{folder.path} is being run by another process; wait until it has ended") from error
@@ -96,12 +96,12 @@ def train_and_evaluate(run: Run) -> None:
     began = time.monotonic()
     found = {
         part: evaluate(network, source, own, config.eval)
-        for network, (part, own) in zip(encoder.networks(), objective.parts().items(), strict=True)
+        for network, (part, own) in zip(encoder.networks(), parts_of(objective).items(), strict=True)
     }
     rows, missing = found[""]
     chosen_on = {
         part: on_held_back(network, run.held_back, own, source)
-        for network, (part, own) in zip(encoder.networks(), objective.parts().items(), strict=True)
+        for network, (part, own) in zip(encoder.networks(), parts_of(objective).items(), strict=True)
         if run.held_back
     }
     if not (rows["protocol"] != "position").any():  # which is a figure alone

@@ -6,7 +6,7 @@ import pandas as pd
 from extrap.config.schema import Config
 from extrap.config.specs import REFERENCES
 from extrap.data.base import Source
-from extrap.objectives import Objective
+from extrap.objectives import Objective, parts_of
 from extrap.results.rows import COLUMNS
 from extrap.score.protocols import PROTOCOLS, every, held_out_batch, label, rows_of
 
@@ -18,7 +18,7 @@ def reference_rows(config: Config, source: Source, objective: Objective) -> pd.D
     tokens from the start of its window up to the one before the target. Only causal prediction has those: what two-sided
     context is worth has no closed form here. Under `pseudo` there is none: alone, it gives a table without rows.
     """
-    found = {part: _of_part(config, source, own) for part, own in objective.parts().items()}
+    found = {part: _of_part(config, source, own) for part, own in parts_of(objective).items()}
     return pd.concat([
         label_rows(rows, config, part, run=[f"{config.references.name}/{scheme}" for scheme in rows["scheme"]], seed=0)
         for part, rows in found.items()

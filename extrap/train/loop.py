@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -126,11 +126,12 @@ def train_step(
 
 def clip(model: nn.Module, largest: float) -> Tensor:
     """Scales gradients to a norm of at most `largest`, a generator's apart from all others; returns the larger norm."""
-    inner = [f"{name}." for name, module in model.named_modules() if isinstance(module, Encoder)][1:]
-    parts: dict[bool, list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():  # what both share is the outer one's
-        parts.setdefault(name.startswith((*inner,)), []).append(parameter)
-    return torch.stack([nn.utils.clip_grad_norm_(part, largest) for part in parts.values()]).max()
+    whole: Any = getattr(model, "module", model)  # which several processes wrap
+    if not (apart := whole.encoder.clipped_apart()):
+        return nn.utils.clip_grad_norm_(model.parameters(), largest)
+    # in the order of the model: sums hang on it
+    parts = ([own for own in model.parameters() if (own in apart) == inner] for inner in (False, True))
+    return torch.stack([nn.utils.clip_grad_norm_(part, largest) for part in parts]).max()
 
 
 def refuse_diverged(losses: Tensor, grad_norms: Tensor, done: int) -> None:
