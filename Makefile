@@ -7,16 +7,18 @@ ARGS ?=
 RESULTS ?= results
 TABLE ?=
 BEST ?=
+PROBES ?=
 SCHEME ?=
 REFERENCE ?=
 FIGURE ?=
 SCALE ?=
 
-TARGETS := help setup sweep check-scheme status tensorboard report figures claims paper bench bench-all bench-schemes kernels \
+TARGETS := help setup sweep probes check-scheme status tensorboard report figures claims paper bench bench-all bench-schemes kernels \
     profile test test-all test-engines test-peers check smoke clean
 ENGINES := LAUNCHER JOBS ARGS RESULTS
 TAKES-help := EXPERIMENT
 TAKES-sweep := EXPERIMENT SCHEME $(ENGINES)
+TAKES-probes := EXPERIMENT PROBES ARGS RESULTS
 TAKES-check-scheme := SCHEME REFERENCE ARGS
 TAKES-smoke := $(ENGINES)
 TAKES-paper := FIGURE SCALE $(ENGINES)
@@ -106,6 +108,10 @@ EXTRA := $(patsubst %,.venv/extra-%,$(filter ray slurm,$(LAUNCHER)))
 
 sweep: $(READY) $(EXTRA)  ## train and evaluate all runs of EXPERIMENT that are not finished, then its report
 	@.venv/bin/python -m extrap experiment=$(EXPERIMENT) $(ENGINE) $(if $(SCHEME),"scheme=$$SCHEME") $(WORDS)
+
+comma := ,
+probes: $(READY)  ## what the finished runs of EXPERIMENT do beside their perplexity; PROBES="reach order recall detection heads": some of them
+	@.venv/bin/python -m extrap.sweep.probe experiment=$(EXPERIMENT) $(if $(PROBES),"eval.probes=[$(subst $(eval) ,$(comma),$(strip $(PROBES)))]") $(if $(filter-out results,$(RESULTS)),runtime.results_dir=$(RESULTS)) $(WORDS)
 
 check-scheme: $(READY)  ## what SCHEME is, a page; path/to/mine.py:Mine or one of the project; REFERENCE=path/to/file.py:function
 	@.venv/bin/python -m extrap.sweep.check "$$SCHEME" $(if $(REFERENCE),--reference "$$REFERENCE") $(WORDS)

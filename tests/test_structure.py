@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted([*(ROOT / "extrap").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")])
 # in the order of the data, as extrap/README.md draws them: a room imports what stands before it
 ROOMS = ["errors", "files", "config", "data", "positions", "extensions", "model", "objectives", "testing", "train",
-         "results", "score", "runs", "stats", "report", "sweep", "__main__"]  # fmt: skip
+         "results", "score", "runs", "probes", "stats", "report", "sweep", "__main__"]  # fmt: skip
 OF_ROWS = ("extrap.errors", "extrap.files", "extrap.results", "extrap.stats", "extrap.report")  # what a report may know
 
 

@@ -81,13 +81,14 @@ class EvalConfig:
     multiples: list[float] = dataclasses.field(default_factory=list)  # of train.train_len; parsed, they are lengths
     # beyond the training length extensions are scored at these multiples of it and at the longest length; none: everywhere
     extension_multiples: list[float] = dataclasses.field(default_factory=list)
+    probes: list[str] = dataclasses.field(default_factory=list)  # what finished runs are looked into for; no row changes
 
     def __post_init__(self) -> None:
         _at_least(1, "eval", self, "n_segments", "whole_every", "n_targets", "stride", "n_pseudo")
         for name in ("lengths", "windows"):
             if not all(type(n) is int and 1 <= n <= MOST for n in getattr(self, name)):
                 raise UserError(f"eval.{name}: expected numbers of tokens from 1 to 2**31 - 1, found {getattr(self, name)}")
-        for name in ("protocols", "extensions"):
+        for name in ("protocols", "extensions", "probes"):
             if not all(type(n) is str for n in getattr(self, name)):
                 raise UserError(f"eval.{name}: expected names, found {getattr(self, name)}")
         for name in ("protocols", "extensions", "lengths", "windows"):
@@ -206,6 +207,7 @@ class Config:
             "data": without_defaults(self.data, "data", "extrap.data"),
         }
         del plain["eval"]["multiples"]  # its lengths say it
+        del plain["eval"]["probes"]  # of which no row knows
         plain["train"] = {key: value.value if isinstance(value, Enum) else value for key, value in plain["train"].items()}
         plain["eval"]["extensions"] = [*self.eval.extensions]  # a label says all that is not the default
         keys = ("seed", "model", "position", "data", "objective", "train", "eval")

@@ -20,6 +20,7 @@ from extrap.report.figures import draw
 from extrap.report.latex import write_latex
 from extrap.report.overview import overview_page
 from extrap.report.pairs import pairs_table
+from extrap.report.probes import write_probes
 from extrap.report.tables import csv_table, markdown_table
 from extrap.report.typesetting import model_size
 from extrap.results.folders import evaluated
@@ -148,7 +149,7 @@ def report_again(folder: Path) -> list[Path]:
     with alone(folder), all_or_nothing(folder) as draft:
         write_report(_load(folder), draft)
         written = sorted(path.name for path in draft.iterdir())
-    return [folder / name for name in written]
+    return [*(folder / name for name in written), *write_probes(folder)]
 
 
 def _load(folder: Path) -> Statistics:

@@ -43,6 +43,7 @@ class RunFolder:
     log = _File("train.csv")  # of training, see train/log.py
     checkpoint = _File("checkpoint.pt")  # see train/checkpoint.py; replaced while training, removed when weights are there
     weights = _File("model.pt")  # the run is trained
+    probes = _File("probes.csv")  # what probes have found in these weights, see results/probes.py
     missing = _File("missing.csv")  # what has no rows, and why: out of memory or not a number at a length, diverged
     meta = _File("meta.json")  # versions, machine, costs, SHA-256 of the data
     runs = _File("runs.csv")  # what all rows of this run share
@@ -97,7 +98,7 @@ class RunFolder:
 
     def finish(self, tables: dict[Path, str]) -> None:
         """Writes the tables of a run that is over, the last of which says so, and removes those of an earlier end."""
-        for path in {self.missing, self.meta, self.runs, self.rows, self.divergence} - tables.keys():
+        for path in {self.missing, self.meta, self.runs, self.rows, self.probes, self.divergence} - tables.keys():
             path.unlink(missing_ok=True)
         for path, content in tables.items():
             write_atomic(path, content)

@@ -70,6 +70,10 @@ def sweep(overrides: list[str], ranks: "Ranks | None" = None) -> int:
     given = {line.partition("=")[0] for line in told}
     if "eval.extensions" in given or "position" not in given:  # whoever picks schemes need not leave out what is for others
         refuse_idle(runs)
+    if runs[0].config.eval.probes:
+        from extrap.probes.probe import refuse_idle_probes
+
+        refuse_idle_probes(runs[0])
     for remark in runs[0].used.get("remarks", []):
         print(remark, file=sys.stderr)
     if engine:
@@ -120,6 +124,10 @@ def _run_and_report(runs: "list[Run]", work: Callable[[], None], command: str) -
             print(f"  {run.config.run}: {_reason(run)}", file=sys.stderr)
         return 1
     gather(runs[0].config.results.parent, runs[0].config.name, command)
+    if runs[0].config.eval.probes:
+        from extrap.sweep.probe import look_into_all
+
+        look_into_all(runs, command)
     return 0
 
 

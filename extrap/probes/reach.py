@@ -1,0 +1,87 @@
+"""How far a model reads: what it loses when all text beyond a distance is another's."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from extrap.errors import UserError
+from extrap.objectives import Batch, Mlm
+from extrap.probes.base import Probed, found, nll
+from extrap.runs.prepare import Run
+
+N_TARGETS = 512  # over all segments: their noise decides what rise can be told from none
+SEED = 0  # of what changes places
+
+
+def reach(of: Probed) -> pd.DataFrame:
+    """The loss of single targets with the text beyond distance d replaced, in windows of the training length.
+
+    Each target is alone in its window: in the middle, hidden by itself (mlm) or as the corrupted text has it (rtd); or
+    behind its end (causal). A token at i is at distance |i - t| of a target at t; those beyond d are replaced by those of
+    another document at the same places (`reach(other)`), or change places among themselves (`reach(shuffled)`). The window
+    keeps its length, for a shorter one would bring the input nearer to what was trained on. d is 1, 2, 4, ..., and the
+    length of the window where nothing is replaced.
+
+    Source: the interventions of Khandelwal et al. 2018 (arXiv:1805.04623), without cutting.
+    """
+    n, causal = of.train_len, of.run.objective.causal
+    alone, donors, documents = targets_alone(of)
+    far = np.abs(np.arange(n) - (n if causal else n // 2))
+    order = np.random.default_rng(SEED).random(alone.inputs.shape)
+    ways: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "reach(other)": lambda beyond: np.where(beyond, donors, alone.inputs),
+        "reach(shuffled)": lambda beyond: shuffled(alone.inputs, beyond, order),
+    }
+    one = np.ones(len(documents), dtype=np.int64)
+    whole = nll(of.encoder, alone).sum(axis=1)
+    parts = []
+    for probe, changed in ways.items():
+        for distance in (2**k for k in range(n.bit_length()) if (far > 2**k).any()):
+            losses = nll(of.encoder, alone._replace(inputs=changed(far > distance))).sum(axis=1)
+            parts.append(found(probe, n, documents, {"nll": (losses, one)}, distance))
+        parts.append(found(probe, n, documents, {"nll": (whole, one)}, n))
+    return pd.concat(parts, ignore_index=True)
+
+
+def targets_alone(of: Probed) -> tuple[Batch, np.ndarray, list[str]]:
+    """Windows of the training length with one scored token each, as many of every segment and spread over it; what another
+    document has in their places; and the document of each.
+    """
+    n, objective = of.train_len, of.run.objective
+    text, targets = (of.held_out.tokens,) * 2 if isinstance(objective, Mlm) else (of.batch.inputs, of.batch.targets)
+    n_segments, length = text.shape
+    each = min(max(1, N_TARGETS // n_segments), length - n + 1)
+    starts = np.linspace(0, length - n, each).round().astype(np.int64)
+    segment = np.repeat(np.arange(n_segments), each)
+    columns = np.tile(starts, n_segments)[:, None] + np.arange(n)
+    scored = np.zeros(columns.shape, dtype=bool)
+    scored[:, -1 if objective.causal else n // 2] = True
+    inputs = text[segment[:, None], columns]
+    if isinstance(objective, Mlm):
+        inputs = np.where(scored, of.run.source.vocab_size, inputs)
+    other = np.array([_another(of.held_out.documents, at) for at in range(n_segments)])
+    batch = Batch(inputs, targets[segment[:, None], columns], scored)
+    return batch, text[other[segment][:, None], columns], [of.held_out.documents[at] for at in segment]
+
+
+def _another(documents: list[str], at: int) -> int:
+    """The next segment of another document."""
+    n = len(documents)
+    return next(other % n for other in range(at + 1, at + n) if documents[other % n] != documents[at])
+
+
+def refuse_others(run: Run) -> None:
+    """Raises UserError where nothing could stand in the place of a document's text."""
+    config = run.config.eval
+    held_out = run.source.held_out(max(config.lengths) + run.objective.extra_tokens, config.n_segments)
+    if len({*held_out.documents}) < 2:
+        raise UserError(f"probe reach: expected held-out text of two documents or more, found {held_out.documents[0]} alone")
+
+
+def shuffled(inputs: np.ndarray, beyond: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """The tokens of these columns in the order of `order` (B, T), the others where they are."""
+    columns = np.flatnonzero(beyond)
+    changed = inputs.copy()
+    changed[:, columns] = np.take_along_axis(inputs[:, columns], order[:, columns].argsort(axis=1), axis=1)
+    return changed

@@ -1,0 +1,129 @@
+"""Figures of what probes found. Imports no torch."""
+
+from itertools import pairwise
+
+import pandas as pd
+from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from extrap.report.curves import COLUMN_WIDTH, DASHES, band, drawn
+from extrap.report.drawing import entitle, new_figure, style
+from extrap.report.labels import End, name_ends
+from extrap.report.looks import Style, looks_of
+from extrap.report.typesetting import trained_on
+from extrap.results.rows import GROUP
+from extrap.stats.probes import RISE
+
+KINDS = {"reach(other)": "replaced by another document's", "reach(shuffled)": "shuffled"}
+MOST_COLUMNS = 6  # of panels
+LEFT, RIGHT = -0.16, 0.16  # of a layer, where its heads stand at the one and at the other length
+
+
+def reach_figure(risen: pd.DataFrame) -> Figure:
+    """The rise of the loss by the distance beyond which text is replaced, a panel a kind; bands are 95 % t intervals."""
+    looks = looks_of(risen["scheme"].unique())
+    kinds = [kind for kind in KINDS if kind in {*risen["probe"]}]
+    with style():
+        figure, grid = new_figure(COLUMN_WIDTH * len(kinds) + 0.4, 2.7, 1, len(kinds), sharey=True)
+        ends = []
+        for axes, kind in zip(grid.flat, kinds, strict=True):
+            lines = risen[risen["probe"] == kind]
+            ends.append((axes, _lines(axes, lines, "distance", looks)))
+            axes.axhline(RISE, color="0.3", linewidth=0.8, linestyle=DASHES, zorder=0)
+            axes.annotate("5 % of perplexity", (0, RISE), xycoords=("axes fraction", "data"), xytext=(3, 2),
+                          textcoords="offset points", fontsize=6.5, color="0.3")  # fmt: skip
+            axes.set_xscale("log", base=2)
+            ticks = sorted(lines["distance"].unique())
+            axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
+            axes.minorticks_off()
+            axes.set_title(f"text farther away {KINDS[kind]}")
+            axes.set_xlabel("distance kept / tokens")
+            axes.grid(axis="y")
+        grid.flat[0].set_ylabel("rise of the loss / nats per token")
+        _small_and_large(grid.flat[0])
+        _entitle(figure, risen, f"how far models read in windows of {risen['eval_len'].max():,}")
+        name_ends(ends)
+    return figure
+
+
+def recall_figure(excess: pd.DataFrame) -> Figure:
+    """Nats above the floor by how far back the symbol stood last, a panel a length; bars are 95 % t intervals.
+
+    Dashed: the best possible predictor of those who look back L tokens.
+    """
+    looks = looks_of(excess["scheme"].unique())
+    train_len, lengths = excess["train_len"].iloc[0], sorted(excess["eval_len"].unique())
+    seen = excess[excess["distance"] > 0]  # what never stood before cannot be recalled
+    bins = sorted(seen["distance"].unique())
+    names = [f"{low:,}–{high - 1:,}" for low, high in pairwise(bins)] + [f"{bins[-1]:,}–"]
+    with style():
+        figure, grid = new_figure(2.2 * len(lengths) + 0.6, 2.7, 1, len(lengths), sharey=True)
+        ends = []
+        for axes, eval_len in zip(grid.flat, lengths, strict=True):
+            lines = seen[seen["eval_len"] == eval_len].assign(place=lambda table: table["distance"].map(bins.index))
+            ends.append((axes, _lines(axes, lines[lines["metric"] == "nll"], "place", looks)))
+            window = lines[lines["metric"] == "window_floor"].drop_duplicates("place").sort_values("place")
+            axes.plot(window["place"], window["value"], color="0.3", linewidth=0.9, linestyle=DASHES, zorder=0)
+            axes.set_xticks(range(len(bins)), names, rotation=30, ha="right", rotation_mode="anchor", fontsize=6.5)
+            axes.set_title(f"{eval_len:,} tokens ({eval_len / train_len:g} L)")
+            axes.grid(axis="y")
+        figure.supxlabel("how long ago the symbol stood last / tokens", fontsize=8)
+        grid.flat[0].set_ylabel("nats above the floor")
+        _entitle(figure, excess, "recall by distance; dashed: the best of those who look back L tokens")
+        name_ends(ends)
+    return figure
+
+
+def heads_figure(found: pd.DataFrame) -> Figure:
+    """The mean attention distance of every head of every seed by layer, a panel a scheme: filled at L, hollow at 8 L."""
+    looks = looks_of(found["scheme"].unique())
+    points = found[found["metric"] == "distance"]
+    schemes, lengths = list(points["scheme"].unique()), sorted(points["eval_len"].unique())
+    columns = min(MOST_COLUMNS, len(schemes))
+    n_rows = -(-len(schemes) // columns)
+    with style():
+        figure, grid = new_figure(1.3 * columns + 0.5, 1.5 * n_rows + 0.5, n_rows, columns, sharex=True, sharey=True)
+        for axes, scheme in zip(grid.flat, schemes, strict=False):
+            own, color = points[points["scheme"] == scheme], looks[scheme]["color"]
+            layers = own["probe"].str.extract(r"\((\d+),")[0].astype(int)
+            for eval_len, shift in zip(lengths, (LEFT, RIGHT), strict=False):
+                at = own["eval_len"] == eval_len
+                face = color if shift == LEFT else "none"
+                axes.scatter(layers[at] + shift, own.loc[at, "value"], s=7, facecolor=face, edgecolor=color, linewidth=0.6)
+            axes.set_title(drawn(scheme), color=color, parse_math=False)
+            axes.set_yscale("log")
+            axes.set_xticks(sorted(layers.unique()))
+            axes.axhline(own["train_len"].iloc[0] / 2, color="0.3", linewidth=0.8, linestyle=DASHES, zorder=0)
+            axes.grid(axis="y")
+        for axes in grid.flat[len(schemes) :]:
+            axes.set_visible(False)
+        figure.supxlabel("layer", fontsize=8)
+        figure.supylabel("mean attention distance / tokens", fontsize=8)
+        shown = " and ".join(f"{how} at {n:,}" for how, n in zip(("filled", "hollow"), lengths, strict=False))
+        _entitle(figure, found, f"where heads look, each head of each seed, {shown} tokens; dashed: L/2")
+    return figure
+
+
+def _lines(axes: Axes, lines: pd.DataFrame, x: str, looks: dict[str, Style]) -> list[End]:
+    ends = []
+    for scheme, line in lines.groupby("scheme", sort=False):
+        line = line.sort_values(x)
+        band(axes, line[x], line["value"], line["low"], line["high"], looks[scheme])
+        ends.append(End(drawn(scheme), looks[scheme]["color"], line[x].iloc[-1], line["value"].iloc[-1]))
+    return ends
+
+
+def _small_and_large(axes: Axes) -> None:
+    """A scale on which a rise of 0.05 nats and one of 2 are seen, and none is 0."""
+    axes.set_yscale("symlog", linthresh=RISE)
+    axes.yaxis.set_major_locator(ticker.FixedLocator([-0.05, 0, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]))
+    axes.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_locator(ticker.NullLocator())
+
+
+def _entitle(figure: Figure, lines: pd.DataFrame, told: str) -> None:
+    objective, data, train_len, setting = lines[GROUP].iloc[0]
+    group = trained_on(objective, data, train_len, setting, " tokens")
+    n_lines = entitle(figure, f"{group}: {told}")
+    figure.set_figheight(figure.get_figheight() + 0.15 * n_lines)

@@ -1,0 +1,173 @@
+"""What probes found: probes.md, tables and figures. Imports no torch."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from extrap.files import write_atomic
+from extrap.report.drawing import save_figure
+from extrap.report.probed import heads_figure, reach_figure, recall_figure
+from extrap.report.typesetting import NONE, markdown, percent, stem, trained_on
+from extrap.results.probes import NAME, load_probes
+from extrap.results.rows import GROUP
+from extrap.results.shown import IN_NATS, rounded, save_table
+from extrap.stats.probes import OTHER, RISE, Reach, by_seed, reach_of, recalled, rises, summarise_probes, turned
+
+REACH = f"""\
+**How far models read** ({{group}}): loss of single targets in windows of {{n:,}} tokens, and by how many nats it rises where
+all text farther from the target than so many tokens is another document's. ± half a 95 % t interval over seeds. *Reach*:
+from where to where a rise of {RISE:.3f} nats (5 % of perplexity) ends, decided by whole intervals; "{NONE}" where losses are
+not of tokens. *In order*: the share of the harm at one token that is done where the same tokens only change places."""
+ORDER = """\
+**Direction and order** ({group}): loss at the training length, and by how many nats it rises on the same text reversed and
+shuffled. ± half a 95 % t interval over seeds. In an encoder that is 0 by construction for who knows nothing of order, and
+of direction where positions enter by |i - j| alone."""
+DETECTION = """\
+**Telling replaced tokens** ({group}): area under the ROC curve within segments by evaluation length, on the text of the
+rows; 0.5 is chance. ± half a 95 % t interval over seeds."""
+OWN = """\
+**On the text of each run's own generator** ({group}), a diagnostic: generators break with length as well, and what they
+replace then is easy to see. Not to be compared between schemes, nor along a line. AUC, and in parentheses the share of
+tokens that is replaced."""
+RECALL = """\
+**Recall by distance** ({group}): nats above the best possible prediction from the same {n:,} tokens ({multiple:g} L), by how
+many tokens ago the symbol that was read stood last; under *never*, for the first time. ± half a 95 % t interval over seeds.
+*Who looks back L*: the best possible prediction from the last {train_len:,} tokens alone."""
+RECALL_AGAIN = "The same at {n:,} tokens ({multiple:g} L):"
+HEADS = """\
+**Where heads look** ({group}): mean attention distance in tokens over all heads and seeds, and the share of attention
+farther than L/2. What is looked at is not what is used: it explains, and decides nothing."""
+
+
+def write_probes(folder: Path) -> list[Path]:
+    """All that follows from probes.csv of a report, nothing where there is none; returns what was written."""
+    if not (folder / NAME).exists():
+        return []
+    probes, written, parts = load_probes(folder / NAME), [], []
+    groups = [(group, own) for group, own in probes.groupby(GROUP, sort=False) if own["scheme"].any()]
+    for group, own in groups:
+        for name, section in SECTIONS.items():
+            lines = own[own["probe"].str.partition("(")[0] == name]
+            if lines.empty:
+                continue
+            told, points, figure = section(lines, trained_on(*group))
+            parts += told
+            path = folder / stem(name, *(group if len(groups) > 1 else ()))
+            if figure:
+                written += save_figure(figure, points, path)
+            else:
+                save_table(path.with_suffix(".csv"), points)
+                written.append(path.with_suffix(".csv"))
+    write_atomic(folder / "probes.md", "\n\n".join(parts) + "\n")
+    return [folder / "probes.md", *written]
+
+
+Section = tuple[list[str], pd.DataFrame, Figure | None]  # Markdown, the points, and the figure of them
+
+
+def _reach(probes: pd.DataFrame, group: str) -> Section:
+    risen, n = rises(probes), probes["eval_len"].max()
+    whole = summarise_probes(probes[(probes["distance"] == n) & (probes["probe"] == OTHER)])
+    lines = []
+    for one in whole.sort_values("value").itertuples():
+        own = risen[risen["scheme"] == one.scheme]
+        other, shuffled = own[own["probe"] == OTHER], own[own["probe"] != OTHER]
+        at = {f"beyond {line.distance}": _value(line, sign=True) for line in other.itertuples()}
+        nearest_of, nearest = (part.loc[part["distance"].idxmin(), "value"] for part in (other, shuffled))
+        in_order = percent(nearest / nearest_of, 0) if nearest_of > RISE else NONE
+        in_nats = probes["objective"].iloc[0] in IN_NATS
+        told = {"reach": NONE if in_nats else bracket(reach_of(other))}
+        lines.append({"scheme": one.scheme, "loss": _value(one), **told, **at, "in order": in_order})
+    note = REACH.format(group=group, n=n)
+    return [note, markdown(pd.DataFrame(lines), ["scheme"])], rounded(risen), reach_figure(risen)
+
+
+def bracket(found: Reach) -> str:
+    """In words: up to 4, 4 to 16, beyond 32."""
+    if found.within is None:
+        return f"beyond {found.above}" if found.above else NONE
+    return f"{found.above} to {found.within}" if found.above else f"up to {found.within}"
+
+
+def _order(probes: pd.DataFrame, group: str) -> Section:
+    plain, changed = summarise_probes(probes[probes["probe"] == "order(as_is)"]), turned(probes)
+    lines = []
+    for one in plain.sort_values("value").itertuples():
+        own = changed[changed["scheme"] == one.scheme].set_index("probe")
+        told = {name: _value(own.loc[f"order({name})"], sign=True) for name in ("reversed", "shuffled")}
+        lines.append({"scheme": one.scheme, "loss": _value(one), **told})
+    return [ORDER.format(group=group), markdown(pd.DataFrame(lines), ["scheme"])], pd.concat([plain, changed]), None
+
+
+def _detection(probes: pd.DataFrame, group: str) -> Section:
+    found = summarise_probes(probes)
+    told = []
+    for probe, note in (("detection", DETECTION), ("detection(own)", OWN)):
+        own = found[found["probe"] == probe]
+        auc = own[own["metric"] == "auc"]
+        lines = []
+        for scheme, line in auc.groupby("scheme", sort=False):
+            cells = {f"{one.eval_len:,}": _value(one) for one in line.itertuples()}
+            if probe != "detection":
+                shares = own[(own["metric"] == "replaced") & (own["scheme"] == scheme)].set_index("eval_len")["value"]
+                cells = {n: f"{cell} ({percent(shares[int(n.replace(',', ''))])})" for n, cell in cells.items()}
+            lines.append({"scheme": scheme, **cells})
+        if lines:
+            told += [note.format(group=group), markdown(pd.DataFrame(lines).fillna(NONE), ["scheme"])]
+    return told, found, None
+
+
+def _recall(probes: pd.DataFrame, group: str) -> Section:
+    excess, train_len = recalled(probes), int(probes["train_len"].iloc[0])
+    told: list[str] = []
+    for eval_len, own in excess.groupby("eval_len"):
+        bins = sorted(own["distance"].unique())
+        names = {low: in_words(low, high) for low, high in zip(bins, [*bins[1:], None], strict=True)}
+        lines = []
+        for scheme, part in own[own["metric"] == "nll"].groupby("scheme", sort=False):
+            lines.append({"scheme": scheme} | {names[one.distance]: _value(one) for one in part.itertuples()})
+        window = own[own["metric"] == "window_floor"].drop_duplicates("distance")
+        best = {names[one.distance]: f"{one.value:.3f}" for one in window.itertuples()}
+        lines.append({"scheme": "who looks back L", **best})
+        note = RECALL if not told else RECALL_AGAIN
+        told += [note.format(group=group, n=eval_len, multiple=eval_len / train_len, train_len=train_len)]
+        told += [markdown(pd.DataFrame(lines).fillna(NONE), ["scheme"])]
+    return told, excess, recall_figure(excess)
+
+
+def in_words(low: int, high: int | None) -> str:
+    """A bin of distances, from its least to that of the next."""
+    if low == 0:
+        return "never"
+    return f"{low:,} or more" if high is None else f"{low:,} to {high - 1:,}"
+
+
+def _heads(probes: pd.DataFrame, group: str) -> Section:
+    found = by_seed(probes)
+    lines = []
+    for scheme, own in found.groupby("scheme", sort=False):
+        cells = {}
+        for (eval_len, metric), part in own[own["metric"] != "entropy"].groupby(["eval_len", "metric"], sort=False):
+            mean = part["value"].mean()
+            cells[f"{metric} at {eval_len:,}"] = percent(mean) if metric == "beyond" else f"{mean:.1f}"
+        lines.append({"scheme": scheme, **cells})
+    return [HEADS.format(group=group), markdown(pd.DataFrame(lines).fillna(NONE), ["scheme"])], found, heads_figure(found)
+
+
+SECTIONS: dict[str, Callable[[pd.DataFrame, str], Section]] = {
+    "reach": _reach,
+    "recall": _recall,
+    "order": _order,
+    "detection": _detection,
+    "heads": _heads,
+}
+
+
+def _value(line: Any, sign: bool = False) -> str:
+    """The mean of a line with half its interval, where there is one."""
+    text, half = f"{line.value:{'+' if sign else ''}.3f}", line.high - line.value
+    return text if np.isnan(half) else f"{text} ±{half:.3f}"

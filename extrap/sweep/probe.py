@@ -1,0 +1,75 @@
+"""The page of `make probes`: what trained models do beside their perplexity.
+
+python -m extrap.sweep.probe experiment=main eval.probes=[reach,order] [any Hydra override ...]
+
+Looks into the finished runs of an experiment, those too of an earlier version of the program, and trains nothing.
+"""
+
+import shlex
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from typing import TYPE_CHECKING
+
+import yaml
+from tqdm import tqdm
+
+from extrap.config.compose import compose_sweep, with_schemes
+from extrap.errors import UserError
+from extrap.files import write_atomic
+from extrap.sweep.door import through
+
+if TYPE_CHECKING:
+    from extrap.runs.prepare import Run
+
+
+def probe(overrides: list[str]) -> None:
+    """The command. Raises UserError, before any run is looked into, for what is no probe and for runs that are not there."""
+    configs = compose_sweep(with_schemes(overrides)).configs
+    # torch takes a second to import: not before the config is right
+    from extrap.probes.probe import PROBES, refuse_idle_probes
+    from extrap.runs.prepare import prepare_all
+
+    runs = prepare_all(configs)
+    if not runs[0].config.eval.probes:
+        raise UserError(f"eval.probes: expected some of {', '.join(PROBES)}, found none")
+    refuse_idle_probes(runs[0])
+    look_into_all(runs, shlex.join(["python", "-m", "extrap.sweep.probe", *overrides]))
+
+
+def look_into_all(runs: "list[Run]", command: str) -> None:
+    """Every run that has not been looked into yet, as many at a time as there are cores; then the page of all."""
+    from extrap import __version__
+    from extrap.probes.probe import lacking, look_into, refuse_other_weights
+    from extrap.report.probes import write_probes
+    from extrap.results.probes import MADE_BY, NAME, collect_probes, save_probes
+    from extrap.runs.run import git_state
+    from extrap.train.device import cores
+
+    config = runs[0].config
+    runs = [run for run in runs if not run.folder.has_diverged]
+    for run in runs:
+        refuse_other_weights(run)
+    waiting = [run.config for run in runs if lacking(run.config)]
+    at_once = max(1, cores() // config.runtime.threads)
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["extrap.probes.probe"])  # once, and not by every process
+    with ProcessPoolExecutor(min(at_once, max(1, len(waiting))), context) as pool:
+        bar = partial(tqdm, total=len(waiting), desc="looking into runs", unit="run", disable=None, leave=False)
+        for _ in bar(pool.map(look_into, waiting)):
+            pass
+    found = collect_probes(config.folder.parent)
+    save_probes(config.results / NAME, found)
+    told = {
+        "command": command,
+        "version": __version__,
+        **git_state(),
+        "weights_of": sorted({run.folder.load_config()["code"] for run in runs}),
+    }
+    write_atomic(config.results / MADE_BY, yaml.safe_dump(told, sort_keys=False))
+    print(*write_probes(config.results), sep="\n")
+
+
+if __name__ == "__main__":
+    sys.exit(through(partial(probe, sys.argv[1:])))

@@ -1,0 +1,284 @@
+"""Probes of trained models, beside models whose answer is known exactly."""
+
+import math
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sweeps import TINY, copy_of
+from torch import nn
+
+from extrap.config.compose import compose_grid
+from extrap.errors import UserError
+from extrap.probes.base import probed
+from extrap.probes.detection import concordant, detection
+from extrap.probes.heads import heads
+from extrap.probes.order import order
+from extrap.probes.probe import refuse_idle_probes
+from extrap.probes.reach import reach, shuffled, targets_alone
+from extrap.probes.recall import _since, recall
+from extrap.results.probes import load_probes, save_probes
+from extrap.results.rows import OF_RUN
+from extrap.runs.prepare import prepare
+from extrap.runs.run import build_encoder
+from extrap.stats.probes import Reach, reach_of, recalled, rises
+from extrap.sweep.probe import probe
+
+L = 16
+
+
+def run_of(position, objective, *overrides, results="results"):
+    """A run that nobody trained."""
+    given = [
+        "experiment=smoke", "seed=0", f"position={position}", f"objective={objective}", "data=markov", "data.vocab_size=8",
+        f"train.train_len={L}", "eval.lengths=[16,64]", "eval.n_segments=8", "eval.n_targets=8", "eval.extensions=[none]",
+        "eval.protocols=[nonoverlap,same_targets]", "model.n_layers=2", f"runtime.results_dir={results}",
+    ]  # fmt: skip
+    return prepare(compose_grid([*given, *overrides])[0])
+
+
+def of(position, objective, *overrides, encoder=None):
+    run = run_of(position, objective, *overrides)
+    torch.manual_seed(0)
+    encoder = encoder or build_encoder(run)
+    for parameter in encoder.parameters():  # at the start a model reads little
+        nn.init.normal_(parameter, std=0.3)
+    with torch.no_grad():
+        return probed(run, encoder.eval())
+
+
+def values(found):
+    sums = found.groupby(["probe", "eval_len", "distance", "metric"])[["value_sum", "n"]].sum()
+    return sums["value_sum"] / sums["n"]
+
+
+class Known(nn.Module):
+    """A model whose predictions are a function of its tokens: (B, T) -> (B, T, V) nats."""
+
+    def __init__(self, predict, scheme):
+        super().__init__()
+        self.predict, self.scheme = predict, scheme
+        self.none = nn.Parameter(torch.zeros(1))
+
+    def forward(self, tokens, at=None):
+        found = self.predict(tokens)
+        return found if at is None else found.gather(1, at[..., None].expand(*at.shape, found.shape[-1]))
+
+    def logits(self, hidden):
+        return hidden
+
+
+@torch.no_grad()
+def look(probe_, *case, encoder=None):
+    return values(probe_(of(*case, encoder=encoder)))
+
+
+def test_concordant_pairs_are_counted_with_ties_half():
+    rng = np.random.default_rng(0)
+    told, truth = rng.integers(0, 4, (5, 30)) / 4, rng.integers(0, 2, (5, 30))
+    truth[0] = 0  # a row without replaced tokens has no pairs
+    found, pairs = concordant(told, truth)
+    for row in range(5):
+        ones, zeros = told[row][truth[row] == 1], told[row][truth[row] == 0]
+        assert found[row] == sum((a > b) + (a == b) / 2 for a, b in product(ones, zeros))
+        assert pairs[row] == len(ones) * len(zeros)
+    assert pairs[0] == 0
+
+
+def test_who_says_the_same_of_every_token_has_an_area_of_one_half_and_who_knows_one():
+    case = of("nope", "rtd", "eval.lengths=[16]")
+    scheme = case.encoder.scheme
+    constant = Known(lambda tokens: torch.zeros(*tokens.shape, 2), scheme)
+    assert {*values(detection(case._replace(encoder=constant)))} == {0.5}
+    truth = dict(zip(map(tuple, case.batch.inputs.tolist()), torch.from_numpy(case.batch.targets), strict=True))
+
+    def knows(tokens):
+        return torch.stack([nn.functional.one_hot(truth[tuple(row)], 2) for row in tokens.tolist()]).float()
+
+    with torch.no_grad():
+        assert {*values(detection(case._replace(encoder=Known(knows, scheme))))} == {1.0}
+
+
+def test_the_text_of_the_own_generator_is_told_apart_from_that_of_the_rows():
+    found = look(detection, "nope", "electra")
+    own = found["detection(own)", 64, 0]
+    assert 0 < own["replaced"] <= 0.15  # a right guess is no replacement
+    assert own["auc"] != found["detection", 64, 0, "auc"]
+    assert found.equals(look(detection, "nope", "electra"))  # the same draws again
+
+
+@pytest.mark.parametrize("objective", ["mlm", "causal", "rtd"])
+def test_a_window_reads_as_far_as_its_layers_carry_it(objective):
+    """Two layers of a window of 3 reach 4 to either side; what a causal model predicts is one farther on."""
+    found = look(reach, "local", objective, "position.window=3")
+    for kind in ("reach(other)", "reach(shuffled)"):
+        rise = (found[kind] - found[kind, L, L, "nll"]).xs("nll", level="metric").droplevel("eval_len")
+        last = 4 if objective == "causal" else 2
+        assert all(abs(rise[d]) > 1e-4 for d in rise.index if d <= last), rise
+        assert all(abs(rise[d]) < 1e-6 for d in rise.index if d > last), rise
+
+
+def test_who_knows_no_order_reads_the_same_when_far_text_is_shuffled():
+    found = look(reach, "nope", "mlm")
+    assert np.ptp(found["reach(shuffled)"]) < 1e-6
+    assert np.ptp(found["reach(other)"]) > 1e-3
+
+
+def test_what_is_replaced_lies_beyond_the_distance_and_comes_from_another_document():
+    case = of("rope", "mlm")
+    alone, donors, documents = targets_alone(case)
+    assert alone.scored.sum(axis=1).tolist() == [1] * len(documents)
+    assert (alone.inputs[:, L // 2] == case.run.source.vocab_size).all()  # hidden alone
+    of_document = dict(zip(case.held_out.documents, case.held_out.tokens, strict=True))
+
+    def holds(text, piece):
+        return any((text[at : at + L] == piece).all() for at in range(len(text) - L + 1))
+
+    for document, text, donor in zip(documents, alone.targets, donors, strict=True):
+        assert holds(of_document[document], text)
+        assert not holds(of_document[document], donor)
+        assert any(holds(other, donor) for name, other in of_document.items() if name != document)
+
+
+def test_shuffled_tokens_are_the_same_tokens_elsewhere():
+    inputs = np.arange(40).reshape(2, 20)
+    beyond = np.abs(np.arange(20) - 10) > 3
+    changed = shuffled(inputs, beyond, np.random.default_rng(0).random(inputs.shape))
+    assert (changed[:, ~beyond] == inputs[:, ~beyond]).all()
+    assert (np.sort(changed[:, beyond]) == inputs[:, beyond]).all()
+    assert (changed[:, beyond] != inputs[:, beyond]).any(axis=1).all()
+
+
+def test_direction_is_nothing_to_an_even_bias_and_order_nothing_without_positions():
+    for position, known in (("nope", {"reversed", "shuffled"}), ("alibi", {"reversed"}), ("rope", set())):
+        found = look(order, position, "mlm")
+        for name in ("reversed", "shuffled"):
+            change = found[f"order({name})"].iloc[0] - found["order(as_is)"].iloc[0]
+            assert (abs(change) < 1e-6) == (name in known), (position, name, change)
+
+
+def test_how_long_ago_each_symbol_stood():
+    tokens = np.random.default_rng(0).integers(0, 5, 60)
+    back = _since(tokens)
+    for t, now in enumerate(tokens):
+        before = [s for s in range(t) if tokens[s] == now]
+        assert back[t] == (t - before[-1] if before else 0)
+
+
+@torch.no_grad()
+def test_who_looks_up_what_followed_is_at_the_floor_at_every_distance():
+    case = of("nope", "causal")
+    source = case.run.source
+
+    def looks_up(tokens):
+        found = []
+        for row in tokens.numpy():
+            counts = np.full((len(row), 8, 8), source.alpha)
+            for t in range(1, len(row)):
+                counts[t] = counts[t - 1]
+                counts[t, row[t - 1], row[t]] += 1
+            now = counts[np.arange(len(row)), row]
+            found.append(np.log(now / now.sum(axis=1, keepdims=True)))
+        return torch.from_numpy(np.stack(found))
+
+    exact = case._replace(encoder=Known(looks_up, case.encoder.scheme))
+    excess = recalled(labelled(recall(exact)))
+    own = excess[excess["metric"] == "nll"]
+    assert own["value"].abs().max() < 1e-6
+    assert {*own["distance"]} >= {1, 3, 9, 17}
+    assert (own["distance"] <= own["eval_len"]).all()
+    near = excess[(excess["metric"] == "window_floor") & (excess["eval_len"] == 64)]
+    assert (near.loc[near["distance"] > L, "value"] > 0.01).all()  # beyond what it looks back
+
+
+def labelled(found, seed=0):
+    told = dict.fromkeys(OF_RUN, "x") | {"seed": seed, "train_len": L}
+    return found.assign(**told)
+
+
+@torch.no_grad()
+def test_heads_without_weights_look_everywhere_alike_and_a_window_into_itself():
+    case = of("nope", "mlm", "eval.lengths=[16,128]")
+    for block in case.encoder.blocks:
+        block.qkv.weight.zero_()
+    found = values(heads(case))
+    for n in (16, 128):
+        apart = np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
+        assert found["heads(1,1)", n, 0, "distance"] == pytest.approx(apart.mean(), rel=1e-5)
+        assert found["heads(2,1)", n, 0, "beyond"] == pytest.approx((apart > L / 2).mean(), rel=1e-5)
+        assert found["heads(2,1)", n, 0, "entropy"] == pytest.approx(math.log(n), rel=1e-5)
+    found = look(heads, "local", "mlm", "position.window=3")
+    assert found.xs("beyond", level="metric").max() == 0
+    assert found.xs("distance", level="metric").max() <= 2
+
+
+def reads(*lows_and_highs):
+    lines = [(2**k, low, high) for k, (low, high) in enumerate(lows_and_highs)]
+    return pd.DataFrame(lines, columns=["distance", "low", "high"])
+
+
+def test_reach_is_told_between_what_is_decided():
+    assert reach_of(reads((1.0, 1.2), (0.06, 0.1), (0.01, 0.04), (-0.01, 0.02))) == Reach(2, 4)
+    assert reach_of(reads((1.0, 1.2), (0.03, 0.1), (0.01, 0.04), (-0.01, 0.02))) == Reach(1, 4)  # at 2 nothing is decided
+    assert reach_of(reads((1.0, 1.2), (0.01, 0.04), (0.01, 0.1), (-0.01, 0.02))) == Reach(1, 8)
+    assert reach_of(reads((1.0, 1.2), (0.06, 0.1), (0.06, 0.07))) == Reach(4, None)
+    assert reach_of(reads((0.01, 0.04), (0.01, 0.02))) == Reach(0, 1)
+    assert reach_of(reads((np.nan, np.nan), (np.nan, np.nan))) == Reach(0, None)  # one seed decides nothing
+
+
+def test_rises_are_paired_by_seed():
+    lines = []
+    for seed, level in enumerate((1.0, 2.0, 4.0)):
+        for distance, value in ((1, level + 0.5), (L, level)):
+            one = pd.DataFrame([("reach(other)", L, distance, "d", "nll", 10 * value, 10)])
+            one.columns = ["probe", "eval_len", "distance", "document", "metric", "value_sum", "n"]
+            lines.append(labelled(one, seed))
+    (line,) = rises(pd.concat(lines)).itertuples()
+    assert (line.value, line.low, line.high, line.n_seeds) == pytest.approx((0.5, 0.5, 0.5, 3))
+
+
+def test_probes_that_say_nothing_of_a_run_are_refused_before_it_is_looked_into():
+    for objective, data, name, told in (
+        ("mlm", "markov", "recall", "is for data=markov and objective=causal"),
+        ("mlm", "markov", "detection", "is for objective=rtd and electra"),
+        ("mlm", "markov", "reech", "did you mean reach"),
+    ):
+        with pytest.raises(UserError, match=told):
+            refuse_idle_probes(run_of("nope", objective, f"data={data}", f"eval.probes=[{name}]"))
+    with pytest.raises(UserError, match="two documents or more"):
+        refuse_idle_probes(run_of("nope", "mlm", "eval.n_segments=1", "eval.probes=[reach]"))
+
+
+def test_finished_runs_are_looked_into_once_and_a_page_says_what_was_found(swept, tmp_path, capsys, svg_alone):
+    results = copy_of(swept, tmp_path / "results")
+    before = (results / "smoke" / "rows.csv").read_bytes()
+    asked = [*TINY, f"runtime.results_dir={results}"]
+    probe([*asked, "eval.probes=[order]"])
+    first = load_probes(results / "smoke" / "probes.csv")
+    assert {*first["scheme"]} == {"rope", "nope"}
+    folder = results / "runs" / "smoke" / "rope-seed0"
+    save_probes(folder / "probes.csv", load_probes(folder / "probes.csv").assign(value_sum=1.0))
+    probe([*asked, "eval.probes=[order,recall]"])
+    both = load_probes(results / "smoke" / "probes.csv")
+    assert {*both["probe"]} == {*first["probe"], "recall"}
+    kept = both[(both["scheme"] == "rope") & (both["probe"] != "recall")]
+    assert (kept["value_sum"] == 1).all()  # what was found is not looked for again
+    page = (results / "smoke" / "probes.md").read_text()
+    assert "Direction and order" in page
+    assert "Recall by distance" in page
+    assert str(results / "smoke" / "recall.svg") in capsys.readouterr().out
+    assert (results / "smoke" / "rows.csv").read_bytes() == before
+    with pytest.raises(UserError, match=r"n_layers: \d -> 3 \(there -> asked for"):
+        probe([*asked, "eval.probes=[order]", "model.n_layers=3"])
+    with pytest.raises(UserError, match="no finished run"):
+        probe([*asked, "eval.probes=[order]", "name=another"])
+    with pytest.raises(UserError, match="expected some of reach, order"):
+        probe(asked)
+
+
+def test_a_damaged_table_is_told(tmp_path):
+    (tmp_path / "probes.csv").write_text("run,probe\n")
+    with pytest.raises(UserError, match="no table of what probes found"):
+        load_probes(tmp_path / "probes.csv")
