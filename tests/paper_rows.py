@@ -13,7 +13,7 @@ from extrap.results.rows import as_csv, runs_table, save_rows, save_training
 
 SEEDS = 3
 LEVELS = {"alibi": 1.42, "learned": 1.75, "nope": 1.9, "rope": 1.40, "sinusoidal": 1.47, "t5": 1.41}  # nats at L = 128
-MORE = {"cable(scaled=False)": 1.41, "fire": 1.43, "kerple": 1.41, "randomized(rope)": 1.5, "pose(rope)": 1.44,
+MORE = {"local(rope)": 1.39, "cable(scaled=False)": 1.41, "fire": 1.43, "kerple": 1.41, "randomized(rope)": 1.5, "pose(rope)": 1.44,
         "randomized(alibi, draw=distances)": 1.5}  # fmt: skip
 # nats that a doubling of the length beyond L costs, per scheme, and how many doublings pass before
 BREAKS = {
@@ -27,9 +27,17 @@ BREAKS = {
 }
 LENGTHS = {
     "causal_32": 32, "causal_64": 64, "causal": 128, "causal_256": 256, "main": 128, "prose_mlm": 128, "stride1": 128,
-    "extend": 128, "extend_mlm": 128, "zoo": 128, "zoo_mlm": 128,
+    "extend": 128, "extend_mlm": 128, "zoo": 128, "zoo_mlm": 128, "rtd": 128, "electra": 128,
 }  # fmt: skip
-DATA = {"main": "stdlib", "prose_mlm": "books", "extend_mlm": "stdlib", "zoo_mlm": "stdlib"}
+DATA = {"main": "stdlib", "prose_mlm": "books", "extend_mlm": "stdlib", "zoo_mlm": "stdlib", "rtd": "stdlib",
+        "electra": "stdlib"}  # fmt: skip
+# of rows under same_targets, by what was trained; a generator is scored apart
+OBJECTIVES = {
+    "causal": {"causal": ""},
+    "main": {"mlm": ""},
+    "rtd": {"rtd": ""},
+    "electra": {"electra": "", "electra_generator": "/generator"},
+}
 EXTENSIONS = ("none", "window", "pi", "ntk", "ntkfixed", "ntkmixed", "yarn", "rerope")
 
 
@@ -125,6 +133,11 @@ def make_results(folder: Path) -> Path:
         rows[experiment] = [
             table(experiment, ("rope",), [128, 256, 1024, 4096], "same_targets", extension=one) for one in EXTENSIONS
         ]
+    six = ("rope", "sinusoidal", "alibi", "local(rope)", "learned", "nope")
+    for experiment, objectives in OBJECTIVES.items():
+        targets = table(experiment, six, doubling(128, 4096), "same_targets")
+        parts = [targets.assign(objective=one, run=targets["run"] + end) for one, end in objectives.items()]
+        rows[experiment] = [*rows.get(experiment, []), *parts]
     for experiment in LENGTHS:
         (folder / experiment).mkdir(parents=True)
         (folder / experiment / "provenance.yaml").write_text(provenance(experiment))
@@ -133,7 +146,7 @@ def make_results(folder: Path) -> Path:
         if experiment == "zoo":
             write_atomic(folder / experiment / "kernels.csv", as_csv(kernels()))
         if experiment in DATA:
-            losses = training(experiment)
+            losses = training(experiment).assign(objective=next(iter(OBJECTIVES.get(experiment, ["mlm"]))))
             save_training(folder / experiment / "training.csv", losses)
             runs = [losses.assign(kind="scheme"), *rows.get(experiment, [])]
             write_atomic(folder / experiment / "runs.csv", runs_table(pd.concat(runs)))

@@ -21,7 +21,7 @@ from scipy import stats
 
 from experiments import papers
 from experiments.claims.published import load_published
-from experiments.papers import remake
+from experiments.papers import clark2020_objectives, remake
 from experiments.papers.overlay import DASHES, OURS
 from experiments.report import draw_all
 from experiments.speed.timings import load_timings
@@ -256,6 +256,24 @@ def test_randomized_positions_are_over_the_plain_ones_at_l(results, drawn):
         return np.exp(interval(far - log_ppl(rows, scheme=plain, eval_len=128)))
 
     check(points, expected)
+
+
+def test_what_each_objective_loses_is_over_its_own_loss_at_l(results, drawn):
+    points = drawn["clark2020_objectives"][1]
+    assert {*points["objective"]} == {"causal", "mlm", "rtd", "electra", "electra_generator"}
+    for experiment, objective in (("rtd", "rtd"), ("electra", "electra_generator"), ("main", "mlm")):
+        rows = load_rows(results / experiment / "rows.csv")
+        rows = rows[(rows["protocol"] == "same_targets") & (rows["objective"] == objective) & (rows["scheme"] == "rope")]
+        sums = rows.groupby(["seed", "eval_len"])[["nll_sum", "n_tokens"]].sum()
+        loss = (sums["nll_sum"] / sums["n_tokens"]).unstack("seed")
+        own = points[(points["objective"] == objective) & (points["scheme"] == "rope")].set_index("eval_len")
+        assert own["loss"].to_numpy() == pytest.approx(loss.mean(axis=1).to_numpy(), rel=1e-5)
+        assert own["value"].to_numpy() == pytest.approx((loss - loss.loc[128]).mean(axis=1).to_numpy(), abs=1e-5)
+    told = clark2020_objectives.table(points)
+    assert told.count("| ELECTRA: generator") == 6
+    assert (
+        f"{np.exp(points.set_index(['objective', 'scheme', 'eval_len']).loc[('mlm', 'alibi', 128), 'loss']):.2f} ±" in told
+    )
 
 
 def test_what_is_done_to_weights_is_over_them_as_trained_at_l(results, drawn):

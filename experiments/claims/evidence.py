@@ -17,6 +17,7 @@ import pandas as pd
 from experiments.speed.timings import OURS, load_timings, where
 from extrap.errors import UserError
 from extrap.results.rows import apart, load_missing, load_one_setting, load_rows, load_training, scored
+from extrap.results.shown import IN_NATS
 from extrap.stats.budget import BUDGET
 from extrap.stats.floor import UNFIT, against_floor
 from extrap.stats.perplexity import perplexity, summarise
@@ -67,7 +68,8 @@ def measures(rows: pd.DataFrame) -> pd.DataFrame:
     scored = pd.util.hash_pandas_object(schemes[["data", "document", "segment", "n_tokens"]], index=False)
     text = scored.groupby([schemes[column] for column in MEASURE], sort=False).sum().astype(str).rename("text").reset_index()
     lines = perplexity(schemes, MEASURE).rename(columns={"log_ppl": "log"}).merge(text, on=MEASURE)
-    return over_floor(lines.assign(metric="perplexity", **PLAIN), rows)[LINE]
+    metric = np.where(lines["objective"].isin(IN_NATS), "nats", "perplexity")  # exp of the former is nothing
+    return over_floor(lines.assign(metric=metric, **PLAIN), rows)[LINE]
 
 
 def over_floor(lines: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:

@@ -131,7 +131,7 @@ def facts_of(folder: Path, rows: pd.DataFrame) -> dict[str, str]:
 
 
 def caption(one: ModuleType, scale: str, facts: dict[str, dict[str, str]], points: pd.DataFrame) -> str:
-    """Markdown: the figure, the docstring of its module without the command, and what differs."""
+    """Markdown: the figure, the docstring of its module without the command, its own table if it has one, what differs."""
     name = one.__name__.rpartition(".")[2] + scale
     title, *paragraphs, command = (inspect.getdoc(one) or "").split("\n\n")
     lines = dict.fromkeys(fact for told in (*facts.values(), one.PAPER) for fact in told)
@@ -139,7 +139,8 @@ def caption(one: ModuleType, scale: str, facts: dict[str, dict[str, str]], point
     table = pd.DataFrame(columns, index=list(lines)).fillna("–")
     counts = points["source"].value_counts()
     published = ", ".join(f"{n} of {source}" for source, n in counts.drop(OURS, errors="ignore").items()) or "none"
+    shown = [one.table(points)] if hasattr(one, "table") else []
     drawn = f"Drawn: {counts.get(OURS, 0)} numbers of ours; published: {published}. All of them: [{name}.csv]({name}.csv)."
     again = f"    {command}" + scale.replace("_", " SCALE=")
-    parts = [f"# {title.rstrip('.')}", f"![{title}]({name}.png)", *paragraphs, table.to_markdown(), drawn, again]
+    parts = [f"# {title.rstrip('.')}", f"![{title}]({name}.png)", *paragraphs, *shown, table.to_markdown(), drawn, again]
     return "\n\n".join(parts) + "\n"

@@ -161,9 +161,13 @@ def apart(table: pd.DataFrame, option: str) -> pd.DataFrame:
 
 
 def load_one_setting(path: Path) -> pd.DataFrame:
-    """Scored rows that may be averaged over. Raises UserError where they are of several objectives, texts, settings, ..."""
+    """Scored rows that may be averaged over within an objective: of one training, whose generator has one of its own.
+
+    Raises UserError where they are of several objectives, texts, settings, ...
+    """
     rows = scored(load_rows(path))
-    if len(found := rows[GROUP].drop_duplicates()) > 1:
+    trained_for = rows["objective"].str.partition("_")[0]  # electra_generator is a part of electra
+    if len(found := rows[GROUP].assign(objective=trained_for).drop_duplicates()) > 1:
         told = " and ".join(" ".join(map(str, of)).strip() for of in found.head(2).itertuples(index=False, name=None))
         raise UserError(
             f"{path} holds {len(found)} settings ({told}, ...), expected rows of one; nothing is averaged over them"

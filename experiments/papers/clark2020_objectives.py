@@ -1,0 +1,79 @@
+"""Clark et al. 2020 (ELECTRA, arXiv:2003.10555): the same schemes, trained to predict, to fill in, and to tell what is fake.
+
+Expected: who breaks beyond the training length L does so whatever it was trained for, and who does not, does not.
+
+The paper asks which objective makes better encoders; nobody has published what becomes of each beyond L. Drawn is the rise
+of the loss over that at L, in nats per token, on the same targets: of causal and masked language models, of encoders that
+tell replaced tokens from original ones, with replacements that are the same for all (`rtd`), and of ELECTRA's generator
+and discriminator, the latter on the text of `rtd`. The scales are those of the objectives: a token has 256 values, to be
+replaced or not has two, of which one is rare. A rise is to be read within its panel, not across.
+
+make paper FIGURE=clark2020_objectives
+"""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments.papers.overlay import CURVE, MEASURED, by_group, draw_panels, ours, over
+from extrap.report.typesetting import NONE, escape_markdown
+from extrap.results.shown import IN_NATS
+from extrap.stats.perplexity import over_seeds
+
+NEEDS = ("causal/rows.csv", "main/rows.csv", "rtd/rows.csv", "electra/rows.csv")
+SCHEMES = ("rope", "sinusoidal", "alibi", "local(rope)", "learned", "nope")
+HOLDS = {"protocol": ("same_targets",), "scheme": SCHEMES}
+PAPER = {"data": "books and Wikipedia", "a token": "subword", "model": "encoder, 12 layers", "training length": "128"}
+TITLES = {
+    "causal": "causal LM",
+    "mlm": "masked LM",
+    "rtd": "replaced tokens",
+    "electra_generator": "ELECTRA: generator",
+    "electra": "ELECTRA: discriminator",
+}
+MULTIPLES = (1, 2, 4, 8, 16)
+POINTS = [*CURVE[:1], "objective", *CURVE[1:], "loss", "loss_low", "loss_high"]
+
+
+def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """A panel an objective. `published` is not used: the paper trains and reads at one length."""
+    points = rises(rows)
+    drawn = points[points["eval_len"] <= max(MULTIPLES) * points["train_len"]]
+    panels = [(title, drawn[drawn["objective"] == objective]) for objective, title in TITLES.items()]
+    labels = ["rise of the loss over that at L / nats per token", *[""] * (len(panels) - 1)]
+    return draw_panels(drawn, panels, "length / L", *labels, schemes=SCHEMES), points
+
+
+def rises(rows: pd.DataFrame) -> pd.DataFrame:
+    """A line an objective, scheme and length: the loss, and by how much it is above that at L, paired by seed."""
+    lines = ours(rows, "same_targets", SCHEMES)
+    lines = lines[lines["eval_len"] >= lines["train_len"]]
+    base = lines[lines["eval_len"] == lines["train_len"]]
+    risen = over(lines, base, "objective", "scheme").assign(x=lines["eval_len"] / lines["train_len"])
+    by = ["source", "objective", *MEASURED, "x"]
+    loss = by_group(over_seeds(lines.assign(x=lines["eval_len"] / lines["train_len"]).groupby(by, sort=False)["log_ppl"]))
+    loss = loss.rename(columns={"value": "loss", "low": "loss_low", "high": "loss_high"}).drop(columns="n_seeds")
+    found = by_group(over_seeds(risen.groupby(by, sort=False)["log_ppl"]))
+    return found.merge(loss, on=by)[POINTS]
+
+
+def table(points: pd.DataFrame) -> str:
+    """Markdown: the loss of each scheme at each multiple of L, as perplexity where tokens are predicted."""
+    lines = []
+    for objective, title in TITLES.items():
+        own = points[points["objective"] == objective]
+        for scheme in SCHEMES:
+            cells = own[own["scheme"] == scheme].set_index("x")
+            told = {f"{m} L": _cell(cells.loc[m], objective) if m in cells.index else NONE for m in MULTIPLES}
+            lines.append({"objective": title, "scheme": escape_markdown(scheme), **told})
+    note = (
+        "Loss by length, ± half a 95 % t interval over seeds: perplexity, and in nats per token where replaced tokens are "
+        "told. **Bold**: above that at L, the whole interval of the paired difference."
+    )
+    return f"{note}\n\n{pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True)}"
+
+
+def _cell(line: pd.Series, objective: str) -> str:
+    loss, half = line["loss"], line["loss_high"] - line["loss"]
+    text = f"{loss:.3f} ±{half:.3f}" if objective in IN_NATS else f"{np.exp(loss):.2f} ±{100 * np.expm1(half):.1f} %"
+    return f"**{text}**" if line["low"] > 0 else text
