@@ -11,12 +11,14 @@ SCHEME ?=
 REFERENCE ?=
 FIGURE ?=
 SCALE ?=
+NAME ?=
 
-TARGETS := help setup sweep check-scheme status tensorboard report figures claims paper bench bench-all bench-schemes kernels \
+TARGETS := help setup sweep corpus check-scheme status tensorboard report figures claims paper bench bench-all bench-schemes kernels \
     profile test test-all test-engines test-peers check smoke clean
 ENGINES := LAUNCHER JOBS ARGS RESULTS
 TAKES-help := EXPERIMENT
 TAKES-sweep := EXPERIMENT SCHEME $(ENGINES)
+TAKES-corpus := NAME
 TAKES-check-scheme := SCHEME REFERENCE ARGS
 TAKES-smoke := $(ENGINES)
 TAKES-paper := FIGURE SCALE $(ENGINES)
@@ -106,6 +108,9 @@ EXTRA := $(patsubst %,.venv/extra-%,$(filter ray slurm,$(LAUNCHER)))
 
 sweep: $(READY) $(EXTRA)  ## train and evaluate all runs of EXPERIMENT that are not finished, then its report
 	@.venv/bin/python -m extrap experiment=$(EXPERIMENT) $(ENGINE) $(if $(SCHEME),"scheme=$$SCHEME") $(WORDS)
+
+corpus: $(READY)  ## fetch the corpus NAME for data=corpus, once: wikitext-2, wikitext-103, enwik8, text8, pg19-sample, fineweb-edu-sample
+	@.venv/bin/python -m extrap.sweep.corpus $(NAME)
 
 check-scheme: $(READY)  ## what SCHEME is, a page; path/to/mine.py:Mine or one of the project; REFERENCE=path/to/file.py:function
 	@.venv/bin/python -m extrap.sweep.check "$$SCHEME" $(if $(REFERENCE),--reference "$$REFERENCE") $(WORDS)

@@ -11,8 +11,10 @@ TOLD = ("data", "data.name", "data.bpe", "objective", "train.train_len")  # by c
 # what is another thing where these are
 FOLLOWS = {
     "train.train_len": ("eval.lengths", "eval.windows"),
-    "data": tuple(f"data.{of}" for of in ("sha256", "tokenizer_sha256", "tokens_sha256", "settings", "train_documents",
-                                          "train_bytes", "valid_documents", "valid_bytes")),
+    "data": tuple(f"data.{of}" for of in (
+        "sha256", "revision", "tokenizer_sha256", "tokens_sha256", "settings", "train_documents", "train_bytes",
+        "valid_documents", "valid_bytes",
+    )),
 }  # fmt: skip
 
 

@@ -16,7 +16,6 @@ VOCAB_SIZES = range(257, 2**16 + 1)  # more than bytes, and no more than two byt
 PIECE = 2**16  # characters that are encoded in one go, or more where no break is near
 # where no token of GPT-2's pattern crosses, and none before depends on what follows
 BREAK = re.compile(r"(?<=[!-~])[ \n]")
-INSTALL = "install it with pip install 'extrap[bpe]' (make sweep ARGS=... does so itself)"
 
 
 class Tokens(NamedTuple):
@@ -136,4 +135,4 @@ def _library() -> Any:
     try:
         return importlib.import_module("tokenizers")  # an extra, which need not be installed
     except ImportError as error:
-        raise UserError(f"data.bpe: the package tokenizers is not installed; {INSTALL}") from error
+        raise UserError("data.bpe: the package tokenizers is not installed: pip install 'extrap[bpe]'") from error
