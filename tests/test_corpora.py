@@ -153,7 +153,7 @@ def test_a_corpus_is_fetched_at_its_revision_and_only_what_is_used(hub, tmp_path
     told = json.loads((tmp_path / "corpora" / NAME / FETCHED).read_text())
     assert told["revision"] == WIKITEXT.revision
     assert told["files"] == {file: hashlib.sha256(hub.files[file]).hexdigest() for file in WIKITEXT.files}
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(corpora, "FOLDER", tmp_path / "corpora")
     source = Corpus(NAME)
     assert [*source.train] == ["00000 Lobster", "00001 B = C ( film )", "00002 M @-@ 82"]
     assert [*source.valid] == ["00000 Heron", "00001 Osprey"]
@@ -214,7 +214,7 @@ def test_a_sweep_asks_no_network_and_says_what_fetches(tmp_path):
 )
 def test_what_is_not_as_it_was_fetched_is_refused(tmp_path, monkeypatch, change, told):
     folder = fetched(tmp_path)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(corpora, "FOLDER", tmp_path / "corpora")
     Corpus(NAME)
     change(folder)
     message = refusal(Corpus, NAME)
@@ -223,7 +223,7 @@ def test_what_is_not_as_it_was_fetched_is_refused(tmp_path, monkeypatch, change,
 
 
 def test_a_result_of_another_revision_is_refused(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(corpora, "FOLDER", tmp_path / "corpora")
     fetched(tmp_path)
     told = [
         "experiment=smoke",
