@@ -20,6 +20,8 @@ from extrap.data.stored import TOKENIZER, TOKENS, Stored, kept_tokens, store
 from extrap.data.text import Text
 from extrap.errors import UserError
 from extrap.objectives import Causal, Mlm, Rtd
+from extrap.results.folders import differences
+from extrap.results.provenance import OF_PLACE, _recipe
 from extrap.runs.prepare import prepare, store_documents
 from extrap.score import references as score_references
 from extrap.score.protocols import bytes_scored, held_out_batch
@@ -338,6 +340,14 @@ def test_nor_do_those_of_other_texts_tokens(tmp_path):
     _refuse_other_tokens([runs[0], runs[0]])
     plain = [prepare(*compose_grid([*overrides, "data.bpe=0", *more])) for more in ([], [f"data.train=[{tmp_path}/t/t0]"])]
     _refuse_other_tokens(plain)  # bytes are bytes
+
+
+def test_reports_of_other_tokens_are_not_joined(tmp_path):
+    """What `make report EXPERIMENT="a b"` compares."""
+    identity, plain = (prepare(*compose_grid(written(tmp_path, "seed=0", f"data.bpe={n}"))).identity for n in (V, 0))
+    other = identity | {"data": identity["data"] | {"tokenizer_sha256": "0"}}
+    for one, option in ((plain, "data.bpe"), (other, "data.tokenizer_sha256")):
+        assert any(option in change for change in differences(_recipe(identity, OF_PLACE), _recipe(one, OF_PLACE)))
 
 
 def test_pairs_of_too_many_tokens_are_not_counted(tmp_path, monkeypatch):
