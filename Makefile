@@ -12,13 +12,15 @@ SCHEME ?=
 REFERENCE ?=
 FIGURE ?=
 SCALE ?=
+NAME ?=
 
-TARGETS := help setup sweep probes check-scheme status tensorboard report figures claims paper bench bench-all bench-schemes kernels \
-    profile test test-all test-engines test-peers check smoke clean
+TARGETS := help setup sweep corpus probes check-scheme status tensorboard report figures claims paper bench bench-all bench-schemes \
+    kernels profile test test-all test-engines test-peers check smoke clean
 ENGINES := LAUNCHER JOBS ARGS RESULTS
 TAKES-help := EXPERIMENT
 TAKES-sweep := EXPERIMENT SCHEME $(ENGINES)
 TAKES-probes := EXPERIMENT PROBES ARGS RESULTS
+TAKES-corpus := NAME
 TAKES-check-scheme := SCHEME REFERENCE ARGS
 TAKES-smoke := $(ENGINES)
 TAKES-paper := FIGURE SCALE $(ENGINES)
@@ -112,6 +114,9 @@ sweep: $(READY) $(EXTRA)  ## train and evaluate all runs of EXPERIMENT that are 
 comma := ,
 probes: $(READY)  ## what the finished runs of EXPERIMENT do beside their perplexity; PROBES="reach order recall detection heads": some of them
 	@.venv/bin/python -m extrap.sweep.probe experiment=$(EXPERIMENT) $(if $(PROBES),"eval.probes=[$(subst $(eval) ,$(comma),$(strip $(PROBES)))]") $(if $(filter-out results,$(RESULTS)),runtime.results_dir=$(RESULTS)) $(WORDS)
+
+corpus: $(READY)  ## fetch the corpus NAME for data=corpus, once: wikitext-2, wikitext-103, enwik8, text8, pg19-sample, fineweb-edu-sample
+	@.venv/bin/python -m extrap.sweep.corpus $(NAME)
 
 check-scheme: $(READY)  ## what SCHEME is, a page; path/to/mine.py:Mine or one of the project; REFERENCE=path/to/file.py:function
 	@.venv/bin/python -m extrap.sweep.check "$$SCHEME" $(if $(REFERENCE),--reference "$$REFERENCE") $(WORDS)

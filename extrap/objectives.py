@@ -32,6 +32,7 @@ class Mlm:
 
     causal = False
     extra_tokens = 0
+    span = slice(None)  # of the tokens of a sequence, those that the positions of its batch are scored on
 
     def __init__(self, mask_rate: float = 0.15) -> None:
         self.mask_rate = self.scored_share = checked(mask_rate)
@@ -58,6 +59,7 @@ class Causal:
 
     causal = True
     extra_tokens = 1  # T inputs need T + 1 tokens
+    span = slice(1, None)
     scored_share = 1.0
 
     def n_inputs(self, vocab_size: int) -> int:
@@ -91,6 +93,7 @@ class Rtd:
 
     causal = False
     extra_tokens = 2  # one on either side, which are read by the corrupter alone
+    span = slice(1, -1)
     scored_share = 1.0
 
     def __init__(self, mask_rate: float = 0.15) -> None:

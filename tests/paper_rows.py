@@ -13,7 +13,8 @@ from extrap.results.rows import as_csv, runs_table, save_rows, save_training
 
 SEEDS = 3
 LEVELS = {"alibi": 1.42, "learned": 1.75, "nope": 1.9, "rope": 1.40, "sinusoidal": 1.47, "t5": 1.41}  # nats at L = 128
-MORE = {"local(rope)": 1.39, "cable(scaled=False)": 1.41, "fire": 1.43, "kerple": 1.41, "randomized(rope)": 1.5, "pose(rope)": 1.44,
+MORE = {"local(rope)": 1.39,
+        "cable(scaled=False)": 1.41, "fire": 1.43, "kerple": 1.41, "randomized(rope)": 1.5, "pose(rope)": 1.44,
         "randomized(alibi, draw=distances)": 1.5}  # fmt: skip
 # nats that a doubling of the length beyond L costs, per scheme, and how many doublings pass before
 BREAKS = {

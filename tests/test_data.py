@@ -532,11 +532,10 @@ def test_verbatim_pieces_are_found_wherever_they_lie(monkeypatch, chunk):
         stream[100:300] + stream[2000:2200],
         (stream[:100] + b"\r\n" + stream[100:398]),
     ]
-    tokens = np.array([list(segment) for segment in segments])
-    found = verbatim(np.frombuffer(stream, dtype=np.uint8), tokens)
+    found = verbatim(np.frombuffer(stream, dtype=np.uint8), segments)
     assert [n for n, _ in found] == [by_looking(stream, segment) for segment in segments]
     assert [n for n, _ in found][:5] == [0, 400, 400, 200, 0]
-    assert verbatim(np.frombuffer(stream[:10], dtype=np.uint8), tokens[:, :50]) == [(0, 50)] * 8 + [(0, 50)]
+    assert verbatim(np.frombuffer(stream[:10], dtype=np.uint8), [one[:50] for one in segments]) == [(0, 50)] * 9
 
 
 @pytest.mark.parametrize(

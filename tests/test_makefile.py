@@ -121,6 +121,7 @@ def test_what_python_is_asked_to_do(checkout):
     ]
     (checkout.place / ".venv" / "extra-ray").touch()
     assert checkout.commands("smoke", "LAUNCHER=ray") == [f"{run}smoke hydra/launcher=ray"]
+    assert checkout.commands("corpus", "NAME=wikitext-2") == ["-m extrap.sweep.corpus wikitext-2"]
     assert checkout.commands("status") == ["-m extrap.sweep.progress --results results"]
     assert checkout.commands("status", "RESULTS=~", "EXPERIMENT=a") == [
         f"-m extrap.sweep.progress --results {Path.home()} a"

@@ -332,8 +332,8 @@ def test_the_order_of_lengths_changes_nothing():
 
 def test_rows_keep_segments_apart():
     held_out = Markov(8, 0.3).held_out(10, 3)
-    rows = rows_of(held_out, "nonoverlap", 5, np.array([1.0, 2.0, 3.0]), np.array([10, 10, 9]))
+    rows = rows_of(held_out, "nonoverlap", 5, np.array([[1.0, 2.0, 3.0], [10, 10, 9], [31, 10, 12]]))
     assert rows["document"].to_list() == held_out.documents
     assert rows["nll_sum"].to_list() == [1.0, 2.0, 3.0]
-    assert rows["n_tokens"].to_list() == rows["n_bytes"].to_list() == [10, 10, 9]
+    assert (rows["n_tokens"].to_list(), rows["n_bytes"].to_list()) == ([10, 10, 9], [31, 10, 12])
     assert set(rows["eval_len"]) == {5}

@@ -88,7 +88,9 @@ def test_the_library_does_not_know_its_commands_and_sources_know_no_config():
         if name.startswith("extrap"):
             assert not any(other.startswith("experiments") for other in found), name
         if name.startswith("extrap.data"):
-            known = {f"extrap.data.{part}" for part in ("base", "cloze", "documents", "overlap", "reading")} | {
+            known = {
+                f"extrap.data.{part}" for part in ("base", "bpe", "cloze", "corpora", "documents", "overlap", "reading")
+            } | {
                 "extrap.errors",
                 "extrap.files",
             }

@@ -193,6 +193,12 @@ class Config:
         return self.folder.with_name("-".join(filter(None, ["reference", slug(named(self.varied))])))
 
     @property
+    def documents(self) -> Path:
+        """The folder of the documents as the runs map them; one for each where the sweep varies what they are."""
+        of_data = {key: value for key, value in self.varied.items() if key.startswith("data")}
+        return self.folder.with_name("-".join(filter(None, ["data", slug(named(of_data))])))
+
+    @property
     def results(self) -> Path:
         return Path(self.runtime.results_dir) / self.name
 

@@ -21,7 +21,7 @@ from extrap.errors import UserError, nearest, one_line
 
 # how rows name what nobody has trained, by its kind; no scheme may be called so
 REFERENCES = {"unigram": "unigram", "floor": "floor", "window_floor": "floor, last {train_len}", "plateau": "symbol counts",
-              "rate": "rate", "byte": "byte alone", "neighbours": "two neighbours"}  # fmt: skip
+              "rate": "rate", "byte": "{unit} alone", "neighbours": "two neighbours"}  # fmt: skip
 REPEATED = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)  # *args and **kwargs, which have no name to be set by
 
 
@@ -63,7 +63,8 @@ def build(spec: dict[str, Any], option: str, package: str, kind: Any = object, *
             arguments[key] = _typed(value, inner, f"{option}.{key}")
     for key, parameter in parameters.items():
         if key not in arguments and parameter.default is parameter.empty:
-            if unasked := [fact for fact in facts if fact not in parameters]:
+            unasked = [fact for fact in facts if fact not in parameters]
+            if unasked and isinstance(spec["_target_"], Outside):
                 init = f"def __init__(self, {unasked[0]}, ...)"
                 raise UserError(f"{option}: {cls.__name__} asks for {key} and not for {unasked[0]}; expected {init}")
             raise UserError(f"{option}.{key}: is missing; {cls.__name__} needs it")

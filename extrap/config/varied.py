@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 SWEPT = ("model", "data", "objective", "train")  # what a sweep may vary beside position and seed
-TOLD = ("data", "objective", "train.train_len")  # by columns of their own
+TOLD = ("data", "data.name", "data.bpe", "objective", "train.train_len")  # by columns of their own
 # what is another thing where these are
 FOLLOWS = {
     "train.train_len": ("eval.lengths", "eval.windows"),
-    "data": tuple(f"data.{of}" for of in ("sha256", "settings", "train_documents", "train_bytes", "valid_documents",
-                                          "valid_bytes")),
+    "data": tuple(f"data.{of}" for of in (
+        "sha256", "revision", "tokenizer_sha256", "tokens_sha256", "settings", "train_documents", "train_bytes",
+        "valid_documents", "valid_bytes",
+    )),
 }  # fmt: skip
 
 

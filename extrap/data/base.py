@@ -21,10 +21,11 @@ class HeldOut(NamedTuple):
 
 @runtime_checkable
 class Source(Protocol):
-    """Documents of tokens 0 .. vocab_size - 1. One token is one byte of text, or one symbol."""
+    """Documents of tokens 0 .. vocab_size - 1. A token is one or more bytes of text, or one symbol."""
 
     name: str
     vocab_size: int
+    token_bytes: np.ndarray  # (V,) int64: how many bytes each token is; a symbol counts as one
 
     @property
     def corrupter(self) -> Corrupter:

@@ -1,11 +1,12 @@
 """What may stand between two tokens: the corrupters of replaced-token detection. Imports no torch."""
 
 from collections.abc import Iterable
-from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from scipy.sparse import coo_array, csr_array
 
+MOST_TOKENS = 8192  # that pairs of are counted of: for what is known of all contexts, matrices of V x V are multiplied
 TRUST = 2.0  # occurrences that what the two neighbours say one by one counts for
 SMOOTH = 0.5  # and what the frequencies say, beside those of a single neighbour
 
@@ -57,19 +58,19 @@ class Counted:
     def __init__(self, texts: Iterable[np.ndarray], vocab_size: int) -> None:
         """Of texts of tokens, each (T,) int64; nothing is counted across two of them."""
         self.vocab_size = vocab_size
-        n, pairs, rows = np.ones(vocab_size), np.zeros((vocab_size, vocab_size)), []
+        n, pairs, rows = np.ones(vocab_size), [], []
         for text in texts:
             n += np.bincount(text, minlength=vocab_size)
-            pairs += np.bincount(text[:-1] * vocab_size + text[1:], minlength=vocab_size**2).reshape(pairs.shape)
+            pairs.append(text[:-1] * vocab_size + text[1:])
             rows.append((text[:-2] * vocab_size + text[2:]) * vocab_size + text[1:-1])
         self.p = n / n.sum()
-        self.after, self.before = (
-            (counts + SMOOTH * self.p) / (counts.sum(axis=1, keepdims=True) + SMOOTH) for counts in (pairs, pairs.T)
-        )
+        codes, counts = np.unique(np.concatenate(pairs), return_counts=True)
+        self.pairs = coo_array((counts.astype(float), np.divmod(codes, vocab_size)), shape=(vocab_size, vocab_size)).tocsr()
+        self.pairs_back = self.pairs.T.tocsr()
         self.codes, self.counts = np.unique(np.concatenate(rows), return_counts=True)
 
     def probabilities(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        single = self.after[left] * self.before[right] / self.p
+        single = self._beside(self.pairs, left) * self._beside(self.pairs_back, right) / self.p
         weights = TRUST * single / single.sum(axis=1, keepdims=True)
         first = (left * self.vocab_size + right) * self.vocab_size
         start, stop = np.searchsorted(self.codes, first), np.searchsorted(self.codes, first + self.vocab_size)
@@ -79,22 +80,37 @@ class Counted:
         q: np.ndarray = weights / weights.sum(axis=1, keepdims=True)
         return q
 
-    @cached_property
-    def _of_contexts(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of all pairs of neighbours in the texts: how often each token stands between them, and q; (pairs, V) both."""
-        pairs, row = np.unique(self.codes // self.vocab_size, return_inverse=True)
-        counts = np.zeros((len(pairs), self.vocab_size))
-        counts[row, self.codes % self.vocab_size] = self.counts
-        return counts, self.probabilities(*np.divmod(pairs, self.vocab_size))
+    def _beside(self, pairs: csr_array, tokens: np.ndarray) -> np.ndarray:
+        """(N, V): p(b | a) of these tokens a, from the counts of pairs (a, b)."""
+        counts = pairs[tokens].toarray()
+        beside: np.ndarray = (counts + SMOOTH * self.p) / (counts.sum(axis=1, keepdims=True) + SMOOTH)
+        return beside
 
     def replaced(self, rate: float) -> np.ndarray:
-        """With one occurrence of each token more, replaced as often as all are: of one that never occurs little is known."""
-        counts, q = self._of_contexts
-        drawn = rate * counts.sum(axis=1, keepdims=True) * q  # that are read, of each token
-        fakes = drawn - rate * counts * q
-        read = (1 - rate) * counts + drawn
+        """With one occurrence of each token more, replaced as often as all are: of one that never occurs little is known.
+
+        Of a token b in contexts (a, c), sum_ac n_ac q(b | a, c) are drawn in its place, and sum_abc n_abc q of these are b
+        itself. What r adds to the first is sum_ac w_ac p(b | a) p(b | c) / p(b), with w_ac = 2 n_ac / (n_ac + 2) over the
+        sum of p(b | a) p(b | c) / p(b) over all b.
+        """
+        every, size = np.arange(self.vocab_size), self.vocab_size
+        contexts, middle = np.divmod(self.codes, size)
+        pairs, which, n = *np.unique(contexts, return_inverse=True), self.counts
+        n_ac = np.bincount(which, n)
+        left, right = np.divmod(pairs, size)
+        after, before = self._beside(self.pairs, every), self._beside(self.pairs_back, every)
+        scale = (after / self.p) @ before.T
+        weights = np.zeros((size, size))
+        weights[left, right] = TRUST * n_ac / (n_ac + TRUST) / scale[left, right]
+        drawn = np.bincount(middle, n * (n_ac / (n_ac + TRUST))[which], minlength=size)
+        drawn += (after * (weights @ before)).sum(axis=0) / self.p
+        a, c = left[which], right[which]
+        r = TRUST * after[a, middle] * before[c, middle] / self.p[middle] / scale[a, c]
+        itself = np.bincount(middle, n * (n + r) / (n_ac + TRUST)[which], minlength=size)
+        fakes = rate * (drawn - itself)
+        read = (1 - rate) * np.bincount(middle, n, minlength=size) + rate * drawn
         share = fakes.sum() / read.sum()
-        chances: np.ndarray = (fakes.sum(axis=0) + share) / (read.sum(axis=0) + 1)
+        chances: np.ndarray = (fakes + share) / (read + 1)
         return chances
 
 

@@ -1,19 +1,20 @@
-"""Documents of bytes: training batches, held-out segments, what of them is used and what was trained on."""
+"""Documents of tokens: training batches, held-out segments, what of them is used and what was trained on."""
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from extrap.data.base import HeldOut
+from extrap.data.bpe import Tokens, made_of, token_texts, tokenized
 from extrap.data.cloze import Counted
 from extrap.data.overlap import PIECE, verbatim
 from extrap.errors import UserError
 
-VOCAB_SIZE = 256
+BYTES = [bytes([byte]) for byte in range(256)]
 JOIN = "data=text data.join=true makes one of all"
 LONG = 1024  # bytes scored of a document; a shorter piece may be a licence's or a table's that many documents share
 NOTABLE = 0.01  # shares below are recorded, and not told
@@ -22,12 +23,13 @@ NOTABLE = 0.01  # shares below are recorded, and not told
 class Documents:
     """Training and held-out documents, name -> bytes, and all that follows from them.
 
+    A token is a byte, or with `bpe` one of so many of a byte-level BPE, trained on the training documents; `kept` are tokens
+    that were made before, used where they are of this very text. Sizes are in tokens where nothing else is said.
     `remarks` are lines for who trains on them. Nothing is trained where less than `min_usable_share` of the training bytes
     can be, or where more than `max_verbatim_share` of what is scored stands in the training text too.
     """
 
     name: str
-    vocab_size = VOCAB_SIZE
 
     def __init__(
         self,
@@ -37,35 +39,52 @@ class Documents:
         remarks: Sequence[str] = (),
         min_usable_share: float = 0.5,
         max_verbatim_share: float = 1.0,
+        bpe: int = 0,
+        kept: Tokens | None = None,
     ) -> None:
         self.train, self.valid = train, valid
         self.remarks = list(remarks)
         self.min_usable_share, self.max_verbatim_share = min_usable_share, max_verbatim_share
-        self._index(np.frombuffer(b"".join(train.values()), dtype=np.uint8), [len(text) for text in train.values()])
+        self.tokens: Tokens | None = None
+        if bpe:
+            of = made_of(self._text_sha256(), bpe)
+            self.tokens = kept if kept and kept.made_of == of else tokenized(of, train.values(), valid.values(), bpe)
+            held_out = dict(zip(valid, self.tokens.valid, strict=True))
+            self._index(np.concatenate(self.tokens.train), self.train_lengths(), held_out, self.tokens.tokenizer)
+        else:
+            held_out = {name: np.frombuffer(text, dtype=np.uint8) for name, text in valid.items()}
+            self._index(np.frombuffer(b"".join(train.values()), dtype=np.uint8), self.train_lengths(), held_out, "")
 
-    def _index(self, stream: np.ndarray, lengths: list[int]) -> None:
-        """All training documents, one after the other, and where each of them lies."""
-        self._stream, self._train_lengths = stream, np.array(lengths)
+    def train_lengths(self) -> list[int]:
+        """Of whole training documents, whatever is held back of them."""
+        return [*map(len, self.tokens.train if self.tokens else self.train.values())]
+
+    def _index(self, stream: np.ndarray, lengths: list[int], held_out: dict[str, np.ndarray], tokenizer: str) -> None:
+        """All training documents, one after the other, where each of them lies, and those held out; what tokens are."""
+        self._stream, self._valid, self._train_lengths = stream, held_out, np.array(lengths)
         self._train_starts = np.cumsum(self._train_lengths) - self._train_lengths
+        self._texts = token_texts(tokenizer) if tokenizer else BYTES
+        self._unit = "tokens" if tokenizer else "bytes"
+        self.vocab_size, self.token_bytes = len(self._texts), np.array([len(text) for text in self._texts])
 
     def check(self, train_len: int, seg_len: int, n_segments: int) -> None:
         """Raises UserError, with the numbers, where training sequences or held-out segments of these sizes cannot be had."""
-        usable = self._usable(train_len)
+        usable, unit = self._usable(train_len), self._unit
         share = usable.sum() / self._train_lengths.sum()
         if not len(usable) or share < self.min_usable_share:
             raise UserError(
                 f"data={self.name}: {1 - share:.1%} of the training text ({len(self._train_lengths) - len(usable):,} of "
-                f"{len(self._train_lengths):,} documents, the longest has {self._train_lengths.max():,} bytes) lies in "
-                f"documents shorter than a training sequence of {train_len:,} bytes, which cannot be trained on; expected "
+                f"{len(self._train_lengths):,} documents, the longest has {self._train_lengths.max():,} {unit}) lies in "
+                f"documents shorter than a training sequence of {train_len:,} {unit}, which cannot be trained on; expected "
                 f"one that is long enough, and {self.min_usable_share:.0%} of the text in such: lower train.train_len or "
                 f"give longer documents ({JOIN})"
             )
-        found = sum(len(text) // seg_len for text in self.valid.values())
+        found = sum(len(document) // seg_len for document in self._valid.values())
         if found < n_segments:
-            longest = max(len(text) for text in self.valid.values())
+            longest = max(len(document) for document in self._valid.values())
             raise UserError(
-                f"data={self.name}: the {len(self.valid)} held-out documents (longest {longest:,} bytes) hold {found} "
-                f"segments of {seg_len:,} bytes, expected {n_segments}: lower max(eval.lengths) or eval.n_segments, "
+                f"data={self.name}: the {len(self._valid)} held-out documents (longest {longest:,} {unit}) hold {found} "
+                f"segments of {seg_len:,} {unit}, expected {n_segments}: lower max(eval.lengths) or eval.n_segments, "
                 f"or give more or longer documents ({JOIN})"
             )
 
@@ -106,16 +125,16 @@ class Documents:
 
     def held_out(self, seg_len: int, n_segments: int) -> HeldOut:
         rooms = [
-            (drawn(name), d, min(len(text) // seg_len, n_segments)) for d, (name, text) in enumerate(self.valid.items())
+            (drawn(name), d, min(len(text) // seg_len, n_segments)) for d, (name, text) in enumerate(self._valid.items())
         ]
         turns = sorted((turn, place, d) for place, d, room in rooms for turn in range(room))  # one of each in turn
         counts = Counter(d for *_, d in turns[:n_segments])
         tokens, documents, segments = [], [], []
-        for d, (name, text) in enumerate(self.valid.items()):
+        for d, (name, text) in enumerate(self._valid.items()):
             for segment in range(counts[d]):
                 stride = len(text) // counts[d]
                 start = segment * stride + (stride - seg_len) // 2  # not the head of a file: heads are alike
-                tokens.append(np.frombuffer(text, np.uint8, seg_len, start))
+                tokens.append(text[start : start + seg_len])
                 documents.append(name)
                 segments.append(segment)
         return HeldOut(np.stack(tokens).astype(np.int64), documents, segments)
@@ -126,21 +145,23 @@ class Documents:
         held_out = self.held_out(seg_len, n_segments)
         copied, scored = self._copied(held_out)
         usable = self._usable(train_len)
-        lengths = [len(text) for text in self.valid.values()]
-        long_enough = [length for length in lengths if length >= seg_len]
+        lengths = [len(document) for document in self._valid.values()]
+        long_enough = [document for document in self._valid.values() if len(document) >= seg_len]
         share = round(copied.total() / scored.total(), 4)
         shares = {document: round(n / scored[document], 4) for document, n in copied.items() if n}
         remarks = list(self.remarks)
         if usable.sum() <= (1 - NOTABLE) * self._train_lengths.sum():
             remarks.append(
-                f"training documents: {_sizes(self._train_lengths)}; of {train_len:,} bytes or more: {_sizes(usable)}"
+                f"training documents: {self._sizes(self._train_lengths)}; of {train_len:,} {self._unit} or more: "
+                f"{self._sizes(usable)}"
             )
         if len(scored) < len(self.valid):
             first, *others = scored
             names = f"{first}, {others[0]}, ... {others[-1]}" if len(others) > 2 else ", ".join(scored)
             remarks.append(
-                f"held-out documents: {_sizes(lengths)}; of {seg_len:,} bytes or more: "
-                f"{_sizes(long_enough)}; scored: {n_segments:,} segments from {len(scored):,} of them ({names})"
+                f"held-out documents: {self._sizes(lengths)}; of {seg_len:,} {self._unit} or more: "
+                f"{self._sizes([*map(len, long_enough)])}; scored: {n_segments:,} segments from {len(scored):,} of them "
+                f"({names})"
             )
         if share >= NOTABLE or max(shares.values(), default=0) >= 10 * NOTABLE:
             worst = Counter(shares).most_common(3)
@@ -151,12 +172,12 @@ class Documents:
             )
         return {
             "train_documents": len(usable),
-            "train_bytes": int(usable.sum()),
+            "train_bytes": sum(map(self._n_bytes, self._documents(train_len))),
             "valid_documents": len(long_enough),
-            "valid_bytes": sum(long_enough),
+            "valid_bytes": sum(map(self._n_bytes, long_enough)),
             "scored_documents": [*scored],
             "scored_segments": n_segments,
-            "scored_bytes": held_out.tokens.size,
+            "scored_bytes": self._n_bytes(held_out.tokens),
             "verbatim_share": share,
             "verbatim": shares,
             "remarks": remarks,
@@ -165,7 +186,9 @@ class Documents:
     def _copied(self, held_out: HeldOut) -> tuple[Counter[str], Counter[str]]:
         """Of each scored document the bytes that stand in the training text, and all that are scored."""
         copied, scored = Counter[str](), Counter[str]()
-        for document, (n_copied, n) in zip(held_out.documents, verbatim(self._stream, held_out.tokens), strict=True):
+        stream = np.frombuffer(b"".join(self.train.values()), np.uint8) if self.tokens else self._stream
+        segments = [b"".join(map(self._texts.__getitem__, tokens)) for tokens in held_out.tokens.tolist()]
+        for document, (n_copied, n) in zip(held_out.documents, verbatim(stream, segments), strict=True):
             copied[document] += n_copied
             scored[document] += n
         judged = [(f"the held-out document {document}", copied[document], n) for document, n in scored.items() if n >= LONG]
@@ -178,40 +201,50 @@ class Documents:
         return copied, scored
 
     def unigram_nll(self, train_len: int) -> np.ndarray:
-        counts = np.ones(VOCAB_SIZE)
-        for start, length in zip(self._train_starts, self._train_lengths, strict=True):
-            if length >= train_len:
-                counts += np.bincount(self._stream[start : start + length], minlength=VOCAB_SIZE)
+        counts = np.ones(self.vocab_size)
+        for document in self._documents(train_len):
+            counts += np.bincount(document, minlength=self.vocab_size)
         nll: np.ndarray = -np.log(counts / counts.sum())
         return nll
 
     @cached_property
     def corrupter(self) -> Counted:
         """Of all training text, whatever of it is long enough to be trained on; not of what is held back from it."""
-        parts = zip(self._train_starts, self._train_lengths, strict=True)
-        return Counted((self._stream[start : start + n].astype(np.int64) for start, n in parts), VOCAB_SIZE)
+        return Counted((document.astype(np.int64) for document in self._documents(0)), self.vocab_size)
 
     def references(self, tokens: np.ndarray, context: np.ndarray, train_len: int) -> dict[str, np.ndarray]:
         return {}  # nobody knows how well text can be predicted
 
     def describe(self) -> dict[str, Any]:
-        digest = hashlib.sha256()
-        for part, texts in (("train", self.train), ("valid", self.valid)):
-            for name, text in texts.items():
-                digest.update(f"{part}\0{name}\0{len(text)}\0".encode() + text)
         return {
-            "sha256": digest.hexdigest(),
+            "sha256": self._text_sha256(),
+            **(self.tokens.digests() if self.tokens else {}),
             "train_documents": len(self.train),
             "train_bytes": sum(map(len, self.train.values())),
             "valid_documents": len(self.valid),
             "valid_bytes": sum(map(len, self.valid.values())),
         }
 
+    def _text_sha256(self) -> str:
+        digest = hashlib.sha256()
+        for part, texts in (("train", self.train), ("valid", self.valid)):
+            for name, text in texts.items():
+                digest.update(f"{part}\0{name}\0{len(text)}\0".encode() + text)
+        return digest.hexdigest()
+
+    def _documents(self, train_len: int) -> Iterator[np.ndarray]:
+        """The tokens of all training documents of this length or more, or of what is left of them."""
+        for start, length in zip(self._train_starts, self._train_lengths, strict=True):
+            if length >= train_len:
+                yield self._stream[start : start + length]
+
+    def _n_bytes(self, tokens: np.ndarray) -> int:
+        return int(self.token_bytes[tokens].sum())
+
+    def _sizes(self, lengths: Sequence[int] | np.ndarray) -> str:
+        return f"{len(lengths):,} ({sum(lengths):,} {self._unit})"
+
 
 def drawn(name: str) -> bytes:
     """Documents in the order of these are in a random one, the same everywhere: the SHA-256 of the name."""
     return hashlib.sha256(name.encode()).digest()
-
-
-def _sizes(lengths: Sequence[int] | np.ndarray) -> str:
-    return f"{len(lengths):,} ({sum(lengths):,} bytes)"

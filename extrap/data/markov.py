@@ -27,6 +27,7 @@ class Markov:
         if not 0 < alpha < float("inf"):
             raise UserError(f"data.alpha: expected a positive concentration, found {alpha}")
         self.vocab_size, self.alpha = vocab_size, alpha
+        self.token_bytes = np.ones(vocab_size, dtype=np.int64)
         self.corrupter = OfChain(vocab_size, alpha)
 
     def batch(self, rng: np.random.Generator, batch_size: int, length: int) -> np.ndarray:

@@ -1,5 +1,7 @@
 """How much of the held-out text stands in the training text, word for word."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 PIECE = 64  # bytes: shorter pieces, a licence's or an import's, are alike in texts that have nothing to do with each other
@@ -10,13 +12,13 @@ INVERSE = np.uint64(pow(int(MULTIPLIER), -1, 2**64))
 FILTER_BITS = 24
 
 
-def verbatim(stream: np.ndarray, segments: np.ndarray) -> list[tuple[int, int]]:
+def verbatim(stream: np.ndarray, segments: Sequence[bytes]) -> list[tuple[int, int]]:
     """For each segment (found, of): how many of its bytes lie in a piece of PIECE bytes that the stream holds.
 
-    stream (M,) uint8, segments (N, S) bytes. Carriage returns count on neither side, so that another line end hides
+    stream (M,) uint8. Carriage returns count on neither side, so that another line end hides
     nothing. A piece is known by its hash of 64 bits: 2**35 bytes against 2**16 pieces err once in 8,000 times.
     """
-    texts = [segment[segment != RETURN] for segment in segments.astype(np.uint8)]
+    texts = [segment[segment != RETURN] for segment in (np.frombuffer(segment, np.uint8) for segment in segments)]
     hashes = [_hashes(text) for text in texts]
     wanted = np.unique(np.concatenate(hashes))
     # most of the stream is told from what is wanted by a few bits of its hash

@@ -1,4 +1,4 @@
-"""Real text as bytes, a file is a document: any files, or the standard library of the running Python."""
+"""Real text, a file is a document: any files, or the standard library of the running Python."""
 
 import os
 import platform
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from extrap.data.bpe import Tokens
 from extrap.data.documents import Documents, drawn
 from extrap.data.reading import read
 from extrap.errors import UserError
@@ -33,6 +34,8 @@ class Text(Documents):
         join: bool = False,
         min_usable_share: float = 0.5,
         max_verbatim_share: float = 0.95,
+        bpe: int = 0,
+        kept: Tokens | None = None,
     ) -> None:
         shares = {"min_usable_share": min_usable_share, "max_verbatim_share": max_verbatim_share}
         for option, share in shares.items():
@@ -55,7 +58,14 @@ class Text(Documents):
                 f"data.join: {len(parts[0]):,} documents are joined to be trained on, {len(parts[1]):,} to be scored"
             )
             parts = [{f"{name}(joined)": b"\0".join(parts[i].values())} for i, name in enumerate(("train", "valid"))]
-        super().__init__(*parts, remarks=remarks, min_usable_share=min_usable_share, max_verbatim_share=max_verbatim_share)
+        super().__init__(
+            *parts,
+            remarks=remarks,
+            min_usable_share=min_usable_share,
+            max_verbatim_share=max_verbatim_share,
+            bpe=bpe,
+            kept=kept,
+        )
 
 
 def _bare(text: bytes) -> bytes:
@@ -74,7 +84,7 @@ class Stdlib(Documents):
 
     name = "stdlib"
 
-    def __init__(self) -> None:
+    def __init__(self, bpe: int = 0, kept: Tokens | None = None) -> None:
         root = Path(sysconfig.get_path("stdlib"))
         parts: tuple[dict[str, bytes], dict[str, bytes]] = ({}, {})
         for path in stdlib_files(root):
@@ -87,7 +97,7 @@ class Stdlib(Documents):
         train, valid = parts
         while copies := _near_copies(train, valid):
             train |= {name: valid.pop(name) for name in copies}
-        super().__init__(dict(sorted(train.items())), valid)
+        super().__init__(dict(sorted(train.items())), valid, bpe=bpe, kept=kept)
 
     def describe(self) -> dict[str, Any]:
         return {"python": platform.python_version(), **super().describe()}

@@ -73,7 +73,7 @@ NATS_NOTE = """\
 Nats: loss per token, mean over seeds; ± is the 95 % t interval over seeds, as a percentage, or its bounds where that is
 above 100 %; last, in parentheses, the ratio to the nats at the training length L. **Bold**: better than every other scheme
 as trained, each pair decided (pairs.md). Blow-up: between which lengths 5 % of what is explained at L is lost first.
-Explained: 1 - nats at L over those of `rate`, who knows what share of the tokens is replaced and nothing else; `byte alone`
+Explained: 1 - nats at L over those of `rate`, who knows what share of the tokens is replaced and nothing else; `{alone}`
 knows of each token how often it is replaced, `two neighbours` what the tokens on either side tell. Tokens: scored for each
 seed and length. Intervals hold the noise of seeds, not of which text was scored."""
 MANY_NOTE = "Of more than twelve schemes each is compared with one alone ({yardstick}), which alone can be bold."
@@ -110,7 +110,7 @@ def _notes(found: Statistics) -> str:
     settings = [lines for _, lines in summary.groupby(SETTING)]
     notes = {
         NOTE.format(bits=" or ".join(dict.fromkeys(per))): not all(in_nats),
-        NATS_NOTE: any(in_nats),
+        NATS_NOTE.format(alone=" or ".join(rows.loc[rows["kind"] == "byte", "scheme"].unique())): any(in_nats),
         MANY_NOTE.format(yardstick=found.yardstick): found.yardstick is not None,
         LENGTHS_NOTE: any(len(_shown(lines, MOST)) < lines["eval_len"].nunique() for lines in settings),
         UNLEARNED_NOTE: (~unlearned).any(),

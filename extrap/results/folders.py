@@ -3,7 +3,8 @@
 results/runs/<experiment>/<run>/       see RunFolder
 results/runs/<experiment>/reference/   rows of the references, in the same form; reference-lr=0.002/ where that varies
 results/runs/<experiment>/sweep.yaml   the runs that the last sweep planned, for `make status`
-results/runs/<experiment>/data/        the documents as all runs map them into memory
+results/runs/<experiment>/data/        the documents as all runs map them into memory, and tokenizer.json where a token is
+                                       more than a byte; data-join=true/ where that varies
 results/runs/<experiment>/locks/       held by the sweep, by every run that is at work, and by who writes its report
 """
 

@@ -35,7 +35,13 @@ MADE_BY = (
     "version", "git_commit", "git_dirty", "python", "torch", "device", "instructions", "precision", "threads", "processes",
 )  # fmt: skip
 OF_PLACE = ("data.train", "data.valid")  # where text lay, and sizes of it: what it is its digest tells
-OF_MACHINE = (*OF_PLACE, "data.sha256", "train.precision")  # another has text of its own, and the precision that suits it
+OF_MACHINE = (
+    *OF_PLACE,
+    "data.sha256",
+    "data.tokenizer_sha256",
+    "data.tokens_sha256",
+    "train.precision",
+)  # another has text of its own, and the precision that suits it
 
 
 class Gathered(NamedTuple):

@@ -7,7 +7,7 @@ from extrap.config.schema import Config
 from extrap.config.specs import build
 from extrap.data.base import HeldOut, Source
 from extrap.data.documents import Documents
-from extrap.data.stored import Stored, store
+from extrap.data.stored import Stored, kept_tokens, store
 from extrap.objectives import Objective
 from extrap.positions.base import Geometry, PositionScheme
 from extrap.results.folders import RunFolder
@@ -47,8 +47,8 @@ def prepare(config: Config, *, stored: bool = False) -> Run:
     source: Source | None = None
     if stored:
         with contextlib.suppress(OSError, LookupError):  # data that are no documents, or a run that no sweep has started
-            source = Stored(config.folder.parent / "data", config.data | sizes)
-    source = source or build(config.data, "data", "extrap.data", Source)
+            source = Stored(config.documents, config.data | sizes)
+    source = source or build(config.data, "data", "extrap.data", Source, kept=kept_tokens(config.documents))
     used = source.usage(**sizes)
     held_back: HeldOut | None = None
     if config.vary:
@@ -81,7 +81,7 @@ def _sizes(config: Config, objective: Objective) -> dict[str, int]:
 def store_documents(run: Run) -> None:
     """Writes the documents for the runs of a sweep, which then need not read the data again."""
     if isinstance(run.source, Documents):
-        store(run.source, run.used, run.config.folder.parent / "data", run.config.data | _sizes(run.config, run.objective))
+        store(run.source, run.used, run.config.documents, run.config.data | _sizes(run.config, run.objective))
 
 
 def _identity(config: Config, data: dict[str, Any]) -> dict[str, Any]:

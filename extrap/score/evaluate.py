@@ -16,7 +16,7 @@ from extrap.model.encoder import Encoder
 from extrap.objectives import MASK_SEED, Batch, Objective
 from extrap.positions.base import PositionScheme
 from extrap.results.rows import SELECTION
-from extrap.score.protocols import PROTOCOLS, every, held_out_batch, label, masked_alone, rows_of
+from extrap.score.protocols import PROTOCOLS, bytes_scored, every, held_out_batch, label, masked_alone, rows_of
 from extrap.train import distributed
 
 FORWARD_TOKENS = 4_096  # in one forward pass: more would leave the caches of a processor
@@ -70,16 +70,18 @@ def evaluate(encoder: Encoder, source: Source, objective: Objective, config: Eva
     """
     encoder.eval()
     held_out, hidden = held_out_batch(source, objective, config)
-    batches = {False: hidden}
+    batches = {False: (hidden, bytes_scored(held_out, source, objective))}
     if "pseudo" in config.protocols:
-        batches[True] = masked_alone(held_out, source.vocab_size, config)
+        alone = masked_alone(held_out, source.vocab_size, config)
+        batches[True] = alone, source.token_bytes[alone.targets]
     scheme, train_len = encoder.scheme, encoder.scheme.geometry.train_len
     device = next(encoder.parameters()).device
     plan = reads(config, train_len, objective.causal)
     steps = {read: min(scoring.every for scoring in scorings) for read, scorings in plan.items()}
 
-    def batch_of(read: Read) -> Batch:
-        return Batch(*(part[:: steps[read]] for part in batches[read.alone]))
+    def batch_of(read: Read) -> tuple[Batch, np.ndarray]:
+        batch, n_bytes = batches[read.alone]
+        return Batch(*(part[:: steps[read]] for part in batch)), n_bytes[:: steps[read]]
 
     def own_sums(schemes: dict[Read, PositionScheme]) -> list[np.ndarray]:
         """What this process scores of every read under its scheme; no numbers where memory does not suffice."""
@@ -87,11 +89,11 @@ def evaluate(encoder: Encoder, source: Source, objective: Objective, config: Eva
         for turn, (read, extended) in enumerate(schemes.items()):
             encoder.scheme = extended.to(device)  # what an extension makes of its own included
             try:
-                found.append(score(encoder, batch_of(read), read, plan[read], turn))
+                found.append(score(encoder, *batch_of(read), read, plan[read], turn))
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                found.append(np.full((len(plan[read]), 2, len(batch_of(read).inputs)), np.nan))
+                found.append(np.full((len(plan[read]), 3, len(batch_of(read)[1])), np.nan))
         encoder.scheme = scheme
         return found
 
@@ -110,22 +112,22 @@ def evaluate(encoder: Encoder, source: Source, objective: Objective, config: Eva
         asked = {read: extended for read, extended in reached.items() if name == "none" or read.eval_len > train_len}
         for read, *parts in zip(asked, *distributed.gathered(partial(own_sums, asked)), strict=True):
             sums[read] = together(parts, len(held_out.thinned(steps[read]).segments))
-        totals: dict[tuple[str, int], np.ndarray] = {}  # (protocol, eval_len) -> (2, N): nll_sum and n_tokens
+        totals: dict[tuple[str, int], np.ndarray] = {}  # (protocol, eval_len) -> (3, N): see score
         for read in reached:
             for scoring, part in zip(plan[read], sums[read], strict=True):
                 at = scoring.protocol, scoring.eval_len
                 totals[at] = totals.get(at, 0.0) + part[:, :: scoring.every // steps[read]]
                 segments[at] = held_out.thinned(scoring.every)
-        reasons = {at: lack_of(*total) for at, total in totals.items()}
-        for (protocol, eval_len), (nll_sum, n_tokens) in totals.items():
+        reasons = {at: lack_of(*total[:2]) for at, total in totals.items()}
+        for (protocol, eval_len), total in totals.items():
             if not reasons[protocol, eval_len] and (reason := reasons.get((protocol, train_len))):
                 reasons[protocol, eval_len] = f"{reason} at the training length"
             if not reasons[protocol, eval_len]:
-                rows = rows_of(segments[protocol, eval_len], protocol, eval_len, nll_sum, n_tokens.astype(np.int64))
+                rows = rows_of(segments[protocol, eval_len], protocol, eval_len, total)
                 frames.append(rows.assign(extension=name))
         missing += [Missing(name, *at, reason) for at, reason in sorted(reasons.items()) if reason]
-    nothing = np.zeros(config.n_segments, dtype=np.int64)
-    rows = pd.concat(frames or [rows_of(held_out, "", 0, nothing, nothing)[:0]], ignore_index=True)
+    nothing = rows_of(held_out, "", 0, np.zeros((3, config.n_segments)))[:0]
+    rows = pd.concat(frames or [nothing], ignore_index=True)
     return Evaluated(rows, missing)
 
 
@@ -135,17 +137,18 @@ def on_held_back(encoder: Encoder, held_back: HeldOut, objective: Objective, sou
     encoder.eval()
     tokens = held_back.tokens[:, : encoder.scheme.geometry.train_len + objective.extra_tokens]
     batch = objective.batch(tokens, source, np.random.default_rng(MASK_SEED))
+    n_bytes = bytes_scored(held_back._replace(tokens=tokens), source, objective)
     length = batch.inputs.shape[1]
     whole = Read(0, length, length, alone=False), [Scoring(SELECTION, length, slice(0, length), every=1)], 0
-    parts = distributed.gathered(partial(score, encoder, batch, *whole))
-    ((nll_sum, n_tokens),) = together(parts, len(held_back.tokens))
+    parts = distributed.gathered(partial(score, encoder, batch, n_bytes, *whole))
+    (sums,) = together(parts, len(held_back.tokens))
     total = HeldOut(held_back.tokens[:1], ["held back"], [0])
-    row = rows_of(total, SELECTION, length, nll_sum.sum(keepdims=True), n_tokens.astype(np.int64).sum(keepdims=True))
-    return row if np.isfinite(nll_sum).all() else row[:0]
+    row = rows_of(total, SELECTION, length, sums.sum(axis=1, keepdims=True))
+    return row if np.isfinite(sums).all() else row[:0]
 
 
 def together(parts: Sequence[np.ndarray], n_segments: int) -> np.ndarray:
-    """(scorings, 2, N): the sums of every segment; of each forward pass all processes but one have 0."""
+    """(scorings, 3, N): the sums of every segment; of each forward pass all processes but one have 0."""
     total = np.stack(parts).sum(axis=0)
     segments: np.ndarray = total.reshape(*total.shape[:2], n_segments, -1).sum(axis=3)
     return segments
@@ -177,22 +180,24 @@ def reads(config: EvalConfig, train_len: int, causal: bool) -> dict[Read, list[S
     return found
 
 
-def score(encoder: Encoder, batch: Batch, read: Read, scorings: list[Scoring], turn: int) -> np.ndarray:
-    """(scorings, 2, N) float64: the sum of the losses in nats and the number of scored tokens of every input.
+def score(encoder: Encoder, batch: Batch, n_bytes: np.ndarray, read: Read, scorings: list[Scoring], turn: int) -> np.ndarray:
+    """(scorings, 3, N) float64: of every input the sum of the losses in nats, and the scored tokens and their bytes.
 
+    n_bytes (N, T): of what each position is scored on.
     Processes take forward passes in turns, the first of them that of number `turn`; what others take is 0 here.
     """
     rows = max(1, FORWARD_TOKENS // (read.stop - read.start))
     n_inputs = len(batch.inputs)
-    found = np.zeros((len(scorings), 2, n_inputs))
+    found = np.zeros((len(scorings), 3, n_inputs))
     for number, first in enumerate(range(0, n_inputs, rows), start=turn):
         if number % distributed.n_processes() != distributed.rank():
             continue
         these = slice(first, first + rows)
         part = Batch(*(array[these, read.start : read.stop] for array in batch))
         nll, scored = token_nll(encoder, part, [scoring.columns for scoring in scorings])
+        told = np.stack([nll, scored, scored * n_bytes[these, read.start : read.stop]])
         for sums, scoring in zip(found, scorings, strict=True):
-            sums[:, these] = nll[:, scoring.columns].sum(axis=1), scored[:, scoring.columns].sum(axis=1)
+            sums[:, these] = told[:, :, scoring.columns].sum(axis=2)
     return found
 
 

@@ -138,6 +138,12 @@ def held_out_batch(source: Source, objective: Objective, config: EvalConfig) -> 
     return held_out, objective.batch(held_out.tokens, source, np.random.default_rng(MASK_SEED))
 
 
+def bytes_scored(held_out: HeldOut, source: Source, objective: Objective) -> np.ndarray:
+    """(N, S): of the token that each position of the batch of the segments is scored on, its bytes."""
+    n_bytes: np.ndarray = source.token_bytes[held_out.tokens[:, objective.span]]
+    return n_bytes
+
+
 def masked_alone(held_out: HeldOut, mask: int, config: EvalConfig) -> Batch:
     """(N * n_pseudo, S): each segment n_pseudo times, each time with another of its targets masked, and that alone.
 
@@ -157,8 +163,9 @@ def every(config: EvalConfig, protocol: str) -> int:
     return 1 if protocol in TARGETED else config.whole_every
 
 
-def rows_of(held_out: HeldOut, protocol: str, eval_len: int, nll_sum: np.ndarray, n_tokens: np.ndarray) -> pd.DataFrame:
-    """One row a segment: nll_sum in nats, and what it is a sum over."""
+def rows_of(held_out: HeldOut, protocol: str, eval_len: int, sums: np.ndarray) -> pd.DataFrame:
+    """One row a segment; sums (3, N): nll_sum in nats, and the tokens that it is a sum over, and their bytes."""
+    nll_sum, (n_tokens, n_bytes) = sums[0], sums[1:].astype(np.int64)
     return pd.DataFrame({
         "extension": "none",
         "protocol": protocol,
@@ -167,5 +174,5 @@ def rows_of(held_out: HeldOut, protocol: str, eval_len: int, nll_sum: np.ndarray
         "segment": held_out.segments,
         "nll_sum": nll_sum,
         "n_tokens": n_tokens,
-        "n_bytes": n_tokens,  # a token is a byte
+        "n_bytes": n_bytes,
     })  # fmt: skip

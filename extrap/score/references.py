@@ -1,5 +1,7 @@
 """Rows of the predictors that are known in closed form for a source. Imports no torch."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -8,7 +10,7 @@ from extrap.config.specs import REFERENCES
 from extrap.data.base import Source
 from extrap.objectives import Objective, parts_of
 from extrap.results.rows import COLUMNS
-from extrap.score.protocols import PROTOCOLS, every, held_out_batch, label, rows_of
+from extrap.score.protocols import PROTOCOLS, bytes_scored, every, held_out_batch, label, rows_of
 
 
 def reference_rows(config: Config, source: Source, objective: Objective) -> pd.DataFrame:
@@ -28,6 +30,7 @@ def reference_rows(config: Config, source: Source, objective: Objective) -> pd.D
 def _of_part(config: Config, source: Source, objective: Objective) -> pd.DataFrame:
     frames: list[pd.DataFrame] = []
     held_out, batch = held_out_batch(source, objective, config.eval)
+    n_bytes, unit = bytes_scored(held_out, source, objective), "token" if (source.token_bytes > 1).any() else "byte"
     train_len, causal = config.train.train_len, objective.causal
     plain = objective.references(held_out.tokens, batch, source, train_len)
     for protocol in config.eval.protocols:
@@ -45,9 +48,9 @@ def _of_part(config: Config, source: Source, objective: Objective) -> pd.DataFra
                 known |= {kind: np.stack([one[kind] for one in seen]) for kind in seen[0]}
             for kind, nll in known.items():
                 step = every(config.eval, protocol)
-                sums, counts = np.where(scored, nll, 0.0).sum(axis=1)[::step], scored.sum(axis=1)[::step]
-                rows = rows_of(held_out.thinned(step), label(config.eval, protocol), eval_len, sums, counts)
-                frames.append(rows.assign(kind=kind, scheme=REFERENCES[kind].format(train_len=train_len)))
+                sums = np.stack([np.where(scored, one, 0.0).sum(axis=1) for one in (nll, scored, n_bytes)])
+                rows = rows_of(held_out.thinned(step), label(config.eval, protocol), eval_len, sums[:, ::step])
+                frames.append(rows.assign(kind=kind, scheme=REFERENCES[kind].format(train_len=train_len, unit=unit)))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
 
 
@@ -62,7 +65,14 @@ def labels(config: Config, part: str = "") -> dict[str, str | int]:
         "experiment": config.name,
         "run": "/".join(filter(None, [config.run, part])),
         "objective": "_".join(filter(None, [config.objective["_target_"].rpartition(".")[2].lower(), part])),
-        "data": config.data["_target_"].rpartition(".")[2].lower() + ("(joined)" if config.data.get("join") else ""),
+        "data": _data(config.data),
         "train_len": config.train.train_len,
         "setting": config.setting,
     }
+
+
+def _data(spec: dict[str, Any]) -> str:
+    """stdlib, text(joined, bpe=4096), wikitext-2: whatever makes other tokens is named."""
+    name: str = spec.get("name", spec["_target_"].rpartition(".")[2].lower())
+    told = [text for option, text in (("join", "joined"), ("bpe", f"bpe={spec.get('bpe')}")) if spec.get(option)]
+    return name + (f"({', '.join(told)})" if told else "")

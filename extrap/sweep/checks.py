@@ -9,6 +9,8 @@ import torch
 from tqdm import tqdm
 
 from extrap.config.schema import Config
+from extrap.data.cloze import MOST_TOKENS
+from extrap.data.documents import Documents
 from extrap.errors import UserError, nearest, one_line
 from extrap.extensions.base import extensions_of
 from extrap.model.encoder import n_parameters, without_memory
@@ -26,6 +28,7 @@ def prepare_grid(configs: list[Config]) -> list[Run]:
     """All runs, each of them checked. Raises UserError for the first thing that is wrong anywhere."""
     _check_names(configs)
     runs = prepare_all(configs)
+    _refuse_other_tokens(runs)
     for run in runs:
         _check(run)
     _check_schemes(runs)
@@ -36,6 +39,21 @@ def prepare_grid(configs: list[Config]) -> list[Run]:
         folder.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=folder).close()
     return runs
+
+
+def _refuse_other_tokens(runs: list[Run]) -> None:
+    """One report, one vocabulary of text: a loss per token, or per masked token, says nothing beside one of other tokens.
+
+    Nor do bits per byte as long as segments are cut by tokens: they would be of other bytes.
+    """
+    texts = [run for run in runs if isinstance(run.source, Documents)]
+    found = {run.identity["data"].get("tokenizer_sha256"): run.config.data.get("bpe", 0) for run in texts}
+    if len(found) > 1:
+        told = ", ".join(map(str, found.values()))
+        raise UserError(
+            f"data.bpe: expected one vocabulary in a sweep, found {len(found)} (data.bpe={told}; other text makes another): "
+            "losses per token are not comparable across them, and other bytes are scored; give each another name=..."
+        )
 
 
 def _different(runs: list[Run]) -> list[Run]:
@@ -71,6 +89,11 @@ def _check(run: Run) -> None:
             raise UserError(f"eval.protocols: no protocol {protocol}; {nearest(protocol, PROTOCOLS)}")
     if "pseudo" in config.eval.protocols and not isinstance(objective, Mlm):
         raise UserError("eval.protocols: pseudo masks tokens one at a time; expected objective=mlm, found another")
+    if isinstance(objective, Rtd) and run.source.vocab_size > MOST_TOKENS:
+        raise UserError(
+            f"data.bpe: expected at most {MOST_TOKENS:,} tokens with objective=rtd or electra, which count what stands "
+            f"between each two, found {run.source.vocab_size:,}"
+        )
     if config.model.tie and isinstance(objective, Rtd):
         raise UserError("model.tie: expected model.tie=false with objective=rtd or electra, which predict no tokens")
     longest, train_len = max(config.eval.lengths), config.train.train_len

@@ -98,7 +98,8 @@ def _run_and_report(runs: "list[Run]", work: Callable[[], None], command: str) -
     from extrap.runs.run import write_references
     from extrap.sweep.progress import save_plan, shown
 
-    store_documents(runs[0])
+    for run in {run.config.documents: run for run in reversed(runs)}.values():
+        store_documents(run)
     for run in {run.config.references: run for run in runs}.values():
         write_references(run)
     configs = [run.config for run in runs]
