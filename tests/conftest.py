@@ -20,6 +20,7 @@ from references.base import formula
 
 from extrap.config import compose, door
 from extrap.config.compose import CONF, compose_grid
+from extrap.config.choices import Output
 from extrap.config.schema import ModelConfig
 from extrap.data import documents, overlap
 from extrap.errors import UserError
@@ -175,7 +176,7 @@ def encoder_of():
 
     def build(scheme, vocab_size=11):
         geometry = scheme.geometry
-        config = ModelConfig(geometry.d_model, geometry.n_layers, geometry.n_heads, d_ff=32, dropout=0.0, tie=False)
+        config = ModelConfig(geometry.d_model, geometry.n_layers, geometry.n_heads, d_ff=32, dropout=0.0, output=Output.untied)
         seed_generators(0)
         return Encoder(config, scheme, vocab_size, vocab_size)
 

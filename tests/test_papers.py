@@ -662,5 +662,5 @@ def test_an_experiment_at_a_larger_scale_keeps_its_proportions(name, corpora):
     assert large.eval.n_targets == 4 * small.eval.n_targets
     steps = small.train.max_steps if name == "budget" else 750  # what it is about
     assert (large.model.d_model, large.train.max_steps, large.train.lr) == (512, steps, small.train.lr)
-    assert (large.model.tie, large.objective, large.data) == (small.model.tie, small.objective, small.data)
+    assert (large.model.output, large.objective, large.data) == (small.model.output, small.objective, small.data)
     assert [(one.scheme, one.seed) for one in grids[0]] == [(one.scheme, one.seed) for one in grids[1]]

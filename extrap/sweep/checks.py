@@ -8,6 +8,7 @@ from tempfile import TemporaryFile
 import torch
 from tqdm import tqdm
 
+from extrap.config.choices import Output
 from extrap.config.schema import Config
 from extrap.errors import UserError, nearest, one_line
 from extrap.extensions.base import extensions_of
@@ -71,8 +72,11 @@ def _check(run: Run) -> None:
             raise UserError(f"eval.protocols: no protocol {protocol}; {nearest(protocol, PROTOCOLS)}")
     if "pseudo" in config.eval.protocols and not isinstance(objective, Mlm):
         raise UserError("eval.protocols: pseudo masks tokens one at a time; expected objective=mlm, found another")
-    if config.model.tie and isinstance(objective, Rtd):
-        raise UserError("model.tie: expected model.tie=false with objective=rtd or electra, which predict no tokens")
+    if config.model.output is not Output.untied and isinstance(objective, Rtd):
+        raise UserError(
+            "model.output: expected model.output=untied with objective=rtd or electra, which predict no tokens, "
+            f"found {config.model.output.value}"
+        )
     longest, train_len = max(config.eval.lengths), config.train.train_len
     if "position" in config.eval.protocols and not objective.causal and longest < 2 * train_len:
         raise UserError(
