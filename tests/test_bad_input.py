@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from extrap.config.compose import compose_grid
 from extrap.errors import UserError

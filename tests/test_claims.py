@@ -277,7 +277,8 @@ def lines_of(by_seed: dict[tuple[str, float], list[float]], extension: str = "no
     """Measures of (scheme, multiple of 100)."""
     return pd.DataFrame(
         {"metric": "perplexity", "experiment": "made", "setting": "", "objective": "causal", "protocol": "nonoverlap",
-         "scheme": scheme, "extension": extension, "train_len": 100, "eval_len": round(at * 100), "seed": seed, "log": value, "text": 7}
+         "scheme": scheme, "extension": extension, "train_len": 100, "eval_len": round(at * 100), "seed": seed,
+         "log": value, "text": 7}
         | PLAIN
         for (scheme, at), values in by_seed.items() for seed, value in enumerate(values)
     )  # fmt: skip
@@ -831,7 +832,7 @@ def test_settings_are_told_apart_or_refused():
         Term("a", setting="output=other").by_seed(evidence)
     other_seeds = evidence.assign(seed=range(4))
     for mixed in (evidence, other_seeds):
-        with pytest.raises(UserError, match="measured more than once .* expected one training length and setting"):
+        with pytest.raises(UserError, match=r"measured more than once .* expected one training length and setting"):
             Term("a").by_seed(mixed)
 
 

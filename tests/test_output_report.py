@@ -20,10 +20,10 @@ EFFECTS = {"untied": {"rope": 0.0, "alibi": 0.0, "t5": 0.0}, "tied": {"rope": 0.
 def rows_of(effects=EFFECTS, more: str = "", n_seeds: int = 4) -> pd.DataFrame:
     tables = []
     for k, (output, of) in enumerate(effects.items()):
-        curves = {
-            scheme: {n: list((start + add + SEEDS * (1 + i) + NOISE * (k + 1 - i))[:n_seeds]) for n, start in ((128, 1.4), (512, 1.5))}
-            for i, (scheme, add) in enumerate(of.items())
-        }
+        curves = {}
+        for i, (scheme, add) in enumerate(of.items()):
+            by_seed = (add + SEEDS * (1 + i) + NOISE * (k + 1 - i))[:n_seeds]
+            curves[scheme] = {128: list(1.4 + by_seed), 512: list(1.5 + by_seed)}
         tables.append(both_protocols(curves, setting=f"{more}output={output}", objective="causal"))
     return shuffled(pd.concat(tables, ignore_index=True))
 

@@ -82,8 +82,10 @@ class Term(Quantity):
         lines = lines[(off <= NEAR) & (off == off.min())]
         if lines.empty:
             raise Missing(f"no length for {self}")
-        if lines["seed"].duplicated().any() or lines["setting"].nunique() > 1:
-            raise UserError(f"rows: {self} was measured more than once with the same seed; expected one training length and setting")
+        if lines["seed"].duplicated().any() or len({*lines["setting"]}) > 1:
+            raise UserError(
+                f"rows: {self} was measured more than once with the same seed; expected one training length and setting"
+            )
         return lines
 
     def by_seed(self, evidence: pd.DataFrame, column: str = "log") -> pd.Series:

@@ -20,7 +20,7 @@ OBJECTIVES = "objective=mlm,causal,rtd,electra"
 
 
 def contestants(device: torch.device) -> list[Contestant]:
-    """A step of every objective on bytes, one of mlm that scores all positions, and one of mlm and causal on VOCAB tokens."""
+    """A step of every objective on bytes, of mlm also with all positions scored, and of mlm and causal with VOCAB tokens."""
     found = []
     for run in prepare_all(compose_grid([*ours.TRAINING, "position=rope", OBJECTIVES])):
         batches, objective = ours.batches_of(run, device), run.config.objective["_target_"].rpartition(".")[2].lower()

@@ -29,7 +29,19 @@ from extrap.report.typesetting import NONE, number
 from extrap.results.shown import save_table
 
 # columns of words
-NAMES = {"scheme", "precision", "peer", "objective", "setting", "attention", "path", "runs", "training", "step", "beside", ""}
+NAMES = {
+    "scheme",
+    "precision",
+    "peer",
+    "objective",
+    "setting",
+    "attention",
+    "path",
+    "runs",
+    "training",
+    "step",
+    "beside",
+} | {""}
 LINEAR = 2.5  # a peak that twice the length makes this much larger is not linear; what is quadratic makes it 4 times
 NOTES = yaml.safe_load(Path(__file__).with_name("notes.yaml").read_text(encoding="utf-8"))
 
@@ -167,9 +179,9 @@ def by_objective(rows: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
     table = []
     for of, beside in BESIDE:
         if of in steps and beside in steps:
-            of_it = {"step": called(*of), "parameters": f"{steps[of]['params'].iloc[0]:,}", "tokens/s": tokens_per_s(steps[of])}
-            told = ratio(compared, case=f"step {called(*of)}", peer=f"{OURS} {called(*beside)}")
-            table.append(of_it | {"beside": called(*beside), "times as long": told})
+            own, told = steps[of], ratio(compared, case=f"step {called(*of)}", peer=f"{OURS} {called(*beside)}")
+            line = {"step": called(*of), "parameters": f"{own['params'].iloc[0]:,}", "tokens/s": tokens_per_s(own)}
+            table.append(line | {"beside": called(*beside), "times as long": told})
     return pd.DataFrame(table)
 
 

@@ -50,8 +50,8 @@ def make_optimizers(encoder: Encoder, config: TrainConfig) -> list[torch.optim.O
     """Muon at muon_ratio * lr for the matrices of the blocks and of a head and AdamW at lr for all else, or AdamW for all.
 
     What a scheme learns is AdamW's, whatever its shape, so that none gains by writing it as a matrix. Weight decay is on
-    those matrices of the encoder's linear maps that AdamW has: not on tables that are read, and so not on a tied one, biases,
-    norms or a scheme's parameters.
+    those matrices of the encoder's linear maps that AdamW has: not on tables that are read, a tied one among them, nor on
+    biases, norms or a scheme's parameters.
     """
     networks = [*encoder.networks()]
     of_scheme = {module for network in networks for module in network.scheme.modules()}
