@@ -30,18 +30,8 @@ from extrap.results.shown import save_table
 
 # columns of words
 NAMES = {
-    "scheme",
-    "precision",
-    "peer",
-    "objective",
-    "setting",
-    "attention",
-    "path",
-    "runs",
-    "training",
-    "step",
-    "beside",
-} | {""}
+    "scheme", "precision", "peer", "objective", "setting", "attention", "path", "runs", "training", "step", "beside", "",
+}  # fmt: skip
 LINEAR = 2.5  # a peak that twice the length makes this much larger is not linear; what is quadratic makes it 4 times
 NOTES = yaml.safe_load(Path(__file__).with_name("notes.yaml").read_text(encoding="utf-8"))
 
