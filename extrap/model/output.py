@@ -1,5 +1,7 @@
 """Tied outputs: the table of tokens that is read is also the one that is written, as it is or behind BERT's head."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,7 +31,7 @@ class TiedTable(nn.Embedding):
 
     def __init__(self, n_tokens: int, d_model: int) -> None:
         super().__init__(n_tokens, d_model)
-        self.std = (TABLE_STD * LARGEST_LOGIT / d_model) ** 0.5
+        self.std = math.sqrt(TABLE_STD * LARGEST_LOGIT / d_model)
         self.read, self.write = TABLE_STD / self.std, LARGEST_LOGIT / (d_model * self.std)
 
     def forward(self, tokens: Tensor) -> Tensor:
