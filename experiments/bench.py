@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 import yaml
 
-from experiments.speed import equality, learning, long, memory, ours, peers, schemes
+from experiments.speed import equality, learning, long, memory, objectives, ours, peers, schemes
 from experiments.speed.report import write_scheme_report, write_speed_report
 from experiments.speed.rounds import Row, interleave, machine, peak_of_products, seconds_of
 from experiments.speed.timings import OURS, save_timings
@@ -63,6 +63,7 @@ SWEEP = [
 
 def measurements(plan: Plan, compiled: bool, device: torch.device) -> Iterator[list[Row]]:
     yield training(plan, compiled, device)
+    yield interleave(objectives.contestants(device), plan.rounds, "steps by objective")
     yield long_inputs(plan, compiled, device)
     for number in range(plan.sweeps):
         yield sweep(number, "side by side", n_jobs=cores(), threads=1)

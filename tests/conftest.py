@@ -19,6 +19,7 @@ from marks import slow
 from references.base import formula
 
 from extrap.config import compose, door
+from extrap.config.choices import Output
 from extrap.config.compose import CONF, compose_grid
 from extrap.config.schema import ModelConfig
 from extrap.data import documents, overlap
@@ -175,7 +176,8 @@ def encoder_of():
 
     def build(scheme, vocab_size=11):
         geometry = scheme.geometry
-        config = ModelConfig(geometry.d_model, geometry.n_layers, geometry.n_heads, d_ff=32, dropout=0.0, tie=False)
+        sizes = geometry.d_model, geometry.n_layers, geometry.n_heads
+        config = ModelConfig(*sizes, d_ff=32, dropout=0.0, output=Output.untied)
         seed_generators(0)
         return Encoder(config, scheme, vocab_size, vocab_size)
 

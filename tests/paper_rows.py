@@ -97,7 +97,7 @@ def kernels() -> pd.DataFrame:
 def provenance(experiment: str) -> str:
     train_len = LENGTHS[experiment]
     config = {
-        "model": {"d_model": 128, "n_layers": 2 if experiment in DATA else 4, "n_heads": 4, "d_ff": 512, "tie": False},
+        "model": {"d_model": 128, "n_layers": 2 if experiment in DATA else 4, "n_heads": 4, "d_ff": 512, "output": "untied"},
         "objective": {"_target_": "extrap.objectives.Mlm" if experiment in DATA else "extrap.objectives.Causal"},
         "data": {"_target_": "extrap.data.text.Stdlib", "train_bytes": 6850096},
         "train": {"train_len": train_len, "batch_size": 1024 // train_len, "max_steps": 1600, "optimizer": "adamw"},

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from extrap.config.compose import compose_grid
 from extrap.errors import UserError
@@ -46,6 +45,9 @@ def refusal(results: Path, *overrides: str) -> str:
         (["+train.lrr=3"], ["train.lrr: no such option", "did you mean lr"]),
         (["+position.windw=3"], ["position.windw: no such option", "base"]),
         (["+foo=3"], ["foo: no such option"]),
+        (["model.tie=true"], ["model.tie=true: is model.output now, untied where it was false, tied or tied_head where it"]),
+        (["+model.tie=false,true"], ["model.tie=false,true: is model.output now"]),
+        (["model.output=tie"], ["model.output", "expected one of [untied, tied, tied_head]"]),
         (["train.lr=abc"], ["train.lr=abc", "Float"]),
         (["train.max_steps=1.5"], ["train.max_steps=1.5", "Integer"]),
         (["train.precision=fp8"], ["fp8", "auto, fp32, bf16"]),
@@ -189,7 +191,7 @@ def test_changed_data_under_an_old_run_are_refused(tmp_path):
 
 @pytest.mark.slow
 def test_a_report_that_would_lose_results_is_refused(tmp_path):
-    from extrap.results.provenance import refuse_to_lose
+    from extrap.results.provenance import load_provenance, refuse_to_lose
     from extrap.results.rows import load_rows
 
     told, *tables = ((ROOT / "results" / "main" / name).read_text() for name in ("provenance.yaml", "runs.csv", "rows.csv"))
@@ -207,7 +209,7 @@ def test_a_report_that_would_lose_results_is_refused(tmp_path):
         with pytest.raises(UserError, match=message):
             prepare_grid(compose_grid([*overrides, f"runtime.results_dir={tmp_path}"]))
     prepare_grid(compose_grid(["experiment=main", f"runtime.results_dir={tmp_path}"]))
-    other_machine = yaml.safe_load(told)["config"]
+    other_machine = load_provenance(results / "provenance.yaml")["config"]
     other_machine["data"]["sha256"], other_machine["train"]["precision"] = "other", "bf16"
     planned = load_rows(results / "rows.csv")
     refuse_to_lose(results, other_machine, {*zip(planned["scheme"], planned["run"], strict=True)})

@@ -7,13 +7,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 import yaml
 
 from experiments.report import draw_all
-from experiments.speed import equality, evidence, learning, long, peers, schemes
+from experiments.speed import equality, evidence, learning, long, objectives, peers, schemes
 from experiments.speed.figure import learning_figure, speed_figure
 from experiments.speed.ours import TRAINING, Trained, in_turn, training_step
 from experiments.speed.report import markdown, write_scheme_report, write_speed_report
@@ -32,6 +33,11 @@ from extrap.train.loop import TrainingBatch, train
 
 ROOT = Path(__file__).parents[1]
 LOAD = (1.0, 1.0, 50.0, 1.0, 2.0)  # by round, on a machine that others use: the same for all within a round
+
+
+# seconds of a step by objective and setting
+STEPS = {("mlm", ""): 2.0, ("mlm", "all scored"): 3.0, ("mlm", "V = 4,096"): 2.4, ("causal", ""): 2.5,
+         ("causal", "V = 4,096"): 4.0, ("rtd", ""): 2.1, ("electra", ""): 3.1}  # fmt: skip
 
 
 def row(case: str, name: str, number: int, value: float, **columns: object) -> dict[str, object]:
@@ -61,6 +67,9 @@ def timings() -> list[dict[str, object]]:
                     rows.append(row("attention", "extrap", number, seconds * load, scheme=scheme, **here))
                     memory = here | {"scheme": scheme, "unit": "bytes"}
                     rows.append(row("memory", "extrap", number, 1000.0 * n, **memory))
+        for (objective, setting), seconds in STEPS.items():
+            told = {"objective": objective, "setting": setting, "scheme": "rope", "tokens": 4096, "params": 3_000_000}
+            rows.append(row("step", "extrap", number, seconds * load, **told))
         for setting, seconds in (("side by side", 4.0), ("one after the other", 5.0)):
             rows.append(row("sweep", "extrap", number, seconds * load, setting=setting, tokens=1000))
         rows.append(row("equality", "extrap", number, 1e-7, setting="forward", scheme="alibi", n=1237, unit="relative"))
@@ -100,6 +109,11 @@ def found(tmp_path_factory):
         ("attention causal local(rope, window=256) 16,384", "extrap at 8,192", "", 2.0, "s"),
         ("attention causal alibi 8,192", "extrap at 4,096", "", 4.0, "s"),
         ("memory causal alibi 8,192", "extrap at 4,096", "", 2.0, "bytes"),
+        ("step rtd", "extrap mlm, all scored", "all scored", 0.7, "s"),
+        ("step electra", "extrap mlm", "", 1.55, "s"),
+        ("step causal", "extrap mlm", "", 1.25, "s"),
+        ("step mlm, V = 4,096", "extrap mlm", "", 1.2, "s"),
+        ("step causal, V = 4,096", "extrap causal", "", 1.6, "s"),
         ("sweep", "extrap", "one after the other", 1.25, "tokens/s"),
     ],
 )
@@ -733,3 +747,30 @@ def test_schemes_are_measured(tmp_path, monkeypatch):
     (page,) = write_scheme_report(tmp_path)
     assert "linearly" in page.read_text() or "faster" in page.read_text()
     assert {row["case"] for row in rows} == {"training", "evaluation", "memory"}
+
+
+def test_steps_are_timed_by_objective_and_with_more_tokens(monkeypatch):
+    small = ("experiment=smoke", "name=bench", "seed=0", "data=stdlib", "train.train_len=16", "train.batch_size=2",
+             "eval.lengths=[16]", "eval.n_segments=8", "model.d_model=32", "model.n_heads=2", "model.d_ff=32")  # fmt: skip
+    monkeypatch.setattr(objectives.ours, "TRAINING", small)
+    contestants = objectives.contestants(torch.device("cpu"))
+    rows = [one.columns | {"round": 0, "value": 1.0, "unit": "s", "machine": "m"} for one in contestants]
+    logits = {("mlm", ""): 10, ("mlm", "all scored"): 32, ("mlm", "V = 4,096"): 10, ("causal", ""): 32,
+              ("causal", "V = 4,096"): 32, ("rtd", ""): 32, ("electra", ""): 4}  # fmt: skip
+    assert {(row["objective"], row["setting"]): row["logits"] for row in rows} == logits
+    assert {row["tokens"] for row in rows} == {32}
+    params = {(row["objective"], row["setting"]): row["params"] for row in rows}
+    assert params["mlm", ""] == params["mlm", "all scored"]
+    for objective in ("mlm", "causal"):
+        assert params[objective, "V = 4,096"] - params[objective, ""] == 2 * (4096 - 256) * 32
+    for one in contestants:
+        loss, _ = one.run()
+        assert loss.isfinite()
+        if one.columns["objective"] in ("mlm", "causal"):  # at the start
+            n_outputs = 4096 if one.columns["setting"] == "V = 4,096" else 256
+            assert loss.item() == pytest.approx(np.log(n_outputs), abs=0.3)
+    compared = ratios(pd.DataFrame([dict.fromkeys(COLUMNS, 0) | row for row in rows]))
+    assert [*compared["case"]] == [
+        "step rtd", "step electra", "step causal", "step mlm, V = 4,096", "step causal, V = 4,096",
+    ]  # fmt: skip
+    assert (compared["ratio"] == 1).all()

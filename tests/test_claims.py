@@ -42,6 +42,7 @@ WANTED = {
     "E1", "SS1", "QN1", "RN1", "RN2", "SN1", "RP1", "PO1", "ED1", "ED2", "S1", "S2", "S3", "YA1", "X2", "LM1",
     "SE1", "DR1", "NA1", "NA2", "LI1",
 }  # fmt: skip
+MEASURED = ["experiment", "setting", "metric", "protocol", "scheme", "extension", "eval_len", "seed"]
 NO_BUDGETS = pd.DataFrame(columns=BY_BUDGET)
 SIGN = {"at least": 1, "at most": -1}
 
@@ -110,9 +111,7 @@ def moved(part: Part, evidence: pd.DataFrame, by: float, seeds: tuple[int, ...] 
     chosen = term.found(evidence)
     chosen = chosen[chosen["seed"].isin(seeds)]
     changed = evidence.copy()
-    here = (
-        changed[["experiment", "metric", "protocol", "scheme", "extension", "eval_len", "seed"]].apply(tuple, axis=1)
-    ).isin(chosen[["experiment", "metric", "protocol", "scheme", "extension", "eval_len", "seed"]].apply(tuple, axis=1))
+    here = changed[MEASURED].apply(tuple, axis=1).isin(chosen[MEASURED].apply(tuple, axis=1))
     assert here.sum() == len(chosen)
     changed.loc[here, "log"] += against * by
     return changed
@@ -277,8 +276,9 @@ def test_a_length_stands_for_the_nearest_multiple_only():
 def lines_of(by_seed: dict[tuple[str, float], list[float]], extension: str = "none") -> pd.DataFrame:
     """Measures of (scheme, multiple of 100)."""
     return pd.DataFrame(
-        {"metric": "perplexity", "experiment": "made", "objective": "causal", "protocol": "nonoverlap", "scheme": scheme,
-         "extension": extension, "train_len": 100, "eval_len": round(at * 100), "seed": seed, "log": value, "text": 7}
+        {"metric": "perplexity", "experiment": "made", "setting": "", "objective": "causal", "protocol": "nonoverlap",
+         "scheme": scheme, "extension": extension, "train_len": 100, "eval_len": round(at * 100), "seed": seed,
+         "log": value, "text": 7}
         | PLAIN
         for (scheme, at), values in by_seed.items() for seed, value in enumerate(values)
     )  # fmt: skip
@@ -822,3 +822,28 @@ def test_nothing_at_all_is_out_of_scope(tmp_path):
     assert set(table["verdict"]) == {OUT_OF_SCOPE}
     assert (table["reason"] != "").all()
     assert isinstance(BY_ID["A1"].parts[0].quantity, Ratio)
+
+
+def test_settings_are_told_apart_or_refused():
+    """Of a sweep a term says which setting it means; seeds that no two settings share are not one measurement either."""
+    evidence = pd.concat([lines_of({("a", 1): [1.0, 2.0]}), lines_of({("a", 1): [1.5, 1.7]}).assign(setting="output=tied")])
+    assert Term("a", setting="output=tied").by_seed(evidence).to_list() == [1.5, 1.7]
+    with pytest.raises(Missing, match="no setting output=other for a at L"):
+        Term("a", setting="output=other").by_seed(evidence)
+    other_seeds = evidence.assign(seed=range(4))
+    for mixed in (evidence, other_seeds):
+        with pytest.raises(UserError, match=r"measured more than once .* expected one training length and setting"):
+            Term("a").by_seed(mixed)
+
+
+def test_what_tying_does_is_the_worst_of_either_head():
+    """Of whichever scheme and head it changes most, better or worse."""
+    claim = BY_ID["T1"]
+    evidence = evidence_for(claim)
+    (line,) = decide(claim, evidence)
+    rope, alibi = (Term(scheme, 4, setting="output=untied").by_seed(evidence) for scheme in ("rope", "alibi"))
+    assert line["effect"] == pytest.approx(np.exp(0.02 - np.abs(rope - alibi).mean()), rel=1e-6)
+    for setting in ("output=tied", "output=tied_head"):
+        moved_by = np.where((evidence["setting"] == setting) & (evidence["scheme"] == "sinusoidal"), -3.0, 0.0)
+        (line,) = decide(claim, evidence.assign(log=evidence["log"] + moved_by))
+        assert line["verdict"] == REFUTED, "a change for the better is a change"

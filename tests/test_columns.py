@@ -39,8 +39,10 @@ def written(tmp_path_factory) -> dict[str, list[str]]:
     found |= {"training.csv": OF_LOSS, "choice.csv": CHOICE, "one_for_all.csv": ONE_FOR_ALL}
     budgets = pd.concat([both_protocols(NLL, setting=f"max_steps={steps}") for steps in (100, 200)])
     crowd = both_protocols({f"s{i}": NLL["a"] for i in range(MOST_PAIRED + 1)})
+    outputs = pd.concat([both_protocols(NLL, setting=f"output={output}") for output in ("untied", "tied")])
     replaced = both_protocols(NLL).assign(objective="rtd")
-    for rows in (pd.concat([both_protocols(NLL), *window, *sliding, *place]), with_floor(NLL), budgets, crowd, replaced):
+    plain = pd.concat([both_protocols(NLL), *window, *sliding, *place])
+    for rows in (plain, with_floor(NLL), budgets, outputs, crowd, replaced):
         with patch.dict(drawing.FORMATS, clear=True):
             costs = rows[["run"]].drop_duplicates().assign(**dict.fromkeys(COSTS, 1.0))
             write_report(Statistics(rows, costs=costs), folder)
@@ -61,6 +63,8 @@ def test_every_column_is_told_and_none_that_is_not_there(written):
         "costs",
         "budget",
         "stability",
+        "outputs",
+        "interactions",
         "families",
         "trade_off",
     )

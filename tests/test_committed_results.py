@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from marks import slow
 
 from experiments.claims.report import write_claims
@@ -23,6 +22,7 @@ from extrap.config.compose import CONF, compose_grid
 from extrap.config.schema import Config
 from extrap.report.report import report_again
 from extrap.results.folders import differences
+from extrap.results.provenance import load_provenance
 from extrap.results.rows import load_rows, load_training, scored
 from extrap.score.protocols import every
 from extrap.stats.floor import LEARNED, UNFIT
@@ -196,7 +196,7 @@ def test_bold_is_who_beats_all_others_in_the_pairs(name):
 
 @pytest.mark.parametrize("name", ["main", *slow(*(name for name in TRACKED if name != "main"))])
 def test_it_is_told_what_made_them(name):
-    told = yaml.safe_load((RESULTS / name / "provenance.yaml").read_text())
+    told = load_provenance(RESULTS / name / "provenance.yaml")
     assert re.match(rf"python -m (extrap|experiments\.run) experiment={name} ", told["command"])  # as it was then
     kept = [run for part in told.get("kept", []) for run in part["runs"]]  # of the commands before
     assert told["runs"] + len(kept) == len(configs_of(name))

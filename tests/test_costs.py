@@ -11,7 +11,7 @@ import torch
 from marks import slow
 from rows import both_protocols, scheme_rows, with_floor
 
-from extrap.config.choices import Optimizer, Precision
+from extrap.config.choices import Optimizer, Output, Precision
 from extrap.config.compose import compose_grid
 from extrap.report import drawing
 from extrap.report.costs import cost_figures, costs_page
@@ -43,7 +43,8 @@ def products_of_step(run: Run, n_scored: int) -> int:
     d, n, blocks = model.d_model, train.train_len, model.n_layers
     queries_keys_values, rest, attention = 3 * d * d, d * d + 2 * d * model.d_ff, 2 * n * d
     whole = blocks * n * queries_keys_values + (blocks - 1) * n * (rest + attention)
-    return 3 * train.batch_size * (whole + n_scored * (rest + attention + d * run.source.vocab_size))
+    head = d * d * (model.output is Output.tied_head)
+    return 3 * train.batch_size * (whole + n_scored * (rest + attention + head + d * run.source.vocab_size))
 
 
 def products_of_muon(run: Run) -> int:
@@ -51,21 +52,25 @@ def products_of_muon(run: Run) -> int:
     x before and after."""
     d, f = run.config.model.d_model, run.config.model.d_ff
     square, wide = (1 + 5 * 3) * d**3, 2 * d * d * f + 5 * 4 * d**3
-    return run.config.model.n_layers * (4 * square + 2 * wide)  # q, k, v and out; up and down
+    of_head = square * (run.config.model.output is Output.tied_head)
+    return run.config.model.n_layers * (4 * square + 2 * wide) + of_head  # q, k, v and out; up and down
 
 
 @pytest.mark.parametrize("optimizer", Optimizer)
 @pytest.mark.parametrize(
-    ("objective", "position", "train_len", "n_scored"),
+    ("objective", "position", "train_len", "n_scored", "output"),
     [
-        ("mlm", "rope", 32, 10),
-        ("causal", "alibi", 32, 32),
-        ("causal", "rope", 544, 544),  # longer than DENSE_MAX: by PyTorch's own kernel, which it does not count
-        *slow(*(("mlm", position, 32, 10) for position in ("nope", "learned", "sinusoidal", "t5", "kerple", "local"))),
+        ("mlm", "rope", 32, 10, "untied"),
+        ("mlm", "rope", 32, 10, "tied_head"),
+        ("causal", "alibi", 32, 32, "tied"),
+        ("causal", "rope", 544, 544, "untied"),  # longer than DENSE_MAX: by PyTorch's own kernel, which it does not count
+        *slow(*(("mlm", position, 32, 10, "untied") for position in ("nope", "learned", "sinusoidal", "t5", "kerple"))),
+        *slow(("mlm", "local", 32, 10, "tied")),
     ],
 )
-def test_operations_are_those_of_the_definition(tmp_path, objective, position, train_len, n_scored, optimizer):
+def test_operations_are_those_of_the_definition(tmp_path, objective, position, train_len, n_scored, output, optimizer):
     changes = (f"position={position}", f"objective={objective}", f"train.train_len={train_len}", "model.n_layers=3")
+    changes += (f"model.output={output}",)
     run = run_of(tmp_path, *changes, f"train.optimizer={optimizer.value}", "data=stdlib")
     assert run.config.model.d_ff != run.config.model.d_model
     encoder, batch = build_encoder(run), training_batch(run.source, run.objective, run.config.train, 0, 0)

@@ -96,9 +96,10 @@ def test_a_step_of_training_waits_for_nothing(kind, causal, seq_len, scheme_of, 
     assert loss.shape == grad_norm.shape == ()
 
 
-def test_a_step_of_a_discriminator_and_its_generator_waits_for_nothing(tmp_path, on_device, monkeypatch):
+@pytest.mark.parametrize("of", ["objective=electra", "model.output=tied_head"])
+def test_a_step_of_two_networks_or_behind_a_head_waits_for_nothing(tmp_path, on_device, monkeypatch, of):
     monkeypatch.setattr(torch.optim, "AdamW", lambda groups, lr, **_: torch.optim.SGD(groups, lr))
-    overrides = ["experiment=smoke", "seed=0", "position=rope", "objective=electra", "train.optimizer=muon"]
+    overrides = ["experiment=smoke", "seed=0", "position=rope", of, "train.optimizer=muon"]
     (run,) = prepare_grid(compose_grid([*overrides, f"runtime.results_dir={tmp_path}"]))
     model = TrainingLoss(build_encoder(run), Precision.fp32).to("meta").train()
     optimizers = make_optimizers(model.encoder, run.config.train)

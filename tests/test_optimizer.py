@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from extrap.config.choices import Schedule
+from extrap.config.choices import Output, Schedule
 from extrap.config.compose import compose_grid
 from extrap.model.encoder import Encoder
 from extrap.runs.prepare import Run, prepare
@@ -40,18 +40,19 @@ def test_rates_warm_up_and_decay_to_zero(tmp_path, schedule):
     assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
 
 
-@pytest.mark.parametrize("tie", [True, False])
-def test_muon_has_the_matrices_of_the_blocks_and_adamw_all_else(tmp_path, tie):
-    run = run_of(tmp_path, "position=learned", "model.n_layers=2", f"model.tie={tie}", "train.weight_decay=0.3")
+@pytest.mark.parametrize("output", [one.value for one in Output])
+def test_muon_has_the_matrices_of_the_blocks_and_of_a_head_and_adamw_all_else(tmp_path, output):
+    run = run_of(tmp_path, "position=learned", "model.n_layers=2", f"model.output={output}", "train.weight_decay=0.3")
     encoder = build_encoder(run)
     muon, adamw = make_optimizers(encoder, run.config.train)
     assert isinstance(muon, Muon)
     of_blocks = {f"blocks.{i}.{part}.weight" for i in (0, 1) for part in ("qkv", "out", "up", "down")}
+    of_blocks |= {"head.dense.weight"} if output == "tied_head" else set()
     stacks, single = ((names_of(encoder, group["params"]), group["stacked"]) for group in muon.param_groups)
     assert stacks == ({name for name in of_blocks if "qkv" in name}, 3)
     assert single == ({name for name in of_blocks if "qkv" not in name}, 1)
     by_decay = {group["weight_decay"]: names_of(encoder, group["params"]) for group in adamw.param_groups}
-    assert by_decay.get(0.3, set()) == (set() if tie else {"unembedding.weight"})
+    assert by_decay.get(0.3, set()) == ({"unembedding.weight"} if output == "untied" else set())
     assert by_decay[0.0] >= {"embedding.weight", "scheme.table", "norm.weight"}
     assert of_blocks | set().union(*by_decay.values()) == {name for name, _ in encoder.named_parameters()}
     assert {group["peak"] for group in muon.param_groups} == {5 * 8e-3}

@@ -23,7 +23,7 @@ from extrap.errors import UserError
 from extrap.files import is_locked, write_atomic
 from extrap.report.about import scored_text
 from extrap.report.report import gather, gather_several, report_again, write_report
-from extrap.results.folders import RunFolder, differences, refuse_mixed
+from extrap.results.folders import RunFolder, as_now, differences, refuse_mixed
 from extrap.results.provenance import load_provenance, provenance
 from extrap.results.rows import (
     COLUMNS,
@@ -58,7 +58,7 @@ CONFIG = {
     "train": {"lr": 0.002, "max_steps": 20},
     "name": None,
     "data": {"_target_": "stdlib"},
-    "model": {"tie": False},
+    "model": {"output": "untied"},
     "objective": {"_target_": "mlm"},
     "eval": {"lengths": [128, 256]},
 }
@@ -941,3 +941,26 @@ def test_tables_and_pairs_say_which_documents_were_scored(tmp_path):
     for page in ("table.md", "pairs.md"):
         text = " ".join((tmp_path / page).read_text().split())
         assert "2 segments of 2 of 7 held-out documents: document-0, document-1." in text
+
+
+@pytest.mark.parametrize(("before", "now"), [({"tie": False}, "untied"), ({"tie": True}, "tied, std 0.5")])
+def test_what_an_option_was_called_before_is_read_as_it_is_called_now(tmp_path, before, now):
+    then = CONFIG | {"model": {"d_model": 8} | before}
+    as_told = CONFIG | {"model": {"d_model": 8, "output": now}}
+    folder = RunFolder(tmp_path / "rope-seed0")
+    folder.path.mkdir()
+    folder.config.write_text(yaml.safe_dump(then))
+    assert folder.load_config() == as_told
+    folder.refuse_other_config(as_told)
+    told = {"command": "make", "config": then, "used": {"valid_documents": 3}}
+    (tmp_path / "provenance.yaml").write_text(yaml.safe_dump(told))
+    assert load_provenance(tmp_path / "provenance.yaml") == told | {"config": as_told}
+    other = as_told | {"model": {"d_model": 8, "output": "tied"}}
+    assert refusal(folder.refuse_other_config, other).startswith(
+        f"{folder.path} holds a run with another config: model.output: {now} -> tied"
+    ), "a table of before is not taken for one of today"
+
+
+def test_what_says_nothing_of_a_model_is_read_as_it_is():
+    assert as_now({"data": 3}) == {"data": 3}
+    assert as_now(CONFIG) == CONFIG

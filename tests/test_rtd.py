@@ -265,7 +265,10 @@ def test_references_have_rows(tmp_path):
 
 
 @pytest.mark.parametrize(("overrides", "message"), [
-    (["model.tie=true"], r"^model\.tie: expected model\.tie=false with objective=rtd or electra, which predict no tokens$"),
+    (
+        ["model.output=tied"],
+        r"^model\.output: expected model\.output=untied with objective=rtd or electra, which predict no tokens, found tied$",
+    ),
     (["eval.protocols=[nonoverlap,pseudo]"], r"^eval\.protocols: pseudo masks tokens one at a time; expected objective=mlm"),
     (["objective.mask_rate=1.5"], r"^objective\.mask_rate: expected a share between 0 and 1, found 1\.5$"),
 ])  # fmt: skip

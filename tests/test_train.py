@@ -58,19 +58,19 @@ def one_thread():
 
 
 @pytest.mark.parametrize("objective", ["mlm", "causal"])
-@pytest.mark.parametrize("tie", [True, *slow(False)])
+@pytest.mark.parametrize("output", ["tied", *slow("untied", "tied_head")])
 @pytest.mark.parametrize("d_model", [128, *slow(32, 1024)])
-def test_loss_at_the_start_is_log_v(tmp_path, objective, tie, d_model):
-    c = cell(tmp_path, f"objective={objective}", f"model.tie={tie}", f"model.d_model={d_model}")
+def test_loss_at_the_start_is_log_v(tmp_path, objective, output, d_model):
+    c = cell(tmp_path, f"objective={objective}", f"model.output={output}", f"model.d_model={d_model}")
     assert loss_on_random_tokens(c, build_encoder(c)) == pytest.approx(math.log(256), abs=0.12)
 
 
 @pytest.mark.slow
 def test_a_tied_table_that_is_not_scaled_down_would_start_far_above_log_v(tmp_path):
-    # the mutant of the test above: standard deviation 0.02 whatever the width
-    c = cell(tmp_path, "objective=causal", "model.tie=true", "model.d_model=1024", "train.batch_size=8")
+    # the mutant of the test above
+    c = cell(tmp_path, "objective=causal", "model.output=tied", "model.d_model=1024", "train.batch_size=8")
     encoder = build_encoder(c)
-    encoder.tied_scale = 1.0
+    encoder.embedding.write = 1.0
     # the logit of the token that was read is D * s; it is seldom the one to predict
     assert loss_on_random_tokens(c, encoder) > math.log(256) + 1
 
@@ -162,9 +162,10 @@ def test_the_same_run_twice_has_the_same_bits(tmp_path, one_thread, overrides):
     assert a.folder.rows.read_bytes() == b.folder.rows.read_bytes()
 
 
-@pytest.mark.parametrize("stop_at", [6, *slow(3, 5, 11)])
-def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path, one_thread, monkeypatch, stop_at):
-    whole, broken = cell(tmp_path / "whole", "model.dropout=0.1"), cell(tmp_path / "broken", "model.dropout=0.1")
+@pytest.mark.parametrize(("stop_at", "output"), [(6, "tied_head"), *slow((3, "untied"), (5, "tied"), (11, "untied"))])
+def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path, one_thread, monkeypatch, stop_at, output):
+    changes = ("model.dropout=0.1", f"model.output={output}")
+    whole, broken = (cell(tmp_path / name, *changes) for name in ("whole", "broken"))
     execute(whole)
     real = training.training_batch
 

@@ -19,7 +19,7 @@ EXPERIMENTS = {
     "causal": ("causal", "stdlib", 128), "prose": ("causal", "text", 128), "markov": ("causal", "markov", 128),
     "main": ("mlm", "stdlib", 128), "prose_mlm": ("mlm", "text", 128),
     "causal_64": ("causal", "stdlib", 64), "causal_32": ("causal", "stdlib", 32), "causal_256": ("causal", "stdlib", 256),
-    "stride1": ("causal", "stdlib", 128), "tied": ("causal", "stdlib", 128),
+    "stride1": ("causal", "stdlib", 128), "tied+best-lr": ("causal", "stdlib", 128),
 }  # fmt: skip
 # log-perplexity at L, and what each doubling of the length from 1.4 L on adds
 CAUSAL = {"rope": (1.30, 0.5), "nope": (1.36, 0.2), "sinusoidal": (1.38, 1.2), "alibi": (1.40, -0.02), "t5": (1.40, 0.0)}
@@ -65,6 +65,10 @@ def rows_of(world: World, experiment: str) -> pd.DataFrame:
         curve = {round(at * train_len): world[experiment, protocol, scheme, extension, at] for at in LENGTHS
                  if (experiment, protocol, scheme, extension, at) in world}  # fmt: skip
         made.append(scheme_rows(scheme, curve, protocol=protocol, extension=extension, **told))
+    if experiment == "tied+best-lr":
+        apart = {"output=untied": 0.0, "output=tied": 0.02, "output=tied_head": -0.01}  # nats a token
+        made = [rows.assign(setting=setting, nll_sum=rows["nll_sum"] + nats * rows["n_tokens"],
+                            run=rows["run"] + setting) for setting, nats in apart.items() for rows in made]  # fmt: skip
     if data == "markov":
         made += [scheme_rows(kind, {round(at * train_len): [nll] for at in LENGTHS}, kind=kind, protocol=protocol, **told)
                  for kind, nll in FLOORS.items() for protocol in ("nonoverlap", "same_targets")]  # fmt: skip
@@ -77,7 +81,7 @@ def curves(faster: str = "rope", slower: str = "learned", seeds: int = SEEDS) ->
     step = np.arange(1, 201)
     return pd.concat(
         pd.DataFrame({"experiment": "main", "run": f"{scheme}-seed{seed}", "scheme": scheme, "objective": "mlm",
-                      "data": "stdlib", "train_len": 128, "seed": seed, "step": step, "tokens": step * 128,
+                      "data": "stdlib", "train_len": 128, "setting": "", "seed": seed, "step": step, "tokens": step * 128,
                       "loss": 2 + np.exp(-rate * step) + rng.normal(0, 0.001, len(step)), "held_out_loss": np.nan})
         for scheme, rate in ((faster, 0.04), (slower, 0.02)) for seed in range(seeds)
     )  # fmt: skip
@@ -136,7 +140,8 @@ def holding(claim: Claim, margin: float = 0.05) -> pd.DataFrame:
     together = rng.normal(0, 0.02, SEEDS)
     return pd.DataFrame(
         PLAIN
-        | {"metric": "perplexity", "experiment": "made", "objective": term.objective, "protocol": term.protocol,
+        | {"metric": "perplexity", "experiment": "made", "objective": term.objective, "setting": term.setting,
+           "protocol": term.protocol,
            "scheme": term.scheme, "extension": term.extension, "train_len": 128, "eval_len": round(term.at * 128),
            "seed": seed, "log": value + together[seed] + rng.normal(0, 0.0002), "text": "made"}
         for term, value in zip(terms, found.x, strict=True) for seed in range(SEEDS)

@@ -16,13 +16,13 @@ import pandas as pd
 
 from experiments.speed.timings import OURS, load_timings, where
 from extrap.errors import UserError
-from extrap.results.rows import apart, load_missing, load_one_setting, load_rows, load_training, scored
+from extrap.results.rows import apart, load_missing, load_rows, load_training, scored
 from extrap.results.shown import IN_NATS
 from extrap.stats.budget import BUDGET
 from extrap.stats.floor import UNFIT, against_floor
 from extrap.stats.perplexity import perplexity, summarise
 
-MEASURE = ["experiment", "objective", "protocol", "scheme", "extension", "train_len", "eval_len", "seed"]
+MEASURE = ["experiment", "objective", "setting", "protocol", "scheme", "extension", "train_len", "eval_len", "seed"]
 PLAIN = {"floor": np.nan, "guess": np.nan, "unfit": "", "step": np.nan}  # where there is none of these
 LINE = ["metric", *MEASURE, "log", "text", *PLAIN]
 
@@ -37,7 +37,7 @@ def read(folder: Path) -> pd.DataFrame:
         return speeds(load_timings(folder / "timings.csv"))
     if not (folder / "rows.csv").exists():
         raise Missing(f"no experiment {folder.name}")
-    found = measures(load_one_setting(folder / "rows.csv"))
+    found = measures(scored(load_rows(folder / "rows.csv")))
     losses = folder / "training.csv"
     return pd.concat([found, curves(load_training(losses))]) if losses.exists() else found
 
@@ -80,11 +80,11 @@ def over_floor(lines: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     is blind beyond L and as good as ever is at 1 for all lengths; one that makes use of more context is below, one that
     breaks is above. At one length the floor cancels.
     """
-    at = ["objective", "protocol", "train_len", "eval_len"]
+    at = ["objective", "setting", "protocol", "train_len", "eval_len"]
     floors, guesses = (perplexity(rows[rows["kind"] == kind], at)[[*at, "log_ppl"]] for kind in ("window_floor", "unigram"))
     if floors.empty:
         return lines
-    scheme = ["objective", "protocol", "train_len", "scheme", "extension"]
+    scheme = ["objective", "setting", "protocol", "train_len", "scheme", "extension"]
     verdicts = against_floor(rows, summarise(rows))[[*scheme, "verdict"]].drop_duplicates()
     known = floors.merge(guesses, on=at, how="left", suffixes=("_floor", "_guess"))
     lines = lines.merge(known, on=at).merge(verdicts, on=scheme)
@@ -108,5 +108,5 @@ def speeds(timings: pd.DataFrame) -> pd.DataFrame:
     if steps.empty:
         raise Missing("no training among the timings")
     told = PLAIN | {"metric": "tokens/s", "experiment": "speed", "protocol": "training", "extension": "none"}
-    told |= {"seed": steps["round"], "train_len": steps["n"], "eval_len": steps["n"]}
+    told |= {"setting": "", "seed": steps["round"], "train_len": steps["n"], "eval_len": steps["n"]}
     return steps.assign(**told, log=np.log(steps["tokens"] / steps["value"]), text=steps["tokens"].astype(str))[LINE]

@@ -51,7 +51,8 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Term(Quantity):
-    """The metric of a scheme at a multiple of the training length L; `experiment` only where a claim compares several."""
+    """The metric of a scheme at a multiple of the training length L; `experiment` and `setting` only where a claim compares
+    several."""
 
     scheme: str
     at: float = 1
@@ -60,13 +61,14 @@ class Term(Quantity):
     objective: str = "causal"
     experiment: str = ""
     metric: str = "perplexity"
+    setting: str = ""
 
     def asked_of(self, objective: str) -> Self:
         return replace(self, objective=objective)
 
     def lines(self, evidence: pd.DataFrame) -> pd.DataFrame:
         """All lengths."""
-        for column in ("metric", "experiment", "objective", "protocol", "scheme", "extension"):
+        for column in ("metric", "experiment", "objective", "setting", "protocol", "scheme", "extension"):
             if wanted := getattr(self, column):
                 evidence = evidence[evidence[column] == wanted]
                 if evidence.empty:
@@ -80,8 +82,10 @@ class Term(Quantity):
         lines = lines[(off <= NEAR) & (off == off.min())]
         if lines.empty:
             raise Missing(f"no length for {self}")
-        if lines["seed"].duplicated().any():
-            raise UserError(f"rows: {self} was measured more than once with the same seed; expected one training length")
+        if lines["seed"].duplicated().any() or len({*lines["setting"]}) > 1:
+            raise UserError(
+                f"rows: {self} was measured more than once with the same seed; expected one training length and setting"
+            )
         return lines
 
     def by_seed(self, evidence: pd.DataFrame, column: str = "log") -> pd.Series:

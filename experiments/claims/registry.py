@@ -41,7 +41,7 @@ WORDS = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding
 masked = partial(Term, objective="mlm")
 same = partial(Term, protocol="same_targets")
 speed = partial(Term, metric="tokens/s", protocol="training")
-untied = partial(Term, experiment="causal")
+untied = partial(Term, setting="output=untied")
 
 
 def claim(id: str, places: Places, *parts: Part) -> Claim:
@@ -91,7 +91,11 @@ def tiling_removes(continued: str) -> Removed:
 
 STRIDE_1 = "sliding(stride=1)"
 ORDER = (("alibi", "t5"), ("t5", "rope"), ("rope", "sinusoidal"))
-TYING = tuple(Term(scheme, experiment="tied") / untied(scheme) for scheme in ("rope", "alibi", "sinusoidal"))
+TYING = tuple(
+    Term(scheme, setting=f"output={output}") / untied(scheme)
+    for scheme in ("rope", "alibi", "sinusoidal")
+    for output in ("tied", "tied_head")
+)
 BEYOND = (untied("rope", 4) / untied("alibi", 4),)
 
 # labels of schemes and extensions
@@ -154,7 +158,7 @@ CLASSIC = (
     ),
     claim("R1", MASKED, at_most(Steps("rope", "learned"), 1)),
     claim(
-        "T1", {CODE: ("causal", "tied")}, at_most(Largest("tying at L", TYING) / Largest("rope or alibi at 4 L", BEYOND), 1)
+        "T1", {CODE: ("tied+best-lr",)}, at_most(Largest("tying at L", TYING) / Largest("rope or alibi at 4 L", BEYOND), 1)
     ),
     claim("D1", CAUSAL | AS_ENCODER, at_least(Term("alibi") / Term("rope"), 1.05)),
 )

@@ -28,8 +28,8 @@ TITLES = {
     "causal": "causal LM",
     "mlm": "masked LM",
     "rtd": "replaced tokens",
-    "electra_generator": "ELECTRA: generator",
-    "electra": "ELECTRA: discriminator",
+    "electra_generator": "ELECTRA, generator",
+    "electra": "ELECTRA, discriminator",
 }
 MULTIPLES = (1, 2, 4, 8, 16)
 POINTS = [*CURVE[:1], "objective", *CURVE[1:], "loss", "loss_low", "loss_high"]
@@ -38,8 +38,8 @@ POINTS = [*CURVE[:1], "objective", *CURVE[1:], "loss", "loss_low", "loss_high"]
 def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """A panel an objective. `published` is not used: the paper trains and reads at one length."""
     points = rises(rows)
-    drawn = points[points["eval_len"] <= max(MULTIPLES) * points["train_len"]]
-    panels = [(title, drawn[drawn["objective"] == objective]) for objective, title in TITLES.items()]
+    drawn = points[points["x"].isin(MULTIPLES)]
+    panels = [(title.replace(", ", ",\n"), drawn[drawn["objective"] == objective]) for objective, title in TITLES.items()]
     labels = ["rise of the loss over that at L / nats per token", *[""] * (len(panels) - 1)]
     return draw_panels(drawn, panels, "length / L", *labels, schemes=SCHEMES), points
 

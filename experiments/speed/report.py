@@ -9,10 +9,13 @@ import yaml
 from experiments.speed.figure import learning_figure, speed_figure
 from experiments.speed.timings import (
     ATTENTION,
+    BESIDE,
     COMPARED,
     LOOK,
     OURS,
+    STEP,
     YARDSTICK,
+    called,
     compare,
     load_timings,
     ratios,
@@ -26,7 +29,9 @@ from extrap.report.typesetting import NONE, number
 from extrap.results.shown import save_table
 
 # columns of words
-NAMES = {"scheme", "precision", "peer", "objective", "setting", "attention", "path", "runs", "training", ""}
+NAMES = {
+    "scheme", "precision", "peer", "objective", "setting", "attention", "path", "runs", "training", "step", "beside", "",
+}  # fmt: skip
 LINEAR = 2.5  # a peak that twice the length makes this much larger is not linear; what is quadratic makes it 4 times
 NOTES = yaml.safe_load(Path(__file__).with_name("notes.yaml").read_text(encoding="utf-8"))
 
@@ -91,6 +96,7 @@ def markdown(rows: pd.DataFrame, compared: pd.DataFrame) -> str:
     tables = {
         "Training by scheme": by_scheme(rows, compared),
         "Training against the peers": by_peer(rows, compared),
+        "Steps by objective": by_objective(rows, compared),
         "Attention by length": by_length(rows, compared, "attention", YARDSTICK),
         "Evaluation by length": by_length(rows, compared, "evaluation"),
         "Peak memory by length": by_length(rows, compared, "memory", OURS),
@@ -156,6 +162,17 @@ def by_peer(rows: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
             line[ours] = told if schemes[name] == 1 or ours == scheme else NONE
         lines.append(line)
     return pd.DataFrame(lines)
+
+
+def by_objective(rows: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
+    steps = dict(list(where(rows, case=STEP).groupby(["objective", "setting"], sort=False)))
+    table = []
+    for of, beside in BESIDE:
+        if of in steps and beside in steps:
+            own, told = steps[of], ratio(compared, case=f"step {called(*of)}", peer=f"{OURS} {called(*beside)}")
+            line = {"step": called(*of), "parameters": f"{own['params'].iloc[0]:,}", "tokens/s": tokens_per_s(own)}
+            table.append(line | {"beside": called(*beside), "times as long": told})
+    return pd.DataFrame(table)
 
 
 def by_length(rows: pd.DataFrame, compared: pd.DataFrame, case: str, against: str = "") -> pd.DataFrame:

@@ -14,6 +14,15 @@ OURS = "extrap"
 YARDSTICK = "torch SDPA"
 COMPARED = ("rope", "alibi")  # the schemes of ours that stand against the peers
 PART, LOOK = "part of a training", "held-out loss"  # cases: one follows the other, `tokens` are those trained on so far
+STEP, ALL_SCORED, LARGE = "step", "all scored", "V = 4,096"  # the case of steps by objective, and two of its settings
+# (objective, setting) of a step, and of the one that it stands beside
+BESIDE = (
+    (("rtd", ""), ("mlm", ALL_SCORED)),
+    (("electra", ""), ("mlm", "")),
+    (("causal", ""), ("mlm", "")),
+    (("mlm", LARGE), ("mlm", "")),
+    (("causal", LARGE), ("causal", "")),
+)
 RECIPE = "recipe"  # the setting of ours at whose loss in the end the others have to arrive
 LEARNER = ["objective", "name", "scheme", "setting"]  # tells one training from another
 # what is told of every measurement: `value` in `unit` is what was measured; a step or call worked on `tokens`, multiplied
@@ -59,7 +68,7 @@ def ratios(timings: pd.DataFrame) -> pd.DataFrame:
     `theirs`. Rates (tokens/s) are better when they are high, seconds and bytes when they are low. Times to a loss are sums
     over rounds; of a training that never arrives the unit is `s or more`, and the ratio an upper bound.
     """
-    found = [*of_training(timings), *of_lengths(timings), *of_sweeps(timings), *of_learning(timings)]
+    found = [*of_training(timings), *of_steps(timings), *of_lengths(timings), *of_sweeps(timings), *of_learning(timings)]
     return pd.DataFrame(found, columns=RATIOS)
 
 
@@ -92,6 +101,18 @@ def of_training(rows: pd.DataFrame) -> Iterator[dict[str, object]]:
         peak = where(rows, case="peak", precision=group["precision"].iloc[0])
         if len(peak):
             yield compare(f"training {objective} {scheme}", group, peak, "FLOP/s")
+
+
+def of_steps(rows: pd.DataFrame) -> Iterator[dict[str, object]]:
+    """Steps by objective, each over the one that it stands beside."""
+    steps = dict(list(where(rows, case=STEP).groupby(["objective", "setting"], sort=False)))
+    for of, beside in BESIDE:
+        if of in steps and beside in steps:
+            yield compare(f"step {called(*of)}", steps[of], steps[beside], "s", f"{OURS} {called(*beside)}")
+
+
+def called(objective: str, setting: str) -> str:
+    return f"{objective}, {setting}" if setting else objective
 
 
 def of_lengths(rows: pd.DataFrame) -> Iterator[dict[str, object]]:

@@ -25,6 +25,14 @@ class Schedule(Enum):
     cosine = "cosine"
 
 
+class Output(Enum):
+    """The table whose products with hidden states are the logits, see model/output.py."""
+
+    untied = "untied"  # one of its own
+    tied = "tied"  # that of the tokens that are read
+    tied_head = "tied_head"  # the same, behind BERT's head
+
+
 class Device(Enum):
     auto = "auto"  # cuda where there is one
     cpu = "cpu"

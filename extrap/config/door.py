@@ -25,6 +25,8 @@ from extrap.config.varied import SWEPT, flat
 from extrap.errors import UserError, nearest, one_line
 
 MOST_CELLS = 10_000  # more are a slip
+# options of before, and what to say now
+RENAMED = {"model.tie": "is model.output now, untied where it was false, tied or tied_head where it was true"}
 # what Hydra itself writes down about a command
 TOLD_BY_HYDRA = re.compile(r"overrides\.task$|runtime\.choices\.|job\.override_dirname$|sweeper\.params(\.|$)")
 # options of a scheme, a source, an objective: which there are depends on the choice
@@ -61,6 +63,8 @@ class Door:
                     f"{o.input_line}: expected {o.key_or_group}=NAME, or names with commas and no brackets; "
                     f"there are {', '.join(names(self.conf, o.key_or_group))}"
                 )
+            if told := RENAMED.get(o.key_or_group):
+                raise UserError(f"{o.input_line}: {told}")
             if o.key_or_group in ("scale", "extension"):
                 told = "a scale ends the name of an experiment (experiment=main_gpu), extensions stand in eval.extensions"
                 raise UserError(f"{o.input_line}: {told}")
@@ -177,6 +181,8 @@ def explained(error: Exception, overrides: list[str], conf: Path, base: DictConf
         )
     if found := re.search(r"Could not override '(hydra\.launcher\.[^']+)'", text):
         return f"{found[1]}: this launcher has no such option; conf/hydra/launcher/NAME.yaml shows those that each has"
+    if found := re.match(r"(.+?): In '(.+?)': ConfigKeyError", text):
+        return f"{found[1]} in conf/{found[2]}.yaml: {RENAMED.get(found[1], 'no such option')}"
     if (found := re.search(r"Could not override '([^']+)'", text)) and base is not None:
         return _no_such_option(found[1], conf, base)
     if error.__cause__ and "rror merging" in text:

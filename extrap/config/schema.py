@@ -7,7 +7,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from extrap.config.choices import Device, Optimizer, Precision, Schedule
+from extrap.config.choices import Device, Optimizer, Output, Precision, Schedule
 from extrap.config.specs import label, without_defaults, written
 from extrap.config.varied import SWEPT, TOLD, flat, named, slug, values_of, varied
 from extrap.errors import UserError
@@ -27,7 +27,7 @@ class ModelConfig:
     n_heads: int
     d_ff: int
     dropout: float
-    tie: bool  # the output table is the input table
+    output: Output  # where the output table comes from
 
     def __post_init__(self) -> None:
         _at_least(1, "model", self, "d_model", "n_layers", "n_heads", "d_ff")
@@ -214,7 +214,8 @@ class Config:
         }
         del plain["eval"]["multiples"]  # its lengths say it
         del plain["eval"]["probes"]  # of which no row knows
-        plain["train"] = {key: value.value if isinstance(value, Enum) else value for key, value in plain["train"].items()}
+        for part in ("model", "train"):
+            plain[part] = {key: value.value if isinstance(value, Enum) else value for key, value in plain[part].items()}
         plain["eval"]["extensions"] = [*self.eval.extensions]  # a label says all that is not the default
         keys = ("seed", "model", "position", "data", "objective", "train", "eval")
         return {key: plain[key] for key in (*keys, *(["vary"] if self.vary else []))}

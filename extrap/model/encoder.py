@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from extrap.config.choices import Output
 from extrap.config.schema import ModelConfig
 from extrap.model.attention import AttendAt, prepare, taken
+from extrap.model.output import Head, TiedTable
 from extrap.positions.absolute import TABLE_STD
 from extrap.positions.base import PositionScheme
 
@@ -73,35 +75,37 @@ class Encoder(nn.Module):
     """Tokens (B, T) -> hidden states (B, T, D); `logits` turns hidden states into scores over the vocabulary.
 
     Linear weights start at N(0, 1/fan_in), those that write into the residual stream divided by sqrt(2 * n_layers) (GPT-2).
-    Token embeddings start at N(0, 0.5^2), see positions/absolute.py. A tied table of standard deviation s gives the token
-    that was read a logit of D * s at the start and a loss of log(exp(D * s) + V - 1) (kexue.fm 9698), so its logits are
-    scaled down by 2 / (D * s): the loss stays near log V at any width.
+    Token embeddings start at N(0, 0.5^2), see positions/absolute.py; a table that is tied to the output: model/output.py.
+    The loss at the start is near log V at any width, and blocks start alike whatever the output.
     """
 
     def __init__(self, config: ModelConfig, scheme: PositionScheme, n_inputs: int, n_outputs: int) -> None:
         """n_inputs counts the tokens that may be read (a mask token among them), n_outputs those to predict."""
         super().__init__()
         self.causal, self.dropout = scheme.geometry.causal, config.dropout
-        self.embedding = nn.Embedding(n_inputs, config.d_model)
+        tied = config.output is not Output.untied
+        self.embedding = (TiedTable if tied else nn.Embedding)(n_inputs, config.d_model)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(config.d_model, bias=False)
-        self.unembedding = None if config.tie else nn.Linear(config.d_model, n_outputs, bias=False)
+        self.unembedding = nn.Linear(config.d_model, n_outputs, bias=False)
         self.n_outputs = n_outputs
         self._initialise()
+        if tied:
+            del self.unembedding  # which is drawn in any case, so that blocks are alike
+        self.head = Head(config.d_model, n_outputs) if config.output is Output.tied_head else None
         self.scheme = scheme  # after the draws above: the other weights do not depend on the scheme
 
     def _initialise(self) -> None:
         d_model = self.embedding.embedding_dim
-        nn.init.normal_(self.embedding.weight, std=TABLE_STD)
-        self.tied_scale = 2.0 / (d_model * TABLE_STD)
+        table = self.embedding
+        nn.init.normal_(table.weight, std=table.std if isinstance(table, TiedTable) else TABLE_STD)
         for name, module in self.blocks.named_modules():
             if isinstance(module, nn.Linear):
                 residual = name.endswith((".out", ".down"))
                 std = module.in_features**-0.5
                 nn.init.normal_(module.weight, std=std / (2 * len(self.blocks)) ** 0.5 if residual else std)
-        if self.unembedding is not None:
-            # the standard deviation of a logit, std * sqrt(D), adds half its square to the loss at the start
-            nn.init.normal_(self.unembedding.weight, std=min(0.02, 0.3 * d_model**-0.5))
+        # the standard deviation of a logit, std * sqrt(D), adds half its square to the loss at the start
+        nn.init.normal_(self.unembedding.weight, std=min(0.02, 0.3 * d_model**-0.5))
 
     def forward(self, tokens: Tensor, at: Tensor | None = None) -> Tensor:
         """With places (B, R) the hidden states there alone, (B, R, D): the last block computes no others.
@@ -123,10 +127,12 @@ class Encoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
-        if self.unembedding is None:
-            return self.tied_scale * F.linear(hidden, self.embedding.weight[: self.n_outputs])
-        logits: Tensor = self.unembedding(hidden)
-        return logits
+        if not isinstance(self.embedding, TiedTable):
+            logits: Tensor = self.unembedding(hidden)
+            return logits
+        if self.head is None:
+            return self.embedding.logits(hidden, self.n_outputs)
+        return self.embedding.logits(self.head(hidden), self.n_outputs, self.head.bias)
 
     def logits_at(self, tokens: Tensor, index: Tensor) -> Tensor:
         """(N, V) float32, at N of all B * T positions, as many of every sequence."""

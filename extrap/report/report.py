@@ -18,6 +18,7 @@ from extrap.report.costs import costs_page
 from extrap.report.extensions import extensions_page
 from extrap.report.figures import draw
 from extrap.report.latex import write_latex
+from extrap.report.output import output_page
 from extrap.report.overview import overview_page
 from extrap.report.pairs import pairs_table
 from extrap.report.probes import write_probes
@@ -122,7 +123,7 @@ def write_report(found: Statistics, folder: Path, table: str = "") -> None:
     told = f"\n{scored_text(found.rows, found.held_out)}\n"
     told += f"\nModels of {model_size(found.sizes)}.\n" if found.sizes else ""
     tables = {"table.csv": csv_table(found), "pairs.csv": found.pairs, "extrapolates.csv": found.extrapolates}
-    tables |= {"stability.csv": found.stability}
+    tables |= {"stability.csv": found.stability, "outputs.csv": found.outputs, "interactions.csv": found.interactions}
     for name, lines in tables.items():
         if len(lines):  # a single scheme is compared with nobody
             save_table(folder / name, lines)
@@ -138,6 +139,8 @@ def write_report(found: Statistics, folder: Path, table: str = "") -> None:
         write_atomic(folder / "choice.md", choice_page(found) + told)
     if len(found.stability):
         write_atomic(folder / "budget.md", budget_page(found) + told)
+    if len(found.outputs):
+        write_atomic(folder / "output.md", output_page(found) + told)
     if len(found.costs_and_quality):
         write_atomic(folder / "costs.md", costs_page(found))
     write_latex(folder, found, table)

@@ -90,7 +90,7 @@ class RunFolder:
     def load_config(self) -> dict[str, Any]:
         """Raises UserError where it is damaged or gone."""
         mend = f"move its folder out of {self.path.parent}, and the run is made again"
-        return load_checked(self.config, yaml.safe_load, dict.items, mend)
+        return as_now(load_checked(self.config, yaml.safe_load, dict.items, mend))
 
     def load_meta(self) -> dict[str, Any]:
         """Raises UserError where it is damaged or gone."""
@@ -103,6 +103,19 @@ class RunFolder:
             path.unlink(missing_ok=True)
         for path, content in tables.items():
             write_atomic(path, content)
+
+
+def as_now(config: dict[str, Any]) -> dict[str, Any]:
+    """A config, or what runs share of one, in the words of today, whatever program wrote it down.
+
+    model.tie is model.output: false was `untied`; true was a tied table that read and wrote otherwise than that of today
+    (standard deviation 0.5, logits times 4 / D), and no run can ask for it any more: it is `tied, std 0.5`.
+    """
+    model = config.get("model", {})
+    if "tie" not in model:
+        return config
+    told = {key: value for key, value in model.items() if key != "tie"}
+    return config | {"model": told | {"output": "tied, std 0.5" if model["tie"] else "untied"}}
 
 
 def seconds_of(meta: dict[str, Any]) -> float:

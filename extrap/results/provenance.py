@@ -12,7 +12,7 @@ import yaml
 from extrap.config.varied import flat
 from extrap.errors import UserError
 from extrap.files import write_atomic
-from extrap.results.folders import common, differences, evaluated, finished, load_checked, seconds_of
+from extrap.results.folders import as_now, common, differences, evaluated, finished, load_checked, seconds_of
 from extrap.results.rows import (
     KEY,
     RUNS,
@@ -209,4 +209,5 @@ def _told_of(runs: Iterable[str], earlier: dict[str, Any]) -> list[dict[str, Any
 def load_provenance(path: Path) -> dict[str, Any]:
     """What made the rows beside it. Raises UserError where it is damaged."""
     mend = "it tells what made the rows beside it: bring it back, or remove them, and `make report` writes both"
-    return load_checked(path, yaml.safe_load, lambda told: (told["command"].strip(), _recipe(told["config"], ())), mend)
+    told = load_checked(path, yaml.safe_load, lambda told: (told["command"].strip(), _recipe(told["config"], ())), mend)
+    return told | {"config": as_now(told["config"])}

@@ -88,12 +88,17 @@ def neither(compared: pd.DataFrame, of: pd.DataFrame) -> pd.DataFrame:
 def moves(lines: pd.DataFrame, before: pd.DataFrame, after: pd.DataFrame) -> Interval:
     """By how much the difference of each of these pairs is another one in rows of another training (nats per token): mean
     over the seeds that both have, paired by them, and its 95 % t interval; a Series each, in the order of the lines."""
+    return over_seeds(moved(lines, before, after))
+
+
+def moved(lines: pd.DataFrame, before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+    """The same of every seed: a row a seed, a column a line."""
     place = [*SETTING, "eval_len"]
     trained = (rows[(rows["kind"] == "scheme") & (rows["extension"] == "none")] for rows in (before, after))
     old, new = (perplexity(rows, [*place, "scheme", "seed"]).set_index([*place, "scheme", "seed"]) for rows in trained)
-    moved = (new["log_ppl"] - old["log_ppl"]).unstack("seed")
-    a, b = (moved.reindex(pd.MultiIndex.from_frame(lines[[*place, side]])).to_numpy() for side in ("scheme_a", "scheme_b"))
-    return over_seeds(pd.DataFrame((a - b).T, columns=lines.index))
+    change = (new["log_ppl"] - old["log_ppl"]).unstack("seed")
+    a, b = (change.reindex(pd.MultiIndex.from_frame(lines[[*place, side]])).to_numpy() for side in ("scheme_a", "scheme_b"))
+    return pd.DataFrame((a - b).T, columns=lines.index)
 
 
 CONTROL = "window"  # no layer attends beyond the training length; n of them pass on what n windows hold

@@ -10,6 +10,7 @@ from extrap.stats.budget import stability
 from extrap.stats.costs import cost_and_quality
 from extrap.stats.floor import BELOW, against_floor
 from extrap.stats.null import early_token_null
+from extrap.stats.output import interactions, outputs
 from extrap.stats.pairs import PAIR, SHOWN, best, extended, extrapolates, neither, pairs, yardstick
 from extrap.stats.perplexity import GROUP, SETTING, summarise
 
@@ -126,6 +127,14 @@ class Statistics:
     @cached_property
     def stability(self) -> pd.DataFrame:
         return stability(self.rows, self.missing, self.pairs, self.sound_pairs)
+
+    @cached_property
+    def outputs(self) -> pd.DataFrame:
+        return outputs(self.rows)
+
+    @cached_property
+    def interactions(self) -> pd.DataFrame:
+        return interactions(self.rows, self.sound_pairs)
 
     @cached_property
     def ranked(self) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from tempfile import TemporaryFile
 import torch
 from tqdm import tqdm
 
+from extrap.config.choices import Output
 from extrap.config.schema import Config
 from extrap.data.cloze import MOST_TOKENS
 from extrap.data.documents import Documents
@@ -94,8 +95,11 @@ def _check(run: Run) -> None:
             f"data.bpe: expected at most {MOST_TOKENS:,} tokens with objective=rtd or electra, which count what stands "
             f"between each two, found {run.source.vocab_size:,}"
         )
-    if config.model.tie and isinstance(objective, Rtd):
-        raise UserError("model.tie: expected model.tie=false with objective=rtd or electra, which predict no tokens")
+    if config.model.output is not Output.untied and isinstance(objective, Rtd):
+        raise UserError(
+            "model.output: expected model.output=untied with objective=rtd or electra, which predict no tokens, "
+            f"found {config.model.output.value}"
+        )
     longest, train_len = max(config.eval.lengths), config.train.train_len
     if "position" in config.eval.protocols and not objective.causal and longest < 2 * train_len:
         raise UserError(

@@ -9,6 +9,7 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
+from extrap.config.choices import Output
 from extrap.config.schema import ModelConfig
 from extrap.model.attention import Attend, prepare
 from extrap.model.definition import attend_reference
@@ -120,7 +121,7 @@ def trained(scheme: PositionScheme) -> list[torch.nn.Parameter]:
 def encoder_with(scheme: PositionScheme, n_layers: int) -> Encoder:
     geometry = scheme.geometry
     seed_generators(1)
-    sizes = ModelConfig(geometry.d_model, n_layers, geometry.n_heads, geometry.d_model, dropout=0.0, tie=False)
+    sizes = ModelConfig(geometry.d_model, n_layers, geometry.n_heads, geometry.d_model, dropout=0.0, output=Output.untied)
     return Encoder(sizes, scheme, VOCAB, VOCAB)
 
 

@@ -1,4 +1,4 @@
-"""How weights are updated, for all schemes alike: Muon for the matrices of the blocks, AdamW for all else."""
+"""How weights are updated, for all schemes alike: Muon for the matrices of the blocks and of a head, AdamW for all else."""
 
 import math
 from collections.abc import Iterable
@@ -47,10 +47,11 @@ def update(optimizers: Iterable[torch.optim.Optimizer], parameters: Iterable[nn.
 
 
 def make_optimizers(encoder: Encoder, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """Muon at muon_ratio * lr for the matrices of the blocks and AdamW at lr for all else, or AdamW for all.
+    """Muon at muon_ratio * lr for the matrices of the blocks and of a head and AdamW at lr for all else, or AdamW for all.
 
     What a scheme learns is AdamW's, whatever its shape, so that none gains by writing it as a matrix. Weight decay is on
-    those matrices of the encoder's linear maps that AdamW has: not on tables, biases, norms or a scheme's parameters.
+    those matrices of the encoder's linear maps that AdamW has: not on tables that are read, a tied one among them, nor on
+    biases, norms or a scheme's parameters.
     """
     networks = [*encoder.networks()]
     of_scheme = {module for network in networks for module in network.scheme.modules()}
@@ -59,7 +60,8 @@ def make_optimizers(encoder: Encoder, config: TrainConfig) -> list[torch.optim.O
     others = [parameter for parameter in encoder.parameters() if parameter not in matrices]
     optimizers: list[torch.optim.Optimizer] = []
     if config.optimizer is Optimizer.muon:
-        parts = [(name, part) for network in networks for name, part in network.blocks.named_modules()]
+        inner = [one for network in networks for one in (network.blocks, network.head) if one is not None]
+        parts = [(name, part) for one in inner for name, part in one.named_modules()]
         maps = [(name, part.weight) for name, part in parts if isinstance(part, nn.Linear)]
         stacks = [matrix for name, matrix in maps if name.endswith("qkv")]  # three matrices each
         single = [matrix for name, matrix in maps if not name.endswith("qkv")]
