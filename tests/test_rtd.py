@@ -312,6 +312,17 @@ def test_losses_are_told_in_nats_and_as_the_share_that_is_explained():
     assert not {column for column in table if "ppl" in column or column in ("bpb", "beats_unigram")}
 
 
+def test_who_explains_nothing_has_nothing_to_lose():
+    """Its losses lie above that of `rate` everywhere, and no length is where it begins to break."""
+    rows = made()
+    rows.loc[rows["scheme"] == "nope", "nll_sum"] *= 1.1
+    told = summarise(rows).query("scheme == 'nope'")
+    assert (told["explained"] < 0).all()
+    assert (told["onset_low"] == 512).all()
+    assert told["onset_high"].isna().all()
+    assert "<NA>" not in markdown_table(Statistics(rows))
+
+
 def test_no_perplexity_is_spoken_of():
     found = Statistics(made())
     told = markdown_table(found) + answer(found)

@@ -66,7 +66,7 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
                             themselves: nats per token
     ratio, _low, _high      to ppl at the training length, paired by seed: exp of the mean of the logarithm, and its bounds
     limit                   of this ratio, from which on it counts: 1.05; of IN_NATS 1 + 5 % of explained / (1 - explained),
-                            that is a loss of 5 % of what is explained at the training length
+                            that is a loss of 5 % of what is explained at the training length, inf of who explains nothing
     bpb                     bits per byte
     n_seeds, n_tokens       seeds, and tokens scored for each of them
     beats_unigram           at the training length more than 5 % better than frequencies in the training text, or (IN_NATS)
@@ -200,5 +200,5 @@ def _explained(summary: pd.DataFrame) -> pd.DataFrame:
     keys = [*SETTING, *SCHEME]
     start = summary[summary["eval_len"] == summary["train_len"]].set_index(keys)["explained"].rename("start")
     known = summary.join(start, on=keys)["start"]
-    limit = (1 + (ONSET - 1) * known / (1 - known)).fillna(ONSET)
+    limit = (1 + (ONSET - 1) * known / (1 - known)).fillna(ONSET).mask(known <= 0, np.inf)
     return summary.assign(limit=limit, bpb=summary["bpb"].where(~told)).drop(columns="rate")
