@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence, Set
-from importlib.metadata import version
 from pathlib import Path
 from string import Template
 from types import MappingProxyType
@@ -41,7 +40,7 @@ def page(
     series = [one for part in groups for one in part["series"]]
     markers = markers | {one["marker"] for one in series if one["marker"]}
     data = {
-        "version": version("extrap"), "t": t_quantiles(max(2, *(len(part["seeds"]) for part in groups))),
+        "t": t_quantiles(max(2, *(len(part["seeds"]) for part in groups))),
         "markers": {marker: marker_path(marker) for marker in sorted(markers)}, "experiments": list(experiments),
     } | {**more}  # fmt: skip
     sources = [*(HERE / name for name in SCRIPTS), *scripts, HERE / LAST]
