@@ -233,7 +233,7 @@ def test_a_report_with_a_floor_says_so():
 # looks
 
 
-@pytest.mark.parametrize("color", [*{look["color"] for look in LOOKS.values()}, *OTHER_COLOURS, "#737373"])
+@pytest.mark.parametrize("color", [*(look["color"] for look in LOOKS.values()), *OTHER_COLOURS, "#737373"])
 def test_colours_can_be_read_on_white_and_on_black(color):
     for on in (LIGHT, DARK):
         for least in (LINE, WORD):
@@ -258,7 +258,7 @@ def test_lines_have_the_colours_of_the_figures_and_dark_ones_are_for_screens():
     assert "@media screen and (prefers-color-scheme:dark)" in sheet, "on paper a dark page is light"
 
 
-@pytest.mark.parametrize("marker", [*{look["marker"] for look in LOOKS.values()}, *OTHER_MARKERS])
+@pytest.mark.parametrize("marker", [*(look["marker"] for look in LOOKS.values()), *OTHER_MARKERS])
 def test_markers_are_closed_paths_around_their_point(marker):
     path = marker_path(marker)
     assert re.fullmatch(r"M[^MZ]*(?:[LQC][^MZ]*)*Z", path)
