@@ -1,5 +1,6 @@
 """The page of all tracked reports, with published claims and the figures of papers. Imports no torch."""
 
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -12,7 +13,6 @@ from experiments.claims.claim import CONFIRMED, OUT_OF_SCOPE, REFUTED, UNDECIDED
 from experiments.claims.page import bound, of_papers, with_interval
 from experiments.claims.registry import CLAIMS
 from experiments.papers.overlay import OURS
-from extrap.errors import UserError
 from extrap.files import write_atomic
 from extrap.report.looks import looks_of
 from extrap.report.page.data import experiment
@@ -30,11 +30,14 @@ DASHED = "5 3"  # what is published
 LOG = 3  # a vertical axis that spans more than this factor is one of logarithms
 
 
-def write_page(results: Path) -> list[Path]:
-    """results/page.html, of every report below results/, what claims/ and papers/ hold beside them; returns its path."""
-    folders = sorted((path.parent for path in results.glob("*/rows.csv")), key=lambda path: (path.name != FIRST, path.name))
-    if not folders:
-        raise UserError(f"{results} holds no */rows.csv; `make sweep` writes them")
+def on_page(results: Path) -> list[Path]:
+    """Every folder below results/ that holds rows, that of FIRST before all others."""
+    folders = (path.parent for path in results.glob("*/rows.csv"))
+    return sorted(folders, key=lambda folder: (folder.name != FIRST, folder.name))
+
+
+def write_page(results: Path, folders: Sequence[Path]) -> list[Path]:
+    """results/page.html, of these reports and of what claims/ and papers/ hold beside them; returns its path."""
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         experiments = list(pool.map(experiment, folders))
     figures = [paper(path) for path in sorted((results / "papers").glob("*.csv"))]

@@ -19,7 +19,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from experiments.claims.report import write_claims
-from experiments.page import write_page
+from experiments.page import on_page, write_page
 from experiments.papers.remake import SCALES, draw_papers, needed_experiments, paper_figures
 from experiments.speed.evidence import write_evidence
 from experiments.speed.report import write_scheme_report, write_speed_report
@@ -61,7 +61,8 @@ def draw_all(results: Path) -> None:
             except UserError as error:
                 print(f"{name}: {error}", file=sys.stderr)
                 failed.append(name)
-    print(*write_page(results), sep="\n")  # of what the others have written
+    if folders := [folder for folder in on_page(results) if str(folder) not in failed]:
+        print(*write_page(results, folders), sep="\n")  # of what the others have written
     if failed:
         raise UserError(f"{len(failed)} of {len(made)} reports could not be made: {', '.join(failed)}")
 
@@ -97,7 +98,9 @@ def main() -> None:
     elif arguments.verb == "claims":
         print(*write_claims(arguments.results), sep="\n")
     elif arguments.verb == "page":
-        print(*write_page(arguments.results), sep="\n")
+        if not (folders := on_page(arguments.results)):
+            raise UserError(f"{arguments.results} holds no */rows.csv; `make sweep` writes them")
+        print(*write_page(arguments.results, folders), sep="\n")
     elif arguments.verb == "papers":
         print(*draw_papers(arguments.results, arguments.figure), sep="\n")
     elif arguments.verb == "needs":

@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from experiments.page import write_page
+from experiments.page import on_page, write_page
 from extrap.report.typesetting import factor, interval, number
-from extrap.report.written import load
 from extrap.results.rows import load_rows
 from extrap.stats.perplexity import perplexity
+from extrap.stats.written import load
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the extra page; make test-page installs it")
 axe = pytest.importorskip("axe_playwright_python", reason="needs the extra page; make test-page installs it")
@@ -40,7 +40,7 @@ def file(tmp_path_factory) -> Path:
     results = tmp_path_factory.mktemp("results")
     for name in ON_PAGE:
         (results / name).symlink_to(RESULTS / name)
-    return write_page(results)[0]
+    return write_page(results, on_page(results))[0]
 
 
 @pytest.fixture(scope="module")

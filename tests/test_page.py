@@ -23,10 +23,10 @@ from extrap.report.page.cells import PAIR
 from extrap.report.page.data import experiment, group, t_quantiles
 from extrap.report.page.html import digest, in_script, page
 from extrap.report.page.palette import DARK, LIGHT, LINE, WORD, contrast, marker_path, readable, style_sheet
-from extrap.report.written import load, load_written
 from extrap.results.rows import load_training
 from extrap.results.shown import rounded
 from extrap.stats.statistics import Statistics
+from extrap.stats.written import load, load_written
 
 RESULTS = Path(__file__).parents[1] / "results"
 SMALL = "stride1"

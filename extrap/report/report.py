@@ -23,7 +23,6 @@ from extrap.report.page.html import page_of
 from extrap.report.pairs import pairs_table
 from extrap.report.tables import csv_table, markdown_table
 from extrap.report.typesetting import model_size
-from extrap.report.written import load
 from extrap.results.folders import evaluated
 from extrap.results.provenance import Gathered, gathered, join, load_gathered, save_gathered, with_kept
 from extrap.results.rows import scored
@@ -31,6 +30,7 @@ from extrap.results.shown import save_table
 from extrap.stats.choice import best_over, one_for_all
 from extrap.stats.perplexity import refuse_other_targets
 from extrap.stats.statistics import Statistics
+from extrap.stats.written import load
 
 
 def gather(results: Path, name: str, command: str, table: str = "") -> None:
@@ -143,4 +143,13 @@ def report_again(folder: Path) -> list[Path]:
     with alone(folder), all_or_nothing(folder) as draft:
         write_report(load(folder), draft)
         written = sorted(path.name for path in draft.iterdir())
-    return [folder / name for name in written]
+    return [folder / name for name in written] + _page_again(folder)
+
+
+def _page_again(folder: Path) -> list[Path]:
+    """The page of a sweep that was made here, so that it does not show what the rows no longer say; tracked is none."""
+    page = folder / "page.html"
+    if not page.exists():
+        return []
+    write_atomic(page, page_of(folder, folder.name))
+    return [page]

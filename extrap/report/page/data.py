@@ -31,12 +31,12 @@ from extrap.report.page.palette import key
 from extrap.report.pairs import about_text
 from extrap.report.tables import MOST, shown_lengths
 from extrap.report.typesetting import decimals, loss, name, trained_on
-from extrap.report.written import load_written
 from extrap.results.provenance import load_provenance
 from extrap.results.rows import within
 from extrap.results.shown import IN_NATS, rounded
 from extrap.stats.perplexity import CONFIDENCE, perplexity
 from extrap.stats.statistics import Statistics
+from extrap.stats.written import load_written
 
 NATS, LOSSES = 8, 4  # digits behind the point: of what means are made, and of what is shown as it is
 DASHES = {"-": "", "--": "5 3", ":": "1.5 2.5", "-.": "6 3 1.5 3"}
