@@ -194,7 +194,7 @@ def taken(rows: pd.DataFrame) -> list[str]:
 def test_what_to_take_says_how_sure_that_is():
     near = {"a": {128: [1.5, 1.6, 1.55], 256: [1.4, 1.5, 1.45]}, "b": {128: [1.5, 1.6, 1.54], 256: [1.41, 1.5, 1.46]}}
     first, sure, *rest = taken(both_protocols(near))
-    assert first.startswith("Trained on 128 tokens and used at 256 (2 L), a is the lowest: perplexity 4.26")
+    assert first.startswith("Trained on 128 tokens and used at 256 (2 L), a is the lowest as trained: perplexity 4.26")
     assert "undecided against b" in sure
     assert any("survives" in sentence for sentence in rest)
     far = near | {"b": {128: [1.2, 1.3, 1.25], 256: [3.41, 3.5, 3.46]}}
@@ -202,6 +202,16 @@ def test_what_to_take_says_how_sure_that_is():
     assert "decided against all others" in sure
     assert "about this text alone" in sure, "of two documents nothing is known about others"
     assert rest[-1].startswith("At L it is 35.0 % above the lowest, b (decided")
+
+
+def test_an_extension_that_is_lower_is_named_and_not_said_to_be_better():
+    window = scheme_rows("b", {128: [1.6, 1.7], 256: [1.2, 1.3]}, extension="window", protocol="same_targets")
+    told = taken(pd.concat([both_protocols(NLL), window]))
+    assert "b + window" in told[-1]
+    assert "nobody has tested" in told[-1]
+    higher = window.assign(nll_sum=window["nll_sum"] * 2)
+    higher.loc[higher["eval_len"] == 128, "nll_sum"] /= 2
+    assert not any("window," in sentence for sentence in taken(pd.concat([both_protocols(NLL), higher])))
 
 
 def test_one_seed_and_no_length_beyond_l_decide_nothing():
@@ -221,7 +231,7 @@ def test_who_has_learned_nothing_is_not_taken():
     unigram = pd.concat([scheme_rows("unigram", {128: [1.52], 256: [1.52]}, kind="unigram", protocol=p)
                          for p in ("nonoverlap", "same_targets")])  # fmt: skip
     two = both_protocols({"flat": {128: [1.5] * 3, 256: [1.0] * 3}, "a": {128: [1.1, 1.11, 1.12], 256: [1.3] * 3}})
-    assert " a is the lowest" in taken(pd.concat([two, unigram]))[0]
+    assert " a is the lowest as trained" in taken(pd.concat([two, unigram]))[0]
 
 
 def test_a_report_with_a_floor_says_so():

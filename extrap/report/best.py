@@ -3,7 +3,7 @@
 import pandas as pd
 
 from extrap.report.group import Group, lacking, listed
-from extrap.report.typesetting import interval, seeds
+from extrap.report.typesetting import interval, name, seeds
 from extrap.stats.pairs import both_ways
 
 
@@ -65,13 +65,22 @@ def take(of: Group) -> list[str]:
     level = of.level(line["ppl"]) + interval(line["ppl"], line["ppl_low"], line["ppl_high"])
     told = [
         f"Trained on {of.train_len:,} tokens and used at {longest:,} ({longest / of.train_len:.3g} L), "
-        f"{leader} is the lowest: {level}.",
+        f"{leader} is the lowest as trained: {level}.",
         f"How sure: {_how_sure(of, lines, leader)}.",
     ]
     fate, words = of.fates[leader]
     if fate:
         told.append(f"Beyond L it {BECOMES[fate]}: {words}." + _uses(of, leader))
-    return [*told, f"{_at_l(of, leader)}."]
+    told.append(f"{_at_l(of, leader)}.")
+    extended = of.beyond[(of.beyond["extension"] != "none") & (of.beyond["eval_len"] == longest)]
+    lower = extended[extended["log_ppl"] < line["log_ppl"]].sort_values("log_ppl", kind="stable")
+    if len(lower):
+        first = lower.iloc[0]
+        what = f"{name(first['scheme'], first['extension'])}, {of.level(first['ppl'])}"
+        told.append(
+            f"Lower yet, though nobody has tested whether beyond the noise: {what}, finished weights with an extension."
+        )
+    return told
 
 
 BECOMES = {
