@@ -14,8 +14,8 @@ FIGURE ?=
 SCALE ?=
 NAME ?=
 
-TARGETS := help setup sweep corpus probes check-scheme status tensorboard report figures claims paper bench bench-all bench-schemes \
-    kernels profile test test-all test-engines test-peers check smoke clean
+TARGETS := help setup sweep corpus probes check-scheme status tensorboard report figures claims page paper bench bench-all \
+    bench-schemes kernels profile test test-all test-engines test-peers test-page vendor check smoke clean
 ENGINES := LAUNCHER JOBS ARGS RESULTS
 TAKES-help := EXPERIMENT
 TAKES-sweep := EXPERIMENT SCHEME $(ENGINES)
@@ -28,6 +28,7 @@ TAKES-status := EXPERIMENT RESULTS
 TAKES-report := EXPERIMENT RESULTS TABLE BEST
 TAKES-figures := RESULTS
 TAKES-claims := RESULTS
+TAKES-page := RESULTS
 TAKES-tensorboard := RESULTS
 TAKES-kernels := RESULTS
 TAKES-bench := ARGS
@@ -136,6 +137,9 @@ figures: $(READY)  ## all tables and figures again from the tracked rows, withou
 claims: $(READY)  ## what the tracked rows say about published claims, without training
 	@.venv/bin/python -m experiments.report --results $(RESULTS) claims
 
+page: $(READY)  ## one page to look through all tracked results, claims and papers in a browser, offline: results/page.html
+	@.venv/bin/python -m experiments.report --results $(RESULTS) page
+
 paper: $(READY) $(EXTRA)  ## what the figures of papers need, and the figures; FIGURE=NAME: one of them; SCALE=gpu: larger models
 	@needs=$$(.venv/bin/python -m experiments.report needs $(FIGURE) $(if $(SCALE),--scale $(SCALE))) || exit; \
 	for experiment in $$needs; do \
@@ -169,6 +173,12 @@ test-engines: $(READY) .venv/extra-ray .venv/extra-slurm  ## sweeps over several
 
 test-peers: .venv/extra-bench  ## schemes and extensions beside what x-transformers and transformers make of them
 	@.venv/bin/python -m pytest -q tests/test_peers.py
+
+test-page: .venv/extra-page  ## the page in a real browser, which has to be there: chromium, chromium-browser or google-chrome, or what CHROMIUM names
+	@.venv/bin/python -m pytest -q tests/test_browser.py
+
+vendor:  ## the library that the page draws with, again from its sources (needs node and npm; only for another version)
+	@cd extrap/report/page/vendor && npm ci --no-audit --no-fund && node bundle.mjs && rm -rf node_modules
 
 check: $(READY)  ## lint and types
 	@.venv/bin/python -m ruff check .

@@ -5,6 +5,7 @@ python -m experiments.report gather A B    results/A+B/: the rows of several rep
 python -m experiments.report gather NAME --best train.lr   results/NAME+best-lr/: each scheme at its best learning rate
 python -m experiments.report draw          everything below results/ again, from its tracked rows
 python -m experiments.report claims        results/claims/: what the rows say about published claims
+python -m experiments.report page          results/page.html: all of these, to look through in a browser
 python -m experiments.report papers [FIGURE]   results/papers/<figure>.{png,pdf,svg,csv,md}, or all of them
 python -m experiments.report needs [FIGURE] [--scale gpu]   the experiments that a figure of a paper, or all, are drawn from
 """
@@ -18,6 +19,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from experiments.claims.report import write_claims
+from experiments.page import on_page, write_page
 from experiments.papers.remake import SCALES, draw_papers, needed_experiments, paper_figures
 from experiments.speed.evidence import write_evidence
 from experiments.speed.report import write_scheme_report, write_speed_report
@@ -59,6 +61,8 @@ def draw_all(results: Path) -> None:
             except UserError as error:
                 print(f"{name}: {error}", file=sys.stderr)
                 failed.append(name)
+    if folders := [folder for folder in on_page(results) if str(folder) not in failed]:
+        print(*write_page(results, folders), sep="\n")  # of what the others have written
     if failed:
         raise UserError(f"{len(failed)} of {len(made)} reports could not be made: {', '.join(failed)}")
 
@@ -73,6 +77,7 @@ def main() -> None:
     gathering.add_argument("--best", default="", help="an option that varies (train.lr): each scheme at its best value")
     verbs.add_parser("draw")
     verbs.add_parser("claims")
+    verbs.add_parser("page")
     papers, needs = (verbs.add_parser(verb) for verb in ("papers", "needs"))
     for of_figures in (papers, needs):
         of_figures.add_argument("figure", metavar="FIGURE", nargs="?")
@@ -92,6 +97,10 @@ def main() -> None:
             gather(arguments.results, first, known or f"python -m experiments.report gather {first}", arguments.table)
     elif arguments.verb == "claims":
         print(*write_claims(arguments.results), sep="\n")
+    elif arguments.verb == "page":
+        if not (folders := on_page(arguments.results)):
+            raise UserError(f"{arguments.results} holds no */rows.csv; `make sweep` writes them")
+        print(*write_page(arguments.results, folders), sep="\n")
     elif arguments.verb == "papers":
         print(*draw_papers(arguments.results, arguments.figure), sep="\n")
     elif arguments.verb == "needs":

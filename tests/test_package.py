@@ -43,6 +43,10 @@ def test_a_wheel_holds_all_modules_and_configs_and_nothing_else(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     expected = {str(path.relative_to(ROOT)) for path in (ROOT / "extrap").rglob("*.py")}
     expected |= {f"extrap/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
+    page = ROOT / "extrap" / "report" / "page"
+    shown = [path for suffix in ("js", "css", "html") for path in page.glob(f"*.{suffix}")]
+    shown += [page / "vendor" / "plot.min.js", page / "vendor" / "LICENSES.txt"]
+    expected |= {str(path.relative_to(ROOT)) for path in shown}
     assert names == expected | {"extrap/report/figures.mplstyle"}
 
 

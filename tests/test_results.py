@@ -647,11 +647,13 @@ def test_a_report_can_be_made_again_from_its_rows_byte_for_byte(tmp_path, capsys
         "table_nonoverlap.tex", "table_same_targets.tex", "table_narrow.tex",
         "perplexity.csv", "perplexity.svg", "perplexity_column.svg",
         "pairs.csv", "pairs.md",  # a picture of two schemes says less than a line
+        "page.html",
     }  # fmt: skip
     _, _, paths = printed.partition(f"written: {tmp_path / 'made'}\n")
     assert set(paths.split()) == files.keys()
-    for name in files.keys() - SOURCES:
+    for name in files.keys() - {*SOURCES, "page.html"}:
         (tmp_path / "made" / name).unlink()
+    (tmp_path / "made" / "page.html").write_text("of other rows")
     report_again(tmp_path / "made")
     assert {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()} == files
 

@@ -103,7 +103,7 @@ def test_the_library_does_not_know_its_commands_and_sources_know_no_config():
 
 def reporting() -> set[str]:
     """All that makes tables, figures and claims of rows."""
-    studies = ("experiments.claims", "experiments.papers")
+    studies = ("experiments.claims", "experiments.papers", "experiments.page")
     speed = {f"experiments.speed.{name}" for name in ("evidence", "figure", "report", "timings")}
     return {name for name in TREES if name.startswith((*OF_ROWS, *studies))} | speed | {"extrap.config.varied"}
 

@@ -3,6 +3,7 @@
 Imports no torch.
 """
 
+from collections.abc import Iterable
 from textwrap import wrap
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 
 from extrap.errors import one_line
 from extrap.report.about import chosen_text, missing_text
+from extrap.report.best import best_at
 from extrap.report.budget import budget_text
 from extrap.report.choice import choice_text
 from extrap.report.group import Group, by_fate, lacking, lengths, listed, shortened
@@ -17,7 +19,6 @@ from extrap.report.overview import against_yardstick, fates_briefly, uses_briefl
 from extrap.report.typesetting import interval, markdown, name, number, seeds, why_missing
 from extrap.results.shown import IN_NATS
 from extrap.stats.floor import UNFIT
-from extrap.stats.pairs import both_ways
 from extrap.stats.perplexity import landmarks, still_falling
 from extrap.stats.statistics import Statistics
 
@@ -54,83 +55,67 @@ def answer(found: Statistics) -> str:
     for text in (*chosen_text(found.choice), *choice_text(found)):
         lines += [*wrap(text, WIDTH), ""]
     for of in (Group(part, names) for part in found.groups.values()):
-        lines += [*_title(of), "", *_sentences(of), "", _table(of), ""]
+        lines += [*(line for told in title(of) for line in wrap(told, WIDTH)), "", *_sentences(of), "", _table(of), ""]
     for text in budget_text(found):
         lines += [*wrap(text, WIDTH), ""]
     for text in missing_text(found.unmeasured):
         lines += [*wrap(text, WIDTH, break_on_hyphens=False), ""]
-    objectives = {objective in IN_NATS for objective in found.rows["objective"]}
-    legend = LEGEND.format(breaks=" or ".join(BREAKS[in_nats] for in_nats in sorted(objectives)))
-    return "\n".join([*lines, *wrap(legend, WIDTH)])
+    return "\n".join([*lines, *wrap(legend(found.rows["objective"]), WIDTH)])
 
 
-def _title(of: Group) -> list[str]:
+def legend(objectives: Iterable[str]) -> str:
+    """What the words of an answer mean."""
+    in_nats = {objective in IN_NATS for objective in objectives}
+    return LEGEND.format(breaks=" or ".join(BREAKS[one] for one in sorted(in_nats)))
+
+
+def title(of: Group) -> list[str]:
+    """What was trained, on what, and what of it was scored: a statement each."""
     what = MODELS.get(of.objective, of.objective)
     longest = of.lengths[-1]
     reach = f", scored up to {longest:,} ({longest / of.train_len:.3g} L)" if longest > of.train_len else ""
     trained = f"{what} on {one_line(of.data)}, trained on L = {of.train_len:,}"
     setting = f", {one_line(of.setting)}" if of.setting else ""
-    lines = wrap(f"{trained}{setting}{reach}, {seeds(of.start['n_seeds'])}", WIDTH)
+    told = [f"{trained}{setting}{reach}, {seeds(of.start['n_seeds'])}"]
     scored = (lines.iloc[0] for lines in (of.start, of.beyond))
     at, beyond = (f"{line['protocol']}, {line['n_tokens']:,} a seed" for line in scored)
     if reach and of.beyond_protocol != of.at_protocol:
-        lines += wrap(f"at L: all tokens ({at}); beyond it: the same targets at every length ({beyond})", WIDTH)
+        told.append(f"at L: all tokens ({at}); beyond it: the same targets at every length ({beyond})")
     else:
-        lines += wrap(at + (f" {FALLS}" if reach and of.at_protocol == "nonoverlap" else ""), WIDTH)
+        told.append(at + (f" {FALLS}" if reach and of.at_protocol == "nonoverlap" else ""))
     if of.n_seeds == 1:
-        lines.append(ONE_SEED)
+        told.append(ONE_SEED)
     else:
         compared = [pairs for pairs in (of.pairs, of.against_window) if len(pairs)]
         if without := sorted({name for pairs in compared for name in pairs.loc[pairs["unit"] == "none", "protocol"]}):
             others = {name for pairs in compared for name in pairs["protocol"]} - {*without}
             where = f"Under {' and '.join(without)} the" if others else "The"
-            lines += wrap(f"{where} {THIS_TEXT}", WIDTH)
-    return lines
+            told.append(f"{where} {THIS_TEXT}")
+    return told
 
 
-def _sentences(of: Group) -> list[str]:
+def sentences(of: Group) -> dict[str, str]:
+    """What becomes of the schemes, by what it is about; empty where there is nothing to say."""
     common = {"impossible": _impossible(of), "undertrained": _undertrained(of)}
     if of.yardstick is not None:
         told = {"at L": against_yardstick(of), **common, **fates_briefly(of), "extrapolates": uses_briefly(of)}
     else:
-        told = {"best at L": _best(of), **common, **by_fate(of.fates.values()), "extrapolates": _extrapolates(of)}
+        told = {
+            "best at L": best_at(of, of.start, of.at_protocol, of.train_len),
+            **common,
+            **by_fate(of.fates.values()),
+            "extrapolates": _extrapolates(of),
+        }
         told |= {"controls": _controls(of), "undecided": _undecided(of)}
+    return told | {"missing": _missing(of)}
+
+
+def _sentences(of: Group) -> list[str]:
     lines = []
-    for label, sentence in (told | {"missing": _missing(of)}).items():
+    for label, sentence in sentences(of).items():
         label, indent = f"{label:<{LABEL}}", " " * LABEL
         lines += wrap(sentence, WIDTH, initial_indent=label, subsequent_indent=indent, break_on_hyphens=False)
     return lines
-
-
-def _best(of: Group) -> str:
-    possible = of.start[~of.start["scheme"].isin(of.impossible)]
-    if possible.empty:
-        return ""
-    log_ppl, ppl = (possible.set_index("scheme")[column] for column in ("log_ppl", "ppl"))
-    lines = both_ways(of.pairs_at(of.at_protocol, of.train_len))
-    # seeds that only one of two has shift its mean, and pairs know nothing of them: who loses a pair does not lead
-    losers = {*lines.loc[lines["verdict"] == "b", "scheme_a"]}
-    leader = next((scheme for scheme in log_ppl.index if scheme not in losers), log_ppl.index[0])
-    others = [scheme for scheme in log_ppl.index if scheme != leader]
-    first = f"{of.names[leader]}, {of.level(ppl[leader])}"
-    if not others:
-        return f"{first}; a single scheme has nobody to be compared with"
-    against = lines[lines["scheme_b"] == leader].set_index("scheme_a")
-    gaps = against["difference"].reindex(others).fillna(log_ppl[others] - log_ppl[leader])  # paired by seed, if that goes
-    following = f"next {of.names[others[0]]}, {of.above(gaps[others[0]])}"
-    if of.n_seeds == 1:
-        return f"lowest is {first}; {following}; undecided, with one seed"
-    undecided = [scheme for scheme in others if scheme not in against.index[against["verdict"] == "b"]]
-    if not undecided:
-        return f"{first}, decided against all others; {following}"
-    told = [
-        f"{of.names[scheme]}, {of.above(gaps[scheme])}"
-        + (f" ({lacking(against.loc[scheme])})" if scheme in against.index else "")
-        for scheme in undecided
-    ]
-    n_decided = len(others) - len(undecided)
-    rest = f"; decided against the other {n_decided}" if n_decided else ""
-    return f"{first}, but undecided against {listed(told)}{rest}"
 
 
 def _impossible(of: Group) -> str:
@@ -214,8 +199,8 @@ def _missing(of: Group) -> str:
     return "; ".join(told)
 
 
-def _table(of: Group) -> str:
-    """The column of 4 L is left out where a terminal has no room for it."""
+def summary_table(of: Group) -> pd.DataFrame:
+    """A line a scheme as text: at L, the factors beyond it, and what becomes of it."""
     _, *longer = landmarks(of.lengths, of.train_len)
     table: list[dict[str, str]] = []
     for line in of.start.itertuples():
@@ -226,6 +211,11 @@ def _table(of: Group) -> str:
         told |= {"extrapolates": of.word(line.scheme)} if len(of.against_window) else {}
         table.append(told)
     table += [{"scheme": line.scheme, "at L": number(line.ppl)} for line in of.references.itertuples()]
-    whole = pd.DataFrame(table).fillna("")
+    return pd.DataFrame(table).fillna("")
+
+
+def _table(of: Group) -> str:
+    """The column of 4 L is left out where a terminal has no room for it."""
+    whole = summary_table(of)
     text, narrower = (markdown(columns, [], "simple") for columns in (whole, whole.drop(columns=whole.columns[2:3])))
     return text if max(map(len, text.splitlines())) <= WIDTH else narrower

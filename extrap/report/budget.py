@@ -38,9 +38,9 @@ Place = tuple[Any, ...]  # the columns SETTING, and a length
 def budget_page(found: Statistics) -> str:
     """Markdown: of every pair what becomes of its verdict, at L, 4 L and the longest length."""
     parts = [*chosen_markdown(found.choice), NOTE, *missing_text(found.missing)]
-    for (*of, protocol, eval_len), lines in _places(found.stability):
+    for (*of, protocol, eval_len), lines in places(found.stability):
         parts.append(f"**{protocol}, {eval_len:,}: verdicts by training steps, {trained_on(*of)}**")
-        parts += [f"{summary(lines)}.", markdown(_block(lines), ["better", "worse"])]
+        parts += [f"{summary(lines)}.", markdown(verdicts_table(lines), ["better", "worse"])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -48,7 +48,7 @@ def budget_text(found: Statistics) -> list[str]:
     """The same, counted, a paragraph for everything else that varies: at L where all tokens are scored, beyond L where the
     same ones are."""
     told: dict[Place, list[str]] = {}
-    for (*of, protocol, eval_len), lines in _places(found.stability):
+    for (*of, protocol, eval_len), lines in places(found.stability):
         wanted = AT_L if eval_len == lines["train_len"].iloc[0] else BEYOND_L
         if protocol == told_first(wanted, within(found.stability, GROUP, (*of,))["protocol"]):
             told.setdefault((*of,), []).append(f"at {eval_len:,} ({protocol}) {summary(lines)}")
@@ -69,7 +69,7 @@ def summary(lines: pd.DataFrame) -> str:
     return f"{counted(len(lines), 'pair')}: {', '.join(told)}"
 
 
-def _places(lines: pd.DataFrame) -> Iterator[tuple[Place, pd.DataFrame]]:
+def places(lines: pd.DataFrame) -> Iterator[tuple[Place, pd.DataFrame]]:
     """The lines of `stability` of each landmark, the largest budget first."""
     if len(lines):
         shown = at_landmarks(lines.sort_values("steps", ascending=False, kind="stable"))
@@ -77,7 +77,7 @@ def _places(lines: pd.DataFrame) -> Iterator[tuple[Place, pd.DataFrame]]:
             yield from (((*setting, n), own) for n, own in part.groupby("eval_len"))
 
 
-def _block(lines: pd.DataFrame) -> pd.DataFrame:
+def verdicts_table(lines: pd.DataFrame) -> pd.DataFrame:
     """A line a pair: the stablest first, and of them those that are it soonest."""
     lines = lines.assign(order=lines["stability"].map(STABILITIES.index)).sort_values(["order", "since"], kind="stable")
     table = []
@@ -114,11 +114,11 @@ def budget_figures(found: Statistics) -> Iterator[tuple[tuple[object, ...], Figu
     lines = apart(found.summary, BUDGET)
     for of in groups:
         part = within(lines[(lines["kind"] == "scheme") & (lines["extension"] == "none")], GROUP, of)
-        points = _points(part.assign(steps=part["value"].astype(int)))
+        points = budget_points(part.assign(steps=part["value"].astype(int)))
         yield of if len(groups) > 1 else (), _figure(replace(whole, rows=within(whole.rows, GROUP, of)), points), points
 
 
-def _points(lines: pd.DataFrame) -> pd.DataFrame:
+def budget_points(lines: pd.DataFrame) -> pd.DataFrame:
     """At L of the protocol that scores all tokens, at 4 L of the one that scores the same at every length."""
     lengths = landmarks(lines["eval_len"].unique(), lines["train_len"].iloc[0])
     places = [(told_first(wanted, lines["protocol"]), n) for wanted, n in zip((AT_L, BEYOND_L), lengths, strict=False)]

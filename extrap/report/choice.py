@@ -26,7 +26,7 @@ def choice_page(found: Statistics) -> str:
     parts = chosen_markdown(found.choice)
     for of, lines in found.choice.groupby(GROUP, sort=False):
         title = f"Loss on held-back text (nats per token) by {lines['option'].iloc[0]}, {trained_on(*of)}"
-        parts += [f"**{title}**", markdown(_losses(lines), ["scheme"])]
+        parts += [f"**{title}**", markdown(losses_table(lines), ["scheme"])]
     lines = _shown(found)
     if len(lines):
         parts.append(NOTE.format(loss=loss(lines["objective"].unique())))
@@ -75,7 +75,7 @@ def _counted(lines: pd.DataFrame) -> str:
     )
 
 
-def _losses(lines: pd.DataFrame) -> pd.DataFrame:
+def losses_table(lines: pd.DataFrame) -> pd.DataFrame:
     table = []
     for scheme, part in lines.groupby("scheme", sort=False):
         losses = {line.value: _loss(line.loss, line.chosen, line.objective) for line in part.itertuples()}

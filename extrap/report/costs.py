@@ -34,11 +34,11 @@ def costs_page(found: Statistics) -> str:
     both = [OF_BOTH] if (found.rows["objective"] == "electra").any() else []
     parts = [*chosen_markdown(found.choice), NOTE, *both]
     for of, lines in found.costs_and_quality.groupby(GROUP, sort=False):
-        parts += [f"**Costs of {trained_on(*of)}**", markdown(_table(lines), ["scheme"])]
+        parts += [f"**Costs of {trained_on(*of)}**", markdown(costs_table(lines), ["scheme"])]
     return "\n\n".join(parts) + "\n"
 
 
-def _table(lines: pd.DataFrame) -> pd.DataFrame:
+def costs_table(lines: pd.DataFrame) -> pd.DataFrame:
     table = []
     train_len, longest = lines["train_len"].iloc[0], lines["eval_len"].max()
     what = measure(lines["objective"].unique())

@@ -32,11 +32,14 @@ def extensions_page(found: Statistics) -> str:
     parts = [*chosen_markdown(found.choice), note]
     for (*of, protocol, eval_len), lines in found.extended.groupby([*SETTING, "eval_len"], sort=False):
         title = f"{protocol}: extensions at {eval_len:,}, {trained_on(*of)}"
-        parts += [f"**{title}**", markdown(_table(found, (*of, protocol), eval_len, lines), ["scheme", "extension"])]
+        parts += [
+            f"**{title}**",
+            markdown(extensions_table(found, (*of, protocol), eval_len, lines), ["scheme", "extension"]),
+        ]
     return "\n\n".join(parts) + "\n"
 
 
-def _table(found: Statistics, setting: tuple[object, ...], eval_len: int, lines: pd.DataFrame) -> pd.DataFrame:
+def extensions_table(found: Statistics, setting: tuple[object, ...], eval_len: int, lines: pd.DataFrame) -> pd.DataFrame:
     known = found.summary.set_index([*SETTING, "eval_len"]).loc[(*setting, eval_len)]
     known = known.set_index(["scheme", "extension"]).sort_values("log_ppl", kind="stable")
     pairs = lines.set_index(["scheme_a", "extension_a", "extension_b"])

@@ -82,7 +82,7 @@ class Group:
 
     def pairs_at(self, protocol: str, eval_len: int) -> pd.DataFrame:
         if self.pairs.empty:
-            return pd.DataFrame(columns=["scheme_a", "scheme_b", *ANSWER])
+            return pd.DataFrame(columns=["scheme_a", "scheme_b", "unit", *ANSWER])
         return self.pairs[(self.pairs["protocol"] == protocol) & (self.pairs["eval_len"] == eval_len)]
 
     def against_yardstick(self, protocol: str, eval_len: int) -> pd.DataFrame:

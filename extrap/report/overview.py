@@ -76,7 +76,7 @@ def overview_page(found: Statistics) -> str:
         parts += [BELOW_FLOOR_NOTE] if of.impossible else []
         parts += [told, f"**Overview, {where}, {seeds(of.start['n_seeds'])}**"]
         for title, schemes in by_family(list(of.start["scheme"])).items():
-            parts += [f"**{title}**", markdown(_table(of, schemes, speeds, reference), ["scheme"])]
+            parts += [f"**{title}**", markdown(overview_table(of, schemes, speeds, reference), ["scheme"])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -88,7 +88,7 @@ def speeds_of(found: Statistics) -> dict[str, float]:
     return {str(scheme): speed for scheme, speed in known.items()}
 
 
-def _table(of: Group, schemes: list[str], speeds: dict[str, float], reference: str | None) -> pd.DataFrame:
+def overview_table(of: Group, schemes: list[str], speeds: dict[str, float], reference: str | None) -> pd.DataFrame:
     against = of.against_yardstick(of.at_protocol, of.train_len)
     _, *longer = landmarks(of.lengths, of.train_len)
     table: list[dict[str, str]] = []

@@ -54,17 +54,17 @@ CELL = (0.28, 0.2)  # inches, of the figure
 def pairs_table(found: Statistics) -> str:
     """Markdown of the pairs at L, 4 L and the longest length, and before them who extrapolates."""
     pairs, against_window = (_marked(lines, found.impossible) for lines in (found.pairs, found.extrapolates))
-    about_text = _about_text([lines for lines in (pairs, against_window) if len(lines)])
+    told_of_text = about_text([lines for lines in (pairs, against_window) if len(lines)])
     parts = [*chosen_markdown(found.choice)]
     parts += [ONE_SEED] if len(pairs) and not _is_repeated(pairs) else []
     told = loss(found.rows["objective"].unique())
-    parts += [NOTE.format(loss=told), *about_text, *([BELOW_FLOOR_NOTE] if found.impossible else [])]
+    parts += [NOTE.format(loss=told), *told_of_text, *([BELOW_FLOOR_NOTE] if found.impossible else [])]
     if len(against_window):
         parts.append(EXTRAPOLATES_NOTE.format(loss=told))
         for setting, lines in against_window.groupby(SETTING, sort=False):
             *of, protocol = setting
             title = f"{protocol}: who extrapolates, {trained_on(*of)}"
-            parts += [f"**{title}**", markdown(_extrapolates_block(lines), ["scheme"])]
+            parts += [f"**{title}**", markdown(extrapolates_block(lines), ["scheme"])]
     for setting, lines in at_landmarks(pairs).groupby(SETTING, sort=False) if len(pairs) else ():
         *of, protocol = setting
         title = f"{protocol}: who beats whom, {trained_on(*of)}, {_evidence(lines)}"
@@ -159,7 +159,7 @@ def _pairs_block(lines: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def _extrapolates_block(lines: pd.DataFrame) -> pd.DataFrame:
+def extrapolates_block(lines: pd.DataFrame) -> pd.DataFrame:
     lines = lines.assign(seeds_needed=lines["seeds_needed"].where(lines["verdict"] == "undecided"))
     table = [
         {
@@ -190,7 +190,7 @@ def _interval(low: float, high: float) -> str:
     return "" if np.isnan(low) else f"{low:.3f} to {high:.3f}"
 
 
-def _about_text(tables: list[pd.DataFrame]) -> list[str]:
+def about_text(tables: list[pd.DataFrame]) -> list[str]:
     """What intervals over text are about: a paragraph for each unit that occurs."""
     counts = pd.concat([table[["unit", "n_units", "n_documents"]] for table in tables])
     notes = []

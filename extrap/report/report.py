@@ -20,25 +20,19 @@ from extrap.report.figures import draw
 from extrap.report.latex import write_latex
 from extrap.report.output import output_page
 from extrap.report.overview import overview_page
+from extrap.report.page.html import page_of
 from extrap.report.pairs import pairs_table
 from extrap.report.probes import write_probes
 from extrap.report.tables import csv_table, markdown_table
 from extrap.report.typesetting import model_size
 from extrap.results.folders import evaluated
-from extrap.results.provenance import (
-    Gathered,
-    gathered,
-    join,
-    load_gathered,
-    load_provenance,
-    save_gathered,
-    with_kept,
-)
-from extrap.results.rows import RUNS, load_costs, load_missing, load_rows, scored
+from extrap.results.provenance import Gathered, gathered, join, load_gathered, save_gathered, with_kept
+from extrap.results.rows import scored
 from extrap.results.shown import save_table
-from extrap.stats.choice import best_over, load_choice, one_for_all
+from extrap.stats.choice import best_over, one_for_all
 from extrap.stats.perplexity import refuse_other_targets
 from extrap.stats.statistics import Statistics
+from extrap.stats.written import load
 
 
 def gather(results: Path, name: str, command: str, table: str = "") -> None:
@@ -86,8 +80,9 @@ def write_whole(folder: Path, of: Gathered, table: str, best: Statistics | None 
         if best is not None:
             save_table(draft / "choice.csv", best.choice)
             save_table(draft / "one_for_all.csv", best.one_for_all)
-        found = replace(_load(draft), training=of.training)
+        found = replace(load(draft), training=of.training)
         write_report(found, draft, table)
+        write_atomic(draft / "page.html", page_of(draft, folder.name))
         written = "  ".join(sorted(path.name for path in draft.iterdir()))
     print(f"\n{answer(found)}\n\nwritten: {folder}")
     print(*wrap(written, WIDTH, initial_indent="  ", subsequent_indent="  "), sep="\n")
@@ -150,17 +145,15 @@ def write_report(found: Statistics, folder: Path, table: str = "") -> None:
 def report_again(folder: Path) -> list[Path]:
     """All that follows from the rows of a folder, written once more; returns what was."""
     with alone(folder), all_or_nothing(folder) as draft:
-        write_report(_load(folder), draft)
+        write_report(load(folder), draft)
         written = sorted(path.name for path in draft.iterdir())
-    return [*(folder / name for name in written), *write_probes(folder)]
+    return [*(folder / name for name in written), *write_probes(folder), *_page_again(folder)]
 
 
-def _load(folder: Path) -> Statistics:
-    rows, missing = scored(load_rows(folder / "rows.csv")), load_missing(folder / "missing.csv")
-    choice, together = load_choice(folder)
-    found = Statistics(rows, missing, choice=choice, one_for_all=together, costs=load_costs(folder / RUNS))
-    if not (path := folder / "provenance.yaml").exists():
-        return found
-    told = load_provenance(path)
-    n_documents = told.get("used", {}).get("valid_documents", told["config"]["data"].get("valid_documents"))
-    return replace(found, held_out=n_documents)
+def _page_again(folder: Path) -> list[Path]:
+    """The page of a sweep that was made here, so that it does not show what the rows no longer say; tracked is none."""
+    page = folder / "page.html"
+    if not page.exists():
+        return []
+    write_atomic(page, page_of(folder, folder.name))
+    return [page]

@@ -112,7 +112,7 @@ def _notes(found: Statistics) -> str:
         NOTE.format(bits=" or ".join(dict.fromkeys(per))): not all(in_nats),
         NATS_NOTE.format(alone=" or ".join(rows.loc[rows["kind"] == "byte", "scheme"].unique())): any(in_nats),
         MANY_NOTE.format(yardstick=found.yardstick): found.yardstick is not None,
-        LENGTHS_NOTE: any(len(_shown(lines, MOST)) < lines["eval_len"].nunique() for lines in settings),
+        LENGTHS_NOTE: any(len(shown_lengths(lines, MOST)) < lines["eval_len"].nunique() for lines in settings),
         UNLEARNED_NOTE: (~unlearned).any(),
         UNLEARNED_NATS_NOTE: unlearned.any(),
         CONTROLS_NOTE: (rows["extension"] != "none").any(),
@@ -122,7 +122,7 @@ def _notes(found: Statistics) -> str:
     return "\n".join(note for note, holds in notes.items() if holds)
 
 
-def _shown(lines: pd.DataFrame, most: int) -> list[int]:
+def shown_lengths(lines: pd.DataFrame, most: int) -> list[int]:
     """All lengths of a setting; if they are more than `most`, doublings of the training length, or each second of them,
     each third, ..., and the longest."""
     lengths, train_len = sorted(lines["eval_len"].unique()), lines["train_len"].iloc[0]
@@ -138,7 +138,7 @@ def blocks(found: Statistics, most: int, with_ratio: bool) -> Iterator[Block]:
     for setting, lines in found.ranked.groupby(SETTING, sort=False):
         *of, protocol = setting
         where, what = f"by length, {trained_on(*of)}", measure(of[:1])
-        n_seeds, shown = seeds(lines.loc[lines["kind"] == "scheme", "n_seeds"]), _shown(lines, most)
+        n_seeds, shown = seeds(lines.loc[lines["kind"] == "scheme", "n_seeds"]), shown_lengths(lines, most)
         lacking = within(found.missing, SETTING, setting).set_index(["scheme", "extension", "eval_len"])["reason"].to_dict()
         trained = _perplexity_block(lines[lines["extension"] == "none"], shown, lacking, with_ratio)
         yield Block(setting, "perplexity", f"{protocol}: {what} {where}, {n_seeds}", trained)

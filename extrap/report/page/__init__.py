@@ -1,0 +1,1 @@
+"""One page to look through sweeps: one file of HTML that needs no network. Imports no torch."""

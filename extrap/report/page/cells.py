@@ -1,0 +1,103 @@
+"""Tables of a report as a page holds them: the text of their cells, and the numbers of it. Imports no torch."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from extrap.report.answer import summary_table
+from extrap.report.budget import budget_points, places, summary, verdicts_table
+from extrap.report.choice import losses_table
+from extrap.report.costs import costs_table
+from extrap.report.extensions import extensions_table
+from extrap.report.group import Group
+from extrap.report.overview import overview_table, speeds_of
+from extrap.report.pairs import extrapolates_block
+from extrap.report.typesetting import trained_on
+from extrap.results.rows import GROUP, apart, as_csv, within
+from extrap.results.shown import by_measure, rounded
+from extrap.stats.budget import BUDGET
+from extrap.stats.perplexity import SETTING
+from extrap.stats.statistics import Statistics
+
+Json = Any  # dictionaries, lists, strings and numbers
+PAIR = ["difference", "low", "high", "p_holm", "text_low", "text_high", "n_seeds", "n_units", "unit", "n_pairs", "verdict",
+        "seeds_needed"]  # fmt: skip
+
+
+def table(text: pd.DataFrame, numbers: pd.DataFrame | None = None) -> Json:
+    """Cells as the tables of a report have them, and the numbers that they are made from, as CSV."""
+    told: dict[str, Json] = {"head": list(text.columns), "cells": [list(line) for line in text.itertuples(index=False)]}
+    if numbers is not None:
+        told["csv"] = as_csv(rounded(by_measure(numbers)), "%.10g")
+    return told
+
+
+def plain(value: Any) -> Json:
+    """A number or a word that JSON has; None for what is no number."""
+    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+        return None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def overview(of: Group, part: Statistics) -> Json:
+    if of.yardstick is None:
+        return table(summary_table(of))
+    speeds = speeds_of(part)
+    reference = next((scheme for scheme in ("nope", of.yardstick) if scheme in speeds), None)
+    return table(overview_table(of, list(of.start["scheme"]), speeds, reference))
+
+
+def pairs(part: Statistics, at: dict[tuple[str, str, str], int]) -> Json:
+    """By protocol and length, a line a pair: its two series, and the columns PAIR."""
+    told: dict[str, dict[int, list[Json]]] = {}
+    for line in part.pairs.itertuples():
+        if line.protocol == "position":  # tokens of their own at every length
+            continue
+        sides = [at["scheme", scheme, "none"] for scheme in (line.scheme_a, line.scheme_b)]
+        values = [plain(getattr(line, column)) for column in PAIR]
+        told.setdefault(line.protocol, {}).setdefault(int(line.eval_len), []).append([*sides, *values])
+    return told
+
+
+def extrapolates(part: Statistics) -> Json:
+    return table(extrapolates_block(part.extrapolates), part.extrapolates) if len(part.extrapolates) else None
+
+
+def extensions(part: Statistics) -> list[Json]:
+    """A table a protocol and length."""
+    if part.extended.empty:
+        return []
+    return [
+        {"protocol": protocol, "length": int(n)}
+        | table(extensions_table(part, (*of, protocol), n, lines), lines)
+        for (*of, protocol, n), lines in part.extended.groupby([*SETTING, "eval_len"], sort=False)
+    ]  # fmt: skip
+
+
+def costs(part: Statistics) -> Json:
+    lines = part.costs_and_quality
+    return table(costs_table(lines), lines) if len(lines) else None
+
+
+def budget(found: Statistics) -> Json:
+    """Where the number of steps varies: perplexity by it, and what becomes of verdicts."""
+    if found.stability.empty:
+        return None
+    told = []
+    for (*of, protocol, n), lines in places(found.stability):
+        about = {"what": trained_on(*of), "protocol": protocol, "length": int(n), "summary": summary(lines)}
+        told.append(about | table(verdicts_table(lines), lines))
+    lines = apart(found.summary, BUDGET)
+    lines = lines[(lines["kind"] == "scheme") & (lines["extension"] == "none")]
+    lines = lines.assign(steps=lines["value"].astype(int))
+    of_groups = found.stability[GROUP].drop_duplicates().itertuples(index=False, name=None)
+    points = pd.concat([budget_points(within(lines, GROUP, of)) for of in of_groups])
+    return {"tables": told, "points": {column: [plain(value) for value in points[column]] for column in points}}
+
+
+def choice(found: Statistics) -> list[Json]:
+    return [
+        {"option": lines["option"].iloc[0], "what": trained_on(*of)} | table(losses_table(lines), lines)
+        for of, lines in found.choice.groupby(GROUP, sort=False)
+    ]

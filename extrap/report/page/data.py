@@ -1,0 +1,207 @@
+"""What a page shows of a report: its tables as one object that JSON can hold. Imports no torch."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from scipy.special import stdtrit
+
+from extrap.errors import one_line
+from extrap.report.about import scored_text
+from extrap.report.answer import legend, sentences, title
+from extrap.report.best import longest_of, take
+from extrap.report.families import by_family, family_of
+from extrap.report.group import Group
+from extrap.report.looks import looks_of, styles
+from extrap.report.page.cells import (
+    Json,
+    budget,
+    choice,
+    costs,
+    extensions,
+    extrapolates,
+    overview,
+    pairs,
+    plain,
+)
+from extrap.report.page.palette import key
+from extrap.report.pairs import about_text
+from extrap.report.tables import MOST, shown_lengths
+from extrap.report.typesetting import decimals, loss, name, trained_on
+from extrap.results.provenance import load_provenance
+from extrap.results.rows import within
+from extrap.results.shown import IN_NATS, rounded
+from extrap.stats.perplexity import CONFIDENCE, perplexity
+from extrap.stats.statistics import Statistics
+from extrap.stats.written import load_written
+
+NATS, LOSSES = 8, 4  # digits behind the point: of what means are made, and of what is shown as it is
+DASHES = {"-": "", "--": "5 3", ":": "1.5 2.5", "-.": "6 3 1.5 3"}
+Places = dict[tuple[str, str, str], int]  # (kind, scheme, extension) -> which of the series it is
+SERIES = ["kind", "scheme", "extension"]
+
+
+def t_quantiles(most: int) -> list[float]:
+    """Of Student's t, for 95 % intervals over n = 2, 3, ... seeds, with all their digits."""
+    return [float(f"{stdtrit(n - 1, 0.5 + CONFIDENCE / 2):.12g}") for n in range(2, most + 1)]
+
+
+def experiment(folder: Path) -> Json:
+    """The report in a folder: what made it, its groups, and what is said of all of them together."""
+    found = load_written(folder)
+    told = {"name": folder.name, "digest": hashlib.sha256((folder / "rows.csv").read_bytes()).hexdigest()}
+    if (path := folder / "provenance.yaml").exists():
+        told |= made_by(load_provenance(path))
+    groups = [group(part, scored_text(part.rows, found.held_out)) for part in found.groups.values()]
+    return told | {"groups": groups, "budget": budget(found), "choice": choice(found)}
+
+
+def made_by(told: dict[str, Any]) -> Json:
+    """What made the rows, in lines; the whole of it as it stands in its file."""
+    lines = [("command", told["command"])]
+    for machine in told.get("made_by", []):
+        lines += [(one, f"{machine[one]}") for one in ("git_commit", "version", "python", "torch", "device", "precision")]
+        lines += [("uncommitted changes", "yes")] if machine["git_dirty"] else []
+    seconds = told.get("seconds_of_all_runs")
+    lines += [("seconds of all runs", f"{seconds:,}")] if seconds is not None else []
+    return {"made_by": lines, "provenance": yaml.safe_dump(told, sort_keys=False, width=110)}
+
+
+def group(part: Statistics, scored: str) -> Json:
+    """One objective, text, training length and setting."""
+    of = Group(part, {scheme: scheme for scheme in part.rows["scheme"].unique()})
+    lines = pd.concat([part.summary, part.by_position]) if len(part.by_position) else part.summary
+    series = lines[SERIES].drop_duplicates().itertuples(index=False, name=None)
+    at = {one: i for i, one in enumerate(sorted(series, key=lambda one: (one[0] != "scheme", one[2] != "none")))}
+    seeds = sorted(int(seed) for seed in part.rows.loc[part.rows["kind"] == "scheme", "seed"].unique())
+    return {
+        "title": title(of), "what": trained_on(of.objective, of.data, of.train_len, ""), "setting": of.setting,
+        "measure": of.measure, "nats": of.objective in IN_NATS, "loss": loss([of.objective]),
+        "decimals": decimals([of.objective]), "causal": of.objective == "causal", "L": int(of.train_len), "seeds": seeds,
+        "take": take(of), "legend": legend([of.objective]), "scored": scored, "yardstick": of.yardstick,
+        "sentences": [[label, sentence] for label, sentence in sentences(of).items() if sentence],
+        "overview": overview(of, part), "series": looks(part, at), "chosen": chosen(of),
+        "families": [*by_family(sorted(of.start["scheme"])).items()],
+        "at": of.at_protocol, "beyond": of.beyond_protocol,
+        "protocols": {str(of): by_length(part, own, at, seeds) for of, own in lines.groupby("protocol", sort=False)},
+        "documents": by_document(part, at), "pairs": pairs(part, at), "training": training(part, at, seeds),
+        "about": about(part),
+        "extrapolates": extrapolates(part), "extensions": extensions(part), "costs": costs(part),
+        "missing": missing(part, at),
+    }  # fmt: skip
+
+
+def about(part: Statistics) -> str:
+    """What intervals over text are about."""
+    compared = [table for table in (part.pairs, part.extrapolates) if len(table)]
+    return " ".join(" ".join(about_text(compared)).split()) if compared else ""
+
+
+def chosen(of: Group) -> list[str]:
+    """The schemes that are shown at first: all, or of more than twelve the lowest at L and at the longest length, the
+    lowest of each family there, and the one that all are compared with."""
+    schemes = list(of.start["scheme"])
+    if of.yardstick is None:
+        return schemes
+    longest = list(longest_of(of)["scheme"])
+    families: dict[str, str] = {}
+    for scheme in [*longest, *schemes]:
+        families.setdefault(family_of(scheme), scheme)
+    first = {*schemes[:1], *longest[:1], of.yardstick, *families.values()}
+    return [scheme for scheme in schemes if scheme in first]
+
+
+def looks(part: Statistics, at: Places) -> list[Json]:
+    """Of every line: what it is of, and how figures draw it."""
+    of_lines, of_schemes = styles(part.rows), looks_of({scheme for kind, scheme, _ in at if kind == "scheme"})
+    told = []
+    for kind, scheme, extension in at:
+        look = of_lines[scheme, extension]
+        told.append({
+            "kind": kind, "scheme": scheme, "extension": extension, "name": name(scheme, extension),
+            "color": key(look["color"]),
+            "marker": of_schemes[scheme]["marker"] if kind == "scheme" else "", "dash": DASHES[look["linestyle"]],
+            "hollow": extension != "none",
+        })  # fmt: skip
+    return told
+
+
+def by_length(part: Statistics, lines: pd.DataFrame, at: Places, seeds: list[int]) -> Json:
+    """Of a protocol: nats per token by series, length and seed; of a reference one number, for it has no seeds."""
+    protocol, lengths = lines["protocol"].iloc[0], sorted(int(n) for n in lines["eval_len"].unique())
+    rows = part.rows[part.rows["protocol"] == protocol]
+    nats = perplexity(rows, [*SERIES, "eval_len", "seed"]).set_index([*SERIES, "eval_len", "seed"])["log_ppl"].round(NATS)
+    known: dict[Any, float] = nats.to_dict()
+    values: list[list[Json]] = []
+    for one in at:
+        own = seeds if one[0] == "scheme" else [0]
+        values.append([[known.get((*one, n, seed)) for seed in own] for n in lengths])
+    values = [[seen if any(v is not None for v in seen) else 0 for seen in line] for line in values]
+    told = {"lengths": lengths, "shown": [int(n) for n in shown_lengths(lines, MOST)], "values": values}
+    told["tokens"] = int(lines["n_tokens"].max())
+    null = within(part.sound_null, ["protocol"], (protocol,))
+    null = null[null["extension"] == "none"]
+    if len(null):
+        line = rounded(null).set_index(["scheme", "eval_len"])["null"].to_dict()
+        told["null"] = {at["scheme", scheme, "none"]: [line.get((scheme, n), 0) for n in lengths]
+                        for scheme in null["scheme"].unique()}  # fmt: skip
+    ranked = part.ranked[(part.ranked["protocol"] == protocol) & part.ranked["best"]]
+    told["best"] = [[at["scheme", line.scheme, "none"], lengths.index(line.eval_len)] for line in ranked.itertuples()]
+    return told
+
+
+def by_document(part: Statistics, at: Places) -> Json:
+    """Nats per token of schemes as trained over all seeds: by protocol, series, length and document."""
+    rows = part.by_length[(part.by_length["kind"] == "scheme") & (part.by_length["extension"] == "none")]
+    told = {}
+    for protocol, own in rows.groupby("protocol", sort=False):
+        nats = perplexity(own, ["scheme", "eval_len", "document"]).pivot(
+            index=["scheme", "eval_len"], columns="document", values="log_ppl"
+        )
+        nats = nats.dropna(axis="columns", how="all").round(LOSSES)
+        lengths = sorted(int(n) for n in own["eval_len"].unique())
+        told[str(protocol)] = {
+            "names": [one_line(str(document)) for document in nats.columns],
+            "values": {
+                at["scheme", scheme, "none"]: [
+                    [None if np.isnan(v) else v for v in nats.loc[scheme, n]] if (scheme, n) in nats.index else 0
+                    for n in lengths
+                ]
+                for scheme in own["scheme"].unique()
+            },
+        }
+    return told
+
+
+def training(part: Statistics, at: Places, seeds: list[int]) -> Json:
+    """Losses of batches and on held-out text, by series, seed and step."""
+    if part.training.empty:
+        return None
+    losses = part.training.rename(columns={"held_out_loss": "held_out"})
+    told: dict[str, Json] = {}
+    for what in ("loss", "held_out"):
+        known = losses.dropna(subset=what)
+        steps = sorted(int(step) for step in known["step"].unique())
+        values = known.set_index(["scheme", "seed", "step"])[what].round(LOSSES - 1).to_dict()
+        told[what] = {
+            "steps": steps,
+            "values": {
+                at["scheme", scheme, "none"]: [[values.get((scheme, seed, step)) for seed in seeds] for step in steps]
+                for scheme in known["scheme"].unique()
+                if ("scheme", scheme, "none") in at
+            },
+        }
+    return told
+
+
+def missing(part: Statistics, at: Places) -> list[Json]:
+    """A line a cell that a seed has no number of: series, protocol, length, seed, why."""
+    told = []
+    for line in part.missing.itertuples():
+        one = ("scheme", line.scheme, line.extension)
+        known = at.get(one, one_line(name(line.scheme, line.extension)))
+        told.append([known, line.protocol, plain(line.eval_len), int(line.seed), one_line(str(line.reason))])
+    return told

@@ -1,0 +1,311 @@
+"""The page: its numbers are those of the tables, it asks for nothing, and it is the same twice."""
+
+import csv
+import io
+import json
+import re
+from colorsys import rgb_to_hls
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from marks import slow
+from matplotlib.colors import to_rgb
+from rows import both_protocols, scheme_rows, with_floor
+
+from experiments.page import claims, paper
+from extrap.report.best import take
+from extrap.report.group import Group
+from extrap.report.looks import LOOKS, OTHER_COLOURS, OTHER_MARKERS
+from extrap.report.page.cells import PAIR
+from extrap.report.page.data import experiment, group, t_quantiles
+from extrap.report.page.html import digest, in_script, page
+from extrap.report.page.palette import DARK, LIGHT, LINE, WORD, contrast, marker_path, readable, style_sheet
+from extrap.results.rows import load_training
+from extrap.results.shown import rounded
+from extrap.stats.statistics import Statistics
+from extrap.stats.written import load, load_written
+
+RESULTS = Path(__file__).parents[1] / "results"
+SMALL = "stride1"
+TRACKED = sorted(path.parent.name for path in RESULTS.glob("*/rows.csv"))
+OTHERS = slow(*(name for name in TRACKED if name != SMALL))
+NLL = {"a": {128: [1.5, 1.6], 256: [1.4, 1.5]}, "b": {128: [1.6, 1.7], 256: [1.5, 1.75]}}
+
+
+@cache
+def told_of(name: str) -> dict:
+    """As JSON has it: what a browser reads."""
+    return json.loads(in_script(experiment(RESULTS / name)))
+
+
+def table_of(name: str, file: str) -> pd.DataFrame:
+    table = pd.read_csv(RESULTS / name / file, keep_default_na=False, na_values=[""])
+    return table.assign(setting=table["setting"].fillna("") if "setting" in table else "")
+
+
+def overs(values: list[float]) -> tuple[float, float]:
+    """Mean and half width, by the quantiles that the page holds: what its script computes."""
+    n = len(values)
+    return float(np.mean(values)), t_quantiles(n)[n - 2] * np.std(values, ddof=1) / np.sqrt(n) if n > 1 else np.nan
+
+
+def series_of(part: dict) -> dict[tuple[str, str, str], int]:
+    return {(one["kind"], one["scheme"], one["extension"]): i for i, one in enumerate(part["series"])}
+
+
+@pytest.mark.parametrize("name", [SMALL, *OTHERS])
+def test_every_cell_of_the_table_follows_from_what_the_page_holds(name):
+    table, n = table_of(name, "table.csv"), 0
+    for part in told_of(name)["groups"]:
+        at = series_of(part)
+        for line in table[table["setting"] == part["setting"]].itertuples():
+            protocol = part["protocols"][line.protocol]
+            seen = protocol["values"][at[line.kind, line.scheme, line.extension]][protocol["lengths"].index(line.eval_len)]
+            values = [value for value in seen if value is not None]
+            mean, half = overs(values)
+            assert (len(values), mean) == (line.n_seeds, pytest.approx(line.log_ppl, rel=6e-6))
+            if line.n_seeds > 1:
+                assert half == pytest.approx(line.log_ppl_half, rel=6e-6, abs=6e-7)
+                assert np.exp(mean) == pytest.approx(line.ppl, rel=6e-6)
+            best = [at[line.kind, line.scheme, line.extension], protocol["lengths"].index(line.eval_len)] in protocol["best"]
+            assert best == line.best
+            n += 1
+    assert n == len(table)
+
+
+@pytest.mark.parametrize("name", [SMALL, *OTHERS])
+def test_pairs_are_those_of_the_table(name):
+    """All columns of every line, none more and none fewer; and what is text is text."""
+    table, n = table_of(name, "pairs.csv"), 0
+    for part in told_of(name)["groups"]:
+        lines = table[table["setting"] == part["setting"]].set_index(["protocol", "eval_len", "scheme_a", "scheme_b"])
+        for protocol, by_length in part["pairs"].items():
+            for eval_len, pairs in by_length.items():
+                for a, b, *values in pairs:
+                    sides = (part["series"][i]["scheme"] for i in (a, b))
+                    line = lines.loc[(protocol, int(eval_len), *sides)]
+                    expected = [None if pd.isna(line[column]) else line[column] for column in PAIR]
+                    assert values == expected
+                    n += 1
+    assert n == (table["protocol"] != "position").sum()
+
+
+@pytest.mark.parametrize("name", [SMALL, *OTHERS])
+def test_losses_of_training_are_those_of_the_log(name):
+    losses, n = load_training(RESULTS / name / "training.csv"), 0
+    for part in told_of(name)["groups"]:
+        at, told = series_of(part), part["training"]
+        for line in losses[losses["setting"] == part["setting"]].itertuples():
+            for what, value in (("loss", line.loss), ("held_out", line.held_out_loss)):
+                if np.isfinite(value):
+                    of = told[what]["values"][str(at["scheme", line.scheme, "none"])]
+                    seen = of[told[what]["steps"].index(line.step)][part["seeds"].index(line.seed)]
+                    assert seen == pytest.approx(value, abs=5.01e-4)
+                    n += 1
+    assert n == np.isfinite(losses[["loss", "held_out_loss"]]).to_numpy().sum()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["main", "extend", "budget", "markov"])
+def test_tables_that_are_shown_as_they_are_hold_the_numbers_of_their_files(name):
+    told = told_of(name)
+    tables = {"extrapolates.csv": [part["extrapolates"] for part in told["groups"]],
+              "extensions.csv": [one for part in told["groups"] for one in part["extensions"]],
+              "costs.csv": [part["costs"] for part in told["groups"]],
+              "stability.csv": (told["budget"] or {"tables": []})["tables"]}  # fmt: skip
+    for file, parts in tables.items():
+        found = [line for one in parts if one for line in csv.DictReader(io.StringIO(one["csv"]))]
+        path = RESULTS / name / file
+        known = list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+        if file == "stability.csv":
+            found_keys = {tuple(sorted(line.items())) for line in found}
+            assert found_keys <= {tuple(sorted(line.items())) for line in known}
+            assert bool(found) == bool(known)
+        else:
+            assert sorted(map(str, found)) == sorted(map(str, known)), file
+
+
+def test_what_is_read_of_a_report_is_what_its_rows_say():
+    """Comparisons are read from their tables; made again they come to the same, in six digits and of the same types."""
+    computed, read = load(RESULTS / SMALL), load_written(RESULTS / SMALL)
+    pd.testing.assert_frame_equal(rounded(computed.pairs).astype(read.pairs.dtypes), read.pairs[[*computed.pairs.columns]])
+    assert read.pairs["seeds_needed"].dtype == "Int64"
+
+
+@pytest.fixture(scope="module")
+def html() -> str:
+    return page([told_of(SMALL)])
+
+
+def test_nothing_is_asked_for_and_nothing_else_may_run(html):
+    assert {*re.findall(r"(?:src|href)\s*=\s*[\"']?([^\s\"'>]*)", html.split("<script")[0])} == {"#main"}
+    assert not re.search(r"(?:@import|url\()", html.split("<script")[0])
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html)[1]
+    parts = dict(part.split(maxsplit=1) for part in policy.split("; "))
+    assert parts["default-src"] == parts["base-uri"] == parts["form-action"] == "'none'"
+    assert "unsafe" not in policy
+    (style,), scripts = (
+        re.findall(r"<style>(.*?)</style>", html, re.DOTALL),
+        re.findall(r"<script>(.*?)</script>", html, re.DOTALL),
+    )
+    assert parts["style-src"] == digest(style)
+    assert [parts["script-src"]] == [digest(script) for script in scripts]
+    assert set(parts) == {"default-src", "script-src", "style-src", "base-uri", "form-action"}
+
+
+def test_the_same_rows_give_the_same_bytes(html):
+    assert page([json.loads(in_script(experiment(RESULTS / SMALL)))]) == html
+    assert len(html.encode()) < 500_000
+
+
+def test_names_that_are_hostile_stay_names():
+    hostile = "</script><script>alert(1)</script><!--"
+    found = Statistics(both_protocols({hostile: NLL["a"], "b": NLL["b"]}))
+    told = {"name": "x", "digest": "", "budget": None, "choice": [], "groups": [group(found, hostile)]}
+    html = page([told])
+    assert html.count("<script") == html.count("</script>") == 2
+    data = json.loads(re.search(r'id="data">(.*?)</script>', html, re.DOTALL)[1])
+    assert hostile in [one["scheme"] for one in data["experiments"][0]["groups"][0]["series"]]
+
+
+def test_what_has_no_perplexity_is_told_in_nats():
+    rate = scheme_rows("rate", {128: [0.6], 256: [0.6]}, kind="rate", objective="rtd")
+    rows = pd.concat([both_protocols({s: {n: [v / 5 for v in values] for n, values in by.items()} for s, by in NLL.items()},
+                                     objective="rtd"), rate])  # fmt: skip
+    told = group(Statistics(rows), "")
+    assert (told["measure"], told["nats"], told["loss"], told["decimals"]) == ("nats", True, "loss", 4)
+    assert not any("perplexity" in sentence for sentence in [*told["take"], *(text for _, text in told["sentences"])])
+    assert "nats" in told["take"][0]
+    words = group(Statistics(both_protocols(NLL)), "")
+    assert (words["measure"], words["nats"], words["loss"], words["decimals"]) == ("perplexity", False, "log-perplexity", 3)
+
+
+# what to take
+
+
+def taken(rows: pd.DataFrame) -> list[str]:
+    found = Statistics(rows)
+    return take(Group(found, {scheme: scheme for scheme in rows["scheme"].unique()}))
+
+
+def test_what_to_take_says_how_sure_that_is():
+    near = {"a": {128: [1.5, 1.6, 1.55], 256: [1.4, 1.5, 1.45]}, "b": {128: [1.5, 1.6, 1.54], 256: [1.41, 1.5, 1.46]}}
+    first, sure, *rest = taken(both_protocols(near))
+    assert first.startswith("Trained on 128 tokens and used at 256 (2 L), a is the lowest as trained: perplexity 4.26")
+    assert "undecided against b" in sure
+    assert any("survives" in sentence for sentence in rest)
+    far = near | {"b": {128: [1.2, 1.3, 1.25], 256: [3.41, 3.5, 3.46]}}
+    _, sure, *rest = taken(both_protocols(far))
+    assert "decided against all others" in sure
+    assert "about this text alone" in sure, "of two documents nothing is known about others"
+    assert rest[-1].startswith("At L it is 35.0 % above the lowest, b (decided")
+
+
+def test_an_extension_that_is_lower_is_named_and_not_said_to_be_better():
+    window = scheme_rows("b", {128: [1.6, 1.7], 256: [1.2, 1.3]}, extension="window", protocol="same_targets")
+    told = taken(pd.concat([both_protocols(NLL), window]))
+    assert "b + window" in told[-1]
+    assert "nobody has tested" in told[-1]
+    higher = window.assign(nll_sum=window["nll_sum"] * 2)
+    higher.loc[higher["eval_len"] == 128, "nll_sum"] /= 2
+    assert not any("window," in sentence for sentence in taken(pd.concat([both_protocols(NLL), higher])))
+
+
+def test_one_seed_and_no_length_beyond_l_decide_nothing():
+    one = {scheme: {n: values[:1] for n, values in by_length.items()} for scheme, by_length in NLL.items()}
+    assert "one seed decides nothing" in taken(both_protocols(one))[1]
+    at_l = {scheme: {128: by_length[128]} for scheme, by_length in NLL.items()}
+    assert taken(both_protocols(at_l)) == ["No length beyond L = 128 was scored: nothing is said about long use."]
+
+
+def test_of_many_schemes_it_is_not_said_that_the_first_is_ahead_of_the_second():
+    many = {f"s{i:02}": {128: [1.5 + i / 10] * 2, 256: [1.5 + i / 10, 1.51 + i / 10]} for i in range(13)}
+    sure = taken(both_protocols(many))[1]
+    assert "ahead of the next ones, s01 and s02, is not decided" in sure
+
+
+def test_who_has_learned_nothing_is_not_taken():
+    unigram = pd.concat([scheme_rows("unigram", {128: [1.52], 256: [1.52]}, kind="unigram", protocol=p)
+                         for p in ("nonoverlap", "same_targets")])  # fmt: skip
+    two = both_protocols({"flat": {128: [1.5] * 3, 256: [1.0] * 3}, "a": {128: [1.1, 1.11, 1.12], 256: [1.3] * 3}})
+    assert " a is the lowest as trained" in taken(pd.concat([two, unigram]))[0]
+
+
+def test_a_report_with_a_floor_says_so():
+    told = group(Statistics(with_floor({"a": {128: [1.5, 1.52], 256: [1.4, 1.42], 512: [1.3, 1.31]}})), "")
+    assert {one["kind"] for one in told["series"]} == {"scheme", "floor", "window_floor", "plateau"}
+    assert told["series"][0]["kind"] == "scheme"
+
+
+# looks
+
+
+@pytest.mark.parametrize("color", [*(look["color"] for look in LOOKS.values()), *OTHER_COLOURS, "#737373"])
+def test_colours_can_be_read_on_white_and_on_black(color):
+    for on in (LIGHT, DARK):
+        for least in (LINE, WORD):
+            found = readable(color, on, least)
+            assert contrast(found, on) >= least
+            if contrast(color, on) >= least:
+                assert found == color.lower()
+            hue, _, saturation = rgb_to_hls(*to_rgb(color))
+            if saturation > 0.1:
+                assert rgb_to_hls(*to_rgb(found))[0] == pytest.approx(hue, abs=0.02)
+
+
+def test_contrast_is_that_of_the_standard():
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.005)  # known from WCAG's own pages
+    assert contrast("#0072B2", "#ffffff") == pytest.approx(5.19, abs=0.01)
+
+
+def test_lines_have_the_colours_of_the_figures_and_dark_ones_are_for_screens():
+    sheet = style_sheet({"e69f00"})
+    assert "--l-e69f00:#e69f00" in sheet.split("@media")[0]
+    assert "@media screen and (prefers-color-scheme:dark)" in sheet, "on paper a dark page is light"
+
+
+@pytest.mark.parametrize("marker", [*(look["marker"] for look in LOOKS.values()), *OTHER_MARKERS])
+def test_markers_are_closed_paths_around_their_point(marker):
+    path = marker_path(marker)
+    assert re.fullmatch(r"M[^MZ]*(?:[LQC][^MZ]*)*Z", path)
+    numbers = np.array([float(one) for one in re.findall(r"-?[\d.]+(?:e-?\d+)?", path)]).reshape(-1, 2)
+    assert (np.abs(numbers) <= 0.8).all()
+    assert np.ptp(numbers, axis=0).min() > 0.5
+
+
+def test_a_triangle_points_upwards():
+    x, y = np.array(re.findall(r"(-?[\d.]+),(-?[\d.]+)", marker_path("^")), dtype=float).T
+    assert y[np.argmin(np.abs(x))] == y.min() < 0, "y of a page grows downwards"
+
+
+# claims and papers
+
+
+def test_claims_are_those_of_their_table():
+    told, table = claims(RESULTS / "claims"), pd.read_csv(RESULTS / "claims" / "claims.csv")
+    assert [(line["id"], line["place"], line["verdict"]) for line in told["lines"]] == list(
+        table[["id", "place", "verdict"]].itertuples(index=False, name=None)
+    )
+    for line in told["lines"]:
+        if line["verdict"] in ("confirmed", "refuted"):
+            assert (line["near"] > 0) if line["verdict"] == "confirmed" else (line["far"] < 0)
+            assert line["near"] - 1e-5 <= line["at"]["effect"] <= line["far"] + 1e-5
+    assert claims(RESULTS / "nowhere") == {"lines": [], "csv": ""}
+
+
+@pytest.mark.parametrize("path", sorted((RESULTS / "papers").glob("*.csv")), ids=lambda path: path.stem)
+def test_figures_of_papers_show_every_number_of_their_tables(path):
+    told, table = paper(path), pd.read_csv(path)
+    up = told["up"]
+    assert sorted(point[1] for line in told["lines"] for point in line["points"]) == sorted(table[up].round(12))
+    published = sum(len(line["points"]) for line in told["lines"] if line["source"] != "ours")
+    assert published == (table["source"] != "ours").sum()
+    for line in told["lines"]:
+        assert (line["dash"] != "") == ("published" in line["name"]) == (line["source"] != "ours")
+        places = [point[0] for point in line["points"]]
+        assert len({*places}) == len(places) or told["across"] is None, "two numbers of a line at one place"
+    assert told["expected"].startswith("Expected")
