@@ -28,7 +28,7 @@ BROWSER = os.environ.get("CHROMIUM") or next(
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="needs a browser: apt-get install chromium")]
 
 RESULTS = Path(__file__).parents[1] / "results"
-ON_PAGE = ("main", "zoo", "extend", "budget", "rates+best-lr", "causal", "markov", "claims", "papers")
+ON_PAGE = ("main", "zoo", "extend", "budget", "rates+best-lr", "causal", "markov", "electra", "claims", "papers")
 AXE = (Path(axe.__file__).parent / "axe.min.js").read_text() if BROWSER else ""
 READY = "html[data-ready]"
 WIDE, PHONE = 1400, 390
@@ -254,6 +254,17 @@ def test_what_an_address_names_and_is_not_there_is_told(visit):
     assert chosen(page)["s-rope"]
     assert not chosen(page)["s-alibi"]
     assert visit("").locator("#refused").inner_text() == ""
+
+
+def test_every_group_can_be_chosen(visit):
+    """Those of one experiment differ by setting, or by objective: a discriminator and its generator."""
+    page = visit()
+    values = page.locator("select").first.evaluate("select => [...select.options].map(option => option.value)")
+    assert len(values) == len({*values})
+    shown = set()
+    for value in (value for value in values if value.startswith("electra")):
+        shown.add(str(cells(visit(f"#x={quote(value)}"), "by-length")))
+    assert len(shown) == 2
 
 
 def test_a_choice_stands_in_the_address_and_reset_forgets_it(visit):

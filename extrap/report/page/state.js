@@ -1,7 +1,9 @@
 "use strict";
 // What is chosen, and how it stands in the address: only what differs from the defaults, and nothing that is not there.
 const DATA = JSON.parse(document.getElementById("data").textContent);
-const GROUPS = DATA.experiments.flatMap(of => of.groups.map(group => Object.assign(group, {of, id: [of.name, group.setting].filter(Boolean).join(" ")})));
+// a setting tells groups apart, unless they are of several objectives or texts
+const apart = (of, group) => of.groups.some(one => one !== group && one.setting === group.setting) ? [group.what, group.setting] : [group.setting];
+const GROUPS = DATA.experiments.flatMap(of => of.groups.map(group => Object.assign(group, {of, id: [of.name, ...apart(of, group)].filter(Boolean).join(" ")})));
 const LISTS = ["s", "e", "r", "show", "seeds", "verdict"];
 const SHOW = {bands: "intervals", each: "each seed", blind: "blind beyond L", others: "others in grey"};
 let state, group;
