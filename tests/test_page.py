@@ -23,10 +23,13 @@ from extrap.report.page.cells import PAIR
 from extrap.report.page.data import experiment, group, t_quantiles
 from extrap.report.page.html import digest, in_script, page
 from extrap.report.page.palette import DARK, LIGHT, LINE, WORD, contrast, marker_path, readable, style_sheet
+from extrap.results.probes import load_probes
 from extrap.results.rows import load_training
 from extrap.results.shown import rounded
 from extrap.stats.statistics import Statistics
 from extrap.stats.written import load, load_written
+
+NO_PROBES = load_probes(Path("nowhere.csv"))
 
 RESULTS = Path(__file__).parents[1] / "results"
 SMALL = "stride1"
@@ -164,7 +167,7 @@ def test_the_same_rows_give_the_same_bytes(html):
 def test_names_that_are_hostile_stay_names():
     hostile = "</script><script>alert(1)</script><!--"
     found = Statistics(both_protocols({hostile: NLL["a"], "b": NLL["b"]}))
-    told = {"name": "x", "digest": "", "budget": None, "choice": [], "groups": [group(found, hostile)]}
+    told = {"name": "x", "digest": "", "budget": None, "choice": [], "groups": [group(found, hostile, NO_PROBES)]}
     html = page([told])
     assert html.count("<script") == html.count("</script>") == 2
     data = json.loads(re.search(r'id="data">(.*?)</script>', html, re.DOTALL)[1])
@@ -175,11 +178,11 @@ def test_what_has_no_perplexity_is_told_in_nats():
     rate = scheme_rows("rate", {128: [0.6], 256: [0.6]}, kind="rate", objective="rtd")
     rows = pd.concat([both_protocols({s: {n: [v / 5 for v in values] for n, values in by.items()} for s, by in NLL.items()},
                                      objective="rtd"), rate])  # fmt: skip
-    told = group(Statistics(rows), "")
+    told = group(Statistics(rows), "", NO_PROBES)
     assert (told["measure"], told["nats"], told["loss"], told["decimals"]) == ("nats", True, "loss", 4)
     assert not any("perplexity" in sentence for sentence in [*told["take"], *(text for _, text in told["sentences"])])
     assert "nats" in told["take"][0]
-    words = group(Statistics(both_protocols(NLL)), "")
+    words = group(Statistics(both_protocols(NLL)), "", NO_PROBES)
     assert (words["measure"], words["nats"], words["loss"], words["decimals"]) == ("perplexity", False, "log-perplexity", 3)
 
 
@@ -235,7 +238,7 @@ def test_who_has_learned_nothing_is_not_taken():
 
 
 def test_a_report_with_a_floor_says_so():
-    told = group(Statistics(with_floor({"a": {128: [1.5, 1.52], 256: [1.4, 1.42], 512: [1.3, 1.31]}})), "")
+    told = group(Statistics(with_floor({"a": {128: [1.5, 1.52], 256: [1.4, 1.42], 512: [1.3, 1.31]}})), "", NO_PROBES)
     assert {one["kind"] for one in told["series"]} == {"scheme", "floor", "window_floor", "plateau"}
     assert told["series"][0]["kind"] == "scheme"
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -43,33 +43,46 @@ HEADS = """\
 farther than L/2. What is looked at is not what is used: it explains, and decides nothing."""
 
 
+Told = list[tuple[str, pd.DataFrame]]  # what a table says, and the table
+
+
+class Section(NamedTuple):
+    """Of the lines of one probe and group: its tables, its points, and the figure of these."""
+
+    tables: Callable[[pd.DataFrame, str], Told]
+    points: Callable[[pd.DataFrame], pd.DataFrame]
+    figure: Callable[[pd.DataFrame], Figure] | None = None
+
+
 def write_probes(folder: Path) -> list[Path]:
     """All that follows from probes.csv of a report, nothing where there is none; returns what was written."""
     if not (folder / NAME).exists():
         return []
-    probes, written, parts = load_probes(folder / NAME), [], []
-    groups = [(group, own) for group, own in probes.groupby(GROUP, sort=False) if own["scheme"].any()]
-    for group, own in groups:
-        for name, section in SECTIONS.items():
-            lines = own[own["probe"].str.partition("(")[0] == name]
-            if lines.empty:
-                continue
-            told, points, figure = section(lines, trained_on(*group))
-            parts += told
-            path = folder / stem(name, *(group if len(groups) > 1 else ()))
-            if figure:
-                written += save_figure(figure, points, path)
+    probes = load_probes(folder / NAME)
+    several = len(probes[GROUP].drop_duplicates()) > 1
+    parts, written = [], [folder / "probes.md"]
+    for group, own in probes.groupby(GROUP, sort=False):
+        for name, lines in by_probe(own).items():
+            section = SECTIONS[name]
+            for note, table in section.tables(lines, trained_on(*group)):
+                parts += [note, markdown(table, ["scheme"])]
+            path, points = folder / stem(name, *(group if several else ())), rounded(section.points(lines))
+            if section.figure:
+                written += save_figure(section.figure(points), points, path)
             else:
                 save_table(path.with_suffix(".csv"), points)
                 written.append(path.with_suffix(".csv"))
     write_atomic(folder / "probes.md", "\n\n".join(parts) + "\n")
-    return [folder / "probes.md", *written]
+    return written
 
 
-Section = tuple[list[str], pd.DataFrame, Figure | None]  # Markdown, the points, and the figure of them
+def by_probe(probes: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The lines of every probe that there are any of, in the order of the page."""
+    names = probes["probe"].str.partition("(")[0]
+    return {name: lines for name in SECTIONS if len(lines := probes[names == name])}
 
 
-def _reach(probes: pd.DataFrame, group: str) -> Section:
+def _reach(probes: pd.DataFrame, group: str) -> Told:
     risen, n = rises(probes), probes["eval_len"].max()
     whole = summarise_probes(probes[(probes["distance"] == n) & (probes["probe"] == OTHER)])
     lines = []
@@ -79,11 +92,10 @@ def _reach(probes: pd.DataFrame, group: str) -> Section:
         at = {f"beyond {line.distance}": _value(line, sign=True) for line in other.itertuples()}
         nearest_of, nearest = (part.loc[part["distance"].idxmin(), "value"] for part in (other, shuffled))
         in_order = percent(nearest / nearest_of, 0) if nearest_of > RISE else NONE
-        in_nats = probes["objective"].iloc[0] in IN_NATS
+        in_nats = one.objective in IN_NATS
         told = {"reach": NONE if in_nats else bracket(reach_of(other))}
         lines.append({"scheme": one.scheme, "loss": _value(one), **told, **at, "in order": in_order})
-    note = REACH.format(group=group, n=n)
-    return [note, markdown(pd.DataFrame(lines), ["scheme"])], rounded(risen), reach_figure(risen)
+    return [(REACH.format(group=group, n=n), pd.DataFrame(lines))]
 
 
 def bracket(found: Reach) -> str:
@@ -93,37 +105,35 @@ def bracket(found: Reach) -> str:
     return f"{found.above} to {found.within}" if found.above else f"up to {found.within}"
 
 
-def _order(probes: pd.DataFrame, group: str) -> Section:
+def _order(probes: pd.DataFrame, group: str) -> Told:
     plain, changed = summarise_probes(probes[probes["probe"] == "order(as_is)"]), turned(probes)
     lines = []
     for one in plain.sort_values("value").itertuples():
         own = changed[changed["scheme"] == one.scheme].set_index("probe")
         told = {name: _value(own.loc[f"order({name})"], sign=True) for name in ("reversed", "shuffled")}
         lines.append({"scheme": one.scheme, "loss": _value(one), **told})
-    return [ORDER.format(group=group), markdown(pd.DataFrame(lines), ["scheme"])], pd.concat([plain, changed]), None
+    return [(ORDER.format(group=group), pd.DataFrame(lines))]
 
 
-def _detection(probes: pd.DataFrame, group: str) -> Section:
-    found = summarise_probes(probes)
-    told = []
+def _detection(probes: pd.DataFrame, group: str) -> Told:
+    found, told = summarise_probes(probes), []
     for probe, note in (("detection", DETECTION), ("detection(own)", OWN)):
         own = found[found["probe"] == probe]
-        auc = own[own["metric"] == "auc"]
         lines = []
-        for scheme, line in auc.groupby("scheme", sort=False):
-            cells = {f"{one.eval_len:,}": _value(one) for one in line.itertuples()}
+        for scheme, line in own[own["metric"] == "auc"].groupby("scheme", sort=False):
+            cells = {one.eval_len: _value(one) for one in line.itertuples()}
             if probe != "detection":
                 shares = own[(own["metric"] == "replaced") & (own["scheme"] == scheme)].set_index("eval_len")["value"]
-                cells = {n: f"{cell} ({percent(shares[int(n.replace(',', ''))])})" for n, cell in cells.items()}
-            lines.append({"scheme": scheme, **cells})
+                cells = {n: f"{cell} ({percent(shares[n])})" for n, cell in cells.items()}
+            lines.append({"scheme": scheme} | {f"{n:,}": cell for n, cell in cells.items()})
         if lines:
-            told += [note.format(group=group), markdown(pd.DataFrame(lines).fillna(NONE), ["scheme"])]
-    return told, found, None
+            told.append((note.format(group=group), pd.DataFrame(lines).fillna(NONE)))
+    return told
 
 
-def _recall(probes: pd.DataFrame, group: str) -> Section:
+def _recall(probes: pd.DataFrame, group: str) -> Told:
     excess, train_len = recalled(probes), int(probes["train_len"].iloc[0])
-    told: list[str] = []
+    told: Told = []
     for eval_len, own in excess.groupby("eval_len"):
         bins = sorted(own["distance"].unique())
         names = {low: in_words(low, high) for low, high in zip(bins, [*bins[1:], None], strict=True)}
@@ -133,10 +143,10 @@ def _recall(probes: pd.DataFrame, group: str) -> Section:
         window = own[own["metric"] == "window_floor"].drop_duplicates("distance")
         best = {names[one.distance]: f"{one.value:.3f}" for one in window.itertuples()}
         lines.append({"scheme": "who looks back L", **best})
-        note = RECALL if not told else RECALL_AGAIN
-        told += [note.format(group=group, n=eval_len, multiple=eval_len / train_len, train_len=train_len)]
-        told += [markdown(pd.DataFrame(lines).fillna(NONE), ["scheme"])]
-    return told, excess, recall_figure(excess)
+        note = RECALL_AGAIN if told else RECALL
+        note = note.format(group=group, n=eval_len, multiple=eval_len / train_len, train_len=train_len)
+        told.append((note, pd.DataFrame(lines).fillna(NONE)))
+    return told
 
 
 def in_words(low: int, high: int | None) -> str:
@@ -146,24 +156,27 @@ def in_words(low: int, high: int | None) -> str:
     return f"{low:,} or more" if high is None else f"{low:,} to {high - 1:,}"
 
 
-def _heads(probes: pd.DataFrame, group: str) -> Section:
-    found = by_seed(probes)
+def _heads(probes: pd.DataFrame, group: str) -> Told:
     lines = []
-    for scheme, own in found.groupby("scheme", sort=False):
+    for scheme, own in by_seed(probes).groupby("scheme", sort=False):
         cells = {}
         for (eval_len, metric), part in own[own["metric"] != "entropy"].groupby(["eval_len", "metric"], sort=False):
             mean = part["value"].mean()
             cells[f"{metric} at {eval_len:,}"] = percent(mean) if metric == "beyond" else f"{mean:.1f}"
         lines.append({"scheme": scheme, **cells})
-    return [HEADS.format(group=group), markdown(pd.DataFrame(lines).fillna(NONE), ["scheme"])], found, heads_figure(found)
+    return [(HEADS.format(group=group), pd.DataFrame(lines).fillna(NONE))]
 
 
-SECTIONS: dict[str, Callable[[pd.DataFrame, str], Section]] = {
-    "reach": _reach,
-    "recall": _recall,
-    "order": _order,
-    "detection": _detection,
-    "heads": _heads,
+def _order_points(probes: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([summarise_probes(probes[probes["probe"] == "order(as_is)"]), turned(probes)])
+
+
+SECTIONS = {
+    "reach": Section(_reach, rises, reach_figure),
+    "recall": Section(_recall, recalled, recall_figure),
+    "order": Section(_order, _order_points),
+    "detection": Section(_detection, summarise_probes),
+    "heads": Section(_heads, by_seed, heads_figure),
 }
 
 

@@ -13,6 +13,7 @@ from extrap.report.extensions import extensions_table
 from extrap.report.group import Group
 from extrap.report.overview import overview_table, speeds_of
 from extrap.report.pairs import extrapolates_block
+from extrap.report.probes import SECTIONS, by_probe
 from extrap.report.typesetting import trained_on
 from extrap.results.rows import GROUP, apart, as_csv, within
 from extrap.results.shown import by_measure, rounded
@@ -94,6 +95,16 @@ def budget(found: Statistics) -> Json:
     of_groups = found.stability[GROUP].drop_duplicates().itertuples(index=False, name=None)
     points = pd.concat([budget_points(within(lines, GROUP, of)) for of in of_groups])
     return {"tables": told, "points": {column: [plain(value) for value in points[column]] for column in points}}
+
+
+def probes(found: pd.DataFrame) -> list[Json]:
+    """What probes found in the runs of a group."""
+    return [
+        {"note": note.replace("**", "")} | table(text, SECTIONS[name].points(lines))
+        for (*of,), own in found.groupby(GROUP, sort=False)
+        for name, lines in by_probe(own).items()
+        for note, text in SECTIONS[name].tables(lines, trained_on(*of))
+    ]
 
 
 def choice(found: Statistics) -> list[Json]:

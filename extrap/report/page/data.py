@@ -26,13 +26,16 @@ from extrap.report.page.cells import (
     overview,
     pairs,
     plain,
+    probes,
 )
 from extrap.report.page.palette import key
 from extrap.report.pairs import about_text
 from extrap.report.tables import MOST, shown_lengths
 from extrap.report.typesetting import decimals, loss, name, trained_on
+from extrap.results.probes import NAME as PROBES
+from extrap.results.probes import load_probes
 from extrap.results.provenance import load_provenance
-from extrap.results.rows import within
+from extrap.results.rows import GROUP, within
 from extrap.results.shown import IN_NATS, rounded
 from extrap.stats.perplexity import CONFIDENCE, perplexity
 from extrap.stats.statistics import Statistics
@@ -55,7 +58,11 @@ def experiment(folder: Path) -> Json:
     told = {"name": folder.name, "digest": hashlib.sha256((folder / "rows.csv").read_bytes()).hexdigest()}
     if (path := folder / "provenance.yaml").exists():
         told |= made_by(load_provenance(path))
-    groups = [group(part, scored_text(part.rows, found.held_out)) for part in found.groups.values()]
+    looked_into = load_probes(folder / PROBES)
+    groups = [
+        group(part, scored_text(part.rows, found.held_out), within(looked_into, GROUP, tuple(part.rows[GROUP].iloc[0])))
+        for part in found.groups.values()
+    ]
     return told | {"groups": groups, "budget": budget(found), "choice": choice(found)}
 
 
@@ -70,8 +77,8 @@ def made_by(told: dict[str, Any]) -> Json:
     return {"made_by": lines, "provenance": yaml.safe_dump(told, sort_keys=False, width=110)}
 
 
-def group(part: Statistics, scored: str) -> Json:
-    """One objective, text, training length and setting."""
+def group(part: Statistics, scored: str, looked_into: pd.DataFrame) -> Json:
+    """One objective, text, training length and setting, and what probes found in its runs."""
     of = Group(part, {scheme: scheme for scheme in part.rows["scheme"].unique()})
     lines = pd.concat([part.summary, part.by_position]) if len(part.by_position) else part.summary
     series = lines[SERIES].drop_duplicates().itertuples(index=False, name=None)
@@ -90,7 +97,7 @@ def group(part: Statistics, scored: str) -> Json:
         "documents": by_document(part, at), "pairs": pairs(part, at), "training": training(part, at, seeds),
         "about": about(part),
         "extrapolates": extrapolates(part), "extensions": extensions(part), "costs": costs(part),
-        "missing": missing(part, at),
+        "missing": missing(part, at), "probes": probes(looked_into),
     }  # fmt: skip
 
 

@@ -125,6 +125,11 @@ section("extensions", "Extensions of finished weights", host => {
   written(host, one, {id: "extended", caption: `extensions at ${words(one.length)}, ${one.protocol}`, label: "extensions"});
 });
 
+section("probes", "Why: probes of the trained models", host => {
+  group.probes.forEach((one, k) => { note(host, one.note); written(host, one, {id: `probe-${k}`, caption: one.note.split(":")[0], label: one.note.split(" (")[0]}); });
+  return group.probes.length > 0;
+});
+
 section("training", "Training", host => {
   if (!group.training) return false;
   const lines = [], every = Math.max(1, Math.ceil(group.training.loss.steps.length / 30)), heldOut = group.training.held_out.steps.length > 0;
