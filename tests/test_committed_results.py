@@ -33,7 +33,8 @@ RESULTS = Path(__file__).parents[1] / "results"
 IGNORED = {"quick", "smoke"}  # by git: whatever was run here last
 EXPERIMENTS = {path.stem for path in (CONF / "experiment").glob("*.yaml")} - IGNORED
 TRACKED = sorted(name for name in EXPERIMENTS if (RESULTS / name / "provenance.yaml").exists())
-SOURCES = {"runs.csv", "rows.csv", "missing.csv", "training.csv", "provenance.yaml", "kernels.csv"}
+SOURCES = {"runs.csv", "rows.csv", "missing.csv", "training.csv", "provenance.yaml", "kernels.csv",
+           "probes.csv", "probes.yaml"}  # fmt: skip
 EVIDENCE = {"evidence.csv", "evidence.md"}
 SCHEMES = {"alibi", "learned", "local(rope)", "nope", "rope", "sinusoidal"}
 PROTOCOLS = ["nonoverlap", "same_targets"]

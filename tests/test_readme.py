@@ -8,6 +8,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -18,6 +19,7 @@ from test_structure import EXPERIMENTS, ROOMS
 from extrap.config.compose import CONF, compose_grid, with_schemes
 from extrap.report.answer import answer
 from extrap.results.rows import load_missing, load_rows, load_training
+from extrap.results.shown import IN_NATS
 from extrap.runs.prepare import build_scheme, prepare
 from extrap.runs.run import build_encoder
 from extrap.stats.statistics import Statistics
@@ -198,6 +200,30 @@ def test_what_is_said_of_many_schemes_on_a_known_floor_is_what_their_tables_hold
     against = pd.read_csv(folder / "pairs.csv").query("protocol == 'nonoverlap' and eval_len == 128")
     assert "a" not in set(against.loc[against["scheme_b"] == "rope", "verdict"])
     assert set(against["scheme_b"]) == {"rope"}
+
+
+def test_what_is_said_of_objectives_is_what_their_tables_hold():
+    said = "ELECTRA's task, of which at L RoPE explains 13 %, what the two neighbours of a byte tell 8 %"
+    assert said in SENTENCES
+    rtd = pd.read_csv(ROOT / "results" / "rtd" / "table.csv").query("protocol == 'nonoverlap' and eval_len == train_len")
+    explained = rtd[rtd["extension"] == "none"].set_index("scheme")["explained"]
+    assert [f"{100 * explained[one]:.0f} %" for one in ("rope", "two neighbours")] == ["13 %", "8 %"]
+    points = pd.read_csv(ROOT / "results" / "papers" / "clark2020_objectives.csv").query("x == 16")
+    assert {*points["objective"]} == {"causal", "mlm", "rtd", "electra", "electra_generator"}
+    at_l = pd.read_csv(ROOT / "results" / "papers" / "clark2020_objectives.csv").query("x == 1")
+    at_l = at_l.set_index(["objective", "scheme"])["loss"]
+    for line in points.itertuples():
+        limit = np.log(1.05) if line.objective not in IN_NATS else 0.05 * (rate(line.objective) - at_l[line[2], line.scheme])
+        if line.scheme in ("rope", "sinusoidal"):
+            assert line.low > limit, (line.objective, line.scheme)
+        elif line.scheme in ("alibi", "local(rope)"):
+            assert line.high < limit, (line.objective, line.scheme)
+
+
+def rate(objective: str) -> float:
+    """What is lost under same_targets by who knows what share of tokens is replaced, and nothing else."""
+    table = pd.read_csv(ROOT / "results" / objective / "table.csv").query("protocol == 'same_targets' and scheme == 'rate'")
+    return table.loc[table["objective"] == objective, "nats"].iloc[0]
 
 
 def test_two_machines_decide_alike():
