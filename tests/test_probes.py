@@ -259,12 +259,12 @@ def test_finished_runs_are_looked_into_once_and_a_page_says_what_was_found(swept
     first = load_probes(results / "smoke" / "probes.csv")
     assert {*first["scheme"]} == {"rope", "nope"}
     folder = results / "runs" / "smoke" / "rope-seed0"
-    save_probes(folder / "probes.csv", load_probes(folder / "probes.csv").assign(value_sum=1.0))
+    save_probes(folder / "probes.csv", load_probes(folder / "probes.csv").assign(value_sum=0.0))
     probe([*asked, "eval.probes=[order,recall]"])
     both = load_probes(results / "smoke" / "probes.csv")
     assert {*both["probe"]} == {*first["probe"], "recall"}
     kept = both[(both["scheme"] == "rope") & (both["probe"] != "recall")]
-    assert (kept["value_sum"] == 1).all()  # what was found is not looked for again
+    assert (kept["value_sum"] == 0).all()  # what was found is not looked for again
     page = (results / "smoke" / "probes.md").read_text()
     assert "Direction and order" in page
     assert "Recall by distance" in page

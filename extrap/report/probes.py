@@ -133,10 +133,10 @@ def _detection(probes: pd.DataFrame, group: str) -> Told:
 
 def _recall(probes: pd.DataFrame, group: str) -> Told:
     excess, train_len = recalled(probes), int(probes["train_len"].iloc[0])
+    bins = sorted(probes["distance"].unique())
+    names = {low: in_words(low, high) for low, high in zip(bins, [*bins[1:], None], strict=True)}
     told: Told = []
     for eval_len, own in excess.groupby("eval_len"):
-        bins = sorted(own["distance"].unique())
-        names = {low: in_words(low, high) for low, high in zip(bins, [*bins[1:], None], strict=True)}
         lines = []
         for scheme, part in own[own["metric"] == "nll"].groupby("scheme", sort=False):
             lines.append({"scheme": scheme} | {names[one.distance]: _value(one) for one in part.itertuples()})

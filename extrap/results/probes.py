@@ -10,7 +10,8 @@ from extrap.files import write_atomic
 from extrap.results.folders import evaluated
 from extrap.results.rows import OF_RUN, RUNS, as_csv, load_runs
 
-# sums over the places of a document that a probe looks at, and how many these are; `distance` in tokens, 0 where not asked
+# sums over the places of a document, or of all, that a probe looks at, and how many these are; `distance` in tokens, 0 where
+# it is not asked
 FOUND = ["probe", "eval_len", "distance", "document", "metric", "value_sum", "n"]
 COUNTS = ["eval_len", "distance", "n"]
 KEY = ["run", *FOUND[:-2]]
@@ -19,7 +20,13 @@ NAME, MADE_BY = "probes.csv", "probes.yaml"
 
 def save_probes(path: Path, found: pd.DataFrame) -> None:
     """CSV with every digit, of one run or of all; what its runs are says runs.csv beside it."""
-    write_atomic(path, as_csv(found[["run", *FOUND]]))
+    write_atomic(path, as_csv(found[[column for column in ("run", *FOUND) if column in found]]))
+
+
+def over_documents(found: pd.DataFrame) -> pd.DataFrame:
+    """The same sums over all documents, for a table of many runs: those of each stand in its folder."""
+    by = [*OF_RUN, *(column for column in KEY[1:] if column != "document")]
+    return found.groupby(by, sort=False)[["value_sum", "n"]].sum().reset_index()
 
 
 def load_probes(path: Path) -> pd.DataFrame:
@@ -27,7 +34,8 @@ def load_probes(path: Path) -> pd.DataFrame:
     if not path.exists():
         return pd.DataFrame(columns=[*OF_RUN, *FOUND])
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)[["run", *FOUND]]
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = (table if "document" in table else table.assign(document=""))[["run", *FOUND]]
         table = table.astype(dict.fromkeys(COUNTS, np.int64) | {"value_sum": np.float64})
     except (ValueError, KeyError, OSError) as error:
         mend = "remove it, and `make probes` writes it"

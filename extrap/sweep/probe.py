@@ -43,7 +43,7 @@ def look_into_all(runs: "list[Run]", command: str) -> None:
     from extrap import __version__
     from extrap.probes.probe import lacking, look_into, refuse_other_weights
     from extrap.report.probes import write_probes
-    from extrap.results.probes import MADE_BY, NAME, collect_probes, save_probes
+    from extrap.results.probes import MADE_BY, NAME, collect_probes, over_documents, save_probes
     from extrap.runs.run import git_state
     from extrap.train.device import cores
 
@@ -60,7 +60,7 @@ def look_into_all(runs: "list[Run]", command: str) -> None:
         for _ in bar(pool.map(look_into, waiting)):
             pass
     found = collect_probes(config.folder.parent)
-    save_probes(config.results / NAME, found)
+    save_probes(config.results / NAME, over_documents(found))
     told = {
         "command": command,
         "version": __version__,
