@@ -108,6 +108,12 @@ def test_who_says_the_same_of_every_token_has_an_area_of_one_half_and_who_knows_
         assert {*values(detection(case._replace(encoder=Known(knows, scheme))))} == {1.0}
 
 
+@torch.no_grad()
+def test_pairs_are_of_the_same_text_at_every_length_though_one_does_not_divide_it():
+    found = detection(of("nope", "rtd", "eval.lengths=[16,48,64]"))
+    assert found.groupby(["document", "eval_len"])["n"].sum().unstack().nunique(axis=1).eq(1).all()
+
+
 def test_the_text_of_the_own_generator_is_told_apart_from_that_of_the_rows():
     found = look(detection, "nope", "electra")
     own = found["detection(own)", 64, 0]

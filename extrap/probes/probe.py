@@ -10,7 +10,7 @@ from extrap.config.schema import Config
 from extrap.errors import UserError, nearest
 from extrap.objectives import Batch
 from extrap.probes import detection, heads, order, reach, recall
-from extrap.probes.base import Probed, nll, probed, windows
+from extrap.probes.base import Probed, nll, pieces, probed
 from extrap.results.folders import RunFolder, differences
 from extrap.results.probes import load_probes, save_probes
 from extrap.results.rows import load_rows
@@ -66,10 +66,10 @@ def refuse_other_rows(of: Probed) -> None:
     rows = load_rows(run.folder.rows)
     rows = rows[(rows["run"] == run.config.run) & (rows["protocol"] == "nonoverlap") & (rows["extension"] == "none")]
     first = (rows["document"] == of.held_out.documents[0]) & (rows["segment"] == of.held_out.segments[0])
-    if (rows := rows[first & (rows["eval_len"] == n)]).empty or of.batch.inputs.shape[1] % n:
+    if (rows := rows[first & (rows["eval_len"] == n)]).empty:
         return
-    known, pieces = rows["nll_sum"].iloc[0], windows(of, n)
-    now = sum(nll(of.encoder, Batch(*(part[:1, start:stop] for part in of.batch))).sum() for start, stop in pieces)
+    known = rows["nll_sum"].iloc[0]
+    now = sum(nll(of.encoder, Batch(*(part[:1, start:stop] for part in of.batch))).sum() for start, stop in pieces(of, n))
     if abs(now - known) > MOST_APART * known:
         raise UserError(
             f"{run.folder.path}: its weights now have a loss of {now:.4g} nats where its rows tell {known:.4g}: the "
