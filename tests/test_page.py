@@ -225,9 +225,37 @@ def test_one_seed_and_no_length_beyond_l_decide_nothing():
 
 
 def test_of_many_schemes_it_is_not_said_that_the_first_is_ahead_of_the_second():
+    """All are compared with RoPE, and with that alone: nothing that was compared is said to be open."""
     many = {f"s{i:02}": {128: [1.5 + i / 10] * 2, 256: [1.5 + i / 10, 1.51 + i / 10]} for i in range(13)}
-    sure = taken(both_protocols(many))[1]
+    sure = taken(both_protocols(many | {"rope": {128: [1.55] * 2, 256: [1.55, 1.57]}}))[1]
+    assert "against rope it is" in sure
     assert "ahead of the next ones, s01 and s02, is not decided" in sure
+    sure = taken(both_protocols(many | {"rope": {128: [1.4, 1.41], 256: [1.3, 1.31]}}))[1]
+    assert "decided against" in sure
+    assert "not decided" not in sure
+    sure = taken(
+        both_protocols({"rope": many["s01"], "s00": many["s00"]} | {s: {128: [1.5, 1.6]} for s in many if s > "s01"})
+    )[1]
+    assert sure.startswith("How sure: against rope it is")
+    assert "next ones" not in sure
+
+
+def test_who_is_alone_at_the_longest_length_is_not_said_to_be_ahead_beyond_the_noise():
+    alone = {"a": {128: [1.5, 1.6], 256: [1.4, 1.5]}, "b": {128: [1.2, 1.3]}}
+    assert taken(both_protocols(alone))[1] == "How sure: nobody else that can count reaches that length."
+
+
+def test_an_extension_of_the_leader_was_tested_and_one_of_who_cannot_count_is_not_named():
+    trained = {"a": {128: [1.5, 1.6, 1.55], 256: [1.4, 1.5, 1.45]}, "b": {128: [1.5, 1.6, 1.54], 256: [1.6, 1.7, 1.66]}}
+    for values, word in (([1.2, 1.3, 1.25], "which is decided"), ([1.0, 1.8, 1.4], "which is undecided")):
+        for extension in ("window", "other"):
+            own = scheme_rows("a", {128: [1.5, 1.6, 1.55], 256: values}, extension=extension, protocol="same_targets")
+            assert taken(pd.concat([both_protocols(trained), own]))[-1].startswith(f"Lower yet, {word}: a + {extension}")
+    unigram = pd.concat([scheme_rows("unigram", {128: [1.61], 256: [1.61]}, kind="unigram", protocol=p)
+                         for p in ("nonoverlap", "same_targets")])  # fmt: skip
+    flat = {"flat": {128: [1.6] * 3, 256: [1.6] * 3}}
+    own = scheme_rows("flat", {128: [1.6] * 3, 256: [1.0] * 3}, extension="other", protocol="same_targets")
+    assert not any("flat" in sentence for sentence in taken(pd.concat([both_protocols(trained | flat), unigram, own])))
 
 
 def test_who_has_learned_nothing_is_not_taken():

@@ -1,12 +1,14 @@
 """Probes of trained models, beside models whose answer is known exactly."""
 
 import math
+import shutil
 from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from sweeps import TINY, copy_of
 from torch import nn
 
@@ -16,13 +18,18 @@ from extrap.probes.base import probed
 from extrap.probes.detection import concordant, detection
 from extrap.probes.heads import heads
 from extrap.probes.order import order
-from extrap.probes.probe import refuse_idle_probes
+from extrap.probes.probe import refuse_idle_probes, refuse_other_rows
 from extrap.probes.reach import reach, shuffled, targets_alone
 from extrap.probes.recall import _since, recall
-from extrap.results.probes import load_probes, save_probes
+from extrap.report.probed import reach_figure
+from extrap.report.probes import SECTIONS
+from extrap.report.report import gather
+from extrap.results.folders import RunFolder
+from extrap.results.probes import FOUND, load_probes, save_probes
 from extrap.results.rows import OF_RUN
 from extrap.runs.prepare import prepare
 from extrap.runs.run import build_encoder
+from extrap.runs.trained import load_encoder
 from extrap.stats.probes import Reach, reach_of, recalled, rises
 from extrap.sweep.probe import probe
 
@@ -99,6 +106,12 @@ def test_who_says_the_same_of_every_token_has_an_area_of_one_half_and_who_knows_
 
     with torch.no_grad():
         assert {*values(detection(case._replace(encoder=Known(knows, scheme))))} == {1.0}
+
+
+@torch.no_grad()
+def test_pairs_are_of_the_same_text_at_every_length_though_one_does_not_divide_it():
+    found = detection(of("nope", "rtd", "eval.lengths=[16,48,64]"))
+    assert found.groupby(["document", "eval_len"])["n"].sum().unstack().nunique(axis=1).eq(1).all()
 
 
 def test_the_text_of_the_own_generator_is_told_apart_from_that_of_the_rows():
@@ -246,16 +259,19 @@ def test_probes_that_say_nothing_of_a_run_are_refused_before_it_is_looked_into()
         ("mlm", "markov", "reech", "did you mean reach"),
     ):
         with pytest.raises(UserError, match=told):
-            refuse_idle_probes(run_of("nope", objective, f"data={data}", f"eval.probes=[{name}]"))
+            refuse_idle_probes([run_of("nope", objective, f"data={data}", f"eval.probes=[{name}]")])
     with pytest.raises(UserError, match="two documents or more"):
-        refuse_idle_probes(run_of("nope", "mlm", "eval.n_segments=1", "eval.probes=[reach]"))
+        refuse_idle_probes([run_of("nope", "mlm", "eval.n_segments=1", "eval.probes=[reach]")])
+    both = [run_of("nope", objective, "eval.probes=[detection]") for objective in ("rtd", "mlm")]
+    with pytest.raises(UserError, match="is for objective=rtd and electra"):
+        refuse_idle_probes(both)  # whichever comes first
 
 
 def test_finished_runs_are_looked_into_once_and_a_page_says_what_was_found(swept, tmp_path, capsys, svg_alone):
     results = copy_of(swept, tmp_path / "results")
     before = (results / "smoke" / "rows.csv").read_bytes()
     asked = [*TINY, f"runtime.results_dir={results}"]
-    probe([*asked, "eval.probes=[order]"])
+    probe([*asked, "eval.probes=[order,order]"])
     first = load_probes(results / "smoke" / "probes.csv")
     assert {*first["scheme"]} == {"rope", "nope"}
     folder = results / "runs" / "smoke" / "rope-seed0"
@@ -276,6 +292,75 @@ def test_finished_runs_are_looked_into_once_and_a_page_says_what_was_found(swept
         probe([*asked, "eval.probes=[order]", "name=another"])
     with pytest.raises(UserError, match="expected some of reach, order"):
         probe(asked)
+
+
+def test_what_was_found_elsewhere_stays_as_long_as_its_rows_do(swept, tmp_path, svg_alone):
+    """What stands in a report of runs that are not here is neither lost nor told to be of the weights that are."""
+    results = copy_of(swept, tmp_path / "results")
+    report, runs, asked = results / "smoke", results / "runs" / "smoke", [*TINY, f"runtime.results_dir={results}"]
+    page, told = report / "page.html", "Direction and order"
+    assert told not in page.read_text()
+    probe([*asked, "eval.probes=[order]"])
+    assert told in page.read_text()  # that the sweep has made
+    before = (report / "probes.csv").read_text()
+    made_by = yaml.safe_load((report / "probes.yaml").read_text())
+    assert made_by["weights_of"] == [RunFolder(runs / "rope-seed0").load_config()["code"]]
+    shutil.move(runs / "nope-seed0", tmp_path / "nope-seed0")  # as in a clone, where only its rows are
+    for _ in range(2):
+        probe([*asked, "position=rope", "eval.probes=[order]"])
+        assert (report / "probes.csv").read_text() == before
+        (kept,) = yaml.safe_load((report / "probes.yaml").read_text())["kept"]
+        assert kept == made_by | {"runs": ["nope-seed0"]}  # and not of the command in between
+
+    (runs / "rope-seed0" / "probes.csv").unlink()  # as when it has been trained anew
+    gather(results, "smoke", "make report")
+    assert {*load_probes(report / "probes.csv")["run"]} == {"nope-seed0"}
+    assert "rope" not in (report / "probes.md").read_text()
+    assert told in page.read_text()
+    shutil.move(tmp_path / "nope-seed0", runs / "nope-seed0")
+    (runs / "nope-seed0" / "probes.csv").unlink()
+    gather(results, "smoke", "make report")
+    assert not [path.name for path in report.iterdir() if path.name.startswith(("probes", "order"))]
+    assert told not in page.read_text()
+
+
+@torch.no_grad()
+def test_a_program_that_makes_another_model_of_the_same_weights_is_told(swept, tmp_path):
+    config = compose_grid([*TINY, f"runtime.results_dir={copy_of(swept, tmp_path / 'results')}", "position=rope"])[0]
+    run = prepare(config, stored=True)
+    case = probed(run, load_encoder(run))
+    refuse_other_rows(case)
+    case.encoder.blocks[0].qkv.weight[:8] *= -3
+    with pytest.raises(UserError, match="computes something else today"):
+        refuse_other_rows(case)
+
+
+def test_bins_are_named_by_their_own_ends_whatever_is_shown_of_others():
+    """At L a bin ends at L, although none beyond it is shown; where no symbol stood in one, its neighbours do not grow."""
+    lines = [("recall", n, distance, "d", metric, 1.0 + (metric == "nll"), 1)
+             for n in (L, 8 * L) for distance in (0, 1, 3, 9, 4 * L + 1) for metric in ("nll", "floor", "window_floor")
+             if distance <= n]  # fmt: skip
+    (_, near), (_, far) = SECTIONS["recall"].tables(labelled(pd.DataFrame(lines, columns=FOUND)), "")
+    assert [*near][1:] == ["never", "1 to 2", "3 to 8", "9 to 16"]
+    assert [*far][1:] == ["never", "1 to 2", "3 to 8", "9 to 16", "65 or more"]
+
+
+def test_reach_is_called_undecided_where_it_is_and_told_in_perplexity_only_where_that_is_one():
+    def drawn(objective, n_seeds):
+        parts = [
+            labelled(pd.DataFrame([(kind, L, distance, "d", "nll", level + seed / 100, 1)], columns=FOUND), seed)
+            for seed in range(n_seeds)
+            for kind in ("reach(other)", "reach(shuffled)")
+            for distance, level in ((1, 2.0), (2, 1.5), (4, 1.01), (L, 1.0))
+        ]
+        found = pd.concat(parts).assign(objective=objective)
+        ((_, table),) = SECTIONS["reach"].tables(found, "")
+        words = [text.get_text() for axes in reach_figure(rises(found)).axes for text in axes.texts]
+        return table["reach"].item(), "5 % of perplexity" in words
+
+    assert drawn("mlm", 3) == ("2 to 4", True)
+    assert drawn("mlm", 1) == ("undecided", True)
+    assert drawn("rtd", 3) == ("–", False)
 
 
 def test_a_damaged_table_is_told(tmp_path):

@@ -39,10 +39,15 @@ def probed(run: Run, encoder: Encoder) -> Probed:
     return Probed(run, encoder, *held_out_batch(run.source, run.objective, run.config.eval))
 
 
+def pieces(of: Probed, eval_len: int) -> list[tuple[int, int]]:
+    """[start, stop) of what segments are cut into under nonoverlap: windows of this length, and what is left."""
+    plan = nonoverlap(of.run.config.eval, of.train_len, of.run.objective.causal)
+    return [(piece.start, piece.stop) for piece in plan[eval_len]]
+
+
 def windows(of: Probed, eval_len: int) -> list[tuple[int, int]]:
-    """[start, stop) of the whole windows of this length that segments are cut into."""
-    pieces = nonoverlap(of.run.config.eval, of.train_len, of.run.objective.causal)[eval_len]
-    return [(piece.start, piece.stop) for piece in pieces if piece.stop - piece.start == eval_len]
+    """The whole windows of this length alone."""
+    return [(start, stop) for start, stop in pieces(of, eval_len) if stop - start == eval_len]
 
 
 def nll(encoder: Encoder, batch: Batch) -> np.ndarray:

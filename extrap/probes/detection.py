@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 from extrap.errors import UserError
 from extrap.model.electra import Pair, sample
 from extrap.objectives import MASK_SEED, Electra, Rtd
-from extrap.probes.base import Probed, found, logits, windows
+from extrap.probes.base import Probed, found, logits, pieces
 from extrap.runs.prepare import Run
 
 
@@ -27,11 +27,10 @@ def detection(of: Probed) -> pd.DataFrame:
     parts = []
     documents = [*of.held_out.documents]
     for eval_len in of.lengths:
-        pieces = windows(of, eval_len)
-        told, truth = _joined(_log_odds(of, *piece) for piece in pieces)
+        told, truth = _joined(_log_odds(of, *piece) for piece in pieces(of, eval_len))
         parts.append(found("detection", eval_len, documents, {"auc": concordant(told, truth)}))
         if isinstance(of.run.objective, Electra):
-            told, truth = _joined(_of_own(of, *piece) for piece in pieces)
+            told, truth = _joined(_of_own(of, *piece) for piece in pieces(of, eval_len))
             n = np.full(len(truth), truth.shape[1])
             losses = np.logaddexp(0, np.where(truth == 1, -told, told)).sum(axis=1)
             own = {"auc": concordant(told, truth), "nll": (losses, n), "replaced": (truth.sum(axis=1), n)}
@@ -45,8 +44,8 @@ def refuse_others(run: Run) -> None:
         raise UserError("probe detection: is for objective=rtd and electra, which tell replaced tokens from original ones")
 
 
-def _joined(pieces: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
-    return (np.concatenate(part, axis=1) for part in zip(*pieces, strict=True))
+def _joined(parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
+    return (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
 
 
 def _log_odds(of: Probed, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:

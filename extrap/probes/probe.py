@@ -8,10 +8,12 @@ import torch
 
 from extrap.config.schema import Config
 from extrap.errors import UserError, nearest
+from extrap.objectives import Batch
 from extrap.probes import detection, heads, order, reach, recall
-from extrap.probes.base import Probed, probed
+from extrap.probes.base import Probed, nll, pieces, probed
 from extrap.results.folders import RunFolder, differences
 from extrap.results.probes import load_probes, save_probes
+from extrap.results.rows import load_rows
 from extrap.runs.prepare import Run, prepare
 from extrap.runs.trained import load_encoder
 
@@ -28,15 +30,21 @@ PROBES = {
     "detection": Probe(detection.detection, detection.refuse_others),
     "heads": Probe(heads.heads),
 }
+MOST_APART = 0.01  # of a loss at L: far more than rounding makes, less than another model
 OF_PROGRAM = ("code:", "scheme_code:")  # weights of an earlier version are looked into as well
 
 
-def refuse_idle_probes(run: Run) -> None:
-    """Raises UserError where a run asks for what is no probe, or for one that says nothing of such runs."""
-    for name in run.config.eval.probes:
-        if name not in PROBES:
-            raise UserError(f"eval.probes: no probe {name}; {nearest(name, [*PROBES])}")
-        PROBES[name].refuse(run)
+def refuse_idle_probes(runs: list[Run]) -> None:
+    """Raises UserError where runs ask for what is no probe, for one that says nothing of one of them, or where one is
+    finished here and cannot be looked into."""
+    for run in {repr((run.config.data, run.config.objective, run.config.train.train_len)): run for run in runs}.values():
+        for name in run.config.eval.probes:
+            if name not in PROBES:
+                raise UserError(f"eval.probes: no probe {name}; {nearest(name, [*PROBES])}")
+            PROBES[name].refuse(run)
+    for run in runs:
+        if run.folder.is_evaluated:
+            refuse_other_weights(run)
 
 
 def refuse_other_weights(run: Run) -> None:
@@ -49,10 +57,31 @@ def refuse_other_weights(run: Run) -> None:
         raise UserError(f"{folder.path} holds a run of another config: {'; '.join(changes)} (there -> asked for)")
 
 
+def refuse_other_rows(of: Probed) -> None:
+    """Raises UserError unless these weights have, by the program of today, the loss at L that their rows tell.
+
+    Of the first segment, as far as rows hold it; a program that computes another model of the same weights is seen there.
+    """
+    run, n = of.run, of.train_len
+    rows = load_rows(run.folder.rows)
+    rows = rows[(rows["run"] == run.config.run) & (rows["protocol"] == "nonoverlap") & (rows["extension"] == "none")]
+    first = (rows["document"] == of.held_out.documents[0]) & (rows["segment"] == of.held_out.segments[0])
+    if (rows := rows[first & (rows["eval_len"] == n)]).empty:
+        return
+    known = rows["nll_sum"].iloc[0]
+    now = sum(nll(of.encoder, Batch(*(part[:1, start:stop] for part in of.batch))).sum() for start, stop in pieces(of, n))
+    if abs(now - known) > MOST_APART * known:
+        raise UserError(
+            f"{run.folder.path}: its weights now have a loss of {now:.4g} nats where its rows tell {known:.4g}: the "
+            "program, or its scheme, computes something else today; bring that of then back, or train the run again"
+        )
+
+
 def lacking(config: Config) -> list[str]:
     """The probes of a config that have not looked into its run."""
     told = load_probes(RunFolder(config.folder).probes)
-    return [name for name in config.eval.probes if name not in {probe.partition("(")[0] for probe in told["probe"]}]
+    known = {probe.partition("(")[0] for probe in told["probe"]}
+    return [name for name in dict.fromkeys(config.eval.probes) if name not in known]
 
 
 @torch.no_grad()
@@ -61,5 +90,6 @@ def look_into(config: Config) -> None:
     run = prepare(config, stored=True)
     torch.set_num_threads(config.runtime.threads)
     of = probed(run, load_encoder(run))
+    refuse_other_rows(of)
     tables = [load_probes(run.folder.probes), *(PROBES[name].look(of).assign(run=config.run) for name in lacking(config))]
     save_probes(run.folder.probes, pd.concat([table for table in tables if len(table)]))

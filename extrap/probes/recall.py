@@ -7,10 +7,9 @@ from extrap.data.markov import Markov
 from extrap.errors import UserError
 from extrap.objectives import Batch, Causal
 from extrap.probes.base import Probed, found, nll
+from extrap.results.probes import recall_bins
 from extrap.runs.prepare import Run
 from extrap.score.protocols import same_targets
-
-BINS = (1 / 8, 1 / 2, 1, 4)  # where bins of distance end, in multiples of the training length; the last has no end
 
 
 def recall(of: Probed) -> pd.DataFrame:
@@ -26,7 +25,7 @@ def recall(of: Probed) -> pd.DataFrame:
     longest = max(config.lengths)
     first = longest - config.n_targets  # of the targets, among the tokens that are read
     back = np.stack([_since(tokens)[first:longest] for tokens in of.held_out.tokens])
-    ends = [1, *(int(of.train_len * end) + 1 for end in BINS)]
+    never, *ends = recall_bins(of.train_len)
     bins = np.where(back > 0, np.digitize(back, ends), 0)  # numbered from 1, 0 that of first occurrences
     parts = []
     for eval_len, ((start, stop, _, _),) in same_targets(config, of.train_len, causal=True).items():
@@ -38,7 +37,7 @@ def recall(of: Probed) -> pd.DataFrame:
         known = [source.references(tokens, context, of.train_len) for tokens in of.held_out.tokens]
         losses = {kind: np.stack([one[kind][first:] for one in known]) for kind in ("floor", "window_floor")}
         losses["nll"] = nll(of.encoder, read)[:, -config.n_targets :]
-        for number, distance in enumerate([0, *ends]):
+        for number, distance in enumerate([never, *ends]):
             among = bins == number
             sums = {kind: (np.where(among, loss, 0.0).sum(axis=1), among.sum(axis=1)) for kind, loss in losses.items()}
             parts.append(found("recall", eval_len, of.held_out.documents, sums, distance))

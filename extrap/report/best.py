@@ -4,7 +4,7 @@ import pandas as pd
 
 from extrap.report.group import Group, lacking, listed
 from extrap.report.typesetting import interval, name, seeds
-from extrap.stats.pairs import both_ways
+from extrap.stats.pairs import CONTROL, both_ways
 
 
 def best_at(of: Group, lines: pd.DataFrame, protocol: str, eval_len: int) -> str:
@@ -73,18 +73,35 @@ def take(of: Group) -> list[str]:
         told.append(f"Beyond L it {BECOMES[fate]}: {words}." + _uses(of, leader))
     told.append(f"{_at_l(of, leader)}.")
     extended = of.beyond[(of.beyond["extension"] != "none") & (of.beyond["eval_len"] == longest)]
+    extended = extended[~extended["scheme"].isin({*of.impossible, *of.unlearned})]
     lower = extended[extended["log_ppl"] < line["log_ppl"]].sort_values("log_ppl", kind="stable")
     if len(lower):
         first = lower.iloc[0]
         what = f"{name(first['scheme'], first['extension'])}, {of.level(first['ppl'])}"
-        told.append(
-            f"Lower yet, though nobody has tested whether beyond the noise: {what}, finished weights with an extension."
-        )
+        told.append(f"Lower yet, {_tested(of, leader, first)}: {what}, finished weights with an extension.")
     return told
 
 
+def _tested(of: Group, leader: str, extended: pd.Series) -> str:
+    """Whether these weights with an extension are beyond the noise lower than the leader as trained: only of its own is that
+    asked."""
+    extension, at = extended["extension"], [of.beyond_protocol, of.lengths[-1], leader]
+    if extended["scheme"] == leader and extension == CONTROL and len(of.against_window):
+        lines = of.against_window[(of.against_window[["protocol", "eval_len", "scheme"]] == at).all(axis=1)]
+        decided = lines["window_verdict"] == "worse"
+    elif extended["scheme"] == leader and len(of.extended):
+        lines = of.extended[(of.extended[["protocol", "eval_len", "scheme_a"]] == at).all(axis=1)]
+        lines = lines[(lines["extension_a"] == extension) & (lines["extension_b"] == "none")]
+        decided = lines["verdict"] == "a"
+    else:
+        lines = decided = pd.Series(dtype=bool)
+    if lines.empty:
+        return "though nobody has tested whether beyond the noise"
+    return "which is decided" if decided.all() else "which is undecided"
+
+
 BECOMES = {
-    "breaks": "breaks, like all lower ones",
+    "breaks": "breaks",
     "unclear": "may break or survive",
     "survives": "survives",
     "ends": "ends",
@@ -102,15 +119,18 @@ def _how_sure(of: Group, lines: pd.DataFrame, leader: str) -> str:
     """Against the others at the longest length."""
     if of.n_seeds == 1:
         return "not at all, one seed decides nothing"
+    if len(lines) == 1:
+        return "nobody else that can count reaches that length"
     pairs = of.pairs_at(of.beyond_protocol, of.lengths[-1])
     noise = "about this text alone" if (pairs["unit"] == "none").all() else "beyond the noise of seeds and of text"
-    over = f"{seeds(lines['n_seeds'])}, {noise}"
-    if of.yardstick is None:
+    over = f"{seeds(lines['n_seeds'])}; what is decided is so {noise}"
+    if of.yardstick in (None, leader):  # every pair with the leader is compared
         return f"{best_at(of, lines, of.beyond_protocol, of.lengths[-1])} ({over})"
     words = of.against_yardstick(of.beyond_protocol, of.lengths[-1])["word"]
     told = f"against {of.yardstick} it is {words.get(leader, 'not compared')} ({over})"
-    told = "it is what all are compared with" if leader == of.yardstick else told
-    near = [of.names[scheme] for scheme in lines["scheme"] if scheme != leader][:2]
+    near = [of.names[scheme] for scheme in lines["scheme"] if scheme not in (leader, of.yardstick)][:2]
+    if not near:
+        return told
     return f"{told}; no two others are compared, so that it is ahead of the next ones, {' and '.join(near)}, is not decided"
 
 

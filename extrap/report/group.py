@@ -27,6 +27,7 @@ class Group:
         protocols = schemes["protocol"].unique()
         self.names, self.missing, self.training = names, found.missing, found.training
         self.pairs, self.against_window, self.yardstick = found.pairs, found.extrapolates, found.yardstick
+        self._found = found
         self.objective, self.data, self.train_len, self.setting = summary[GROUP].iloc[0]
         self.measure = measure([self.objective])
         self.at_protocol, self.beyond_protocol = (told_first(wanted, protocols) for wanted in (AT_L, BEYOND_L))
@@ -79,6 +80,10 @@ class Group:
             interval = f"{self.factor(widest['ratio_low'])} to {self.factor(widest['ratio_high'])} x"
             return "unclear", f"{shown}{to} ({alone}{interval} at {widest['eval_len']:,})"
         return "survives", f"{shown}{to} ({alone}at most {self.factor(worst['ratio'])} x)"
+
+    @property
+    def extended(self) -> pd.DataFrame:
+        return self._found.extended
 
     def pairs_at(self, protocol: str, eval_len: int) -> pd.DataFrame:
         if self.pairs.empty:

@@ -1,7 +1,5 @@
 """Figures of what probes found. Imports no torch."""
 
-from itertools import pairwise
-
 import pandas as pd
 from matplotlib import ticker
 from matplotlib.axes import Axes
@@ -12,7 +10,9 @@ from extrap.report.drawing import entitle, new_figure, style
 from extrap.report.labels import End, name_ends
 from extrap.report.looks import Style, looks_of
 from extrap.report.typesetting import trained_on
+from extrap.results.probes import highest_in
 from extrap.results.rows import GROUP
+from extrap.results.shown import IN_NATS
 from extrap.stats.probes import RISE
 
 KINDS = {"reach(other)": "replaced by another document's", "reach(shuffled)": "shuffled"}
@@ -30,9 +30,10 @@ def reach_figure(risen: pd.DataFrame) -> Figure:
         for axes, kind in zip(grid.flat, kinds, strict=True):
             lines = risen[risen["probe"] == kind]
             ends.append((axes, _lines(axes, lines, "distance", looks)))
-            axes.axhline(RISE, color="0.3", linewidth=0.8, linestyle=DASHES, zorder=0)
-            axes.annotate("5 % of perplexity", (0, RISE), xycoords=("axes fraction", "data"), xytext=(3, 2),
-                          textcoords="offset points", fontsize=6.5, color="0.3")  # fmt: skip
+            if risen["objective"].iloc[0] not in IN_NATS:
+                axes.axhline(RISE, color="0.3", linewidth=0.8, linestyle=DASHES, zorder=0)
+                axes.annotate("5 % of perplexity", (0, RISE), xycoords=("axes fraction", "data"), xytext=(3, 2),
+                              textcoords="offset points", fontsize=6.5, color="0.3")  # fmt: skip
             axes.set_xscale("log", base=2)
             ticks = sorted(lines["distance"].unique())
             axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
@@ -56,7 +57,7 @@ def recall_figure(excess: pd.DataFrame) -> Figure:
     train_len, lengths = excess["train_len"].iloc[0], sorted(excess["eval_len"].unique())
     seen = excess[excess["distance"] > 0]  # what never stood before cannot be recalled
     bins = sorted(seen["distance"].unique())
-    names = [f"{low:,}–{high - 1:,}" for low, high in pairwise(bins)] + [f"{bins[-1]:,}–"]
+    names = [f"{low:,}–" + (f"{high:,}" if (high := highest_in(low, train_len)) else "") for low in bins]
     with style():
         figure, grid = new_figure(2.2 * len(lengths) + 0.6, 2.7, 1, len(lengths), sharey=True)
         ends = []

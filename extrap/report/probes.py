@@ -12,16 +12,18 @@ from extrap.files import write_atomic
 from extrap.report.drawing import save_figure
 from extrap.report.probed import heads_figure, reach_figure, recall_figure
 from extrap.report.typesetting import NONE, markdown, percent, stem, trained_on
-from extrap.results.probes import NAME, load_probes
+from extrap.results.probes import MADE_BY, NAME, collect_probes, highest_in, load_probes, save_probes
 from extrap.results.rows import GROUP
 from extrap.results.shown import IN_NATS, rounded, save_table
+from extrap.stats.pairs import UNDECIDED
 from extrap.stats.probes import OTHER, RISE, Reach, by_seed, reach_of, recalled, rises, summarise_probes, turned
 
 REACH = f"""\
 **How far models read** ({{group}}): loss of single targets in windows of {{n:,}} tokens, and by how many nats it rises where
 all text farther from the target than so many tokens is another document's. ± half a 95 % t interval over seeds. *Reach*:
 from where to where a rise of {RISE:.3f} nats (5 % of perplexity) ends, decided by whole intervals; "{NONE}" where losses are
-not of tokens. *In order*: the share of the harm at one token that is done where the same tokens only change places."""
+not of tokens, {UNDECIDED} where these say neither, as with one seed. *In order*: the share of the harm at one token that is
+done where the same tokens only change places, if that harm is more than these nats."""
 ORDER = """\
 **Direction and order** ({group}): loss at the training length, and by how many nats it rises on the same text reversed and
 shuffled. ± half a 95 % t interval over seeds. In an encoder that is 0 by construction for who knows nothing of order, and
@@ -59,6 +61,8 @@ def write_probes(folder: Path) -> list[Path]:
     if not (folder / NAME).exists():
         return []
     probes = load_probes(folder / NAME)
+    for path in (path for name in SECTIONS for path in folder.glob(f"{name}[._]*")):  # of groups that there were before
+        path.unlink()
     several = len(probes[GROUP].drop_duplicates()) > 1
     parts, written = [], [folder / "probes.md"]
     for group, own in probes.groupby(GROUP, sort=False):
@@ -74,6 +78,21 @@ def write_probes(folder: Path) -> list[Path]:
                 written.append(path.with_suffix(".csv"))
     write_atomic(folder / "probes.md", "\n\n".join(parts) + "\n")
     return written
+
+
+def gather_probes(folder: Path, runs: Path) -> None:
+    """probes.csv of a report made anew and what follows from it, or nothing where nothing stays, if there was one.
+
+    What was found in other weights than those whose rows the report holds now is not shown beside them.
+    """
+    if not (folder / NAME).exists():
+        return
+    found = collect_probes(folder, runs).found
+    save_probes(folder / NAME, found)
+    written = write_probes(folder)
+    if found.empty:
+        for path in (folder / NAME, folder / MADE_BY, *written):
+            path.unlink(missing_ok=True)
 
 
 def by_probe(probes: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -99,9 +118,9 @@ def _reach(probes: pd.DataFrame, group: str) -> Told:
 
 
 def bracket(found: Reach) -> str:
-    """In words: up to 4, 4 to 16, beyond 32."""
+    """In words: up to 4, 4 to 16, beyond 32, undecided."""
     if found.within is None:
-        return f"beyond {found.above}" if found.above else NONE
+        return f"beyond {found.above}" if found.above else UNDECIDED
     return f"{found.above} to {found.within}" if found.above else f"up to {found.within}"
 
 
@@ -133,10 +152,9 @@ def _detection(probes: pd.DataFrame, group: str) -> Told:
 
 def _recall(probes: pd.DataFrame, group: str) -> Told:
     excess, train_len = recalled(probes), int(probes["train_len"].iloc[0])
-    bins = sorted(probes["distance"].unique())
-    names = {low: in_words(low, high) for low, high in zip(bins, [*bins[1:], None], strict=True)}
     told: Told = []
     for eval_len, own in excess.groupby("eval_len"):
+        names = {low: in_words(low, highest_in(low, train_len)) for low in sorted(own["distance"].unique())}
         lines = []
         for scheme, part in own[own["metric"] == "nll"].groupby("scheme", sort=False):
             lines.append({"scheme": scheme} | {names[one.distance]: _value(one) for one in part.itertuples()})
@@ -150,10 +168,10 @@ def _recall(probes: pd.DataFrame, group: str) -> Told:
 
 
 def in_words(low: int, high: int | None) -> str:
-    """A bin of distances, from its least to that of the next."""
+    """A bin of distances, from its least to its highest."""
     if low == 0:
         return "never"
-    return f"{low:,} or more" if high is None else f"{low:,} to {high - 1:,}"
+    return f"{low:,} or more" if high is None else f"{low:,} to {high:,}"
 
 
 def _heads(probes: pd.DataFrame, group: str) -> Told:

@@ -22,7 +22,7 @@ from extrap.report.output import output_page
 from extrap.report.overview import overview_page
 from extrap.report.page.html import page_of
 from extrap.report.pairs import pairs_table
-from extrap.report.probes import write_probes
+from extrap.report.probes import gather_probes, write_probes
 from extrap.report.tables import csv_table, markdown_table
 from extrap.report.typesetting import model_size
 from extrap.results.folders import evaluated
@@ -47,6 +47,8 @@ def gather(results: Path, name: str, command: str, table: str = "") -> None:
             raise UserError(f"{runs}: no run has rows {why}")
         found, stay = with_kept(folder, here)
         write_whole(folder, found, table)
+        gather_probes(folder, runs)
+        page_again(folder)
     if stay:
         told = f"kept of the report that stood there, and not made here (provenance.yaml says by what): {', '.join(stay)}"
         print(*wrap(told, WIDTH), sep="\n")
@@ -147,10 +149,10 @@ def report_again(folder: Path) -> list[Path]:
     with alone(folder), all_or_nothing(folder) as draft:
         write_report(load(folder), draft)
         written = sorted(path.name for path in draft.iterdir())
-    return [*(folder / name for name in written), *write_probes(folder), *_page_again(folder)]
+    return [*(folder / name for name in written), *write_probes(folder), *page_again(folder)]
 
 
-def _page_again(folder: Path) -> list[Path]:
+def page_again(folder: Path) -> list[Path]:
     """The page of a sweep that was made here, so that it does not show what the rows no longer say; tracked is none."""
     page = folder / "page.html"
     if not page.exists():

@@ -10,7 +10,8 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from tqdm import tqdm
@@ -34,7 +35,7 @@ def probe(overrides: list[str]) -> None:
     runs = prepare_all(configs)
     if not runs[0].config.eval.probes:
         raise UserError(f"eval.probes: expected some of {', '.join(PROBES)}, found none")
-    refuse_idle_probes(runs[0])
+    refuse_idle_probes(runs)
     look_into_all(runs, shlex.join(["python", "-m", "extrap.sweep.probe", *overrides]))
 
 
@@ -43,7 +44,9 @@ def look_into_all(runs: "list[Run]", command: str) -> None:
     from extrap import __version__
     from extrap.probes.probe import lacking, look_into, refuse_other_weights
     from extrap.report.probes import write_probes
-    from extrap.results.probes import MADE_BY, NAME, collect_probes, over_documents, save_probes
+    from extrap.report.report import alone, page_again
+    from extrap.results.probes import MADE_BY, NAME, collect_probes, save_probes
+    from extrap.results.rows import RUNS, load_runs
     from extrap.runs.run import git_state
     from extrap.train.device import cores
 
@@ -51,6 +54,8 @@ def look_into_all(runs: "list[Run]", command: str) -> None:
     runs = [run for run in runs if not run.folder.has_diverged]
     for run in runs:
         refuse_other_weights(run)
+    if lost := {run.config.run for run in runs} - {*load_runs(config.results / RUNS)["run"]}:
+        raise UserError(f"{config.results} has no rows of {min(lost)}; `make report` brings those of all runs together")
     waiting = [run.config for run in runs if lacking(run.config)]
     at_once = max(1, cores() // config.runtime.threads)
     context = get_context("forkserver")
@@ -59,16 +64,24 @@ def look_into_all(runs: "list[Run]", command: str) -> None:
         bar = partial(tqdm, total=len(waiting), desc="looking into runs", unit="run", disable=None, leave=False)
         for _ in bar(pool.map(look_into, waiting)):
             pass
-    found = collect_probes(config.folder.parent)
-    save_probes(config.results / NAME, over_documents(found))
-    told = {
-        "command": command,
-        "version": __version__,
-        **git_state(),
-        "weights_of": sorted({run.folder.load_config()["code"] for run in runs}),
-    }
-    write_atomic(config.results / MADE_BY, yaml.safe_dump(told, sort_keys=False))
-    print(*write_probes(config.results), sep="\n")
+    with alone(config.results):
+        found, weights_of, kept = collect_probes(config.results, config.folder.parent)
+        told = {"command": command, "version": __version__, **git_state(), "weights_of": weights_of}
+        told |= kept_of(kept, config.results / MADE_BY)
+        save_probes(config.results / NAME, found)
+        write_atomic(config.results / MADE_BY, yaml.safe_dump(told, sort_keys=False))
+        print(*write_probes(config.results), *page_again(config.results), sep="\n")
+
+
+def kept_of(runs: list[str], path: Path) -> dict[str, Any]:
+    """What found what is kept of these runs, of one command or of several one after the other; empty where nothing is."""
+    if not runs:
+        return {}
+    earlier: dict[str, Any] = yaml.safe_load(path.read_text()) if path.exists() else {"command": "unknown"}
+    before = earlier.pop("kept", [])
+    own = earlier | {"runs": sorted({*runs}.difference(*(part["runs"] for part in before)))}
+    parts = [part | {"runs": sorted({*runs} & {*part["runs"]})} for part in [*before, own]]
+    return {"kept": [part for part in parts if part["runs"]]}
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def sweep(overrides: list[str], ranks: "Ranks | None" = None) -> int:
     if runs[0].config.eval.probes:
         from extrap.probes.probe import refuse_idle_probes
 
-        refuse_idle_probes(runs[0])
+        refuse_idle_probes(runs)
     for remark in runs[0].used.get("remarks", []):
         print(remark, file=sys.stderr)
     if engine:
