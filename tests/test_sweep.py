@@ -26,6 +26,7 @@ def test_a_sweep_writes_and_prints_everything(swept):
     assert {p.name for p in folder.iterdir()} == expected | {
         "perplexity.csv",
         "floor.csv",
+        "page.html",
         "costs.csv",
         "costs.md",
         "pairs.csv",

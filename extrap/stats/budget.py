@@ -86,7 +86,8 @@ def _of_group(lines: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     both = at[last]["verdict"].isin(("a", "b")) & (at[before]["verdict"] != LACKING)
     ahead = at[last][both].reset_index()
     change = moves(ahead, *(rows[rows["value"] == str(n)] for n in (before, last)))
-    sign = ahead["verdict"].map({"a": -1.0, "b": 1.0})  # of a lead: who is better has the lower perplexity
+    # of a lead: who is better has the lower perplexity; where there is none, text that is mapped stays text
+    sign = ahead["verdict"].map({"a": -1.0, "b": 1.0}).astype(float)
     ends = np.sort([sign * change.low, sign * change.high], axis=0)
     moved = ahead[PAIR].assign(change=sign * change.mean, change_low=ends[0], change_high=ends[1])
     return lines.drop(columns="value").join(told, on=PAIR).merge(moved, on=PAIR, how="left")
