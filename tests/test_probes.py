@@ -1,15 +1,21 @@
 """Probes of trained models, beside models whose answer is known exactly."""
 
 import math
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import yaml
-from sweeps import TINY, copy_of
+from sweeps import ON_LINUX, ROOT, TINY, copy_of, wait_for
 from torch import nn
 
 from extrap.config.compose import compose_grid
@@ -361,6 +367,26 @@ def test_reach_is_called_undecided_where_it_is_and_told_in_perplexity_only_where
     assert drawn("mlm", 3) == ("2 to 4", True)
     assert drawn("mlm", 1) == ("undecided", True)
     assert drawn("rtd", 3) == ("–", False)
+
+
+@pytest.mark.slow
+@ON_LINUX
+def test_whoever_is_killed_leaves_nobody_at_work(swept, tmp_path):
+    results = copy_of(swept, tmp_path / "results")
+    line = [sys.executable, "-m", "extrap.sweep.probe", *TINY, "eval.probes=[reach,heads]", f"runtime.results_dir={results}"]
+    probing = subprocess.Popen(line, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL)
+
+    def at_work():
+        stats = [path.read_text().rpartition(")")[2].split() for path in Path("/proc").glob("[0-9]*/stat")]
+        return [one for one in stats if one[3] == str(probing.pid)]  # of its session
+
+    wait_for(lambda: len(at_work()) >= 4, probing)  # itself, the server, and workers
+    os.kill(probing.pid, signal.SIGKILL)
+    probing.wait()
+    until = time.monotonic() + 30
+    while at_work() and time.monotonic() < until:
+        time.sleep(0.1)
+    assert at_work() == []
 
 
 def test_a_damaged_table_is_told(tmp_path):

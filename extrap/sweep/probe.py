@@ -48,6 +48,7 @@ def look_into_all(runs: "list[Run]", command: str) -> None:
     from extrap.results.probes import MADE_BY, NAME, collect_probes, save_probes
     from extrap.results.rows import RUNS, load_runs
     from extrap.runs.run import git_state
+    from extrap.sweep.engines.local import end_with_parent
     from extrap.train.device import cores
 
     config = runs[0].config
@@ -60,7 +61,8 @@ def look_into_all(runs: "list[Run]", command: str) -> None:
     at_once = max(1, cores() // config.runtime.threads)
     context = get_context("forkserver")
     context.set_forkserver_preload(["extrap.probes.probe"])  # once, and not by every process
-    with ProcessPoolExecutor(min(at_once, max(1, len(waiting))), context) as pool:
+    n_processes = min(at_once, max(1, len(waiting)))
+    with ProcessPoolExecutor(n_processes, context, end_with_parent) as pool:  # who is killed leaves nobody at work
         bar = partial(tqdm, total=len(waiting), desc="looking into runs", unit="run", disable=None, leave=False)
         for _ in bar(pool.map(look_into, waiting)):
             pass

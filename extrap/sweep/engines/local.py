@@ -54,16 +54,21 @@ class Local:
 
 def _child(config: Config, gpu: str | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the sweep decides what Ctrl-C ends
-    threading.Thread(target=_end_with_the_sweep, daemon=True).start()
+    end_with_parent()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     run_one(config)
 
 
-def _end_with_the_sweep() -> None:
-    sweep = multiprocessing.parent_process()
-    assert sweep is not None
-    sweep.join()
+def end_with_parent() -> None:
+    """From now on this process ends when the one that started it does, however that ends."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
     os._exit(1)
 
 
