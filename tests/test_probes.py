@@ -247,6 +247,19 @@ def test_reach_is_told_between_what_is_decided():
     assert reach_of(reads((np.nan, np.nan), (np.nan, np.nan))) == Reach(0, None)  # one seed decides nothing
 
 
+def test_many_schemes_are_drawn_as_brackets():
+    lines = [line for n in range(14) for line in _risen(f"scheme{n}", decided=n < 13)]
+    (axes,) = reach_figure(pd.DataFrame(lines)).axes
+    assert [label.get_text() for label in axes.get_yticklabels()][-1] == "scheme13"  # whose end is not decided, last
+    assert [*axes.lines[0].get_xdata()] == [2, 4]
+
+
+def _risen(scheme, decided):
+    told = dict.fromkeys(OF_RUN, "x") | {"scheme": scheme, "train_len": L, "probe": "reach(other)", "eval_len": L}
+    values = ((1, 1.0), (2, 0.2), (4, 0.0))
+    return [told | {"distance": d, "value": v, "low": v - 0.01, "high": v + (0.01 if decided else 0.1)} for d, v in values]
+
+
 def test_rises_are_paired_by_seed():
     lines = []
     for seed, level in enumerate((1.0, 2.0, 4.0)):

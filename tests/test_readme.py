@@ -18,10 +18,12 @@ from test_structure import EXPERIMENTS, ROOMS
 
 from extrap.config.compose import CONF, compose_grid, with_schemes
 from extrap.report.answer import answer
+from extrap.results.probes import load_probes
 from extrap.results.rows import load_missing, load_rows, load_training
 from extrap.results.shown import IN_NATS
 from extrap.runs.prepare import build_scheme, prepare
 from extrap.runs.run import build_encoder
+from extrap.stats.probes import reach_of, recalled, rises
 from extrap.stats.statistics import Statistics
 from extrap.testing.promises import check_scheme
 
@@ -224,6 +226,24 @@ def rate(objective: str) -> float:
     """What is lost under same_targets by who knows what share of tokens is replaced, and nothing else."""
     table = pd.read_csv(ROOT / "results" / objective / "table.csv").query("protocol == 'same_targets' and scheme == 'rate'")
     return table.loc[table["objective"] == objective, "nats"].iloc[0]
+
+
+def test_what_is_said_of_probes_is_what_they_found():
+    assert "Of these schemes 38 read [no farther than 32 bytes](results/zoo_mlm/probes.md) to either side" in SENTENCES
+    risen = rises(load_probes(ROOT / "results" / "zoo_mlm" / "probes.csv")).query("probe == 'reach(other)'")
+    found = {scheme: reach_of(lines) for scheme, lines in risen.groupby("scheme")}
+    assert len(found) == 42
+    assert {scheme for scheme, one in found.items() if one.within is None} == {
+        "learned", "nope", "partialrope", "randomized(rope)",
+    }  # fmt: skip
+    assert max(one.within for one in found.values() if one.within) == 32
+    excess = recalled(load_probes(ROOT / "results" / "recall" / "probes.csv")).query("metric == 'nll' and eval_len == 512")
+    at = excess[excess["distance"] == 65].set_index("scheme")
+    told = [f"{at.loc[scheme, 'value']:.2f}" for scheme in ("alibi", "rope", "local(rope)")]
+    assert (
+        f"ALiBi is {told[0]} nats above the best possible prediction, RoPE {told[1]}, local attention {told[2]}" in SENTENCES
+    )
+    assert at.loc["alibi", "high"] < at.loc["rope", "low"] < at.loc["rope", "high"] < at.loc["local(rope)", "low"]
 
 
 def test_two_machines_decide_alike():

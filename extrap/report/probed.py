@@ -13,16 +13,22 @@ from extrap.report.typesetting import trained_on
 from extrap.results.probes import highest_in
 from extrap.results.rows import GROUP
 from extrap.results.shown import IN_NATS
-from extrap.stats.probes import RISE
+from extrap.stats.probes import OTHER, RISE, reach_of
 
 KINDS = {"reach(other)": "replaced by another document's", "reach(shuffled)": "shuffled"}
 MOST_COLUMNS = 6  # of panels
+MOST_LINES = 12  # in a panel
 LEFT, RIGHT = -0.16, 0.16  # of a layer, where its heads stand at the one and at the other length
 
 
 def reach_figure(risen: pd.DataFrame) -> Figure:
-    """The rise of the loss by the distance beyond which text is replaced, a panel a kind; bands are 95 % t intervals."""
+    """The rise of the loss by the distance beyond which text is replaced, a panel a kind; bands are 95 % t intervals.
+
+    Of more schemes than a panel can tell apart their brackets, see brackets_figure.
+    """
     looks = looks_of(risen["scheme"].unique())
+    if len(looks) > MOST_LINES:
+        return brackets_figure(risen, looks)
     kinds = [kind for kind in KINDS if kind in {*risen["probe"]}]
     with style():
         figure, grid = new_figure(COLUMN_WIDTH * len(kinds) + 0.4, 2.7, 1, len(kinds), sharey=True)
@@ -45,6 +51,40 @@ def reach_figure(risen: pd.DataFrame) -> Figure:
         _small_and_large(grid.flat[0])
         _entitle(figure, risen, f"how far models read in windows of {risen['eval_len'].max():,}")
         name_ends(ends)
+    return figure
+
+
+def brackets_figure(risen: pd.DataFrame, looks: dict[str, Style]) -> Figure:
+    """Between which distances the rise falls below RISE, a line a scheme, those that read least first.
+
+    Open to the right: where from on is not decided.
+    """
+    other = risen[risen["probe"] == OTHER]
+    found = {str(scheme): reach_of(lines) for scheme, lines in other.groupby("scheme", sort=False)}
+    open_end = 2 * other["distance"].max()
+    order = sorted(found, key=lambda scheme: (found[scheme].within or open_end, found[scheme].above, scheme))
+    with style():
+        figure, ((axes,),) = new_figure(2 + 0.05 * max(map(len, order)), 0.125 * len(order) + 0.9)
+        for at, scheme in enumerate(order):
+            above, within = max(found[scheme].above, 0.5), found[scheme].within
+            color = looks[scheme]["color"]
+            axes.plot([above, within or open_end], [at, at], color=color, linewidth=2.5, solid_capstyle="butt")
+            if within is None:
+                axes.plot(open_end, at, color=color, marker=">", markersize=4, clip_on=False)
+        axes.set_yticks(range(len(order)), [drawn(scheme) for scheme in order], parse_math=False, fontsize=6)
+        for label, scheme in zip(axes.get_yticklabels(), order, strict=True):
+            label.set_color(looks[scheme]["color"])
+        axes.set_ylim(len(order) - 0.5, -0.5)
+        axes.set_xscale("log", base=2)
+        ticks = sorted(other["distance"].unique())
+        axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
+        axes.minorticks_off()
+        axes.set_xlim(0.5, open_end)
+        axes.grid(axis="x")
+        axes.set_xlabel("distance / tokens")
+        figure.set_layout_engine("constrained", rect=(0.03, 0, 0.97, 1))  # it takes long names for shorter than they are
+        told = "between which distances what lies farther costs less than 5 % of perplexity; arrows: not decided"
+        _entitle(figure, risen, told)
     return figure
 
 
