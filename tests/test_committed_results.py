@@ -108,9 +108,7 @@ def test_training_losses_are_those_of_the_runs(name):
     losses = load_training(RESULTS / name / "training.csv")
     steps = {config.run: config.train.max_steps for config in configs_of(name)}
     rows = rows_of(name)
-    trained = {
-        run for run in rows.loc[rows["kind"] == "scheme", "run"] if "/" not in run
-    }
+    trained = {run for run in rows.loc[rows["kind"] == "scheme", "run"] if "/" not in run}
     assert set(losses["run"]) == trained
     assert losses.groupby("run")["step"].max().to_dict() == {run: steps[run] for run in losses["run"]}
 
