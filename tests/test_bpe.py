@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusing import refusal
 from tokenizers import Tokenizer
 
 from extrap.config.compose import compose_grid
@@ -18,7 +19,6 @@ from extrap.data.bpe import encoded, made_of, token_texts, tokenized, trained
 from extrap.data.documents import Documents
 from extrap.data.stored import TOKENIZER, TOKENS, Stored, kept_tokens, store
 from extrap.data.text import Text
-from extrap.errors import UserError
 from extrap.objectives import Causal, Mlm, Rtd
 from extrap.results.folders import differences
 from extrap.results.provenance import OF_PLACE, _recipe
@@ -50,14 +50,6 @@ def documents(train: dict[str, bytes], valid: dict[str, bytes], n: int = V, **to
 @pytest.fixture(scope="module")
 def source() -> Documents:
     return documents(TRAIN, VALID)
-
-
-def refusal(function, *arguments) -> str:
-    with pytest.raises(UserError) as error:
-        function(*arguments)
-    message = str(error.value)
-    assert "\n" not in message
-    return message
 
 
 MADE = trained(TRAIN.values(), V)

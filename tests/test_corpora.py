@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from marks import slow
+from refusing import refusal
 from sweeps import ROOT
 
 from extrap.config.compose import compose_grid
 from extrap.data import corpora, fetching
 from extrap.data.corpora import CORPORA, FETCHED, Corpus, articles, check_fetched
 from extrap.data.fetching import fetch
-from extrap.errors import UserError
 from extrap.results.rows import load_rows
 from extrap.score.references import labels
 from extrap.sweep.checks import prepare_grid
@@ -129,14 +129,6 @@ def fetched(place: Path) -> Path:
     told = {"home": WIKITEXT.home, "revision": WIKITEXT.revision, "files": digests}
     (folder / FETCHED).write_text(json.dumps(told))
     return folder
-
-
-def refusal(function, *arguments) -> str:
-    with pytest.raises(UserError) as error:
-        function(*arguments)
-    message = str(error.value)
-    assert "\n" not in message
-    return message
 
 
 # fetched by a command, and never by a sweep

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusing import refusal
 from scipy.stats import chisquare
 
 from extrap.config.compose import compose_grid
@@ -45,14 +46,6 @@ def documents(train: list[bytes], valid: list[bytes] = [b"x" * 100]) -> Document
     made = Documents({f"t{i}": text for i, text in enumerate(train)}, {f"v{i}": text for i, text in enumerate(valid)})
     made.name = "made"
     return made
-
-
-def refusal(function, *arguments) -> str:
-    with pytest.raises(UserError) as error:
-        function(*arguments)
-    message = str(error.value)
-    assert "\n" not in message
-    return message
 
 
 # the standard library

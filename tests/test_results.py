@@ -15,11 +15,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from marks import slow
+from refusing import refusal
 from rows import both_protocols, many, scheme_rows
 
 from experiments.report import draw_all
 from extrap.data.documents import Documents
-from extrap.errors import UserError
 from extrap.files import is_locked, write_atomic
 from extrap.report.about import scored_text
 from extrap.report.report import gather, gather_several, report_again, write_report
@@ -62,14 +62,6 @@ CONFIG = {
     "objective": {"_target_": "mlm"},
     "eval": {"lengths": [128, 256]},
 }
-
-
-def refusal(function, *arguments) -> str:
-    with pytest.raises(UserError) as error:
-        function(*arguments)
-    message = str(error.value)
-    assert "\n" not in message
-    return message
 
 
 # writing

@@ -47,11 +47,10 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
 def rises(rows: pd.DataFrame) -> pd.DataFrame:
     """A line an objective, scheme and length: the loss, and by how much it is above that at L, paired by seed."""
     lines = ours(rows, "same_targets", SCHEMES)
-    lines = lines[lines["eval_len"] >= lines["train_len"]]
-    base = lines[lines["eval_len"] == lines["train_len"]]
-    risen = over(lines, base, "objective", "scheme").assign(x=lines["eval_len"] / lines["train_len"])
+    lines = lines[lines["eval_len"] >= lines["train_len"]].assign(x=lambda table: table["eval_len"] / table["train_len"])
+    risen = over(lines, lines[lines["x"] == 1], "objective", "scheme")
     by = ["source", "objective", *MEASURED, "x"]
-    loss = by_group(over_seeds(lines.assign(x=lines["eval_len"] / lines["train_len"]).groupby(by, sort=False)["log_ppl"]))
+    loss = by_group(over_seeds(lines.groupby(by, sort=False)["log_ppl"]))
     loss = loss.rename(columns={"value": "loss", "low": "loss_low", "high": "loss_high"}).drop(columns="n_seeds")
     found = by_group(over_seeds(risen.groupby(by, sort=False)["log_ppl"]))
     return found.merge(loss, on=by)[POINTS]

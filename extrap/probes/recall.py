@@ -33,7 +33,7 @@ def recall(of: Probed) -> pd.DataFrame:
             continue
         read = Batch(*(part[:, start:stop].copy() for part in of.batch))
         read.scored[:, : -config.n_targets] = False
-        context = np.minimum(np.arange(longest) + 1, np.maximum(1, np.arange(longest) - start + 1))
+        context = np.maximum(1, np.arange(longest) - start + 1)
         known = [source.references(tokens, context, of.train_len) for tokens in of.held_out.tokens]
         losses = {kind: np.stack([one[kind][first:] for one in known]) for kind in ("floor", "window_floor")}
         losses["nll"] = nll(of.encoder, read)[:, -config.n_targets :]

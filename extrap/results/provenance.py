@@ -198,11 +198,15 @@ def provenance(runs: Path, command: str) -> dict[str, Any]:
 
 def _told_of(runs: Iterable[str], earlier: dict[str, Any]) -> list[dict[str, Any]]:
     """What made the runs that are kept: of one report, or of several one after the other."""
-    before = earlier.get("kept", [])
-    rest = {*runs}.difference(*(part["runs"] for part in before))
-    own = {"command": earlier["command"], "runs": rest, "made_by": earlier.get("made_by", [])}
+    own = {"command": earlier["command"], "runs": [], "made_by": earlier.get("made_by", [])}
     own |= {"code": earlier["config"]["code"]} if "code" in earlier["config"] else {}
-    kept = [part | {"runs": sorted({*runs} & {*part["runs"]})} for part in [*before, own]]
+    return kept_parts(runs, own, earlier.get("kept", []))
+
+
+def kept_parts(runs: Iterable[str], own: dict[str, Any], before: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What made these runs: parts of before, and for all that these do not name `own`, each with its `runs`."""
+    rest = {*runs}.difference(*(part["runs"] for part in before))
+    kept = [part | {"runs": sorted({*runs} & {*part["runs"]})} for part in [*before, own | {"runs": rest}]]
     return [part for part in kept if part["runs"]]
 
 

@@ -24,18 +24,18 @@ def summarise_probes(probes: pd.DataFrame) -> pd.DataFrame:
     """One line a (scheme, probe, eval_len, distance, metric): `value`, the mean over seeds, low and high, its t interval,
     n_seeds, and n of one seed.
     """
-    return _over_seeds(by_seed(probes), LINE)
+    return _over_seeds(by_seed(probes))
 
 
 def against(probes: pd.DataFrame, base: pd.DataFrame, on: list[str]) -> pd.DataFrame:
     """The lines of summarise_probes of differences to the values of `base`, paired by seed where `on` agree."""
     known = by_seed(base)[[*on, "seed", "value"]].rename(columns={"value": "base"})
     lines = by_seed(probes).merge(known, on=[*on, "seed"])
-    return _over_seeds(lines.assign(value=lines["value"] - lines["base"]), LINE)
+    return _over_seeds(lines.assign(value=lines["value"] - lines["base"]))
 
 
-def _over_seeds(lines: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    groups = lines.groupby(by, sort=False)
+def _over_seeds(lines: pd.DataFrame) -> pd.DataFrame:
+    groups = lines.groupby(LINE, sort=False)
     told = over_seeds(groups["value"])
     table = pd.DataFrame({"value": told.mean, "low": told.low, "high": told.high, "n_seeds": told.n})
     return table.assign(n=groups["n"].max()).reset_index()
@@ -66,9 +66,8 @@ def reach_of(lines: pd.DataFrame, limit: float = RISE) -> Reach:
 
 def recalled(probes: pd.DataFrame) -> pd.DataFrame:
     """Nats above the floor of each bin of `recall`: of schemes, and of `window_floor`, who looks back L tokens at most."""
-    lines = probes[
-        (probes["probe"] == "recall") & (probes["distance"] <= probes["eval_len"])
-    ]  # farther, nothing is recalled
+    within = probes["distance"] <= probes["eval_len"]  # farther, nothing is recalled
+    lines = probes[(probes["probe"] == "recall") & within]
     on = [*SCHEME, "probe", "eval_len", "distance"]
     floor = lines[lines["metric"] == "floor"]
     excess = against(lines[lines["metric"] == "nll"], floor, on)

@@ -10,7 +10,6 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -46,6 +45,7 @@ def look_into_all(runs: "list[Run]", command: str) -> None:
     from extrap.report.probes import write_probes
     from extrap.report.report import alone, page_again
     from extrap.results.probes import MADE_BY, NAME, collect_probes, save_probes
+    from extrap.results.provenance import kept_parts
     from extrap.results.rows import RUNS, load_runs
     from extrap.runs.run import git_state
     from extrap.sweep.engines.local import end_with_parent
@@ -68,22 +68,15 @@ def look_into_all(runs: "list[Run]", command: str) -> None:
             pass
     with alone(config.results):
         found, weights_of, kept = collect_probes(config.results, config.folder.parent)
-        told = {"command": command, "version": __version__, **git_state(), "weights_of": weights_of}
-        told |= kept_of(kept, config.results / MADE_BY)
+        told: dict[str, Any] = {"command": command, "version": __version__, **git_state(), "weights_of": weights_of}
+        if kept:
+            path = config.results / MADE_BY
+            earlier: dict[str, Any] = yaml.safe_load(path.read_text()) if path.exists() else {"command": "unknown"}
+            before: list[dict[str, Any]] = earlier.pop("kept", [])
+            told["kept"] = kept_parts(kept, earlier, before)
         save_probes(config.results / NAME, found)
         write_atomic(config.results / MADE_BY, yaml.safe_dump(told, sort_keys=False))
         print(*write_probes(config.results), *page_again(config.results), sep="\n")
-
-
-def kept_of(runs: list[str], path: Path) -> dict[str, Any]:
-    """What found what is kept of these runs, of one command or of several one after the other; empty where nothing is."""
-    if not runs:
-        return {}
-    earlier: dict[str, Any] = yaml.safe_load(path.read_text()) if path.exists() else {"command": "unknown"}
-    before = earlier.pop("kept", [])
-    own = earlier | {"runs": sorted({*runs}.difference(*(part["runs"] for part in before)))}
-    parts = [part | {"runs": sorted({*runs} & {*part["runs"]})} for part in [*before, own]]
-    return {"kept": [part for part in parts if part["runs"]]}
 
 
 if __name__ == "__main__":
