@@ -135,6 +135,13 @@ def test_the_corrupter_knows_training_text_alone():
     assert held_back.corrupter.counts.sum() < 3000 - 2 - 100  # what is held back is not counted
 
 
+def test_training_text_is_counted_when_fakes_are_asked_for_and_not_before_some_is_held_back(tmp_path):
+    told = ["experiment=smoke", "objective=rtd", "position=nope", "seed=0", "train.lr=0.001,0.002"]
+    cell = prepare_grid(compose_grid([*told, f"runtime.results_dir={tmp_path}"]))[0]
+    assert cell.held_back is not None
+    assert "corrupter" not in vars(cell.source)
+
+
 def moment(counts: dict[tuple[int, int], int], alpha: float) -> float:
     """E of the product of P(a -> b)^n over these transitions, rows drawn from Dirichlet(alpha, ..., alpha)."""
     found = 1.0

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from extrap.data.base import HeldOut
+from extrap.data.base import HeldOut, Source
 from extrap.data.bpe import Tokens, made_of, token_texts, tokenized
-from extrap.data.cloze import Counted
+from extrap.data.cloze import Corrupter, Counted
 from extrap.data.overlap import PIECE, verbatim
 from extrap.errors import UserError
 
@@ -20,7 +20,7 @@ LONG = 1024  # bytes scored of a document; a shorter piece may be a licence's or
 NOTABLE = 0.01  # shares below are recorded, and not told
 
 
-class Documents:
+class Documents(Source):
     """Training and held-out documents, name -> bytes, and all that follows from them.
 
     A token is a byte, or with `bpe` one of so many of a byte-level BPE, trained on the training documents; `kept` are tokens
@@ -208,7 +208,7 @@ class Documents:
         return nll
 
     @cached_property
-    def corrupter(self) -> Counted:
+    def corrupter(self) -> Corrupter:
         """Of all training text, whatever of it is long enough to be trained on; not of what is held back from it."""
         return Counted((document.astype(np.int64) for document in self._documents(0)), self.vocab_size)
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from extrap.data.base import HeldOut
-from extrap.data.cloze import OfChain
+from extrap.data.base import HeldOut, Source
+from extrap.data.cloze import Corrupter, OfChain
 from extrap.errors import UserError
 
 
-class Markov:
+class Markov(Source):
     """Each document draws a transition matrix, every row from Dirichlet(alpha, .., alpha), and a uniform first symbol.
 
     The best predictor of the next symbol y after x is the posterior mean p(y | x) = (n_xy + alpha) / (n_x + alpha * V),
@@ -28,7 +28,6 @@ class Markov:
             raise UserError(f"data.alpha: expected a positive concentration, found {alpha}")
         self.vocab_size, self.alpha = vocab_size, alpha
         self.token_bytes = np.ones(vocab_size, dtype=np.int64)
-        self.corrupter = OfChain(vocab_size, alpha)
 
     def batch(self, rng: np.random.Generator, batch_size: int, length: int) -> np.ndarray:
         rows = rng.dirichlet(np.full(self.vocab_size, self.alpha), size=(batch_size, self.vocab_size))
@@ -41,6 +40,10 @@ class Markov:
         for t in range(1, length):
             tokens[:, t] = (draws[t][:, None] >= upper[documents, tokens[:, t - 1]]).sum(axis=-1)
         return tokens
+
+    @property
+    def corrupter(self) -> Corrupter:
+        return OfChain(self.vocab_size, self.alpha)
 
     def held_out(self, seg_len: int, n_segments: int) -> HeldOut:
         documents = [self.batch(np.random.default_rng((0, 1, d + 1)), 1, seg_len)[0] for d in range(n_segments)]
