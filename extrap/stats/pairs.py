@@ -196,32 +196,37 @@ def compare(rows: pd.DataFrame, opponents: Opponents) -> pd.DataFrame:
 
 
 def _compare_cell(cell: pd.DataFrame, opponents: Opponents) -> pd.DataFrame:
-    by_seed = perplexity(cell, ["scheme", "extension", "seed"])
-    by_seed = by_seed.pivot(index="seed", columns=["scheme", "extension"], values="log_ppl")
-    differences = {(*a, *b): (by_seed[a] - by_seed[b]).dropna() for a, b in opponents if a in by_seed and b in by_seed}
-    differences = {pair: difference for pair, difference in differences.items() if len(difference)}
-    if not differences:
+    log_ppl = perplexity(cell, ["scheme", "extension", "seed"])
+    log_ppl = log_ppl.pivot(index="seed", columns=["scheme", "extension"], values="log_ppl")
+    of = dict(zip(log_ppl.columns, log_ppl.to_numpy().T, strict=True))
+    by_seed = {(a, b): of[a] - of[b] for a, b in opponents if a in of and b in of}  # nan where one of them lacks a seed
+    by_seed = {pair: difference for pair, difference in by_seed.items() if not np.isnan(difference).all()}
+    if not by_seed:
         return pd.DataFrame()
     by_segment = cell.groupby(["scheme", "extension", "seed", "document", "segment"])[["nll_sum", "n_tokens"]].sum()
-    n_tokens = by_segment["n_tokens"].unstack(["document", "segment"]).iloc[0].sort_index()
-    scored = n_tokens[n_tokens > 0]
-    nll = by_segment["nll_sum"].unstack(["document", "segment"])[scored.index]
-    of = {key: part.droplevel(["scheme", "extension"]) for key, part in nll.groupby(level=["scheme", "extension"])}
-    deltas = [(of[pair[:2]] - of[pair[2:]]).loc[difference.index].mean() for pair, difference in differences.items()]
-    document = pd.factorize(scored.index.get_level_values("document"))[0]
-    text = text_interval(np.transpose(deltas), scored.to_numpy(), document)
-    p = np.array([paired_p(difference.to_numpy()) for difference in differences.values()])
+    nll = by_segment["nll_sum"].unstack(["document", "segment"]).sort_index(axis="columns")
+    n_tokens = by_segment["n_tokens"].loc[nll.index[0]].to_numpy()  # all scored the same
+    scored = n_tokens > 0
+    document = pd.factorize(nll.columns.get_level_values("document")[scored])[0]
+    nll_of = dict(zip(nll.index, nll.to_numpy()[:, scored], strict=True))
+    deltas = [
+        np.mean([nll_of[*a, seed] - nll_of[*b, seed] for seed in log_ppl.index[~np.isnan(difference)]], axis=0)
+        for (a, b), difference in by_seed.items()
+    ]
+    text = text_interval(np.transpose(deltas), n_tokens[scored], document)
+    differences = [difference[~np.isnan(difference)] for difference in by_seed.values()]
+    p = np.array([paired_p(difference) for difference in differences])
     p_holm = holm(p)
-    mean, low, high, n_seeds = map(np.array, zip(*(over_seeds(one) for one in differences.values()), strict=True))
+    mean, low, high, n_seeds = (part.to_numpy() for part in over_seeds(pd.DataFrame(differences).T))
     decided = (p_holm < 1 - CONFIDENCE) & (abs(mean) > ROUNDING)
     anywhere = text.unit == "none"  # the seeds alone decide
     a_wins = decided & (high < 0) & (anywhere | (text.high < 0))
     b_wins = decided & (low > 0) & (anywhere | (text.low > 0))
-    needed = [seeds_needed(difference.to_numpy()) for difference in differences.values()]
-    return pd.DataFrame(differences.keys(), columns=SCHEMES).assign(
+    return pd.DataFrame([(*a, *b) for a, b in by_seed], columns=SCHEMES).assign(
         difference=mean, low=low, high=high, p=p, p_holm=p_holm, text_low=text.low, text_high=text.high, unit=text.unit,
-        n_units=text.n_units, n_seeds=n_seeds, n_documents=document.max() + 1, n_pairs=len(differences),
-        verdict=np.select([a_wins, b_wins], ["a", "b"], "undecided"), seeds_needed=pd.array(needed, "Int64"),
+        n_units=text.n_units, n_seeds=n_seeds, n_documents=document.max() + 1, n_pairs=len(by_seed),
+        verdict=np.select([a_wins, b_wins], ["a", "b"], "undecided"),
+        seeds_needed=pd.array([seeds_needed(difference) for difference in differences], "Int64"),
     )  # fmt: skip
 
 
