@@ -1,10 +1,13 @@
 """Head by scheme: what another output changes, and whether it changes two schemes alike."""
 
+from unittest.mock import patch
+
 import numpy as np
 import pandas as pd
 import pytest
 from rows import both_protocols, many, shuffled
 
+from extrap.report import drawing
 from extrap.report.output import output_page
 from extrap.report.report import write_report
 from extrap.stats.output import interactions, outputs
@@ -106,6 +109,7 @@ def test_the_page_shows_heads_by_schemes(tmp_path):
     assert any(line.startswith("|t5|") and "|**-0.100**±" in line for line in lines)
     assert any(line.startswith(("|rope|alibi|", "|alibi|rope|")) and "0.100**±" in line for line in lines)
     assert any("|rope|" in line and "|+0.000±" in line for line in lines), "not bold where nothing is decided"
-    write_report(found, tmp_path)
+    with patch.dict(drawing.FORMATS, clear=True):
+        write_report(found, tmp_path)
     assert {"output.md", "outputs.csv", "interactions.csv"} <= {path.name for path in tmp_path.iterdir()}
     assert len(pd.read_csv(tmp_path / "outputs.csv")) == 24

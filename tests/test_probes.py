@@ -313,6 +313,7 @@ def test_finished_runs_are_looked_into_once_and_a_page_says_what_was_found(swept
         probe(asked)
 
 
+@pytest.mark.slow
 def test_what_was_found_elsewhere_stays_as_long_as_its_rows_do(swept, tmp_path, svg_alone):
     """What stands in a report of runs that are not here is neither lost nor told to be of the weights that are."""
     results = copy_of(swept, tmp_path / "results")
