@@ -5,6 +5,7 @@ import gc
 import os
 import pickle
 import re
+import sysconfig
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
@@ -21,8 +22,9 @@ from references.base import formula
 from extrap.config import compose, door
 from extrap.config.choices import Output
 from extrap.config.compose import CONF, compose_grid
+from extrap.config.overrides import texts
 from extrap.config.schema import ModelConfig
-from extrap.data import documents, overlap
+from extrap.data import documents, overlap, text
 from extrap.errors import UserError
 from extrap.model import attention, decay, relative
 from extrap.model.encoder import Encoder
@@ -66,15 +68,21 @@ def composed_once():
     """What Hydra composes of the same files it composes once in a process, in 0.1 s; extrap itself keeps nothing."""
     known = {}
 
+    def files():
+        return tuple((path, path.stat().st_mtime_ns) for path in sorted(compose.CONF.rglob("*.yaml")))
+
     def composed(config, overrides, return_hydra_config):
-        files = [(path, path.stat().st_mtime_ns) for path in sorted(compose.CONF.rglob("*.yaml"))]
         if ConfigStore.instance().repo.get("position"):  # schemes of other files
             return hydra.compose(config, overrides, return_hydra_config)
-        if (asked := (*files, *overrides)) not in known:
+        if (asked := (*files(), *overrides)) not in known:
             known[asked] = pickle.dumps(hydra.compose(config, overrides, return_hydra_config))
         return pickle.loads(known[asked])  # a third of what a deep copy takes
 
-    with patch.object(door, "compose", composed):
+    @functools.cache
+    def told(conf, files):
+        return texts(conf)
+
+    with patch.object(door, "compose", composed), patch.object(door, "texts", lambda conf: told(conf, files())):
         yield
 
 
@@ -90,6 +98,20 @@ def compared_once():
         return known[asked]
 
     with patch.object(documents, "verbatim", verbatim):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def read_once():
+    """The standard library is read once in a process, in 0.1 s."""
+    here, read = Path(sysconfig.get_path("stdlib")), text.stdlib_documents
+    kept = functools.cache(read)
+
+    def documents_of(root):
+        train, valid = kept(root) if root == here else read(root)
+        return dict(train), dict(valid)
+
+    with patch.object(text, "stdlib_documents", documents_of):
         yield
 
 

@@ -85,19 +85,7 @@ class Stdlib(Documents):
     name = "stdlib"
 
     def __init__(self, bpe: int = 0, kept: Tokens | None = None) -> None:
-        root = Path(sysconfig.get_path("stdlib"))
-        parts: tuple[dict[str, bytes], dict[str, bytes]] = ({}, {})
-        for path in stdlib_files(root):
-            relative = path.relative_to(root).as_posix()
-            text = path.read_bytes()
-            if text:  # an empty __init__.py holds nothing to learn from
-                parts[drawn(relative)[0] < 32][relative] = text
-        if not all(parts):
-            raise UserError(f"data=stdlib: no Python sources under {root}; use data=text with files of your own")
-        train, valid = parts
-        while copies := _near_copies(train, valid):
-            train |= {name: valid.pop(name) for name in copies}
-        super().__init__(dict(sorted(train.items())), valid, bpe=bpe, kept=kept)
+        super().__init__(*stdlib_documents(Path(sysconfig.get_path("stdlib"))), bpe=bpe, kept=kept)
 
     def describe(self) -> dict[str, Any]:
         return {"python": platform.python_version(), **super().describe()}
@@ -105,6 +93,22 @@ class Stdlib(Documents):
     def unigram_nll(self, train_len: int) -> np.ndarray:
         """Of all training documents; those shorter than 128 bytes, 0.009 % of the text, have counted in all rows so far."""
         return super().unigram_nll(0)
+
+
+def stdlib_documents(root: Path) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """What Stdlib trains on, and what it holds out."""
+    parts: tuple[dict[str, bytes], dict[str, bytes]] = ({}, {})
+    for path in stdlib_files(root):
+        relative = path.relative_to(root).as_posix()
+        text = path.read_bytes()
+        if text:  # an empty __init__.py holds nothing to learn from
+            parts[drawn(relative)[0] < 32][relative] = text
+    if not all(parts):
+        raise UserError(f"data=stdlib: no Python sources under {root}; use data=text with files of your own")
+    train, valid = parts
+    while copies := _near_copies(train, valid):
+        train |= {name: valid.pop(name) for name in copies}
+    return dict(sorted(train.items())), valid
 
 
 def _near_copies(train: dict[str, bytes], valid: dict[str, bytes]) -> list[str]:
