@@ -749,6 +749,7 @@ def test_schemes_are_measured(tmp_path, monkeypatch):
     assert {row["case"] for row in rows} == {"training", "evaluation", "memory"}
 
 
+@pytest.mark.slow
 def test_steps_are_timed_by_objective_and_with_more_tokens(monkeypatch):
     small = ("experiment=smoke", "name=bench", "seed=0", "data=stdlib", "train.train_len=16", "train.batch_size=2",
              "eval.lengths=[16]", "eval.n_segments=8", "model.d_model=32", "model.n_heads=2", "model.d_ff=32")  # fmt: skip

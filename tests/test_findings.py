@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import torch
+from marks import slow
 from references.base import Reference
 from test_scheme_checks import BROKEN, IntegerMask, Leak, Moving, Neighbour, NoNumber, Table, Unrelative
 from torch import nn
@@ -222,12 +223,14 @@ def test_nothing_is_wrong_with_a_scheme_of_ours_at_any_size(case, scheme_of, ref
         (SingleOnly, {"same on any path"}),
         (Turned, {"direction-aware"}),
         (Counted, {"not shift-invariant"}),
-        (Unrelative, {"same on any path", "would be refused"}),
-        (Sine, {"ignores positions", "not shift-invariant"}),
-        (Cached, {"ignores positions", "not shift-invariant"}),
-        (OnlyTraining, {"has no effect"}),
-        (OnlyEvaluation, {"has no effect"}),
-        (NearlyRelative, {"not shift-invariant"}),
+        *slow(
+            (Unrelative, {"same on any path", "would be refused"}),
+            (Sine, {"ignores positions", "not shift-invariant"}),
+            (Cached, {"ignores positions", "not shift-invariant"}),
+            (OnlyTraining, {"has no effect"}),
+            (OnlyEvaluation, {"has no effect"}),
+            (NearlyRelative, {"not shift-invariant"}),
+        ),
     ],
 )
 def test_each_kind_of_wrong_is_told_for_what_it_is(scheme, told):

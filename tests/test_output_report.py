@@ -1,13 +1,10 @@
 """Head by scheme: what another output changes, and whether it changes two schemes alike."""
 
-from unittest.mock import patch
-
 import numpy as np
 import pandas as pd
 import pytest
 from rows import both_protocols, many, shuffled
 
-from extrap.report import drawing
 from extrap.report.output import output_page
 from extrap.report.report import write_report
 from extrap.stats.output import interactions, outputs
@@ -101,7 +98,7 @@ def test_nothing_is_compared_across_what_else_varies():
         assert part["difference"].sum() == pytest.approx(alone["difference"].sum())
 
 
-def test_the_page_shows_heads_by_schemes(tmp_path):
+def test_the_page_shows_heads_by_schemes(tmp_path, svg_alone):
     found = Statistics(rows_of())
     page = output_page(found)
     assert "**same_targets, 512: other outputs, causal on stdlib, trained on 128**" in page
@@ -109,7 +106,6 @@ def test_the_page_shows_heads_by_schemes(tmp_path):
     assert any(line.startswith("|t5|") and "|**-0.100**±" in line for line in lines)
     assert any(line.startswith(("|rope|alibi|", "|alibi|rope|")) and "0.100**±" in line for line in lines)
     assert any("|rope|" in line and "|+0.000±" in line for line in lines), "not bold where nothing is decided"
-    with patch.dict(drawing.FORMATS, clear=True):
-        write_report(found, tmp_path)
+    write_report(found, tmp_path)
     assert {"output.md", "outputs.csv", "interactions.csv"} <= {path.name for path in tmp_path.iterdir()}
     assert len(pd.read_csv(tmp_path / "outputs.csv")) == 24

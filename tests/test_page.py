@@ -138,6 +138,29 @@ def test_what_is_read_of_a_report_is_what_its_rows_say():
     assert read.pairs["seeds_needed"].dtype == "Int64"
 
 
+def test_the_first_table_says_where_a_scheme_breaks_how_far_it_reads_and_what_it_recalls():
+    def first(name):
+        told = told_of(name)["groups"][0]["overview"]
+        return pd.DataFrame(told["cells"], columns=told["head"]).set_index("scheme"), told["note"]
+
+    table, note = first("recall")
+    found = pd.read_csv(RESULTS / "recall" / "probes.csv").merge(pd.read_csv(RESULTS / "recall" / "runs.csv"), on="run")
+    found = found[found["probe"].eq("recall") & found["distance"].gt(0) & found["eval_len"].eq(2048)]
+    for scheme, own in found.groupby("scheme"):
+        for where, lines in (("within", own[own["distance"] <= 128]), ("beyond", own[own["distance"] > 128])):
+            sums = lines.groupby(["seed", "metric"])[["value_sum", "n"]].sum()
+            nats = (sums["value_sum"] / sums["n"]).unstack("metric")
+            mean, half = overs([*(nats["nll"] - nats["floor"])])
+            assert table.loc[scheme, f"recall {where} L"] == f"{mean:.3f} ±{half:.3f}"
+    assert (table.loc["rope", "breaks at"], table.loc["alibi", "breaks at"]) == ("128 to 512", "")
+    assert [part.split(":")[0] for part in note.split("; ")] == ["Breaks at", "Recall", "Speed"]
+    table, _ = first("zoo_mlm")
+    page = (RESULTS / "zoo_mlm" / "probes.md").read_text().replace("\\_", "_")
+    cells = [[cell.strip() for cell in line.split("|")] for line in page.partition("**Direction")[0].splitlines()]
+    reach = {line[1]: line[3] for line in cells if len(line) > 3}
+    assert {scheme: reach[scheme] for scheme in table.index if scheme in reach} == {**table["reach"]}
+
+
 @pytest.fixture(scope="module")
 def html() -> str:
     return page([told_of(SMALL)])

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
@@ -37,6 +38,7 @@ from extrap.runs.prepare import prepare
 from extrap.runs.run import build_encoder
 from extrap.runs.trained import load_encoder
 from extrap.stats.probes import Reach, reach_of, recalled, rises
+from extrap.sweep import probe as command
 from extrap.sweep.probe import probe
 
 L = 16
@@ -286,7 +288,7 @@ def test_probes_that_say_nothing_of_a_run_are_refused_before_it_is_looked_into()
         refuse_idle_probes(both)  # whichever comes first
 
 
-def test_finished_runs_are_looked_into_once_and_a_page_says_what_was_found(swept, tmp_path, capsys, svg_alone):
+def test_finished_runs_are_looked_into_once_and_a_page_says_what_was_found(swept, tmp_path, capsys, svg_alone, monkeypatch):
     results = copy_of(swept, tmp_path / "results")
     before = (results / "smoke" / "rows.csv").read_bytes()
     asked = [*TINY, f"runtime.results_dir={results}"]
@@ -295,6 +297,7 @@ def test_finished_runs_are_looked_into_once_and_a_page_says_what_was_found(swept
     assert {*first["scheme"]} == {"rope", "nope"}
     folder = results / "runs" / "smoke" / "rope-seed0"
     save_probes(folder / "probes.csv", load_probes(folder / "probes.csv").assign(value_sum=0.0))
+    monkeypatch.setattr(command, "ProcessPoolExecutor", lambda *told: ThreadPoolExecutor(1))  # which is begun at once
     probe([*asked, "eval.probes=[order,recall]"])
     both = load_probes(results / "smoke" / "probes.csv")
     assert {*both["probe"]} == {*first["probe"], "recall"}

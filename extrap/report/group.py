@@ -81,6 +81,13 @@ class Group:
             return "unclear", f"{shown}{to} ({alone}{interval} at {widest['eval_len']:,})"
         return "survives", f"{shown}{to} ({alone}at most {self.factor(worst['ratio'])} x)"
 
+    def breaks_at(self, scheme: str) -> str:
+        """Between which lengths, of one that breaks."""
+        if self.fates[scheme][0] != "breaks":
+            return ""
+        line = self.beyond[(self.beyond["scheme"] == scheme) & (self.beyond["extension"] == "none")].iloc[0]
+        return f"{line['onset_low']:,} to {line['onset_high']:,}"
+
     @property
     def extended(self) -> pd.DataFrame:
         return self._found.extended

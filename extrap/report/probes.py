@@ -16,7 +16,18 @@ from extrap.results.probes import MADE_BY, NAME, collect_probes, highest_in, loa
 from extrap.results.rows import GROUP
 from extrap.results.shown import IN_NATS, rounded, save_table
 from extrap.stats.pairs import UNDECIDED
-from extrap.stats.probes import OTHER, RISE, Reach, by_seed, reach_of, recalled, rises, summarise_probes, turned
+from extrap.stats.probes import (
+    OTHER,
+    RISE,
+    Reach,
+    by_seed,
+    reach_of,
+    recalled,
+    recalled_around,
+    rises,
+    summarise_probes,
+    turned,
+)
 
 REACH = f"""\
 **How far models read** ({{group}}): loss of single targets in windows of {{n:,}} tokens, and by how many nats it rises where
@@ -115,6 +126,20 @@ def _reach(probes: pd.DataFrame, group: str) -> Told:
         told = {"reach": NONE if in_nats else bracket(reach_of(other))}
         lines.append({"scheme": one.scheme, "loss": _value(one), **told, **at, "in order": in_order})
     return [(REACH.format(group=group, n=n), pd.DataFrame(lines))]
+
+
+def at_a_glance(probes: pd.DataFrame) -> pd.DataFrame:
+    """By scheme, as much as probes have found of this: how far it reads, and how far above the floor it recalls, in the
+    longest input, what stood within L and beyond it."""
+    columns: dict[str, dict[str, str]] = {}
+    risen = rises(probes)
+    for scheme, lines in risen[risen["probe"] == OTHER].groupby("scheme"):
+        in_nats = lines["objective"].isin(IN_NATS).any()
+        columns.setdefault("reach", {})[str(scheme)] = NONE if in_nats else bracket(reach_of(lines))
+    for line in recalled_around(probes).itertuples():
+        where = "within" if line.distance == 1 else "beyond"
+        columns.setdefault(f"recall {where} L", {})[line.scheme] = _value(line)
+    return pd.DataFrame(columns)
 
 
 def bracket(found: Reach) -> str:

@@ -74,6 +74,16 @@ def recalled(probes: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([excess, against(lines[lines["metric"] == "window_floor"], floor, on)], ignore_index=True)
 
 
+def recalled_around(probes: pd.DataFrame) -> pd.DataFrame:
+    """The lines of `recalled` of schemes in the longest input, in two bins of all symbols that stood there before: under
+    distance 1 of those within the training length L, under L + 1 of those beyond it."""
+    again = probes[(probes["probe"] == "recall") & (probes["distance"] > 0)]
+    again = again[again["eval_len"] == again["eval_len"].max()]
+    beyond = again["distance"] > again["train_len"]
+    found = recalled(again.assign(distance=(again["train_len"] * beyond + 1).astype(int)))
+    return found[found["metric"] == "nll"]
+
+
 def turned(probes: pd.DataFrame) -> pd.DataFrame:
     """By how much the loss of `order` rises on text that is reversed or shuffled."""
     lines = probes[probes["probe"].str.startswith("order(")]

@@ -13,13 +13,20 @@ from extrap.report.extensions import extensions_table
 from extrap.report.group import Group
 from extrap.report.overview import overview_table, speeds_of
 from extrap.report.pairs import extrapolates_block
-from extrap.report.probes import SECTIONS, by_probe
+from extrap.report.probes import SECTIONS, at_a_glance, by_probe
 from extrap.report.typesetting import trained_on
 from extrap.results.rows import GROUP, apart, as_csv, within
 from extrap.results.shown import by_measure, rounded
 from extrap.stats.budget import BUDGET
 from extrap.stats.perplexity import SETTING
 from extrap.stats.statistics import Statistics
+
+COLUMNS = {  # of the first table, by how their names begin
+    "breaks at": "Breaks at: between these lengths for the first time",
+    "reach": "Reach: so many tokens, farther text may be any other",
+    "recall": "Recall: nats above the best possible prediction in the longest input, of symbols that stood there before",
+    "speed": "Speed: of training, by the clock, whatever else ran",
+}
 
 Json = Any  # dictionaries, lists, strings and numbers
 PAIR = ["difference", "low", "high", "p_holm", "text_low", "text_high", "n_seeds", "n_units", "unit", "n_pairs", "verdict",
@@ -41,12 +48,21 @@ def plain(value: Any) -> Json:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def overview(of: Group, part: Statistics) -> Json:
-    if of.yardstick is None:
-        return table(summary_table(of))
-    speeds = speeds_of(part)
-    reference = next((scheme for scheme in ("nope", of.yardstick) if scheme in speeds), None)
-    return table(overview_table(of, list(of.start["scheme"]), speeds, reference))
+def overview(of: Group, part: Statistics, looked_into: pd.DataFrame) -> Json:
+    """A line a scheme: its level, what becomes of it and where, what probes found in it, and how fast it trains."""
+    schemes, speeds = list(of.start["scheme"]), speeds_of(part)
+    one = next((scheme for scheme in ("nope", of.yardstick, *schemes) if scheme in speeds), None)
+    more = pd.DataFrame({"breaks at": {scheme: of.breaks_at(scheme) for scheme in schemes}}).join(at_a_glance(looked_into))
+    if of.yardstick is not None:
+        text = overview_table(of, schemes, speeds, one)
+    else:
+        text = summary_table(of)
+        if one is not None:
+            more[f"speed ({one} = 1)"] = pd.Series(speeds).div(speeds[one]).map("{:.2f}".format)
+    said = more.columns[more.fillna("").ne("").any()]
+    told = table(text.join(more[said], on="scheme").fillna(""))
+    notes = [note for word, note in COLUMNS.items() if any(column.startswith(word) for column in told["head"])]
+    return told | {"note": f"{'; '.join(notes)}." if notes else ""}
 
 
 def pairs(part: Statistics, at: dict[tuple[str, str, str], int]) -> Json:

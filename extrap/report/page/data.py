@@ -90,7 +90,7 @@ def group(part: Statistics, scored: str, looked_into: pd.DataFrame) -> Json:
         "decimals": decimals([of.objective]), "causal": of.objective == "causal", "L": int(of.train_len), "seeds": seeds,
         "take": take(of), "legend": legend([of.objective]), "scored": scored, "yardstick": of.yardstick,
         "sentences": [[label, sentence] for label, sentence in sentences(of).items() if sentence],
-        "overview": overview(of, part), "series": looks(part, at), "chosen": chosen(of),
+        "overview": overview(of, part, looked_into), "series": looks(part, at), "chosen": chosen(of),
         "families": [*by_family(sorted(of.start["scheme"])).items()],
         "at": of.at_protocol, "beyond": of.beyond_protocol,
         "protocols": {str(of): by_length(part, own, at, seeds) for of, own in lines.groupby("protocol", sort=False)},

@@ -46,6 +46,7 @@ const reason = (i, n) => {
 section("short", "In short", host => {
   host.append(element("p", {class: "question"}, "Which scheme for short training and long use, and how sure is that?"), element("div", {class: "take"}, ...group.take.map((text, k) => element("p", {}, k ? text : element("strong", {}, text)))));
   written(host, group.overview, {id: "overview", caption: group.title.join("; "), label: "summary"});
+  note(host, group.overview.note);
   host.append(element("details", {id: "more"}, element("summary", {}, "All that is found, in sentences, and what the words mean"), element("dl", {}, ...group.sentences.flatMap(([label, text]) => [element("dt", {}, label), element("dd", {}, text)])), element("p", {class: "note"}, group.legend)));
 });
 
