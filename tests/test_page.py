@@ -24,7 +24,7 @@ from extrap.report.page.data import experiment, group, t_quantiles
 from extrap.report.page.html import digest, in_script, page
 from extrap.report.page.palette import DARK, LIGHT, LINE, WORD, contrast, marker_path, readable, style_sheet
 from extrap.results.probes import load_probes
-from extrap.results.rows import load_training
+from extrap.results.rows import GROUP, load_training
 from extrap.results.shown import rounded
 from extrap.stats.statistics import Statistics
 from extrap.stats.written import load, load_written
@@ -61,22 +61,23 @@ def series_of(part: dict) -> dict[tuple[str, str, str], int]:
 
 @pytest.mark.parametrize("name", [SMALL, *OTHERS])
 def test_every_cell_of_the_table_follows_from_what_the_page_holds(name):
-    table, n = table_of(name, "table.csv"), 0
-    for part in told_of(name)["groups"]:
+    groups = table_of(name, "table.csv").groupby(GROUP, sort=False)
+    for part, (_, table) in zip(told_of(name)["groups"], groups, strict=True):
         at = series_of(part)
-        for line in table[table["setting"] == part["setting"]].itertuples():
+        for line in table.itertuples():
             protocol = part["protocols"][line.protocol]
             seen = protocol["values"][at[line.kind, line.scheme, line.extension]][protocol["lengths"].index(line.eval_len)]
             values = [value for value in seen if value is not None]
             mean, half = overs(values)
-            assert (len(values), mean) == (line.n_seeds, pytest.approx(line.log_ppl, rel=6e-6))
-            if line.n_seeds > 1:
+            in_nats = line.nats if part["nats"] else line.log_ppl
+            assert (len(values), mean) == (line.n_seeds, pytest.approx(in_nats, rel=6e-6))
+            if line.n_seeds > 1 and part["nats"]:
+                assert (mean - half, mean + half) == pytest.approx((line.nats_low, line.nats_high), rel=6e-6)
+            elif line.n_seeds > 1:
                 assert half == pytest.approx(line.log_ppl_half, rel=6e-6, abs=6e-7)
                 assert np.exp(mean) == pytest.approx(line.ppl, rel=6e-6)
             best = [at[line.kind, line.scheme, line.extension], protocol["lengths"].index(line.eval_len)] in protocol["best"]
             assert best == line.best
-            n += 1
-    assert n == len(table)
 
 
 @pytest.mark.parametrize("name", [SMALL, *OTHERS])
