@@ -222,6 +222,26 @@ def test_what_is_said_of_objectives_is_what_their_tables_hold():
             assert line.high < limit, (line.objective, line.scheme)
 
 
+def test_what_is_said_of_one_table_is_what_its_report_holds():
+    folder = ROOT / "results" / "tied+best-lr"
+    assert "positions, which are added to what is read from it, 0.04 nats at L, behind BERT's head 0.05" in SENTENCES
+    at_l = "protocol == 'nonoverlap' and eval_len == train_len"
+    costs = pd.read_csv(folder / "outputs.csv").query(at_l).set_index(["scheme", "output"])
+    assert costs.loc["sinusoidal", "difference"].round(2).to_dict() == {"tied": 0.04, "tied_head": 0.05}
+    assert "decidedly more than RoPE, for which no cost is found" in SENTENCES
+    between = pd.read_csv(folder / "interactions.csv").query(f"{at_l} and scheme_a == 'rope' and scheme_b == 'sinusoidal'")
+    assert between.set_index("output")["verdict"].to_dict() == {"tied": "a", "tied_head": "a"}
+    assert (costs.loc["rope", "difference"] < 0).all()
+    assert "Who breaks and who survives is the same" in SENTENCES
+    beyond = pd.read_csv(folder / "table.csv").query("protocol == 'same_targets' and kind == 'scheme'")
+    worst = beyond.groupby(["scheme", "setting"])[["ratio_low", "ratio_high"]].max()
+    assert len(worst) == 9
+    assert (worst.loc[["rope", "sinusoidal"], "ratio_low"] > 1.05).all()
+    assert (worst.loc["alibi", "ratio_high"] < 1.05).all()
+    rates = pd.read_csv(folder / "choice.csv").query("chosen")["value"]
+    assert {*rates} == {0.008}, "between the others"
+
+
 def rate(objective: str) -> float:
     """What is lost under same_targets by who knows what share of tokens is replaced, and nothing else."""
     table = pd.read_csv(ROOT / "results" / objective / "table.csv").query("protocol == 'same_targets' and scheme == 'rate'")
