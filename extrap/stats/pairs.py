@@ -217,7 +217,7 @@ def _compare_cell(cell: pd.DataFrame, opponents: Opponents) -> pd.DataFrame:
     differences = [difference[~np.isnan(difference)] for difference in by_seed.values()]
     p = np.array([paired_p(difference) for difference in differences])
     p_holm = holm(p)
-    mean, low, high, n_seeds = (part.to_numpy() for part in over_seeds(pd.DataFrame(differences).T))
+    mean, low, high, n_seeds = (part.to_numpy() for part in over_seeds(pd.DataFrame(np.transpose([*by_seed.values()]))))
     decided = (p_holm < 1 - CONFIDENCE) & (abs(mean) > ROUNDING)
     anywhere = text.unit == "none"  # the seeds alone decide
     a_wins = decided & (high < 0) & (anywhere | (text.high < 0))
