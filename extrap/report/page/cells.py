@@ -60,7 +60,12 @@ def overview(of: Group, part: Statistics, looked_into: pd.DataFrame) -> Json:
         if one is not None:
             more[f"speed ({one} = 1)"] = pd.Series(speeds).div(speeds[one]).map("{:.2f}".format)
     said = more.columns[more.fillna("").ne("").any()]
-    told = table(text.join(more[said], on="scheme").fillna(""))
+    text = text.join(more[said], on="scheme").fillna("")
+    if "breaks at" in text:
+        told_of = "verdict" if of.yardstick is None else "beyond L"
+        where = text.pop("breaks at")
+        text.insert(text.columns.get_indexer([told_of])[0] + 1, where.name, where)
+    told = table(text)
     notes = [note for word, note in COLUMNS.items() if any(column.startswith(word) for column in told["head"])]
     return told | {"note": f"{'; '.join(notes)}." if notes else ""}
 

@@ -37,10 +37,11 @@ from extrap.results.probes import load_probes
 from extrap.results.provenance import load_provenance
 from extrap.results.rows import GROUP, within
 from extrap.results.shown import IN_NATS, rounded
-from extrap.stats.perplexity import CONFIDENCE, perplexity
+from extrap.stats.perplexity import CONFIDENCE, landmarks, perplexity
 from extrap.stats.statistics import Statistics
 from extrap.stats.written import load_written
 
+POINTS = 30  # of a curve of training losses
 NATS, LOSSES = 8, 4  # digits behind the point: of what means are made, and of what is shown as it is
 DASHES = {"-": "", "--": "5 3", ":": "1.5 2.5", "-.": "6 3 1.5 3"}
 Places = dict[tuple[str, str, str], int]  # (kind, scheme, extension) -> which of the series it is
@@ -161,7 +162,7 @@ def by_length(part: Statistics, lines: pd.DataFrame, at: Places, seeds: list[int
 
 
 def by_document(part: Statistics, at: Places) -> Json:
-    """Nats per token of schemes as trained over all seeds: by protocol, series, length and document."""
+    """Nats per token of schemes as trained over all seeds: by protocol, series, length (L, 4 L, the longest), document."""
     rows = part.by_length[(part.by_length["kind"] == "scheme") & (part.by_length["extension"] == "none")]
     told = {}
     for protocol, own in rows.groupby("protocol", sort=False):
@@ -169,8 +170,9 @@ def by_document(part: Statistics, at: Places) -> Json:
             index=["scheme", "eval_len"], columns="document", values="log_ppl"
         )
         nats = nats.dropna(axis="columns", how="all").round(LOSSES)
-        lengths = sorted(int(n) for n in own["eval_len"].unique())
+        lengths = landmarks([int(n) for n in own["eval_len"].unique()], int(own["train_len"].iloc[0]))
         told[str(protocol)] = {
+            "lengths": lengths,
             "names": [one_line(str(document)) for document in nats.columns],
             "values": {
                 at["scheme", scheme, "none"]: [
@@ -184,16 +186,21 @@ def by_document(part: Statistics, at: Places) -> Json:
 
 
 def training(part: Statistics, at: Places, seeds: list[int]) -> Json:
-    """Losses of batches and on held-out text, by series, seed and step."""
+    """Losses of batches and on held-out text, by series, seed and step: those of batches means of `every` logged steps, told
+    with the last of them, so that there are POINTS at most."""
     if part.training.empty:
         return None
     losses = part.training.rename(columns={"held_out_loss": "held_out"})
     told: dict[str, Json] = {}
     for what in ("loss", "held_out"):
         known = losses.dropna(subset=what)
-        steps = sorted(int(step) for step in known["step"].unique())
-        values = known.set_index(["scheme", "seed", "step"])[what].round(LOSSES - 1).to_dict()
+        logged = sorted(known["step"].unique())
+        every = -(-len(logged) // POINTS) if what == "loss" else 1
+        last = {step: int(logged[min(i - i % every + every, len(logged)) - 1]) for i, step in enumerate(logged)}
+        means = known.groupby(["scheme", "seed", known["step"].map(last)])[what].mean()
+        steps, values = sorted({*last.values()}), means.round(LOSSES - 1).to_dict()
         told[what] = {
+            "every": every,
             "steps": steps,
             "values": {
                 at["scheme", scheme, "none"]: [[values.get((scheme, seed, step)) for seed in seeds] for step in steps]

@@ -106,7 +106,7 @@ section("position", "By position", host => {
 section("documents", "By document", host => {
   const told = group.documents[state.p], protocol = group.protocols[state.p];
   if (!told || told.names.length < 2) return false;
-  const lengths = protocol.lengths, n = lengths.includes(Number(state.n)) ? Number(state.n) : lengths.at(-1), j = lengths.indexOf(n);
+  const lengths = told.lengths, n = lengths.includes(Number(state.n)) ? Number(state.n) : lengths.at(-1), j = lengths.indexOf(n);
   const picked = chosen(protocol).filter(i => told.values[i]?.[j]), show = nats => group.nats ? nats : Math.exp(nats);
   host.append(element("p", {}, element("label", {for: "of-n-documents"}, "at length "), select("n", lengths.map(String), words, "of-n-documents")));
   note(host, `${allSeeds()}as trained, ${state.p}. Shaded by how far from the lowest of its row; one document decides nothing, and nothing is bold.`);
@@ -133,18 +133,17 @@ section("probes", "Why: probes of the trained models", host => {
 
 section("training", "Training", host => {
   if (!group.training) return false;
-  const lines = [], every = Math.max(1, Math.ceil(group.training.loss.steps.length / 30)), heldOut = group.training.held_out.steps.length > 0;
+  const lines = [], every = group.training.loss.every, heldOut = group.training.held_out.steps.length > 0;
   for (const [what, thin] of [["loss", heldOut], ["held_out", false]]) {
-    const {steps, values} = group.training[what], k = what === "loss" ? every : 1;
+    const {steps, values} = group.training[what];
     for (const [i, line] of Object.entries(values)) {
       if (!state.s.includes(group.series[i].scheme)) continue;
-      const points = [];
-      for (let at = 0; at < steps.length; at += k) {
-        const each = group.seeds.flatMap((seed, s) => { const own = line.slice(at, at + k).map(one => one[s]).filter(one => one != null); return state.seeds.includes(String(seed)) && own.length ? [[seed, own.reduce((a, b) => a + b, 0) / own.length]] : []; });
-        if (!each.length) continue;
-        const found = overSeeds(each.map(([, loss]) => loss)), x = steps[Math.min(at + k, steps.length) - 1];
-        points.push({x, y: found.mean, low: found.low, high: found.high, text: [`step ${words(x)}, ${what === "loss" ? "loss of batches" : "held-out text"}`, `${found.mean.toFixed(3)} nats${isFinite(found.high) ? ` ±${(found.high - found.mean).toFixed(3)}` : ""}`, `${each.length} seeds: ${each.map(([seed, loss]) => `${seed}: ${loss.toFixed(3)}`).join(", ")}`]});
-      }
+      const points = steps.flatMap((x, at) => {
+        const each = group.seeds.map((seed, s) => [seed, line[at][s]]).filter(([seed, loss]) => state.seeds.includes(String(seed)) && loss != null);
+        if (!each.length) return [];
+        const found = overSeeds(each.map(([, loss]) => loss));
+        return [{x, y: found.mean, low: found.low, high: found.high, text: [`step ${words(x)}, ${what === "loss" ? "loss of batches" : "held-out text"}`, `${found.mean.toFixed(3)} nats${isFinite(found.high) ? ` ±${(found.high - found.mean).toFixed(3)}` : ""}`, `${each.length} seeds: ${each.map(([seed, loss]) => `${seed}: ${loss.toFixed(3)}`).join(", ")}`]}];
+      });
       lines.push({look: group.series[i], name: group.series[i].name, thin, points});
     }
   }
