@@ -21,7 +21,22 @@ from extrap.stats.budget import BUDGET
 from extrap.stats.perplexity import SETTING
 from extrap.stats.statistics import Statistics
 
-COLUMNS = {  # of the first table, by how their names begin
+# columns of the first table, by how their names begin, and what is told of some
+ORDER = (
+    "scheme",
+    "at L",
+    "to ",
+    "reach",
+    "recall",
+    "x at",
+    "verdict",
+    "beyond L",
+    "breaks at",
+    "extrapolates",
+    "uses",
+    "speed",
+)
+COLUMNS = {
     "breaks at": "Breaks at: between these lengths for the first time",
     "reach": "Reach: so many tokens, farther text may be any other",
     "recall": "Recall: nats above the best possible prediction in the longest input, of symbols that stood there before",
@@ -60,12 +75,9 @@ def overview(of: Group, part: Statistics, looked_into: pd.DataFrame) -> Json:
         if one is not None:
             more[f"speed ({one} = 1)"] = pd.Series(speeds).div(speeds[one]).map("{:.2f}".format)
     said = more.columns[more.fillna("").ne("").any()]
-    text = text.join(more[said], on="scheme").fillna("")
-    if "breaks at" in text:
-        told_of = "verdict" if of.yardstick is None else "beyond L"
-        where = text.pop("breaks at")
-        text.insert(text.columns.get_indexer([told_of])[0] + 1, where.name, where)
-    told = table(text)
+    factors = [column for column in text if column.startswith("x at ")]  # those by length stand below
+    text = text.drop(columns=factors[:-1]).join(more[said], on="scheme").fillna("")
+    told = table(text[sorted(text, key=lambda column: next(i for i, word in enumerate(ORDER) if column.startswith(word)))])
     notes = [note for word, note in COLUMNS.items() if any(column.startswith(word) for column in told["head"])]
     return told | {"note": f"{'; '.join(notes)}." if notes else ""}
 
