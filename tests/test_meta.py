@@ -86,7 +86,7 @@ def test_a_step_of_training_waits_for_nothing(kind, causal, seq_len, scheme_of, 
         torch.optim, "AdamW", lambda groups, lr, **_: torch.optim.SGD(groups, lr)
     )  # it has no fused step here
     model = TrainingLoss(encoder_of(scheme_of(kind, causal, train_len=seq_len)), Precision.fp32).to("meta").train()
-    config = compose_grid(["experiment=smoke", "seed=0", "train.optimizer=muon"])[0].train
+    config = compose_grid(["experiment=smoke", "seed=0", "position=rope", "train.optimizer=muon"])[0].train
     optimizers = make_optimizers(model.encoder, config)
     batch = training_batch_of(batch_of(causal, seq_len))
     with on_device() as watched:

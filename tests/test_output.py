@@ -40,7 +40,7 @@ def encoder_of(output: Output, d_model: int, vocab_size: int, causal: bool = Tru
 
 @cache
 def train_config(optimizer: str):
-    return compose_grid(["experiment=smoke", "seed=0", f"train.optimizer={optimizer}"])[0].train
+    return compose_grid(["experiment=smoke", "seed=0", "position=rope", f"train.optimizer={optimizer}"])[0].train
 
 
 # how fast

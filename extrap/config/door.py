@@ -1,7 +1,7 @@
 """The door to Hydra: what it composes, what a config may make of it, and its errors in one line."""
 
-import copy
 import math
+import pickle
 import re
 import typing
 from itertools import islice
@@ -47,7 +47,7 @@ class Door:
     def __init__(self, overrides: list[str], conf: Path) -> None:
         self.conf, self.parser = conf, OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
         told, self.scale = at_scale(overrides, conf)
-        self.bases: dict[tuple[str, ...], DictConfig] = {}
+        self.bases: dict[tuple[str, ...], bytes] = {}
         self.allowed: dict[str, Any] = {}
         self.texts = texts(conf)
         self.given = self.read(told)
@@ -95,20 +95,19 @@ class Door:
 
     def compose(self, lines: list[str]) -> DictConfig:
         """The config of a cell, Hydra's section in it: composed once for all that choose the same. Raises UserError."""
-        base = None
+        composed: DictConfig | None = None
         try:
             overrides = self.parser.parse_overrides(lines)
             choices = [str(o.input_line) for o in overrides if self._is_choice(o)]
-            base = self.bases.get(key := tuple(sorted(choices)))
-            if base is None:
+            if (key := tuple(sorted(choices))) not in self.bases:
                 base = compose("config", overrides=choices, return_hydra_config=True)
                 self._refuse_foreign(base.hydra, [line for line in choices if re.match(r"[+~]*hydra\b", line)])
-                self.bases[key] = base
-            composed = copy.deepcopy(base)
+                self.bases[key] = pickle.dumps(base)  # loaded in a third of the time of a deep copy
+            composed = pickle.loads(self.bases[key])  # noqa: S301  its own
             ConfigLoaderImpl._apply_overrides_to_config([o for o in overrides if not self._is_choice(o)], composed)
             return composed
         except NOT_COMPOSED as error:
-            raise UserError(explained(error, lines, self.conf, base)) from error
+            raise UserError(explained(error, lines, self.conf, composed)) from error
 
     def _is_choice(self, override: Override) -> bool:
         """Of a file of conf/, or of Hydra itself."""
@@ -163,8 +162,8 @@ def split(overrides: list[Override]) -> list[list[str]]:
     return [list(cell) for cell in BasicSweeper.split_arguments(overrides, None)[0]]
 
 
-def explained(error: Exception, overrides: list[str], conf: Path, base: DictConfig | None = None) -> str:
-    """One line on what Hydra has refused; `base` is the config before values were set in it."""
+def explained(error: Exception, overrides: list[str], conf: Path, composed: DictConfig | None = None) -> str:
+    """One line on what Hydra has refused; `composed` is the config of these choices, in which it was to set values."""
     text = as_line(error).partition(" See https://hydra.cc")[0]
     if unreadable := text.partition("LexerNoViableAltException: ")[2].rstrip("^ "):
         return (
@@ -183,16 +182,16 @@ def explained(error: Exception, overrides: list[str], conf: Path, base: DictConf
         return f"{found[1]}: this launcher has no such option; conf/hydra/launcher/NAME.yaml shows those that each has"
     if found := re.match(r"(.+?): In '(.+?)': ConfigKeyError", text):
         return f"{found[1]} in conf/{found[2]}.yaml: {RENAMED.get(found[1], 'no such option')}"
-    if (found := re.search(r"Could not override '([^']+)'", text)) and base is not None:
-        return _no_such_option(found[1], conf, base)
+    if (found := re.search(r"Could not override '([^']+)'", text)) and composed is not None:
+        return _no_such_option(found[1], conf, composed)
     if error.__cause__ and "rror merging" in text:
         text = text.partition("rror merging override ")[2] + ": " + one_line(str(error.__cause__).partition("full_key")[0])
     return text
 
 
-def _no_such_option(key: str, conf: Path, base: DictConfig) -> str:
+def _no_such_option(key: str, conf: Path, composed: DictConfig) -> str:
     """The line about an option that none of these choices has."""
-    choices, plain = base.hydra.runtime.choices, typing.cast(dict[str, Any], OmegaConf.to_container(base))
+    choices, plain = composed.hydra.runtime.choices, typing.cast(dict[str, Any], OmegaConf.to_container(composed))
     group, _, option = key.partition(".")
     if not option or not OF_A_CHOICE.match(key):
         known = [name for name, _ in flat(plain) if not name.startswith("hydra.")]
