@@ -209,6 +209,13 @@ def budgets(flops: dict[str, float]) -> Statistics:
     return Statistics(pd.concat(parts, ignore_index=True), costs=costs)
 
 
+def test_settings_that_are_no_steps_of_operations_are_no_curve():
+    for flops in ({"output=untied": FLOPS, "output=tied": FLOPS, "output=tied_head": 2 * FLOPS},
+                  {"output=tied": FLOPS, "output=tied_head": 1.02 * FLOPS}):  # fmt: skip
+        names = [name for name, *_ in cost_figures(budgets(flops))]
+        assert [name.rpartition("_output_")[2] for name in names] == [setting.removeprefix("output=") for setting in flops]
+
+
 def test_settings_of_several_budgets_are_one_curve_a_scheme():
     flops = {"max_steps=100": FLOPS, "max_steps=400": 4 * FLOPS, "max_steps=900": np.nan}  # of the last they are not known
     ((name, figure, points),) = cost_figures(budgets(flops))

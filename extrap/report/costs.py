@@ -27,6 +27,7 @@ machine that ran (provenance.yaml) and of all that it did meanwhile: compare the
 alike. Scoring: all lengths, protocols and extensions. Memory: the most that the process held, or on a GPU its tensors."""
 OF_BOTH = "All costs of ELECTRA are of both networks."
 PANEL_HEIGHT = 2.1  # inches
+STEP = 1.25  # factor of FLOPs from which on settings are drawn as a curve
 
 
 def costs_page(found: Statistics) -> str:
@@ -74,11 +75,11 @@ def _spread(line: pd.Series, cost: str, unit: float = 1.0) -> str:
 
 
 def cost_figures(found: Statistics) -> Iterator[tuple[str, Figure | None, pd.DataFrame]]:
-    """The name of a file, the figure and its points: for settings of different FLOPs one, elsewhere one a group; None for
+    """The name of a file, the figure and its points: where settings are steps of FLOPs one, elsewhere one a group; None for
     more schemes than it can name."""
     lines = found.costs_and_quality
-    flops = lines.groupby(["scheme", *GROUP[:-1]])["train_flops"]
-    vary = (flops.min() < flops.max()).any()
+    flops = lines.drop_duplicates(["scheme", *GROUP]).groupby(["scheme", *GROUP[:-1]])["train_flops"]
+    vary = (flops.nunique() == flops.count()).all() and (flops.max() > STEP * flops.min()).any()
     cost = "train_flops" if vary else "train_seconds"
     lines = lines.dropna(subset=cost)
     for of, part in lines.groupby(GROUP[:-1] if vary else GROUP, sort=False):
