@@ -224,7 +224,7 @@ def test_what_is_said_of_objectives_is_what_their_tables_hold():
 
 def test_what_is_said_of_one_table_is_what_its_report_holds():
     folder = ROOT / "results" / "tied+best-lr"
-    said = "positions, added to what is read from it, 0.04 nats at L in a causal model, behind BERT's head 0.05"
+    said = "positions, added to what is read, 0.04 nats at L in a causal model, behind BERT's head 0.05"
     assert said in SENTENCES
     at_l = "protocol == 'nonoverlap' and eval_len == train_len"
     costs = pd.read_csv(folder / "outputs.csv").query(at_l).set_index(["scheme", "output"])
