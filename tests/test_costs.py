@@ -211,7 +211,8 @@ def budgets(flops: dict[str, float]) -> Statistics:
 
 def test_settings_that_are_no_steps_of_operations_are_no_curve():
     for flops in ({"output=untied": FLOPS, "output=tied": FLOPS, "output=tied_head": 2 * FLOPS},
-                  {"output=tied": FLOPS, "output=tied_head": 1.02 * FLOPS}):  # fmt: skip
+                  {"output=tied": FLOPS, "output=tied_head": 1.02 * FLOPS},
+                  {"output=a": FLOPS, "output=b": 1.01 * FLOPS, "output=c": 2 * FLOPS}):  # fmt: skip
         names = [name for name, *_ in cost_figures(budgets(flops))]
         assert [name.rpartition("_output_")[2] for name in names] == [setting.removeprefix("output=") for setting in flops]
 

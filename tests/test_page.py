@@ -143,6 +143,26 @@ def test_what_is_read_of_a_report_is_what_its_rows_say():
     assert read.pairs["seeds_needed"].dtype == "Int64"
 
 
+def test_where_a_scheme_breaks_is_said_with_where_it_surely_does():
+    nll = {128: [1.0, 1.0, 1.0], 256: [1.0, 1.0, 1.2], 512: [1.0, 1.01, 0.99], 1024: [2.0, 2.01, 2.02]}
+    told = group(Statistics(both_protocols({"a": nll})), "", NO_PROBES)["overview"]
+    assert told["cells"][0][told["head"].index("breaks at")] == "128 to 256, surely at 1,024"
+
+
+def test_who_is_below_the_floor_keeps_what_probes_found_in_it():
+    crowd = {f"s{i:02}": {128: [1.6, 1.7], 256: [1.5, 1.6], 512: [1.5, 1.6]} for i in range(13)}
+    rows = with_floor(crowd | {"cheat": {128: [1.0, 1.1], 256: [0.9, 1.0], 512: [0.8, 0.9]}})
+    drawn = [(scheme, seed, n, distance, metric, value + seed / 100) for scheme in ("cheat", "s00") for seed in (0, 1)
+             for n in (128, 512) for distance, value in ((1, 1.0), (129, 2.0)) if distance <= n
+             for metric in ("nll", "floor") for value in [value * (metric == "nll")]]  # fmt: skip
+    found = pd.DataFrame(drawn, columns=["scheme", "seed", "eval_len", "distance", "metric", "value_sum"])
+    found = found.assign(probe="recall", n=1, document="d", objective="causal", data="markov", train_len=128, setting="")
+    told = group(Statistics(rows), "", found)["overview"]
+    table = pd.DataFrame(told["cells"], columns=told["head"]).set_index("scheme")
+    assert table.loc["cheat ‡", "recall beyond L"].startswith("2.000")
+    assert table.loc["s01", "recall beyond L"] == ""
+
+
 def test_the_first_table_says_where_a_scheme_breaks_how_far_it_reads_and_what_it_recalls():
     def first(name):
         told = told_of(name)["groups"][0]["overview"]

@@ -27,7 +27,7 @@ machine that ran (provenance.yaml) and of all that it did meanwhile: compare the
 alike. Scoring: all lengths, protocols and extensions. Memory: the most that the process held, or on a GPU its tensors."""
 OF_BOTH = "All costs of ELECTRA are of both networks."
 PANEL_HEIGHT = 2.1  # inches
-STEP = 1.25  # factor of FLOPs from which on settings are drawn as a curve
+STEP = 1.25  # factor of FLOPs between neighbours from which on settings are drawn as a curve
 
 
 def costs_page(found: Statistics) -> str:
@@ -79,7 +79,7 @@ def cost_figures(found: Statistics) -> Iterator[tuple[str, Figure | None, pd.Dat
     more schemes than it can name."""
     lines = found.costs_and_quality
     flops = lines.drop_duplicates(["scheme", *GROUP]).groupby(["scheme", *GROUP[:-1]])["train_flops"]
-    vary = (flops.nunique() == flops.count()).all() and (flops.max() > STEP * flops.min()).any()
+    vary = flops.agg(_are_steps).all() and flops.count().max() > 1
     cost = "train_flops" if vary else "train_seconds"
     lines = lines.dropna(subset=cost)
     for of, part in lines.groupby(GROUP[:-1] if vary else GROUP, sort=False):
@@ -87,6 +87,11 @@ def cost_figures(found: Statistics) -> Iterator[tuple[str, Figure | None, pd.Dat
         points = rounded(part.reset_index(drop=True))
         crowded = points["scheme"].nunique() > MOST_PAIRED
         yield name, None if crowded else cost_figure(found, points, cost), points
+
+
+def _are_steps(flops: pd.Series) -> bool:
+    known = np.sort(flops.dropna())
+    return bool((known[1:] >= STEP * known[:-1]).all())
 
 
 def cost_figure(found: Statistics, points: pd.DataFrame, cost: str) -> Figure:

@@ -71,22 +71,26 @@ class Group:
         worst = longer.loc[longer["ratio"].idxmax()]
         limit = longer["limit"]
         if (low > limit).any():
-            surely = longer.loc[low > limit, "eval_len"].iloc[0]
-            where = f"{worst['onset_low']:,} to {worst['onset_high']:,}"
-            where += f", surely at {surely:,}" if surely != worst["onset_high"] else ""
-            return "breaks", f"{shown} ({alone}{where}; {self.factor(worst['ratio'])} x at {worst['eval_len']:,})"
+            return "breaks", (
+                f"{shown} ({alone}{self.breaks_at(scheme, extension)}; {self.factor(worst['ratio'])} x at "
+                f"{worst['eval_len']:,})"
+            )
         if (high > limit).any():
             widest = longer.loc[high.idxmax()]
             interval = f"{self.factor(widest['ratio_low'])} to {self.factor(widest['ratio_high'])} x"
             return "unclear", f"{shown}{to} ({alone}{interval} at {widest['eval_len']:,})"
         return "survives", f"{shown}{to} ({alone}at most {self.factor(worst['ratio'])} x)"
 
-    def breaks_at(self, scheme: str) -> str:
-        """Between which lengths, of one that breaks."""
-        if self.fates[scheme][0] != "breaks":
+    def breaks_at(self, scheme: str, extension: str = "none") -> str:
+        """Of one that breaks: between which lengths it first does in the mean over seeds, and where surely, if elsewhere."""
+        lines = self.beyond[(self.beyond["scheme"] == scheme) & (self.beyond["extension"] == extension)]
+        longer = lines[lines["eval_len"] > self.train_len].sort_values("eval_len")
+        surely = longer.loc[longer["ratio_low"].fillna(longer["ratio"]) > longer["limit"], "eval_len"]
+        if surely.empty:
             return ""
-        line = self.beyond[(self.beyond["scheme"] == scheme) & (self.beyond["extension"] == "none")].iloc[0]
-        return f"{line['onset_low']:,} to {line['onset_high']:,}"
+        onset_low, onset_high = longer.iloc[0][["onset_low", "onset_high"]]
+        told = f"{onset_low:,} to {onset_high:,}"
+        return told if surely.iloc[0] == onset_high else f"{told}, surely at {surely.iloc[0]:,}"
 
     @property
     def extended(self) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from extrap.report.costs import costs_table
 from extrap.report.extensions import extensions_table
 from extrap.report.group import Group
 from extrap.report.overview import overview_table, speeds_of
-from extrap.report.pairs import extrapolates_block
+from extrap.report.pairs import BELOW_FLOOR, extrapolates_block
 from extrap.report.probes import SECTIONS, at_a_glance, by_probe
 from extrap.report.typesetting import trained_on
 from extrap.results.rows import GROUP, apart, as_csv, within
@@ -37,8 +37,8 @@ ORDER = (
     "speed",
 )
 COLUMNS = {
-    "breaks at": "Breaks at: between these lengths for the first time",
-    "reach": "Reach: so many tokens, farther text may be any other",
+    "breaks at": "Breaks at: between these lengths for the first time, in the mean over seeds",
+    "reach": "Reach: how many tokens away text still matters, from where to where that ends",
     "recall": "Recall: nats above the best possible prediction in the longest input, of symbols that stood there before",
     "speed": "Speed: of training, by the clock, whatever else ran",
 }
@@ -67,16 +67,14 @@ def overview(of: Group, part: Statistics, looked_into: pd.DataFrame) -> Json:
     """A line a scheme: its level, what becomes of it and where, what probes found in it, and how fast it trains."""
     schemes, speeds = list(of.start["scheme"]), speeds_of(part)
     one = next((scheme for scheme in ("nope", of.yardstick, *schemes) if scheme in speeds), None)
-    more = pd.DataFrame({"breaks at": {scheme: of.breaks_at(scheme) for scheme in schemes}}).join(at_a_glance(looked_into))
-    if of.yardstick is not None:
-        text = overview_table(of, schemes, speeds, one)
-    else:
-        text = summary_table(of)
-        if one is not None:
-            more[f"speed ({one} = 1)"] = pd.Series(speeds).div(speeds[one]).map("{:.2f}".format)
-    said = more.columns[more.fillna("").ne("").any()]
+    breaks = {scheme: of.breaks_at(scheme) if of.fates[scheme][0] == "breaks" else "" for scheme in schemes}
+    more = pd.DataFrame({"breaks at": breaks}).join(at_a_glance(looked_into))
+    if one is not None:
+        more[f"speed ({one} = 1)"] = pd.Series(speeds).div(speeds[one]).map("{:.2f}".format)
+    text = summary_table(of) if of.yardstick is None else overview_table(of, schemes, {}, None).drop(columns="speed")
+    more = more.reindex(text["scheme"].str.removesuffix(BELOW_FLOOR)).set_axis(text.index).fillna("")
     factors = [column for column in text if column.startswith("x at ")]  # those by length stand below
-    text = text.drop(columns=factors[:-1]).join(more[said], on="scheme").fillna("")
+    text = text.drop(columns=factors[:-1]).join(more.loc[:, more.ne("").any()])
     told = table(text[sorted(text, key=lambda column: next(i for i, word in enumerate(ORDER) if column.startswith(word)))])
     notes = [note for word, note in COLUMNS.items() if any(column.startswith(word) for column in told["head"])]
     return told | {"note": f"{'; '.join(notes)}." if notes else ""}

@@ -3,7 +3,7 @@ const SECTIONS = [];
 // keys: of what is chosen, where all else leaves a section as it is
 const section = (id, title, draw, keys) => SECTIONS.push({id, title, draw, keys});
 const note = (host, ...inside) => host.append(element("p", {class: "note"}, ...inside));
-const select = (key, values, name = words, id = `of-${key}`) => element("select", {"data-key": key, id}, ...values.map(one => element("option", {value: one, selected: one === state[key]}, name(one))));
+const select = (key, values, name = words, id = `of-${key}`, shown = state[key]) => element("select", {"data-key": key, id}, ...values.map(one => element("option", {value: one, selected: one === shown}, name(one))));
 const all = () => state.seeds.length === group.seeds.length;
 const allSeeds = () => `All ${group.seeds.length} seeds${all() ? "" : ", whichever are chosen above"}; `;
 const inRange = n => n >= Number(state.from) && n <= Number(state.to);
@@ -108,7 +108,7 @@ section("documents", "By document", host => {
   if (!told || told.names.length < 2) return false;
   const lengths = told.lengths, n = lengths.includes(Number(state.n)) ? Number(state.n) : lengths.at(-1), j = lengths.indexOf(n);
   const picked = chosen(protocol).filter(i => told.values[i]?.[j]), show = nats => group.nats ? nats : Math.exp(nats);
-  host.append(element("p", {}, element("label", {for: "of-n-documents"}, "at length "), select("n", lengths.map(String), words, "of-n-documents")));
+  host.append(element("p", {}, element("label", {for: "of-n-documents"}, "at length "), select("n", lengths.map(String), words, "of-n-documents", String(n)), String(n) === state.n ? "" : ` (${words(state.n)} is not told by document; shown: ${words(n)})`));
   note(host, `${allSeeds()}as trained, ${state.p}. Shaded by how far from the lowest of its row; one document decides nothing, and nothing is bold.`);
   table(host, ["document", ...picked.map(i => group.series[i].name)], told.names.map((document, d) => {
     const line = picked.map(i => told.values[i][j][d]), least = Math.min(...line.filter(one => one != null));
@@ -121,7 +121,7 @@ section("extensions", "Extensions of finished weights", host => {
   if (!group.extensions.length) return false;
   if (!at.length) return note(host, `No extension was scored under ${state.p}.`);
   const one = at.find(line => String(line.length) === state.n) || at.at(-1);
-  host.append(element("p", {}, element("label", {for: "of-n-extensions"}, "at length "), select("n", at.map(line => String(line.length)), words, "of-n-extensions"), String(one.length) === state.n ? "" : ` (${words(state.n)} was not scored; shown: ${words(one.length)})`));
+  host.append(element("p", {}, element("label", {for: "of-n-extensions"}, "at length "), select("n", at.map(line => String(line.length)), words, "of-n-extensions", String(one.length)), String(one.length) === state.n ? "" : ` (${words(state.n)} was not scored; shown: ${words(one.length)})`));
   note(host, `${allSeeds()}differences of ${group.loss} in nats per token, negative: the extension is better; bold: decided, after Holm. Who does not beat the window gains nothing by seeing more than L. Curves: choose extensions at the top.`);
   written(host, one, {id: "extended", caption: `extensions at ${words(one.length)}, ${one.protocol}`, label: "extensions"});
 });
@@ -149,7 +149,7 @@ section("training", "Training", host => {
   }
   const steps = group.training.loss.steps, step = ticks(0, steps.at(-1), false, 6);
   chart(host, lines, {id: "training", label: "training loss by step", y: "nats per token", x: "training steps", xticks: step.filter(one => one >= steps[0])});
-  note(host, heldOut ? "Marks: on held-out text, scored as later. Thin: loss of batches" : "Loss of batches; nobody looked at held-out text while these runs were trained", every > 1 ? `, a mean of ${every} logged steps a point.` : ", every logged step.");
+  note(host, heldOut ? "Marks: on held-out text, scored as later. Thin: loss of batches" : "Loss of batches; nobody looked at held-out text while these runs were trained", every > 1 ? `, means of up to ${every} logged steps.` : ", every logged step.");
 });
 
 section("budget", "By training budget", host => {
