@@ -63,8 +63,7 @@ def overview_page(found: Statistics) -> str:
         if part.yardstick is None:
             continue
         of = Group(part, {scheme: scheme for scheme in part.rows["scheme"].unique()})
-        speeds = speeds_of(part)
-        reference = next((scheme for scheme in ("nope", of.yardstick) if scheme in speeds), None)
+        reference, speeds = speeds_of(part, "nope", of.yardstick)
         compared = of.against_yardstick(of.at_protocol, of.train_len)
         told = NOTE.format(
             at=of.at_protocol, beyond=of.beyond_protocol, yardstick=of.yardstick, n=len(compared),
@@ -76,19 +75,22 @@ def overview_page(found: Statistics) -> str:
         parts += [BELOW_FLOOR_NOTE] if of.impossible else []
         parts += [told, f"**Overview, {where}, {seeds(of.start['n_seeds'])}**"]
         for title, schemes in by_family(list(of.start["scheme"])).items():
-            parts += [f"**{title}**", markdown(overview_table(of, schemes, speeds, reference), ["scheme"])]
+            parts += [f"**{title}**", markdown(overview_table(of, schemes, speeds), ["scheme"])]
     return "\n\n".join(parts) + "\n"
 
 
-def speeds_of(found: Statistics) -> dict[str, float]:
-    """Tokens a second of training, mean over seeds, by scheme, where they are known of all runs."""
+def speeds_of(found: Statistics, *wanted: str | None) -> tuple[str | None, dict[str, str]]:
+    """The first of the wanted schemes of which it is known, and by scheme tokens a second of training, mean over seeds, over
+    those of it; nobody's where it is known of none."""
     if found.costs_and_quality.empty:
-        return {}
+        return None, {}
     known = found.costs_and_quality.drop_duplicates("scheme").set_index("scheme")["tokens_per_second"].dropna()
-    return {str(scheme): speed for scheme, speed in known.items()}
+    reference = next((scheme for scheme in wanted if scheme in known), None)
+    return reference, {str(s): f"{speed / known[reference]:.2f}" for s, speed in known.items() if reference is not None}
 
 
-def overview_table(of: Group, schemes: list[str], speeds: dict[str, float], reference: str | None) -> pd.DataFrame:
+def overview_table(of: Group, schemes: list[str], speeds: dict[str, str] | None = None) -> pd.DataFrame:
+    """A line a scheme, with a column of speeds where they are given."""
     against = of.against_yardstick(of.at_protocol, of.train_len)
     _, *longer = landmarks(of.lengths, of.train_len)
     table: list[dict[str, str]] = []
@@ -102,7 +104,6 @@ def overview_table(of: Group, schemes: list[str], speeds: dict[str, float], refe
             told[f"to {of.yardstick}"] = f"{pair['difference']:+.{decimals([of.objective])}f} {pair['word']}"
         told |= of.cells_beyond(line.scheme, longer)
         told |= {"beyond L": of.verdict(line.scheme), "uses context": of.word(line.scheme) or NONE}
-        known = reference is not None and line.scheme in speeds
-        told["speed"] = f"{speeds[line.scheme] / speeds[reference]:.2f}" if known and reference is not None else NONE
+        told |= {} if speeds is None else {"speed": speeds.get(line.scheme, NONE)}
         table.append(told)
     return pd.DataFrame(table)

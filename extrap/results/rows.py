@@ -15,7 +15,7 @@ from extrap.errors import UserError, one_line
 from extrap.files import write_atomic
 from extrap.results.folders import evaluated, finished, refuse_mixed
 
-# whether pyarrow, an extra, is installed or not; without it tables of a few rows take a third less time
+# text is of one type with pyarrow, an extra, and without; of the other, tables of a few rows take half as long again
 pd.set_option("mode.string_storage", "python")
 
 # what was trained for, on what, and what else varies in its sweep: schemes are compared within, never across

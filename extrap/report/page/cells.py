@@ -65,13 +65,13 @@ def plain(value: Any) -> Json:
 
 def overview(of: Group, part: Statistics, looked_into: pd.DataFrame) -> Json:
     """A line a scheme: its level, what becomes of it and where, what probes found in it, and how fast it trains."""
-    schemes, speeds = list(of.start["scheme"]), speeds_of(part)
-    one = next((scheme for scheme in ("nope", of.yardstick, *schemes) if scheme in speeds), None)
+    schemes = list(of.start["scheme"])
+    reference, speeds = speeds_of(part, "nope", of.yardstick, *schemes)
     breaks = {scheme: of.breaks_at(scheme) if of.fates[scheme][0] == "breaks" else "" for scheme in schemes}
     more = pd.DataFrame({"breaks at": breaks}).join(at_a_glance(looked_into))
-    if one is not None:
-        more[f"speed ({one} = 1)"] = pd.Series(speeds).div(speeds[one]).map("{:.2f}".format)
-    text = summary_table(of) if of.yardstick is None else overview_table(of, schemes, {}, None).drop(columns="speed")
+    if reference is not None:
+        more[f"speed ({reference} = 1)"] = pd.Series(speeds)
+    text = summary_table(of) if of.yardstick is None else overview_table(of, schemes)
     more = more.reindex(text["scheme"].str.removesuffix(BELOW_FLOOR)).set_axis(text.index).fillna("")
     factors = [column for column in text if column.startswith("x at ")]  # those by length stand below
     text = text.drop(columns=factors[:-1]).join(more.loc[:, more.ne("").any()])
