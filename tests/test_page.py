@@ -16,7 +16,7 @@ from matplotlib.colors import to_rgb
 from rows import both_protocols, scheme_rows, with_floor
 
 from experiments.page import claims, paper
-from extrap.report.best import take
+from extrap.report.best import outcome, take
 from extrap.report.group import Group
 from extrap.report.looks import LOOKS, OTHER_COLOURS, OTHER_MARKERS
 from extrap.report.page.cells import PAIR
@@ -250,21 +250,57 @@ def taken(rows: pd.DataFrame) -> list[str]:
 def test_what_to_take_says_how_sure_that_is():
     near = {"a": {128: [1.5, 1.6, 1.55], 256: [1.4, 1.5, 1.45]}, "b": {128: [1.5, 1.6, 1.54], 256: [1.41, 1.5, 1.46]}}
     first, sure, *rest = taken(both_protocols(near))
-    assert first.startswith("Trained on 128 tokens and used at 256 (2 L), a is the lowest as trained: perplexity 4.26")
+    told = "Masked LM on stdlib, trained on 128 tokens and used at 256 (2 L): a is the lowest as trained, perplexity 4.26"
+    assert first.startswith(told)
     assert "undecided against b" in sure
-    assert any("survives" in sentence for sentence in rest)
+    assert rest[0].startswith("Beyond L it survives (at most 0.90 x); so does b.")
+    assert "it is the lowest, too: b, perplexity" not in rest[1]
     far = near | {"b": {128: [1.2, 1.3, 1.25], 256: [3.41, 3.5, 3.46]}}
     _, sure, *rest = taken(both_protocols(far))
     assert "decided against all others" in sure
     assert "about this text alone" in sure, "of two documents nothing is known about others"
-    assert rest[-1].startswith("At L it is 35.0 % above the lowest, b (decided")
+    assert rest[-1].startswith("At L, over all tokens (nonoverlap), it is 35.0 % above the lowest, b (decided")
+
+
+def test_that_the_lowest_is_lowest_at_l_too_is_said_with_how_sure_that_is():
+    two = {"a": {128: [1.2, 1.3, 1.25], 256: [1.2, 1.3, 1.25]}, "b": {128: [1.9, 2.0, 1.95], 256: [1.9, 2.0, 1.95]}}
+    assert taken(both_protocols(two))[-1].startswith(
+        "At L, over all tokens (nonoverlap), it is the lowest, too: a, perplexity"
+    )
+    assert "decided against all others; next b" in taken(both_protocols(two))[-1]
+    many = {f"s{i:02}": {128: [1.5 + i / 10, 1.7 + i / 10], 256: [1.5 + i / 10, 1.7 + i / 10]} for i in range(13)}
+    rope = {"rope": {128: [1.8, 1.5], 256: [1.7, 1.8]}}
+    assert taken(both_protocols(many | rope))[-1].endswith("against rope undecided.")
+
+
+def outcome_of(rows: pd.DataFrame) -> dict[str, str]:
+    return outcome(Group(Statistics(rows), {scheme: scheme for scheme in rows["scheme"].unique()}))
+
+
+def test_a_line_of_many_experiments_says_what_the_sentences_say():
+    near = {"a": {128: [1.5, 1.6, 1.55], 256: [1.4, 1.5, 1.45]}, "b": {128: [1.5, 1.6, 1.54], 256: [1.41, 1.5, 1.46]}}
+    told = outcome_of(both_protocols(near))
+    assert (told["model"], told["L, used at"], told["lowest there as trained"]) == ("masked LM on stdlib", "128, 256", "a")
+    assert (told["against the others"], told["beyond L"]) == ("undecided: b", "survives")
+    assert told["level there"].startswith("perplexity 4.26")
+    far = near | {"b": {128: [1.5, 1.6, 1.54], 256: [3.41, 3.5, 3.46]}, "c": {128: [1.5, 1.6, 1.5]}}
+    assert outcome_of(both_protocols(far))["against the others"] == "decided: 1", "c does not reach that length"
+    both = near | {"c": {128: [1.5, 1.6, 1.54], 256: [3.41, 3.5, 3.46]}}
+    assert outcome_of(both_protocols(both))["against the others"] == "decided: 1; undecided: b"
+    one = {scheme: {n: values[:1] for n, values in by_length.items()} for scheme, by_length in near.items()}
+    assert outcome_of(both_protocols(one))["against the others"] == "one seed"
+    at_l = {scheme: {128: by_length[128]} for scheme, by_length in near.items()}
+    assert outcome_of(both_protocols(at_l))["lowest there as trained"] == "–"
+    many = {f"s{i:02}": {128: [1.5 + i / 10] * 2, 256: [1.5 + i / 10, 1.51 + i / 10]} for i in range(13)}
+    told = outcome_of(both_protocols(many | {"rope": {128: [1.55] * 2, 256: [1.55, 1.57]}}))
+    assert told["against the others"].endswith(": rope; not compared: 12 others")
 
 
 def test_an_extension_that_is_lower_is_named_and_not_said_to_be_better():
     window = scheme_rows("b", {128: [1.6, 1.7], 256: [1.2, 1.3]}, extension="window", protocol="same_targets")
     told = taken(pd.concat([both_protocols(NLL), window]))
     assert "b + window" in told[-1]
-    assert "nobody has tested" in told[-1]
+    assert "but not compared with it" in told[-1]
     higher = window.assign(nll_sum=window["nll_sum"] * 2)
     higher.loc[higher["eval_len"] == 128, "nll_sum"] /= 2
     assert not any("window," in sentence for sentence in taken(pd.concat([both_protocols(NLL), higher])))
@@ -303,7 +339,9 @@ def test_an_extension_of_the_leader_was_tested_and_one_of_who_cannot_count_is_no
     for values, word in (([1.2, 1.3, 1.25], "which is decided"), ([1.0, 1.8, 1.4], "which is undecided")):
         for extension in ("window", "other"):
             own = scheme_rows("a", {128: [1.5, 1.6, 1.55], 256: values}, extension=extension, protocol="same_targets")
-            assert taken(pd.concat([both_protocols(trained), own]))[-1].startswith(f"Lower yet, {word}: a + {extension}")
+            assert taken(pd.concat([both_protocols(trained), own]))[-1].startswith(
+                f"Lower in the mean, {word}: a + {extension}"
+            )
     unigram = pd.concat([scheme_rows("unigram", {128: [1.61], 256: [1.61]}, kind="unigram", protocol=p)
                          for p in ("nonoverlap", "same_targets")])  # fmt: skip
     flat = {"flat": {128: [1.6] * 3, 256: [1.6] * 3}}

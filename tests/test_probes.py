@@ -20,13 +20,14 @@ from sweeps import ON_LINUX, ROOT, TINY, copy_of, wait_for
 from torch import nn
 
 from extrap.config.compose import compose_grid
+from extrap.data.base import HeldOut
 from extrap.errors import UserError
 from extrap.probes.base import probed
 from extrap.probes.detection import concordant, detection
 from extrap.probes.heads import heads
 from extrap.probes.order import order
 from extrap.probes.probe import refuse_idle_probes, refuse_other_rows
-from extrap.probes.reach import reach, shuffled, targets_alone
+from extrap.probes.reach import others, reach, shuffled, targets_alone
 from extrap.probes.recall import _since, recall
 from extrap.report.probed import reach_figure
 from extrap.report.probes import SECTIONS
@@ -161,6 +162,14 @@ def test_what_is_replaced_lies_beyond_the_distance_and_comes_from_another_docume
         assert holds(of_document[document], text)
         assert not holds(of_document[document], donor)
         assert any(holds(other, donor) for name, other in of_document.items() if name != document)
+
+
+def test_a_copy_of_the_document_under_another_name_stands_in_nobodys_place():
+    """With it in its place a model that reads everything would be found to read nothing."""
+    tokens = np.array([[1, 2], [1, 2], [3, 4], [5, 6]])
+    assert others(HeldOut(tokens, ["a", "copy", "b", "b"], [0, 0, 0, 1])).tolist() == [2, 2, 0, 0]
+    with pytest.raises(UserError, match="two documents or more, found a alone"):
+        others(HeldOut(tokens[:2], ["a", "copy"], [0, 0]))
 
 
 def test_shuffled_tokens_are_the_same_tokens_elsewhere():

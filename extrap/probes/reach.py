@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from extrap.data.base import HeldOut
 from extrap.errors import UserError
 from extrap.objectives import Batch, Mlm
 from extrap.probes.base import Probed, found, nll
@@ -60,23 +61,30 @@ def targets_alone(of: Probed) -> tuple[Batch, np.ndarray, list[str]]:
     inputs = text[segment[:, None], columns]
     if isinstance(objective, Mlm):
         inputs = np.where(scored, of.run.source.vocab_size, inputs)
-    other = np.array([_another(of.held_out.documents, at) for at in range(n_segments)])
+    other = others(of.held_out)
     batch = Batch(inputs, targets[segment[:, None], columns], scored)
     return batch, text[other[segment][:, None], columns], [of.held_out.documents[at] for at in segment]
 
 
-def _another(documents: list[str], at: int) -> int:
-    """The next segment of another document."""
-    n = len(documents)
-    return next(other % n for other in range(at + 1, at + n) if documents[other % n] != documents[at])
+def others(held_out: HeldOut) -> np.ndarray:
+    """Of every segment the next one of another document and of other text: a copy in its place would change nothing.
+
+    Raises UserError where there is none.
+    """
+    found, n, (tokens, documents, *_) = [], len(held_out.tokens), held_out
+    for at in range(n):
+        after = (other % n for other in range(at + 1, at + n))
+        fit = (one for one in after if documents[one] != documents[at] and (tokens[one] != tokens[at]).any())
+        if (other := next(fit, None)) is None:
+            raise UserError(f"probe reach: expected held-out text of two documents or more, found {documents[at]} alone")
+        found.append(other)
+    return np.array(found)
 
 
 def refuse_others(run: Run) -> None:
     """Raises UserError where nothing could stand in the place of a document's text."""
     config = run.config.eval
-    held_out = run.source.held_out(max(config.lengths) + run.objective.extra_tokens, config.n_segments)
-    if len({*held_out.documents}) < 2:
-        raise UserError(f"probe reach: expected held-out text of two documents or more, found {held_out.documents[0]} alone")
+    others(run.source.held_out(max(config.lengths) + run.objective.extra_tokens, config.n_segments))
 
 
 def shuffled(inputs: np.ndarray, beyond: np.ndarray, order: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """What a report is about, in words: which text was scored, what was chosen, what is missing. Imports no torch."""
 
+from collections.abc import Callable
 from textwrap import fill
 
 import pandas as pd
@@ -17,13 +18,13 @@ BORDER = {
 }
 
 
-def scored_text(rows: pd.DataFrame, held_out: int | None = None) -> str:
+def scored_text(rows: pd.DataFrame, held_out: int | None = None, written: Callable[[str], str] = escape_markdown) -> str:
     """How many segments of how many documents the rows are of, and which; held_out is how many could have been scored.
 
-    One paragraph of Markdown, or one for each group where they differ; a number behind a name is how many segments of it
-    were scored, unless it is one.
+    One paragraph, or one for each group where they differ, of Markdown unless names are `written` otherwise; a number behind
+    a name is how many segments of it were scored, unless it is one.
     """
-    told = {of: _scored(part, held_out) for of, part in rows.groupby(GROUP, sort=False)}
+    told = {of: _scored(part, held_out, written) for of, part in rows.groupby(GROUP, sort=False)}
     if len({*told.values()}) == 1:
         return _filled(f"Scored: {next(iter(told.values()))}")
     return "\n\n".join(_filled(f"Scored, {trained_on(*of)}: {text}") for of, text in told.items())
@@ -33,7 +34,7 @@ def _filled(text: str) -> str:
     return fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
-def _scored(rows: pd.DataFrame, held_out: int | None) -> str:
+def _scored(rows: pd.DataFrame, held_out: int | None, written: Callable[[str], str]) -> str:
     segments = rows.drop_duplicates(["document", "segment"]).groupby("document").size().sort_index()
     n = len(segments)
     if held_out is None:
@@ -42,7 +43,7 @@ def _scored(rows: pd.DataFrame, held_out: int | None) -> str:
         of = f"{n} of {held_out} held-out documents"
     else:
         of = f"all {n} held-out documents" if n > 1 else "the held-out document"
-    names = [escape_markdown(str(name)) + (f" ({count})" if count > 1 else "") for name, count in segments.items()]
+    names = [written(str(name)) + (f" ({count})" if count > 1 else "") for name, count in segments.items()]
     listed = ", ".join(names[:MOST]) + (f" and {n - MOST} others, see rows.csv" if n > MOST else "")
     return f"{segments.sum()} segments of {of}{_fewer(rows)}: {listed}."
 

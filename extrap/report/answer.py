@@ -24,10 +24,8 @@ from extrap.stats.statistics import Statistics
 
 WIDTH = 100  # columns
 LABEL = 14  # columns, of what a sentence is about
+MOST_NAMED = 12  # schemes in a sentence, of those that are still learning
 NAME = 20  # columns: longer names of schemes are cut in their middle
-MODELS = {"mlm": "masked LM", "causal": "causal LM", "rtd": "replaced-token detection",
-          "electra": "ELECTRA, its discriminator", "electra_generator": "ELECTRA, its generator"}  # fmt: skip
-
 LEGEND = """\
 L: the training length. ±: 95 % t interval over seeds. Breaks, survives: {breaks}, between \
 which lengths first, or nowhere; unclear where the interval over seeds holds both. Extrapolates: with all of a longer input \
@@ -71,10 +69,9 @@ def legend(objectives: Iterable[str]) -> str:
 
 def title(of: Group) -> list[str]:
     """What was trained, on what, and what of it was scored: a statement each."""
-    what = MODELS.get(of.objective, of.objective)
     longest = of.lengths[-1]
     reach = f", scored up to {longest:,} ({longest / of.train_len:.3g} L)" if longest > of.train_len else ""
-    trained = f"{what} on {one_line(of.data)}, trained on L = {of.train_len:,}"
+    trained = f"{of.model}, trained on L = {of.train_len:,}"
     setting = f", {one_line(of.setting)}" if of.setting else ""
     told = [f"{trained}{setting}{reach}, {seeds(of.start['n_seeds'])}"]
     scored = (lines.iloc[0] for lines in (of.start, of.beyond))
@@ -135,8 +132,10 @@ def _undertrained(of: Group) -> str:
     if len(falling):
         shares = 100 * -np.expm1(-falling)
         share = " to ".join(dict.fromkeys(f"{one:.0f}" for one in (shares.min(), shares.max())))
-        everybody = set(falling.index) == set(of.training["scheme"]) and len(falling) > 1
-        who = "all schemes" if everybody else ", ".join(of.names[scheme] for scheme in falling.index)
+        n_schemes = of.training["scheme"].nunique()
+        who = ", ".join(of.names[scheme] for scheme in falling.index)
+        if len(falling) > MOST_NAMED or len(falling) == n_schemes > 1:
+            who = "all schemes" if len(falling) == n_schemes else f"{len(falling)} of {n_schemes} schemes"
         told.append(
             f"training {'loss' if of.objective in IN_NATS else of.measure} of {who} was still {share} % lower in the last "
             "quarter of the steps than in the one before: longer training may change levels and order"

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from extrap.report.group import Group, lacking, listed
-from extrap.report.typesetting import interval, name, seeds
+from extrap.report.typesetting import NONE, interval, name, seeds
 from extrap.stats.pairs import CONTROL, both_ways
 
 
@@ -24,7 +24,7 @@ def best_at(of: Group, lines: pd.DataFrame, protocol: str, eval_len: int) -> str
     following = f"next {of.names[others[0]]}, {of.above(gaps[others[0]])}"
     if of.n_seeds == 1:
         return f"lowest is {first}; {following}; undecided, with one seed"
-    undecided = [scheme for scheme in others if scheme not in against.index[against["verdict"] == "b"]]
+    undecided = undecided_with(of, leader, others, protocol, eval_len)
     if not undecided:
         return f"{first}, decided against all others; {following}"
     told = [
@@ -35,6 +35,13 @@ def best_at(of: Group, lines: pd.DataFrame, protocol: str, eval_len: int) -> str
     n_decided = len(others) - len(undecided)
     rest = f"; decided against the other {n_decided}" if n_decided else ""
     return f"{first}, but undecided against {listed(told)}{rest}"
+
+
+def undecided_with(of: Group, leader: str, others: list[str], protocol: str, eval_len: int) -> list[str]:
+    """Of these, whom the leader is not decided to be better than."""
+    pairs = both_ways(of.pairs_at(protocol, eval_len))
+    beaten = {*pairs.loc[(pairs["scheme_b"] == leader) & (pairs["verdict"] == "b"), "scheme_a"]}
+    return [scheme for scheme in others if scheme not in beaten]
 
 
 def leader_at(of: Group, possible: pd.DataFrame, protocol: str, eval_len: int) -> str:
@@ -64,22 +71,51 @@ def take(of: Group) -> list[str]:
     line = lines.set_index("scheme").loc[leader]
     level = of.level(line["ppl"]) + interval(line["ppl"], line["ppl_low"], line["ppl_high"])
     told = [
-        f"Trained on {of.train_len:,} tokens and used at {longest:,} ({longest / of.train_len:.3g} L), "
-        f"{leader} is the lowest as trained: {level}.",
-        f"How sure: {_how_sure(of, lines, leader)}.",
+        f"{of.model[0].upper()}{of.model[1:]}, trained on {of.train_len:,} tokens and used at {longest:,} "
+        f"({longest / of.train_len:.3g} L): {leader} is the lowest as trained, {level}.",
+        f"How sure: {_how_sure(of, lines, leader, of.beyond_protocol, longest)}{_over(of, lines)}.",
     ]
     fate, words = of.fates[leader]
     if fate:
-        told.append(f"Beyond L it {BECOMES[fate]}: {words}." + _uses(of, leader))
+        also = [of.names[scheme] for scheme in of.fates if of.fates[scheme][0] == fate and scheme != leader]
+        others = f"; so {'do' if len(also) > 1 else 'does'} {listed(also)}" if also else ""
+        told.append(f"Beyond L it {BECOMES[fate]}{words.removeprefix(of.names[leader])}{others}." + _uses(of, leader))
     told.append(f"{_at_l(of, leader)}.")
     extended = of.beyond[(of.beyond["extension"] != "none") & (of.beyond["eval_len"] == longest)]
     extended = extended[~extended["scheme"].isin({*of.impossible, *of.unlearned})]
     lower = extended[extended["log_ppl"] < line["log_ppl"]].sort_values("log_ppl", kind="stable")
     if len(lower):
         first = lower.iloc[0]
-        what = f"{name(first['scheme'], first['extension'])}, {of.level(first['ppl'])}"
-        told.append(f"Lower yet, {_tested(of, leader, first)}: {what}, finished weights with an extension.")
+        level = of.level(first["ppl"]) + interval(first["ppl"], first["ppl_low"], first["ppl_high"])
+        what = f"{name(first['scheme'], first['extension'])}, {level}"
+        told.append(f"Lower in the mean, {_tested(of, leader, first)}: {what}, finished weights with an extension.")
     return told
+
+
+def outcome(of: Group) -> dict[str, str]:
+    """The same as a line of a table of many groups."""
+    longest, lines = of.lengths[-1], longest_of(of)
+    about = {"model": of.model, "L, used at": f"{of.train_len:,}, {longest:,}"}
+    if longest == of.train_len or lines.empty:
+        return about | dict.fromkeys(("lowest there as trained", "level there", "against the others", "beyond L"), NONE)
+    leader = leader_at(of, lines, of.beyond_protocol, longest)
+    line = lines.set_index("scheme").loc[leader]
+    others = [scheme for scheme in lines["scheme"] if scheme != leader]
+    if of.n_seeds == 1 or not others:
+        sure = "one seed" if of.n_seeds == 1 else "no other reaches it"
+    elif of.yardstick not in (None, leader):
+        words = of.against_yardstick(of.beyond_protocol, longest)["word"]
+        sure = f"{words.get(leader, 'not compared')}: {of.yardstick}; not compared: {len(others) - 1} others"
+    else:
+        open_ = undecided_with(of, leader, others, of.beyond_protocol, longest)
+        decided = [f"decided: {len(others) - len(open_)}"] if len(open_) < len(others) else []
+        sure = "; ".join([*decided, *([f"undecided: {listed([of.names[one] for one in open_])}"] if open_ else [])])
+    return about | {
+        "lowest there as trained": of.names[leader],
+        "level there": of.level(line["ppl"]) + interval(line["ppl"], line["ppl_low"], line["ppl_high"]),
+        "against the others": sure,
+        "beyond L": of.verdict(leader),
+    }
 
 
 def _tested(of: Group, leader: str, extended: pd.Series) -> str:
@@ -96,7 +132,7 @@ def _tested(of: Group, leader: str, extended: pd.Series) -> str:
     else:
         lines = decided = pd.Series(dtype=bool)
     if lines.empty:
-        return "though nobody has tested whether beyond the noise"
+        return "but not compared with it"
     return "which is decided" if decided.all() else "which is undecided"
 
 
@@ -112,26 +148,36 @@ def _uses(of: Group, scheme: str) -> str:
     word = of.word(scheme)
     if word[:1].isdigit():
         return f" It makes use of context beyond L, at {word}."
+    if scheme in of.uncontrolled:
+        return (
+            " Whether it makes use of context beyond L is not asked: attention cut off at L changes nothing in it, or fails."
+        )
     return f" Whether it makes use of context beyond L: {word}." if word else ""
 
 
-def _how_sure(of: Group, lines: pd.DataFrame, leader: str) -> str:
-    """Against the others at the longest length."""
+def _how_sure(of: Group, lines: pd.DataFrame, leader: str, protocol: str, eval_len: int) -> str:
+    """Against the others of these lines at that length."""
     if of.n_seeds == 1:
         return "not at all, one seed decides nothing"
     if len(lines) == 1:
         return "nobody else that can count reaches that length"
-    pairs = of.pairs_at(of.beyond_protocol, of.lengths[-1])
-    noise = "about this text alone" if (pairs["unit"] == "none").all() else "beyond the noise of seeds and of text"
-    over = f"{seeds(lines['n_seeds'])}; what is decided is so {noise}"
     if of.yardstick in (None, leader):  # every pair with the leader is compared
-        return f"{best_at(of, lines, of.beyond_protocol, of.lengths[-1])} ({over})"
-    words = of.against_yardstick(of.beyond_protocol, of.lengths[-1])["word"]
-    told = f"against {of.yardstick} it is {words.get(leader, 'not compared')} ({over})"
+        return best_at(of, lines, protocol, eval_len)
+    words = of.against_yardstick(protocol, eval_len)["word"]
+    told = f"against {of.yardstick} it is {words.get(leader, 'not compared')}"
     near = [of.names[scheme] for scheme in lines["scheme"] if scheme not in (leader, of.yardstick)][:2]
     if not near:
         return told
     return f"{told}; no two others are compared, so that it is ahead of the next ones, {' and '.join(near)}, is not decided"
+
+
+def _over(of: Group, lines: pd.DataFrame) -> str:
+    """How many seeds a comparison at the longest length is over, and what it knows of text."""
+    if of.n_seeds == 1 or len(lines) == 1:
+        return ""
+    pairs = of.pairs_at(of.beyond_protocol, of.lengths[-1])
+    noise = "about this text alone" if (pairs["unit"] == "none").all() else "beyond the noise of seeds and of text"
+    return f" ({seeds(lines['n_seeds'])}, paired; what is decided is so {noise})"
 
 
 def _at_l(of: Group, leader: str) -> str:
@@ -139,10 +185,14 @@ def _at_l(of: Group, leader: str) -> str:
     start = of.start[~of.start["scheme"].isin(of.impossible)]
     best = leader_at(of, start, of.at_protocol, of.train_len)
     log_ppl, ppl = (start.set_index("scheme")[column] for column in ("log_ppl", "ppl"))
+    where = "At L" if of.at_protocol == of.beyond_protocol else f"At L, over all tokens ({of.at_protocol}),"
     if leader == best:
-        return f"At L it is the lowest, too: {of.level(ppl[leader])}"
+        if of.yardstick in (None, leader):
+            return f"{where} it is the lowest, too: {best_at(of, start, of.at_protocol, of.train_len)}"
+        word = of.against_yardstick(of.at_protocol, of.train_len)["word"].get(leader, "not compared")
+        return f"{where} it has the lowest mean, too: {of.level(ppl[leader])}, against {of.yardstick} {word}"
     pairs = both_ways(of.pairs_at(of.at_protocol, of.train_len))
     pair = pairs[(pairs["scheme_a"] == leader) & (pairs["scheme_b"] == best)]
     word = "not compared" if pair.empty else "decided" if pair["verdict"].iloc[0] == "b" else lacking(pair.iloc[0])
     word = f"undecided: {word}" if word not in ("not compared", "decided") else word
-    return f"At L it is {of.above(log_ppl[leader] - log_ppl[best])} the lowest, {best} ({word})"
+    return f"{where} it is {of.above(log_ppl[leader] - log_ppl[best])} the lowest, {best} ({word})"

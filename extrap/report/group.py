@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from extrap.errors import one_line
-from extrap.report.typesetting import NONE, factor, interval, measure, number
+from extrap.report.typesetting import MODELS, NONE, factor, interval, measure, number
 from extrap.results.shown import IN_NATS
 from extrap.stats.floor import UNFIT
 from extrap.stats.pairs import ANSWER, CONTROL
@@ -29,6 +29,7 @@ class Group:
         self.pairs, self.against_window, self.yardstick = found.pairs, found.extrapolates, found.yardstick
         self._found = found
         self.objective, self.data, self.train_len, self.setting = summary[GROUP].iloc[0]
+        self.model = f"{MODELS.get(self.objective, self.objective)} on {one_line(self.data)}"
         self.measure = measure([self.objective])
         self.at_protocol, self.beyond_protocol = (told_first(wanted, protocols) for wanted in (AT_L, BEYOND_L))
         at = summary[(summary["protocol"] == self.at_protocol) & (summary["eval_len"] == self.train_len)]

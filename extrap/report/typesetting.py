@@ -11,6 +11,8 @@ from extrap.results.shown import IN_NATS
 
 NONE = "–"
 
+MODELS = {"mlm": "masked LM", "causal": "causal LM", "rtd": "replaced-token detection",
+          "electra": "ELECTRA, its discriminator", "electra_generator": "ELECTRA, its generator"}  # fmt: skip
 OPTIMIZERS = {"adamw": "AdamW", "muon": "Muon"}  # as captions call them
 
 

@@ -12,7 +12,7 @@ from scipy.special import stdtrit
 from extrap.errors import one_line
 from extrap.report.about import scored_text
 from extrap.report.answer import legend, sentences, title
-from extrap.report.best import longest_of, take
+from extrap.report.best import longest_of, outcome, take
 from extrap.report.families import by_family, family_of
 from extrap.report.group import Group
 from extrap.report.looks import looks_of, styles
@@ -61,7 +61,11 @@ def experiment(folder: Path) -> Json:
         told |= made_by(load_provenance(path))
     looked_into = load_probes(folder / PROBES)
     groups = [
-        group(part, scored_text(part.rows, found.held_out), within(looked_into, GROUP, tuple(part.rows[GROUP].iloc[0])))
+        group(
+            part,
+            scored_text(part.rows, found.held_out, one_line),
+            within(looked_into, GROUP, tuple(part.rows[GROUP].iloc[0])),
+        )
         for part in found.groups.values()
     ]
     return told | {"groups": groups, "budget": budget(found), "choice": choice(found)}
@@ -81,6 +85,7 @@ def made_by(told: dict[str, Any]) -> Json:
 def group(part: Statistics, scored: str, looked_into: pd.DataFrame) -> Json:
     """One objective, text, training length and setting, and what probes found in its runs."""
     of = Group(part, {scheme: scheme for scheme in part.rows["scheme"].unique()})
+    told = sentences(of)
     lines = pd.concat([part.summary, part.by_position]) if len(part.by_position) else part.summary
     series = lines[SERIES].drop_duplicates().itertuples(index=False, name=None)
     at = {one: i for i, one in enumerate(sorted(series, key=lambda one: (one[0] != "scheme", one[2] != "none")))}
@@ -89,8 +94,9 @@ def group(part: Statistics, scored: str, looked_into: pd.DataFrame) -> Json:
         "title": title(of), "what": trained_on(of.objective, of.data, of.train_len, ""), "setting": of.setting,
         "measure": of.measure, "nats": of.objective in IN_NATS, "loss": loss([of.objective]),
         "decimals": decimals([of.objective]), "causal": of.objective == "causal", "L": int(of.train_len), "seeds": seeds,
-        "take": take(of), "legend": legend([of.objective]), "scored": scored, "yardstick": of.yardstick,
-        "sentences": [[label, sentence] for label, sentence in sentences(of).items() if sentence],
+        "take": [*take(of), *(f"Undertrained: {one}." for one in [told["undertrained"]] if one)],
+        "outcome": outcome(of), "legend": legend([of.objective]), "scored": scored, "yardstick": of.yardstick,
+        "sentences": [[label, sentence] for label, sentence in told.items() if sentence],
         "overview": overview(of, part, looked_into), "series": looks(part, at), "chosen": chosen(of),
         "families": [*by_family(sorted(of.start["scheme"])).items()],
         "at": of.at_protocol, "beyond": of.beyond_protocol,

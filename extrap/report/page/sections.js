@@ -48,6 +48,11 @@ section("short", "In short", host => {
   written(host, group.overview, {id: "overview", caption: group.title.join("; "), label: "summary"});
   note(host, group.overview.note);
   host.append(element("details", {id: "more"}, element("summary", {}, "All that is found, in sentences, and what the words mean"), element("dl", {}, ...group.sentences.flatMap(([label, text]) => [element("dt", {}, label), element("dd", {}, text)])), element("p", {class: "note"}, group.legend)));
+  if (GROUPS.length === 1) return;
+  const all = element("details", {id: "all"}, element("summary", {}, `The same question in all ${GROUPS.length} experiments and settings of this page`));
+  const show = (one, k) => element("button", {type: "button", id: `to-${k}`, class: "small", disabled: one === group, onclick: () => { change("x", one.id); goTo("short", true); }}, one.id);
+  host.append(all);
+  table(all, ["experiment", ...Object.keys(group.outcome)], GROUPS.map((one, k) => [{text: show(one, k)}, ...Object.values(one.outcome)]), {id: "outcomes", caption: "the lowest as trained in the longest inputs that were scored; levels of different models, texts and lengths are not compared", label: "all experiments"});
 });
 
 section("length", "By length", host => {
