@@ -68,12 +68,13 @@ class Term(Quantity):
 
     def lines(self, evidence: pd.DataFrame) -> pd.DataFrame:
         """All lengths."""
+        at = np.arange(len(evidence))
         for column in ("metric", "experiment", "objective", "setting", "protocol", "scheme", "extension"):
             if wanted := getattr(self, column):
-                evidence = evidence[evidence[column] == wanted]
-                if evidence.empty:
+                at = at[evidence[column].to_numpy()[at] == wanted]
+                if not len(at):
                     raise Missing(f"no {column} {wanted} for {self}")
-        return evidence
+        return evidence.iloc[at]
 
     def found(self, evidence: pd.DataFrame) -> pd.DataFrame:
         """One line a seed."""

@@ -8,12 +8,14 @@ the class Kerple of extrap/positions/kerple.py is the function kerple of kerple.
 
 import importlib
 import math
+import operator
 from collections.abc import Callable
 from typing import NamedTuple
 
 
 def dot(a, b):
-    return sum(x * y for x, y in zip(a, b, strict=True))
+    assert len(a) == len(b)
+    return sum(map(operator.mul, a, b))  # half the time of a loop: all references together are dots
 
 
 def scaled(q, k, i, j, h):
@@ -27,7 +29,8 @@ def sigmoid(x):
 def softmax(scores, h):
     highest = max(scores)
     weights = [math.exp(score - highest) for score in scores]
-    return [weight / sum(weights) for weight in weights]
+    total = sum(weights)
+    return [weight / total for weight in weights]
 
 
 class Reference(NamedTuple):

@@ -37,11 +37,13 @@ ORDER = (
     "speed",
 )
 COLUMNS = {
+    "at L": "±: 95 % t interval over seeds, both of its ends where it is wide",
     "breaks at": "Breaks at: between these lengths for the first time, in the mean over seeds",
     "reach": "Reach: how many tokens away text still matters, from where to where that ends",
     "recall": "Recall: nats above the best possible prediction in the longest input, of symbols that stood there before",
     "speed": "Speed: of training, by the clock, whatever else ran",
 }
+NO_CONTROL = "No control: attention cut off at L changes nothing, or fails"
 
 Json = Any  # dictionaries, lists, strings and numbers
 PAIR = ["difference", "low", "high", "p_holm", "text_low", "text_high", "n_seeds", "n_units", "unit", "n_pairs", "verdict",
@@ -77,6 +79,7 @@ def overview(of: Group, part: Statistics, looked_into: pd.DataFrame) -> Json:
     text = text.drop(columns=factors[:-1]).join(more.loc[:, more.ne("").any()])
     told = table(text[sorted(text, key=lambda column: next(i for i, word in enumerate(ORDER) if column.startswith(word)))])
     notes = [note for word, note in COLUMNS.items() if any(column.startswith(word) for column in told["head"])]
+    notes += [NO_CONTROL] if any("no control" in line for line in told["cells"]) else []
     return told | {"note": f"{'; '.join(notes)}." if notes else ""}
 
 
