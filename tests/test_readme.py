@@ -19,6 +19,7 @@ from test_structure import EXPERIMENTS, ROOMS
 from extrap.config.compose import CONF, compose_grid, with_schemes
 from extrap.report.answer import answer
 from extrap.results.probes import load_probes
+from extrap.results.provenance import load_provenance
 from extrap.results.rows import load_missing, load_rows, load_training
 from extrap.results.shown import IN_NATS
 from extrap.runs.prepare import build_scheme, prepare
@@ -86,13 +87,19 @@ def at_train_len(name: str) -> pd.Series:
 
 def test_numbers_in_sentences_are_those_of_the_tables():
     main, causal = at_train_len("main"), at_train_len("causal")
-    assert f"at L it is {100 * main['alibi'] / main['rope'] - 100:.0f} % behind RoPE" in SENTENCES
-    assert f"[causal model](results/causal/table.md) {100 * causal['alibi'] / causal['rope'] - 100:.0f} %" in SENTENCES
+    assert f"At L ALiBi is {100 * main['alibi'] / main['rope'] - 100:.0f} % behind RoPE in the encoder" in SENTENCES
+    assert f"and {100 * causal['alibi'] / causal['rope'] - 100:.0f} % in a [causal model]" in SENTENCES
+    depth = [load_provenance(ROOT / "results" / name / "provenance.yaml")["config"]["model"]["n_layers"]
+             for name in ("main", "causal")]  # fmt: skip
+    assert depth[1] == 2 * depth[0]
+    zoo = at_train_len("zoo_mlm") / at_train_len("zoo_mlm")["rope"] * 100 - 100
+    assert f"KERPLE's power, as symmetric, is {zoo['kerple(kernel=power)']:.0f} % behind" in SENTENCES
+    assert f"ahead than behind [{zoo['alibi(variant=split)']:.0f} %]" in SENTENCES
     in_encoder, in_causal = (
         100 * math.log(ppl["unigram"] / ppl["nope"]) / math.log(ppl["unigram"] / ppl["sinusoidal"]) for ppl in (main, causal)
     )
-    assert f"it gains, in nats, {in_encoder:.0f} % of what sinusoidal positions gain" in SENTENCES
-    assert f"tells something about positions, gains {in_causal:.0f} %" in SENTENCES
+    assert f"gains over byte frequencies, in nats, {in_encoder:.0f} % of what sinusoidal positions gain" in SENTENCES
+    assert f"whose mask tells something of them, {in_causal:.0f} %" in SENTENCES
     said = pd.read_csv(ROOT / "results" / "main" / "extrapolates.csv")
     assert "[no scheme is found to](results/main/pairs.md)" in SENTENCES
     assert "yes" not in set(said["verdict"])
@@ -107,7 +114,7 @@ def test_numbers_in_sentences_are_those_of_the_tables():
 
 def test_what_is_said_of_rates_and_steps_is_what_their_tables_hold():
     choice = pd.read_csv(ROOT / "results" / "rates+best-lr" / "choice.csv")
-    assert "no scheme but NoPE does better" in SENTENCES
+    assert "no scheme of `main` but NoPE does better" in SENTENCES
     assert set(choice.loc[choice["chosen"] & (choice["value"] != 0.008), "scheme"]) == {"nope"}
     assert (
         "train.lr=0.008 for all, mlm on stdlib, trained on 128**: none of 70 verdicts is another"
@@ -150,10 +157,16 @@ def test_what_is_said_of_many_schemes_and_extensions_is_what_their_tables_hold()
     ends = table.query("scheme == @log_cpb and extension == 'none' and protocol == 'same_targets'")
     assert 0.99 < ends["ratio_low"].min() <= ends["ratio_high"].max() < 1.01
     assert f"within L it has {far.loc['prope', 'ratio']:.1f} times its perplexity at 32 L" in SENTENCES
+    causal = pd.read_csv(ROOT / "results" / "zoo" / "table.csv").query("extension == 'none' and protocol == 'same_targets'")
+    causal = causal[causal["eval_len"] == 4096].set_index("scheme")
+    assert f"(RoPE {far.loc['rope', 'ratio']:.0f} and {causal.loc['rope', 'ratio']:.1f})" in SENTENCES
     angles = ["partialrope", "prope", "learnedrope", "rope(base=500000.0)", "pope", "xpos(scale_base=64.0)"]
     lowest = table.query("extension == 'none' and protocol == 'same_targets'").groupby("scheme")["ratio_low"].max()
     assert (lowest[angles] > 1.05).all()
-    assert f"{100 * at_l[mixed] / at_l['rope'] - 100:.0f} % behind RoPE at L, which three seeds do not decide" in SENTENCES
+    assert f"{100 * at_l[mixed] / at_l['rope'] - 100:.0f} % behind RoPE at L, undecided among 41 comparisons" in SENTENCES
+    assert set(against["n_pairs"]) == {41}
+    assert "and are unclear in the causal model" in SENTENCES
+    assert causal.loc[mixed, "ratio_low"] < 1.05 < causal.loc[mixed, "ratio_high"]
     assert far.loc[mixed, "ratio_high"] < 1.05
     assert against.set_index("scheme_a").loc[mixed, "verdict"] == "undecided"
     for name in ("extend", "extend_mlm"):
@@ -198,7 +211,10 @@ def test_what_is_said_of_many_schemes_on_a_known_floor_is_what_their_tables_hold
     prope = table[table["eval_len"] == 4096].set_index("scheme").loc["prope"]
     assert prope["ratio_low"] < 1.05 < prope["ratio_high"]
     share = 100 * (prope["ratio_high"] / prope["ratio"] - 1)
-    assert f"(on the Markov source {prope['ratio']:.2f} ±{share:.1f}%, unclear)" in SENTENCES
+    blind = table[(table["kind"] == "window_floor") & (table["eval_len"] == 4096)]["ratio"].iloc[0]
+    assert (
+        f"on the Markov source {prope['ratio']:.2f} ±{share:.1f}%, where who is blind beyond L has {blind:.2f}" in SENTENCES
+    )
     against = pd.read_csv(folder / "pairs.csv").query("protocol == 'nonoverlap' and eval_len == 128")
     assert "a" not in set(against.loc[against["scheme_b"] == "rope", "verdict"])
     assert set(against["scheme_b"]) == {"rope"}
@@ -258,12 +274,13 @@ def test_what_is_said_of_probes_is_what_they_found():
     }  # fmt: skip
     assert max(one.within for one in found.values() if one.within) == 32
     excess = recalled(load_probes(ROOT / "results" / "recall" / "probes.csv")).query("metric == 'nll' and eval_len == 512")
-    at = excess[excess["distance"] == 65].set_index("scheme")
+    at = excess[excess["distance"] == 129].set_index("scheme")
+    blind = recalled(load_probes(ROOT / "results" / "recall" / "probes.csv")).query("metric == 'window_floor'")
+    (blind,) = blind.query("eval_len == 512 and distance == 129")["value"].unique()
     told = [f"{at.loc[scheme, 'value']:.2f}" for scheme in ("alibi", "rope", "local(rope)")]
-    assert (
-        f"ALiBi is {told[0]} nats above the best possible prediction, RoPE {told[1]}, local attention {told[2]}" in SENTENCES
-    )
-    assert at.loc["alibi", "high"] < at.loc["rope", "low"] < at.loc["rope", "high"] < at.loc["local(rope)", "low"]
+    assert f"ALiBi is {told[0]} nats above the best prediction at 4 L, RoPE {told[1]}, local" in SENTENCES
+    assert f"local attention {told[2]}, the best that looks back L {blind:.2f}." in SENTENCES
+    assert at.loc["alibi", "high"] < at.loc["rope", "low"] < at.loc["rope", "high"] < blind < at.loc["local(rope)", "low"]
 
 
 def test_two_machines_decide_alike():

@@ -20,7 +20,7 @@ Each extension of the same weights beyond L that has its window or the scheme as
 {measure}, ± its 95 % t interval over seeds, and in parentheses its ratio to that at L. To its window, to the scheme as
 trained: differences of {loss} (nats per token, negative: the extension is better), paired by seed and on the same
 tokens; **bold** where decided, beyond the noise of seeds and of text, after Holm over all such comparisons at that length.
-Who does not beat the window gains nothing by seeing more than L."""
+Who is not better than the window is not found to gain anything by seeing more than L."""
 MOST_IN_PANEL = 5  # extensions of a scheme that a panel of curves can tell apart
 LINE = 0.13  # inches
 

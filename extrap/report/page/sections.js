@@ -127,7 +127,7 @@ section("extensions", "Extensions of finished weights", host => {
   if (!at.length) return note(host, `No extension was scored under ${state.p}.`);
   const one = at.find(line => String(line.length) === state.n) || at.at(-1);
   host.append(element("p", {}, element("label", {for: "of-n-extensions"}, "at length "), select("n", at.map(line => String(line.length)), words, "of-n-extensions", String(one.length)), String(one.length) === state.n ? "" : ` (${words(state.n)} was not scored; shown: ${words(one.length)})`));
-  note(host, `${allSeeds()}differences of ${group.loss} in nats per token, negative: the extension is better; bold: decided, after Holm. Who does not beat the window gains nothing by seeing more than L. Curves: choose extensions at the top.`);
+  note(host, `${allSeeds()}differences of ${group.loss} in nats per token, negative: the extension is better; bold: decided, after Holm. Who is not better than the window is not found to gain anything by seeing more than L. Curves: choose extensions at the top.`);
   written(host, one, {id: "extended", caption: `extensions at ${words(one.length)}, ${one.protocol}`, label: "extensions"});
 });
 
