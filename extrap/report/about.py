@@ -26,11 +26,11 @@ def scored_text(rows: pd.DataFrame, held_out: int | None = None, written: Callab
     """
     told = {of: _scored(part, held_out, written) for of, part in rows.groupby(GROUP, sort=False)}
     if len({*told.values()}) == 1:
-        return _filled(f"Scored: {next(iter(told.values()))}")
-    return "\n\n".join(_filled(f"Scored, {trained_on(*of)}: {text}") for of, text in told.items())
+        return filled(f"Scored: {next(iter(told.values()))}")
+    return "\n\n".join(filled(f"Scored, {trained_on(*of)}: {text}") for of, text in told.items())
 
 
-def _filled(text: str) -> str:
+def filled(text: str) -> str:
     return fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
@@ -78,7 +78,7 @@ def chosen_briefly(choice: pd.DataFrame) -> str:
 
 
 def chosen_markdown(choice: pd.DataFrame) -> list[str]:
-    return [_filled(escape_markdown(text)) for text in chosen_text(choice)]
+    return [filled(escape_markdown(text)) for text in chosen_text(choice)]
 
 
 def _chosen(scheme: str, lines: pd.DataFrame) -> str:

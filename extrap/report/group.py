@@ -151,6 +151,11 @@ class Group:
             )
         return ""
 
+    @property
+    def asked_at(self) -> str:
+        """The lengths at which it was."""
+        return "" if self.not_asked else lengths(self.against_window["eval_len"].drop_duplicates(), self.lengths)
+
     def word(self, scheme: str) -> str:
         """Whether it extrapolates: the first length where it does, else the verdict where that is one at all lengths."""
         if self.not_asked:

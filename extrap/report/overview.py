@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from extrap.report.about import chosen_markdown
+from extrap.report.about import chosen_markdown, filled
 from extrap.report.families import by_family
 from extrap.report.group import FATES, Group
 from extrap.report.pairs import BELOW_FLOOR, BELOW_FLOOR_NOTE, ONE_SEED
@@ -16,10 +16,13 @@ One line a scheme, by family, the best at the training length L first. At L: {me
 interval over seeds. To {yardstick}: the difference of {loss} at L (nats per token, negative: better), and
 whether it is decided, paired by seed, beyond the noise of seeds and of text, after Holm over all {n} comparisons.
 Then, under {beyond}, {measure} over that at L; beyond L: breaks, survives or unclear, by {limit}, ends, or why that is
-not asked. Uses context: the first length at which it is better than at L and than with attention cut off at the last
-L tokens, and at how many more; else no, undecided, control breaks, no control where such a window changes nothing, or
-not shown where lengths differ. Speed: tokens a second of training over those of {reference}; by the clock, whatever
-else ran."""
+not asked.{floor} Uses context, which is asked at {asked}: the first length at which it is better than at L and than with
+attention cut off at the last L tokens, and at how many more; else no, undecided, control breaks, no control where such
+a window changes nothing, or not shown where these lengths have other answers. Speed: tokens a second of training over
+those of {reference}; by the clock, whatever else ran."""
+FLOOR = """ \
+Where the best possible prediction is known: uses more context, if in the longest input it has more than 5 % of what
+context beyond L is worth; on the plateau or hardly better than unigram, if it has not learned what follows what."""
 
 
 def against_yardstick(of: Group) -> str:
@@ -69,11 +72,12 @@ def overview_page(found: Statistics) -> str:
             at=of.at_protocol, beyond=of.beyond_protocol, yardstick=of.yardstick, n=len(compared),
             reference=reference or "nobody: they are not known", measure=of.measure, loss=loss([of.objective]),
             limit="5 % of what is explained at L" if of.objective in IN_NATS else "5 %",
+            floor=FLOOR if of.floor_verdicts else "", asked=of.asked_at or "no length",
         )  # fmt: skip
         where = trained_on(of.objective, of.data, of.train_len, of.setting)
         parts += [ONE_SEED] if of.n_seeds == 1 else []
         parts += [BELOW_FLOOR_NOTE] if of.impossible else []
-        parts += [told, f"**Overview, {where}, {seeds(of.start['n_seeds'])}**"]
+        parts += [filled(told), f"**Overview, {where}, {seeds(of.start['n_seeds'])}**"]
         for title, schemes in by_family(list(of.start["scheme"])).items():
             parts += [f"**{title}**", markdown(overview_table(of, schemes, speeds), ["scheme"])]
     return "\n\n".join(parts) + "\n"
