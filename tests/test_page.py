@@ -178,7 +178,7 @@ def test_the_first_table_says_where_a_scheme_breaks_how_far_it_reads_and_what_it
             mean, half = overs([*(nats["nll"] - nats["floor"])])
             assert table.loc[scheme, f"recall {where} L"] == f"{mean:.3f} ±{half:.3f}"
     assert (table.loc["rope", "breaks at"], table.loc["alibi", "breaks at"]) == ("128 to 512", "")
-    assert [part.split(":")[0] for part in note.split("; ")] == ["Breaks at", "Recall", "Speed"]
+    assert [part.split(":")[0] for part in note.split("; ")] == ["±", "Breaks at", "Recall", "Speed"]
     table, _ = first("zoo_mlm")
     page = (RESULTS / "zoo_mlm" / "probes.md").read_text().replace("\\_", "_")
     cells = [[cell.strip() for cell in line.split("|")] for line in page.partition("**Direction")[0].splitlines()]

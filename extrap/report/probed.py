@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from extrap.report.curves import COLUMN_WIDTH, DASHES, band, drawn
 from extrap.report.drawing import entitle, new_figure, style
+from extrap.report.group import shortened
 from extrap.report.labels import End, name_ends
 from extrap.report.looks import Style, looks_of
 from extrap.report.typesetting import trained_on
@@ -18,6 +19,7 @@ from extrap.stats.probes import OTHER, RISE, reach_of
 KINDS = {"reach(other)": "replaced by another document's", "reach(shuffled)": "shuffled"}
 MOST_COLUMNS = 6  # of panels
 MOST_LINES = 12  # in a panel
+TITLE = 21  # columns of a panel of heads: longer names of schemes are cut in their middle
 LEFT, RIGHT = -0.16, 0.16  # of a layer, where its heads stand at the one and at the other length
 
 
@@ -121,6 +123,7 @@ def heads_figure(found: pd.DataFrame) -> Figure:
     looks = looks_of(found["scheme"].unique())
     points = found[found["metric"] == "distance"]
     schemes, lengths = list(points["scheme"].unique()), sorted(points["eval_len"].unique())
+    names = shortened(schemes, TITLE)
     columns = min(MOST_COLUMNS, len(schemes))
     n_rows = -(-len(schemes) // columns)
     with style():
@@ -131,8 +134,9 @@ def heads_figure(found: pd.DataFrame) -> Figure:
             for eval_len, shift in zip(lengths, (LEFT, RIGHT), strict=False):
                 at = own["eval_len"] == eval_len
                 face = color if shift == LEFT else "none"
-                axes.scatter(layers[at] + shift, own.loc[at, "value"], s=7, facecolor=face, edgecolor=color, linewidth=0.6)
-            axes.set_title(drawn(scheme), color=color, parse_math=False)
+                circles = {"markersize": 2.6, "markerfacecolor": face, "markeredgewidth": 0.6, "color": color}
+                axes.plot(layers[at] + shift, own.loc[at, "value"], linestyle="none", marker="o", **circles)
+            axes.set_title(drawn(names[scheme]), color=color, parse_math=False)
             axes.set_yscale("log")
             axes.set_xticks(sorted(layers.unique()))
             axes.axhline(own["train_len"].iloc[0] / 2, color="0.3", linewidth=0.8, linestyle=DASHES, zorder=0)

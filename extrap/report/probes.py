@@ -214,12 +214,16 @@ def _order_points(probes: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([summarise_probes(probes[probes["probe"] == "order(as_is)"]), turned(probes)])
 
 
+def _heads_points(probes: pd.DataFrame) -> pd.DataFrame:
+    return by_seed(probes).drop(columns=["value_sum", "n"])
+
+
 SECTIONS = {
     "reach": Section(_reach, rises, reach_figure),
     "recall": Section(_recall, recalled, recall_figure),
     "order": Section(_order, _order_points),
     "detection": Section(_detection, summarise_probes),
-    "heads": Section(_heads, by_seed, heads_figure),
+    "heads": Section(_heads, _heads_points, heads_figure),
 }
 
 

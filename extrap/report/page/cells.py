@@ -134,7 +134,8 @@ def budget(found: Statistics) -> Json:
 def probes(found: pd.DataFrame) -> list[Json]:
     """What probes found in the runs of a group."""
     return [
-        {"note": note.replace("**", "")} | table(text, SECTIONS[name].points(lines))
+        {"note": note.replace("**", "")}
+        | table(text, SECTIONS[name].points(lines) if name != "heads" else None)  # of every head and seed: a megabyte
         for (*of,), own in found.groupby(GROUP, sort=False)
         for name, lines in by_probe(own).items()
         for note, text in SECTIONS[name].tables(lines, trained_on(*of))
