@@ -39,12 +39,9 @@ def test_a_sweep_writes_and_prints_everything(swept):
         "table.md",
         "table_narrow.tex",
         "table_nonoverlap.tex",
-        "table_nonoverlap_excess.tex",
         "table_nonoverlap_floor.tex",
         "table_same_targets.tex",
         "table_same_targets_floor.tex",
-        "table_sliding_stride_8.tex",
-        "table_sliding_stride_8_floor.tex",
         "pairs.md",
     }
     runs = swept / "runs" / "smoke"
