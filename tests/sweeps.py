@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 TINY = [
     "experiment=smoke", "data=markov", "objective=causal", "position=rope,nope", "seed=0", "train.max_steps=100",
-    "train.warmup_steps=5", "runtime.checkpoint_every=20", "eval.extensions=[none]", "eval.protocols=[nonoverlap,same_targets]",
+    "train.warmup_steps=5", "runtime.checkpoint_every=20", "eval.extensions=[none]",
+    "eval.protocols=[nonoverlap,same_targets]",
 ]  # fmt: skip
 LONG = ["train.max_steps=100000"]
 ON_LINUX = pytest.mark.skipif(not Path("/proc/locks").exists(), reason="looks into /proc of Linux")

@@ -273,6 +273,50 @@ def test_that_the_lowest_is_lowest_at_l_too_is_said_with_how_sure_that_is():
     assert taken(both_protocols(many | rope))[-1].endswith("against rope undecided.")
 
 
+def level(*values: float) -> dict[int, list[float]]:
+    """The same at L and beyond."""
+    return {128: [*values], 256: [*values]}
+
+
+def test_a_mean_over_more_seeds_is_not_called_lowest_and_no_gap_has_the_wrong_sign():
+    """a has two bad seeds that c lacks: on those of both it is ahead, in the mean it is behind."""
+    told = taken(both_protocols({"a": level(1.50, 1.51, 1.52, 2.5, 2.6), "c": level(1.60, 1.61, 1.62)}))
+    assert "a is the lowest as trained on the seeds that it shares with others, perplexity 6.86" in told[0]
+    assert "next c, 10.5 % above (3 seeds, paired" in told[1]
+    both = {"a": level(1.60, 1.72, 1.60), "c": level(1.60, 1.61, 1.62), "b": level(1.50, 1.51, 1.52, 2.5, 2.6)}
+    assert "c, 3.0 % below" in taken(both_protocols(both))[1]
+
+
+def test_who_is_left_out_of_a_comparison_is_told():
+    unigram = pd.concat([scheme_rows("unigram", {128: [1.61], 256: [1.61]}, kind="unigram", protocol=p)
+                         for p in ("nonoverlap", "same_targets")])  # fmt: skip
+    three = {"a": level(1.2, 1.21, 1.22), "b": level(1.3, 1.31, 1.32), "flat": level(1.6, 1.6, 1.6)}
+    told = taken(pd.concat([both_protocols(three), unigram]))
+    assert told[1].endswith("Left out, as not to be compared: flat (hardly better than unigram).")
+    assert "so does b." in told[2]
+    assert "flat" not in told[2]
+
+
+def test_where_no_window_was_scored_nothing_is_said_of_use():
+    told = taken(both_protocols({"a": level(1.2, 1.3), "b": level(1.4, 1.5)}))
+    assert not any("makes use" in sentence for sentence in told)
+
+
+def test_use_that_the_best_possible_prediction_shows_is_told():
+    (part,) = load_written(RESULTS / "recall").groups.values()
+    told = take(Group(part, {scheme: scheme for scheme in part.rows["scheme"].unique()}))
+    assert "It makes use of context beyond L, by the best possible prediction." in told[2]
+    assert "nope (still on the plateau)" in told[1]
+
+
+def test_comparisons_with_one_below_the_floor_count_for_nobody():
+    many = {f"s{i:02}": level(1.5 + i / 10, 1.51 + i / 10) for i in range(13)} | {"rope": level(1.4, 1.45)}
+    of = Group(Statistics(both_protocols(many)), {scheme: scheme for scheme in many})
+    of.impossible = {"rope"}
+    assert "How sure: not at all: all are compared with rope alone, which is below the floor" in take(of)[1]
+    assert outcome(of)["against the others"] == "rope is below the floor"
+
+
 def outcome_of(rows: pd.DataFrame) -> dict[str, str]:
     return outcome(Group(Statistics(rows), {scheme: scheme for scheme in rows["scheme"].unique()}))
 
@@ -346,7 +390,7 @@ def test_an_extension_of_the_leader_was_tested_and_one_of_who_cannot_count_is_no
                          for p in ("nonoverlap", "same_targets")])  # fmt: skip
     flat = {"flat": {128: [1.6] * 3, 256: [1.6] * 3}}
     own = scheme_rows("flat", {128: [1.6] * 3, 256: [1.0] * 3}, extension="other", protocol="same_targets")
-    assert not any("flat" in sentence for sentence in taken(pd.concat([both_protocols(trained | flat), unigram, own])))
+    assert not any("flat +" in sentence for sentence in taken(pd.concat([both_protocols(trained | flat), unigram, own])))
 
 
 def test_who_has_learned_nothing_is_not_taken():

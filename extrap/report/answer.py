@@ -9,7 +9,6 @@ from textwrap import wrap
 import numpy as np
 import pandas as pd
 
-from extrap.errors import one_line
 from extrap.report.about import chosen_text, missing_text
 from extrap.report.best import best_at
 from extrap.report.budget import budget_text
@@ -72,7 +71,7 @@ def title(of: Group) -> list[str]:
     longest = of.lengths[-1]
     reach = f", scored up to {longest:,} ({longest / of.train_len:.3g} L)" if longest > of.train_len else ""
     trained = f"{of.model}, trained on L = {of.train_len:,}"
-    setting = f", {one_line(of.setting)}" if of.setting else ""
+    setting = of.trained.removeprefix(of.model)
     told = [f"{trained}{setting}{reach}, {seeds(of.start['n_seeds'])}"]
     scored = (lines.iloc[0] for lines in (of.start, of.beyond))
     at, beyond = (f"{line['protocol']}, {line['n_tokens']:,} a seed" for line in scored)

@@ -4,6 +4,7 @@ import pandas as pd
 
 from extrap.report.group import Group, lacking, listed
 from extrap.report.typesetting import NONE, interval, name, seeds
+from extrap.stats.floor import UNFIT
 from extrap.stats.pairs import CONTROL, both_ways
 
 
@@ -56,8 +57,13 @@ def leader_at(of: Group, possible: pd.DataFrame, protocol: str, eval_len: int) -
 def longest_of(of: Group) -> pd.DataFrame:
     """Of schemes as trained that can count, the lines at the longest length, the lowest first."""
     lines = of.beyond[(of.beyond["extension"] == "none") & (of.beyond["eval_len"] == of.lengths[-1])]
-    out = {*of.impossible, *of.unlearned}
-    return lines[~lines["scheme"].isin(out)].sort_values("log_ppl", kind="stable")
+    lines = lines[lines["scheme"].isin(of.start["scheme"]) & ~lines["scheme"].isin(left_out(of))]
+    return lines.sort_values("log_ppl", kind="stable")
+
+
+def left_out(of: Group) -> set[str]:
+    """Who sees what it should predict, or has learned nothing from context that it could lose."""
+    return {*of.impossible, *of.unlearned, *(one for one, verdict in of.floor_verdicts.items() if verdict in UNFIT)}
 
 
 def take(of: Group) -> list[str]:
@@ -71,13 +77,14 @@ def take(of: Group) -> list[str]:
     line = lines.set_index("scheme").loc[leader]
     level = of.level(line["ppl"]) + interval(line["ppl"], line["ppl_low"], line["ppl_high"])
     told = [
-        f"{of.model[0].upper()}{of.model[1:]}, trained on {of.train_len:,} tokens and used at {longest:,} "
-        f"({longest / of.train_len:.3g} L): {leader} is the lowest as trained, {level}.",
-        f"How sure: {_how_sure(of, lines, leader, of.beyond_protocol, longest)}{_over(of, lines)}.",
+        f"{of.trained[0].upper()}{of.trained[1:]}, trained on {of.train_len:,} tokens and used at {longest:,} "
+        f"({longest / of.train_len:.3g} L): {of.names[leader]} is the lowest as trained{_by_pairs(lines, leader)}, {level}.",
+        f"How sure: {_how_sure(of, lines, leader, of.beyond_protocol, longest)}{_over(of, leader)}."
+        + (f" Left out, as not to be compared: {listed(out)}." if (out := _out_at_end(of)) else ""),
     ]
     fate, words = of.fates[leader]
     if fate:
-        also = [of.names[scheme] for scheme in of.fates if of.fates[scheme][0] == fate and scheme != leader]
+        also = [of.names[scheme] for scheme in lines["scheme"] if of.fates[scheme][0] == fate and scheme != leader]
         others = f"; so {'do' if len(also) > 1 else 'does'} {listed(also)}" if also else ""
         told.append(f"Beyond L it {BECOMES[fate]}{words.removeprefix(of.names[leader])}{others}." + _uses(of, leader))
     told.append(f"{_at_l(of, leader)}.")
@@ -95,17 +102,19 @@ def take(of: Group) -> list[str]:
 def outcome(of: Group) -> dict[str, str]:
     """The same as a line of a table of many groups."""
     longest, lines = of.lengths[-1], longest_of(of)
-    about = {"model": of.model, "L, used at": f"{of.train_len:,}, {longest:,}"}
+    about = {"model": of.trained, "L, used at": f"{of.train_len:,}, {longest:,}"}
     if longest == of.train_len or lines.empty:
         return about | dict.fromkeys(("lowest there as trained", "level there", "against the others", "beyond L"), NONE)
     leader = leader_at(of, lines, of.beyond_protocol, longest)
     line = lines.set_index("scheme").loc[leader]
     others = [scheme for scheme in lines["scheme"] if scheme != leader]
     if of.n_seeds == 1 or not others:
-        sure = "one seed" if of.n_seeds == 1 else "no other reaches it"
+        sure = "one seed" if of.n_seeds == 1 else "no other that counts reaches it"
+    elif of.yardstick in of.impossible:
+        sure = f"{of.yardstick} is below the floor"
     elif of.yardstick not in (None, leader):
         words = of.against_yardstick(of.beyond_protocol, longest)["word"]
-        sure = f"{words.get(leader, 'not compared')}: {of.yardstick}; not compared: {len(others) - 1} others"
+        sure = f"{words.get(leader, 'not compared')}: {of.yardstick}; not compared: {len({*others} - {of.yardstick})} others"
     else:
         open_ = undecided_with(of, leader, others, of.beyond_protocol, longest)
         decided = [f"decided: {len(others) - len(open_)}"] if len(open_) < len(others) else []
@@ -114,7 +123,7 @@ def outcome(of: Group) -> dict[str, str]:
         "lowest there as trained": of.names[leader],
         "level there": of.level(line["ppl"]) + interval(line["ppl"], line["ppl_low"], line["ppl_high"]),
         "against the others": sure,
-        "beyond L": of.verdict(leader),
+        "beyond L": of.verdict(leader) or NONE,
     }
 
 
@@ -124,15 +133,17 @@ def _tested(of: Group, leader: str, extended: pd.Series) -> str:
     extension, at = extended["extension"], [of.beyond_protocol, of.lengths[-1], leader]
     if extended["scheme"] == leader and extension == CONTROL and len(of.against_window):
         lines = of.against_window[(of.against_window[["protocol", "eval_len", "scheme"]] == at).all(axis=1)]
-        decided = lines["window_verdict"] == "worse"
+        decided, contrary = lines["window_verdict"] == "worse", lines["window_verdict"] == "better"
     elif extended["scheme"] == leader and len(of.extended):
         lines = of.extended[(of.extended[["protocol", "eval_len", "scheme_a"]] == at).all(axis=1)]
         lines = lines[(lines["extension_a"] == extension) & (lines["extension_b"] == "none")]
-        decided = lines["verdict"] == "a"
+        decided, contrary = lines["verdict"] == "a", lines["verdict"] == "b"
     else:
-        lines = decided = pd.Series(dtype=bool)
+        lines = decided = contrary = pd.Series(dtype=bool)
     if lines.empty:
         return "but not compared with it"
+    if contrary.any():
+        return "though on the seeds of both it is decidedly higher"
     return "which is decided" if decided.all() else "which is undecided"
 
 
@@ -148,6 +159,10 @@ def _uses(of: Group, scheme: str) -> str:
     word = of.word(scheme)
     if word[:1].isdigit():
         return f" It makes use of context beyond L, at {word}."
+    if of.verdict(scheme) == "uses more context":
+        return " It makes use of context beyond L, by the best possible prediction."
+    if of.not_asked:
+        return ""
     if scheme in of.uncontrolled:
         return (
             " Whether it makes use of context beyond L is not asked: attention cut off at L changes nothing in it, or fails."
@@ -163,21 +178,38 @@ def _how_sure(of: Group, lines: pd.DataFrame, leader: str, protocol: str, eval_l
         return "nobody else that can count reaches that length"
     if of.yardstick in (None, leader):  # every pair with the leader is compared
         return best_at(of, lines, protocol, eval_len)
+    if of.yardstick in of.impossible:
+        return f"not at all: all are compared with {of.yardstick} alone, which is below the floor"
     words = of.against_yardstick(protocol, eval_len)["word"]
     told = f"against {of.yardstick} it is {words.get(leader, 'not compared')}"
     near = [of.names[scheme] for scheme in lines["scheme"] if scheme not in (leader, of.yardstick)][:2]
     if not near:
         return told
-    return f"{told}; no two others are compared, so that it is ahead of the next ones, {' and '.join(near)}, is not decided"
+    ones = "one" if len(near) == 1 else "ones"
+    return (
+        f"{told}; no two others are compared, so that it is ahead of the next {ones}, {' and '.join(near)}, is not decided"
+    )
 
 
-def _over(of: Group, lines: pd.DataFrame) -> str:
-    """How many seeds a comparison at the longest length is over, and what it knows of text."""
-    if of.n_seeds == 1 or len(lines) == 1:
+def _over(of: Group, leader: str) -> str:
+    """How many seeds comparisons with the leader at the longest length are over, and what they know of text."""
+    pairs = both_ways(of.pairs_at(of.beyond_protocol, of.lengths[-1]))
+    pairs = pairs[(pairs["scheme_a"] == leader) & ~pairs["scheme_b"].isin(left_out(of))]
+    if pairs.empty or of.n_seeds == 1:
         return ""
-    pairs = of.pairs_at(of.beyond_protocol, of.lengths[-1])
     noise = "about this text alone" if (pairs["unit"] == "none").all() else "beyond the noise of seeds and of text"
-    return f" ({seeds(lines['n_seeds'])}, paired; what is decided is so {noise})"
+    return f" ({seeds(pairs['n_seeds'])}, paired; what is decided is so {noise})"
+
+
+def _by_pairs(lines: pd.DataFrame, leader: str) -> str:
+    """Where the mean of another is lower, over other seeds."""
+    return "" if leader == lines["scheme"].iloc[0] else " on the seeds that it shares with others"
+
+
+def _out_at_end(of: Group) -> list[str]:
+    """Of those that are left out the ones that reach the longest length."""
+    lines = of.beyond[(of.beyond["extension"] == "none") & (of.beyond["eval_len"] == of.lengths[-1])]
+    return [f"{of.names[one]} ({of.verdict(one)})" for one in lines["scheme"] if one in left_out(of) and one in of.fates]
 
 
 def _at_l(of: Group, leader: str) -> str:
@@ -195,4 +227,5 @@ def _at_l(of: Group, leader: str) -> str:
     pair = pairs[(pairs["scheme_a"] == leader) & (pairs["scheme_b"] == best)]
     word = "not compared" if pair.empty else "decided" if pair["verdict"].iloc[0] == "b" else lacking(pair.iloc[0])
     word = f"undecided: {word}" if word not in ("not compared", "decided") else word
-    return f"{where} it is {of.above(log_ppl[leader] - log_ppl[best])} the lowest, {best} ({word})"
+    gap = log_ppl[leader] - log_ppl[best] if pair.empty else pair["difference"].iloc[0]  # paired by seed
+    return f"{where} it is {of.above(gap)} the lowest, {of.names[best]} ({word})"

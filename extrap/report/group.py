@@ -30,6 +30,7 @@ class Group:
         self._found = found
         self.objective, self.data, self.train_len, self.setting = summary[GROUP].iloc[0]
         self.model = f"{MODELS.get(self.objective, self.objective)} on {one_line(self.data)}"
+        self.trained = self.model + (f", {one_line(self.setting)}" if self.setting else "")
         self.measure = measure([self.objective])
         self.at_protocol, self.beyond_protocol = (told_first(wanted, protocols) for wanted in (AT_L, BEYOND_L))
         at = summary[(summary["protocol"] == self.at_protocol) & (summary["eval_len"] == self.train_len)]
@@ -136,8 +137,12 @@ class Group:
     def above(self, gap: float) -> str:
         """A difference in nats per token."""
         if self.objective in IN_NATS:
+            if gap <= -5e-5:
+                return f"{-gap:.4f} nats below"
             return f"{gap:.4f} nats above" if gap >= 5e-5 else "less than 0.0001 nats above"
         share = 100 * np.expm1(gap)
+        if share <= -0.05:  # of means over other seeds than those that decide
+            return f"{-share:.1f} % below"
         return f"{share:.1f} % above" if share >= 0.05 else "less than 0.1 % above"
 
     @property

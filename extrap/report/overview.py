@@ -14,7 +14,7 @@ from extrap.stats.statistics import Statistics
 NOTE = """\
 One line a scheme, by family, the best at the training length L first. At L: {measure} under {at}, ± its 95 % t
 interval over seeds. To {yardstick}: the difference of {loss} at L (nats per token, negative: better), and
-whether it is decided, paired by seed, beyond the noise of seeds and of text, after Holm over all {n} comparisons.
+whether it is decided, paired by seed, beyond the noise of {noise}, after Holm over all {n} comparisons.
 Then, under {beyond}, {measure} over that at L; beyond L: breaks, survives or unclear, by {limit}, ends, or why that is
 not asked.{floor} Uses context, which is asked at {asked}: the first length at which it is better than at L and than with
 attention cut off at the last L tokens, and at how many more; else no, undecided, control breaks, no control where such
@@ -69,7 +69,8 @@ def overview_page(found: Statistics) -> str:
         reference, speeds = speeds_of(part, "nope", of.yardstick)
         compared = of.against_yardstick(of.at_protocol, of.train_len)
         told = NOTE.format(
-            at=of.at_protocol, beyond=of.beyond_protocol, yardstick=of.yardstick, n=len(compared),
+            at=of.at_protocol, beyond=of.beyond_protocol, yardstick=of.yardstick, n=int(compared["p_holm"].notna().sum()),
+            noise="seeds" if len(compared) and (compared["unit"] == "none").all() else "seeds and of text",
             reference=reference or "nobody: they are not known", measure=of.measure, loss=loss([of.objective]),
             limit="5 % of what is explained at L" if of.objective in IN_NATS else "5 %",
             floor=FLOOR if of.floor_verdicts else "", asked=of.asked_at or "no length",

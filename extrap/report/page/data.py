@@ -84,7 +84,7 @@ def made_by(told: dict[str, Any]) -> Json:
 
 def group(part: Statistics, scored: str, looked_into: pd.DataFrame) -> Json:
     """One objective, text, training length and setting, and what probes found in its runs."""
-    of = Group(part, {scheme: scheme for scheme in part.rows["scheme"].unique()})
+    of = Group(part, {scheme: one_line(scheme) for scheme in part.rows["scheme"].unique()})
     told = sentences(of)
     lines = pd.concat([part.summary, part.by_position]) if len(part.by_position) else part.summary
     series = lines[SERIES].drop_duplicates().itertuples(index=False, name=None)
