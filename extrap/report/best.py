@@ -102,7 +102,7 @@ def take(of: Group) -> list[str]:
 def outcome(of: Group) -> dict[str, str]:
     """The same as a line of a table of many groups."""
     longest, lines = of.lengths[-1], longest_of(of)
-    about = {"model": of.trained, "L, used at": f"{of.train_len:,}, {longest:,}"}
+    about = {"model": of.model, "L, used at": f"{of.train_len:,}, {longest:,}"}
     if longest == of.train_len or lines.empty:
         return about | dict.fromkeys(("lowest there as trained", "level there", "against the others", "beyond L"), NONE)
     leader = leader_at(of, lines, of.beyond_protocol, longest)
