@@ -410,3 +410,10 @@ def test_a_reference_that_is_no_function_is_told(tmp_path, place):
     (tmp_path / "by_hand.py").write_text("number = 1\n\n\ndef zero(q):\n    return 0 * q @ q.mT\n")
     with pytest.raises(UserError, match=r"expected FILE.py:function, and a function of that name|there is no such file"):
         function(f"{tmp_path}/{place}")
+
+
+def test_a_reference_that_asks_for_what_it_is_not_given_is_told(tmp_path, monkeypatch):
+    (tmp_path / "by_hand.py").write_text("def of_pairs(geometry, q):\n    return 0 * q @ q.mT\n")
+    monkeypatch.setattr(sys, "argv", ["check", "rope", "--reference", f"{tmp_path}/by_hand.py:of_pairs"])
+    with pytest.raises(UserError, match="expected a function of some of scheme, q, k, x, causal; found geometry"):
+        check.main()

@@ -10,7 +10,7 @@ import yaml
 from sweeps import ROOT
 
 from extrap.config.compose import compose_grid, with_schemes
-from extrap.config.outside import LOADED, Outside, find, named
+from extrap.config.outside import LOADED, Outside, find, function, named
 from extrap.config.specs import build, label, target
 from extrap.errors import UserError
 from extrap.positions.base import Geometry
@@ -305,3 +305,13 @@ def test_paths_are_as_they_are_typed(mine, monkeypatch):
 def test_a_scheme_named_once_is_no_choice_of_the_next_sweep(mine):
     grid(f"scheme={mine}(alpha=2)")
     assert not [run.scheme for run in grid("position=glob(*)") if "mine" in run.scheme]
+
+
+def test_helpers_in_folders_without_an_init_file_leave_in_any_order(tmp_path):
+    """Where a module stands is asked of the folder above it, which may have gone: by the order of a set of names."""
+    (tmp_path / "parts" / "more").mkdir(parents=True)
+    for name in "abcdefgh":
+        (tmp_path / "parts" / "more" / f"{name}.py").write_text("slope = 0.5\n")
+    lines = [f"from parts.more.{name} import slope" for name in "abcdefgh"]
+    (tmp_path / "formula.py").write_text("\n".join([*lines, "def zero(q):", "    return slope * q @ q.mT", ""]))
+    assert callable(function(f"{tmp_path}/formula.py:zero"))

@@ -149,9 +149,10 @@ def _load(path: Path) -> str:
         with contextlib.suppress(ValueError):  # it may have seen to that itself
             sys.path.remove(str(path.parent))
         sys.dont_write_bytecode = writes
-        for name in sys.modules.keys() - before:  # the next file may have a helper of the same name
-            if name in named or _is_own(getattr(sys.modules[name], "__spec__", None)):
-                del sys.modules[name]
+        added = sys.modules.keys() - before  # the next file may have a helper of the same name
+        # all are asked before any goes: the place of a module in a folder without __init__.py is asked of that folder
+        for name in [one for one in added if one in named or _is_own(getattr(sys.modules[one], "__spec__", None))]:
+            del sys.modules[name]
     digest = digest_of(sources)
     if (path, digest) not in LOADED:
         LOADED[path, digest] = _Loaded(module, sources)

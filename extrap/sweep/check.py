@@ -11,6 +11,7 @@ there is nothing to check.
 """
 
 import argparse
+import inspect
 import sys
 import textwrap
 from collections import Counter
@@ -19,10 +20,11 @@ from typing import Any
 from extrap.config.compose import compose_grid, with_schemes
 from extrap.config.outside import function
 from extrap.config.specs import build
+from extrap.errors import UserError
 from extrap.positions.base import Geometry, PositionScheme
 from extrap.sweep.door import through
 from extrap.testing.cost import costs
-from extrap.testing.findings import SIZES, Finding, findings
+from extrap.testing.findings import GIVEN, SIZES, Finding, findings
 
 
 def page(label: str, found: list[Finding]) -> str:
@@ -46,6 +48,8 @@ def main() -> int:
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_intermixed_args()
     reference = function(arguments.reference) if arguments.reference else None
+    if reference and (unknown := [name for name in inspect.signature(reference).parameters if name not in GIVEN]):
+        raise UserError(f"{arguments.reference}: expected a function of some of {', '.join(GIVEN)}; found {unknown[0]}")
     overrides = ["experiment=smoke", "seed=0", f"scheme={arguments.scheme}", *arguments.overrides]
     n_wrong = 0
     for config in compose_grid(with_schemes(overrides, beside=False)):

@@ -189,6 +189,9 @@ def _promises(cases: list[Case], build: Build) -> Finding:
     return Finding("PASS", "would be run", "keeps every promise that a sweep asks about beforehand: hooks, masks, facts")
 
 
+GIVEN = ("scheme", "q", "k", "x", "causal")  # to a reference, which names those of them that it wants
+
+
 def _against(reference: Reference, cases: list[Case]) -> Iterator[Finding]:
     """Attention weights of every layer's definition against softmax(reference) of the same queries and keys, in float64."""
     wanted = inspect.signature(reference).parameters
@@ -202,7 +205,7 @@ def _against(reference: Reference, cases: list[Case]) -> Iterator[Finding]:
             each = torch.eye(n, dtype=torch.float64).expand(1, geometry.n_heads, n, n)  # the mean of unit vectors
             for scheme in dict.fromkeys(exact.layers(LAYERS)):
                 weights = attend_reference(scheme, pos, q, k, each, x)[0]
-                given = {"scheme": scheme, "q": q[0], "k": k[0], "x": x[0], "causal": geometry.causal}
+                given = dict(zip(GIVEN, (scheme, q[0], k[0], x[0], geometry.causal), strict=True))
                 scores = torch.as_tensor(reference(**{name: given[name] for name in wanted}), dtype=torch.float64)
                 if scores.shape != weights.shape:
                     raise ValueError(f"expected scores (H, n, n) = {(*weights.shape,)}, found {(*scores.shape,)}")
