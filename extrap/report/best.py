@@ -56,9 +56,14 @@ def leader_at(of: Group, possible: pd.DataFrame, protocol: str, eval_len: int) -
 
 def longest_of(of: Group) -> pd.DataFrame:
     """Of schemes as trained that can count, the lines at the longest length, the lowest first."""
-    lines = of.beyond[(of.beyond["extension"] == "none") & (of.beyond["eval_len"] == of.lengths[-1])]
-    lines = lines[lines["scheme"].isin(of.start["scheme"]) & ~lines["scheme"].isin(left_out(of))]
-    return lines.sort_values("log_ppl", kind="stable")
+    lines = _at_longest(of)
+    return lines[~lines["scheme"].isin(left_out(of))].sort_values("log_ppl", kind="stable")
+
+
+def _at_longest(of: Group) -> pd.DataFrame:
+    """Lines there of schemes as trained that have one at L."""
+    at = (of.beyond["extension"] == "none") & (of.beyond["eval_len"] == of.lengths[-1])
+    return of.beyond[at & of.beyond["scheme"].isin(of.start["scheme"])]
 
 
 def left_out(of: Group) -> set[str]:
@@ -89,7 +94,7 @@ def take(of: Group) -> list[str]:
         told.append(f"Beyond L it {BECOMES[fate]}{words.removeprefix(of.names[leader])}{others}." + _uses(of, leader))
     told.append(f"{_at_l(of, leader)}.")
     extended = of.beyond[(of.beyond["extension"] != "none") & (of.beyond["eval_len"] == longest)]
-    extended = extended[~extended["scheme"].isin({*of.impossible, *of.unlearned})]
+    extended = extended[~extended["scheme"].isin(left_out(of))]
     lower = extended[extended["log_ppl"] < line["log_ppl"]].sort_values("log_ppl", kind="stable")
     if len(lower):
         first = lower.iloc[0]
@@ -208,8 +213,8 @@ def _by_pairs(lines: pd.DataFrame, leader: str) -> str:
 
 def _out_at_end(of: Group) -> list[str]:
     """Of those that are left out the ones that reach the longest length."""
-    lines = of.beyond[(of.beyond["extension"] == "none") & (of.beyond["eval_len"] == of.lengths[-1])]
-    return [f"{of.names[one]} ({of.verdict(one)})" for one in lines["scheme"] if one in left_out(of) and one in of.fates]
+    lines = _at_longest(of)
+    return [f"{of.names[one]} ({of.verdict(one)})" for one in lines.loc[lines["scheme"].isin(left_out(of)), "scheme"]]
 
 
 def _at_l(of: Group, leader: str) -> str:

@@ -19,7 +19,7 @@ from extrap.stats.probes import OTHER, RISE, reach_of
 KINDS = {"reach(other)": "replaced by another document's", "reach(shuffled)": "shuffled"}
 MOST_COLUMNS = 6  # of panels
 MOST_LINES = 12  # in a panel
-TITLE = 21  # columns of a panel of heads: longer names of schemes are cut in their middle
+TITLE = 19  # columns of a panel of heads: longer names of schemes are cut in their middle
 LEFT, RIGHT = -0.16, 0.16  # of a layer, where its heads stand at the one and at the other length
 
 
