@@ -18,6 +18,7 @@ from extrap.report.looks import looks_of
 from extrap.report.page.data import experiment
 from extrap.report.page.html import page
 from extrap.report.page.palette import key
+from extrap.report.report import AT_BEST
 from extrap.report.typesetting import name
 
 SCRIPT = Path(__file__).with_suffix(".js")
@@ -31,9 +32,12 @@ LOG = 3  # a vertical axis that spans more than this factor is one of logarithms
 
 
 def on_page(results: Path) -> list[Path]:
-    """Every folder below results/ that holds rows, that of FIRST before all others."""
-    folders = (path.parent for path in results.glob("*/rows.csv"))
-    return sorted(folders, key=lambda folder: (folder.name != FIRST, folder.name))
+    """Every folder below results/ that holds rows, that of FIRST before all others; of a sweep and a report of each scheme at
+    its best value, that report alone."""
+    folders = [path.parent for path in results.glob("*/rows.csv")]
+    chosen_from = {folder.name.partition(AT_BEST)[0] for folder in folders if AT_BEST in folder.name}
+    shown = (folder for folder in folders if folder.name not in chosen_from)
+    return sorted(shown, key=lambda folder: (folder.name != FIRST, folder.name))
 
 
 def write_page(results: Path, folders: Sequence[Path]) -> list[Path]:

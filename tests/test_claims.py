@@ -21,7 +21,7 @@ from experiments.claims.evidence import curves as losses
 from experiments.claims.figure import board
 from experiments.claims.page import cell, over_budgets, page
 from experiments.claims.published import cited, load_published, published_values
-from experiments.claims.quantities import Ratio, Removed, Steps, Term, Worst
+from experiments.claims.quantities import Lost, Ratio, Removed, Steps, Term, Worst
 from experiments.claims.registry import CLAIMS, CODE, ENCODER, FLOOR, SECTIONS, SHOWN, WORDS
 from experiments.claims.report import BY_BUDGET, COLUMNS, by_budget, shown, verdicts, write_claims
 from extrap.errors import UserError
@@ -35,10 +35,10 @@ from extrap.stats.pairs import LACKING
 IDS = [claim.id for claim in CLAIMS]
 BY_ID = {claim.id: claim for claim in CLAIMS}
 PARTS = [(claim, i) for claim in CLAIMS for i in range(len(claim.parts))]
-QUICK = {"A1", "A4", "L1", "R1", "T1", "H1", "PR1"}  # of every kind of quantity one
+QUICK = {"A1", "A4", "L1", "R1", "T1", "H1", "PR1", "RD1"}  # of every kind of quantity one
 WANTED = {
-    "A1", "A2", "A3", "A4", "A5", "A7", "A8", "A10", "K3", "C3", "X1", "N1", "H1", "L1", "R1", "T1", "D1", "PR1",
-    "PR2", "AB1", "PP1", "XP1", "K1", "AL1", "SW1", "FI1", "CP1", "DP1", "DS1", "FX1", "CA1", "CA2", "CO1", "SB1",
+    "A1", "A2", "A3", "A4", "A5", "A7", "A8", "A10", "K3", "C3", "X1", "N1", "H1", "L1", "R1", "T1", "D1",
+    "RD1", "RD2", "PR1", "PR2", "AB1", "PP1", "XP1", "K1", "AL1", "SW1", "FI1", "CP1", "DP1", "DS1", "FX1", "CA1", "CA2", "CO1", "SB1",
     "E1", "SS1", "QN1", "RN1", "RN2", "SN1", "RP1", "PO1", "ED1", "ED2", "S1", "S2", "S3", "YA1", "X2", "LM1",
     "SE1", "DR1", "NA1", "NA2", "LI1",
 }  # fmt: skip
@@ -300,6 +300,30 @@ def test_the_quantities_are_what_they_say():
     assert part.margin(np.exp(0.6)) == pytest.approx(0.1)
     assert at_most(a / b, np.exp(0.5)).margin(np.exp(0.6)) == pytest.approx(-0.1)
     assert at_least(share, 0.75).margin(0.8) == pytest.approx(0.05)
+
+
+NATS = {"a": {128: [0.20, 0.24], 256: [0.24, 0.22]}, "b": {128: [0.29, 0.29], 256: [0.29, 0.29]}}
+KNOWING = {"rate": [0.30, 0.32], "neighbours": [0.27, 0.28]}  # at 128 and 256
+
+
+def detected(**curves: dict[int, list[float]]) -> pd.DataFrame:
+    """Rows of schemes that tell replaced tokens, and of those who know next to nothing."""
+    told = {"objective": "rtd", "data": "stdlib", "train_len": 128}
+    known = [scheme_rows(kind, {n: [nll] for n, nll in zip((128, 256), line, strict=True)}, kind=kind, **told)
+             for kind, line in KNOWING.items()]  # fmt: skip
+    return pd.concat([*(scheme_rows(scheme, curve, **told) for scheme, curve in curves.items()), *known])
+
+
+def test_what_is_lost_is_a_share_of_what_was_explained():
+    evidence = measures(detected(**NATS))
+    lost = Lost(Term("a", 2, objective="rtd", metric="nats"))
+    assert lost.by_seed(evidence).to_list() == pytest.approx([1 - 0.08 / 0.10, 1 - 0.10 / 0.06])
+    assert str(lost) == "share of what a (rtd) at L explains that is lost at 2 L"
+    claim = replace(BY_ID["RD1"], parts=(at_least(Lost(replace(lost.term, scheme="b")), 0.05),))
+    assert reason(claim, evidence) == "b: at L no better than what two neighbours tell"
+    worse = measures(detected(a={128: [0.20, 0.31], 256: [0.24, 0.22]}))
+    with pytest.raises(Missing, match=r"^seed 1 of a \(rtd\) at L explains nothing$"):
+        lost.by_seed(worse)
 
 
 @pytest.mark.parametrize(("faster", "slower", "side"), [("rope", "learned", -1), ("learned", "rope", 1)])

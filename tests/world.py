@@ -1,6 +1,7 @@
 """A made-up world of rows in which every published claim holds, and the means to change one number of it."""
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from scipy.optimize import linprog
 from experiments.claims import evidence
 from experiments.claims.claim import Claim
 from experiments.claims.evidence import LINE, PLAIN
-from experiments.claims.quantities import Quantity, Ratio, Removed, Term
+from experiments.claims.quantities import Lost, Quantity, Ratio, Removed, Term
 
 SEEDS = 3
 LENGTHS = (1, 166 / 128, 180 / 128, 2, 460 / 128, 4, 7, 8, 16, 32)
@@ -99,6 +100,7 @@ def timings(tokens_per_s: dict[str, float], rounds: int = 4) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+RATE = 5.0  # nats of who explains nothing, above all of `holding`
 SPEED = {"sinusoidal": 1000.0, "alibi": 1000.0, "rope": 700.0, "t5": 500.0}
 
 
@@ -130,6 +132,10 @@ def holding(claim: Claim, margin: float = 0.05) -> pd.DataFrame:
         if isinstance(quantity, Removed):  # the rise that is left, against a share of the whole one
             left, whole = linear(quantity.repaired / quantity.sound), linear(quantity.broken / quantity.sound)
             bounds.append((summed((-sign, left), (sign * (1 - part.threshold), whole)), 0.0))
+        elif isinstance(quantity, Lost):  # what is lost, against a share of what is explained
+            sound = replace(quantity.term, at=1)
+            lost, start = linear(quantity.term / sound), linear(sound)
+            bounds.append((summed((sign, lost), (sign * part.threshold, start)), sign * part.threshold * RATE))
         else:
             bounds.append((summed((sign, linear(quantity))), sign * np.log(part.threshold)))
     terms = [*dict.fromkeys(term for told, _ in bounds for term in told)]
@@ -140,7 +146,7 @@ def holding(claim: Claim, margin: float = 0.05) -> pd.DataFrame:
     together = rng.normal(0, 0.02, SEEDS)
     return pd.DataFrame(
         PLAIN
-        | {"metric": "perplexity", "experiment": "made", "objective": term.objective, "setting": term.setting,
+        | {"metric": term.metric, "rate": RATE if term.metric == "nats" else np.nan, "experiment": "made", "objective": term.objective, "setting": term.setting,
            "protocol": term.protocol,
            "scheme": term.scheme, "extension": term.extension, "train_len": 128, "eval_len": round(term.at * 128),
            "seed": seed, "log": value + together[seed] + rng.normal(0, 0.0002), "text": "made"}

@@ -1,11 +1,12 @@
 """Tables of experiments as claims see them: logarithms of what was measured. Imports no torch.
 
 Evidence is a line a (metric, MEASURE), of training a (metric, MEASURE, step):
-log      the natural logarithm of the metric; of a perplexity over `floor`, where one is known
+log      the natural logarithm of the metric; of a perplexity over `floor`, where one is known; of nats these themselves
 text     stands for what was scored
 floor    what the best predictor that looks back L tokens at most has, where it is known
 guess    what a uniform guess has in place of `log`, where a floor is known
-unfit    why a scheme can decide nothing, where a floor is known
+rate     of nats those of who knows what share of the tokens is replaced, and nothing else
+unfit    why a scheme can decide nothing, where a floor is known or two neighbours of a token tell something
 step     of the batch whose perplexity it is, in training
 """
 
@@ -23,7 +24,7 @@ from extrap.stats.floor import UNFIT, against_floor
 from extrap.stats.perplexity import perplexity, summarise
 
 MEASURE = ["experiment", "objective", "setting", "protocol", "scheme", "extension", "train_len", "eval_len", "seed"]
-PLAIN = {"floor": np.nan, "guess": np.nan, "unfit": "", "step": np.nan}  # where there is none of these
+PLAIN = {"floor": np.nan, "guess": np.nan, "rate": np.nan, "unfit": "", "step": np.nan}  # where there is none of these
 LINE = ["metric", *MEASURE, "log", "text", *PLAIN]
 
 
@@ -69,7 +70,7 @@ def measures(rows: pd.DataFrame) -> pd.DataFrame:
     text = scored.groupby([schemes[column] for column in MEASURE], sort=False).sum().astype(str).rename("text").reset_index()
     lines = perplexity(schemes, MEASURE).rename(columns={"log_ppl": "log"}).merge(text, on=MEASURE)
     metric = np.where(lines["objective"].isin(IN_NATS), "nats", "perplexity")  # exp of the former is nothing
-    return over_floor(lines.assign(metric=metric, **PLAIN), rows)[LINE]
+    return under_rate(over_floor(lines.assign(metric=metric, **PLAIN), rows), rows)[LINE]
 
 
 def over_floor(lines: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
@@ -94,6 +95,20 @@ def over_floor(lines: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
         guess=lines["log_ppl_guess"] - lines["log_ppl_floor"],
         unfit=lines["verdict"].where(lines["verdict"].isin(UNFIT), ""),
     )
+
+
+def under_rate(lines: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Lines of nats with those of the base rate, below which something is explained, and who explains no more than two
+    neighbours of a token do."""
+    at = ["objective", "setting", "protocol", "train_len", "eval_len"]
+    rates = perplexity(rows[rows["kind"] == "rate"], at)[[*at, "log_ppl"]]
+    if rates.empty:
+        return lines
+    scheme = ["objective", "setting", "protocol", "train_len", "scheme", "extension"]
+    told = summarise(rows)[[*scheme, "beats_unigram"]].drop_duplicates()
+    lines = lines.drop(columns="rate").merge(rates, on=at, how="left").rename(columns={"log_ppl": "rate"})
+    known = lines.merge(told, on=scheme, how="left")["beats_unigram"].fillna(True).astype(bool)
+    return lines.assign(unfit=lines["unfit"].where(known, "at L no better than what two neighbours tell"))
 
 
 def curves(losses: pd.DataFrame) -> pd.DataFrame:

@@ -96,7 +96,7 @@ class Term(Quantity):
         yield self
 
     def __str__(self) -> str:
-        if self.metric != "perplexity":
+        if self.metric not in ("perplexity", "nats"):
             return f"{self.metric} of {self.scheme}"
         told = f" ({self.objective})" if self.objective != "causal" else ""
         return f"{name(self.scheme, self.extension)}{told} at {'' if self.at == 1 else f'{self.at:g} '}L"
@@ -183,6 +183,33 @@ class Removed(Quantity):
     def __str__(self) -> str:
         repair = self.repaired.scheme if self.repaired.extension == "none" else self.repaired.extension
         return f"share of the rise of {self.broken} that {repair} removes"
+
+
+@dataclass(frozen=True)
+class Lost(Quantity):
+    """1 - (rate - nats at n L) / (rate - nats at L): of what a scheme explains at L, the share that it has lost at n L.
+
+    `rate` stands for the nats of who knows what share of the tokens is replaced and nothing else.
+    Raises Missing if some seed explains nothing at L.
+    """
+
+    term: Term
+    unit = "share"
+
+    def by_seed(self, evidence: pd.DataFrame, column: str = "log") -> pd.Series:
+        sound = replace(self.term, at=1)
+        explained, left = (
+            term.by_seed(evidence, "rate") - term.by_seed(evidence, of) for term, of in ((sound, "log"), (self.term, column))
+        )
+        if len(nothing := explained.index[explained <= 0]):
+            raise Missing(f"seed {', '.join(map(str, nothing))} of {sound} explains nothing")
+        return (1 - left / explained).dropna()
+
+    def terms(self, evidence: pd.DataFrame | None = None) -> Iterator[Term]:
+        yield from (self.term, replace(self.term, at=1))
+
+    def __str__(self) -> str:
+        return f"share of what {replace(self.term, at=1)} explains that is lost at {self.term.at:g} L"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from experiments.claims.claim import Claim, Part, at_least, at_most
-from experiments.claims.quantities import Largest, Ratio, Removed, Steps, Term, Worst
+from experiments.claims.quantities import Largest, Lost, Ratio, Removed, Steps, Term, Worst
 
 CODE, PROSE, FLOOR = "code", "prose", "known floor"
 TEXTS = (CODE, PROSE, FLOOR)
@@ -31,6 +31,7 @@ AS_ENCODER: Places = {ENCODER: ("main",)}
 ZOO: Places = {CODE: ("zoo",), FLOOR: ("zoo_markov",), ENCODER: ("zoo_mlm",)}
 ZOO_CAUSAL: Places = {CODE: ("zoo",), FLOOR: ("zoo_markov",)}  # of what no encoder has
 ZOO_MASKED: Places = {CODE: ("zoo_mlm",)}
+REPLACED: Places = {CODE: ("rtd",)}
 EXTEND: Places = {CODE: ("extend",), ENCODER: ("extend_mlm",)}
 Sections = dict[str, tuple[str, tuple[Claim, ...]]]
 # experiments whose claims are asked again of a sweep over the budget of the same training
@@ -40,6 +41,7 @@ WORDS = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding
 
 masked = partial(Term, objective="mlm")
 same = partial(Term, protocol="same_targets")
+replaced = partial(Term, objective="rtd", metric="nats")
 speed = partial(Term, metric="tokens/s", protocol="training")
 untied = partial(Term, setting="output=untied")
 
@@ -161,6 +163,16 @@ CLASSIC = (
         "T1", {CODE: ("tied+best-lr",)}, at_most(Largest("tying at L", TYING) / Largest("rope or alibi at 4 L", BEYOND), 1)
     ),
     claim("D1", CAUSAL | AS_ENCODER, at_least(Term("alibi") / Term("rope"), 1.05)),
+    claim(
+        "RD1",
+        REPLACED,
+        at_least(Lost(replaced("rope", 4)), 0.05),
+        at_least(Lost(replaced("rope", 8)), 0.5),
+        at_most(Lost(replaced("alibi", 8)), 0.05),
+    ),
+    claim(
+        "RD2", REPLACED, at_least(Lost(replaced("rope", 4)), 0.05), at_most(Lost(replaced("rope", 4, "window")), 0.005)
+    ),
 )
 ZOO_CLAIMS = (
     # pairs of dimensions that turn, and that do not

@@ -34,6 +34,8 @@ from extrap.stats.perplexity import refuse_other_targets
 from extrap.stats.statistics import Statistics
 from extrap.stats.written import load
 
+AT_BEST = "+best-"  # between the name of a sweep and the option that each scheme has at its best
+
 
 def gather(results: Path, name: str, command: str, table: str = "") -> None:
     """Writes results/<name>/ from the evaluated runs and prints the answer; `command` is recorded as what made them."""
@@ -70,7 +72,7 @@ def gather_best(results: Path, name: str, option: str, table: str = "") -> None:
     best = replace(best, one_for_all=one_for_all(rows, missing, option, best))
     command = f"python -m experiments.report gather {name} --best {option}"
     made_by = told | {"command": command, "chosen_from": told["command"]}
-    folder = results / f"{name}+best-{option.rpartition('.')[2]}"
+    folder = results / f"{name}{AT_BEST}{option.rpartition('.')[2]}"
     with alone(folder):
         write_whole(folder, Gathered(best.rows, best.missing, best.training, costs, made_by), table, best)
 
