@@ -32,8 +32,8 @@ LOG = 3  # a vertical axis that spans more than this factor is one of logarithms
 
 
 def on_page(results: Path) -> list[Path]:
-    """Every folder below results/ that holds rows, that of FIRST before all others; of a sweep and a report of each scheme at
-    its best value, that report alone."""
+    """Every folder below results/ that holds rows, that of FIRST before all others; but no sweep beside whose report stands
+    one of each scheme at its best value."""
     folders = [path.parent for path in results.glob("*/rows.csv")]
     chosen_from = {folder.name.partition(AT_BEST)[0] for folder in folders if AT_BEST in folder.name}
     shown = (folder for folder in folders if folder.name not in chosen_from)

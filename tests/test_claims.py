@@ -38,8 +38,8 @@ PARTS = [(claim, i) for claim in CLAIMS for i in range(len(claim.parts))]
 QUICK = {"A1", "A4", "L1", "R1", "T1", "H1", "PR1", "RD1"}  # of every kind of quantity one
 WANTED = {
     "A1", "A2", "A3", "A4", "A5", "A7", "A8", "A10", "K3", "C3", "X1", "N1", "H1", "L1", "R1", "T1", "D1",
-    "RD1", "RD2", "PR1", "PR2", "AB1", "PP1", "XP1", "K1", "AL1", "SW1", "FI1", "CP1", "DP1", "DS1", "FX1", "CA1", "CA2", "CO1", "SB1",
-    "E1", "SS1", "QN1", "RN1", "RN2", "SN1", "RP1", "PO1", "ED1", "ED2", "S1", "S2", "S3", "YA1", "X2", "LM1",
+    "RD1", "RD2", "PR1", "PR2", "AB1", "PP1", "XP1", "K1", "AL1", "SW1", "FI1", "CP1", "DP1", "DS1", "FX1", "CA1", "CA2",
+    "CO1", "SB1", "E1", "SS1", "QN1", "RN1", "RN2", "SN1", "RP1", "PO1", "ED1", "ED2", "S1", "S2", "S3", "YA1", "X2", "LM1",
     "SE1", "DR1", "NA1", "NA2", "LI1",
 }  # fmt: skip
 MEASURED = ["experiment", "setting", "metric", "protocol", "scheme", "extension", "eval_len", "seed"]
