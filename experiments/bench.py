@@ -33,7 +33,8 @@ from extrap.files import write_atomic
 from extrap.runs.prepare import prepare_all
 from extrap.runs.run import git_state
 from extrap.sweep.door import through
-from extrap.train.device import cores, keep_freed_memory, pick_device, pick_precision
+from extrap.train.cores import cores
+from extrap.train.device import keep_freed_memory, pick_device, pick_precision
 
 
 class Plan(NamedTuple):

@@ -15,7 +15,8 @@ from extrap.config.compose import compose_grid
 from extrap.errors import UserError
 from extrap.runs.prepare import prepare
 from extrap.sweep.door import through
-from extrap.train.device import cores, pick_device
+from extrap.train.cores import cores
+from extrap.train.device import pick_device
 
 WARMUP, STEPS, LINES = 2, 5, 25
 

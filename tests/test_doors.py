@@ -20,7 +20,7 @@ from extrap.files import as_path
 from extrap.sweep.engines import places
 from extrap.sweep.progress import Stage, progress_line
 from extrap.sweep.sweep import refuse_left_over
-from extrap.train.device import cpu_quota
+from extrap.train.cores import cpu_quota
 
 ROOT = Path(__file__).parents[1]
 TINY = ["experiment=smoke", "position=rope", "seed=0", "data=markov", "objective=causal"]

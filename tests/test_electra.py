@@ -153,7 +153,7 @@ def test_both_have_muon_for_their_matrices(run):
     assert not matrices & others
 
 
-def test_it_is_scored_on_the_text_of_rtd_and_its_generator_as_a_masked_language_model(run, svg_alone):
+def test_it_is_scored_on_the_text_of_rtd_and_its_generator_as_a_masked_language_model(run, undrawn):
     pair = build_encoder(run).eval()
     of_discriminator = evaluate(pair, run.source, Rtd(0.15), run.config.eval).rows
     of_generator = evaluate(pair.generator, run.source, Mlm(0.15), run.config.eval).rows

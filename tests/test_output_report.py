@@ -98,7 +98,7 @@ def test_nothing_is_compared_across_what_else_varies():
         assert part["difference"].sum() == pytest.approx(alone["difference"].sum())
 
 
-def test_the_page_shows_heads_by_schemes(tmp_path, svg_alone):
+def test_the_page_shows_heads_by_schemes(tmp_path, undrawn):
     found = Statistics(rows_of())
     page = output_page(found)
     assert "**same_targets, 512: other outputs, causal on stdlib, trained on 128**" in page

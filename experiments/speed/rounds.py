@@ -8,7 +8,8 @@ import torch
 from tqdm import tqdm
 
 from extrap.config.choices import Precision
-from extrap.train.device import arithmetic, cores
+from extrap.train.cores import cores
+from extrap.train.device import arithmetic
 
 Row = dict[str, object]  # column of timings.csv -> value
 SIZE, PRODUCTS = 2048, 5  # of the matrices whose products tell the peak, and how many products a call makes

@@ -19,6 +19,7 @@ from extrap.config.compose import compose_sweep, with_schemes
 from extrap.errors import UserError
 from extrap.files import write_atomic
 from extrap.sweep.door import through
+from extrap.train.cores import cores
 
 if TYPE_CHECKING:
     from extrap.runs.prepare import Run
@@ -49,7 +50,6 @@ def look_into_all(runs: "list[Run]", command: str) -> None:
     from extrap.results.rows import RUNS, load_runs
     from extrap.runs.run import git_state
     from extrap.sweep.engines.local import end_with_parent
-    from extrap.train.device import cores
 
     config = runs[0].config
     runs = [run for run in runs if not run.folder.has_diverged]

@@ -9,7 +9,8 @@ import torch
 from extrap.config.schema import Config
 from extrap.model.encoder import n_in_matrices
 from extrap.score.evaluate import FORWARD_TOKENS
-from extrap.train.device import cores, pick_device
+from extrap.train.cores import cores
+from extrap.train.device import pick_device
 
 LONGEST_TMPDIR = 60  # bytes: with what multiprocessing adds to it, a socket's address has 103 at most on macOS, 107 on Linux
 SHORT_TMPDIR = "/tmp"  # noqa: S108  of which a folder is taken that nobody else may read

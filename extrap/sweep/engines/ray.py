@@ -15,7 +15,8 @@ from extrap.config.schema import Config
 from extrap.errors import UserError, one_line
 from extrap.sweep.engines.places import SHORT_TMPDIR
 from extrap.sweep.worker import give_up, run_one
-from extrap.train.device import cores, pick_device, pick_precision
+from extrap.train.cores import cores
+from extrap.train.device import pick_device, pick_precision
 
 try:
     import ray
