@@ -183,6 +183,8 @@ def test_collect_refuses_where_nothing_is_finished(tmp_path):
     RunFolder(tmp_path / "run").claim(CONFIG)
     for runs in (tmp_path, tmp_path / "nowhere"):
         assert f"{runs} holds no evaluated run" in refusal(collect, runs)
+    finished(tmp_path / "mine", "rope", 1)
+    assert refusal(collect, tmp_path / "mein").endswith("; did you mean mine?")
 
 
 def lacking(run: str, reason: str) -> str:

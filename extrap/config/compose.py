@@ -132,7 +132,9 @@ def with_schemes(overrides: list[str], beside: bool = True) -> list[str]:
         for o in [*door.planned(composed), *door.given]:
             if o.get_key_element() == "position":
                 chosen = [*o.sweep_string_iterator()] if o.is_sweep_override() else [o.get_value_element_as_str()]
-    return [*given, f"position={','.join([*chosen, *_choices(places)])}"]
+    there = {choice.strip("'") for choice in chosen}  # what stands in the sweep already stays what it is
+    more = [choice for choice in dict.fromkeys(_choices(places)) if choice not in there]
+    return [*given, f"position={','.join([*chosen, *more])}"]
 
 
 def _choices(places: list[tuple[str, dict[str, Any]]]) -> list[str]:

@@ -104,14 +104,15 @@ class EvalConfig:
             )
         if min(self.lengths) < self.n_targets:
             raise UserError(
-                f"eval.n_targets: {self.n_targets} targets do not fit into the shortest of eval.lengths, {min(self.lengths)}"
+                f"eval.n_targets: {self.n_targets} targets do not fit into the shortest length scored, {min(self.lengths)} "
+                "(eval.multiples, eval.lengths)"
             )
         if "pseudo" in self.protocols and self.n_pseudo > self.n_targets:
             raise UserError(f"eval.n_pseudo: expected at most eval.n_targets={self.n_targets}, found {self.n_pseudo}")
         if "sliding" in self.protocols and not self.stride <= min(self.windows) <= max(self.windows) <= max(self.lengths):
             raise UserError(
-                f"eval.windows: expected each from eval.stride={self.stride} to the longest of eval.lengths, "
-                f"{max(self.lengths)}; found {self.windows}"
+                f"eval.windows: expected each from eval.stride={self.stride} to the longest length scored, "
+                f"{max(self.lengths)} (eval.multiples, eval.lengths); found {self.windows}"
             )
 
     def extended(self, eval_len: int, train_len: int) -> bool:

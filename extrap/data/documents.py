@@ -84,8 +84,8 @@ class Documents(Source):
             longest = max(len(document) for document in self._valid.values())
             raise UserError(
                 f"data={self.name}: the {len(self._valid)} held-out documents (longest {longest:,} {unit}) hold {found} "
-                f"segments of {seg_len:,} {unit}, expected {n_segments}: lower max(eval.lengths) or eval.n_segments, "
-                f"or give more or longer documents ({JOIN})"
+                f"segments of {seg_len:,} {unit}, expected {n_segments}: score shorter inputs (eval.multiples, eval.lengths)"
+                f", fewer segments (eval.n_segments), or give more or longer documents ({JOIN})"
             )
 
     def _usable(self, train_len: int) -> np.ndarray:

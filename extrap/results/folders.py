@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from extrap.config.varied import flat, shared, values_of
-from extrap.errors import UserError
+from extrap.errors import UserError, nearest
 from extrap.files import write_atomic
 
 # in these, and in what their sweep varies, the runs of one experiment may differ: columns of their rows tell them, so that
@@ -150,7 +150,9 @@ def evaluated(runs: Path) -> list[RunFolder]:
     """All evaluated runs, in the order of their names. Raises UserError where there is none."""
     folders = [folder for folder in finished(runs) if folder.is_evaluated]
     if not folders:
-        raise UserError(f"{runs} holds no evaluated run; `make sweep` makes them")
+        others = [other.name for other in sorted(runs.parent.glob("*")) if any(run.is_evaluated for run in finished(other))]
+        told = f"; {nearest(runs.name, others)}" if others else ""
+        raise UserError(f"{runs} holds no evaluated run; `make sweep` makes them{told}")
     return folders
 
 

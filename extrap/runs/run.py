@@ -107,8 +107,8 @@ def train_and_evaluate(run: Run) -> None:
     if not (rows["protocol"] != "position").any():  # which is a figure alone
         if any(one.reason.startswith(NOT_A_NUMBER) for one in missing):
             raise Diverged(f"{NOT_A_NUMBER} at the training length: trained to its end, it gives none there")
-        told = "; ".join(sorted({one.reason for one in missing})) or "the scheme reaches none of eval.lengths"
-        raise UserError(f"{folder.path} has no rows ({told}); other eval.lengths or a larger machine may mend that")
+        told = "; ".join(sorted({one.reason for one in missing})) or "the scheme reaches none of the lengths that are scored"
+        raise UserError(f"{folder.path} has no rows ({told}); other eval.multiples or a larger machine may mend that")
     if distributed.rank() > 0:
         return
     costs = costs_of(run, encoder, device, (history.seconds, time.monotonic() - began))

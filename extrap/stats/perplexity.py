@@ -85,7 +85,7 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     at_train_len = by_seed[by_seed["eval_len"] == by_seed["train_len"]].set_index([*keys, "seed"])
     by_seed = by_seed.join(at_train_len["log"].rename("start"), on=[*keys, "seed"])
     if by_seed["start"].isna().any():
-        raise UserError("rows: perplexity at the training length is missing for some scheme; eval.lengths must hold it")
+        raise UserError("rows: perplexity at the training length is missing for some scheme; eval.multiples must hold 1")
     groups = by_seed.assign(log_ratio=by_seed["log"] - by_seed["start"]).groupby([*keys, "eval_len"], sort=False)
     log_ppl = over_seeds(groups["log_ppl"])
     ratio = over_seeds(groups["log_ratio"]).exp()

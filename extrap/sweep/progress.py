@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from extrap.train.log import read_log
 
 SECONDS = 1.0  # between looks
 MINUTE = 60.0
-EVALUATION = 0.3  # of the training of a run, until a run has shown what it is
+EVALUATION = 0.3  # of the time of training, until a run has shown what it is
 STATES = ("done", "diverged", "running", "failed", "waiting")
 
 
@@ -45,7 +45,7 @@ class Stage(NamedTuple):
     def is_over(self) -> bool:
         return self.state in ("done", "diverged")
 
-    def share(self, evaluation: float = EVALUATION) -> float:
+    def share(self, evaluation: float) -> float:
         """0 to 1, how much of the run is done; `evaluation` takes this much of the time of its training."""
         return 1.0 if self.is_over else min(1.0, self.step / self.max_steps) / (1 + evaluation)
 
@@ -73,6 +73,13 @@ def look(folder: RunFolder, max_steps: int) -> Stage:
     return Stage(folder.path.name, state, step, max_steps, seconds, told)
 
 
+def evaluation_of(runs: Iterable[RunFolder]) -> float:
+    """What evaluation takes of the time of training, in these finished runs."""
+    done = [run.load_meta()["costs"] for run in runs]
+    trained = sum(costs["train_seconds"] for costs in done)
+    return sum(costs["eval_seconds"] for costs in done) / trained if trained else EVALUATION
+
+
 def _last_line(path: Path) -> str:
     return path.read_text(errors="replace").strip().rpartition("\n")[2]
 
@@ -95,27 +102,30 @@ def shown(configs: list[Config]) -> Iterator[None]:
 
 def _watch(configs: list[Config], stop: threading.Event) -> None:
     folders = [(RunFolder(config.folder), config.train.max_steps) for config in configs]
-    runs = [look(*folder) for folder in folders]
+    first = runs = [look(*folder) for folder in folders]
     layout = "{desc} {percentage:3.0f}% |{bar}| {elapsed} gone, {remaining} left"
-    already = sum(run.share() for run in runs)
-    began, told = time.monotonic(), 0.0
-    with tqdm(total=len(runs), initial=already, disable=None, bar_format=layout, smoothing=0, leave=False) as bar:
+    began, told, n_done, evaluation = time.monotonic(), 0.0, 0, EVALUATION
+    with tqdm(total=len(runs), disable=None, bar_format=layout, smoothing=0, leave=False) as bar:
         while True:
             stopped = stop.wait(SECONDS)
             runs = [look(*folder) for folder in folders]
+            done = [folder for (folder, _), run in zip(folders, runs, strict=True) if run.state == "done"]
+            if len(done) > n_done:
+                n_done, evaluation = len(done), evaluation_of(done)
             bar.set_description_str(f"{sum(run.is_over for run in runs)} of {len(runs)} runs", refresh=False)
-            bar.update(sum(run.share() for run in runs) - bar.n)
+            bar.initial = already = sum(run.share(evaluation) for run in first)
+            bar.update(sum(run.share(evaluation) for run in runs) - bar.n)
             if stopped:
                 return
             gone = time.monotonic() - began
             if bar.disable and gone - told >= (MINUTE if gone < 11 * MINUTE else 10 * MINUTE):
-                print(progress_line(runs, already, gone), file=sys.stderr, flush=True)
+                print(progress_line(runs, already, gone, evaluation), file=sys.stderr, flush=True)
                 told = gone
 
 
-def progress_line(runs: list[Stage], already: float, seconds: float) -> str:
+def progress_line(runs: list[Stage], already: float, seconds: float, evaluation: float = EVALUATION) -> str:
     """How far a sweep is that began `seconds` ago with `already` runs' worth of work done before."""
-    done, over = sum(run.share() for run in runs), sum(run.is_over for run in runs)
+    done, over = sum(run.share(evaluation) for run in runs), sum(run.is_over for run in runs)
     layout = f"{over} of {len(runs)} runs, {{percentage:.0f}}%; {{elapsed}} gone, {{remaining}} left"
     return str(tqdm.format_meter(done, len(runs), seconds, initial=already, bar_format=layout))
 
@@ -128,9 +138,7 @@ def status(results: Path, name: str) -> str:
         raise UserError(f"{folder} holds no sweep; there are {known}")
     planned = _planned(folder / "sweep.yaml")
     runs = [look(RunFolder(folder / run), max_steps) for run, max_steps in planned.items()]
-    done = [RunFolder(folder / run.name).load_meta()["costs"] for run in runs if run.state == "done"]
-    trained = sum(one["train_seconds"] for one in done)
-    evaluation = sum(one["eval_seconds"] for one in done) / trained if trained else EVALUATION
+    evaluation = evaluation_of(RunFolder(folder / run.name) for run in runs if run.state == "done")
     pace = (1 + evaluation) * sum(run.seconds for run in runs) / max(1, sum(run.step for run in runs))  # of a step, scored
     left = [(1 - run.share(evaluation)) * run.max_steps * pace for run in runs]
     table = pd.DataFrame({
@@ -138,8 +146,10 @@ def status(results: Path, name: str) -> str:
         "state": [run.state for run in runs],
         "steps": [f"{run.step:,} of {run.max_steps:,}" if run.step or run.state != "waiting" else "" for run in runs],
         "left": [tqdm.format_interval(seconds) if seconds else "" for seconds in left],
-        "": [run.told[:60] for run in runs],
+        "why": [run.told[:60] for run in runs],
     })  # fmt: skip
+    if not table["why"].any():
+        table = table.drop(columns="why")
     counts = Counter(run.state for run in runs)
     told = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
     if at_work := counts["running"]:
