@@ -252,7 +252,7 @@ def test_what_is_not_comparable_is_refused():
         decide(claim, both)
 
 
-@pytest.mark.parametrize("change", [{"document": "another"}, {"segment": 9}, {"n_tokens": 5}, {"data": "text"}])
+@pytest.mark.parametrize("change", [{"document": "another"}, {"segment": 9}, {"n_tokens": 5}])
 def test_what_was_scored_on_other_text_is_told_apart(change):
     rows = rows_of(world(), "causal")
     seen = measures(rows)
@@ -315,7 +315,8 @@ def detected(**curves: dict[int, list[float]]) -> pd.DataFrame:
 
 
 def test_what_is_lost_is_a_share_of_what_was_explained():
-    evidence = measures(detected(**NATS))
+    rows = detected(**NATS)
+    evidence = measures(rows)
     lost = Lost(Term("a", 2, objective="rtd", metric="nats"))
     assert lost.by_seed(evidence).to_list() == pytest.approx([1 - 0.08 / 0.10, 1 - 0.10 / 0.06])
     assert str(lost) == "share of what a (rtd) at L explains that is lost at 2 L"
@@ -324,6 +325,21 @@ def test_what_is_lost_is_a_share_of_what_was_explained():
     worse = measures(detected(a={128: [0.20, 0.31], 256: [0.24, 0.22]}))
     with pytest.raises(Missing, match=r"^seed 1 of a \(rtd\) at L explains nothing$"):
         lost.by_seed(worse)
+    with pytest.raises(Missing, match=r"^seed 1 has no number for a \(rtd\) at 2 L$"):  # it broke, and is not forgotten
+        lost.by_seed(evidence[(evidence["seed"] == 0) | (evidence["eval_len"] == 128)])
+    with pytest.raises(Missing, match=r"^no base rate for a \(rtd\) at L$"):
+        lost.by_seed(measures(rows[rows["kind"] != "rate"]))
+
+
+def test_who_knows_no_more_than_neighbours_is_told_of_its_own_objective_alone():
+    rows = detected(**NATS)
+    other = scheme_rows("a", {128: [3.0, 3.0], 256: [3.0, 3.0]}, objective="mlm", data="stdlib", train_len=128)
+    unfit = measures(pd.concat([rows, other])).groupby(["objective", "scheme"])["unfit"].unique()
+    assert {of: [*told] for of, told in unfit.items() if [*told] != [""]} == {
+        ("rtd", "b"): ["at L no better than what two neighbours tell"]
+    }
+    with pytest.raises(Missing, match="several texts: stdlib, text"):
+        measures(pd.concat([rows, rows.assign(data="text")]))
 
 
 @pytest.mark.parametrize(("faster", "slower", "side"), [("rope", "learned", -1), ("learned", "rope", 1)])

@@ -76,7 +76,7 @@ def test_it_stands_beside_the_schemes_of_the_experiment_or_the_command(mine):
     assert [(cell.scheme, cell.seed) for cell in found] == [(scheme, seed) for scheme in schemes for seed in (0, 1)]
     with_two = with_schemes(["experiment=quick", f"scheme={mine}", f"scheme={mine}(alpha=3)"])
     assert with_two == ["experiment=quick", "position='rope','local','alibi','sinusoidal','learned','nope',mine,mine-1"]
-    with_rope = with_schemes(["experiment=quick", "position=nope,rope", "scheme=rope,alibi,alibi"])
+    with_rope = with_schemes(["experiment=quick", "position=nope,'rope'", "scheme=rope,alibi,alibi"])
     assert with_rope[-1] == "position='nope','rope',alibi", "each once"
 
 

@@ -301,12 +301,12 @@ def test_finished_runs_are_looked_into_once_and_a_page_says_what_was_found(swept
     results = copy_of(swept, tmp_path / "results")
     before = (results / "smoke" / "rows.csv").read_bytes()
     asked = [*TINY, f"runtime.results_dir={results}"]
+    monkeypatch.setattr(command, "ProcessPoolExecutor", lambda *told: ThreadPoolExecutor(1))  # which is begun at once
     probe([*asked, "eval.probes=[order,order]"])
     first = load_probes(results / "smoke" / "probes.csv")
     assert {*first["scheme"]} == {"rope", "nope"}
     folder = results / "runs" / "smoke" / "rope-seed0"
     save_probes(folder / "probes.csv", load_probes(folder / "probes.csv").assign(value_sum=0.0))
-    monkeypatch.setattr(command, "ProcessPoolExecutor", lambda *told: ThreadPoolExecutor(1))  # which is begun at once
     probe([*asked, "eval.probes=[order,recall]"])
     both = load_probes(results / "smoke" / "probes.csv")
     assert {*both["probe"]} == {*first["probe"], "recall"}

@@ -64,8 +64,13 @@ def read_by_budget(folder: Path) -> dict[int, pd.DataFrame]:
 
 
 def measures(rows: pd.DataFrame) -> pd.DataFrame:
-    """Perplexities of the schemes of one experiment; over the floor where one is known (see over_floor)."""
+    """Perplexities of the schemes of one experiment; over the floor where one is known (see over_floor).
+
+    Raises Missing where it is of several texts.
+    """
     schemes = rows[rows["kind"] == "scheme"]
+    if len(texts := sorted({*schemes["data"]})) > 1:
+        raise Missing(f"an experiment of several texts: {', '.join(texts)}")
     scored = pd.util.hash_pandas_object(schemes[["data", "document", "segment", "n_tokens"]], index=False)
     text = scored.groupby([schemes[column] for column in MEASURE], sort=False).sum().astype(str).rename("text").reset_index()
     lines = perplexity(schemes, MEASURE).rename(columns={"log_ppl": "log"}).merge(text, on=MEASURE)
@@ -98,17 +103,18 @@ def over_floor(lines: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def under_rate(lines: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """Lines of nats with those of the base rate, below which something is explained, and who explains no more than two
-    neighbours of a token do."""
+    """Lines with the nats of the base rate, where that is known; unfit is who at L explains no more than two neighbours of a
+    token do."""
     at = ["objective", "setting", "protocol", "train_len", "eval_len"]
-    rates = perplexity(rows[rows["kind"] == "rate"], at)[[*at, "log_ppl"]]
+    rates, known = (perplexity(rows[rows["kind"] == kind], at)[[*at, "log_ppl"]] for kind in ("rate", "neighbours"))
     if rates.empty:
         return lines
-    scheme = ["objective", "setting", "protocol", "train_len", "scheme", "extension"]
-    told = summarise(rows)[[*scheme, "beats_unigram"]].drop_duplicates()
-    lines = lines.drop(columns="rate").merge(rates, on=at, how="left").rename(columns={"log_ppl": "rate"})
-    known = lines.merge(told, on=scheme, how="left")["beats_unigram"].fillna(True).astype(bool)
-    return lines.assign(unfit=lines["unfit"].where(known, "at L no better than what two neighbours tell"))
+    lines = lines.drop(columns="rate").merge(rates.rename(columns={"log_ppl": "rate"}), on=at, how="left")
+    start = lines[lines["eval_len"] == lines["train_len"]].merge(known, on=at)
+    scheme = [*at[:-1], "scheme", "extension"]
+    level = start.groupby(scheme)[["log", "log_ppl"]].mean()
+    no_better = pd.MultiIndex.from_frame(lines[scheme]).isin(level.index[level["log"] >= level["log_ppl"]])
+    return lines.assign(unfit=lines["unfit"].mask(no_better, "at L no better than what two neighbours tell"))
 
 
 def curves(losses: pd.DataFrame) -> pd.DataFrame:

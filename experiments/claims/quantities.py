@@ -190,7 +190,8 @@ class Lost(Quantity):
     """1 - (rate - nats at n L) / (rate - nats at L): of what a scheme explains at L, the share that it has lost at n L.
 
     `rate` stands for the nats of who knows what share of the tokens is replaced and nothing else.
-    Raises Missing if some seed explains nothing at L.
+    Raises Missing without that, if some seed explains nothing at L, or has a number at L alone: none is left out because it
+    broke.
     """
 
     term: Term
@@ -201,9 +202,14 @@ class Lost(Quantity):
         explained, left = (
             term.by_seed(evidence, "rate") - term.by_seed(evidence, of) for term, of in ((sound, "log"), (self.term, column))
         )
+        if explained.isna().any():
+            raise Missing(f"no base rate for {sound}")
         if len(nothing := explained.index[explained <= 0]):
             raise Missing(f"seed {', '.join(map(str, nothing))} of {sound} explains nothing")
-        return (1 - left / explained).dropna()
+        share = 1 - left / explained
+        if len(lost := share.index[share.isna()]):
+            raise Missing(f"seed {', '.join(map(str, lost))} has no number for {self.term}")
+        return share
 
     def terms(self, evidence: pd.DataFrame | None = None) -> Iterator[Term]:
         yield from (self.term, replace(self.term, at=1))

@@ -170,7 +170,7 @@ CLASSIC = (
         at_least(Lost(replaced("rope", 8)), 0.5),
         at_most(Lost(replaced("alibi", 8)), 0.05),
     ),
-    claim("RD2", REPLACED, at_least(Lost(replaced("rope", 4)), 0.05), at_most(Lost(replaced("rope", 4, "window")), 0.005)),
+    claim("RD2", REPLACED, at_least(Lost(replaced("rope", 4)), 0.5), at_most(Lost(replaced("rope", 4, "window")), 0.005)),
 )
 ZOO_CLAIMS = (
     # pairs of dimensions that turn, and that do not

@@ -132,8 +132,8 @@ def with_schemes(overrides: list[str], beside: bool = True) -> list[str]:
         for o in [*door.planned(composed), *door.given]:
             if o.get_key_element() == "position":
                 chosen = [*o.sweep_string_iterator()] if o.is_sweep_override() else [o.get_value_element_as_str()]
-    there = {choice.strip("'") for choice in chosen}  # what stands in the sweep already stays what it is
-    more = [choice for choice in dict.fromkeys(_choices(places)) if choice not in there]
+    there = {choice.strip("'\"") for choice in chosen}  # what stands in the sweep already stays what it is
+    more = [choice for choice in _choices(places) if choice not in there]
     return [*given, f"position={','.join([*chosen, *more])}"]
 
 
@@ -163,7 +163,7 @@ def _choices(places: list[tuple[str, dict[str, Any]]]) -> list[str]:
         node = DictConfig(content, flags={"allow_objects": True})  # which no file can have
         ConfigStore.instance().store(group="position", name=choice, node=node)
         choices.append(choice)
-    return choices
+    return [*dict.fromkeys(choices)]
 
 
 def _is_plain(value: object) -> bool:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -111,7 +111,11 @@ def _watch(configs: list[Config], stop: threading.Event) -> None:
             runs = [look(*folder) for folder in folders]
             done = [folder for (folder, _), run in zip(folders, runs, strict=True) if run.state == "done"]
             if len(done) > n_done:
-                n_done, evaluation = len(done), evaluation_of(done)
+                n_done = len(done)
+                with suppress(UserError):  # a damaged file is told where it is needed
+                    evaluation = evaluation_of(done)
+            # who goes on from a checkpoint takes steps of its log again
+            first = [min(before, run, key=lambda stage: stage.step) for before, run in zip(first, runs, strict=True)]
             bar.set_description_str(f"{sum(run.is_over for run in runs)} of {len(runs)} runs", refresh=False)
             bar.initial = already = sum(run.share(evaluation) for run in first)
             bar.update(sum(run.share(evaluation) for run in runs) - bar.n)
