@@ -265,7 +265,7 @@ def test_seeds_that_scored_different_tokens_are_refused():
 
 def test_a_missing_training_length_is_refused():
     for rows in (scheme_rows("a", {256: [1.0]}), many({"a": {128: [1.0], 256: [1.0]}, "b": {256: [1.0]}})):
-        with pytest.raises(UserError, match=r"training length is missing.*eval\.lengths must hold it$"):
+        with pytest.raises(UserError, match=r"training length is missing.*eval\.multiples must hold 1$"):
             summarise(rows)
 
 

@@ -31,6 +31,7 @@ AS_ENCODER: Places = {ENCODER: ("main",)}
 ZOO: Places = {CODE: ("zoo",), FLOOR: ("zoo_markov",), ENCODER: ("zoo_mlm",)}
 ZOO_CAUSAL: Places = {CODE: ("zoo",), FLOOR: ("zoo_markov",)}  # of what no encoder has
 ZOO_MASKED: Places = {CODE: ("zoo_mlm",)}
+TIED: Places = {CODE: ("tied+best-lr",), f"{CODE}, V = 4,096": ("tied_4096+best-lr",)}
 REPLACED: Places = {CODE: ("rtd",)}
 EXTEND: Places = {CODE: ("extend",), ENCODER: ("extend_mlm",)}
 Sections = dict[str, tuple[str, tuple[Claim, ...]]]
@@ -159,9 +160,7 @@ CLASSIC = (
         at_least(tiling_removes("clamp"), 0.9, theirs=tiling_removes("random")),
     ),
     claim("R1", MASKED, at_most(Steps("rope", "learned"), 1)),
-    claim(
-        "T1", {CODE: ("tied+best-lr",)}, at_most(Largest("tying at L", TYING) / Largest("rope or alibi at 4 L", BEYOND), 1)
-    ),
+    claim("T1", TIED, at_most(Largest("tying at L", TYING) / Largest("rope or alibi at 4 L", BEYOND), 1)),
     claim("D1", CAUSAL | AS_ENCODER, at_least(Term("alibi") / Term("rope"), 1.05)),
     claim(
         "RD1",
