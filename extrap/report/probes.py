@@ -91,19 +91,20 @@ def write_probes(folder: Path) -> list[Path]:
     return written
 
 
-def gather_probes(folder: Path, runs: Path) -> None:
-    """probes.csv of a report made anew and what follows from it, or nothing where nothing stays, if there was one.
+def gather_probes(folder: Path, runs: Path) -> bool:
+    """probes.csv of a report made anew and what follows from it, or nothing where nothing stays; whether there was one.
 
     What was found in other weights than those whose rows the report holds now is not shown beside them.
     """
     if not (folder / NAME).exists():
-        return
+        return False
     found = collect_probes(folder, runs).found
     save_probes(folder / NAME, found)
     written = write_probes(folder)
     if found.empty:
         for path in (folder / NAME, folder / MADE_BY, *written):
             path.unlink(missing_ok=True)
+    return True
 
 
 def by_probe(probes: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -49,8 +49,8 @@ def gather(results: Path, name: str, command: str, table: str = "") -> None:
             raise UserError(f"{runs}: no run has rows {why}")
         found, stay = with_kept(folder, here)
         write_whole(folder, found, table)
-        gather_probes(folder, runs)
-        page_again(folder)
+        if gather_probes(folder, runs):
+            page_again(folder)
     if stay:
         told = f"kept of the report that stood there, and not made here (provenance.yaml says by what): {', '.join(stay)}"
         print(*wrap(told, WIDTH), sep="\n")
