@@ -45,7 +45,8 @@ ifneq ($(filter-out $(TARGETS) .venv/%,$(MAKECMDGOALS)),)
 $(error $(firstword $(filter-out $(TARGETS) .venv/%,$(MAKECMDGOALS))): no such target; there are $(TARGETS))
 endif
 GOALS := $(or $(MAKECMDGOALS),help)
-GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
+# the loop's own variable hides one of that name: nobody gives a _
+GIVEN := $(foreach _,$(.VARIABLES),$(if $(filter command,$(origin $(_))),$(_)))
 TAKEN := $(sort PYTHON $(foreach goal,$(GOALS),$(TAKES-$(goal))))
 ifneq ($(filter-out $(TAKEN) -%,$(GIVEN)),)
 $(error $(firstword $(filter-out $(TAKEN) -%,$(GIVEN)))=...: make $(GOALS) takes $(TAKEN)$(if $(filter ARGS,$(TAKEN)),; options of a run go into ARGS="option=value ..."))
@@ -137,7 +138,7 @@ figures: $(READY)  ## all tables and figures again from the tracked rows, withou
 claims: $(READY)  ## what the tracked rows say about published claims, without training
 	@.venv/bin/python -m experiments.report --results $(RESULTS) claims
 
-page: $(READY)  ## one page to look through all tracked results, claims and papers in a browser, offline: results/page.html
+page: $(READY)  ## one page to look through all results, claims and papers in a browser, offline: results/page.html
 	@.venv/bin/python -m experiments.report --results $(RESULTS) page
 
 paper: $(READY) $(EXTRA)  ## what the figures of papers need, and the figures; FIGURE=NAME: one of them; SCALE=gpu: larger models

@@ -1,4 +1,4 @@
-"""The page of all tracked reports, with published claims and the figures of papers. Imports no torch."""
+"""The page of all reports, with published claims and the figures of papers. Imports no torch."""
 
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor

@@ -56,6 +56,7 @@ def checkout(tmp_path):
         (["sweep", "FIGURE=su2021_figure3"], "FIGURE=...: make sweep takes"),
         (["report", "SCHEME=mine.py"], "SCHEME=...: make report takes"),
         (["check-scheme", "EXPERIMENT=main"], "EXPERIMENT=...: make check-scheme takes ARGS PYTHON REFERENCE SCHEME"),
+        (["sweep", "name=mine"], "name=...: make sweep takes ARGS EXPERIMENT"),
         (["report", "ARGS=position=rope"], "ARGS=...: make report takes BEST EXPERIMENT PYTHON RESULTS TABLE"),
         (["test", "ARGS=-k x"], "ARGS=...: make test takes PYTHON"),
         (["sweep", "ARGS=position=rope,", "alibi"], "alibi: no such target; there are help setup sweep"),

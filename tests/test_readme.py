@@ -248,7 +248,7 @@ def test_what_is_said_of_one_table_is_what_its_report_holds():
     assert between["difference"].round(2).to_dict() == {"tied": -0.04, "tied_head": -0.05}
     assert between["verdict"].to_dict() == {"tied": "a", "tied_head": "a"}
     longer = folder.with_name("tied_4096+best-lr")
-    said = "this is undecided; tying saves them 0.94 nats at 32 L. No fate changes"
+    said = "this is undecided; at 32 L sinusoidal gains 0.94 nats. No fate changes"
     assert said in SENTENCES
     others = pd.read_csv(longer / "interactions.csv").query(f"{at_l} and scheme_a == 'rope' and scheme_b == 'sinusoidal'")
     assert set(others["verdict"]) == {"undecided"}

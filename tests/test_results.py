@@ -185,6 +185,10 @@ def test_collect_refuses_where_nothing_is_finished(tmp_path):
         assert f"{runs} holds no evaluated run" in refusal(collect, runs)
     finished(tmp_path / "mine", "rope", 1)
     assert refusal(collect, tmp_path / "mein").endswith("; did you mean mine?")
+    runs = tmp_path / "results" / "runs" / "main"
+    (tmp_path / "results" / "main").mkdir(parents=True)
+    (tmp_path / "results" / "main" / "rows.csv").touch()  # as in a clone
+    assert "`make figures` makes again from the rows there" in refusal(collect, runs)
 
 
 def lacking(run: str, reason: str) -> str:

@@ -152,6 +152,8 @@ def evaluated(runs: Path) -> list[RunFolder]:
     if not folders:
         others = [other.name for other in sorted(runs.parent.glob("*")) if any(run.is_evaluated for run in finished(other))]
         told = f"; {nearest(runs.name, others)}" if others else ""
+        if (runs.parent.parent / runs.name / "rows.csv").exists():
+            told = "; what stands in its report, `make figures` makes again from the rows there"
         raise UserError(f"{runs} holds no evaluated run; `make sweep` makes them{told}")
     return folders
 
