@@ -127,7 +127,7 @@ def _watch(configs: list[Config], stop: threading.Event) -> None:
                 told = gone
 
 
-def progress_line(runs: list[Stage], already: float, seconds: float, evaluation: float = EVALUATION) -> str:
+def progress_line(runs: list[Stage], already: float, seconds: float, evaluation: float) -> str:
     """How far a sweep is that began `seconds` ago with `already` runs' worth of work done before."""
     done, over = sum(run.share(evaluation) for run in runs), sum(run.is_over for run in runs)
     layout = f"{over} of {len(runs)} runs, {{percentage:.0f}}%; {{elapsed}} gone, {{remaining}} left"
