@@ -16,7 +16,6 @@ import yaml
 from rows import forced
 from test_structure import EXPERIMENTS, ROOMS
 
-from experiments.claims.registry import WORDS
 from extrap.config.compose import CONF, compose_grid, with_schemes
 from extrap.report.answer import answer
 from extrap.results.probes import load_probes
@@ -256,16 +255,15 @@ def test_what_is_said_of_one_table_is_what_its_report_holds():
     outputs = pd.read_csv(longer / "outputs.csv").query("protocol == 'nonoverlap' and eval_len == 4096 and output == 'tied'")
     [off] = outputs.query("scheme == 'sinusoidal'").itertuples()
     assert (round(off.difference, 2), off.verdict) == (-0.94, "a")
-    assert "the highest rate tried is often the best" in WORDS["T1"]["caveats"]
-    assert (pd.read_csv(longer / "choice.csv").query("chosen")["value"] == 0.016).sum() == 6, "of nine"
     for one in (folder, longer):
         beyond = pd.read_csv(one / "table.csv").query("protocol == 'same_targets' and kind == 'scheme'")
         worst = beyond.groupby(["scheme", "setting"])[["ratio_low", "ratio_high"]].max()
         assert len(worst) == 9
         assert (worst.loc[["rope", "sinusoidal"], "ratio_low"] > 1.05).all()
         assert (worst.loc["alibi", "ratio_high"] < 1.05).all()
-    rates = pd.read_csv(folder / "choice.csv").query("chosen")["value"]
-    assert {*rates} == {0.008}, "between the others"
+        rates = pd.read_csv(one / "choice.csv").query("chosen")
+        assert len(rates) == 9
+        assert rates["border"].isna().all(), "between the others"
 
 
 def rate(objective: str) -> float:

@@ -422,9 +422,39 @@ def test_seeds_of_one_scheme_are_of_one_making(tmp_path, capsys):
     runs = tmp_path / "runs" / "made"
     before = other(tmp_path, runs)
     finished(runs, "rope", 2)
-    message = "would drop: rope-seed0, rope-seed1. Rows stay only of schemes all of whose seeds are made by one program"
+    message = "would drop: rope-seed0, rope-seed1. Rows stay only where all seeds of a scheme in a setting are made by one"
     assert message in refusal(gather, tmp_path, "made", "a test")
     assert {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()} == before
+
+
+@pytest.mark.slow
+def test_another_value_of_what_varies_joins_the_rows_of_the_others(tmp_path, capsys):
+    """The same schemes, each value of one making; a part of a value's seeds is refused."""
+    runs, place = tmp_path / "runs" / "made", tmp_path / "made"
+
+    def made_at(lr: float, *seeds: int) -> None:
+        for seed in seeds:
+            name = f"rope-lr={lr}-seed{seed}"
+            train = {"lr": lr, "max_steps": 20}
+            RunFolder(runs / name).claim(CONFIG | {"seed": seed, "train": train, "vary": ["train.lr"]})
+            rows = both_protocols({"rope": {128: [lr + seed], 256: [2.0 + seed]}})
+            score(runs / name, rows.assign(experiment="made", seed=seed, run=name, setting=f"lr={lr}"))
+
+    for lr in (0.1, 0.2):
+        made_at(lr, 0, 1)
+    gather(tmp_path, "made", "the first sweep")
+    before = load_rows(place / "rows.csv")
+    shutil.rmtree(runs)
+    made_at(0.4, 0, 1)
+    gather(tmp_path, "made", "the second sweep")
+    rows = load_rows(place / "rows.csv")
+    assert rows["setting"].value_counts().to_dict() == dict.fromkeys(("lr=0.1", "lr=0.2", "lr=0.4"), len(before) // 2)
+    of_before = rows[rows["setting"] != "lr=0.4"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(of_before, before, check_exact=True)
+    (part,) = load_provenance(place / "provenance.yaml")["kept"]
+    assert part["runs"] == [f"rope-lr={lr}-seed{seed}" for lr in (0.1, 0.2) for seed in (0, 1)]
+    made_at(0.2, 1)
+    assert "would drop: rope-lr=0.2-seed0" in refusal(gather, tmp_path, "made", "a test")
 
 
 @pytest.mark.slow

@@ -108,8 +108,8 @@ def with_kept(results: Path, here: Gathered) -> tuple[Gathered, list[str]]:
 def _staying(results: Path, rows: pd.DataFrame, config: dict[str, Any], made: set[tuple[str, str]]) -> list[str]:
     """The runs of an earlier report, of its `rows` or without any, that are not among those made here, in order.
 
-    Raises UserError unless recipe, data and precision are the same for them, and all seeds of a scheme are of one report.
-    Where all are made here, data and precision may differ: that is the same experiment on another machine.
+    Raises UserError unless recipe, data and precision are the same for them, and all seeds of a scheme in a setting are of
+    one report. Where all are made here, data and precision may differ: that is the same experiment on another machine.
     """
     old = load_provenance(results / "provenance.yaml")["config"]
     if changes := differences(_recipe(old, OF_MACHINE), _recipe(config, OF_MACHINE)):
@@ -117,12 +117,18 @@ def _staying(results: Path, rows: pd.DataFrame, config: dict[str, Any], made: se
     diverged = _runs_of(load_missing(results / "missing.csv"))  # which may have no rows
     lost = sorted((_runs_of(rows) | diverged) - made)
     changes = differences(_recipe(old, OF_PLACE), _recipe(config, OF_PLACE))
-    here, references = {scheme for scheme, _ in made}, {*rows.loc[~rows["kind"].isin(TRAINED), "scheme"]}
-    if dropped := [run for scheme, run in lost if changes or (scheme in here) != (scheme in references)]:
+    references, schemes = {*rows.loc[~rows["kind"].isin(TRAINED), "scheme"]}, {scheme for scheme, _ in made}
+    here = {_but_for_seed(run) for _, run in made}
+
+    def fits(scheme: str, run: str) -> bool:
+        return scheme in schemes if scheme in references else _but_for_seed(run) not in here
+
+    if dropped := [run for scheme, run in lost if changes or not fits(scheme, run)]:
         raise UserError(
             f"{results} holds {len(dropped)} runs that are neither planned now nor finished here, and would drop: "
-            f"{', '.join(dropped[:3])}{', ...' if dropped[3:] else ''}. Rows stay only of schemes all of whose seeds are "
-            f"made by one program, beside rows of one recipe, text and precision{''.join(f'; {one}' for one in changes)}. "
+            f"{', '.join(dropped[:3])}{', ...' if dropped[3:] else ''}. Rows stay only where all seeds of a scheme in a "
+            "setting are made by one program, beside rows of one recipe, text and precision"
+            f"{''.join(f'; {one}' for one in changes)}. "
             f"Run the sweep that makes them, choose another name=..., or move {results} away"
         )
     return sorted({run for _, run in lost})
@@ -172,6 +178,11 @@ def _together(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def _runs_of(table: pd.DataFrame) -> set[tuple[str, str]]:
     """Scheme and name of each; what is scored apart, rope-seed0/generator, is of one run."""
     return {(scheme, run.partition("/")[0]) for scheme, run in zip(table["scheme"], table["run"], strict=True)}
+
+
+def _but_for_seed(run: str) -> str:
+    """Of a run's name, its scheme and setting."""
+    return run.rpartition("-seed")[0]
 
 
 def _recipe(config: dict[str, Any], own: tuple[str, ...]) -> dict[str, Any]:

@@ -75,8 +75,9 @@ def made_by(told: dict[str, Any]) -> Json:
     """What made the rows, in lines; the whole of it as it stands in its file."""
     lines = [("command", told["command"])]
     for machine in told.get("made_by", []):
-        lines += [(one, f"{machine[one]}") for one in ("git_commit", "version", "python", "torch", "device", "precision")]
-        lines += [("uncommitted changes", "yes")] if machine["git_dirty"] else []
+        known = [one for one in ("git_commit", "version", "python", "torch", "device", "precision") if one in machine]
+        lines += [(one, f"{machine[one]}") for one in known]
+        lines += [("uncommitted changes", "yes")] if machine.get("git_dirty") else []
     seconds = told.get("seconds_of_all_runs")
     lines += [("seconds of all runs", f"{seconds:,}")] if seconds is not None else []
     return {"made_by": lines, "provenance": yaml.safe_dump(told, sort_keys=False, width=110)}
