@@ -438,7 +438,9 @@ def test_another_value_of_what_varies_joins_the_rows_of_the_others(tmp_path, cap
             train = {"lr": lr, "max_steps": 20}
             RunFolder(runs / name).claim(CONFIG | {"seed": seed, "train": train, "vary": ["train.lr"]})
             rows = both_protocols({"rope": {128: [lr + seed], 256: [2.0 + seed]}})
-            score(runs / name, rows.assign(experiment="made", seed=seed, run=name, setting=f"lr={lr}"))
+            rows = rows.assign(experiment="made", seed=seed, run=name, setting=f"lr={lr}")
+            apart = rows.assign(run=f"{name}/generator", objective="electra_generator")
+            score(runs / name, pd.concat([rows, apart], ignore_index=True))
 
     for lr in (0.1, 0.2):
         made_at(lr, 0, 1)

@@ -127,6 +127,19 @@ def test_a_terminal_that_knows_ascii_alone_is_shown_the_table(tmp_path, swept):
     assert rows(tmp_path) == rows(swept)
 
 
+@pytest.mark.slow
+def test_a_report_tells_the_sweep_that_made_its_runs_and_not_one_before(tmp_path, swept):
+    runs = copy_of(swept, tmp_path) / "runs" / "smoke"
+    told, plan = tmp_path / "smoke" / "provenance.yaml", yaml.safe_load((runs / "sweep.yaml").read_text())
+    assert yaml.safe_load(told.read_text())["command"] == plan["command"]
+    (runs / "sweep.yaml").write_text(yaml.safe_dump(plan | {"command": "python -m extrap of today"}))
+    assert report("--results", tmp_path, "gather", "smoke").returncode == 0
+    assert yaml.safe_load(told.read_text())["command"] == "python -m extrap of today"
+    (runs / "sweep.yaml").unlink()
+    assert report("--results", tmp_path, "gather", "smoke").returncode == 0
+    assert yaml.safe_load(told.read_text())["command"] == "python -m experiments.report gather smoke"
+
+
 @pytest.mark.parametrize("arguments", [["gather", "nothing"], *slow(["draw"])])
 def test_reports_of_nothing_end_with_one_line(tmp_path, arguments):
     done = report("--results", tmp_path, *arguments)

@@ -52,7 +52,8 @@ def gather(results: Path, name: str, command: str, table: str = "") -> None:
         if gather_probes(folder, runs):
             page_again(folder)
     if stay:
-        told = f"kept of the report that stood there, and not made here (provenance.yaml says by what): {', '.join(stay)}"
+        some = f"{', '.join(stay[:4])}{f', ... ({len(stay)} in all)' if len(stay) > 4 else ''}"
+        told = f"kept of the report that stood there, and not made here (provenance.yaml says by what): {some}"
         print(*wrap(told, WIDTH), sep="\n")
 
 

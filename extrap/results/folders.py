@@ -2,7 +2,7 @@
 
 results/runs/<experiment>/<run>/       see RunFolder
 results/runs/<experiment>/reference/   rows of the references, in the same form; reference-lr=0.002/ where that varies
-results/runs/<experiment>/sweep.yaml   the runs that the last sweep planned, for `make status`
+results/runs/<experiment>/sweep.yaml   the command of the last sweep, and the runs that it planned, for `make status`
 results/runs/<experiment>/data/        the documents as all runs map them into memory, and tokenizer.json where a token is
                                        more than a byte; data-join=true/ where that varies
 results/runs/<experiment>/locks/       held by the sweep, by every run that is at work, and by who writes its report
@@ -156,6 +156,14 @@ def evaluated(runs: Path) -> list[RunFolder]:
             told = "; what stands in its report, `make figures` makes again from the rows there"
         raise UserError(f"{runs} holds no evaluated run; `make sweep` makes them{told}")
     return folders
+
+
+def command_of(runs: Path) -> str:
+    """What the last sweep of these runs was called by; nothing where none has left its plan."""
+    if not (plan := runs / "sweep.yaml").exists():
+        return ""
+    mend = "the same sweep, started again, writes it"
+    return str(load_checked(plan, yaml.safe_load, lambda told: told["command"].strip(), mend)["command"])
 
 
 def common(config: dict[str, Any]) -> dict[str, Any]:

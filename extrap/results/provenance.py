@@ -100,7 +100,8 @@ def with_kept(results: Path, here: Gathered) -> tuple[Gathered, list[str]]:
     if change := _other_reference(old_rows, here.rows):
         raise UserError(f"{results} holds other references than the runs here: {change}; choose another name=...")
     *before, earlier = load_gathered(results)
-    tables = (_together([new, old[old["run"].isin(stay)]]) for new, old in zip(here[:-1], before, strict=True))
+    kept = (old[old["run"].str.split("/").str[0].isin(stay)] for old in before)  # with what is scored apart of a run
+    tables = (_together([new, old]) for new, old in zip(here[:-1], kept, strict=True))
     rows, missing, training, costs = tables
     return Gathered(rows, missing, training, costs, here.made_by | {"kept": _told_of(stay, earlier)}), stay
 
