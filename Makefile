@@ -148,7 +148,7 @@ paper: $(READY) $(EXTRA)  ## what the figures of papers need, and the figures; F
 	done; \
 	.venv/bin/python -m experiments.report --results $(RESULTS) papers $(FIGURE) && exit $${failed:-0}
 
-bench: .venv/extra-bench  ## how fast it is against the peers, a few minutes; leave the machine alone meanwhile
+bench: .venv/extra-bench  ## how fast it is against the peers, five minutes or so; leave the machine alone meanwhile
 	@.venv/bin/python -m experiments.bench $(ARGS)
 
 bench-all: .venv/extra-bench  ## the same with longer inputs, more rounds and trainings to the same loss, three quarters of an hour; ARGS=--compiled: compiled peers too

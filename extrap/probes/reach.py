@@ -22,7 +22,7 @@ def reach(of: Probed) -> pd.DataFrame:
     behind its end (causal). A token at i is at distance |i - t| of a target at t; those beyond d are replaced by those of
     another document at the same places (`reach(other)`), or change places among themselves (`reach(shuffled)`). The window
     keeps its length, for a shorter one would bring the input nearer to what was trained on. d is 1, 2, 4, ..., of what is
-    shuffled 1, 8, 64, ..., and the length of the window where nothing is replaced.
+    shuffled 1, 16, 256, ..., and the length of the window where nothing is replaced.
 
     Source: the interventions of Khandelwal et al. 2018 (arXiv:1805.04623), without cutting.
     """
@@ -32,7 +32,7 @@ def reach(of: Probed) -> pd.DataFrame:
     order = np.random.default_rng(SEED).random(alone.inputs.shape)
     ways: tuple[tuple[str, int, Callable[[np.ndarray], np.ndarray]], ...] = (
         ("reach(other)", 1, lambda beyond: np.where(beyond, donors, alone.inputs)),
-        ("reach(shuffled)", 3, lambda beyond: shuffled(alone.inputs, beyond, order)),
+        ("reach(shuffled)", 4, lambda beyond: shuffled(alone.inputs, beyond, order)),
     )  # how many doublings lie between its distances: each is a pass, and a bracket is asked of what is replaced alone
     one = np.ones(len(documents), dtype=np.int64)
     whole = nll(of.encoder, alone).sum(axis=1)
