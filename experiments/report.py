@@ -27,6 +27,7 @@ from extrap.errors import UserError
 from extrap.files import as_path
 from extrap.report.report import gather, gather_best, gather_several, report_again
 from extrap.results.folders import command_of
+from extrap.results.provenance import load_provenance
 from extrap.sweep.door import through
 
 # what the measurements of a folder are named -> how its report is written
@@ -92,8 +93,9 @@ def main() -> None:
         elif others:
             gather_several(arguments.results, names, arguments.table)
         else:
-            command = command_of(arguments.results / "runs" / first) or f"python -m experiments.report gather {first}"
-            gather(arguments.results, first, command, arguments.table)
+            told = arguments.results / first / "provenance.yaml"
+            known = load_provenance(told)["command"] if told.exists() else f"python -m experiments.report gather {first}"
+            gather(arguments.results, first, command_of(arguments.results / "runs" / first) or known, arguments.table)
     elif arguments.verb == "claims":
         print(*write_claims(arguments.results), sep="\n")
     elif arguments.verb == "page":

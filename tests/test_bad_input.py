@@ -212,7 +212,7 @@ def test_a_report_that_would_lose_results_is_refused(tmp_path):
     other_machine = load_provenance(results / "provenance.yaml")["config"]
     other_machine["data"]["sha256"], other_machine["train"]["precision"] = "other", "bf16"
     planned = load_rows(results / "rows.csv")
-    refuse_to_lose(results, other_machine, {*zip(planned["scheme"], planned["run"], strict=True)})
+    refuse_to_lose(results, dict.fromkeys(zip(planned["scheme"], planned["run"], strict=True), other_machine))
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/version").exists(), reason="needs a place that nobody can write")

@@ -23,8 +23,8 @@ from extrap.data.documents import Documents
 from extrap.files import is_locked, write_atomic
 from extrap.report.about import scored_text
 from extrap.report.report import gather, gather_several, report_again, write_report
-from extrap.results.folders import RunFolder, as_now, differences, refuse_mixed
-from extrap.results.provenance import load_provenance, provenance
+from extrap.results.folders import RunFolder, as_now, command_of, differences, refuse_mixed
+from extrap.results.provenance import load_provenance, provenance, told_of_some
 from extrap.results.rows import (
     COLUMNS,
     COSTS,
@@ -427,36 +427,72 @@ def test_seeds_of_one_scheme_are_of_one_making(tmp_path, capsys):
     assert {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()} == before
 
 
+def finished_at(runs: Path, lr: float, *seeds: int, unigram: float = 1.0, **config: object) -> None:
+    """Runs of rope, and the reference, of a sweep that varies the rate; with what is scored apart, as electra has it."""
+    train = {"lr": lr, "max_steps": 20}
+    rows = both_protocols({"rope": {128: [lr], 256: [2.0]}}).assign(experiment=runs.name, setting=f"lr={lr}")
+    shared = CONFIG | {"train": train, "vary": ["train.lr"]} | config
+    for seed in seeds:
+        name = f"rope-lr={lr}-seed{seed}"
+        RunFolder(runs / name).claim(shared | {"seed": seed})
+        own = rows.assign(run=name, seed=seed, nll_sum=rows["nll_sum"] * (1 + seed / 100))
+        apart = own.assign(run=f"{name}/generator", objective="electra_generator")
+        score(runs / name, pd.concat([own, apart], ignore_index=True))
+    reference = f"reference-lr={lr}"
+    RunFolder(runs / reference).claim({key: value for key, value in shared.items() if key not in ("seed", "position")})
+    told = rows.assign(kind="unigram", scheme="unigram", run=f"{reference}/unigram", nll_sum=unigram * rows["n_tokens"])
+    score(runs / reference, told)
+
+
 @pytest.mark.slow
 def test_another_value_of_what_varies_joins_the_rows_of_the_others(tmp_path, capsys):
     """The same schemes, each value of one making; a part of a value's seeds is refused."""
     runs, place = tmp_path / "runs" / "made", tmp_path / "made"
-
-    def made_at(lr: float, *seeds: int) -> None:
-        for seed in seeds:
-            name = f"rope-lr={lr}-seed{seed}"
-            train = {"lr": lr, "max_steps": 20}
-            RunFolder(runs / name).claim(CONFIG | {"seed": seed, "train": train, "vary": ["train.lr"]})
-            rows = both_protocols({"rope": {128: [lr + seed], 256: [2.0 + seed]}})
-            rows = rows.assign(experiment="made", seed=seed, run=name, setting=f"lr={lr}")
-            apart = rows.assign(run=f"{name}/generator", objective="electra_generator")
-            score(runs / name, pd.concat([rows, apart], ignore_index=True))
-
     for lr in (0.1, 0.2):
-        made_at(lr, 0, 1)
+        finished_at(runs, lr, 0, 1)
     gather(tmp_path, "made", "the first sweep")
     before = load_rows(place / "rows.csv")
     shutil.rmtree(runs)
-    made_at(0.4, 0, 1)
+    finished_at(runs, 0.4, 0, 1)
     gather(tmp_path, "made", "the second sweep")
     rows = load_rows(place / "rows.csv")
     assert rows["setting"].value_counts().to_dict() == dict.fromkeys(("lr=0.1", "lr=0.2", "lr=0.4"), len(before) // 2)
     of_before = rows[rows["setting"] != "lr=0.4"].reset_index(drop=True)
     pd.testing.assert_frame_equal(of_before, before, check_exact=True)
-    (part,) = load_provenance(place / "provenance.yaml")["kept"]
-    assert part["runs"] == [f"rope-lr={lr}-seed{seed}" for lr in (0.1, 0.2) for seed in (0, 1)]
-    made_at(0.2, 1)
+    told = load_provenance(place / "provenance.yaml")
+    (part,) = told["kept"]
+    names = [f"rope-lr={lr}-seed{seed}" for lr in (0.1, 0.2) for seed in (0, 1)]
+    assert part["runs"] == ["reference-lr=0.1", "reference-lr=0.2", *names]
+    (some,) = told_of_some(told, rows[rows["setting"] == "lr=0.2"])["kept"]  # as when each scheme is at its best
+    assert (some["command"], some["runs"]) == ("the first sweep", names[2:])
+    finished_at(runs, 0.2, 1)
     assert "would drop: rope-lr=0.2-seed0" in refusal(gather, tmp_path, "made", "a test")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"vary": ["data.join", "train.lr"]}, "would drop: rope-lr=0.1-seed0"),  # texts, whose digests vary with them
+        ({"position": {"_target_": "mine.py:Rope"}}, "would drop: rope-lr=0.1-seed0"),  # it may have been edited since
+        ({"unigram": 1.1}, "holds other references than the runs here: unigram at"),
+    ],
+)
+def test_another_value_joins_those_of_one_text_and_of_our_own_code_alone(tmp_path, capsys, changed, told):
+    runs = tmp_path / "runs" / "made"
+    finished_at(runs, 0.1, 0, **{key: value for key, value in changed.items() if key != "unigram"})
+    gather(tmp_path, "made", "the first sweep")
+    shutil.rmtree(runs)
+    finished_at(runs, 0.2, 0, **changed)
+    assert told in refusal(gather, tmp_path, "made", "a test")
+
+
+def test_the_command_of_a_sweep_is_told_where_it_planned_all_that_is_finished(tmp_path):
+    finished(tmp_path, "rope", 0)
+    assert command_of(tmp_path) == ""
+    for planned, told in (("rope-seed0", "extrap"), ("alibi-seed0", "")):
+        (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"command": "extrap", "runs": {planned: 20}}))
+        assert command_of(tmp_path) == told
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from extrap.report.probes import gather_probes, write_probes
 from extrap.report.tables import csv_table, markdown_table
 from extrap.report.typesetting import model_size
 from extrap.results.folders import evaluated
-from extrap.results.provenance import Gathered, gathered, join, load_gathered, save_gathered, with_kept
+from extrap.results.provenance import Gathered, gathered, join, load_gathered, save_gathered, told_of_some, with_kept
 from extrap.results.rows import scored
 from extrap.results.shown import save_table
 from extrap.stats.choice import best_over, one_for_all
@@ -47,7 +47,7 @@ def gather(results: Path, name: str, command: str, table: str = "") -> None:
             reasons = ", ".join(sorted(set(here.missing["reason"])))
             why = f"({reasons}); a lower train.lr may mend that" if reasons else "yet; make status shows how far they are"
             raise UserError(f"{runs}: no run has rows {why}")
-        found, stay = with_kept(folder, here)
+        found, stay = with_kept(folder, runs, here)
         write_whole(folder, found, table)
         if gather_probes(folder, runs):
             page_again(folder)
@@ -72,7 +72,9 @@ def gather_best(results: Path, name: str, option: str, table: str = "") -> None:
     best = best_over(rows, missing, training, option)
     best = replace(best, one_for_all=one_for_all(rows, missing, option, best))
     command = f"python -m experiments.report gather {name} --best {option}"
-    made_by = told | {"command": command, "chosen_from": told["command"]}
+    made_by = told_of_some(told, best.rows) | {"command": command}
+    if "kept" not in made_by:  # whose parts tell theirs
+        made_by["chosen_from"] = told["command"]
     folder = results / f"{name}{AT_BEST}{option.rpartition('.')[2]}"
     with alone(folder):
         write_whole(folder, Gathered(best.rows, best.missing, best.training, costs, made_by), table, best)

@@ -159,11 +159,19 @@ def evaluated(runs: Path) -> list[RunFolder]:
 
 
 def command_of(runs: Path) -> str:
-    """What the last sweep of these runs was called by; nothing where none has left its plan."""
-    if not (plan := runs / "sweep.yaml").exists():
+    """What the last sweep of these runs was called by; nothing where it planned not all that are finished here."""
+    if not (path := runs / "sweep.yaml").exists():
         return ""
     mend = "the same sweep, started again, writes it"
-    return str(load_checked(plan, yaml.safe_load, lambda told: told["command"].strip(), mend)["command"])
+    plan = load_checked(path, yaml.safe_load, lambda told: told["command"].strip() and told["runs"], mend)
+    trained = {folder.path.name for folder in finished(runs) if "position" in folder.load_config()}
+    return str(plan["command"]) if trained <= {*plan["runs"]} else ""
+
+
+def from_outside(config: dict[str, Any]) -> bool:
+    """Whether its scheme, or one within that, is a class of a file that the command line names: mine.py:Mine."""
+    options = flat(config.get("position", {}))
+    return any(":" in str(value) for option, value in options if option.rpartition(".")[2] == "_target_")
 
 
 def common(config: dict[str, Any]) -> dict[str, Any]:

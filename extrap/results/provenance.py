@@ -12,7 +12,16 @@ import yaml
 from extrap.config.varied import flat
 from extrap.errors import UserError
 from extrap.files import write_atomic
-from extrap.results.folders import as_now, common, differences, evaluated, finished, load_checked, seconds_of
+from extrap.results.folders import (
+    as_now,
+    common,
+    differences,
+    evaluated,
+    finished,
+    from_outside,
+    load_checked,
+    seconds_of,
+)
 from extrap.results.rows import (
     KEY,
     RUNS,
@@ -74,30 +83,35 @@ def save_gathered(report: Path, of: Gathered) -> None:
     write_atomic(report / "provenance.yaml", yaml.safe_dump(of.made_by, sort_keys=False, width=125))
 
 
-def refuse_to_lose(results: Path, config: dict[str, Any], planned: set[tuple[str, str]]) -> None:
+def refuse_to_lose(results: Path, planned: dict[tuple[str, str], dict[str, Any]]) -> None:
     """Raises UserError if the report of a sweep would replace one of another config, or one that holds more.
 
-    `planned`: scheme and name of its runs. The sweep makes the references again.
+    `planned`: the configs of its runs by scheme and name. The sweep makes the references again.
     """
     if (results / "rows.csv").exists():
         runs = results.parent / "runs" / results.name
         found = [collect_missing(runs), *(load_rows(folder.rows) for folder in finished(runs) if folder.is_evaluated)]
         rows = load_rows(results / "rows.csv")
-        _staying(results, rows[rows["kind"].isin(TRAINED)], common(config), planned.union(*map(_runs_of, found)))
+        outside = {scheme for (scheme, _), config in planned.items() if from_outside(config)}
+        config, made = common(next(iter(planned.values()))), {*planned}.union(*map(_runs_of, found))
+        _staying(results, rows[rows["kind"].isin(TRAINED)], config, made, outside)
 
 
-def with_kept(results: Path, here: Gathered) -> tuple[Gathered, list[str]]:
-    """What was gathered here and the runs of an earlier report that it does not hold, which stay in it; and their names.
+def with_kept(results: Path, runs: Path, here: Gathered) -> tuple[Gathered, list[str]]:
+    """What was gathered here of `runs`, and the runs of an earlier report that it does not hold, which stay in it; and their
+    names.
 
     Raises UserError where they cannot stay, or where both score the references and get other numbers.
     """
     if not (results / "rows.csv").exists():
         return here, []
-    old_rows = load_rows(results / "rows.csv")
-    stay = _staying(results, old_rows, here.made_by["config"], _runs_of(here.rows) | _runs_of(here.missing))
+    old_rows, made = load_rows(results / "rows.csv"), _runs_of(here.rows) | _runs_of(here.missing)
+    theirs = {folder.path.name for folder in finished(runs) if from_outside(folder.load_config())}
+    config, outside = here.made_by["config"], {scheme for scheme, run in made if run in theirs}
+    stay = _staying(results, old_rows, config, made, outside)
     if not stay:  # on another Python the standard library is another text, and all rows are made anew
         return here, []
-    if change := _other_reference(old_rows, here.rows):
+    if change := _other_reference(old_rows, here.rows, any_setting=_one_text(config)):
         raise UserError(f"{results} holds other references than the runs here: {change}; choose another name=...")
     *before, earlier = load_gathered(results)
     kept = (old[old["run"].str.split("/").str[0].isin(stay)] for old in before)  # with what is scored apart of a run
@@ -106,11 +120,14 @@ def with_kept(results: Path, here: Gathered) -> tuple[Gathered, list[str]]:
     return Gathered(rows, missing, training, costs, here.made_by | {"kept": _told_of(stay, earlier)}), stay
 
 
-def _staying(results: Path, rows: pd.DataFrame, config: dict[str, Any], made: set[tuple[str, str]]) -> list[str]:
+def _staying(
+    results: Path, rows: pd.DataFrame, config: dict[str, Any], made: set[tuple[str, str]], outside: set[str]
+) -> list[str]:
     """The runs of an earlier report, of its `rows` or without any, that are not among those made here, in order.
 
     Raises UserError unless recipe, data and precision are the same for them, and all seeds of a scheme in a setting are of
-    one report. Where all are made here, data and precision may differ: that is the same experiment on another machine.
+    one report; all settings, where they are not of one text, or of a scheme from `outside`, whose code may be another now.
+    Where all are made here, data and precision may differ: that is the same experiment on another machine.
     """
     old = load_provenance(results / "provenance.yaml")["config"]
     if changes := differences(_recipe(old, OF_MACHINE), _recipe(config, OF_MACHINE)):
@@ -118,13 +135,14 @@ def _staying(results: Path, rows: pd.DataFrame, config: dict[str, Any], made: se
     diverged = _runs_of(load_missing(results / "missing.csv"))  # which may have no rows
     lost = sorted((_runs_of(rows) | diverged) - made)
     changes = differences(_recipe(old, OF_PLACE), _recipe(config, OF_PLACE))
+
+    def of_one_making(scheme: str, run: str) -> tuple[str, str]:
+        return scheme, run.rpartition("-seed")[0] if _one_text(config) and scheme not in outside else ""
+
     references, schemes = {*rows.loc[~rows["kind"].isin(TRAINED), "scheme"]}, {scheme for scheme, _ in made}
-    here = {_but_for_seed(run) for _, run in made}
-
-    def fits(scheme: str, run: str) -> bool:
-        return scheme in schemes if scheme in references else _but_for_seed(run) not in here
-
-    if dropped := [run for scheme, run in lost if changes or not fits(scheme, run)]:
+    here = {of_one_making(*one) for one in made}
+    fit = {one for one in lost if (one[0] in schemes if one[0] in references else of_one_making(*one) not in here)}
+    if dropped := [run for scheme, run in lost if changes or (scheme, run) not in fit]:
         raise UserError(
             f"{results} holds {len(dropped)} runs that are neither planned now nor finished here, and would drop: "
             f"{', '.join(dropped[:3])}{', ...' if dropped[3:] else ''}. Rows stay only where all seeds of a scheme in a "
@@ -135,9 +153,16 @@ def _staying(results: Path, rows: pd.DataFrame, config: dict[str, Any], made: se
     return sorted({run for _, run in lost})
 
 
-def _other_reference(old: pd.DataFrame, new: pd.DataFrame) -> str:
-    """Where both score the same reference and get other numbers: it hangs on the text alone."""
-    both = old[~old["kind"].isin(TRAINED)].merge(new[~new["kind"].isin(TRAINED)], on=["kind", *KEY], suffixes=("", "_new"))
+def _one_text(config: dict[str, Any]) -> bool:
+    """Whether all settings of a sweep score the same text for the same objective, so that all have the same references."""
+    vary = config.get("vary", [])
+    return all(option.startswith(("train.", "model.")) and option != "train.train_len" for option in vary)
+
+
+def _other_reference(old: pd.DataFrame, new: pd.DataFrame, any_setting: bool = False) -> str:
+    """Where both score the same reference, in one setting or in any, and get other numbers: it hangs on the text alone."""
+    on = ["kind", *(key for key in KEY if key != "setting" or not any_setting)]
+    both = old[~old["kind"].isin(TRAINED)].merge(new[~new["kind"].isin(TRAINED)], on=on, suffixes=("", "_new"))
     if np.allclose(both["nll_sum"], both["nll_sum_new"], rtol=1e-6, atol=0):
         return ""
     worst = both.loc[(both["nll_sum"] - both["nll_sum_new"]).abs().idxmax()]
@@ -161,11 +186,12 @@ def join(reports: Sequence[Path], command: str) -> Gathered:
         if why:
             raise UserError(f"the rows of {reports[i]} and {reports[j]} cannot stand in one report: {'; '.join(why)}")
     rows, missing, training, costs, told = zip(*found, strict=True)
+    parts = [_told_of({run for _, run in _runs_of(table)}, one) for table, one in zip(trained, told, strict=True)]
     made_by = {
         "command": command,
         "config": {key: value for key, value in told[0]["config"].items() if key != "code"},
         "used": told[0].get("used", {}),
-        "kept": [part for table, one in zip(trained, told, strict=True) for part in _told_of({*table["run"]}, one)],
+        "kept": [part for of_report in parts for part in of_report],
     }
     rows = _together(rows).drop_duplicates(["kind", *KEY], ignore_index=True)
     return Gathered(rows, _together(missing), _together(training), _together(costs).drop_duplicates("run"), made_by)
@@ -179,11 +205,6 @@ def _together(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def _runs_of(table: pd.DataFrame) -> set[tuple[str, str]]:
     """Scheme and name of each; what is scored apart, rope-seed0/generator, is of one run."""
     return {(scheme, run.partition("/")[0]) for scheme, run in zip(table["scheme"], table["run"], strict=True)}
-
-
-def _but_for_seed(run: str) -> str:
-    """Of a run's name, its scheme and setting."""
-    return run.rpartition("-seed")[0]
 
 
 def _recipe(config: dict[str, Any], own: tuple[str, ...]) -> dict[str, Any]:
@@ -206,6 +227,15 @@ def provenance(runs: Path, command: str) -> dict[str, Any]:
         "config": common(folders[0].load_config()),
         "used": {key: value for key, value in used[0].items() if all(one.get(key) == value for one in used)},  # of the data
     }
+
+
+def told_of_some(made_by: dict[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
+    """Of what made a report, what made these of its rows; the same where nothing was kept in it."""
+    if "kept" not in made_by:
+        return made_by
+    told = {key: made_by[key] for key in ("command", "config", "used") if key in made_by}
+    kept = _told_of({run for _, run in _runs_of(rows[rows["kind"] == "scheme"])}, made_by)
+    return told | {"config": {key: value for key, value in told["config"].items() if key != "code"}, "kept": kept}
 
 
 def _told_of(runs: Iterable[str], earlier: dict[str, Any]) -> list[dict[str, Any]]:

@@ -34,7 +34,7 @@ def prepare_grid(configs: list[Config]) -> list[Run]:
         _check(run)
     _check_schemes(runs)
     refuse_mixed(configs[0].folder.parent, {run.config.run: run.identity for run in runs})
-    refuse_to_lose(configs[0].results, runs[0].identity, {(config.scheme, config.run) for config in configs})
+    refuse_to_lose(configs[0].results, {(run.config.scheme, run.config.run): run.identity for run in runs})
     _check_disk(runs)
     for folder in (configs[0].results, configs[0].folder.parent):  # the system's own error tells where it cannot be written
         folder.mkdir(parents=True, exist_ok=True)

@@ -73,14 +73,21 @@ def experiment(folder: Path) -> Json:
 
 def made_by(told: dict[str, Any]) -> Json:
     """What made the rows, in lines; the whole of it as it stands in its file."""
-    lines = [("command", told["command"])]
+    lines = [("command", told["command"]), *machines(told)]
+    if (seconds := told.get("seconds_of_all_runs")) is not None:
+        lines += [("seconds of these runs" if "kept" in told else "seconds of all runs", f"{seconds:,}")]
+    for part in told.get("kept", []):
+        lines += [(f"of {len(part['runs'])} runs, command", part["command"]), *machines(part)]
+    return {"made_by": lines, "provenance": yaml.safe_dump(told, sort_keys=False, width=110)}
+
+
+def machines(told: dict[str, Any]) -> list[tuple[str, str]]:
+    lines = []
     for machine in told.get("made_by", []):
         known = [one for one in ("git_commit", "version", "python", "torch", "device", "precision") if one in machine]
         lines += [(one, f"{machine[one]}") for one in known]
         lines += [("uncommitted changes", "yes")] if machine.get("git_dirty") else []
-    seconds = told.get("seconds_of_all_runs")
-    lines += [("seconds of all runs", f"{seconds:,}")] if seconds is not None else []
-    return {"made_by": lines, "provenance": yaml.safe_dump(told, sort_keys=False, width=110)}
+    return lines
 
 
 def group(part: Statistics, scored: str, looked_into: pd.DataFrame) -> Json:
