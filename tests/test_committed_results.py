@@ -214,7 +214,8 @@ def test_bold_is_who_beats_all_others_in_the_pairs(name):
 def test_it_is_told_what_made_them(name):
     told = load_provenance(RESULTS / name / "provenance.yaml")
     assert re.match(rf"python -m (extrap|experiments\.run) experiment={name} ", told["command"])  # as it was then
-    kept = [run for part in told.get("kept", []) for run in part["runs"]]  # of the commands before
+    # of the commands before; a sweep's references are none of its runs
+    kept = [run for part in told.get("kept", []) for run in part["runs"] if not run.startswith("reference")]
     assert told["runs"] + len(kept) == len(configs_of(name))
     recipe, asked = told["config"], configs_of(name)[0].identity()
     parts = ("model", "objective", "train", "eval")

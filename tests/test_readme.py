@@ -421,7 +421,10 @@ def test_what_is_swept_can_be_chosen():
     assert len(chosen) >= 4
     for overrides in chosen:
         n_values = [word.count(",") + 1 for word in overrides if "[" not in word]
-        assert len(compose_grid([*overrides])) == math.prod(n_values)
+        given = {word.partition("=")[0] for word in overrides}
+        swept = [config.varied for config in compose_grid([*overrides[:3]])]
+        others = {repr([value for option, value in of.items() if option not in given]) for of in swept}
+        assert len(compose_grid([*overrides])) == math.prod(n_values) * len(others)
 
 
 def test_modules_that_are_started_exist():
