@@ -1,7 +1,5 @@
 """How far a model reads: what it loses when all text beyond a distance is another's."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 
@@ -20,28 +18,28 @@ def reach(of: Probed) -> pd.DataFrame:
 
     Each target is alone in its window: in the middle, hidden by itself (mlm) or as the corrupted text has it (rtd); or
     behind its end (causal). A token at i is at distance |i - t| of a target at t; those beyond d are replaced by those of
-    another document at the same places (`reach(other)`), or change places among themselves (`reach(shuffled)`). The window
-    keeps its length, for a shorter one would bring the input nearer to what was trained on. d is 1, 2, 4, ..., of what is
-    shuffled 1, 16, 256, ..., and the length of the window where nothing is replaced.
+    another document at the same places (`reach(other)`), or change places among themselves (`reach(shuffled)`, of d = 1
+    alone). The window keeps its length, for a shorter one would bring the input nearer to what was trained on. d is 1, 2,
+    4, ..., and the length of the window where nothing is replaced.
 
     Source: the interventions of Khandelwal et al. 2018 (arXiv:1805.04623), without cutting.
     """
     n, causal = of.train_len, of.run.objective.causal
     alone, donors, documents = targets_alone(of)
     far = np.abs(np.arange(n) - (n if causal else n // 2))
+    distances = [2**k for k in range(n.bit_length()) if (far > 2**k).any()]
     order = np.random.default_rng(SEED).random(alone.inputs.shape)
-    ways: tuple[tuple[str, int, Callable[[np.ndarray], np.ndarray]], ...] = (
-        ("reach(other)", 1, lambda beyond: np.where(beyond, donors, alone.inputs)),
-        ("reach(shuffled)", 4, lambda beyond: shuffled(alone.inputs, beyond, order)),
-    )  # how many doublings lie between its distances: each is a pass, and a bracket is asked of what is replaced alone
     one = np.ones(len(documents), dtype=np.int64)
-    whole = nll(of.encoder, alone).sum(axis=1)
-    parts = []
-    for probe, doublings, changed in ways:
-        for distance in (2**k for k in range(0, n.bit_length(), doublings) if (far > 2**k).any()):
-            losses = nll(of.encoder, alone._replace(inputs=changed(far > distance))).sum(axis=1)
-            parts.append(found(probe, n, documents, {"nll": (losses, one)}, distance))
-        parts.append(found(probe, n, documents, {"nll": (whole, one)}, n))
+
+    def told(inputs: np.ndarray, distance: int, *probes: str) -> list[pd.DataFrame]:
+        losses = nll(of.encoder, alone._replace(inputs=inputs)).sum(axis=1)
+        return [found(probe, n, documents, {"nll": (losses, one)}, distance) for probe in probes]
+
+    parts = told(alone.inputs, n, "reach(other)", "reach(shuffled)")
+    for d in distances:
+        parts += told(np.where(far > d, donors, alone.inputs), d, "reach(other)")
+    for d in distances[:1]:  # none where a window holds no more than a target's neighbours
+        parts += told(shuffled(alone.inputs, far > d, order), d, "reach(shuffled)")
     return pd.concat(parts, ignore_index=True)
 
 

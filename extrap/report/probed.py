@@ -16,7 +16,6 @@ from extrap.results.rows import GROUP
 from extrap.results.shown import IN_NATS
 from extrap.stats.probes import OTHER, RISE, reach_of
 
-KINDS = {"reach(other)": "replaced by another document's", "reach(shuffled)": "shuffled"}
 MOST_COLUMNS = 6  # of panels
 MOST_LINES = 12  # in a panel
 TITLE = 19  # columns of a panel of heads: longer names of schemes are cut in their middle
@@ -24,33 +23,29 @@ LEFT, RIGHT = -0.16, 0.16  # of a layer, where its heads stand at the one and at
 
 
 def reach_figure(risen: pd.DataFrame) -> Figure:
-    """The rise of the loss by the distance beyond which text is replaced, a panel a kind; bands are 95 % t intervals.
+    """The rise of the loss by the distance beyond which text is another document's; bands are 95 % t intervals.
 
     Of more schemes than a panel can tell apart their brackets, see brackets_figure.
     """
     looks = looks_of(risen["scheme"].unique())
     if len(looks) > MOST_LINES:
         return brackets_figure(risen, looks)
-    kinds = [kind for kind in KINDS if kind in {*risen["probe"]}]
+    lines = risen[risen["probe"] == OTHER]
     with style():
-        figure, grid = new_figure(COLUMN_WIDTH * len(kinds) + 0.4, 2.7, 1, len(kinds), sharey=True)
-        ends = []
-        for axes, kind in zip(grid.flat, kinds, strict=True):
-            lines = risen[risen["probe"] == kind]
-            ends.append((axes, _lines(axes, lines, "distance", looks)))
-            if risen["objective"].iloc[0] not in IN_NATS:
-                axes.axhline(RISE, color="0.3", linewidth=0.8, linestyle=DASHES, zorder=0)
-                axes.annotate("5 % of perplexity", (0, RISE), xycoords=("axes fraction", "data"), xytext=(3, 2),
-                              textcoords="offset points", fontsize=6.5, color="0.3")  # fmt: skip
-            axes.set_xscale("log", base=2)
-            ticks = sorted(lines["distance"].unique())
-            axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
-            axes.minorticks_off()
-            axes.set_title(f"text farther away {KINDS[kind]}")
-            axes.set_xlabel("distance kept / tokens")
-            axes.grid(axis="y")
-        grid.flat[0].set_ylabel("rise of the loss / nats per token")
-        _small_and_large(grid.flat[0])
+        figure, ((axes,),) = new_figure(COLUMN_WIDTH + 0.4, 2.7)
+        ends = [(axes, _lines(axes, lines, "distance", looks))]
+        if risen["objective"].iloc[0] not in IN_NATS:
+            axes.axhline(RISE, color="0.3", linewidth=0.8, linestyle=DASHES, zorder=0)
+            axes.annotate("5 % of perplexity", (0, RISE), xycoords=("axes fraction", "data"), xytext=(3, 2),
+                          textcoords="offset points", fontsize=6.5, color="0.3")  # fmt: skip
+        axes.set_xscale("log", base=2)
+        ticks = sorted(lines["distance"].unique())
+        axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
+        axes.minorticks_off()
+        axes.set_xlabel("distance beyond which text is another document's / tokens")
+        axes.grid(axis="y")
+        axes.set_ylabel("rise of the loss / nats per token")
+        _small_and_large(axes)
         _entitle(figure, risen, f"how far models read in windows of {risen['eval_len'].max():,}")
         name_ends(ends)
     return figure
