@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from extrap.results.rows import COSTS, OF_ROW, OF_RUN
+from extrap.results.rows import COSTS, OF_RUN
 
 RESULTS = Path(__file__).parents[1] / "results"
 TEXT = (RESULTS / "README.md").read_text()
@@ -25,7 +25,7 @@ def told(file: str) -> list[str]:
 @pytest.fixture(scope="module")
 def written() -> dict[str, set[str]]:
     """Columns by file, of all tracked reports, which hold everything between them."""
-    found: dict[str, set[str]] = {"runs": {*OF_RUN, *COSTS}, "rows": {*OF_ROW}}
+    found: dict[str, set[str]] = {"runs": {*OF_RUN, *COSTS}}
     for path in RESULTS.glob("*/*.csv"):
         if (path.parent / "runs.csv").exists():  # not claims, papers, or what the benchmark measured
             name = re.sub(r"_(causal|mlm|rtd|electra|electra_generator)_.*", "", path.stem)  # of one of several groups

@@ -17,6 +17,7 @@ from torch.testing import assert_close
 from extrap.config.choices import Device, Precision
 from extrap.config.compose import compose_grid
 from extrap.errors import UserError
+from extrap.results.rows import load_rows
 from extrap.runs.prepare import Run
 from extrap.runs.run import build_encoder, execute
 from extrap.score.evaluate import evaluate
@@ -80,7 +81,7 @@ def as_rank(rank: int, n: int):
 
 
 def assert_same_rows(a: Path, b: Path) -> None:
-    mine, theirs = (pd.read_csv(folder / "eval.csv") for folder in (a, b))
+    mine, theirs = (load_rows(folder / "eval.csv") for folder in (a, b))
     assert mine.drop(columns="nll_sum").equals(theirs.drop(columns="nll_sum"))
     np.testing.assert_allclose(mine["nll_sum"], theirs["nll_sum"], rtol=RTOL)
     mine, theirs = (pd.read_csv(folder / "train.csv") for folder in (a, b))

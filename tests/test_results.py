@@ -30,6 +30,7 @@ from extrap.results.rows import (
     COSTS,
     KEY,
     MISSING,
+    OF_ROW,
     OF_RUN,
     PLAIN,
     SELECTION,
@@ -834,7 +835,7 @@ def test_a_missing_column_is_refused(tmp_path, column):
     of_run = column in OF_RUN
     file = tmp_path / ("runs.csv" if of_run else "rows.csv")
     save_rows(tmp_path / "rows.csv", scheme_rows("a", {128: [1.0]}))
-    without(file, column)
+    without(file, {"eval_len": "nll_sum_128", "nll_sum": "nll_sum_128"}.get(column, column))
     message = refusal(load_rows, tmp_path / "rows.csv")
     assert message.startswith(f"{file} is no table with the columns ")
     assert column in message
@@ -846,14 +847,36 @@ def test_what_all_rows_of_a_run_share_is_said_once(tmp_path):
         scheme_rows("a", {128: [1.5, 2.5]}, kind=SELECTION, protocol=SELECTION, document="held back"),
         *(scheme_rows(f, {128: [1.0]}, kind=f, run=f"reference/{f}") for f in ("floor", "unigram")),
     ], ignore_index=True)  # fmt: skip
-    rows = rows.drop_duplicates(KEY, ignore_index=True)
+    rows = rows.drop_duplicates(KEY, ignore_index=True).sort_values(["run", "kind"], kind="stable", ignore_index=True)
     pd.testing.assert_frame_equal(there_and_back(tmp_path / "rows.csv", rows), rows, check_exact=True)
     runs, alone = (pd.read_csv(tmp_path / name) for name in ("runs.csv", "rows.csv"))
     assert list(runs["run"]) == ["a-seed0", "a-seed1", "reference/floor", "reference/unigram"]
     assert list(runs["kind"]) == ["scheme", "scheme", "floor", "unigram"]
-    assert list(alone) == ["run", "extension", "protocol", "eval_len", "document", "segment", "nll_sum", "n_tokens"]
+    segment = ["run", "extension", "protocol", "document", "segment"]
+    assert list(alone) == [*segment, "nll_sum_128", "nll_sum_256", "n_tokens"]
+    assert not alone.duplicated(segment).any()
     wide = rows.assign(n_bytes=2 * rows["n_tokens"])
     pd.testing.assert_frame_equal(there_and_back(tmp_path / "rows.csv", wide), wide, check_exact=True)
+
+
+def test_lengths_that_are_not_scored_stay_so_and_counts_may_hang_on_the_length(tmp_path):
+    """As of extensions, scored at some lengths, and under `position`, whose bins hold other tokens each."""
+    whole, some = scheme_rows("a", {128: [1.0], 256: [1.1], 512: [1.2]}), scheme_rows("a", {128: [1.0], 512: [1.3]})
+    bins = scheme_rows("a", {16: [1.0], 24: [1.1]}, protocol="position").assign(
+        n_tokens=[16, 16, 8, 8], n_bytes=[16, 16, 8, 8]
+    )
+    rows = pd.concat([whole, some.assign(extension="window"), bins], ignore_index=True)
+    pd.testing.assert_frame_equal(there_and_back(tmp_path / "rows.csv", rows), rows, check_exact=True)
+    assert len(pd.read_csv(tmp_path / "rows.csv")) == 2 + 2 + 4
+
+
+def test_a_line_a_row_is_read_as_well(tmp_path):
+    rows = many({"a": {128: [1.0, 2.0], 256: [1.0, 2.0]}})
+    save_rows(path := tmp_path / "rows.csv", rows)
+    path.write_text(as_csv(rows[OF_ROW].drop(columns="n_bytes")))
+    pd.testing.assert_frame_equal(load_rows(path), rows, check_exact=True)
+    path.write_text(path.read_text().replace("nll_sum", "nll_sums"))
+    assert "is no table with the columns" in refusal(load_rows, path)
 
 
 def test_runs_that_are_not_listed_or_listed_twice_are_refused(tmp_path):
@@ -942,8 +965,9 @@ def test_a_file_cut_short_is_refused(tmp_path):
 
 def test_a_segment_scored_twice_is_refused(tmp_path):
     rows = many({"a": {128: [1.0, 2.0]}, "b": {128: [1.0]}})
-    twice = pd.concat([rows, rows.iloc[[1]].assign(nll_sum=9.9)])
-    save_rows(tmp_path / "rows.csv", twice)
+    save_rows(path := tmp_path / "rows.csv", rows)
+    _, _, second, *_ = path.read_text().splitlines(keepends=True)
+    path.write_text(path.read_text() + second)
     message = refusal(load_rows, tmp_path / "rows.csv")
     for part in ("twice", "scheme=a", "seed=0", "document=document-1"):
         assert part in message

@@ -1,6 +1,7 @@
 """Rows on disk: what the runs have written, checked and brought together. Imports no torch.
 
-A table of rows, or of losses, says what is of each alone; what all of a run share stands once, in runs.csv beside it.
+A table of rows, or of losses, says what is of each alone; what all of a run share stands once, in runs.csv beside it. On
+disk the rows of a segment are one line, with a column of nll_sum a length.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,6 +27,8 @@ COLUMNS = [
 ]  # fmt: skip
 OF_RUN = ["experiment", "run", "kind", "scheme", *GROUP, "seed"]
 OF_ROW = ["run", *(column for column in COLUMNS if column not in OF_RUN)]
+OF_SEGMENT, OF_COUNTS = ["run", "extension", "protocol", "document", "segment"], ["n_tokens", "n_bytes"]
+OF_LENGTH = "nll_sum_"  # and an evaluation length: columns of the lines of segments
 OF_LOSS = ["run", "step", "tokens", "loss", "held_out_loss"]
 TRAINING = [*(column for column in OF_RUN if column != "kind"), *OF_LOSS[1:]]
 # what a run took, where that is known; of the machine, and never compared: see results/README.md
@@ -35,6 +38,7 @@ SELECTION = "selection"  # the kind, and the protocol, of rows of text that is n
 TRAINED = ("scheme", SELECTION)  # kinds of rows that runs have; the others are of references
 COUNTS = ("train_len", "eval_len", "seed", "segment", "n_tokens", "n_bytes", "step", "tokens")
 TYPES = dict.fromkeys(COUNTS, np.int64) | dict.fromkeys(("nll_sum", "loss", "held_out_loss"), np.float64)  # all else is text
+Reading = Callable[[pd.DataFrame], pd.DataFrame]  # what a table is that was read as text
 # columns that are left out where they say nothing else: nothing varies, a token is a byte, nobody looked
 PLAIN: dict[str, Callable[[pd.DataFrame], Any]] = {
     "setting": lambda table: "",
@@ -107,7 +111,7 @@ def load_training(path: Path) -> pd.DataFrame:
 
 def load_rows(path: Path) -> pd.DataFrame:
     """Rows from CSV, checked: all columns, no segment twice, nothing that is not a number where one must be."""
-    rows = _of_runs(path, OF_ROW)[COLUMNS]
+    rows = _of_runs(path, OF_ROW, by_row)[COLUMNS]
     rows["kind"] = rows["kind"].mask(rows["protocol"] == SELECTION, SELECTION)
     possible = np.isfinite(rows["nll_sum"]) & (rows["n_tokens"] >= 0) & (rows["n_bytes"] >= 0)
     if rows.empty or not possible.all():
@@ -134,9 +138,37 @@ def load_costs(path: Path) -> pd.DataFrame:
     return load_runs(path)[["run", *COSTS]]
 
 
-def _of_runs(path: Path, columns: list[str]) -> pd.DataFrame:
+def by_segment(rows: pd.DataFrame) -> pd.DataFrame:
+    """The columns OF_ROW as a line a segment: nll_sum_128, nll_sum_256, ..., blank where a length is not scored, and counts.
+
+    These are most often the same at all lengths; where they differ, as under `position`, a segment has several lines.
+    """
+    keys = [*OF_SEGMENT, *OF_COUNTS]
+    lines = rows.groupby(keys, sort=False).ngroup()
+    told = rows.assign(line=lines, nll_sum=rows["nll_sum"].astype(str))  # with every digit
+    sums = told.pivot(index="line", columns="eval_len", values="nll_sum").add_prefix(OF_LENGTH)
+    of_lines = rows[keys].drop_duplicates(ignore_index=True)
+    return of_lines[OF_SEGMENT].join(sums).join(of_lines[OF_COUNTS])
+
+
+def by_row(table: pd.DataFrame) -> pd.DataFrame:
+    """What by_segment makes, read as text, as rows again: of each run, extension and protocol by length."""
+    if "eval_len" in table:  # a line a row, as they were written once
+        return table
+    lengths = {column: int(column.removeprefix(OF_LENGTH)) for column in table if column.startswith(OF_LENGTH)}
+    if not lengths and len(table):
+        raise KeyError(f"{OF_LENGTH}<eval_len>")
+    if (table[[*lengths]] == "").all(axis=1).any():
+        raise ValueError("a segment has no number at any length")
+    table = table.rename(columns=lengths).assign(block=table.groupby(["run", "extension", "protocol"], sort=False).ngroup())
+    rows = table.melt([*table.columns.drop(lengths.values())], var_name="eval_len", value_name="nll_sum")
+    rows = rows[rows["nll_sum"] != ""].astype({"eval_len": np.int64})
+    return rows.sort_values(["block", "eval_len"], kind="stable", ignore_index=True)
+
+
+def _of_runs(path: Path, columns: list[str], read: Reading = lambda table: table) -> pd.DataFrame:
     """A table, joined with what runs.csv beside it says of the runs."""
-    table, runs = _table(path, columns), load_runs(beside := path.with_name(RUNS))
+    table, runs = _table(path, columns, read=read), load_runs(beside := path.with_name(RUNS))
     if unknown := [run for run in table["run"].unique() if run not in {*runs["run"]}]:
         raise UserError(f"{path} holds {unknown[0]}, which {beside} does not list; remove it, and `make sweep` writes both")
     return table.merge(runs[OF_RUN], on="run", how="left")
@@ -179,7 +211,11 @@ def load_one_setting(path: Path) -> pd.DataFrame:
 
 
 def _table(
-    path: Path, columns: list[str], costs: Sequence[str] = (), mend: str = "remove it, and `make sweep` writes it"
+    path: Path,
+    columns: list[str],
+    costs: Sequence[str] = (),
+    mend: str = "remove it, and `make sweep` writes it",
+    read: Reading = lambda table: table,
 ) -> pd.DataFrame:
     """These columns of a CSV file, of PLAIN what they are where left out; and costs, where they are told.
 
@@ -189,7 +225,7 @@ def _table(
         raise UserError(f"{path} does not exist; `make sweep` writes it")
     try:
         # numbers are read as text first: a column that is not what it must be is then an error, not another type
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = read(pd.read_csv(path, dtype=str, keep_default_na=False))
         for column, plain in PLAIN.items():
             if column in columns and column not in table:
                 table[column] = plain(table)
@@ -212,7 +248,7 @@ def save_rows(path: Path, rows: pd.DataFrame, costs: pd.DataFrame | None = None)
 
 def row_tables(path: Path, rows: pd.DataFrame, costs: pd.DataFrame | None = None) -> dict[Path, str]:
     """What is written of rows, `path` last: CSV with every digit; what is read again is what was written, bit for bit."""
-    alone = rows[OF_ROW]
+    alone = by_segment(rows)
     if (alone["n_bytes"] == alone["n_tokens"]).all():
         alone = alone.drop(columns="n_bytes")
     return {path.with_name(RUNS): runs_table(rows, costs), path: as_csv(alone)}
