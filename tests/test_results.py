@@ -875,8 +875,16 @@ def test_a_line_a_row_is_read_as_well(tmp_path):
     save_rows(path := tmp_path / "rows.csv", rows)
     path.write_text(as_csv(rows[OF_ROW].drop(columns="n_bytes")))
     pd.testing.assert_frame_equal(load_rows(path), rows, check_exact=True)
-    path.write_text(path.read_text().replace("nll_sum", "nll_sums"))
+    path.write_text(path.read_text().replace("nll_sum", "sum"))
     assert "is no table with the columns" in refusal(load_rows, path)
+
+
+def test_a_length_that_lacks_a_segment_is_refused(tmp_path):
+    save_rows(path := tmp_path / "rows.csv", many({"a": {128: [1.0], 256: [1.1], 512: [1.2]}}))
+    table = pd.read_csv(path, dtype=str)
+    table.loc[1, "nll_sum_256"] = ""
+    table.to_csv(path, index=False)
+    assert "nll_sum is blank for some of the segments that are scored at 256" in refusal(load_rows, path)
 
 
 def test_runs_that_are_not_listed_or_listed_twice_are_refused(tmp_path):

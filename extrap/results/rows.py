@@ -152,17 +152,20 @@ def by_segment(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_row(table: pd.DataFrame) -> pd.DataFrame:
-    """What by_segment makes, read as text, as rows again: of each run, extension and protocol by length."""
-    if "eval_len" in table:  # a line a row, as they were written once
-        return table
+    """What by_segment makes, read as text, as rows again: of each run, extension and protocol by length.
+
+    A table without lengths is a line a row, as they were written once, or none of rows. Raises ValueError where a length
+    lacks a segment, for all segments of a protocol are scored at each of its lengths.
+    """
     lengths = {column: int(column.removeprefix(OF_LENGTH)) for column in table if column.startswith(OF_LENGTH)}
     if not lengths and len(table):
-        raise KeyError(f"{OF_LENGTH}<eval_len>")
-    if (table[[*lengths]] == "").all(axis=1).any():
-        raise ValueError("a segment has no number at any length")
+        return table
     table = table.rename(columns=lengths).assign(block=table.groupby(["run", "extension", "protocol"], sort=False).ngroup())
     rows = table.melt([*table.columns.drop(lengths.values())], var_name="eval_len", value_name="nll_sum")
     rows = rows[rows["nll_sum"] != ""].astype({"eval_len": np.int64})
+    segments = table.drop_duplicates(["block", "document", "segment"]).groupby("block").size()
+    if (short := rows.groupby(["block", "eval_len"]).size().lt(segments, level="block")).any():
+        raise ValueError(f"nll_sum is blank for some of the segments that are scored at {short[short].index[0][1]}")
     return rows.sort_values(["block", "eval_len"], kind="stable", ignore_index=True)
 
 
