@@ -19,6 +19,7 @@ from extrap.extensions.far import ReRope
 from extrap.model import encoder as encoders
 from extrap.model.attention import prepare
 from extrap.model.definition import attend_reference
+from extrap.model.prefix import Prefix
 from extrap.model.seed import seed_generators
 from extrap.positions.absolute import Learned
 from extrap.positions.alibi import Alibi
@@ -76,6 +77,17 @@ def test_a_few_places_have_the_states_and_the_gradients_of_all(
         found.append([states, *(gradient for gradient in gradients if gradient is not None)])
     assert in_the_end == [seq_len, 3]
     assert_close(found[1], found[0], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_own", [1, 13, *slow(44, 45)])
+def test_behind_a_prefix_the_last_token_has_the_state_that_it_has_in_the_whole_text(
+    kind, n_own, scheme_of, encoder_of, small
+):
+    encoder = encoder_of(scheme_of(kind, True, train_len=64)).double().eval()
+    before, own = torch.randint(11, (2, 3, 45))
+    whole = torch.cat([before[:, :-n_own], own[:, -n_own:]], dim=1)
+    with torch.no_grad():
+        assert_close(Prefix(encoder, before).last(own[:, -n_own:]), encoder(whole)[:, -1], rtol=0, atol=1e-6)
 
 
 # ---- wrappers

@@ -22,12 +22,12 @@ from torch import nn
 from extrap.config.compose import compose_grid
 from extrap.data.base import HeldOut
 from extrap.errors import UserError
-from extrap.probes.base import probed
+from extrap.probes.base import nll, probed
 from extrap.probes.detection import concordant, detection
 from extrap.probes.heads import heads
 from extrap.probes.order import order
 from extrap.probes.probe import refuse_idle_probes, refuse_other_rows
-from extrap.probes.reach import others, reach, shuffled, targets_alone
+from extrap.probes.reach import losses_amid, others, reach, shuffled, targets_alone
 from extrap.probes.recall import _since, recall
 from extrap.report.probed import reach_figure
 from extrap.report.probes import SECTIONS
@@ -162,6 +162,17 @@ def test_what_is_replaced_lies_beyond_the_distance_and_comes_from_another_docume
         assert holds(of_document[document], text)
         assert not holds(of_document[document], donor)
         assert any(holds(other, donor) for name, other in of_document.items() if name != document)
+
+
+@pytest.mark.parametrize("objective", ["mlm", "causal"])
+@torch.no_grad()
+def test_text_that_is_read_once_gives_the_losses_of_text_that_is_read_again(objective):
+    case = of("rope", objective)
+    alone, donors, _ = targets_alone(case)
+    distances, far = [1, 2, 8], np.abs(np.arange(L) - (L if objective == "causal" else L // 2))
+    for d, losses in zip(distances, losses_amid(case.encoder, alone, far, donors, distances), strict=True):
+        again = nll(case.encoder, alone._replace(inputs=np.where(far > d, donors, alone.inputs))).sum(axis=1)
+        np.testing.assert_allclose(losses, again, rtol=0, atol=1e-5)
 
 
 def test_a_copy_of_the_document_under_another_name_stands_in_nobodys_place():

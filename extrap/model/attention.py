@@ -39,16 +39,21 @@ class Attend(Protocol):
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, /) -> Tensor: ...
 
 
+Places = Tensor | range | None  # (B, R) of each sequence, or a run of neighbours in all of them; None: everywhere
+
+
 class AttendAt(Protocol):
-    """The same for the queries at (B, R) alone, (B, H, R, K); None: for all of them."""
+    """The same for the queries at these places alone, (B, H, R, K)."""
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, /, at: Tensor | None = None) -> Tensor: ...
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, /, at: Places = None) -> Tensor: ...
 
 
-def taken(x: Tensor, at: Tensor | None) -> Tensor:
-    """Of (B, ..., T, D) what stands at (B, R): (B, ..., R, D). None: everything."""
+def taken(x: Tensor, at: Places) -> Tensor:
+    """Of (B, ..., T, D) what stands at these places: (B, ..., R, D)."""
     if at is None:
         return x
+    if isinstance(at, range):
+        return x[..., at.start : at.stop, :]
     index = at.view(len(at), *(1,) * (x.dim() - 3), -1, 1)
     return x.gather(-2, index.expand(*x.shape[:-2], -1, x.shape[-1]))
 
@@ -56,26 +61,37 @@ def taken(x: Tensor, at: Tensor | None) -> Tensor:
 def prepare(scheme: PositionScheme, pos: Tensor, *, training: bool) -> AttendAt:
     """Once per forward: the attention function of all layers that share a scheme, over tokens at pos (T,).
 
-    Few queries take less than all where one additive bias or none holds for all sequences alike; elsewhere theirs are taken
-    from what all queries give.
+    A run of neighbours takes as much less than all queries as it is shorter; queries elsewhere take less where one additive
+    bias or none holds for all sequences alike, and are else taken from what all queries give.
     """
-    branches, weights, geometry = scheme.branches(pos), scheme.weights(), scheme.geometry
-    causal, idx = geometry.causal, torch.arange(len(pos), device=pos.device)
+    branches, idx = scheme.branches(pos), torch.arange(len(pos), device=pos.device)
     if sharpness := scheme.sharpness():
-        branches = sharpened(branches, sharpness(keys_seen(branches, geometry, idx)))
-    if training and len(pos) <= DENSE_MAX:
+        branches = sharpened(branches, sharpness(keys_seen(branches, scheme.geometry, idx)))
+    fast = _prepare_fast(scheme, branches, idx, training=training)
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, at: Places = None) -> Tensor:
+        if not isinstance(at, range):
+            return fast(q, k, v, x, at=at)
+        return _in_float32(_of_all(partial(_in_blocks, branches, scheme.weights(), scheme.geometry, at)))(q, k, v, x)
+
+    return attend
+
+
+def _prepare_fast(scheme: PositionScheme, branches: Sequence[Branch], idx: Tensor, *, training: bool) -> AttendAt:
+    weights, geometry, causal = scheme.weights(), scheme.geometry, scheme.geometry.causal
+    if training and len(idx) <= DENSE_MAX:
         whole = [_whole_bias(branch, geometry, idx) for branch in branches]
         if len(branches) == 1 and not branches[0].reads_content and not weights:
             return partial(_in_one, branches[0], whole[0])
         biases = [partial(_block_of, bias) for bias in whole]
-        return _of_all(partial(_in_chunks, branches, biases, weights, causal, len(idx)))
-    wrap = (lambda attend: attend) if training and pos.device.type in HALVED else _in_float32
+        return _of_all(partial(_in_chunks, branches, biases, weights, causal, range(len(idx)), len(idx)))
+    wrap = (lambda attend: attend) if training and idx.device.type in HALVED else _in_float32
     branch, turn = branches[0], partial(_turned, branches[0])
     if len(branches) == 1 and not branch.content and not weights:
         plain, decay = not (branch.score_mod or branch.mask_mod), branch.decay
         if plain and not decay:
 
-            def plainly(q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, at: Tensor | None = None) -> Tensor:
+            def plainly(q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, at: Places = None) -> Tensor:
                 q, k = turn(q, k)
                 more = q.shape[-1] - v.shape[-1]  # the kernel wants as many dimensions of values
                 v = F.pad(v, (0, more)) if more else v
@@ -92,14 +108,7 @@ def prepare(scheme: PositionScheme, pos: Tensor, *, training: bool) -> AttendAt:
         if branch.relative and not decay and not training:
             bias = distance_bias(branch, geometry, idx).expand(geometry.n_heads, -1)
             return wrap(_of_all(lambda q, k, v, x=None: attend_relative(bias, *turn(q, k), v)))
-
-    def attend(q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
-        most = CHUNK if pos.device.type == "cpu" else WIDE_CHUNK
-        chunk = max(1, min(most, CHUNK_SCORES // (len(q) * geometry.n_heads * len(idx))))
-        biases = [_bias_of_pairs(branch, geometry, idx) for branch in branches]
-        return _in_chunks(branches, biases, weights, causal, chunk, q, k, v, x)
-
-    return wrap(_of_all(attend))
+    return wrap(_of_all(partial(_in_blocks, branches, weights, geometry, range(len(idx)))))
 
 
 def additive_bias(branch: Branch, geometry: Geometry, q_idx: Tensor, kv_idx: Tensor) -> Tensor | None:
@@ -155,7 +164,7 @@ def _turned(branch: Branch, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
 def _in_float32(attend: AttendAt) -> AttendAt:
     """Whatever the precision of the model."""
 
-    def exact(q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, at: Tensor | None = None) -> Tensor:
+    def exact(q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, at: Places = None) -> Tensor:
         with torch.autocast(q.device.type, enabled=False):
             q, k, v = (part.to(wide(part)) for part in (q, k, v))
             return attend(q, k, v, x, at)
@@ -169,15 +178,33 @@ def _of_all(attend: Attend) -> AttendAt:
 
 
 def _in_one(
-    branch: Branch, bias: Tensor | None, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, at: Tensor | None = None
+    branch: Branch, bias: Tensor | None, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, at: Places = None
 ) -> Tensor:
     """All keys at once, with a bias (1, 1 or H, T, T) or none."""
     scale, (q, k) = q.shape[-1] ** -0.5, branch.rotate(q, k) if branch.rotate else (q, k)
-    if bias is not None and at is not None:
+    if bias is not None and isinstance(at, Tensor):
         bias = bias[0].index_select(1, at.flatten()).view(len(bias[0]), *at.shape, -1).transpose(0, 1)  # (B, 1 or H, R, T)
     score = (taken(q, at) * scale) @ k.mT
     shares: Tensor = BiasedSoftmax.apply(score, bias)  # type: ignore[no-untyped-call]
     return shares.to(v.dtype) @ v
+
+
+def _in_blocks(
+    branches: Sequence[Branch],
+    weights: Weights | None,
+    geometry: Geometry,
+    rows: range,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    x: Tensor | None = None,
+) -> Tensor:
+    """As many of these queries at a time as this device does well."""
+    idx = torch.arange(q.shape[2], device=q.device)
+    most = CHUNK if q.device.type == "cpu" else WIDE_CHUNK
+    chunk = max(1, min(most, CHUNK_SCORES // (len(q) * geometry.n_heads * len(idx))))
+    biases = [_bias_of_pairs(branch, geometry, idx) for branch in branches]
+    return _in_chunks(branches, biases, weights, geometry.causal, rows, chunk, q, k, v, x)
 
 
 def _in_chunks(
@@ -185,21 +212,24 @@ def _in_chunks(
     biases: Sequence[BiasOfPairs],
     weights: Weights | None,
     causal: bool,
+    rows: range,
     chunk: int,
     q: Tensor,
     k: Tensor,
     v: Tensor,
     x: Tensor | None = None,
 ) -> Tensor:
-    """`chunk` queries at a time against the keys that they can see, each pass against its own where nothing else counts."""
+    """`chunk` of these queries at a time against the keys that they can see, each pass against its own where nothing else
+    counts.
+    """
     seq_len = q.shape[2]
     idx = torch.arange(seq_len, device=q.device)
     seen = [content_of(branch, q, k, x) for branch in branches]
     contents = [bias_of_content(branch, content) for branch, content in zip(branches, seen, strict=True)]
     together = bool(weights) or any(contents)  # which look at keys that others attend to
     outputs = []
-    for start in range(0, seq_len, chunk):
-        stop = min(start + chunk, seq_len)
+    for start in range(rows.start, rows.stop, chunk):
+        stop = min(start + chunk, rows.stop)
         ranges = [_key_range(branch, start, stop, seq_len, causal) for branch in branches]
         if together:
             ranges = [(min(first for first, _ in ranges), max(last for _, last in ranges))] * len(ranges)

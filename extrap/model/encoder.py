@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from extrap.config.choices import Output
 from extrap.config.schema import ModelConfig
-from extrap.model.attention import AttendAt, prepare, taken
+from extrap.model.attention import AttendAt, Places, prepare, taken
 from extrap.model.output import Head, TiedTable
 from extrap.positions.absolute import TABLE_STD
 from extrap.positions.base import PositionScheme
@@ -38,8 +38,17 @@ def without_memory() -> Iterator[None]:
         yield
 
 
+class Given(NamedTuple):
+    """What attention is given in a block: queries, keys and values (B, H, T, K), and the normed input (B, T, D)."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    x: Tensor
+
+
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)); (B, T, D) -> (B, T, D), or (B, R, D) at the places (B, R)."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); (B, T, D) -> (B, T, D), or (B, R, D) at some places."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -51,15 +60,22 @@ class Block(nn.Module):
         self.up = nn.Linear(d_model, config.d_ff, bias=False)
         self.down = nn.Linear(config.d_ff, d_model, bias=False)
 
-    def forward(self, x: Tensor, attend: AttendAt, at: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, attend: AttendAt, at: Places = None) -> Tensor:
+        given = self.read(x)
+        if at is not None:
+            x, attend = taken(x, at), partial(attend, at=at)
+        return self.write(x, attend(*given))
+
+    def read(self, x: Tensor) -> Given:
         n_batch, seq_len, d_model = x.shape
         read = self.attn_norm(x)
         heads = self.qkv(read).view(n_batch, seq_len, 3, self.n_heads, d_model // self.n_heads)
         q, k, v = heads.permute(2, 0, 3, 1, 4).contiguous().unbind()
-        if at is not None:
-            x, attend = taken(x, at), partial(attend, at=at)
-        mixed = attend(q, k, v, read).transpose(1, 2).reshape(x.shape)
-        x = x + F.dropout(self.out(mixed), self.dropout, self.training)
+        return Given(q, k, v, read)
+
+    def write(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """Of inputs (B, R, D) and what attention makes there of all, (B, H, R, K)."""
+        x = x + F.dropout(self.out(mixed.transpose(1, 2).reshape(x.shape)), self.dropout, self.training)
         # long inputs in parts: their hidden features would take more memory than all the rest
         parts = [self.down(F.gelu(self.up(self.mlp_norm(part)))) for part in torch.split(x, MLP_TOKENS, dim=1)]
         return x + F.dropout(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1), self.dropout, self.training)
@@ -107,8 +123,8 @@ class Encoder(nn.Module):
         # the standard deviation of a logit, std * sqrt(D), adds half its square to the loss at the start
         nn.init.normal_(self.unembedding.weight, std=min(0.02, 0.3 * d_model**-0.5))
 
-    def forward(self, tokens: Tensor, at: Tensor | None = None) -> Tensor:
-        """With places (B, R) the hidden states there alone, (B, R, D): the last block computes no others.
+    def forward(self, tokens: Tensor, at: Places = None) -> Tensor:
+        """With `at` the hidden states at these places alone, (B, R, D): the last block computes no others.
 
         Raises ValueError for an input longer than the scheme is defined for.
         """

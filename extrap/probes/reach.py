@@ -2,12 +2,17 @@
 
 import numpy as np
 import pandas as pd
+import torch
+import torch.nn.functional as F
 
 from extrap.data.base import HeldOut
 from extrap.errors import UserError
+from extrap.model.encoder import Encoder
+from extrap.model.prefix import Prefix
 from extrap.objectives import Batch, Mlm
-from extrap.probes.base import Probed, found, nll
+from extrap.probes.base import Probed, found
 from extrap.runs.prepare import Run
+from extrap.score.evaluate import FORWARD_TOKENS
 
 N_TARGETS = 512  # over all segments: their noise decides what rise can be told from none
 SEED = 0  # of what changes places
@@ -31,16 +36,41 @@ def reach(of: Probed) -> pd.DataFrame:
     order = np.random.default_rng(SEED).random(alone.inputs.shape)
     one = np.ones(len(documents), dtype=np.int64)
 
-    def told(inputs: np.ndarray, distance: int, *probes: str) -> list[pd.DataFrame]:
-        losses = nll(of.encoder, alone._replace(inputs=inputs)).sum(axis=1)
-        return [found(probe, n, documents, {"nll": (losses, one)}, distance) for probe in probes]
+    def told(probe: str, distance: int, nll_sum: np.ndarray) -> pd.DataFrame:
+        return found(probe, n, documents, {"nll": (nll_sum, one)}, distance)
 
-    parts = told(alone.inputs, n, "reach(other)", "reach(shuffled)")
-    for d in distances:
-        parts += told(np.where(far > d, donors, alone.inputs), d, "reach(other)")
+    (whole,) = losses_amid(of.encoder, alone, far, alone.inputs, [1])  # in the place of itself
+    parts = [told("reach(other)", n, whole), told("reach(shuffled)", n, whole)]
+    losses = losses_amid(of.encoder, alone, far, donors, distances)
+    parts += [told("reach(other)", d, nll_sum) for d, nll_sum in zip(distances, losses, strict=True)]
     for d in distances[:1]:  # none where a window holds no more than a target's neighbours
-        parts += told(shuffled(alone.inputs, far > d, order), d, "reach(shuffled)")
+        (nll_sum,) = losses_amid(of.encoder, alone, far, shuffled(alone.inputs, far > d, order), [d])
+        parts.append(told("reach(shuffled)", d, nll_sum))
     return pd.concat(parts, ignore_index=True)
+
+
+def losses_amid(encoder: Encoder, alone: Batch, far: np.ndarray, texts: np.ndarray, distances: list[int]) -> np.ndarray:
+    """(distances, B) float64: the losses of single targets with these texts (B, T) wherever `far` (T,) is above a distance.
+
+    A causal model reads the texts once, whatever comes behind them; other models read every window.
+    """
+    n, device = texts.shape[1], next(encoder.parameters()).device
+    at = int(alone.scored[0].argmax())
+    beyond = torch.from_numpy(far).to(device)
+    rows = max(1, FORWARD_TOKENS // n)
+    parts = (torch.split(torch.from_numpy(part).to(device), rows) for part in (alone.inputs, texts))
+    hidden = []
+    for own, other in zip(*parts, strict=True):
+        if encoder.causal:
+            prefix = Prefix(encoder, other)
+            hidden.append(torch.stack([prefix.last(own[:, -d:]) for d in distances]))
+        else:
+            windows = (torch.where(beyond > d, other, own) for d in distances)
+            hidden.append(torch.stack([encoder(window, range(at, at + 1))[:, 0] for window in windows]))
+    targets = torch.from_numpy(alone.targets[:, at]).to(device).repeat(len(distances))
+    logits = encoder.logits(torch.cat(hidden, dim=1).flatten(0, 1))
+    nll = F.cross_entropy(logits, targets, reduction="none").to(torch.float64)
+    return nll.view(len(distances), -1).cpu().numpy()
 
 
 def targets_alone(of: Probed) -> tuple[Batch, np.ndarray, list[str]]:
