@@ -22,12 +22,13 @@ from torch import nn
 from extrap.config.compose import compose_grid
 from extrap.data.base import HeldOut
 from extrap.errors import UserError
+from extrap.probes import reach as reaching
 from extrap.probes.base import nll, probed
 from extrap.probes.detection import concordant, detection
 from extrap.probes.heads import heads
 from extrap.probes.order import order
 from extrap.probes.probe import refuse_idle_probes, refuse_other_rows
-from extrap.probes.reach import losses_amid, others, reach, shuffled, targets_alone
+from extrap.probes.reach import losses_amid, losses_behind, others, reach, shuffled, targets_alone
 from extrap.probes.recall import _since, recall
 from extrap.report.probed import reach_figure
 from extrap.report.probes import SECTIONS
@@ -148,30 +149,43 @@ def test_who_knows_no_order_reads_the_same_when_far_text_is_shuffled():
     assert np.ptp(found["reach(other)"]) > 1e-3
 
 
-def test_what_is_replaced_lies_beyond_the_distance_and_comes_from_another_document():
+def test_what_is_replaced_lies_beyond_the_distance_and_comes_from_another_document(monkeypatch):
     case = of("rope", "mlm")
-    alone, donors, documents = targets_alone(case)
+    alone, documents = targets_alone(case)
     assert alone.scored.sum(axis=1).tolist() == [1] * len(documents)
     assert (alone.inputs[:, L // 2] == case.run.source.vocab_size).all()  # hidden alone
-    of_document = dict(zip(case.held_out.documents, case.held_out.tokens, strict=True))
+    of_document, far, read = (
+        dict(zip(case.held_out.documents, case.held_out.tokens, strict=True)),
+        abs(np.arange(L) - L // 2),
+        [],
+    )
+    monkeypatch.setattr(reaching, "losses_in", lambda encoder, alone, inputs: read.append(inputs))
+    losses_amid(case.encoder, alone, others(case.held_out), [1, 4])
+    assert (read[0] == alone.inputs).all()
 
-    def holds(text, piece):
-        return any((text[at : at + L] == piece).all() for at in range(len(text) - L + 1))
+    def holds(text, piece, at):
+        return any((text[first : first + L] == piece)[at].all() for first in range(len(text) - L + 1))
 
-    for document, text, donor in zip(documents, alone.targets, donors, strict=True):
-        assert holds(of_document[document], text)
-        assert not holds(of_document[document], donor)
-        assert any(holds(other, donor) for name, other in of_document.items() if name != document)
+    for d, inputs in zip([1, 4], read[1:], strict=True):
+        assert (inputs == alone.inputs)[:, far <= d].all()
+        for document, text, piece in zip(documents, alone.targets, inputs, strict=True):
+            assert holds(of_document[document], text, far >= 0)
+            assert not holds(of_document[document], piece, far > d)
+            assert any(holds(other, piece, far > d) for name, other in of_document.items() if name != document)
 
 
-@pytest.mark.parametrize("objective", ["mlm", "causal"])
+@pytest.mark.parametrize("tokens_at_a_time", [4096, 5 * L])
 @torch.no_grad()
-def test_text_that_is_read_once_gives_the_losses_of_text_that_is_read_again(objective):
-    case = of("rope", objective)
-    alone, donors, _ = targets_alone(case)
-    distances, far = [1, 2, 8], np.abs(np.arange(L) - (L if objective == "causal" else L // 2))
-    for d, losses in zip(distances, losses_amid(case.encoder, alone, far, donors, distances), strict=True):
-        again = nll(case.encoder, alone._replace(inputs=np.where(far > d, donors, alone.inputs))).sum(axis=1)
+def test_a_text_that_is_read_once_gives_the_losses_of_one_that_is_read_again(tokens_at_a_time, monkeypatch):
+    case = of("rope", "causal")
+    alone, _ = targets_alone(case)
+    other, distances = others(case.held_out), [1, 2, 8]
+    n_each = len(alone.inputs) // len(other)
+    donors = np.concatenate([alone.inputs[n_each * at : n_each * (at + 1)] for at in other])
+    monkeypatch.setattr(reaching, "FORWARD_TOKENS", tokens_at_a_time)
+    for d, losses in zip([L, *distances], losses_behind(case.encoder, alone, other, distances), strict=True):
+        own = np.where(np.arange(L) < L - d, donors, alone.inputs)
+        again = nll(case.encoder, alone._replace(inputs=own)).sum(axis=1)
         np.testing.assert_allclose(losses, again, rtol=0, atol=1e-5)
 
 

@@ -1,9 +1,12 @@
 """How far a model reads: what it loses when all text beyond a distance is another's."""
 
+from functools import lru_cache
+
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from extrap.data.base import HeldOut
 from extrap.errors import UserError
@@ -30,7 +33,8 @@ def reach(of: Probed) -> pd.DataFrame:
     Source: the interventions of Khandelwal et al. 2018 (arXiv:1805.04623), without cutting.
     """
     n, causal = of.train_len, of.run.objective.causal
-    alone, donors, documents = targets_alone(of)
+    alone, documents = targets_alone(of)
+    other = others(of.held_out)
     far = np.abs(np.arange(n) - (n if causal else n // 2))
     distances = [2**k for k in range(n.bit_length()) if (far > 2**k).any()]
     order = np.random.default_rng(SEED).random(alone.inputs.shape)
@@ -39,43 +43,62 @@ def reach(of: Probed) -> pd.DataFrame:
     def told(probe: str, distance: int, nll_sum: np.ndarray) -> pd.DataFrame:
         return found(probe, n, documents, {"nll": (nll_sum, one)}, distance)
 
-    (whole,) = losses_amid(of.encoder, alone, far, alone.inputs, [1])  # in the place of itself
+    losses = losses_behind if causal else losses_amid
+    whole, *replaced = losses(of.encoder, alone, other, distances)
     parts = [told("reach(other)", n, whole), told("reach(shuffled)", n, whole)]
-    losses = losses_amid(of.encoder, alone, far, donors, distances)
-    parts += [told("reach(other)", d, nll_sum) for d, nll_sum in zip(distances, losses, strict=True)]
+    parts += [told("reach(other)", d, nll_sum) for d, nll_sum in zip(distances, replaced, strict=True)]
     for d in distances[:1]:  # none where a window holds no more than a target's neighbours
-        (nll_sum,) = losses_amid(of.encoder, alone, far, shuffled(alone.inputs, far > d, order), [d])
+        nll_sum = losses_in(of.encoder, alone, shuffled(alone.inputs, far > d, order))
         parts.append(told("reach(shuffled)", d, nll_sum))
     return pd.concat(parts, ignore_index=True)
 
 
-def losses_amid(encoder: Encoder, alone: Batch, far: np.ndarray, texts: np.ndarray, distances: list[int]) -> np.ndarray:
-    """(distances, B) float64: the losses of single targets with these texts (B, T) wherever `far` (T,) is above a distance.
+def losses_amid(encoder: Encoder, alone: Batch, other: np.ndarray, distances: list[int]) -> list[np.ndarray]:
+    """(B,) float64: the losses in whole windows, and in those whose tokens beyond each distance are another segment's.
 
-    A causal model reads the texts once, whatever comes behind them; other models read every window.
+    other (N,): of every segment the one whose windows stand in the place of its own.
     """
-    n, device = texts.shape[1], next(encoder.parameters()).device
-    at = int(alone.scored[0].argmax())
-    beyond = torch.from_numpy(far).to(device)
-    rows = max(1, FORWARD_TOKENS // n)
-    parts = (torch.split(torch.from_numpy(part).to(device), rows) for part in (alone.inputs, texts))
-    hidden = []
-    for own, other in zip(*parts, strict=True):
-        if encoder.causal:
-            prefix = Prefix(encoder, other)
-            hidden.append(torch.stack([prefix.last(own[:, -d:]) for d in distances]))
-        else:
-            windows = (torch.where(beyond > d, other, own) for d in distances)
-            hidden.append(torch.stack([encoder(window, range(at, at + 1))[:, 0] for window in windows]))
-    targets = torch.from_numpy(alone.targets[:, at]).to(device).repeat(len(distances))
-    logits = encoder.logits(torch.cat(hidden, dim=1).flatten(0, 1))
-    nll = F.cross_entropy(logits, targets, reduction="none").to(torch.float64)
-    return nll.view(len(distances), -1).cpu().numpy()
+    n = alone.inputs.shape[1]
+    donors = alone.inputs.reshape(len(other), -1, n)[other].reshape(alone.inputs.shape)
+    far = np.abs(np.arange(n) - n // 2)
+    return [losses_in(encoder, alone, np.where(far > d, donors, alone.inputs)) for d in (n, *distances)]
 
 
-def targets_alone(of: Probed) -> tuple[Batch, np.ndarray, list[str]]:
-    """Windows of the training length with one scored token each, as many of every segment and spread over it; what another
-    document has in their places; and the document of each.
+def losses_behind(encoder: Encoder, alone: Batch, other: np.ndarray, distances: list[int]) -> list[np.ndarray]:
+    """The same of a causal model, which reads a window once for both, itself and what stands in the place of another's
+    beginning: what it makes of a text does not depend on what comes behind.
+    """
+    n, device = alone.inputs.shape[1], next(encoder.parameters()).device
+    windows = torch.from_numpy(alone.inputs).to(device).view(len(other), -1, n)
+    parts = []
+    for some in torch.split(windows, max(1, FORWARD_TOKENS // n), dim=1):  # of every segment
+        read = lru_cache(maxsize=2)(lambda segment, some=some: Prefix(encoder, some[segment]))
+        of_segments = []
+        for segment, own in enumerate(some):
+            behind = [read(other[segment]).last(own[:, -d:]) for d in distances]
+            of_segments.append(torch.stack([read(segment).last(own[:, -1:]), *behind]))
+        parts.append(torch.stack(of_segments, dim=1))
+    hidden = torch.cat(parts, dim=2).flatten(1, 2)
+    return [_losses(encoder, states, alone.targets[:, -1]) for states in hidden]
+
+
+def losses_in(encoder: Encoder, alone: Batch, inputs: np.ndarray) -> np.ndarray:
+    """(B,) float64: the losses of single targets, all at the same place, in these windows (B, T)."""
+    at, device = int(alone.scored[0].argmax()), next(encoder.parameters()).device
+    parts = torch.split(torch.from_numpy(inputs), max(1, FORWARD_TOKENS // inputs.shape[1]))
+    hidden = torch.cat([encoder(part.to(device), range(at, at + 1))[:, 0] for part in parts])
+    return _losses(encoder, hidden, alone.targets[:, at])
+
+
+def _losses(encoder: Encoder, hidden: Tensor, targets: np.ndarray) -> np.ndarray:
+    nll = F.cross_entropy(encoder.logits(hidden), torch.from_numpy(targets).to(hidden.device), reduction="none")
+    losses: np.ndarray = nll.to(torch.float64).cpu().numpy()
+    return losses
+
+
+def targets_alone(of: Probed) -> tuple[Batch, list[str]]:
+    """Windows of the training length with one scored token each, as many of every segment and spread over it, segment by
+    segment, and the document of each.
     """
     n, objective = of.train_len, of.run.objective
     text, targets = (of.held_out.tokens,) * 2 if isinstance(objective, Mlm) else (of.batch.inputs, of.batch.targets)
@@ -89,9 +112,8 @@ def targets_alone(of: Probed) -> tuple[Batch, np.ndarray, list[str]]:
     inputs = text[segment[:, None], columns]
     if isinstance(objective, Mlm):
         inputs = np.where(scored, of.run.source.vocab_size, inputs)
-    other = others(of.held_out)
     batch = Batch(inputs, targets[segment[:, None], columns], scored)
-    return batch, text[other[segment][:, None], columns], [of.held_out.documents[at] for at in segment]
+    return batch, [of.held_out.documents[at] for at in segment]
 
 
 def others(held_out: HeldOut) -> np.ndarray:
