@@ -22,6 +22,7 @@ from torch import nn
 from extrap.config.compose import compose_grid
 from extrap.data.base import HeldOut
 from extrap.errors import UserError
+from extrap.model.prefix import Prefix
 from extrap.probes import reach as reaching
 from extrap.probes.base import nll, probed
 from extrap.probes.detection import concordant, detection
@@ -183,10 +184,13 @@ def test_a_text_that_is_read_once_gives_the_losses_of_one_that_is_read_again(tok
     n_each = len(alone.inputs) // len(other)
     donors = np.concatenate([alone.inputs[n_each * at : n_each * (at + 1)] for at in other])
     monkeypatch.setattr(reaching, "FORWARD_TOKENS", tokens_at_a_time)
+    read = []
+    monkeypatch.setattr(reaching, "Prefix", lambda encoder, tokens: read.append(len(tokens)) or Prefix(encoder, tokens))
     for d, losses in zip([L, *distances], losses_behind(case.encoder, alone, other, distances), strict=True):
         own = np.where(np.arange(L) < L - d, donors, alone.inputs)
         again = nll(case.encoder, alone._replace(inputs=own)).sum(axis=1)
         np.testing.assert_allclose(losses, again, rtol=0, atol=1e-5)
+    assert sum(read) == n_each * (len(other) + 1)  # the first stands in for the last one, and is forgotten by then
 
 
 def test_a_copy_of_the_document_under_another_name_stands_in_nobodys_place():

@@ -5,8 +5,8 @@ Expected: who breaks beyond the training length L does so whatever it was traine
 The paper asks which objective makes better encoders; nobody has published what becomes of each beyond L. Drawn is the rise
 of the loss over that at L, in nats per token, on the same targets: of causal and masked language models, of encoders that
 tell replaced tokens from original ones, with replacements that are the same for all (`rtd`), and of ELECTRA's generator
-and discriminator, the latter on the text of `rtd`. The scales are those of the objectives: a token has 256 values, to be
-replaced or not has two, of which one is rare. A rise is to be read within its panel, not across.
+and discriminator, the latter on text that is corrupted as that of `rtd`. The scales are those of the objectives: a token has
+256 values, to be replaced or not has two, of which one is rare. A rise is to be read within its panel, not across.
 
 make paper FIGURE=clark2020_objectives
 """

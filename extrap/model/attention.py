@@ -61,8 +61,8 @@ def taken(x: Tensor, at: Places) -> Tensor:
 def prepare(scheme: PositionScheme, pos: Tensor, *, training: bool) -> AttendAt:
     """Once per forward: the attention function of all layers that share a scheme, over tokens at pos (T,).
 
-    A run of neighbours takes as much less than all queries as it is shorter; queries elsewhere take less where one additive
-    bias or none holds for all sequences alike, and are else taken from what all queries give.
+    Of a run of neighbours no other scores are computed, in float32 and in chunks. Queries elsewhere take less than all where
+    one additive bias or none holds for all sequences alike; of others theirs are taken from what all queries give.
     """
     branches, idx = scheme.branches(pos), torch.arange(len(pos), device=pos.device)
     if sharpness := scheme.sharpness():

@@ -15,6 +15,8 @@ class Prefix:
 
     @torch.no_grad()
     def __init__(self, encoder: Encoder, tokens: Tensor) -> None:
+        assert encoder.causal
+        assert not encoder.training
         schemes = encoder.scheme.layers(len(encoder.blocks))
         self.encoder, self.tokens = encoder, tokens
         self.pos = encoder.scheme.positions(tokens.shape[1], tokens.device)

@@ -65,8 +65,8 @@ def losses_amid(encoder: Encoder, alone: Batch, other: np.ndarray, distances: li
 
 
 def losses_behind(encoder: Encoder, alone: Batch, other: np.ndarray, distances: list[int]) -> list[np.ndarray]:
-    """The same of a causal model, which reads a window once for both, itself and what stands in the place of another's
-    beginning: what it makes of a text does not depend on what comes behind.
+    """The same of a causal model, which reads a window once both for itself and for what stands in the place of another's
+    beginning, where segments stand in for their neighbours: what it makes of a text does not depend on what comes behind.
     """
     n, device = alone.inputs.shape[1], next(encoder.parameters()).device
     windows = torch.from_numpy(alone.inputs).to(device).view(len(other), -1, n)
@@ -74,9 +74,10 @@ def losses_behind(encoder: Encoder, alone: Batch, other: np.ndarray, distances: 
     for some in torch.split(windows, max(1, FORWARD_TOKENS // n), dim=1):  # of every segment
         read = lru_cache(maxsize=2)(lambda segment, some=some: Prefix(encoder, some[segment]))
         of_segments = []
-        for segment, own in enumerate(some):
-            behind = [read(other[segment]).last(own[:, -d:]) for d in distances]
-            of_segments.append(torch.stack([read(segment).last(own[:, -1:]), *behind]))
+        for segment, donor in enumerate(other.tolist()):  # mostly the next one, which is then kept
+            own = some[segment]
+            whole = read(segment).last(own[:, -1:])
+            of_segments.append(torch.stack([whole, *(read(donor).last(own[:, -d:]) for d in distances)]))
         parts.append(torch.stack(of_segments, dim=1))
     hidden = torch.cat(parts, dim=2).flatten(1, 2)
     return [_losses(encoder, states, alone.targets[:, -1]) for states in hidden]
