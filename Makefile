@@ -61,7 +61,7 @@ endif
 help:  ## this help
 	@echo "make TARGET [EXPERIMENT=$(EXPERIMENT)] [LAUNCHER=local|ray|slurm] [JOBS=runs side by side, all cores if not given] [ARGS=\"option=value ...\"] [RESULTS=folder]"
 	@echo
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1@\2/p' $(MAKEFILE_LIST) | while IFS=@ read -r name text; do printf '  %-14s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1@\2/p' $(MAKEFILE_LIST) | while IFS=@ read -r name text; do printf '  %-15s %s\n' "$$name" "$$text"; done
 	@echo
 	@echo "experiments: $(patsubst conf/experiment/%.yaml,%,$(wildcard conf/experiment/*.yaml))"
 	@echo "at another scale: EXPERIMENT=NAME_SCALE with one of the scales $(patsubst conf/scale/%.yaml,%,$(wildcard conf/scale/*.yaml))"

@@ -30,6 +30,7 @@ from extrap.results.shown import save_table
 
 STYLE = Path(__file__).with_name("figures.mplstyle")
 PNG_DPI = 200
+PALETTE, FREQUENT = 256, 128  # colours of a PNG, and how many of them are those of the most pixels
 WHERE = IdentityTransform()
 
 
@@ -113,12 +114,13 @@ def _png(figure: Figure) -> bytes:
     width, height = map(int, figure.bbox.size)
     renderer = _Agg(width, height, PNG_DPI)  # type: ignore[no-untyped-call]
     figure.draw(renderer)
-    pixels = np.asarray(renderer.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
-    lines = np.pad(pixels.reshape(height, -1), ((0, 0), (1, 0)))  # each line as it is: filter 0
+    colours, pixels = few_colours(np.asarray(renderer.buffer_rgba())[..., :3])  # type: ignore[no-untyped-call]
+    lines = np.pad(pixels, ((0, 0), (1, 0)))  # each line as it is: filter 0
     dots = round(PNG_DPI / 0.0254)  # per metre
     chunks = {
-        b"IHDR": struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0),
+        b"IHDR": struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0),
         b"pHYs": struct.pack(">IIB", dots, dots, 1),
+        b"PLTE": colours.tobytes(),
         b"IDAT": zlib.compress(lines.tobytes(), 9),  # by Python's zlib: what Pillow's writes hangs on the processor
         b"IEND": b"",
     }
@@ -126,6 +128,26 @@ def _png(figure: Figure) -> bytes:
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         for name, data in chunks.items()
     )
+
+
+def few_colours(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(H, W, 3) -> a palette (C, 3) and which of it each pixel is nearest to (H, W), both uint8: a picture of half the bytes.
+
+    The palette has the most frequent colours and, one after the other, whichever is farthest from all in it so far, so that
+    lines and areas keep theirs and no shade at an edge is far off.
+    """
+    codes, of, counts = np.unique(pixels.astype(np.int64) @ [65536, 256, 1], return_inverse=True, return_counts=True)
+    colours = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1)
+    frequent = np.argsort(-counts, kind="stable")
+    palette: list[int] = []
+    nearest, distance = np.zeros(len(codes), dtype=np.uint8), np.full(len(codes), np.iinfo(np.int64).max)
+    while len(palette) < PALETTE and distance.any():
+        added = int(frequent[len(palette)] if len(palette) < FREQUENT else distance.argmax())
+        away = ((colours - colours[added]) ** 2).sum(axis=1)
+        nearest[away < distance] = len(palette)
+        distance = np.minimum(away, distance)
+        palette.append(added)
+    return colours[palette].astype(np.uint8), nearest[of].reshape(pixels.shape[:2])
 
 
 def _vectors(figure: Figure, suffix: str, undated: dict[str, None]) -> bytes:

@@ -1,6 +1,6 @@
 """Held-out text under every extension, protocol and length -> rows of sums and counts per segment."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -63,7 +63,7 @@ def evaluate(encoder: Encoder, source: Source, objective: Objective, config: Eva
 
     Up to the training length extensions change nothing: their rows are copies of those of `none`. Beyond it they are scored
     at config.extension_multiples of it. A length that does not fit into memory, or where a loss is not a number, has no rows
-    and is told; the others are what they would be without it.
+    and is told; the others are what they would be without it. A causal model reads what begins a longer window with it.
     A protocol that lacks the training length has no rows at all, for there is nothing to compare its lengths with.
     Computed in float32, whatever the precision of training; sums are float64. Several processes divide the forward passes
     of a single one among them, none of which changes: on one machine the rows are the same, bit for bit.
@@ -78,23 +78,36 @@ def evaluate(encoder: Encoder, source: Source, objective: Objective, config: Eva
     device = next(encoder.parameters()).device
     plan = reads(config, train_len, objective.causal)
     steps = {read: min(scoring.every for scoring in scorings) for read, scorings in plan.items()}
+    shares = objective.causal and not scheme.of_length
 
     def batch_of(read: Read) -> tuple[Batch, np.ndarray]:
         batch, n_bytes = batches[read.alone]
         return Batch(*(part[:: steps[read]] for part in batch)), n_bytes[:: steps[read]]
 
-    def own_sums(schemes: dict[Read, PositionScheme]) -> list[np.ndarray]:
+    def own_sums(schemes: dict[Read, PositionScheme], serves: dict[Read, list[Read]]) -> list[np.ndarray]:
         """What this process scores of every read under its scheme; no numbers where memory does not suffice."""
         found = []
-        for turn, (read, extended) in enumerate(schemes.items()):
-            encoder.scheme = extended.to(device)  # what an extension makes of its own included
+        for turn, (read, served) in enumerate(serves.items()):
+            encoder.scheme = schemes[read].to(device)  # what an extension makes of its own included
+            scorings = [scoring for one in served for scoring in plan[one]]
             try:
-                found.append(score(encoder, *batch_of(read), read, plan[read], turn))
+                found.append(score(encoder, *batch_of(read), read, scorings, turn))
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                found.append(np.full((len(plan[read]), 3, len(batch_of(read)[1])), np.nan))
+                found.append(np.full((len(scorings), 3, len(batch_of(read)[1])), np.nan))
         encoder.scheme = scheme
+        return found
+
+    def scored(schemes: dict[Read, PositionScheme], serves: dict[Read, list[Read]]) -> dict[Read, np.ndarray]:
+        """(scorings, 3, N) of every read, of all processes."""
+        found = {}
+        parts = zip(*distributed.gathered(partial(own_sums, schemes, serves)), strict=True)
+        for (read, served), of_read in zip(serves.items(), parts, strict=True):
+            total = together(of_read, len(held_out.thinned(steps[read]).segments))
+            ends = np.cumsum([len(plan[one]) for one in served])[:-1]
+            for one, own in zip(served, np.split(total, ends), strict=True):
+                found[one] = own[:, :, :: steps[one] // steps[read]]
         return found
 
     sums: dict[Read, np.ndarray] = {}
@@ -110,8 +123,11 @@ def evaluate(encoder: Encoder, source: Source, objective: Objective, config: Eva
             if extended is not None and (extended.max_len is None or read.eval_len <= extended.max_len):
                 reached[read] = extended
         asked = {read: extended for read, extended in reached.items() if name == "none" or read.eval_len > train_len}
-        for read, *parts in zip(asked, *distributed.gathered(partial(own_sums, asked)), strict=True):
-            sums[read] = together(parts, len(held_out.thinned(steps[read]).segments))
+        serves = beginnings(asked, steps) if name == "none" and shares else {read: [read] for read in asked}
+        sums |= scored(asked, serves)
+        # where a longer window is too long for memory or for numbers, its beginning alone may not be
+        lost = [read for served in serves.values() for read in served[1:] if not np.isfinite(sums[read]).all()]
+        sums |= scored(asked, {read: [read] for read in lost})
         totals: dict[tuple[str, int], np.ndarray] = {}  # (protocol, eval_len) -> (3, N): see score
         for read in reached:
             for scoring, part in zip(plan[read], sums[read], strict=True):
@@ -178,6 +194,19 @@ def reads(config: EvalConfig, train_len: int, causal: bool) -> dict[Read, list[S
                 scoring = Scoring(label(config, protocol), eval_len, columns, every(config, protocol))
                 found.setdefault(Read(start, stop, longest, protocol == "pseudo"), []).append(scoring)
     return found
+
+
+def beginnings(asked: Iterable[Read], steps: dict[Read, int]) -> dict[Read, list[Read]]:
+    """Which reads give what others would: a causal model reads a window as it does the beginning of a longer one.
+
+    Of each itself, and those that begin where it does and are of no segments that it is not.
+    """
+    serves: dict[Read, list[Read]] = {}
+    longest: dict[tuple[int, bool], Read] = {}  # by where they begin
+    for read in sorted(asked, key=lambda read: read.start - read.stop):
+        longer = longest.setdefault((read.start, read.alone), read)
+        serves.setdefault(longer if steps[read] % steps[longer] == 0 else read, []).append(read)
+    return serves
 
 
 def score(encoder: Encoder, batch: Batch, n_bytes: np.ndarray, read: Read, scorings: list[Scoring], turn: int) -> np.ndarray:

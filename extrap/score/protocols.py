@@ -18,6 +18,7 @@ from extrap.objectives import MASK_SEED, Batch, Objective
 
 SHORTEST_BIN = 16  # positions, of the first bin of `position`
 PLACES = 16  # of targets in a segment
+DECIMALS = 6  # of a sum of losses in nats: those of float32 know no more
 
 
 class Window(NamedTuple):
@@ -165,7 +166,7 @@ def every(config: EvalConfig, protocol: str) -> int:
 
 def rows_of(held_out: HeldOut, protocol: str, eval_len: int, sums: np.ndarray) -> pd.DataFrame:
     """One row a segment; sums (3, N): nll_sum in nats, and the tokens that it is a sum over, and their bytes."""
-    nll_sum, (n_tokens, n_bytes) = sums[0], sums[1:].astype(np.int64)
+    nll_sum, (n_tokens, n_bytes) = np.round(sums[0], DECIMALS), sums[1:].astype(np.int64)
     return pd.DataFrame({
         "extension": "none",
         "protocol": protocol,

@@ -79,7 +79,7 @@ def _findings(cases: list[Case]) -> Iterator[Finding]:
         "same in training", "differs in training", "outputs differ from evaluation by up to {}", measures.modes, cases
     )
     yield _bound("sees no future", "earlier tokens move by up to {} with a later one", measures.future, causal)
-    yield _bound("is finite", "of outputs or a gradient at L up to {} numbers are none", measures.not_finite, cases)
+    yield _bound("is finite", "at L up to {} numbers of outputs or of a gradient are not finite", measures.not_finite, cases)
     yield _bound("same in any batch", "a sequence alone and beside others differs by up to {}", measures.batch, cases)
     told = "a token moves by up to {} with the number of those after it"
     same = Finding("PASS", "same at any length", told)
@@ -106,7 +106,7 @@ def _findings(cases: list[Case]) -> Iterator[Finding]:
     stated = "" if scheme.random_in_training else "does not state random_in_training"
     yield _fact("draws nothing", "draws in training", differs, measures.drawn, cases, stated)
     if scheme.max_len is None:
-        some = Finding("IS", "not finite beyond L", "{} numbers at 8 L are none")
+        some = Finding("IS", "not finite beyond L", "{} numbers at 8 L are not finite")
         yield _finding(measures.lost, cases, Finding("PASS", "has no end", "states no max_len, and is finite at 8 L"), some)
     else:
         ends = dict.fromkeys(f"{case.scheme.max_len} at L={case.geometry.train_len}" for case in cases)

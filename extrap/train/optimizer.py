@@ -117,10 +117,11 @@ def orthogonal(x: Tensor) -> Tensor:
     x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp_min(1e-7)
     wide = x.shape[-2] < x.shape[-1]
     gram = x @ x.mT
-    product = torch.eye(x.shape[-2], dtype=x.dtype, device=x.device) if wide else x
-    for _ in range(ITERATIONS):
+    product = None if wide else x
+    for left in reversed(range(ITERATIONS)):
         factor = (gram @ gram).mul_(c).add_(gram, alpha=b)
         factor.diagonal(dim1=-2, dim2=-1).add_(a)
-        product = factor @ product
-        gram = factor @ gram @ factor if wide else product @ product.mT
+        product = factor if product is None else factor @ product
+        if left:
+            gram = factor @ gram @ factor if wide else product @ product.mT
     return product @ x if wide else product
