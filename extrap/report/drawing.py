@@ -131,7 +131,7 @@ def _png(figure: Figure) -> bytes:
 
 
 def few_colours(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(H, W, 3) -> a palette (C, 3) and which of it each pixel is nearest to (H, W), both uint8: a picture of half the bytes.
+    """(H, W, 3) -> a palette (C, 3) and which of it is nearest to each pixel (H, W), both uint8; half the bytes of a PNG.
 
     The palette has the most frequent colours and, one after the other, whichever is farthest from all in it so far, so that
     lines and areas keep theirs and no shade at an edge is far off.

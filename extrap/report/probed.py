@@ -156,7 +156,8 @@ def _lines(axes: Axes, lines: pd.DataFrame, x: str, looks: dict[str, Style]) -> 
 
 def _small_and_large(axes: Axes) -> None:
     """A scale on which a rise of 0.05 nats and one of 2 are seen, and none is 0."""
-    axes.set_yscale("symlog", linthresh=RISE)
+    axes.set_yscale("symlog", linthresh=RISE, linscale=0.4)
+    axes.margins(y=0.1)  # the highest marker is whole
     axes.yaxis.set_major_locator(ticker.FixedLocator([-0.05, 0, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]))
     axes.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
     axes.yaxis.set_minor_locator(ticker.NullLocator())

@@ -80,7 +80,7 @@ def number(value: float) -> str:
 
 
 def percent(share: float, decimals: int = 1) -> str:
-    return f"{100 * share:.{decimals}f} %" if np.isfinite(share) else NONE
+    return f"{round(100 * share, decimals) + 0.0:.{decimals}f} %" if np.isfinite(share) else NONE  # no -0 %
 
 
 def decimals(objectives: Collection[str]) -> int:

@@ -23,7 +23,7 @@ PROMISES: dict[Measure, str] = {
     batch: "mixes the sequences of a batch: {}; let nothing look across dimension 0",
     future: "sees the future: {}; let every hook use what stands at a token and before it alone",
 }
-OF_LENGTH = "moves a token with the number of those after it: {}; let nothing hang on the length of the input, or state of_length"
+OF_LENGTH = "moves a token with the number of those after it: {}; let no hook ask for that number, or state of_length"
 
 
 def check_scheme(build: Callable[[], PositionScheme], longest: int) -> None:

@@ -91,18 +91,22 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["momentum"] = torch.zeros_like(parameter)
-                momentum = state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
-                matrices = parameter.grad.lerp(momentum, MOMENTUM).unflatten(-2, (group["stacked"], -1))
-                rows, columns = matrices.shape[-2:]
-                rate = group["lr"] * math.sqrt(max(1.0, rows / columns))
-                parameter.sub_(orthogonal(matrices).flatten(-3, -2), alpha=rate)
+        alike: dict[tuple[int, int], list[tuple[nn.Parameter, float, Tensor]]] = {}  # by size: multiplied together
+        for group, parameter in ((group, one) for group in self.param_groups for one in group["params"]):
+            if parameter.grad is None:
+                continue
+            state = self.state[parameter]
+            if not state:
+                state["momentum"] = torch.zeros_like(parameter)
+            momentum = state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
+            rows, columns = parameter.shape[-2] // group["stacked"], parameter.shape[-1]
+            rate = group["lr"] * math.sqrt(max(1.0, rows / columns))
+            matrices = parameter.grad.lerp(momentum, MOMENTUM).reshape(-1, rows, columns)
+            alike.setdefault((rows, columns), []).append((parameter, rate, matrices))
+        for same in alike.values():
+            updates = orthogonal(torch.cat([matrices for *_, matrices in same]))
+            for (parameter, rate, _), own in zip(same, updates.split([len(matrices) for *_, matrices in same]), strict=True):
+                parameter.sub_(own.reshape(parameter.shape), alpha=rate)
 
 
 def orthogonal(x: Tensor) -> Tensor:
