@@ -30,7 +30,7 @@ from extrap.results.shown import save_table
 
 STYLE = Path(__file__).with_name("figures.mplstyle")
 PNG_DPI = 200
-PALETTE, FREQUENT = 256, 128  # colours of a PNG, and how many of them are those of the most pixels
+PALETTE, FREQUENT = 128, 64  # colours of a PNG, and how many of them are those of the most pixels
 WHERE = IdentityTransform()
 
 
