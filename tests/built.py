@@ -148,6 +148,7 @@ def small(monkeypatch):
     monkeypatch.setattr(attention, "CHUNK", 8)
     monkeypatch.setattr(attention, "DENSE_MAX", 16)
     monkeypatch.setattr(relative, "BLOCK", 8)
+    monkeypatch.setattr(relative, "NEIGHBOURS", 2)
     monkeypatch.setattr(decay, "BLOCK", 8)
     monkeypatch.setattr(relative, "WHOLE", 16)
 

@@ -48,10 +48,10 @@ def products_of_step(run: Run, n_scored: int) -> int:
 
 
 def products_of_muon(run: Run) -> int:
-    """Of five steps of Newton-Schulz: 3 on a square x, 4 on a wide one, all of the size of x x^T, of which the last step asks
-    for no further G; of a wide one the first factor is the product so far, and x is met before and after."""
+    """Of five steps of Newton-Schulz: 3 each on a square x; of a wide one 4 on G but for the first, which is G's square
+    alone, and x before and after."""
     d, f = run.config.model.d_model, run.config.model.d_ff
-    square, wide = 5 * 3 * d**3, 2 * d * d * f + (5 * 4 - 3) * d**3
+    square, wide = 5 * 3 * d**3, 2 * d * d * f + (1 + 4 * 4) * d**3
     of_head = square * (run.config.model.output is Output.tied_head)
     return run.config.model.n_layers * (4 * square + 2 * wide) + of_head  # q, k, v and out; up and down
 

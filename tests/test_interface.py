@@ -64,7 +64,7 @@ def test_a_few_places_have_the_states_and_the_gradients_of_all(
     kind, causal, training, seq_len, scheme_of, encoder_of, small
 ):
     encoder = encoder_of(scheme_of(kind, causal, train_len=64)).double().train(training)
-    tokens, at = torch.randint(11, (2, seq_len)), torch.tensor([[0, 3, seq_len - 1], [1, 2, 7]])
+    tokens, at = torch.randint(11, (2, seq_len)), torch.tensor([[0, 3, seq_len - 1], [2, 7, 1]])
     weight = torch.randn(2, 3, encoder.norm.weight.numel())
     in_the_end = []
     encoder.blocks[-1].down.register_forward_hook(lambda _, given, __: in_the_end.append(given[0].shape[1]))

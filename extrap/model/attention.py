@@ -20,6 +20,7 @@ from torch import Tensor
 from extrap.model.decay import attend_decay
 from extrap.model.definition import allowed, bias_of_content, content_of, sharpened
 from extrap.model.keys import keys_seen
+from extrap.model.places import Places, taken
 from extrap.model.relative import attend_relative, rows_from_last
 from extrap.model.softmax import BiasedSoftmax, weigh
 from extrap.positions.base import Branch, Geometry, PositionScheme, Weights, wide
@@ -39,23 +40,10 @@ class Attend(Protocol):
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, /) -> Tensor: ...
 
 
-Places = Tensor | range | None  # (B, R) of each sequence, or a run of neighbours in all of them; None: everywhere
-
-
 class AttendAt(Protocol):
     """The same for the queries at these places alone, (B, H, R, K)."""
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, /, at: Places = None) -> Tensor: ...
-
-
-def taken(x: Tensor, at: Places) -> Tensor:
-    """Of (B, ..., T, D) what stands at these places: (B, ..., R, D)."""
-    if at is None:
-        return x
-    if isinstance(at, range):
-        return x[..., at.start : at.stop, :]
-    index = at.view(len(at), *(1,) * (x.dim() - 3), -1, 1)
-    return x.gather(-2, index.expand(*x.shape[:-2], -1, x.shape[-1]))
 
 
 def prepare(scheme: PositionScheme, pos: Tensor, *, training: bool) -> AttendAt:
@@ -106,8 +94,8 @@ def _prepare_fast(scheme: PositionScheme, branches: Sequence[Branch], idx: Tenso
             of_all = _of_all(lambda q, k, v, x=None: attend_decay(decay(content_of(branch, q, k, x)), *turn(q, k), v))
             return wrap(of_all)
         if branch.relative and not decay and not training:
-            bias = distance_bias(branch, geometry, idx).expand(geometry.n_heads, -1)
-            return wrap(_of_all(lambda q, k, v, x=None: attend_relative(bias, *turn(q, k), v)))
+            bias = distance_bias(branch, geometry, idx)
+            return wrap(lambda q, k, v, x=None, at=None: attend_relative(bias, *turn(q, k), v, at))
     return wrap(_of_all(partial(_in_blocks, branches, weights, geometry, range(len(idx)))))
 
 

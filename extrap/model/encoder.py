@@ -14,8 +14,9 @@ from torch.overrides import TorchFunctionMode
 
 from extrap.config.choices import Output
 from extrap.config.schema import ModelConfig
-from extrap.model.attention import AttendAt, Places, prepare, taken
+from extrap.model.attention import AttendAt, prepare
 from extrap.model.output import Head, TiedTable
+from extrap.model.places import Places, taken
 from extrap.positions.absolute import TABLE_STD
 from extrap.positions.base import PositionScheme
 

@@ -17,31 +17,56 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from extrap.model.places import taken
+
 OMITTED = 2.0**-24  # of the weight of a row, on either side: half of what float32 resolves next to 1
 BLOCK = 256  # queries that share one range of keys: half as many in a narrow band, where the corners are most of it
+NEIGHBOURS = 64  # queries that share one, where few are asked for
 WHOLE = 512  # up to here one call for all heads and pairs is faster
 
 
-def attend_relative(bias: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax_j(q_i . k_j / sqrt(K) + f_h(i - j)) v_j; q, k, v (B, H, T, K), bias (H, 2T - 1) for d = T - 1 .. 1 - T.
+def attend_relative(bias: Tensor, q: Tensor, k: Tensor, v: Tensor, at: Tensor | None = None) -> Tensor:
+    """softmax_j(q_i . k_j / sqrt(K) + f_h(i - j)) v_j; q, k, v (B, H, T, K), bias (1 or H, 2T - 1) for d = T - 1 .. 1 - T.
 
-    Differentiable like the definition, but for what is left out. Without gradients memory is O(T); time is O(T * width of
-    the band).
+    Of the queries at these places (B, R) alone, or of all. Differentiable like the definition, but for what is left out.
+    Without gradients memory is O(T); time is O(T * width of the band).
     """
     bias = bias.to(q.dtype)  # SDPA would misread one of another type
     n_heads, seq_len = q.shape[1:3]
     if seq_len <= WHOLE:
-        pairs = rows_from_last(bias, 0, seq_len, 0, seq_len)[None]
-        return F.scaled_dot_product_attention(q.flip(2), k, v, attn_mask=pairs).flip(2)
-    past, future = reaches(bias, q, k)
-    heads = [_band(bias[h : h + 1], q[:, h], k[:, h], v[:, h], past[h], future[h]) for h in range(n_heads)]
-    return torch.stack(heads, dim=1)
+        if at is None:
+            pairs = rows_from_last(bias, 0, seq_len, 0, seq_len)[None]
+            return F.scaled_dot_product_attention(q.flip(2), k, v, attn_mask=pairs).flip(2)
+        pairs = rows_at(bias, at.flatten(), 0, seq_len).view(len(bias), *at.shape, seq_len).transpose(0, 1)
+        return F.scaled_dot_product_attention(taken(q, at), k, v, attn_mask=pairs)
+    if at is not None and q.device.type != "cpu":  # all at once are faster there than some after the other
+        return taken(attend_relative(bias, q, k, v), at)
+    past, future = reaches(bias.expand(n_heads, -1), q, k)
+    if at is None:
+        of_heads = torch.split(bias.expand(n_heads, -1), 1)
+        parts = [_band(of, q[:, h], k[:, h], v[:, h], past[h], future[h]) for h, of in enumerate(of_heads)]
+        return torch.stack(parts, dim=1)
+    order = at.argsort(dim=1)  # neighbours read the same keys
+    places = at.gather(1, order)
+    queries, alike = taken(q, places), n_heads // len(bias)  # so many heads have one bias
+    parts = []
+    for of, first in zip(torch.split(bias, 1), range(0, n_heads, alike), strict=True):
+        heads = slice(first, first + alike)
+        tensors = queries[:, heads], k[:, heads], v[:, heads]
+        parts.append(_band_at(of, *tensors, max(past[heads]), max(future[heads]), places))
+    return taken(torch.cat(parts, dim=1), order.argsort(dim=1))
 
 
 def rows_from_last(bias: Tensor, start: int, stop: int, first: int, last: int) -> Tensor:
     """(H, stop - start, last - first), a view: the bias of queries stop - 1 down to start against keys first to last - 1."""
     rows, width, seq_len = stop - start, last - first, (bias.shape[1] + 1) // 2
     return bias[:, seq_len - stop + first :][:, : rows + width - 1].unfold(1, width, 1)
+
+
+def rows_at(bias: Tensor, places: Tensor, first: int, last: int) -> Tensor:
+    """(1 or H, R, last - first): the bias of the queries at these places (R,) against keys first to last - 1."""
+    seq_len = (bias.shape[1] + 1) // 2
+    return bias.unfold(1, last - first, 1)[:, seq_len - 1 + first - places]  # index_select would make all of it
 
 
 @torch.no_grad()
@@ -87,3 +112,17 @@ def _band(bias: Tensor, q: Tensor, k: Tensor, v: Tensor, past: int, future: int)
         pieces.append(blocks(begin, end, size))
     pieces += [blocks(a, min(a + size, seq_len), min(size, seq_len - a)) for a in range(end, seq_len, size)]
     return torch.cat(pieces, dim=1)
+
+
+def _band_at(bias: Tensor, q: Tensor, k: Tensor, v: Tensor, past: int, future: int, places: Tensor) -> Tensor:
+    """Heads of one bias, queries (B, H, R, K) at rising places (B, R): some neighbours at a time, and the keys they read."""
+    sequences = []
+    for of, queries, keys, values in zip(places, *(torch.split(x, 1) for x in (q, k, v)), strict=True):
+        blocks = []
+        for query, near in zip(torch.split(queries, NEIGHBOURS, dim=2), torch.split(of, NEIGHBOURS), strict=True):
+            first, last = max(0, int(near[0]) - past), min(k.shape[2], int(near[-1]) + future + 1)
+            pairs = rows_at(bias, near, first, last)[None]
+            key, value = keys[:, :, first:last], values[:, :, first:last]
+            blocks.append(F.scaled_dot_product_attention(query, key, value, attn_mask=pairs))
+        sequences.append(torch.cat(blocks, dim=2))
+    return torch.cat(sequences)

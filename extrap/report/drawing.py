@@ -136,8 +136,8 @@ def few_colours(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     The palette has the most frequent colours and, one after the other, whichever is farthest from all in it so far, so that
     lines and areas keep theirs and no shade at an edge is far off.
     """
-    codes, of, counts = np.unique(pixels.astype(np.int64) @ [65536, 256, 1], return_inverse=True, return_counts=True)
-    colours = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1)
+    codes, of, counts = np.unique(pixels @ np.array([2**16, 2**8, 1]), return_inverse=True, return_counts=True)
+    colours = np.stack([codes // 2**16, codes // 2**8 % 2**8, codes % 2**8], axis=1)
     frequent = np.argsort(-counts, kind="stable")
     palette: list[int] = []
     nearest, distance = np.zeros(len(codes), dtype=np.uint8), np.full(len(codes), np.iinfo(np.int64).max)

@@ -92,20 +92,22 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         alike: dict[tuple[int, int], list[tuple[nn.Parameter, float, Tensor]]] = {}  # by size: multiplied together
-        for group, parameter in ((group, one) for group in self.param_groups for one in group["params"]):
-            if parameter.grad is None:
-                continue
-            state = self.state[parameter]
-            if not state:
-                state["momentum"] = torch.zeros_like(parameter)
-            momentum = state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
-            rows, columns = parameter.shape[-2] // group["stacked"], parameter.shape[-1]
-            rate = group["lr"] * math.sqrt(max(1.0, rows / columns))
-            matrices = parameter.grad.lerp(momentum, MOMENTUM).reshape(-1, rows, columns)
-            alike.setdefault((rows, columns), []).append((parameter, rate, matrices))
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state["momentum"] = torch.zeros_like(parameter)
+                momentum = state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
+                rows, columns = parameter.shape[-2] // group["stacked"], parameter.shape[-1]
+                rate = group["lr"] * math.sqrt(max(1.0, rows / columns))
+                matrices = parameter.grad.lerp(momentum, MOMENTUM).reshape(-1, rows, columns)
+                alike.setdefault((rows, columns), []).append((parameter, rate, matrices))
         for same in alike.values():
             updates = orthogonal(torch.cat([matrices for *_, matrices in same]))
-            for (parameter, rate, _), own in zip(same, updates.split([len(matrices) for *_, matrices in same]), strict=True):
+            parts = torch.split(updates, [len(matrices) for *_, matrices in same])
+            for (parameter, rate, _), own in zip(same, parts, strict=True):
                 parameter.sub_(own.reshape(parameter.shape), alpha=rate)
 
 
@@ -117,15 +119,23 @@ def orthogonal(x: Tensor) -> Tensor:
     """
     if x.shape[-2] > x.shape[-1]:
         return orthogonal(x.mT).mT
-    a, b, c = QUINTIC
     x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp_min(1e-7)
-    wide = x.shape[-2] < x.shape[-1]
+    if x.shape[-2] == x.shape[-1]:
+        for _ in range(ITERATIONS):
+            x = _factor(x @ x.mT) @ x
+        return x
     gram = x @ x.mT
-    product = None if wide else x
-    for left in reversed(range(ITERATIONS)):
-        factor = (gram @ gram).mul_(c).add_(gram, alpha=b)
-        factor.diagonal(dim1=-2, dim2=-1).add_(a)
-        product = factor if product is None else factor @ product
-        if left:
-            gram = factor @ gram @ factor if wide else product @ product.mT
-    return product @ x if wide else product
+    product = factor = _factor(gram)
+    for _ in range(ITERATIONS - 1):
+        gram = factor @ gram @ factor
+        factor = _factor(gram)
+        product = factor @ product
+    return product @ x
+
+
+def _factor(gram: Tensor) -> Tensor:
+    """a I + b G + c G^2."""
+    a, b, c = QUINTIC
+    factor = (gram @ gram).mul_(c).add_(gram, alpha=b)
+    factor.diagonal(dim1=-2, dim2=-1).add_(a)
+    return factor
