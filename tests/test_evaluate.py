@@ -142,8 +142,9 @@ def test_a_causal_model_reads_a_window_that_begins_a_longer_one_with_it(tmp_path
     shared, n_shared = tokens_read(encoder, lambda: rows(c, encoder))
     monkeypatch.setattr(evaluation, "beginnings", lambda asked, steps: {read: [read] for read in asked})
     alone, n_alone = tokens_read(encoder, lambda: rows(c, encoder))
-    # of each length but the longest every other window begins a longer one
-    assert (n_shared, n_alone) == ((9 * 64 * 1.5, 9 * 64 * 2) if position == "learned" else (9 * 64 * 2.5, 9 * 64 * 4))
+    # of each length but the longest every other window begins a longer one; of each two lengths one segment is read again
+    wanted = (9 * 96 + 8, 9 * 128) if position == "learned" else (9 * 160 + 3 * 8 + 2 * 16 + 32, 9 * 256)
+    assert (n_shared, n_alone) == wanted
     pd.testing.assert_frame_equal(shared, alone, rtol=1e-6)
 
 
@@ -151,6 +152,25 @@ def test_a_causal_model_reads_a_window_that_begins_a_longer_one_with_it(tmp_path
 def test_where_a_token_hangs_on_what_is_behind_it_every_window_is_read(tmp_path, asked):
     c, encoder = make(tmp_path, *DOUBLED, *asked)
     assert tokens_read(encoder, lambda: rows(c, encoder))[1] == 9 * 64 * 4
+
+
+class OfLength(Rope):
+    """Angles that follow the length of the input from one on, as of dynamic NTK, and say so nowhere."""
+
+    begins = 16
+
+    def rotation(self, pos):
+        return Rope(self.geometry, base=1e4 * max(1.0, len(pos) / self.begins)).rotation(pos)
+
+
+@pytest.mark.parametrize("begins", [8, *slow(16, 32, 40)])
+def test_a_scheme_that_does_not_say_so_is_found_out(tmp_path, monkeypatch, begins):
+    c, encoder = make(tmp_path, *DOUBLED, "position=rope")
+    monkeypatch.setattr(OfLength, "begins", begins)
+    encoder.scheme = OfLength(encoder.scheme.geometry)
+    found = rows(c, encoder)
+    monkeypatch.setattr(evaluation, "beginnings", lambda asked, steps: {read: [read] for read in asked})
+    assert found.equals(rows(c, encoder))
 
 
 def test_what_begins_a_window_too_long_for_memory_is_read_by_itself(tmp_path, monkeypatch):

@@ -165,22 +165,6 @@ class OfSize(PositionScheme):
         return x * (1 + 1e-4 * len(x))
 
 
-class OfLength(PositionScheme):
-    """Angles that are stretched where the input is longer than in training, as of dynamic NTK."""
-
-    def rotation(self, pos):
-        stretched = max(1.0, len(pos) / self.geometry.train_len)
-        return Rope(self.geometry, base=10_000.0 * stretched).rotation(pos)
-
-
-def test_a_causal_scheme_whose_tokens_hang_on_the_length_says_so():
-    """Evaluation would otherwise read a text of 16 with one of 32, and tell other numbers."""
-    with pytest.raises(UserError, match=r"OfLength \(.*\) moves a token with .* after it: .*state of_length"):
-        check_scheme(partial(OfLength, DECODER), longest=64)
-    check_scheme(partial(OfLength, ENCODER), longest=64)
-    check_scheme(partial(type("Stated", (OfLength,), {"of_length": True}), DECODER), longest=64)
-
-
 class Exits(PositionScheme):
     def embed(self, x, pos):
         raise SystemExit(0)

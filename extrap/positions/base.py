@@ -102,8 +102,8 @@ class PositionScheme(nn.Module):
     `direction_aware`: an encoder can tell a text from its mirror image.
     `causal_only`: the scheme is not defined for an encoder; to build it for one raises ValueError.
     `random_in_training`: it draws from PyTorch's generator where self.training, and never elsewhere.
-    `of_length`: a token has another position in a longer input, as where positions are drawn, or angles follow the length;
-    what stands there is still nothing to it.
+    `of_length`: a token has another position in a longer input, as where positions are drawn; what stands there is still
+    nothing to it.
     """
 
     max_len: int | None = None

@@ -20,6 +20,7 @@ from extrap.score.protocols import PROTOCOLS, bytes_scored, every, held_out_batc
 from extrap.train import distributed
 
 FORWARD_TOKENS = 4_096  # in one forward pass: more would leave the caches of a processor
+SAME = 1e-5  # of a sum of losses: sums in another order are far nearer
 
 
 class Read(NamedTuple):
@@ -63,7 +64,8 @@ def evaluate(encoder: Encoder, source: Source, objective: Objective, config: Eva
 
     Up to the training length extensions change nothing: their rows are copies of those of `none`. Beyond it they are scored
     at config.extension_multiples of it. A length that does not fit into memory, or where a loss is not a number, has no rows
-    and is told; the others are what they would be without it. A causal model reads what begins a longer window with it.
+    and is told; the others are what they would be without it, but for rounding: a causal model reads what begins a longer
+    window with it, where a look at one segment finds that it is the same alone.
     A protocol that lacks the training length has no rows at all, for there is nothing to compare its lengths with.
     Computed in float32, whatever the precision of training; sums are float64. Several processes divide the forward passes
     of a single one among them, none of which changes: on one machine the rows are the same, bit for bit.
@@ -110,6 +112,14 @@ def evaluate(encoder: Encoder, source: Source, objective: Objective, config: Eva
                 found[one] = own[:, :, :: steps[one] // steps[read]]
         return found
 
+    def differs(read: Read) -> bool:
+        """Whether a window alone has other sums than it has in `sums`, in the first segment."""
+        (batch, n_bytes), known = batch_of(read), sums[read][:, :, :1]
+        if not np.isfinite(known).all():
+            return False  # it has been read alone
+        first = Batch(*(part[:1] for part in batch)), n_bytes[:1]
+        return not np.allclose(score(encoder, *first, read, plan[read], turn=distributed.rank()), known, rtol=SAME, atol=0)
+
     sums: dict[Read, np.ndarray] = {}
     segments: dict[tuple[str, int], HeldOut] = {}  # by protocol and eval_len
     frames: list[pd.DataFrame] = []
@@ -128,6 +138,8 @@ def evaluate(encoder: Encoder, source: Source, objective: Objective, config: Eva
         # where a longer window is too long for memory or for numbers, its beginning alone may not be
         lost = [read for served in serves.values() for read in served[1:] if not np.isfinite(sums[read]).all()]
         sums |= scored(asked, {read: [read] for read in lost})
+        if any(map(differs, one_of_each(serves))):  # a scheme in which a token hangs on the number of those after it
+            sums |= scored(asked, {read: [read] for read in asked})
         totals: dict[tuple[str, int], np.ndarray] = {}  # (protocol, eval_len) -> (3, N): see score
         for read in reached:
             for scoring, part in zip(plan[read], sums[read], strict=True):
@@ -197,7 +209,7 @@ def reads(config: EvalConfig, train_len: int, causal: bool) -> dict[Read, list[S
 
 
 def beginnings(asked: Iterable[Read], steps: dict[Read, int]) -> dict[Read, list[Read]]:
-    """Which reads give what others would: a causal model reads a window as it does the beginning of a longer one.
+    """Which reads may give what others would: a causal model reads a window as it does the beginning of a longer one.
 
     Of each itself, and those that begin where it does and are of no segments that it is not.
     """
@@ -207,6 +219,12 @@ def beginnings(asked: Iterable[Read], steps: dict[Read, int]) -> dict[Read, list
         longer = longest.setdefault((read.start, read.alone), read)
         serves.setdefault(longer if steps[read] % steps[longer] == 0 else read, []).append(read)
     return serves
+
+
+def one_of_each(serves: dict[Read, list[Read]]) -> list[Read]:
+    """Of those that are the beginning of a longer one, one for each two lengths."""
+    begun = [(read, longer) for longer, served in serves.items() for read in served[1:]]
+    return [*{(read.stop - read.start, longer.stop - longer.start): read for read, longer in reversed(begun)}.values()]
 
 
 def score(encoder: Encoder, batch: Batch, n_bytes: np.ndarray, read: Read, scorings: list[Scoring], turn: int) -> np.ndarray:

@@ -107,11 +107,10 @@ def drawn(case: Case) -> Measured:
 
 @torch.no_grad()
 def length(case: Case) -> Measured:
-    """How a token that is a number moves with the number of those after it, which sums in another order."""
+    """How a token moves with the number of those after it, which sums in another order."""
     whole = case.read(case.lengths[-1])
     for n in (*case.lengths, case.lengths[-1] - 1):
-        alone, within = case.read(n), whole[:, :n]
-        differs = beyond_rounding(apart(alone.where(within.isfinite(), within), within), case, case.tokens[:2, :n])
+        differs = beyond_rounding(apart(case.read(n), whole[:, :n]), case, case.tokens[:2, :n])
         yield differs, f"{n} tokens of {case.lengths[-1]}"
 
 

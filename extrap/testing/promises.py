@@ -11,7 +11,7 @@ from extrap.model.attention import additive_bias
 from extrap.model.seed import seed_generators
 from extrap.positions.base import Branch, Geometry, PositionScheme, are_consecutive
 from extrap.testing.case import TOLERANCE, Case
-from extrap.testing.measures import Measure, again, batch, future, length, not_finite
+from extrap.testing.measures import Measure, again, batch, future, not_finite
 
 ROWS = 48  # queries whose scores are looked at
 BLOCK = 3  # of them, whose keys are asked for together
@@ -23,7 +23,6 @@ PROMISES: dict[Measure, str] = {
     batch: "mixes the sequences of a batch: {}; let nothing look across dimension 0",
     future: "sees the future: {}; let every hook use what stands at a token and before it alone",
 }
-OF_LENGTH = "moves a token with the number of those after it: {}; let no hook ask for that number, or state of_length"
 
 
 def check_scheme(build: Callable[[], PositionScheme], longest: int) -> None:
@@ -33,8 +32,7 @@ def check_scheme(build: Callable[[], PositionScheme], longest: int) -> None:
     between and, if `longest` is more, twice the training length and a length beyond it.
 
     - At the training length outputs and gradients are finite; what is no number beyond it is a result, not an error.
-    - A causal model sees no future and no sequence of a batch another, in training as in evaluation. In it a token is the
-      same in a longer input, unless the scheme states `of_length`: evaluation reads such inputs once.
+    - A causal model sees no future and no sequence of a batch another, in training as in evaluation.
     - In evaluation the same input gives the same output, whatever was read between.
     - Positions increase, hooks keep shapes, masks leave every query a key and no pair to two branches, and what a scheme
       or branch states is so: embed reads a table where it is `tabular`, score_mod adds, a `window` ends where it says, a
@@ -65,8 +63,6 @@ def _faults(scheme: PositionScheme, longest: int) -> Iterator[str]:
     case.move_parameters()
     for measure, told in PROMISES.items():
         yield from _broken(measure, told, case)
-    if scheme.geometry.causal and not scheme.of_length:
-        yield from _broken(length, OF_LENGTH, case)
     for seq_len in case.lengths:
         yield from _faults_of_hooks(scheme, seq_len)
 

@@ -100,9 +100,9 @@ class Muon(torch.optim.Optimizer):
                 if not state:
                     state["momentum"] = torch.zeros_like(parameter)
                 momentum = state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
-                rows, columns = parameter.shape[-2] // group["stacked"], parameter.shape[-1]
+                matrices = parameter.grad.lerp(momentum, MOMENTUM).unflatten(-2, (group["stacked"], -1)).flatten(0, -3)
+                rows, columns = matrices.shape[-2:]
                 rate = group["lr"] * math.sqrt(max(1.0, rows / columns))
-                matrices = parameter.grad.lerp(momentum, MOMENTUM).reshape(-1, rows, columns)
                 alike.setdefault((rows, columns), []).append((parameter, rate, matrices))
         for same in alike.values():
             updates = orthogonal(torch.cat([matrices for *_, matrices in same]))
