@@ -136,11 +136,11 @@ def test_coordinates_half_way_go_the_same_way_everywhere():
 
 def test_numbers_are_shown_with_six_digits_and_differences_of_nothing_are_nothing():
     table = pd.DataFrame(
-        {"ppl": [1234567.8, 4.97786344], "difference": [3e-13, -0.0123456789], "self_p_holm": [1.23456e-7, np.nan]}
+        {"ppl": [1234567.8, 4.97786344], "difference": [-3e-13, -0.0123456789], "self_p_holm": [1.23456e-7, np.nan]}
     )
     found = rounded(table)
     assert found["ppl"].to_list() == [1234570, 4.97786]
-    assert found["difference"].to_list() == [0, -0.012346]
+    assert [*map(str, found["difference"])] == ["0.0", "-0.012346"]
     assert found["self_p_holm"][0] == 1.23e-7
     assert np.isnan(found["self_p_holm"][1])
 

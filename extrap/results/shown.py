@@ -49,7 +49,7 @@ def rounded(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _rounded(value: float, is_p: bool) -> float:
-    return float(f"{value:.{P_DIGITS}g}" if is_p else f"{round(value, DIGITS):.{DIGITS}g}")
+    return float(f"{value:.{P_DIGITS}g}" if is_p else f"{round(value, DIGITS):.{DIGITS}g}") + 0.0  # no -0
 
 
 def save_table(path: Path, table: pd.DataFrame) -> None:
