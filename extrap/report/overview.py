@@ -6,7 +6,7 @@ from extrap.report.about import chosen_markdown, filled
 from extrap.report.families import by_family
 from extrap.report.group import FATES, Group
 from extrap.report.pairs import BELOW_FLOOR, BELOW_FLOOR_NOTE, ONE_SEED
-from extrap.report.typesetting import NONE, decimals, interval, loss, markdown, number, seeds, trained_on
+from extrap.report.typesetting import NONE, decimals, interval, loss, markdown, number, seeds, signed, trained_on
 from extrap.results.shown import IN_NATS
 from extrap.stats.perplexity import landmarks
 from extrap.stats.statistics import Statistics
@@ -106,7 +106,7 @@ def overview_table(of: Group, schemes: list[str], speeds: dict[str, str] | None 
         told[f"to {of.yardstick}"] = NONE
         if line.scheme in against.index:
             pair = against.loc[line.scheme]
-            told[f"to {of.yardstick}"] = f"{pair['difference']:+.{decimals([of.objective])}f} {pair['word']}"
+            told[f"to {of.yardstick}"] = f"{signed(pair['difference'], decimals([of.objective]))} {pair['word']}"
         told |= of.cells_beyond(line.scheme, longer)
         told |= {"beyond L": of.verdict(line.scheme), "uses context": of.word(line.scheme) or NONE}
         told |= {} if speeds is None else {"speed": speeds.get(line.scheme, NONE)}

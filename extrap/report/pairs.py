@@ -10,7 +10,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from extrap.report.about import chosen_markdown
 from extrap.report.curves import drawn, title_of, where_lengths_vary
 from extrap.report.drawing import entitle, new_figure, style
-from extrap.report.typesetting import NONE, counted, decimals, loss, markdown, trained_on
+from extrap.report.typesetting import NONE, counted, decimals, loss, markdown, signed, trained_on
 from extrap.results.shown import rounded
 from extrap.stats.pairs import LACKING, UNDECIDED, both_ways
 from extrap.stats.perplexity import GROUP, SETTING, landmarks
@@ -179,7 +179,7 @@ def extrapolates_block(lines: pd.DataFrame) -> pd.DataFrame:
 
 def _difference(line: pd.Series, prefix: str) -> str:
     difference, half = line[f"{prefix}difference"], line[f"{prefix}high"] - line[f"{prefix}difference"]
-    return "" if np.isnan(difference) else f"{difference:+.3f}" + ("" if np.isnan(half) else f" ±{half:.3f}")
+    return "" if np.isnan(difference) else signed(difference) + ("" if np.isnan(half) else f" ±{half:.3f}")
 
 
 def _verdict(word: str, unit: str) -> str:
