@@ -6,8 +6,8 @@ from extrap.report.about import chosen_markdown, filled
 from extrap.report.families import by_family
 from extrap.report.group import FATES, Group
 from extrap.report.pairs import BELOW_FLOOR, BELOW_FLOOR_NOTE, ONE_SEED
-from extrap.report.typesetting import NONE, decimals, interval, loss, markdown, number, seeds, signed, trained_on
-from extrap.results.shown import IN_NATS
+from extrap.report.typesetting import NONE, decimals, interval, loss, markdown, number, seeds, trained_on
+from extrap.results.shown import IN_NATS, rounded
 from extrap.stats.perplexity import landmarks
 from extrap.stats.statistics import Statistics
 
@@ -96,7 +96,7 @@ def speeds_of(found: Statistics, *wanted: str | None) -> tuple[str | None, dict[
 
 def overview_table(of: Group, schemes: list[str], speeds: dict[str, str] | None = None) -> pd.DataFrame:
     """A line a scheme, with a column of speeds where they are given."""
-    against = of.against_yardstick(of.at_protocol, of.train_len)
+    against = rounded(of.against_yardstick(of.at_protocol, of.train_len))
     _, *longer = landmarks(of.lengths, of.train_len)
     table: list[dict[str, str]] = []
     for line in of.start[of.start["scheme"].isin(schemes)].itertuples():
@@ -106,7 +106,7 @@ def overview_table(of: Group, schemes: list[str], speeds: dict[str, str] | None 
         told[f"to {of.yardstick}"] = NONE
         if line.scheme in against.index:
             pair = against.loc[line.scheme]
-            told[f"to {of.yardstick}"] = f"{signed(pair['difference'], decimals([of.objective]))} {pair['word']}"
+            told[f"to {of.yardstick}"] = f"{pair['difference']:+.{decimals([of.objective])}f} {pair['word']}"
         told |= of.cells_beyond(line.scheme, longer)
         told |= {"beyond L": of.verdict(line.scheme), "uses context": of.word(line.scheme) or NONE}
         told |= {} if speeds is None else {"speed": speeds.get(line.scheme, NONE)}

@@ -10,7 +10,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from extrap.report.about import chosen_markdown
 from extrap.report.curves import drawn, title_of, where_lengths_vary
 from extrap.report.drawing import entitle, new_figure, style
-from extrap.report.typesetting import NONE, counted, decimals, loss, markdown, signed, trained_on
+from extrap.report.typesetting import NONE, counted, decimals, loss, markdown, trained_on
 from extrap.results.shown import rounded
 from extrap.stats.pairs import LACKING, UNDECIDED, both_ways
 from extrap.stats.perplexity import GROUP, SETTING, landmarks
@@ -145,7 +145,7 @@ def _better_first(cell: pd.DataFrame) -> pd.DataFrame:
 
 
 def _pairs_block(lines: pd.DataFrame) -> pd.DataFrame:
-    ordered = pd.concat([_better_first(cell) for _, cell in lines.groupby("eval_len")])
+    ordered = rounded(pd.concat([_better_first(cell) for _, cell in lines.groupby("eval_len")]))
     table = [
         {
             "length": f"{line.eval_len:,}", "better": line.better, "worse": line.worse, "by": f"{line.by:.3f}",
@@ -160,7 +160,7 @@ def _pairs_block(lines: pd.DataFrame) -> pd.DataFrame:
 
 
 def extrapolates_block(lines: pd.DataFrame) -> pd.DataFrame:
-    lines = lines.assign(seeds_needed=lines["seeds_needed"].where(lines["verdict"] == "undecided"))
+    lines = rounded(lines.assign(seeds_needed=lines["seeds_needed"].where(lines["verdict"] == "undecided")))
     table = [
         {
             "scheme": line["scheme"],
@@ -179,7 +179,7 @@ def extrapolates_block(lines: pd.DataFrame) -> pd.DataFrame:
 
 def _difference(line: pd.Series, prefix: str) -> str:
     difference, half = line[f"{prefix}difference"], line[f"{prefix}high"] - line[f"{prefix}difference"]
-    return "" if np.isnan(difference) else signed(difference) + ("" if np.isnan(half) else f" ±{half:.3f}")
+    return "" if np.isnan(difference) else f"{difference:+.3f}" + ("" if np.isnan(half) else f" ±{half:.3f}")
 
 
 def _verdict(word: str, unit: str) -> str:

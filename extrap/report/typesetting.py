@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from extrap.errors import one_line
-from extrap.results.shown import DIGITS, IN_NATS
+from extrap.results.shown import IN_NATS
 
 NONE = "–"
 
@@ -81,11 +81,6 @@ def number(value: float) -> str:
 
 def percent(share: float, decimals: int = 1) -> str:
     return f"{round(100 * share, decimals) + 0.0:.{decimals}f} %" if np.isfinite(share) else NONE  # no -0 %
-
-
-def signed(difference: float, digits: int = 3) -> str:
-    """With the side that it is on; what is 0 to as many decimals as numbers are kept with has +, whatever noise says."""
-    return f"{round(difference, DIGITS) + 0.0:+.{digits}f}"
 
 
 def decimals(objectives: Collection[str]) -> int:

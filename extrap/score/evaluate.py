@@ -214,9 +214,9 @@ def beginnings(asked: Iterable[Read], steps: dict[Read, int]) -> dict[Read, list
     Of each itself, and those that begin where it does and are of no segments that it is not.
     """
     serves: dict[Read, list[Read]] = {}
-    longest: dict[tuple[int, bool], Read] = {}  # by where they begin
+    longest: dict[int, Read] = {}  # by where they begin
     for read in sorted(asked, key=lambda read: read.start - read.stop):
-        longer = longest.setdefault((read.start, read.alone), read)
+        longer = longest.setdefault(read.start, read)
         serves.setdefault(longer if steps[read] % steps[longer] == 0 else read, []).append(read)
     return serves
 
