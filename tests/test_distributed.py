@@ -193,7 +193,7 @@ def test_the_gradient_is_that_of_the_mean_over_all_scored_tokens(tmp_path, n):
 @pytest.mark.parametrize("n", [2, *slow(3)])
 def test_the_same_weights_have_the_same_rows_bit_for_bit(tmp_path, monkeypatch, overrides, n):
     cell = grid(tmp_path, *overrides)[-1]
-    monkeypatch.setattr("extrap.score.evaluate.FORWARD_TOKENS", 160)  # several forward passes a read
+    monkeypatch.setattr("extrap.score.reads.FORWARD_TOKENS", 160)  # several forward passes a read
     encoder = build_encoder(cell)
     alone = evaluate(encoder, cell.source, cell.objective, cell.config.eval).rows
 

@@ -15,6 +15,7 @@ from extrap.model import encoder as model
 from extrap.positions.rope import Rope
 from extrap.runs.run import build_encoder, write_references
 from extrap.score import evaluate as evaluation
+from extrap.score import reads as reading
 from extrap.score.protocols import PROTOCOLS, held_out_batch, label
 from extrap.sweep.checks import prepare_grid
 
@@ -117,7 +118,7 @@ def test_context_that_a_model_cannot_see_changes_nothing(tmp_path, objective):
 def test_one_long_pass_serves_every_protocol(tmp_path, causal):
     c, _ = make(tmp_path)
     whole = [
-        (read, what) for read, what in evaluation.reads(c.config.eval, 16, causal).items() if read.stop - read.start == 48
+        (read, what) for read, what in reading.reads(c.config.eval, 16, causal).items() if read.stop - read.start == 48
     ]
     ((read, scorings),) = whole
     assert read == (0, 48, 48, False)
@@ -140,7 +141,7 @@ def tokens_read(encoder, evaluated):
 def test_a_causal_model_reads_a_window_that_begins_a_longer_one_with_it(tmp_path, monkeypatch, position):
     c, encoder = make(tmp_path, *DOUBLED, f"position={position}")
     shared, n_shared = tokens_read(encoder, lambda: rows(c, encoder))
-    monkeypatch.setattr(evaluation, "beginnings", lambda asked, steps: {read: [read] for read in asked})
+    monkeypatch.setattr(reading, "beginnings", lambda asked, steps: {read: [read] for read in asked})
     alone, n_alone = tokens_read(encoder, lambda: rows(c, encoder))
     # of each length but the longest every other window begins a longer one; of each two lengths one segment is read again
     wanted = (9 * 96 + 8, 9 * 128) if position == "learned" else (9 * 160 + 3 * 8 + 2 * 16 + 32, 9 * 256)
@@ -169,29 +170,29 @@ def test_a_scheme_that_does_not_say_so_is_found_out(tmp_path, monkeypatch, begin
     monkeypatch.setattr(OfLength, "begins", begins)
     encoder.scheme = OfLength(encoder.scheme.geometry)
     found = rows(c, encoder)
-    monkeypatch.setattr(evaluation, "beginnings", lambda asked, steps: {read: [read] for read in asked})
+    monkeypatch.setattr(reading, "beginnings", lambda asked, steps: {read: [read] for read in asked})
     assert found.equals(rows(c, encoder))
 
 
 def test_what_begins_a_window_too_long_for_memory_is_read_by_itself(tmp_path, monkeypatch):
     c, encoder = make(tmp_path, *DOUBLED, "position=rope")
-    whole, real = rows(c, encoder), evaluation.token_nll
+    whole, real = rows(c, encoder), reading.token_nll
 
     def up_to_32(encoder, batch, columns):
         if batch.inputs.shape[1] > 32:
             raise MemoryError
         return real(encoder, batch, columns)
 
-    monkeypatch.setattr(evaluation, "token_nll", up_to_32)
+    monkeypatch.setattr(reading, "token_nll", up_to_32)
     found, missing = evaluation.evaluate(encoder, c.source, c.objective, c.config.eval)
     assert [one[1:] for one in missing] == [("nonoverlap", 64, "out of memory")]
     pd.testing.assert_frame_equal(found, whole.query("eval_len < 64"), rtol=1e-6)
 
 
 def test_what_is_read_of_all_segments_is_not_read_with_what_is_read_of_few():
-    short, long, thin, other = (evaluation.Read(a, b, b - a, alone=False) for a, b in ((0, 8), (0, 16), (0, 4), (8, 16)))
+    short, long, thin, other = (reading.Read(a, b, b - a, alone=False) for a, b in ((0, 8), (0, 16), (0, 4), (8, 16)))
     steps = {short: 1, long: 2, thin: 4, other: 2}
-    assert evaluation.beginnings(steps, steps) == {long: [long, thin], short: [short], other: [other]}
+    assert reading.beginnings(steps, steps) == {long: [long, thin], short: [short], other: [other]}
 
 
 def extended(c, encoder, extension):
@@ -318,7 +319,7 @@ def test_a_length_whose_loss_is_no_number_has_a_reason_and_no_row(tmp_path, monk
 def test_one_segment_whose_loss_is_no_number_takes_its_length_with_it(tmp_path, monkeypatch):
     """And a protocol that lacks the training length has nothing left to compare with."""
     c, encoder = make(tmp_path, "eval.protocols=[nonoverlap,same_targets]")
-    real = evaluation.token_nll
+    real = reading.token_nll
 
     def one_is_none(encoder, batch, columns):
         nll, wanted = real(encoder, batch, columns)
@@ -326,7 +327,7 @@ def test_one_segment_whose_loss_is_no_number_takes_its_length_with_it(tmp_path, 
             nll[3, np.flatnonzero(wanted[3])[:1]] = math.nan
         return nll, wanted
 
-    monkeypatch.setattr(evaluation, "token_nll", one_is_none)
+    monkeypatch.setattr(reading, "token_nll", one_is_none)
     found, missing = evaluation.evaluate(encoder, c.source, c.objective, c.config.eval)
     told = {(one.protocol, one.eval_len): one.reason for one in missing}
     assert told["nonoverlap", 16] == "not a number"

@@ -21,7 +21,7 @@ from extrap.extensions.base import extensions_of
 from extrap.model import decay, relative
 from extrap.objectives import Causal, Mlm
 from extrap.runs.run import build_encoder
-from extrap.score.evaluate import token_nll
+from extrap.score.reads import token_nll
 from extrap.sweep.checks import prepare_grid
 from extrap.train.loop import TrainingBatch, TrainingLoss, train_step, training_batch
 from extrap.train.optimizer import make_optimizers

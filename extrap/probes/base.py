@@ -12,8 +12,8 @@ from extrap.model.encoder import Encoder
 from extrap.objectives import Batch
 from extrap.results.probes import FOUND
 from extrap.runs.prepare import Run
-from extrap.score.evaluate import FORWARD_TOKENS, token_nll
 from extrap.score.protocols import held_out_batch, nonoverlap
+from extrap.score.reads import FORWARD_TOKENS, token_nll
 
 
 class Probed(NamedTuple):

@@ -15,7 +15,7 @@ from extrap.model.prefix import Prefix
 from extrap.objectives import Batch, Mlm
 from extrap.probes.base import Probed, found
 from extrap.runs.prepare import Run
-from extrap.score.evaluate import FORWARD_TOKENS
+from extrap.score.reads import FORWARD_TOKENS
 
 N_TARGETS = 512  # over all segments: their noise decides what rise can be told from none
 SEED = 0  # of what changes places

@@ -26,7 +26,8 @@ from extrap.objectives import Electra, parts_of
 from extrap.results.folders import MAY_DIFFER, RunFolder, refuse_mixed
 from extrap.results.rows import MISSING, SELECTION, as_csv, row_tables
 from extrap.runs.prepare import Run, build_scheme
-from extrap.score.evaluate import NOT_A_NUMBER, Missing, evaluate, on_held_back, reads
+from extrap.score.evaluate import NOT_A_NUMBER, Missing, evaluate, on_held_back
+from extrap.score.reads import reads
 from extrap.score.references import label_rows, labels, reference_rows
 from extrap.train import distributed
 from extrap.train.checkpoint import load_checkpoint, save_checkpoint

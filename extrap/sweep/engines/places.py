@@ -8,7 +8,7 @@ import torch
 
 from extrap.config.schema import Config
 from extrap.model.encoder import n_in_matrices
-from extrap.score.evaluate import FORWARD_TOKENS
+from extrap.score.reads import FORWARD_TOKENS
 from extrap.train.cores import cores
 from extrap.train.device import pick_device
 
