@@ -137,7 +137,7 @@ def test_bad_text_is_refused(tmp_path):
     assert "is not UTF-8" in text(tmp_path, binary, good)
     assert "holds no files" in text(tmp_path, folder, good)
     assert "in data.train too" in text(tmp_path, good, good)
-    assert "data.train: no text in []" in text(tmp_path, "", good)
+    assert "data.train names no files" in text(tmp_path, "", good)
     short = tmp_path / "short.txt"
     short.write_text("short")
     assert "the longest has 5 bytes" in text(tmp_path, short, good)

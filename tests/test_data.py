@@ -226,8 +226,8 @@ def test_no_files_and_empty_folders_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden" / ".x").write_text("x")
-    assert "data.train: no text in []; expected" in refusal(Text, [], [__file__])
-    assert "data.valid: no text in []; expected" in refusal(Text, [__file__], [])
+    assert "data.train names no files; expected data.train=[PATH,...]" in refusal(Text, [], [__file__])
+    assert "data.valid names no files; expected" in refusal(Text, [__file__], [])
     assert "No such file" in refusal(Text, [""], [__file__]), "not the folder that the command stands in"
     told = refusal(Text, [str(tmp_path / "gone")], [__file__])
     assert told == f"data.train: {tmp_path / 'gone'}: cannot be read (No such file or directory)", "and nothing on formats"

@@ -37,6 +37,8 @@ def read(paths: list[str], option: str, pattern: str, field: str) -> Reading:
     begins with the last part of the path that was given: wherever a corpus lies, its names are the same.
     Raises UserError, with all files that are at fault.
     """
+    if not paths:
+        raise UserError(f"{option} names no files; expected {option}=[PATH,...] with files or folders of UTF-8 text")
     faults: list[str] = []
     found: dict[str, tuple[str, str]] = {}  # real path -> name, path
     for typed in paths:
