@@ -139,8 +139,8 @@ class Electra(Rtd):
     loss = gen_weight * L_mlm(generator) + disc_weight * L_rtd(discriminator), each the mean over its scored tokens: the
     hidden ones, and all. The generator is an encoder of `width` times the discriminator's width and hidden features, of as
     many layers and heads, and with the same scheme, whose slopes are then the same, too; share_tokens makes its table of
-    tokens that of the discriminator, projected. A generator breaks with length as its discriminator does, and what it
-    replaces then is easy to see: the discriminator is scored on the text of Rtd, and the generator as a masked language
+    tokens that of the discriminator, projected. A generator breaks with length as its discriminator does, and would
+    then ask something else: the discriminator is scored on the text of Rtd, and the generator as a masked language
     model (rows of electra_generator).
 
     Source: ELECTRA (Clark et al. 2020, arXiv:2003.10555), section 2. Ours hides without replacement and always shows [MASK]

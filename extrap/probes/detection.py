@@ -21,8 +21,8 @@ def detection(of: Probed) -> pd.DataFrame:
     Pairs are made within segments; one without a replaced token has none, and still counts in the loss. A discriminator that
     says the same of every token has 0.5 exactly. The text is that of the rows. Where generator and discriminator learn
     together, `detection(own)` is the same on text of the run's own generator, with the loss in nats and the share that is
-    replaced: a diagnostic, never to be compared between schemes or lengths, for a generator that breaks makes replacements
-    that are easy to see, and this AUC then rises.
+    replaced: a diagnostic, never to be compared between schemes or lengths, for a generator that breaks makes
+    other replacements, and more of them.
     """
     parts = []
     documents = [*of.held_out.documents]

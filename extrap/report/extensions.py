@@ -40,7 +40,7 @@ def extensions_page(found: Statistics) -> str:
 
 
 def extensions_table(found: Statistics, setting: tuple[object, ...], eval_len: int, lines: pd.DataFrame) -> pd.DataFrame:
-    known = found.summary.set_index([*SETTING, "eval_len"]).loc[(*setting, eval_len)]
+    known = rounded(found.summary).set_index([*SETTING, "eval_len"]).loc[(*setting, eval_len)]
     known = known.set_index(["scheme", "extension"]).sort_values("log_ppl", kind="stable")
     pairs = lines.set_index(["scheme_a", "extension_a", "extension_b"])
     table = []

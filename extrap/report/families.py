@@ -123,8 +123,9 @@ def trade_off_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
     lines = _trained(found)
     longest = lines[lines["eval_len"] == lines["eval_len"].max()]
     start = lines[lines["eval_len"] == lines["train_len"]].set_index("scheme")[["ppl", "ppl_low", "ppl_high"]]
-    points = longest.drop(columns=[*start]).join(start, on="scheme").sort_values("ppl", kind="stable")
+    points = longest.drop(columns=[*start]).join(start, on="scheme")
     points = rounded(points[[*POINT, "ppl", "ppl_low", "ppl_high", "ratio", "ratio_low", "ratio_high"]])
+    points = points.sort_values("ppl", kind="stable")
     points.insert(0, "number", range(1, len(points) + 1))
     members, n = by_family(list(points["scheme"])), points["eval_len"].iloc[0]
     multiple = n / points["train_len"].iloc[0]

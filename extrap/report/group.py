@@ -7,7 +7,7 @@ import pandas as pd
 
 from extrap.errors import one_line
 from extrap.report.typesetting import MODELS, NONE, factor, interval, measure, number
-from extrap.results.shown import IN_NATS
+from extrap.results.shown import IN_NATS, rounded
 from extrap.stats.floor import UNFIT
 from extrap.stats.pairs import ANSWER, CONTROL
 from extrap.stats.perplexity import AT_L, BEYOND_L, CONFIDENCE, GROUP, KNOWN, told_first
@@ -22,7 +22,7 @@ class Group:
     """What the statistics of one objective, text, training length and setting say of every scheme."""
 
     def __init__(self, found: Statistics, names: dict[str, str]) -> None:
-        summary = found.summary
+        summary = rounded(found.summary)  # or digits that nobody sees would rank what is equal
         schemes = summary[summary["kind"] == "scheme"]
         protocols = schemes["protocol"].unique()
         self.names, self.missing, self.training = names, found.missing, found.training

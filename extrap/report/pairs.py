@@ -136,7 +136,7 @@ def difference_cell(difference: float, verdict: str, objective: str, sign: str =
 def _better_first(cell: pd.DataFrame) -> pd.DataFrame:
     """Every pair of one length with the better one first, in the order of a ranking; low and high are bounds of `by`."""
     lines = both_ways(cell)
-    ranking = lines.groupby("scheme_a")["difference"].mean().sort_values(kind="stable").index
+    ranking = rounded(lines.groupby("scheme_a")[["difference"]].mean()).sort_values("difference", kind="stable").index
     is_tied = (lines["difference"] == 0) & (lines["scheme_a"] > lines["scheme_b"])
     lines = lines[is_tied | (lines["difference"] > 0)].rename(columns={"scheme_a": "worse", "scheme_b": "better"})
     sides = {side: pd.Categorical(lines[side], ranking) for side in ("better", "worse")}
@@ -145,7 +145,7 @@ def _better_first(cell: pd.DataFrame) -> pd.DataFrame:
 
 
 def _pairs_block(lines: pd.DataFrame) -> pd.DataFrame:
-    ordered = rounded(pd.concat([_better_first(cell) for _, cell in lines.groupby("eval_len")]))
+    ordered = pd.concat([_better_first(cell) for _, cell in rounded(lines).groupby("eval_len")])
     table = [
         {
             "length": f"{line.eval_len:,}", "better": line.better, "worse": line.worse, "by": f"{line.by:.3f}",

@@ -43,9 +43,9 @@ DETECTION = """\
 **Telling replaced tokens** ({group}): area under the ROC curve within segments by evaluation length, on the text of the
 rows; 0.5 is chance. ± half a 95 % t interval over seeds."""
 OWN = """\
-**On the text of each run's own generator** ({group}), a diagnostic: generators break with length as well, and what they
-replace then is easy to see. Not to be compared between schemes, nor along a line. AUC, and in parentheses the share of
-tokens that is replaced."""
+**On the text of each run's own generator** ({group}), a diagnostic: generators break with length as well, so that each
+scheme and length is asked something else. Not to be compared between schemes, nor along a line. AUC, and in parentheses the
+share of tokens that is replaced."""
 RECALL = """\
 **Recall by distance** ({group}): nats above the best possible prediction from the same {n:,} tokens ({multiple:g} L), by how
 many tokens ago the symbol that was read stood last; under *never*, for the first time. ± half a 95 % t interval over seeds.
