@@ -117,9 +117,7 @@ def test_context_that_a_model_cannot_see_changes_nothing(tmp_path, objective):
 @pytest.mark.parametrize("causal", [True, False])
 def test_one_long_pass_serves_every_protocol(tmp_path, causal):
     c, _ = make(tmp_path)
-    whole = [
-        (read, what) for read, what in reading.reads(c.config.eval, 16, causal).items() if read.stop - read.start == 48
-    ]
+    whole = [(read, what) for read, what in reading.reads(c.config.eval, 16, causal).items() if read.stop - read.start == 48]
     ((read, scorings),) = whole
     assert read == (0, 48, 48, False)
     assert {"nonoverlap", "same_targets", "position"} == {scoring.protocol for scoring in scorings}

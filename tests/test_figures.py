@@ -25,8 +25,10 @@ from extrap.config.compose import CONF
 from extrap.report import figures
 from extrap.report import pairs as pairs_report
 from extrap.report.drawing import few_colours, save_drawing, save_figure, snapped
+from extrap.report.families import trade_off_figure
 from extrap.report.labels import spread
 from extrap.report.looks import LOOKS, looks_of
+from extrap.report.overview import overview_page
 from extrap.report.report import report_again
 from extrap.results.rows import load_rows, save_rows
 from extrap.results.shown import rounded
@@ -110,6 +112,21 @@ def nudged(rows: pd.DataFrame, draw_of: int) -> pd.DataFrame:
     """What another processor might have measured: every loss off by 1e-12 of itself, up or down."""
     signs = np.random.default_rng(draw_of).choice([-1, 1], len(rows))
     return rows.assign(nll_sum=rows["nll_sum"] * (1 + 1e-12 * signs))
+
+
+@pytest.mark.parametrize("n_alike", [2, 13])
+def test_who_is_the_same_is_ranked_alike_whatever_the_last_digits_say(n_alike):
+    """Of thirteen and more schemes each is compared with one alone."""
+    alike = {f"alike-{i}": {128: [1.5, 1.52], 512: [1.6, 1.63]} for i in range(n_alike)}
+    rows = both_protocols({"rope": {128: [1.4, 1.41], 512: [1.9, 1.8]}} | alike)
+
+    def told(draw_of: int) -> tuple[str, str, str]:
+        found = Statistics(nudged(rows, draw_of))
+        ranking = trade_off_figure(found)[1]["scheme"] if n_alike > 2 else []
+        return pairs_report.pairs_table(found), overview_page(found) if n_alike > 2 else "", " ".join(ranking)
+
+    first = told(1)
+    assert all(told(draw_of) == first for draw_of in (2, 3))
 
 
 TRACKED = sorted(path.parent.name for path in (ROOT / "results").glob("*/rows.csv"))

@@ -93,7 +93,9 @@ def test_numbers_in_sentences_are_those_of_the_tables():
              for name in ("main", "causal")]  # fmt: skip
     assert depth[1] == 2 * depth[0]
     zoo = at_train_len("zoo_mlm") / at_train_len("zoo_mlm")["rope"] * 100 - 100
-    assert f"KERPLE's power, as symmetric, is not decided to be behind RoPE ({zoo['kerple(kernel=power)']:.0f} %)" in SENTENCES
+    assert (
+        f"KERPLE's power, as symmetric, is not decided to be behind RoPE ({zoo['kerple(kernel=power)']:.0f} %)" in SENTENCES
+    )
     told_apart = [f"alibi(variant={variant})" for variant in ("split", "offset", "half", "two")]
     lowest, highest = zoo[told_apart].min(), zoo[told_apart].max()
     assert f"four ALiBis that can are [{lowest:.0f} to {highest:.0f} %](results/zoo_mlm/overview.md) behind" in SENTENCES
@@ -282,7 +284,9 @@ def rate(objective: str) -> float:
 
 
 def test_what_is_said_of_probes_is_what_they_found():
-    said = "39 lose [less than 5 %](results/zoo_mlm/probes.md) of perplexity in the encoder where all text beyond 32 bytes on"
+    said = (
+        "39 lose [less than 5 %](results/zoo_mlm/probes.md) of perplexity in the encoder where all text beyond 32 bytes on"
+    )
     assert said in SENTENCES
     risen = rises(load_probes(ROOT / "results" / "zoo_mlm" / "probes.csv")).query("probe == 'reach(other)'")
     found = {scheme: reach_of(lines) for scheme, lines in risen.groupby("scheme")}
