@@ -67,7 +67,7 @@ def test_rows_equal_a_loop_over_windows(tmp_path, objective, position):
 def test_rows_do_not_depend_on_how_windows_are_batched(tmp_path, monkeypatch):
     c, encoder = make(tmp_path)
     together = rows(c, encoder)
-    monkeypatch.setattr(evaluation, "FORWARD_TOKENS", 1)
+    monkeypatch.setattr(reading, "FORWARD_TOKENS", 1)
     alone = rows(c, encoder)
     assert together.drop(columns="nll_sum").equals(alone.drop(columns="nll_sum"))
     np.testing.assert_allclose(together["nll_sum"], alone["nll_sum"], rtol=1e-5)
