@@ -58,11 +58,18 @@ def entitle(figure: Figure, *told: str) -> int:
     return len(lines)
 
 
+def lay_out(figure: Figure) -> None:
+    """Gives the panels their places; what is drawn later may yet take room from them."""
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.execute(figure)
+
+
 def settle(figure: Figure) -> None:
     """Makes the layout for the last time: from here on panels stay where they are."""
     if not isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
         return  # as they do already
-    figure.draw_without_rendering()
+    lay_out(figure)
     figure.set_layout_engine(None)
     for axes in figure.axes:
         axes.set_position(Bbox(snapped(axes.get_position().get_points(), 5)))

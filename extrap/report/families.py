@@ -21,7 +21,7 @@ from extrap.report.curves import (
     title_of,
     told_of_seeds,
 )
-from extrap.report.drawing import entitle, new_figure, settle, style
+from extrap.report.drawing import entitle, lay_out, new_figure, settle, style
 from extrap.report.group import shortened
 from extrap.report.labels import End, label_inside, name_ends
 from extrap.report.looks import Looks, Style, family
@@ -145,7 +145,7 @@ def trade_off_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
         entitle(figure, title_of(found, told_of_seeds(points).replace("bands", "bars")))
         names = shortened(points["scheme"], NAME)
         _key(grid.flat[0], members, names, points.set_index("scheme")["number"].to_dict())
-        figure.draw_without_rendering()
+        lay_out(figure)
         settle(figure)
         for axes, shown in zip(grid.flat, panels, strict=True):
             for line in (shown if shown is panels[-1] else shown.drop(corner.index)).itertuples():

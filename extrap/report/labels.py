@@ -11,7 +11,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox, BboxBase
 from scipy.optimize import isotonic_regression
 
-from extrap.report.drawing import settle, snapped
+from extrap.report.drawing import lay_out, settle, snapped
 
 
 class End(NamedTuple):
@@ -31,7 +31,7 @@ def name_ends(panels: Sequence[tuple[Axes, Sequence[End]]], gap: float = 9.0) ->
     """
     figure = panels[0][0].get_figure(root=True)
     assert figure is not None
-    figure.draw_without_rendering()
+    lay_out(figure)
     for axes, ends in panels:
         right, box = [end for end in ends if not end.inside], axes.get_window_extent()
         heights = snapped([axes.transData.transform((end.x, end.y))[1] for end in right])
@@ -61,16 +61,13 @@ def label_inside(axes: Axes, end: End) -> None:
     panel = _whole(axes.get_window_extent())
     drawn_on = snapped(np.concatenate([_pixels(line) for line in axes.get_lines()]))  # of two places the same one everywhere
     names = [_whole(other.get_window_extent()) for other in axes.texts if other is not label]
-
-    def covered(offset: tuple[int, int]) -> float:
-        place = _whole(box.translated((offset[0] - 6) / point, offset[1] / point))
-        outside = not (panel.x0 <= place.x0 and place.x1 <= panel.x1 and panel.y0 <= place.y0 and place.y1 <= panel.y1)
-        hits = ((drawn_on > place.min) & (drawn_on < place.max)).all(axis=1).sum()
-        return float(hits + 1000 * (outside + place.count_overlaps(names)))
-
-    offsets = sorted(product((6, 18, 30), range(-120, 121, 3)), key=lambda offset: np.hypot(*offset))
-    label.set_position(best := min(offsets, key=covered))
-    label.arrow_patch.set_visible(best != offsets[0])  # type: ignore[union-attr]
+    offsets = np.array(sorted(product((6, 18, 30), range(-120, 121, 3)), key=lambda offset: np.hypot(*offset)))
+    low, high = (snapped(corner + (offsets - (6, 0)) / point) for corner in (box.min, box.max))  # of its box, there
+    covered = ((drawn_on > low[:, None]) & (drawn_on < high[:, None])).all(axis=2).sum(axis=1)
+    covered += 1000 * ((low < panel.min) | (high > panel.max)).any(axis=1)
+    covered += 1000 * sum(((low < name.max) & (high > name.min)).all(axis=1) for name in names)
+    label.set_position(offsets[covered.argmin()])  # the nearest of those that cover as little
+    label.arrow_patch.set_visible(covered.argmin() > 0)  # type: ignore[union-attr]
 
 
 def _whole(box: BboxBase) -> Bbox:
