@@ -87,18 +87,17 @@ def at_train_len(name: str) -> pd.Series:
 
 def test_numbers_in_sentences_are_those_of_the_tables():
     main, causal = at_train_len("main"), at_train_len("causal")
-    assert f"At L ALiBi is {100 * main['alibi'] / main['rope'] - 100:.0f} % behind RoPE in the encoder" in SENTENCES
+    assert f"ALiBi's perplexity is {100 * main['alibi'] / main['rope'] - 100:.0f} % above RoPE's in the encoder" in SENTENCES
     assert f"and {100 * causal['alibi'] / causal['rope'] - 100:.0f} % in a [causal model]" in SENTENCES
     depth = [load_provenance(ROOT / "results" / name / "provenance.yaml")["config"]["model"]["n_layers"]
              for name in ("main", "causal")]  # fmt: skip
     assert depth[1] == 2 * depth[0]
     zoo = at_train_len("zoo_mlm") / at_train_len("zoo_mlm")["rope"] * 100 - 100
-    assert (
-        f"KERPLE's power, as symmetric, is not decided to be behind RoPE ({zoo['kerple(kernel=power)']:.0f} %)" in SENTENCES
-    )
+    power = f"({zoo['kerple(kernel=power)']:.0f} %)"
+    assert f"KERPLE's power kernel, also symmetric, is not found to be behind RoPE {power}" in SENTENCES
     told_apart = [f"alibi(variant={variant})" for variant in ("split", "offset", "half", "two")]
     lowest, highest = zoo[told_apart].min(), zoo[told_apart].max()
-    assert f"four ALiBis that can are [{lowest:.0f} to {highest:.0f} %](results/zoo_mlm/overview.md) behind" in SENTENCES
+    assert f"four asymmetric ALiBis are [{lowest:.0f} to {highest:.0f} %](results/zoo_mlm/overview.md) behind" in SENTENCES
     against = pd.read_csv(ROOT / "results" / "zoo_mlm" / "pairs.csv").query("protocol == 'nonoverlap' and eval_len == 128")
     verdicts = against.set_index("scheme_a")["verdict"]
     assert verdicts["kerple(kernel=power)"] == "undecided"
@@ -106,23 +105,20 @@ def test_numbers_in_sentences_are_those_of_the_tables():
     in_encoder, in_causal = (
         100 * math.log(ppl["unigram"] / ppl["nope"]) / math.log(ppl["unigram"] / ppl["sinusoidal"]) for ppl in (main, causal)
     )
-    assert f"gains over byte frequencies, in nats, {in_encoder:.0f} % of what sinusoidal positions gain" in SENTENCES
-    assert f"whose mask tells something of them, {in_causal:.0f} %" in SENTENCES
+    assert f"achieves {in_encoder:.0f} % of sinusoidal positions' gain in nats over byte frequencies" in SENTENCES
+    assert f"whose mask reveals some order, {in_causal:.0f} %" in SENTENCES
     said = pd.read_csv(ROOT / "results" / "main" / "extrapolates.csv")
     assert "[no scheme is found to](results/main/pairs.md)" in SENTENCES
     assert "yes" not in set(said["verdict"])
     harmed = said[said["verdict"] == "no"].groupby("scheme")["eval_len"].agg(set)
-    assert (
-        "at 4 L, 8 L and 32 L longer inputs are decided to harm sinusoidal positions, RoPE and NoPE, and ALiBi is"
-        in SENTENCES
-    )
+    assert "at 4 L, 8 L and 32 L longer inputs are found to harm sinusoidal positions, RoPE and NoPE; ALiBi is" in SENTENCES
     assert harmed.to_dict() == {scheme: {512, 1024, 4096} for scheme in ("nope", "rope", "sinusoidal")}
     assert set(said.loc[said["verdict"] == "undecided", "scheme"]) == {"alibi"}
 
 
 def test_what_is_said_of_rates_and_steps_is_what_their_tables_hold():
     choice = pd.read_csv(ROOT / "results" / "rates+best-lr" / "choice.csv")
-    assert "no scheme of `main` but NoPE does better" in SENTENCES
+    assert "no scheme of `main` but NoPE does better, and none of 70 pairwise verdicts changes" in SENTENCES
     assert set(choice.loc[choice["chosen"] & (choice["value"] != 0.008), "scheme"]) == {"nope"}
     assert (
         "train.lr=0.008 for all, mlm on stdlib, trained on 128**: none of 70 verdicts is another"
@@ -161,10 +157,10 @@ def test_what_is_said_of_many_schemes_and_extensions_is_what_their_tables_hold()
     assert len(ahead) == 2
     highest = table.query("extension == 'none' and protocol == 'same_targets'").groupby("scheme")["ratio_high"].max()
     assert [scheme for scheme in ahead if highest[scheme] < 1.05] == [log_cpb]
-    assert f"(`cpb_log`), {at_l[log_cpb]:.2f} against {at_l['rope']:.2f}" in SENTENCES
+    assert f"(`cpb_log`), perplexity {at_l[log_cpb]:.2f} against {at_l['rope']:.2f}" in SENTENCES
     ends = table.query("scheme == @log_cpb and extension == 'none' and protocol == 'same_targets'")
     assert 0.99 < ends["ratio_low"].min() <= ends["ratio_high"].max() < 1.01
-    assert f"within L it has {far.loc['prope', 'ratio']:.1f} times its perplexity at 32 L" in SENTENCES
+    assert f"within L, perplexity at 32 L is {far.loc['prope', 'ratio']:.1f} times that at L" in SENTENCES
     causal = pd.read_csv(ROOT / "results" / "zoo" / "table.csv").query("extension == 'none' and protocol == 'same_targets'")
     causal = causal[causal["eval_len"] == 4096].set_index("scheme")
     assert f"(RoPE {far.loc['rope', 'ratio']:.0f} and {causal.loc['rope', 'ratio']:.1f})" in SENTENCES
@@ -180,30 +176,30 @@ def test_what_is_said_of_many_schemes_and_extensions_is_what_their_tables_hold()
     for name in ("extend", "extend_mlm"):
         extended = pd.read_csv(ROOT / "results" / name / "extensions.csv").query("scheme_a == 'rope'")
         to_window = extended[extended["extension_b"] == "window"]
-        assert f"Of {to_window['extension_a'].nunique()} things done to RoPE's finished weights none is found" in SENTENCES
+        assert f"Of {to_window['extension_a'].nunique()} training-free extensions of RoPE none is found" in SENTENCES
         assert "a" not in set(to_window["verdict"])
 
 
 def test_what_is_said_of_many_next_token_predictors_is_what_their_tables_hold():
     folder = ROOT / "results" / "zoo"
     at_l = at_train_len("zoo")
-    assert "Of as many [next-token predictors]" in SENTENCES
+    assert "Of 42 [causal models]" in SENTENCES
     assert len(at_l) - 1 == 42, "and unigram"
     against = pd.read_csv(folder / "pairs.csv").query("protocol == 'nonoverlap' and eval_len == 128")
     assert "two are ahead, T5's bias and PoPE, and both break" in SENTENCES
     assert set(against.loc[against["verdict"] == "a", "scheme_a"]) == {"t5", "pope"}
     table = pd.read_csv(folder / "table.csv").query("extension == 'none' and protocol == 'same_targets'")
     assert (table.groupby("scheme")["ratio_low"].max()[["t5", "pope"]] > 1.05).all()
-    assert "none is found to make use of what lies beyond L" in SENTENCES
+    assert "none is found to use context beyond L" in SENTENCES
     assert "yes" not in set(pd.read_csv(folder / "extrapolates.csv")["verdict"])
     far = table.query("eval_len == 4096").set_index("scheme")["ratio"]
-    assert f"as a next-token predictor {far['prope']:.1f} times" in SENTENCES
+    assert f"in a causal model {far['prope']:.1f} times" in SENTENCES
 
 
 def test_what_is_said_of_many_schemes_on_a_known_floor_is_what_their_tables_hold():
     folder = ROOT / "results" / "zoo_markov"
     assert (
-        "Of [42 schemes](results/zoo_markov/overview.md) there 14 extrapolate at 8 L and at 32 L, most of them by biases"
+        "Of [42 schemes](results/zoo_markov/overview.md) there, 14 extrapolate at both 8 L and 32 L, most of them with"
         in SENTENCES
     )
     assert len(at_train_len("zoo_markov")) - 4 == 42, "and unigram, the two floors, symbol counts"
@@ -224,7 +220,7 @@ def test_what_is_said_of_many_schemes_on_a_known_floor_is_what_their_tables_hold
     share = 100 * (prope["ratio_high"] / prope["ratio"] - 1)
     blind = table[(table["kind"] == "window_floor") & (table["eval_len"] == 4096)]["ratio"].iloc[0]
     assert (
-        f"on the Markov source {prope['ratio']:.2f} ±{share:.1f}%, where who is blind beyond L has {blind:.2f}" in SENTENCES
+        f"on the Markov source {prope['ratio']:.2f} ±{share:.1f}% (best predictor blind beyond L: {blind:.2f})" in SENTENCES
     )
     against = pd.read_csv(folder / "pairs.csv").query("protocol == 'nonoverlap' and eval_len == 128")
     assert "a" not in set(against.loc[against["scheme_b"] == "rope", "verdict"])
@@ -232,7 +228,7 @@ def test_what_is_said_of_many_schemes_on_a_known_floor_is_what_their_tables_hold
 
 
 def test_what_is_said_of_objectives_is_what_their_tables_hold():
-    said = "ELECTRA's task, of which at L RoPE explains 13 %, what the two neighbours of a byte tell 7 %"
+    said = "ELECTRA's task, of whose loss RoPE explains 13 % at L, the two neighbours of a byte alone 7 %"
     assert said in SENTENCES
     rtd = pd.read_csv(ROOT / "results" / "rtd" / "table.csv").query("protocol == 'nonoverlap' and eval_len == train_len")
     explained = rtd[rtd["extension"] == "none"].set_index("scheme")["explained"]
@@ -251,7 +247,7 @@ def test_what_is_said_of_objectives_is_what_their_tables_hold():
 
 def test_what_is_said_of_one_table_is_what_its_report_holds():
     folder = ROOT / "results" / "tied+best-lr"
-    said = "with sinusoidal positions at L 0.04 nats more than one with RoPE (`nonoverlap`; behind BERT's head 0.05)"
+    said = "with sinusoidal positions 0.04 nats more at L than one with RoPE (`nonoverlap`; with BERT's head 0.05)"
     assert said in SENTENCES
     at_l = "protocol == 'nonoverlap' and eval_len == train_len"
     between = pd.read_csv(folder / "interactions.csv").query(f"{at_l} and scheme_a == 'rope' and scheme_b == 'sinusoidal'")
@@ -259,7 +255,7 @@ def test_what_is_said_of_one_table_is_what_its_report_holds():
     assert between["difference"].round(2).to_dict() == {"tied": -0.04, "tied_head": -0.05}
     assert between["verdict"].to_dict() == {"tied": "a", "tied_head": "a"}
     longer = folder.with_name("tied_4096+best-lr")
-    said = "this is undecided; at 32 L sinusoidal gains 0.94 nats. No fate changes"
+    said = "this is undecided; at 32 L tying saves sinusoidal 0.94 nats. The same schemes break."
     assert said in SENTENCES
     others = pd.read_csv(longer / "interactions.csv").query(f"{at_l} and scheme_a == 'rope' and scheme_b == 'sinusoidal'")
     assert set(others["verdict"]) == {"undecided"}
@@ -285,13 +281,13 @@ def rate(objective: str) -> float:
 
 def test_what_is_said_of_probes_is_what_they_found():
     said = (
-        "39 lose [less than 5 %](results/zoo_mlm/probes.md) of perplexity in the encoder where all text beyond 32 bytes on"
+        "For 39 of the 42 schemes encoder perplexity rises by [less than 5 %](results/zoo_mlm/probes.md) if all text over 32"
     )
     assert said in SENTENCES
     risen = rises(load_probes(ROOT / "results" / "zoo_mlm" / "probes.csv")).query("probe == 'reach(other)'")
     found = {scheme: reach_of(lines) for scheme, lines in risen.groupby("scheme")}
     assert len(found) == 42
-    assert "side is another's (three: undecided)" in SENTENCES
+    assert "is another document's (three: undecided)" in SENTENCES
     assert {scheme for scheme, one in found.items() if one.within is None} == {"learned", "nope", "partialrope"}
     assert max(one.within for one in found.values() if one.within) == 32
     excess = recalled(load_probes(ROOT / "results" / "recall" / "probes.csv")).query("metric == 'nll' and eval_len == 512")
@@ -300,7 +296,7 @@ def test_what_is_said_of_probes_is_what_they_found():
     (blind,) = blind.query("eval_len == 512 and distance == 129")["value"].unique()
     told = [f"{at.loc[scheme, 'value']:.2f}" for scheme in ("alibi", "rope", "local(rope)")]
     assert f"ALiBi is {told[0]} nats above the best prediction at 4 L, RoPE {told[1]}, local" in SENTENCES
-    assert f"local attention {told[2]}, the best that looks back L {blind:.2f}." in SENTENCES
+    assert f"local attention {told[2]}, the best from L tokens {blind:.2f}." in SENTENCES
     assert at.loc["alibi", "high"] < at.loc["rope", "low"] < at.loc["rope", "high"] < blind < at.loc["local(rope)", "low"]
 
 
