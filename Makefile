@@ -119,7 +119,7 @@ sweep: $(READY) $(EXTRA)  ## train and evaluate all runs of EXPERIMENT that are 
 	@.venv/bin/python -m extrap experiment=$(EXPERIMENT) $(ENGINE) $(if $(SCHEME),"scheme=$$SCHEME") $(WORDS)
 
 comma := ,
-probes: $(READY)  ## what the finished runs of EXPERIMENT do beside their perplexity; PROBES="reach order recall detection heads": some of them
+probes: $(READY)  ## probe the finished runs of EXPERIMENT, beyond perplexity; PROBES="reach order recall detection heads": some of these
 	@.venv/bin/python -m extrap.sweep.probe experiment=$(EXPERIMENT) $(if $(PROBES),"eval.probes=[$(subst $(eval) ,$(comma),$(strip $(PROBES)))]") $(if $(filter-out results,$(RESULTS)),runtime.results_dir=$(RESULTS)) $(WORDS)
 
 corpus: $(READY)  ## fetch the corpus NAME for data=corpus, once: wikitext-2, wikitext-103, enwik8, text8, pg19-sample, fineweb-edu-sample
@@ -134,7 +134,7 @@ status: $(READY)  ## how far each sweep is (or EXPERIMENT alone), from its files
 tensorboard: .venv/extra-tensorboard  ## losses and perplexities of all runs in a browser, while sweeps write them; Ctrl-C ends it
 	@.venv/bin/python -m experiments.tensorboard --results $(RESULTS)
 
-report: $(READY)  ## tables and figures of EXPERIMENT from its finished runs, "a b": of both in one; TABLE="lengths=... schemes=...": a table of your own; BEST=train.lr: each scheme at its best
+report: $(READY)  ## tables and figures of EXPERIMENT from its finished runs, EXPERIMENT="a b": both in one; TABLE="lengths=... schemes=...": a table of your own; BEST=train.lr: each scheme at its best
 	@.venv/bin/python -m experiments.report --results $(RESULTS) gather $(EXPERIMENT) $(if $(TABLE),--table "$(TABLE)") $(if $(BEST),--best $(BEST))
 
 figures: $(READY)  ## all tables and figures again from the tracked rows, without training
@@ -156,10 +156,10 @@ paper: $(READY) $(EXTRA)  ## what the figures of papers need, and the figures; F
 bench: .venv/extra-bench  ## how fast it is against the peers, five minutes or so; leave the machine alone meanwhile
 	@.venv/bin/python -m experiments.bench $(ARGS)
 
-bench-all: .venv/extra-bench  ## the same with longer inputs, more rounds and trainings to the same loss, three quarters of an hour; ARGS=--compiled: compiled peers too
+bench-all: .venv/extra-bench  ## the same with longer inputs, more rounds and training to the same loss, in 45 minutes or so; ARGS=--compiled: compiled peers too
 	@.venv/bin/python -m experiments.bench --all $(ARGS)
 
-bench-schemes: $(READY)  ## what every scheme costs beside NoPE in training, scoring and memory
+bench-schemes: $(READY)  ## what every scheme costs relative to NoPE in training, scoring and memory
 	@.venv/bin/python -m experiments.bench --schemes $(ARGS)
 
 kernels: $(READY)  ## what the heads of KERPLE have learned, of finished runs of zoo: results/zoo/kernels.csv
@@ -177,13 +177,13 @@ test-all: $(READY)  ## all tests; those for a GPU are skipped where there is non
 test-engines: $(READY) .venv/extra-ray .venv/extra-slurm  ## sweeps over several machines and processes, with the extras that they need
 	@.venv/bin/python -m pytest -q -n 2 --dist loadfile tests/test_ray.py tests/test_slurm.py
 
-test-peers: .venv/extra-bench  ## schemes and extensions beside what x-transformers and transformers make of them
+test-peers: .venv/extra-bench  ## schemes and extensions against those of x-transformers and transformers
 	@.venv/bin/python -m pytest -q tests/test_peers.py
 
 test-page: .venv/extra-page  ## the page in a real browser, which has to be there: chromium, chromium-browser or google-chrome, or what CHROMIUM names
 	@.venv/bin/python -m pytest -q tests/test_browser.py
 
-vendor:  ## the library that the page draws with, again from its sources (needs node and npm; only for another version)
+vendor:  ## build the library that the page draws with from its sources (needs node and npm; only for another version)
 	@cd extrap/report/page/vendor && npm ci --no-audit --no-fund && node bundle.mjs && rm -rf node_modules
 
 check: $(READY)  ## lint and types

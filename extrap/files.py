@@ -23,7 +23,9 @@ def as_path(typed: str) -> Path:
     try:
         return Path(typed).expanduser()
     except RuntimeError as error:
-        raise UserError(f"{typed}: nobody of that name has a home here; a folder that is named so is ./{typed}") from error
+        raise UserError(
+            f"{typed}: nobody of that name has a home directory here; for a folder of that name write ./{typed}"
+        ) from error
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:

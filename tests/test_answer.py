@@ -68,9 +68,9 @@ def test_the_best_at_l_and_by_how_much():
 def test_text_that_is_too_little_is_told():
     rows = many({"rope": around(1.0), "alibi": around(1.1)})
     assert set(pairs(rows)["unit"]) == {"none"}
-    assert "what is decided is decided about this text" in said(rows)
+    assert "verdicts hold for this text alone" in said(rows)
     lines = pairs(rows).assign(unit="documents")
-    assert "about this text" not in answer(forced(Statistics(rows), pairs=lines))
+    assert "for this text" not in answer(forced(Statistics(rows), pairs=lines))
 
 
 def test_a_leader_that_is_not_decided_is_told_with_what_would_decide_it():
@@ -91,7 +91,7 @@ def test_one_seed_decides_nothing_and_that_is_said():
 
 def test_a_single_scheme_has_nobody_to_be_compared_with():
     text = said(many({"rope": around(1.0, 1.0)}))
-    assert sentence(text, "best at L") == "rope, perplexity 2.72; a single scheme has nobody to be compared with"
+    assert sentence(text, "best at L") == "rope, perplexity 2.72; there is no other scheme to compare it with"
 
 
 def test_who_is_no_better_than_byte_frequencies_survives_nothing():
@@ -136,7 +136,7 @@ def test_who_extrapolates_is_what_extrapolates_says():
         lines = told.assign(verdict=np.where(told["scheme"] == "a", verdict, "undecided"))
         text = sentence(answer(forced(Statistics(rows), extrapolates=lines)), "extrapolates")
         assert f"{verdict}: a at 256, 512" in text
-        assert ("nobody, beyond the noise" in text) == (verdict == "no")
+        assert ("none, beyond the noise" in text) == (verdict == "no")
         assert "undecided: b at 256, 512 (" in text
 
 
@@ -311,7 +311,7 @@ def test_a_single_scheme_is_about_this_text_alone_too():
     rows = both_protocols({"A": around(1.5, 1.4, 1.3)})
     window = both_protocols({"A": around(1.5, 1.5, 1.5)}, extension="window")
     one = pd.concat([rows, window]).query("document == 'document-0'")
-    assert "decided about this text" in said(one)
+    assert "verdicts hold for this text alone" in said(one)
 
 
 def test_a_report_computes_each_statistic_once():

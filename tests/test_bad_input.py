@@ -68,7 +68,7 @@ def refusal(results: Path, *overrides: str) -> str:
         (["eval.lengths=[]"], ["eval.lengths"]),
         (["eval.lengths=[32,32]"], ["eval.lengths", "once", "[32, 32]"]),
         (["eval.extensions=[none,windw]"], ["no extension windw", "did you mean window?"]),
-        (["eval.extensions=[window]"], ["eval.extensions: expected none among them", "['window']"]),
+        (["eval.extensions=[window]"], ["eval.extensions: expected 'none' (no extension) among them", "['window']"]),
         (["eval.windows=[200]"], ["eval.windows", "128", "found [200]"]),
         (["eval.windows=[64]"], ["eval.windows", "train.train_len=32", "found [64]"]),
         (["eval.protocols=[position]"], ["eval.protocols", "nonoverlap, same_targets, sliding", "found ['position']"]),

@@ -822,7 +822,7 @@ def test_a_seed_that_diverged_takes_its_claims_out_of_scope_at_that_budget(tmp_p
     save_table(tmp_path / "budget" / "missing.csv", pd.DataFrame([line])[MISSING])
     table = by_budget(tmp_path)
     assert settled(table, "C3") == (LACKING, None, True)
-    assert table[table["id"] == "C3"]["reason"].iloc[-1] == "no scheme rope for rope (mlm) at 4 L"
+    assert table[table["id"] == "C3"]["reason"].iloc[-1] == "rope (mlm) at 4 L needs scheme rope, which the rows lack"
     assert over_budgets(table[table["id"] == "C3"]) == "out of scope at 400 steps"
     save_table(tmp_path / "budget" / "missing.csv", pd.DataFrame([line | {"extension": "window"}])[MISSING])
     assert settled(by_budget(tmp_path), "C3") == (STABLE, 100, False)

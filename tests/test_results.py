@@ -341,7 +341,7 @@ def test_an_own_scheme_joins_the_rows_that_stand_there(tmp_path, capsys):
     costs = load_costs(tmp_path / "made" / "runs.csv").set_index("run")
     assert costs["parameters"].dropna().to_dict() == {"mine-seed0": 5, "rope-seed1": 7}
     assert costs["tokens"].dropna().to_dict() == {"rope-seed1": 8}
-    assert "kept of the report that stood there" in capsys.readouterr().out
+    assert "kept from the earlier report" in capsys.readouterr().out
     rows = load_rows(tmp_path / "made" / "rows.csv")
     assert list(dict.fromkeys(rows["run"])) == ["mine-seed0", "nope-seed0", "nope-seed1", "rope-seed0", "rope-seed1"]
     of_before = rows[rows["scheme"] != "mine"].reset_index(drop=True)

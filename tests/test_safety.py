@@ -207,7 +207,7 @@ def test_a_malicious_checkpoint_is_not_run(tmp_path, cell, name, sealed):
     torch.save({"model": Malicious(tmp_path / "owned"), "step": 1, "seconds": 0.0}, content)
     if sealed:
         write_sealed(path, content.getvalue(), "this run")
-        with pytest.raises(UserError, match="other things than weights"):
+        with pytest.raises(UserError, match="something other than weights"):
             load_checkpoint(path, torch.device("cpu"), "this run")
     else:
         path.write_bytes(content.getvalue())

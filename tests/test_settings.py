@@ -258,9 +258,9 @@ def test_pairs_with_one_rate_for_all_stand_beside_those_with_each_at_its_best():
     own = pairs(scored(rows)).query("setting == 'lr=0.002' and eval_len == 128").iloc[0]
     assert (at["0.002"].p_holm, -at["0.002"].difference) == pytest.approx((own["p_holm"], own["difference"]))
     page, [text] = choice_page(found), choice_text(found)
-    assert "train.lr=0.0005: 2 of 2 verdicts are another with each at its best (0 turned, 0 lost, 2 gained)" in text
-    assert "train.lr=0.001: none of 2 verdicts is another with each at its best" in text
-    assert "train.lr=0.002: 2 of 2 verdicts are another with each at its best (2 turned, 0 lost, 0 gained)" in text
+    assert "train.lr=0.0005: 2 of 2 verdicts differ with each scheme at its best (0 turned, 0 lost, 2 gained)" in text
+    assert "train.lr=0.001: none of 2 verdicts differs with each scheme at its best" in text
+    assert "train.lr=0.002: 2 of 2 verdicts differ with each scheme at its best (2 turned, 0 lost, 0 gained)" in text
     assert " ".join(text.split()) in " ".join(answer(found).split())
     lines = re.findall(r"^\| alibi − rope.*", page, re.MULTILINE)
     assert [[cell.strip() for cell in line.strip("|").split("|")] for line in lines] == [
@@ -311,7 +311,7 @@ def test_a_rate_at_which_a_seed_diverged_has_no_verdict_for_all():
     assert (lost.verdict, lost.best_verdict) == (LACKING, "b")
     assert np.isnan([lost.difference, lost.p_holm, lost.change]).all()
     assert (
-        "train.lr=0.002: 2 of 2 verdicts are another with each at its best (0 turned, 0 lost, 0 gained, 2 not comp"
+        "train.lr=0.002: 2 of 2 verdicts differ with each scheme at its best (0 turned, 0 lost, 0 gained, 2 not comp"
         in (choice_text(found)[0])
     )
 

@@ -87,7 +87,7 @@ def differs(by_place: pd.DataFrame) -> str:
 BUDGET_NOTE = """\
 By budget: the same test on models that were trained for {steps} steps, each with its whole schedule.
 *From* a budget *on*: the verdict is the same there and at all larger ones that were tried; at the largest *alone* is no
-evidence that it stays. –: that sweep does not hold what the claim is about. The effects stand in budgets.csv."""
+evidence that it stays. –: that sweep does not hold what the claim is about. budgets.csv has the effects."""
 
 
 def by_budget_note(budgets: pd.DataFrame) -> str:
@@ -143,7 +143,7 @@ def effects(lines: pd.DataFrame) -> str:
     if len(rows) > 1:
         together = {"quantity": "together", "claim": "", "published": ""}
         rows.append(together | {place: f"**{verdict}**" for place, verdict in deciding["verdict"].items()})
-    seeds = ", ".join(f"{place} {n}" for place, n in deciding["n_seeds"].items())
+    seeds = "; ".join(f"{n} on {place}" for place, n in deciding["n_seeds"].items())
     floors = ", ".join(lines.loc[lines["over_floor"].eq(True), "place"].unique())
     over = f" On {floors}: over the floor of the best predictor that looks back L tokens at most." if floors else ""
     return f"{markdown(rows)}\n\nIntervals at {100 * lines['confidence'].iloc[0]:.3g} %. Seeds: {seeds}.{over}"

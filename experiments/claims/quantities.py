@@ -73,7 +73,7 @@ class Term(Quantity):
             if wanted := getattr(self, column):
                 at = at[evidence[column].to_numpy()[at] == wanted]
                 if not len(at):
-                    raise Missing(f"no {column} {wanted} for {self}")
+                    raise Missing(f"{self} needs {column} {wanted}, which the rows lack")
         return evidence.iloc[at]
 
     def found(self, evidence: pd.DataFrame) -> pd.DataFrame:

@@ -235,8 +235,8 @@ EXTEND_CLAIMS = (
 )
 # by name of the figure: a heading, and what stands under it
 SECTIONS: Sections = {
-    "classic": ("Schemes of old", CLASSIC),
+    "classic": ("Classic schemes", CLASSIC),
     "zoo": ("More schemes", ZOO_CLAIMS),
-    "extend": ("What is done to finished weights", EXTEND_CLAIMS),
+    "extend": ("Extensions of finished weights", EXTEND_CLAIMS),
 }
 CLAIMS = tuple(claim for _, claims in SECTIONS.values() for claim in claims)

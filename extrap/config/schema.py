@@ -96,7 +96,9 @@ class EvalConfig:
             if not given or len(set(given)) < len(given):
                 raise UserError(f"eval.{name}: expected at least one, and each of them once, found {given}")
         if "none" not in self.extensions:
-            raise UserError(f"eval.extensions: expected none among them, to compare with; found {self.extensions}")
+            raise UserError(
+                f"eval.extensions: expected 'none' (no extension) among them, to compare with; found {self.extensions}"
+            )
         if self.protocols == ["position"]:  # whose lengths are places in a text: no table could be made of them alone
             raise UserError(
                 "eval.protocols: expected one of nonoverlap, same_targets, sliding, pseudo among them, "
@@ -159,7 +161,7 @@ class Config:
             raise UserError(f"name: expected 1 to 100 letters, digits, '_', '.' or '-', found {self.name!r}")
         if self.name in NO_EXPERIMENTS:
             raise UserError(
-                f"name: expected none of {', '.join(NO_EXPERIMENTS)}, which stand for others; found {self.name!r}"
+                f"name: expected another than {', '.join(NO_EXPERIMENTS)}, which are reserved; found {self.name!r}"
             )
         known = dict(flat(asdict(self)))
         for key in self.vary:  # which options data and objectives have depends on the choice

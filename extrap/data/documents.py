@@ -76,8 +76,8 @@ class Documents(Source):
                 f"data={self.name}: {1 - share:.1%} of the training text ({len(self._train_lengths) - len(usable):,} of "
                 f"{len(self._train_lengths):,} documents, the longest has {self._train_lengths.max():,} {unit}) lies in "
                 f"documents shorter than a training sequence of {train_len:,} {unit}, which cannot be trained on; expected "
-                f"one that is long enough, and {self.min_usable_share:.0%} of the text in such: lower train.train_len or "
-                f"give longer documents ({JOIN})"
+                f"one that is long enough, and {self.min_usable_share:.0%} of the text in such documents: lower "
+                f"train.train_len or give longer documents ({JOIN})"
             )
         found = sum(len(document) // seg_len for document in self._valid.values())
         if found < n_segments:

@@ -73,8 +73,8 @@ def refuse_other_rows(of: Probed) -> None:
     now = sum(nll(of.encoder, Batch(*(part[:1, start:stop] for part in of.batch))).sum() for start, stop in pieces(of, n))
     if abs(now - known) > MOST_APART * known:
         raise UserError(
-            f"{run.folder.path}: its weights now have a loss of {now:.4g} nats where its rows tell {known:.4g}: the "
-            "program, or its scheme, computes something else today; bring that of then back, or train the run again"
+            f"{run.folder.path}: its weights now have a loss of {now:.4g} nats where its rows record {known:.4g}: the "
+            "program, or its scheme, computes something else today; restore the earlier version, or train the run again"
         )
 
 

@@ -67,7 +67,7 @@ def chosen_text(choice: pd.DataFrame) -> list[str]:
         told.append(
             f"Each scheme has its own {option}{where}: that with the lowest loss, mean over seeds, on {tokens:,} tokens of "
             f"training text that were held back, neither trained on nor scored. {of_schemes}. All that is said here is "
-            "said of these choices; what choosing adds to noise no interval holds."
+            "about these choices; no interval covers the noise that choosing adds."
         )
     return told
 

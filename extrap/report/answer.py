@@ -26,17 +26,17 @@ LABEL = 14  # columns, of what a sentence is about
 MOST_NAMED = 12  # schemes in a sentence, of those that are still learning
 NAME = 20  # columns: longer names of schemes are cut in their middle
 LEGEND = """\
-L: the training length. ±: 95 % t interval over seeds. Breaks, survives: {breaks}, between \
-which lengths first, or nowhere; unclear where the interval over seeds holds both. Extrapolates: with all of a longer input \
-better than at L, and than with attention cut off at L. Decided: beyond the noise of seeds and of text. In parentheses, \
-what leaves it undecided: so many seeds would show a difference as large and as varied as the one seen in 80 % of all \
-tries; text: other text might say otherwise; Holm: so many pairs are compared."""
+L: the training length. ±: 95 % t interval over seeds. Breaks: {breaks}, with the lengths between which it first does; \
+survives: nowhere; unclear: the interval over seeds holds both. Extrapolates: better with the whole of a longer input than \
+at L, and than with attention cut off at L. Decided: beyond the noise of seeds and of text. In parentheses, what leaves it \
+undecided: the number of seeds that would show a difference as large and as variable as the one observed with 80 % power; \
+text: other text might give another verdict; Holm: so many pairs are compared."""
 BREAKS = {
     False: "perplexity more than 5 % above that at L",
     True: "5 % of what is explained at L lost",
 }  # by whether losses are told in nats
 ONE_SEED = "One seed decides nothing: what follows is what this one seed shows."
-THIS_TEXT = "text is too little for an interval over text: what is decided is decided about this text."
+THIS_TEXT = "text is too short for an interval over text: verdicts hold for this text alone."
 FALLS = "(falls with length even where nothing beyond L is used)"  # what is shown under nonoverlap
 
 
@@ -160,7 +160,7 @@ def _extrapolates(of: Group) -> str:
         who = ", ".join(of.names[scheme] for scheme in of.uncontrolled)
         told["no control"] = f"no control, as window does not apply or changes nothing: {who}"
     order = sorted(told, key=lambda word: (word != "yes", word == "undecided"))
-    return ". ".join([*([] if "yes" in told else ["nobody, beyond the noise"]), *(told[word] for word in order)])
+    return ". ".join([*([] if "yes" in told else ["none, beyond the noise"]), *(told[word] for word in order)])
 
 
 def _controls(of: Group) -> str:

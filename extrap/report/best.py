@@ -19,7 +19,7 @@ def best_at(of: Group, lines: pd.DataFrame, protocol: str, eval_len: int) -> str
     others = [scheme for scheme in log_ppl.index if scheme != leader]
     first = f"{of.names[leader]}, {of.level(ppl[leader])}"
     if not others:
-        return f"{first}; a single scheme has nobody to be compared with"
+        return f"{first}; there is no other scheme to compare it with"
     against = pairs[pairs["scheme_b"] == leader].set_index("scheme_a")
     gaps = against["difference"].reindex(others).fillna(log_ppl[others] - log_ppl[leader])  # paired by seed, if that goes
     following = f"next {of.names[others[0]]}, {of.above(gaps[others[0]])}"
@@ -85,7 +85,7 @@ def take(of: Group) -> list[str]:
         f"{of.trained[0].upper()}{of.trained[1:]}, trained on {of.train_len:,} tokens and used at {longest:,} "
         f"({longest / of.train_len:.3g} L): {of.names[leader]} is the lowest as trained{_by_pairs(lines, leader)}, {level}.",
         f"How sure: {_how_sure(of, lines, leader, of.beyond_protocol, longest)}{_over(of, leader)}."
-        + (f" Left out, as not to be compared: {listed(out)}." if (out := _out_at_end(of)) else ""),
+        + (f" Left out as not comparable: {listed(out)}." if (out := _out_at_end(of)) else ""),
     ]
     fate, words = of.fates[leader]
     if fate:
@@ -180,7 +180,7 @@ def _how_sure(of: Group, lines: pd.DataFrame, leader: str, protocol: str, eval_l
     if of.n_seeds == 1:
         return "not at all, one seed decides nothing"
     if len(lines) == 1:
-        return "nobody else that can count reaches that length"
+        return "no other scheme that counts reaches that length"
     if of.yardstick in (None, leader):  # every pair with the leader is compared
         return best_at(of, lines, protocol, eval_len)
     if of.yardstick in of.impossible:
@@ -191,9 +191,7 @@ def _how_sure(of: Group, lines: pd.DataFrame, leader: str, protocol: str, eval_l
     if not near:
         return told
     ones = "one" if len(near) == 1 else "ones"
-    return (
-        f"{told}; no two others are compared, so that it is ahead of the next {ones}, {' and '.join(near)}, is not decided"
-    )
+    return f"{told}; no two others are compared, so its lead over the next {ones}, {' and '.join(near)}, is undecided"
 
 
 def _over(of: Group, leader: str) -> str:
@@ -202,8 +200,8 @@ def _over(of: Group, leader: str) -> str:
     pairs = pairs[(pairs["scheme_a"] == leader) & ~pairs["scheme_b"].isin(left_out(of))]
     if pairs.empty or of.n_seeds == 1:
         return ""
-    noise = "about this text alone" if (pairs["unit"] == "none").all() else "beyond the noise of seeds and of text"
-    return f" ({seeds(pairs['n_seeds'])}, paired; what is decided is so {noise})"
+    noise = "for this text alone" if (pairs["unit"] == "none").all() else "beyond the noise of seeds and of text"
+    return f" ({seeds(pairs['n_seeds'])}, paired; verdicts hold {noise})"
 
 
 def _by_pairs(lines: pd.DataFrame, leader: str) -> str:

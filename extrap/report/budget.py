@@ -23,13 +23,13 @@ from extrap.stats.statistics import Statistics
 NOTE = """\
 By how many nats per token the first scheme of a pair is better than the second after so many training steps, each budget
 with its full schedule; the first is the one that is better at the largest. **Bold**: decided at this budget, by the rule of
-pairs.md. –: not compared, as a scheme ends or has no number for some seed. *Stable*: decided the same way at the largest
-budget and at all from the one named on; *after the opposite*: at a smaller one it was decided the other way. *Not yet
-stable*: decided at the largest, not so at the one before, which is no evidence that it stays. *Changes*: this, and at a
-smaller one the opposite was decided. *Open*: undecided at the largest, whatever was decided before. Lead: whether it
-shrinks or grows from the last budget but one to the last, its whole 95 % interval over seeds on that side of 0; a lead that
-shrinks may turn with more training, though its verdict is stable. Nothing is said of budgets beyond the largest. All
-lengths stand in stability.csv."""
+pairs.md. –: not compared, as a scheme ends or has no number for some seed. *Stable*: decided the same way at the named
+budget and at all larger ones; *after the opposite*: at a smaller one it was decided the other way. *Not yet stable*:
+decided at the largest, not so at the one before, which is no evidence that it stays. *Changes*: not yet stable, and at a
+smaller budget the opposite was decided. *Open*: undecided at the largest, whatever was decided before. Lead: whether the
+difference shrinks or grows from the second-largest budget to the largest, the whole 95 % interval of this change over seeds
+lying on one side of 0; a shrinking lead may reverse with more training even if its verdict is stable. Nothing is said of
+budgets beyond the largest. stability.csv has all lengths."""
 
 PANEL = 1.9  # inches, its height
 Place = tuple[Any, ...]  # the columns SETTING, and a length

@@ -12,12 +12,12 @@ from extrap.stats.statistics import Statistics
 
 NOTE = """\
 Whether comparisons are fair with one value for all: every pair of schemes with one value for both is put beside the same
-pair with each scheme at its best, by the rule of pairs.md. Below stand those whose verdict is another one then, at L, 4 L
-and the longest length; differences are those of {loss} (nats per token), the first less the second, **bold** where
-decided; below 0 the first is better. *Turns*: decided both ways, for one and for the other. A verdict that is gained or lost
-is no contradiction: what is decided and what is not need not differ. Change: of the difference, with its 95 % interval over
-seeds; it is 0 for the same models, whose verdict then changes by Holm's order alone. All pairs and lengths stand in
-one_for_all.csv."""
+pair with each scheme at its best, by the rule of pairs.md. Listed below are the pairs whose verdict then differs, at L, 4 L
+and the longest length; differences are those of {loss} (nats per token), the first less the second, **bold** where decided;
+below 0 the first is better. *Turns*: decided in both cases, in opposite directions. A verdict gained or lost is no
+contradiction: a decided and an undecided difference need not differ from each other. Change: of the difference, with its 95
+% interval over seeds; it is 0 where the models are the same, whose verdict can then change only through Holm's ordering.
+one_for_all.csv has all pairs and lengths."""
 TURNS, LOST, GAINED = "turns", "lost", "gained"  # with each at its best
 
 
@@ -68,11 +68,10 @@ def _counted(lines: pd.DataFrame) -> str:
     n = {how: int((lines["how"] == how).sum()) for how in (TURNS, LOST, GAINED, LACKING)}
     of = f"of {counted(len(lines), 'verdict')}"
     if not any(n.values()):
-        return f"none {of} is another with each at its best"
+        return f"none {of} differs with each scheme at its best"
     told = [f"{n[TURNS]} turned", f"{n[LOST]} lost", f"{n[GAINED]} gained"] + [f"{n[LACKING]} {LACKING}"] * (n[LACKING] > 0)
-    return (
-        f"{sum(n.values())} {of} {'is' if sum(n.values()) == 1 else 'are'} another with each at its best ({', '.join(told)})"
-    )
+    differ = "differs" if sum(n.values()) == 1 else "differ"
+    return f"{sum(n.values())} {of} {differ} with each scheme at its best ({', '.join(told)})"
 
 
 def losses_table(lines: pd.DataFrame) -> pd.DataFrame:

@@ -22,10 +22,11 @@ from extrap.stats.statistics import Statistics
 
 NOTE = """\
 Means over seeds, in parentheses the lowest and the highest. FLOPs: multiplications and additions in the matrix products of
-training, 3 times those of its forward passes and those of the optimizer. Seconds, tokens a second and memory are of the
-machine that ran (provenance.yaml) and of all that it did meanwhile: compare them where runs were alone or side by side
-alike. Scoring: all lengths, protocols and extensions. Memory: the most that the process held, or on a GPU its tensors."""
-OF_BOTH = "All costs of ELECTRA are of both networks."
+training, three times those of the forward passes plus those of the optimizer. Seconds, tokens per second and memory depend
+on the machine (provenance.yaml) and on whatever else it was doing: compare them only between runs made under the same
+conditions, all alone or all side by side. Scoring: all lengths, protocols and extensions. Memory: peak of the process, or
+on a GPU of its tensors."""
+OF_BOTH = "All costs of ELECTRA include both networks."
 PANEL_HEIGHT = 2.1  # inches
 STEP = 1.25  # factor of FLOPs between neighbours from which on settings are drawn as a curve
 

@@ -16,11 +16,11 @@ from extrap.stats.perplexity import BEYOND_L, SETTING, told_first
 from extrap.stats.statistics import Statistics
 
 NOTE = """\
-Each extension of the same weights beyond L that has its window or the scheme as trained beside it, the best first.
-{measure}, ± its 95 % t interval over seeds, and in parentheses its ratio to that at L. To its window, to the scheme as
-trained: differences of {loss} (nats per token, negative: the extension is better), paired by seed and on the same
+All extensions of the same weights beyond L that can be compared with their window or with the scheme as trained, the best
+first. {measure}, ± its 95 % t interval over seeds, and in parentheses its ratio to that at L. To its window, to the scheme
+as trained: differences of {loss} (nats per token, negative: the extension is better), paired by seed and on the same
 tokens; **bold** where decided, beyond the noise of seeds and of text, after Holm over all such comparisons at that length.
-Who is not better than the window is not found to gain anything by seeing more than L."""
+An extension that is not better than the window is not found to gain anything from context beyond L."""
 MOST_IN_PANEL = 5  # extensions of a scheme that a panel of curves can tell apart
 LINE = 0.13  # inches
 

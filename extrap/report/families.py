@@ -38,7 +38,7 @@ FAMILIES = {  # title -> classes of schemes, as labels begin
     "relative, by content": ("shaw", "transformerxl", "deberta", "cope", "dape", "grape"),
     "forgetting": ("fox", "cable", "stickbreaking"),
     "windows and layers": ("local", "mixed", "sinks"),
-    "drawn in training": ("randomized", "pose"),
+    "randomized in training": ("randomized", "pose"),
 }
 OTHERS = "others"
 # of the members of a family, in their order: dark and light in turn, so that neighbours differ in print, too

@@ -147,13 +147,11 @@ class Group:
 
     @property
     def not_asked(self) -> str:
-        """Why nobody was asked whether it extrapolates, or nothing."""
+        """Why no scheme was asked whether it extrapolates, or nothing."""
         if self.lengths[-1] == self.train_len:
             return "not asked: no length beyond L was scored"
         if self.against_window.empty:
-            return (
-                "not asked: that takes same_targets among eval.protocols and one to whom window of eval.extensions applies"
-            )
+            return "not asked: that takes same_targets in eval.protocols and a scheme to which the extension window applies"
         return ""
 
     @property
@@ -171,7 +169,7 @@ class Group:
         words = list(lines["verdict"].unique())
         if not words:
             return "no control" if scheme in self.uncontrolled else ""
-        return words[0] if len(words) == 1 else "not shown"
+        return words[0] if len(words) == 1 else "mixed"
 
 
 def by_fate(fates: Collection[tuple[str, str]]) -> dict[str, str]:

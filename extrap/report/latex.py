@@ -23,7 +23,7 @@ OUTSIDE = r"(?![^()]*\))"  # in no parentheses: labels of schemes hold their opt
 
 NOTE = """\
 Means over seeds, and below them their 95 % t intervals over seeds, or the bounds of these, where there is more than one \
-seed. What each column means stands in table.md; ratios to the {measure} at L and all lengths in table.csv."""
+seed. table.md explains each column; ratios to the {measure} at L and all lengths are in table.csv."""
 FLOAT = """\
 % \\input{{{stem}}}, with \\usepackage{{booktabs}} in the preamble; \\ref{{{label}}} is its number.
 % Made from rows.csv, and made again, or removed, by `make report`: edit a copy in another folder.

@@ -14,15 +14,17 @@ from extrap.stats.perplexity import SETTING
 from extrap.stats.statistics import Statistics
 
 NOTE = """\
-Perplexity with a table of its own for the output (untied), and by how many nats per token each scheme is worse (+) or better
-(-) with another output, with the half width of the 95 % interval over seeds, paired by seed. **Bold**: decided, by the rule
-of pairs.md, Holm over all schemes and outputs of one length. Below that the same of two schemes: what the output does to
-the first less what it does to the second, paired by seed; **bold**: p < 0.05 over seeds after Holm, on this text. Negative:
-the output is better for the first. All lengths stand in outputs.csv and interactions.csv.
+Perplexity with a separate output embedding (untied), and by how many nats per token each scheme is worse (+) or better (-)
+with another output, with the half width of the 95 % interval over seeds, paired by seed. **Bold**: decided, by the rule of
+pairs.md, with Holm's correction over all schemes and outputs of one length. Below that, the interaction for pairs of
+schemes: the effect of the output on the first minus that on the second, paired by seed; **bold**: p < 0.05 over seeds after
+Holm, on this text. Negative: the first gains more by this output, or loses less. outputs.csv and interactions.csv have all
+lengths.
 
-A tied table is read and written by the same step of the optimizer: what is read moves sqrt(D) / 2 times as far as in an
-untied model, a logit 2 / sqrt(D) times as far, and no table at both ends is nearer to it (extrap/model/output.py). What that
-does is part of these differences, even where each output has the learning rate that suits it."""
+In a tied model one optimizer step moves the input and the output embedding together: an input vector moves sqrt(D) / 2
+times as far as in an untied model, a logit 2 / sqrt(D) times as far, and no scaling of a shared table comes closer to the
+untied model (extrap/model/output.py). The effect of that is part of these differences, even where each output has the
+learning rate that suits it."""
 
 
 def output_page(found: Statistics) -> str:

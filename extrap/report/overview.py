@@ -12,14 +12,14 @@ from extrap.stats.perplexity import landmarks
 from extrap.stats.statistics import Statistics
 
 NOTE = """\
-One line a scheme, by family, the best at the training length L first. At L: {measure} under {at}, ± its 95 % t
-interval over seeds. To {yardstick}: the difference of {loss} at L (nats per token, negative: better), and
-whether it is decided, paired by seed, beyond the noise of {noise}, after Holm over all {n} comparisons.
-Then, under {beyond}, {measure} over that at L; beyond L: breaks, survives or unclear, by {limit}, ends, or why that is
-not asked.{floor} Uses context, which is asked at {asked}: the first length at which it is better than at L and than with
-attention cut off at the last L tokens, and at how many more; else no, undecided, control breaks, no control where such
-a window changes nothing, or not shown where these lengths have other answers. Speed: tokens a second of training over
-those of {reference}; by the clock, whatever else ran."""
+One line a scheme, by family, the best at the training length L first. At L: {measure} under {at}, ± its 95 % t interval
+over seeds. To {yardstick}: the difference of {loss} at L (nats per token, negative: better), and whether it is decided,
+paired by seed, beyond the noise of {noise}, after Holm over all {n} comparisons. Then, under {beyond}, {measure} relative
+to that at L; beyond L: breaks, survives or is unclear, at a threshold of {limit}, ends, or why that is not asked.{floor}
+Uses context, which is asked at {asked}: the first length at which it is better than at L and than with attention cut off at
+the last L tokens, and at how many more; else no, undecided, control breaks, no control where such a window changes nothing,
+or mixed where the verdicts at these lengths differ. Speed: training tokens per second relative to {reference}, by the
+clock, whatever else ran."""
 FLOOR = """ \
 Where the best possible prediction is known: uses more context, if in the longest input it has more than 5 % of what
 context beyond L is worth; on the plateau or hardly better than unigram, if it has not learned what follows what."""
@@ -52,8 +52,8 @@ def uses_briefly(of: Group) -> str:
         return of.not_asked
     words = {of.names[scheme]: of.word(scheme) for scheme in of.start["scheme"]}
     yes = [f"{name} at {word}" for name, word in words.items() if word[:1].isdigit()]
-    told = [f"yes: {', '.join(yes)}" if yes else "nobody, beyond the noise"]
-    for word in ("no", "undecided", "not shown", "control breaks", "no control"):
+    told = [f"yes: {', '.join(yes)}" if yes else "none, beyond the noise"]
+    for word in ("no", "undecided", "mixed", "control breaks", "no control"):
         names = [name for name, found in words.items() if found == word]
         told += [f"{word}: {len(names)}" if word == "no" else f"{word}: {', '.join(names)}"] if names else []
     return "; ".join(told)
@@ -71,7 +71,7 @@ def overview_page(found: Statistics) -> str:
         told = NOTE.format(
             at=of.at_protocol, beyond=of.beyond_protocol, yardstick=of.yardstick, n=int(compared["p_holm"].notna().sum()),
             noise="seeds" if len(compared) and (compared["unit"] == "none").all() else "seeds and of text",
-            reference=reference or "nobody: they are not known", measure=of.measure, loss=loss([of.objective]),
+            reference=reference or "no scheme, as none is known", measure=of.measure, loss=loss([of.objective]),
             limit="5 % of what is explained at L" if of.objective in IN_NATS else "5 %",
             floor=FLOOR if of.floor_verdicts else "", asked=of.asked_at or "no length",
         )  # fmt: skip
@@ -86,7 +86,7 @@ def overview_page(found: Statistics) -> str:
 
 def speeds_of(found: Statistics, *wanted: str | None) -> tuple[str | None, dict[str, str]]:
     """The first of the wanted schemes of which it is known, and by scheme tokens a second of training, mean over seeds, over
-    those of it; nobody's where it is known of none."""
+    those of it; no scheme's where it is known of none."""
     if found.costs_and_quality.empty:
         return None, {}
     known = found.costs_and_quality.drop_duplicates("scheme").set_index("scheme")["tokens_per_second"].dropna()

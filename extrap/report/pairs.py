@@ -17,33 +17,34 @@ from extrap.stats.perplexity import GROUP, SETTING, landmarks
 from extrap.stats.statistics import Statistics
 
 NOTE = """\
-Differences of {loss} (nats per token), paired by seed and on the same tokens. Intervals, each of 95 %: over seeds
-(t), how far other seeds of the same training might differ on this text; over text, how far these trained models might
-differ on other text. p is of the paired t test over seeds, after Holm over all pairs that one table compares at one
-length. Decided: p < 0.05 and both intervals on the same side of 0. Seeds needed: for 80 % power of a two-sided 5 % t test
-of a difference as large and as varied as the one seen, Holm left aside. All lengths stand in pairs.csv."""
+Differences of {loss} (nats per token), paired by seed and on the same tokens. Intervals, each of 95 %: over seeds (t), how
+far other seeds of the same training might differ on this text; over text, how far these trained models might differ on
+other text. p is from the paired t test over seeds, Holm-corrected over all pairs that a table compares at one length.
+Decided: p < 0.05 and both intervals on the same side of 0. Seeds needed: for 80 % power of a two-sided 5 % t test, for a
+difference as large and as variable as the one observed, without Holm's correction. pairs.csv has all lengths."""
 # by unit: which other text is meant, and why
 UNIT_NOTES = {
     "documents": """\
-Other text is other documents like the {n_documents} that were scored: they are the units of the interval over text, a
-bootstrap.""",
+Other text means other documents like the {n_documents} that were scored; the scored ones are the units of the interval over
+text, a bootstrap.""",
     "segments": """\
-Other text is other parts of {these}: fewer than six documents say nothing about others. The units of the
-interval over text (t, from differences of neighbours) are the {n_units} segments that were scored, evenly spaced.""",
+Other text means other parts of {these}: fewer than six documents say nothing about others. The units of the interval over
+text (t, from differences of neighbours) are the {n_units} segments that were scored, evenly spaced.""",
     "none": """\
-No other text is spoken of: too few segments of {these} were scored for an interval over text. The seeds
-alone decide, about this text: that other seeds of the same training would say the same of these very tokens.""",
+Nothing is claimed about other text: too few segments of {these} were scored for an interval over text. Verdicts rest on the
+seeds alone and hold for this text: other seeds of the same training would give the same verdict on these very tokens.""",
 }
 ONE_SEED = """\
 **One seed decides nothing**: how far another seed of the same training would differ is not known, and every pair below is
-undecided. Train more, as `seed=0,1,2`; a figure of pairs is drawn then."""
+undecided. Train more, e.g. `seed=0,1,2`; a figure of pairs is drawn then."""
 EXTRAPOLATES_NOTE = """\
-A scheme extrapolates if more context than it was trained on makes it better, under same_targets and by the rule above, Holm
-over the schemes at one length: better than itself at the training length L, and better than its own weights with attention
-cut off at the last L tokens (in an encoder at L/2 on either side). Differences of {loss} with their intervals over
-seeds; negative: the first named is better. **Yes**: both are decided so. **No**: one of them is decided the other way,
-longer inputs do harm. **Control breaks**: the window is worse than the scheme at L, decided, so that to be better than it
-proves nothing. Seeds needed: for yes or no, if differences stay as they are. All that decided stands in extrapolates.csv."""
+A scheme extrapolates if more context than it was trained on makes it better, under same_targets and by the rule above, with
+Holm's correction over the schemes at one length: better than itself at the training length L, and better than its own
+weights with attention cut off at the last L tokens (in an encoder at L/2 on either side). Differences of {loss} with their
+intervals over seeds; negative: the first named is better. **Yes**: both are decided in its favour. **No**: one is decided
+against it, longer inputs do harm. **Control breaks**: the window is decidedly worse than the scheme at L, so that being
+better than the window proves nothing. Seeds needed: to reach yes or no, if differences stay as they are. extrapolates.csv
+has all that the verdicts rest on."""
 
 BELOW_FLOOR = " ‡"
 BELOW_FLOOR_NOTE = "‡: below the floor, so it sees what it should predict; none of its numbers count, whatever is decided."
@@ -63,11 +64,11 @@ def pairs_table(found: Statistics) -> str:
         parts.append(EXTRAPOLATES_NOTE.format(loss=told))
         for setting, lines in against_window.groupby(SETTING, sort=False):
             *of, protocol = setting
-            title = f"{protocol}: who extrapolates, {trained_on(*of)}"
+            title = f"{protocol}: which schemes extrapolate,  {trained_on(*of)}"
             parts += [f"**{title}**", markdown(extrapolates_block(lines), ["scheme"])]
     for setting, lines in at_landmarks(pairs).groupby(SETTING, sort=False) if len(pairs) else ():
         *of, protocol = setting
-        title = f"{protocol}: who beats whom, {trained_on(*of)}, {_evidence(lines)}"
+        title = f"{protocol}: pairwise comparisons,  {trained_on(*of)}, {_evidence(lines)}"
         parts += [f"**{title}**", markdown(_pairs_block(lines), ["better", "worse"])]
     return "\n\n".join(parts) + "\n"
 

@@ -30,26 +30,27 @@ from extrap.stats.probes import (
 )
 
 REACH = f"""\
-**How far models read** ({{group}}): loss of single targets in windows of {{n:,}} tokens, and by how many nats it rises where
-all text farther from the target than so many tokens is another document's. ± half a 95 % t interval over seeds. *Reach*:
-from where to where a rise of {RISE:.3f} nats (5 % of perplexity) ends, decided by whole intervals; "{NONE}" where losses are
-not of tokens, {UNDECIDED} where these say neither, as with one seed. *In order*: the share of the harm at one token that is
-done where the same tokens only change places, if that harm is more than these nats."""
+**How far models read** ({{group}}): loss of single targets in windows of {{n:,}} tokens, and by how many nats it rises when
+all text farther from the target than so many tokens is replaced by that of another document. ± half a 95 % t interval over
+seeds. *Reach*: the distances between which the rise falls below {RISE:.3f} nats (5 % of perplexity), decided by whole
+intervals; "{NONE}" where losses are not those of predicting tokens, {UNDECIDED} where the intervals settle neither bound,
+as with one seed. *In order*: the share of the rise beyond one token that also occurs when the same tokens are merely
+shuffled, if that rise exceeds this threshold."""
 ORDER = """\
 **Direction and order** ({group}): loss at the training length, and by how many nats it rises on the same text reversed and
-shuffled. ± half a 95 % t interval over seeds. In an encoder that is 0 by construction for who knows nothing of order, and
-of direction where positions enter by |i - j| alone."""
+shuffled. ± half a 95 % t interval over seeds. In an encoder both rises are 0 by construction for schemes that know nothing
+of order, and that on reversed text where positions enter through |i - j| alone."""
 DETECTION = """\
-**Telling replaced tokens** ({group}): area under the ROC curve within segments by evaluation length, on the text of the
+**Detecting replaced tokens** ({group}): area under the ROC curve within segments by evaluation length, on the text of the
 rows; 0.5 is chance. ± half a 95 % t interval over seeds."""
 OWN = """\
-**On the text of each run's own generator** ({group}), a diagnostic: generators break with length as well, so that each
-scheme and length is asked something else. Not to be compared between schemes, nor along a line. AUC, and in parentheses the
-share of tokens that is replaced."""
+**On the text of each run's own generator** ({group}), a diagnostic: generators break with length as well, so that the task
+differs between schemes and lengths. Do not compare across schemes, nor along a row. AUC, and in parentheses the share of
+tokens that is replaced."""
 RECALL = """\
-**Recall by distance** ({group}): nats above the best possible prediction from the same {n:,} tokens ({multiple:g} L), by how
-many tokens ago the symbol that was read stood last; under *never*, for the first time. ± half a 95 % t interval over seeds.
-*Who looks back L*: the best possible prediction from the last {train_len:,} tokens alone."""
+**Recall by distance** ({group}): nats above the best possible prediction from the same {n:,} tokens ({multiple:g} L), by
+how many tokens ago the current symbol last occurred; *never*: it occurs for the first time. ± half a 95 % t interval over
+seeds. *Looks back L*: the best possible prediction from the last {train_len:,} tokens alone."""
 RECALL_AGAIN = "The same at {n:,} tokens ({multiple:g} L):"
 HEADS = """\
 **Where heads look** ({group}): mean attention distance in tokens over all heads and seeds, and the share of attention
@@ -186,7 +187,7 @@ def _recall(probes: pd.DataFrame, group: str) -> Told:
             lines.append({"scheme": scheme} | {names[one.distance]: _value(one) for one in part.itertuples()})
         window = own[own["metric"] == "window_floor"].drop_duplicates("distance")
         best = {names[one.distance]: f"{one.value:.3f}" for one in window.itertuples()}
-        lines.append({"scheme": "who looks back L", **best})
+        lines.append({"scheme": "looks back L", **best})
         note = RECALL_AGAIN if told else RECALL
         note = note.format(group=group, n=eval_len, multiple=eval_len / train_len, train_len=train_len)
         told.append((note, pd.DataFrame(lines).fillna(NONE)))

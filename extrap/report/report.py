@@ -53,7 +53,7 @@ def gather(results: Path, name: str, command: str, table: str = "") -> None:
             page_again(folder)
     if stay:
         some = f"{', '.join(stay[:4])}{f', ... ({len(stay)} in all)' if len(stay) > 4 else ''}"
-        told = f"kept of the report that stood there, and not made here (provenance.yaml says by what): {some}"
+        told = f"kept from the earlier report, not made by these runs (provenance.yaml says what made them): {some}"
         print(*wrap(told, WIDTH), sep="\n")
 
 

@@ -65,39 +65,39 @@ def markdown_table(found: Statistics) -> str:
 
 NOTE = """\
 Perplexity: mean over seeds; ± is the 95 % t interval over seeds in log-perplexity, as a percentage, or its bounds where
-that is above 100 %; last, in parentheses, the ratio to the perplexity at the training length L. **Bold**: better than
-every other scheme as trained, each pair decided (pairs.md). Blow-up: between which lengths perplexity first exceeds that
-at L by 5 %. Bits: per {bits} at L. Tokens: scored for each seed and length. Intervals hold the noise of seeds, not of
-which text was scored."""
+that is above 100 %; last, in parentheses, the ratio to the perplexity at the training length L. **Bold**: better than every
+other scheme as trained, each pair decided (pairs.md). Blow-up: between which lengths perplexity first exceeds that at L by
+5 %. Bits: per {bits} at L. Tokens: scored for each seed and length. Intervals cover the variation over seeds, not over the
+choice of scored text."""
 NATS_NOTE = """\
 Nats: loss per token, mean over seeds; ± is the 95 % t interval over seeds, as a percentage, or its bounds where that is
 above 100 %; last, in parentheses, the ratio to the nats at the training length L. **Bold**: better than every other scheme
 as trained, each pair decided (pairs.md). Blow-up: between which lengths 5 % of what is explained at L is lost first.
-Explained: 1 - nats at L over those of `rate`, who knows what share of the tokens is replaced and nothing else; `{alone}`
-knows of each token how often it is replaced, `two neighbours` what the tokens on either side tell. Tokens: scored for each
-seed and length. Intervals hold the noise of seeds, not of which text was scored."""
-MANY_NOTE = "Of more than twelve schemes each is compared with one alone ({yardstick}), which alone can be bold."
-LENGTHS_NOTE = "Where lengths are many, doublings of L and the longest are shown. All lengths stand in table.csv."
+Explained: 1 minus the ratio of nats at L to those of `rate`, which knows only what share of the tokens is replaced;
+`{alone}` knows how often each token is replaced, `two neighbours` predicts from the tokens on either side. Tokens: scored
+for each seed and length. Intervals cover the variation over seeds, not over the choice of scored text."""
+MANY_NOTE = "With more than twelve schemes, each is compared with one only ({yardstick}), and only that one can be bold."
+LENGTHS_NOTE = "Of many lengths, only doublings of L and the longest are shown; table.csv has all."
 UNLEARNED = " †"
 UNLEARNED_NOTE = """\
 †: at L not 5 % better than the frequencies in the training text (unigram): next to nothing was learned from context, and a
 curve that stays flat says nothing about length."""
 UNLEARNED_NATS_NOTE = """\
-†: at L not better than what the two neighbours of a token tell, and a curve that stays flat says nothing about length."""
+†: at L no better than a prediction from a token's two neighbours, so that a flat curve says nothing about length."""
 CONTROLS_NOTE = """\
-Controls: the same weights, changed beyond L only, and never bold; "+ window" attends to the last L tokens in every layer, in
-an encoder to L/2 on either side; what n layers pass on comes from up to n times as far."""
+Controls: the same weights, changed beyond L only, and never bold; "+ window" attends to the last L tokens in every layer,
+in an encoder to L/2 on either side; through n layers, information can come from up to n times as far."""
 NULL_NOTE = """\
-Excess: {measure} over the early-token null, which is what {measure} under nonoverlap would be if a scheme as it was
-trained made no use of context beyond L: of such a scheme below 1 it does, above 1 longer inputs do harm. A control
-is not what the null is made from: its excess says how far it is from the scheme blind beyond L, not what it makes use of.
-Sliding by S tokens, from which the null is made, lets tokens read L - S + 1 or more, not L: the excess of a model that is
-blind beyond L is a little below 1."""
+Excess: {measure} divided by the early-token null, the {measure} that the scheme as trained would have under nonoverlap if
+it made no use of context beyond L. For a scheme as trained, a value below 1 means that it does, above 1 that longer inputs
+do harm. The null is that of the scheme as trained, not of a control: a control's excess says how far it is from the scheme
+blind beyond L, not what it uses. The null is computed from windows that slide by S tokens, in which a token reads at least
+L - S + 1 tokens, not L: the excess of a model that is blind beyond L is a little below 1."""
 FLOOR_NOTE = """\
 Floor: the best possible prediction from the tokens that a model sees; "floor, last L" looks back L tokens at most. Learned
-at L: the share of the way to the floor from the better of two that know nothing of order, counts of symbols and a uniform
-guess; blank where those are too near to the floor. Gained: at the longest length, the share of what context beyond L is
-worth, negative where longer inputs do harm. Who is below the floor by more than luck sees what it should predict."""
+at L: the share of the way to the floor from the better of two predictors blind to order, symbol counts and a uniform guess;
+– where these are too near to the floor. Gained: at the longest length, the share of what context beyond L is worth,
+negative where longer inputs do harm. A scheme below the floor by more than chance sees what it should predict."""
 
 
 def _notes(found: Statistics) -> str:

@@ -32,8 +32,8 @@ def best_over(rows: pd.DataFrame, missing: pd.DataFrame, training: pd.DataFrame,
     if not option.startswith(("train.", "model.")) or name not in varies:
         told = ", ".join(varies) or "nothing"
         raise UserError(
-            f"BEST={option}: expected an option of train or model that varies and has no column of its own, as train.lr; "
-            f"found {told}"
+            f"BEST={option}: expected an option of train or model that varies and has no column of its own, such as "
+            f"train.lr; found {told}"
         )
     rows, missing, training = (apart(table, name) for table in (rows, missing, training))
     of_schemes, held_back = rows[rows["kind"] == "scheme"], rows[rows["kind"] == SELECTION]

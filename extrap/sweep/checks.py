@@ -103,8 +103,9 @@ def _check(run: Run) -> None:
     longest, train_len = max(config.eval.lengths), config.train.train_len
     if "position" in config.eval.protocols and not objective.causal and longest < 2 * train_len:
         raise UserError(
-            "eval.multiples, eval.lengths: position counts tokens from the nearer end of the longest; to reach the training "
-            f"length expected at least 2 * train.train_len={2 * train_len} tokens among them, found {config.eval.lengths}"
+            "eval.multiples, eval.lengths: the protocol position counts tokens from the nearer end of the longest input; to "
+            f"reach the training length expected at least 2 * train.train_len={2 * train_len} tokens among them, "
+            f"found {config.eval.lengths}"
         )
     extensions_of(config.eval.extensions)  # which refuse what they cannot be
     windows = PROTOCOLS["same_targets"](config.eval, train_len, objective.causal)[longest]

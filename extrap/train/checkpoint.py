@@ -46,7 +46,7 @@ def load_checkpoint(path: Path, device: torch.device, of: str) -> tuple[dict[str
             path.unlink(missing_ok=True)
         return None
     except pickle.UnpicklingError as error:  # it would run code, or was made by something else
-        raise UserError(f"{path} holds other things than weights, and is not read; remove it") from error
+        raise UserError(f"{path} holds something other than weights, and is not read; remove it") from error
     stage = f"step {state['step']}" if "step" in state else "its trained weights"
     _tell_other_arithmetic(path.parent.name, stage, state["arithmetic"], device)
     seconds, log, processes = state["history"]

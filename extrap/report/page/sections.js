@@ -74,7 +74,7 @@ section("length", "By length", host => {
 
 section("pairs", "Who beats whom", host => {
   const by = group.pairs[state.p], at = by && Object.keys(by).map(Number).filter(n => n in by);
-  if (!at?.length) return note(host, Object.keys(group.pairs).length ? `No pair was compared under ${state.p}.` : "A single scheme has nobody to be compared with.");
+  if (!at?.length) return note(host, Object.keys(group.pairs).length ? `No pair was compared under ${state.p}.` : "There is no other scheme to compare it with.");
   const n = at.includes(Number(state.n)) ? Number(state.n) : at.at(-1);
   host.append(element("p", {}, element("label", {for: "of-n"}, "at length "), select("n", at.map(String)), n === Number(state.n) ? "" : ` (${words(state.n)} was not compared; shown: ${words(n)})`));
   note(host, `${allSeeds()}${group.loss} paired by seed and on the same tokens, Holm over ${by[n][0][11]} pairs, from pairs.csv. ▼: the row is better than the column, ▲: worse, ·: undecided, which is not “no difference”. ${group.about}`);
@@ -96,7 +96,7 @@ section("pairs", "Who beats whom", host => {
 section("window", "Does context beyond L help?", host => {
   if (!group.extrapolates) return false;
   note(host, `${allSeeds()}same_targets. Each scheme beside its own weights with attention cut off at the last L tokens, and beside itself at L: differences of ${group.loss}, negative: better (extrapolates.csv). Yes: better than both, decided.`);
-  written(host, group.extrapolates, {id: "uses", caption: "who extrapolates", label: "who extrapolates"});
+  written(host, group.extrapolates, {id: "uses", caption: "which schemes extrapolate", label: "which schemes extrapolate"});
 });
 
 section("position", "By position", host => {
@@ -154,7 +154,7 @@ section("training", "Training", host => {
   }
   const steps = group.training.loss.steps, step = ticks(0, steps.at(-1), false, 6);
   chart(host, lines, {id: "training", label: "training loss by step", y: "nats per token", x: "training steps", xticks: step.filter(one => one >= steps[0])});
-  note(host, heldOut ? "Marks: on held-out text, scored as later. Thin: loss of batches" : "Loss of batches; nobody looked at held-out text while these runs were trained", every > 1 ? `, means of up to ${every} logged steps.` : ", every logged step.");
+  note(host, heldOut ? "Marks: on held-out text, scored as later. Thin: loss of batches" : "Loss of batches; held-out text was not scored while these runs were trained", every > 1 ? `, means of up to ${every} logged steps.` : ", every logged step.");
 });
 
 section("budget", "By training budget", host => {
