@@ -868,7 +868,7 @@ def test_settings_are_told_apart_or_refused():
     """Of a sweep a term says which setting it means; seeds that no two settings share are not one measurement either."""
     evidence = pd.concat([lines_of({("a", 1): [1.0, 2.0]}), lines_of({("a", 1): [1.5, 1.7]}).assign(setting="output=tied")])
     assert Term("a", setting="output=tied").by_seed(evidence).to_list() == [1.5, 1.7]
-    with pytest.raises(Missing, match="no setting output=other for a at L"):
+    with pytest.raises(Missing, match="a at L needs setting output=other, which the rows lack"):
         Term("a", setting="output=other").by_seed(evidence)
     other_seeds = evidence.assign(seed=range(4))
     for mixed in (evidence, other_seeds):

@@ -269,7 +269,7 @@ def test_what_was_scored_at_one_length_has_a_small_table():
 def test_notes_say_what_a_window_and_a_stride_are():
     text = " ".join(markdown_table(with_null()).split())
     assert "the last L tokens in every layer, in an encoder to L/2 on either" in text
-    assert "read L - S + 1" in text
+    assert "at least L - S + 1 tokens" in text
 
 
 def test_controls_that_are_nothing_but_copies_are_left_out():

@@ -5,7 +5,6 @@ A config file cannot name one: what it says is text, and only the command line m
 
 import ast
 import contextlib
-import functools
 import hashlib
 import importlib.util
 import inspect
@@ -212,7 +211,6 @@ def digest_of(sources: dict[str, str]) -> str:
     return digest.hexdigest()[:16]
 
 
-@functools.cache  # the schemes of a sweep are asked about once a run
 def meaning(source: str) -> str:
     """The source without comments, docstrings and layout."""
     tree = ast.parse(source)
