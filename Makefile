@@ -70,8 +70,8 @@ help:  ## this help
 # it was made with may be gone.
 WANTED := $(shell { sed '/^\[tool\./,$$d' pyproject.toml; cat constraints.txt; } | cksum | tr ' ' -)
 READY := .venv/ready-$(WANTED)
+INSTALL := .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # pip would compile one module after the other; wheels also hold some of other versions of Python, which fail
-INSTALL := .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 COMPILE := .venv/bin/python -m compileall -qq -j 0 .venv/lib || true
 RUNS := $(shell .venv/bin/python -c 'from importlib.metadata import version as v; v("extrap"), v("torch")' 2>/dev/null && echo yes)
 
@@ -85,7 +85,7 @@ $(READY): $(if $(RUNS),,FORCE)
 	@echo "setting up .venv (once, a few minutes)"
 	@$(PYTHON) -m venv $(if $(RUNS),,--clear) .venv
 	@rm -f .venv/ready*
-	@$(INSTALL) -e '.[dev]' || { echo "error: pip could not install what pyproject.toml and constraints.txt name; once that is mended, the same command goes on" >&2; exit 1; }
+	@$(INSTALL) --no-compile -e '.[dev]' || { echo "error: pip could not install what pyproject.toml and constraints.txt name; once that is mended, the same command goes on" >&2; exit 1; }
 	@$(COMPILE)
 	@touch $@
 
@@ -105,7 +105,6 @@ export PLATFORM
 .venv/extra-%: $(READY)
 	@echo "installing the extra $* (once)"
 	@$(INSTALL) -e '.[$*]'
-	@$(COMPILE)
 	@touch $@
 
 ENGINE := hydra/launcher=$(LAUNCHER) $(if $(filter local,$(LAUNCHER)),hydra.launcher.n_jobs=$(JOBS)) \
