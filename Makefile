@@ -70,10 +70,8 @@ help:  ## this help
 # it was made with may be gone.
 WANTED := $(shell { sed '/^\[tool\./,$$d' pyproject.toml; cat constraints.txt; } | cksum | tr ' ' -)
 READY := .venv/ready-$(WANTED)
-INSTALL := .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-# pip would compile one module after the other; wheels also hold some of other versions of Python, which fail
-COMPILE := .venv/bin/python -m compileall -qq -j 0 .venv/lib || true
 RUNS := $(shell .venv/bin/python -c 'from importlib.metadata import version as v; v("extrap"), v("torch")' 2>/dev/null && echo yes)
+INSTALL := .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 setup: $(READY)  ## only set up the virtual environment in .venv
 
@@ -86,7 +84,7 @@ $(READY): $(if $(RUNS),,FORCE)
 	@$(PYTHON) -m venv $(if $(RUNS),,--clear) .venv
 	@rm -f .venv/ready*
 	@$(INSTALL) --no-compile -e '.[dev]' || { echo "error: pip could not install what pyproject.toml and constraints.txt name; once that is mended, the same command goes on" >&2; exit 1; }
-	@$(COMPILE)
+	@.venv/bin/python -m compileall -qq -j 0 .venv/lib || true  # pip uses one core; wheels hold modules of other Pythons, too
 	@touch $@
 
 # PyTorch has no wheels for other platforms
