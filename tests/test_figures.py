@@ -735,7 +735,7 @@ def test_the_table_says_which_text_its_intervals_are_about():
     told = {(line[5], line[7]) for line in body if line[0] != "length"}
     assert told <= {("", "undecided"), ("", "**decided** on this text")}
     assert ("", "**decided** on this text") in told
-    assert "The seeds alone decide, about this text" in " ".join(text.split())
+    assert "Verdicts rest on the seeds alone and hold for this text" in " ".join(text.split())
     assert "2 seeds, 2 documents**" in text
 
     def spread(**columns: object) -> str:
