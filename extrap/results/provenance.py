@@ -144,7 +144,7 @@ def _staying(
     fit = {one for one in lost if (one[0] in schemes if one[0] in references else of_one_making(*one) not in here)}
     if dropped := [run for scheme, run in lost if changes or (scheme, run) not in fit]:
         raise UserError(
-            f"{results} holds {len(dropped)} runs that are neither planned now nor finished here; a new report would drop:  "
+            f"{results} holds {len(dropped)} runs that are neither planned now nor finished here; a new report would drop: "
             f"{', '.join(dropped[:3])}{', ...' if dropped[3:] else ''}. Rows stay only where all seeds of a scheme in a "
             "setting are made by one program, beside rows of one recipe, text and precision"
             f"{''.join(f'; {one}' for one in changes)}. "
