@@ -64,11 +64,11 @@ def pairs_table(found: Statistics) -> str:
         parts.append(EXTRAPOLATES_NOTE.format(loss=told))
         for setting, lines in against_window.groupby(SETTING, sort=False):
             *of, protocol = setting
-            title = f"{protocol}: which schemes extrapolate,  {trained_on(*of)}"
+            title = f"{protocol}: which schemes extrapolate, {trained_on(*of)}"
             parts += [f"**{title}**", markdown(extrapolates_block(lines), ["scheme"])]
     for setting, lines in at_landmarks(pairs).groupby(SETTING, sort=False) if len(pairs) else ():
         *of, protocol = setting
-        title = f"{protocol}: pairwise comparisons,  {trained_on(*of)}, {_evidence(lines)}"
+        title = f"{protocol}: pairwise comparisons, {trained_on(*of)}, {_evidence(lines)}"
         parts += [f"**{title}**", markdown(_pairs_block(lines), ["better", "worse"])]
     return "\n\n".join(parts) + "\n"
 
