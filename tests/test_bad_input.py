@@ -85,7 +85,7 @@ def refusal(results: Path, *overrides: str) -> str:
         (["data.alpha=0.0"], ["data.alpha", "positive", "found 0.0"]),
         (["objective=mlm", "objective.mask_rate=1.0"], ["objective.mask_rate", "between 0 and 1", "1.0"]),
         (["name=../x"], ["name: expected 1 to 100 letters", "../x"]),
-        (["name=runs"], ["name: expected another than runs", "found 'runs'"]),
+        (["name=runs"], ["name: expected a name other than runs", "found 'runs'"]),
         (["name=claims"], ["found 'claims'"]),
         (["name=papers"], ["found 'papers'"]),
         (["name=speed"], ["found 'speed'"]),

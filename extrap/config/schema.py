@@ -161,7 +161,7 @@ class Config:
             raise UserError(f"name: expected 1 to 100 letters, digits, '_', '.' or '-', found {self.name!r}")
         if self.name in NO_EXPERIMENTS:
             raise UserError(
-                f"name: expected another than {', '.join(NO_EXPERIMENTS)}, which are reserved; found {self.name!r}"
+                f"name: expected a name other than {', '.join(NO_EXPERIMENTS)}, which are reserved; found {self.name!r}"
             )
         known = dict(flat(asdict(self)))
         for key in self.vary:  # which options data and objectives have depends on the choice

@@ -66,8 +66,9 @@ def label_inside(axes: Axes, end: End) -> None:
     covered = ((drawn_on > low[:, None]) & (drawn_on < high[:, None])).all(axis=2).sum(axis=1)
     covered += 1000 * ((low < panel.min) | (high > panel.max)).any(axis=1)
     covered += 1000 * sum(((low < name.max) & (high > name.min)).all(axis=1) for name in names)
-    label.set_position(offsets[covered.argmin()])  # the nearest of those that cover as little
-    label.arrow_patch.set_visible(covered.argmin() > 0)  # type: ignore[union-attr]
+    best = covered.argmin()  # the nearest of those that cover as little
+    label.set_position(offsets[best])
+    label.arrow_patch.set_visible(best > 0)  # type: ignore[union-attr]
 
 
 def _whole(box: BboxBase) -> Bbox:

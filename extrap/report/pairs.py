@@ -32,7 +32,7 @@ Other text means other parts of {these}: fewer than six documents say nothing ab
 text (t, from differences of neighbours) are the {n_units} segments that were scored, evenly spaced.""",
     "none": """\
 Nothing is claimed about other text: too few segments of {these} were scored for an interval over text. Verdicts rest on the
-seeds alone and hold for this text: other seeds of the same training would give the same verdict on these very tokens.""",
+seeds alone and hold for this text: they are about other seeds of the same training, on these very tokens.""",
 }
 ONE_SEED = """\
 **One seed decides nothing**: how far another seed of the same training would differ is not known, and every pair below is
