@@ -119,7 +119,7 @@ def learning_figure(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
             axes.set_xlabel("seconds of training")
         panels[0].set_ylabel("loss on held-out text, nats")
         title = f"{rows['machine'].iloc[0]}, {rows['threads'].max()} threads. Solid: ours by its recipe; dashed: AdamW, "
-        title += "over its schedule and shorter ones; dotted: the loss to arrive at; dots: who is there"
+        title += "over its schedule and shorter ones; dotted: the loss to reach; dots: where it is reached"
         entitle(figure, title)
         name_ends([(axes, ends(axes)) for axes in panels], gap=8.0)
     return figure, points

@@ -23,7 +23,7 @@ BESIDE = (
     (("mlm", LARGE), ("mlm", "")),
     (("causal", LARGE), ("causal", "")),
 )
-RECIPE = "recipe"  # the setting of ours at whose loss in the end the others have to arrive
+RECIPE = "recipe"  # the setting of ours whose final loss the others have to reach
 LEARNER = ["objective", "name", "scheme", "setting"]  # tells one training from another
 # what is told of every measurement: `value` in `unit` is what was measured; a step or call worked on `tokens`, multiplied
 # and added `flops` times in matrix products, and computed `logits` rows of logits, with a model of `params` parameters
@@ -140,7 +140,7 @@ def of_sweeps(rows: pd.DataFrame) -> Iterator[dict[str, object]]:
 
 
 def of_learning(rows: pd.DataFrame) -> Iterator[dict[str, object]]:
-    """Ours by its recipe against all others that have to arrive at the same loss."""
+    """Ours by its recipe against all others to the same loss."""
     for (objective, scheme), group in times_to_loss(rows).groupby(["objective", "scheme"], sort=False):
         ours = where(group, name=OURS, setting=RECIPE).iloc[0]
         for theirs in group.drop(index=ours.name).to_dict("records"):
@@ -172,6 +172,6 @@ def learning_curves(rows: pd.DataFrame) -> pd.DataFrame:
     curves = looks[["tokens", "value"]].rename(columns={"value": "loss"}).join(seconds.rename("seconds")).reset_index()
     curves = curves.sort_values("round", kind="stable", ignore_index=True)
     ends = where(curves, name=OURS, setting=RECIPE).drop_duplicates(["objective", "scheme"], keep="last")
-    ends = ends[ends["loss"] < np.inf]  # where ours diverges there is nothing to arrive at
+    ends = ends[ends["loss"] < np.inf]  # where ours diverges there is no loss to reach
     curves = curves.join(ends.set_index(["objective", "scheme"])["loss"].rename("goal"), on=["objective", "scheme"])
     return curves.assign(at_goal=curves["loss"] <= curves["goal"])
