@@ -140,8 +140,8 @@ def heads_figure(found: pd.DataFrame) -> Figure:
             axes.set_visible(False)
         figure.supxlabel("layer", fontsize=8)
         figure.supylabel("mean attention distance / tokens", fontsize=8)
-        shown = " and ".join(f"{how} at {n:,}" for how, n in zip(("filled", "hollow"), lengths, strict=False))
-        _entitle(figure, found, f"where heads look, each head of each seed, {shown} tokens; dashed: L/2")
+        shown = ", ".join(f"{how} at {n:,}" for how, n in zip(("filled", "hollow"), lengths, strict=False))
+        _entitle(figure, found, f"where heads look, all heads and seeds, {shown} tokens; dashed: L/2")
     return figure
 
 
