@@ -268,6 +268,12 @@ def test_no_name_is_too_long_for_the_terminal(seeds):
     assert all(len(name) <= 20 and name in text for name in shown.values())
 
 
+def test_a_long_name_is_cut_where_it_can_still_be_told_from_others():
+    printed, weighted = ("cable(form=printed, scaled=False)", "cable(form=weighted, scaled=False)")
+    assert shortened([printed, "rope"], 20) == {printed: "cable(form..d=False)", "rope": "rope"}
+    assert shortened([printed, weighted], 20) == {printed: "cable(form=printe..)", weighted: "cable(form=weight..)"}
+
+
 @pytest.mark.slow
 def test_the_order_of_rows_is_no_matter():
     rows = both_protocols({"a": around(1.0, 2.0), "b": around(1.5, 1.5), "c": around(1.7, 1.8)})

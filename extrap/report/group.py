@@ -177,17 +177,26 @@ def by_fate(fates: Collection[tuple[str, str]]) -> dict[str, str]:
 
 
 def shortened(names: Iterable[str], width: int) -> dict[str, str]:
-    """Names on one line, none longer than that, and no two the same."""
+    """Names on one line, none longer than that, and no two the same.
+
+    A long one is cut in its middle, or close to its end where that is what tells it from others.
+    """
+    plain = {given: one_line(given) for given in names}
+    ways = [{given: cut(name, width, head) for given, name in plain.items()} for head in (width // 2, width - 3)]
     found: dict[str, str] = {}
-    for given in names:
-        plain = one_line(given)
-        short = plain if len(plain) <= width else f"{plain[: width // 2]}..{plain[len(plain) - width // 2 + 2 :]}"
+    for given in plain:
+        short = next((way[given] for way in ways if [*way.values()].count(way[given]) == 1), ways[0][given])
         for i in range(2, len(found) + 2):
             if short not in found.values():
                 break
             short = f"{short[: width - len(str(i)) - 1]}~{i}"
         found[given] = short
     return found
+
+
+def cut(name: str, width: int, head: int) -> str:
+    """The first `head` characters and the last ones of a name that is longer than `width`."""
+    return name if len(name) <= width else f"{name[:head]}..{name[len(name) - (width - head - 2) :]}"
 
 
 def listed(named: list[str]) -> str:
