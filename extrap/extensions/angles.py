@@ -22,7 +22,8 @@ class Angles(Extension):
     """Every RoPE that sees further than in training, wherever it stands in a scheme, with other frequencies.
 
     Of what is made on RoPE only the frequencies change: pairs at rest stay so, the decay of xPos stays one of tokens. A RoPE
-    that another of these has slowed already stays as it is. Biases are not touched.
+    that another of these has slowed already stays as it is. Biases are not touched. None of drawn positions, which in no
+    input are beyond those of training.
     """
 
     def factors(self, frequencies: Tensor, k: float, rope: Rope) -> Tensor:
@@ -37,6 +38,8 @@ class Angles(Extension):
         return True
 
     def __call__(self, scheme: PositionScheme, eval_len: int) -> PositionScheme | None:
+        if scheme.of_length:
+            return None
         k = eval_len / scheme.geometry.train_len
 
         def slowed(rope: Rope) -> PositionScheme:

@@ -15,30 +15,34 @@ class Rescale(Extension):
     """Distances of biases divided by k = n / L, so that the longest is that of training: B(t) becomes B(t / k).
 
     Of ALiBi it divides the slopes by k (its position interpolation: Al-Khateeb et al. 2023, arXiv:2310.13017); T5's buckets
-    take the whole part of t / k; of KERPLE and all others, for which nothing is published, t is divided alike. Rotations,
-    masks and biases made of content stay, and so do layers that see no further than in training. None of DAPE, whose
-    perceptron reads the bias, too.
+    take the whole part of t / k; of KERPLE and all others, for which nothing is published, t is divided alike (the half step
+    of ALiBi's variant `half` stays a half). Rotations, masks and biases made of content stay, and so do layers that see no
+    further than in training. None of DAPE, whose perceptron reads the bias, too, and of drawn positions, which in no input
+    are beyond those of training.
     """
 
     def __call__(self, scheme: PositionScheme, eval_len: int) -> PositionScheme | None:
         layers = dict.fromkeys(scheme.layers(scheme.geometry.n_layers))
-        if ends(scheme, eval_len) or not any(is_biased(layer, passes_of(layer)) for layer in layers):
+        if ends(scheme, eval_len) or scheme.of_length or not any(is_biased(layer, passes_of(layer)) for layer in layers):
             return None
         return Rescaled(scheme, eval_len)
 
 
-TINY = 1e-30  # trained slopes may have become one
+TINY = 1e-30  # trained slopes may have become equal
 
 
 class NtkAlibi(Extension):
     """NTK-ALiBi: m_h * k^(-(h - 1) / (H - 1)), k = n / L: the steepest slope stays, the flattest is divided by k.
 
     The exponent here is the share of log(m_h) between the two: the same for a power of two H, and for others, whose further
-    slopes the released code leaves as they are, for trained ones and for two sides, the same rule. None for a single head.
+    slopes the released code leaves as they are, for trained ones and for two sides, the same rule. None for a single head,
+    and of drawn positions.
     Source: the released code of NTK-ALiBi (github.com/keezen/ntk_alibi, 2023).
     """
 
     def __call__(self, scheme: PositionScheme, eval_len: int) -> PositionScheme | None:
+        if scheme.of_length:
+            return None
         k = eval_len / scheme.geometry.train_len
 
         def spread(alibi: Alibi) -> PositionScheme:

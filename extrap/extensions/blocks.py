@@ -39,7 +39,7 @@ class Blocks(Local):
         self.size, self.relative = size, False
 
     def near(self, pos: Tensor) -> MaskMod:
-        return lambda b, h, q_idx, kv_idx: (pos[q_idx] // self.size - pos[kv_idx] // self.size).abs() <= 1
+        return lambda b, h, q_idx, kv_idx: (q_idx // self.size - kv_idx // self.size).abs() <= 1
 
     def change(self, branch: Branch, pos: Tensor) -> Branch:
         return super().change(branch, pos)._replace(relative=False)

@@ -42,13 +42,17 @@ class OfTokens(Local):
     def near(self, pos: Tensor) -> MaskMod:
         return lambda b, h, q_idx, kv_idx: (q_idx - kv_idx).abs() < self.window
 
+    def change(self, branch: Branch, pos: Tensor) -> Branch:
+        return super().change(branch, pos)._replace(relative=branch.relative)
+
 
 @dataclass(frozen=True)
 class Lambda(Extension):
     """A window of the training length, and the first tokens, which every token sees as if they were L - 1 away.
 
     Source: LM-Infinite (Han et al. 2024, arXiv:2308.16137), section 3: a mask in the shape of a lambda and a ceiling on
-    distances. Only for schemes whose layers attend in a single pass, without a mask of their own or a bias made of content.
+    distances. Only for schemes whose layers attend in a single pass, without a mask of their own or a bias made of content,
+    and whose positions are not drawn. Of absolute positions, which layers know nothing of, only the mask is left.
     """
 
     n_first: int = 4  # tokens (Xiao et al. 2024, arXiv:2309.17453, section 3)
@@ -59,7 +63,7 @@ class Lambda(Extension):
 
     def __call__(self, scheme: PositionScheme, eval_len: int) -> PositionScheme | None:
         layers = scheme.layers(scheme.geometry.n_layers)
-        if ends(scheme, eval_len) or not all(_has_ceiling(layer) for layer in layers):
+        if ends(scheme, eval_len) or scheme.of_length or not all(_has_ceiling(layer) for layer in layers):
             return None
         return WithFirst(scheme, self.n_first)
 
@@ -84,7 +88,7 @@ def _width(scheme: PositionScheme, size: int) -> int:
 
 
 def _has_ceiling(layer: PositionScheme) -> bool:
-    """Whether all that a layer knows of positions are distances, of which one can be asked for."""
+    """Whether a layer knows nothing of positions, or distances alone, of which one can be asked for."""
     passes = passes_of(layer)
     return is_plain(passes) and (layer.relative or not (passes[0].rotate or passes[0].score_mod))
 

@@ -38,7 +38,7 @@ class LeakyReRope(ReRope):
 
     A leak of 1 is nothing, an endless one is ReRoPE. Without a leak it is the least that keeps distances below L; the
     released code has 16, and also multiplies queries by a logarithm, which is `logn` here.
-    Source: Su 2023 (kexue.fm 9708), whose k is 1 / leak, and its released code. In an encoder both sides alike.
+    Source: Su 2023 (kexue.fm 9708), whose k it is, and its released code. In an encoder both sides alike.
     """
 
     leak: float | None = None
@@ -87,10 +87,10 @@ def width(scheme: PositionScheme, window: int | None) -> int:
 
 
 def far_apart(scheme: PositionScheme, window: int, places: Places) -> PositionScheme | None:
-    """None where no layer tells distances by one pass of a rotation or a score_mod."""
+    """None where no layer tells distances by one pass of a rotation or a score_mod, and where positions are drawn."""
     layers = dict.fromkeys(scheme.layers(scheme.geometry.n_layers))
     found = any(layer.relative and tells_distances(passes_of(layer)) for layer in layers)
-    return FarApart(scheme, window, places) if found else None
+    return FarApart(scheme, window, places) if found and not scheme.of_length else None
 
 
 def tells_distances(passes: Sequence[Branch]) -> bool:

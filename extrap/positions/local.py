@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from extrap.positions.base import Branch, Geometry, MaskMod, PositionScheme
+from extrap.positions.base import Branch, Geometry, MaskMod, PositionScheme, are_consecutive
 from extrap.positions.wrappers import Wrapper
 
 
@@ -29,4 +29,4 @@ class Local(Wrapper):
         both: MaskMod = near if inner is None else lambda b, h, i, j: near(b, h, i, j) & inner(b, h, i, j)
         # positions strictly increase, so a window of positions is at least as narrow in indices
         window = self.window if branch.window is None else min(self.window, branch.window)
-        return branch._replace(mask_mod=both, window=window)
+        return branch._replace(mask_mod=both, window=window, relative=branch.relative and are_consecutive(pos))

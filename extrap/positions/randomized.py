@@ -13,7 +13,7 @@ class Drawn(Wrapper):
     """While training, positions below `max_len` that `draw_positions` draws anew for every forward pass.
 
     One draw for all layers and all sequences of a batch. In evaluation 0, 1, 2, ... Without a max_len it is `times` L.
-    Windows around or within it are of positions: while training they hold as many fewer tokens as draws lie apart.
+    Windows around or within it are of positions: wherever these are drawn, they hold fewer tokens, as draws lie apart.
     Raises ValueError where it is less than L, for an inner scheme that ends before it, as a learned table of L rows does,
     and for one that draws positions itself.
     """

@@ -36,11 +36,16 @@ class T5(PositionScheme):
 
     def score_mod(self, pos: Tensor) -> ScoreMod:
         def add_bias(score: Tensor, b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
-            offset = (pos[kv_idx] - pos[q_idx]).to(torch.int64)  # of a real distance the whole part
+            offset = whole(pos[kv_idx] - pos[q_idx])
             bucket = t5_bucket(offset, self.geometry.causal, self.edges)
             return score + math.sqrt(self.geometry.head_dim) * self.bias[h, bucket]
 
         return add_bias
+
+
+def whole(offset: Tensor) -> Tensor:
+    """int64; of a real distance the whole part, of one that rounding has put just short of a whole number that number."""
+    return (offset.double().round(decimals=6) if offset.is_floating_point() else offset).to(torch.int64)
 
 
 def t5_bucket(offset: Tensor, causal: bool, edges: Tensor) -> Tensor:

@@ -10,11 +10,11 @@ from extrap.positions.rope import Rope, rotate_by
 class Xpos(Rope):
     """RoPE with pair k of a score multiplied by zeta_k^((i - j) / scale_base), zeta_k = (2k / K + 0.4) / 1.4.
 
-    scale_base is 512 in the paper, half of its training length; within 128 tokens the fastest pair then falls to 0.73 alone.
+    scale_base is 512 in the paper, half of its training length; within 128 tokens the fastest pair then falls no further than to 0.73.
     In an encoder, for which nothing is published, keys ahead decay alike, zeta_k^(abs(i - j) / scale_base), in a second
     pass: a factor for each query and one for each key cannot make an absolute value.
-    The factors of a token at position p are zeta_k^(+-(p / scale_base - 32)), which float32 holds up to p = 100 scale_base,
-    and so products of both signs, as an encoder forms behind its masks, up to 64 scale_base: there the scheme ends.
+    The factors of a token at position p are zeta_k^(+-(p / scale_base - 32)). float32 holds their products of both signs,
+    which are formed behind masks, up to p = 64 scale_base: there the scheme ends.
     Extensions that slow the angles leave the decay as it is.
     Source: Sun et al. 2022 (arXiv:2212.10554) and its code in torchscale.
     Raises ValueError for a scale_base that is not positive, and as RoPE does.
@@ -24,7 +24,7 @@ class Xpos(Rope):
         super().__init__(geometry, base)
         if not scale_base > 0:
             raise ValueError(f"xPos decays with distance: expected scale_base > 0, found {scale_base}")
-        self.scale_base, self.max_len = scale_base, int((100 if geometry.causal else 64) * scale_base)
+        self.scale_base, self.max_len = scale_base, int(2 * CENTRE * scale_base)
 
     def rotation(self, pos: Tensor) -> Rotation:
         """Towards keys behind."""

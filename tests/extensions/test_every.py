@@ -34,14 +34,14 @@ SCHEMES = {
     "modernbert": lambda g: Mixed(g, Local(g, Rope(g), L), Rope(g)),
     "hybrid": lambda g: Mixed(g, Local(g, Rope(g), L), Alibi(g)), "blind": lambda g: Sinks(g, Local(g, Nope(g), L)),
 }  # fmt: skip
-ROTATED, BIASED = {"rope", "sinks", "randomized", "modernbert"}, {"alibi", "kerple", "t5", "hybrid"}
+ROTATED, BIASED = {"rope", "sinks", "modernbert"}, {"alibi", "kerple", "t5", "hybrid"}
 WIDE = {*SCHEMES} - {"learned", "narrow", "blind"}
 APPLIES = {
     "window": {*SCHEMES} - {"learned"},
-    "lambda": {"nope", "rope", "alibi", "kerple", "t5", "sinusoidal", "sinks", "randomized"},
+    "lambda": {"nope", "rope", "alibi", "kerple", "t5", "sinusoidal", "sinks"},
     "tile": {"learned"}, "clamp": {"learned"}, "interpolate": {"learned", "sinusoidal"},
     "bca": WIDE, "logn": WIDE, "rescale": BIASED, "ntkalibi": {"alibi", "hybrid"},
-    "randomized": ROTATED | BIASED | {"sinusoidal"},
+    "randomized": ROTATED | BIASED | {"sinusoidal", "randomized"},
 } | dict.fromkeys(["rerope", "leakyrerope", "selfextend"], ROTATED | BIASED) | dict.fromkeys(
     ["pi", "ntk", "ntkmixed", "ntkfixed", "parts", "yarn", "llama3", "drop"], ROTATED | {"wide"}
 )  # fmt: skip
@@ -180,11 +180,14 @@ def test_every_file_of_extensions_is_of_one_with_its_own_name():
 
 
 def test_extensions_that_would_not_be_heard_do_not_apply(causal):
-    """Distances of a draw cannot be shortened, and DAPE reads the bias that would be rescaled."""
+    """Distances of a draw cannot be shortened, nor are they beyond training, and DAPE reads the bias that would be rescaled."""
     geometry = geometry_of(causal)
     for name in ("rerope", "leakyrerope", "selfextend", "lambda", "rescale"):
         for scheme in (Rope(geometry), Alibi(geometry)):
             assert named(f"randomized+{name}")(scheme, T) is None
+    drawn = Randomized(geometry, Alibi(geometry), draw="distances")
+    for name in ("rescale", "ntkalibi", "lambda", "rerope"):
+        assert named(name)(drawn, T) is None
     assert named("rescale")(Dape(geometry, Alibi(geometry)), T) is None
 
 

@@ -114,6 +114,18 @@ def test_limits(name, other, causal, small):
     assert_close(answers(one, T), answers(another, T), rtol=0, atol=1e-5)
 
 
+def test_whole_distances_stay_whole(causal):
+    """T5 has a bucket edge at 64, half of L: a distance of 64 that rounding made less would be in the bucket before it."""
+    geometry = geometry_of(causal, train_len=128)
+    scheme = T5(geometry)
+    nn.init.normal_(scheme.bias)
+    i = torch.arange(64, 512)
+    for n in (256, 320, 512):
+        _, past, *_ = LeakyReRope()(scheme, n).branches(torch.arange(n))
+        biases = past.score_mod(torch.zeros(n - 64), torch.tensor(0), torch.tensor(0), i[: n - 64], i[: n - 64] - 64)
+        assert biases.unique().numel() == 1
+
+
 def test_a_rule_that_changes_nothing_is_none(causal):
     for name in ("leakyrerope(leak=1)", "selfextend(group=1)"):
         assert named(name)(Rope(geometry_of(causal)), T) is None

@@ -8,9 +8,11 @@ from references.rope import rope
 
 from extrap.positions.absolute import Sinusoidal
 from extrap.positions.base import Geometry
+from extrap.positions.fox import Fox
 from extrap.positions.local import Local
 from extrap.positions.mixed import Mixed
 from extrap.positions.nope import Nope
+from extrap.positions.norms import QkNorm
 from extrap.positions.rope import Rope
 
 SIZES = pytest.mark.parametrize("geometry", [DECODER, ENCODER, OTHER_DECODER, OTHER_ENCODER])
@@ -37,7 +39,10 @@ def test_two_layers_alike_are_not_mixed(geometry):
 @pytest.mark.parametrize(
     ("layers", "near", "period", "told"),
     [(2, Rope, 4, r"layers of both kinds, found period=4 in a model of 2"), (2, Rope, 1, "period >= 2"),
-     (2, Sinusoidal, 2, "expected a scheme of distances, found Sinusoidal")],
+     (2, Sinusoidal, 2, "expected a scheme of distances, found Sinusoidal"),
+     (2, Fox, 2, "expected one without parameters of its own for every layer, found Fox"),
+     (2, lambda g: Local(g, QkNorm(g, Rope(g)), 5), 2, "found Local; norms, sinks and the like go around mixed"),
+     (2, rnope, 2, "found Mixed")],
 )  # fmt: skip
 def test_what_cannot_be_mixed_is_told(layers, near, period, told):
     geometry = Geometry(32, 4, 16, causal=True, n_layers=layers)

@@ -7,6 +7,7 @@ from references.alibi import alibi
 from references.base import attend
 from torch.testing import assert_close
 
+from extrap.extensions.blocks import Bca
 from extrap.extensions.controls import Window
 from extrap.model.definition import attend_reference
 from extrap.model.seed import seed_generators
@@ -22,6 +23,7 @@ from extrap.positions.pose import Pose
 from extrap.positions.randomized import Randomized
 from extrap.positions.rope import Rope
 from extrap.positions.wrappers import Wrapper
+from extrap.positions.xpos import Xpos
 
 L, N = 16, 40
 SIZES = pytest.mark.parametrize("geometry", [DECODER, ENCODER], ids=["causal", "encoder"])
@@ -152,6 +154,19 @@ def test_the_control_is_a_window_of_tokens():
     seen = branch.mask_mod(zero, zero, i[:, None], i)
     assert torch.equal(seen, (i[:, None] - i).abs() < L)
     check_path(window, 45, training=False)
+
+
+def test_blocks_are_of_tokens():
+    (branch,) = Bca()(Randomized(DECODER, Rope(DECODER), 1000).eval(), 45).branches(torch.arange(45) * 20)
+    i = torch.arange(45)
+    assert (branch.mask_mod(0, 0, i[:, None], i) & (i <= i[:, None])).sum(dim=1)[L:].min() == L // 2 + 1
+
+
+@pytest.mark.parametrize("inner", [Xpos, Fox])
+def test_a_window_of_drawn_positions_is_no_window_of_indices(inner):
+    """Around what is relative by index, as both are in an encoder."""
+    for scheme in (Pose(ENCODER, Local(ENCODER, inner(ENCODER), 5)), Local(ENCODER, Pose(ENCODER, inner(ENCODER)), 5)):
+        check_path(scheme.train(), 16, training=True)
 
 
 @pytest.mark.parametrize("cls", [Randomized, Pose])

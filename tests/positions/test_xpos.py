@@ -5,6 +5,7 @@ import torch
 from checking import DECODER, ENCODER, OTHER_DECODER, OTHER_ENCODER, check_formula, check_path, check_same, inputs
 from torch.testing import assert_close
 
+from extrap.extensions.controls import Window
 from extrap.model.attention import prepare
 from extrap.model.definition import attend_reference
 from extrap.positions.base import Geometry
@@ -116,10 +117,14 @@ def test_a_bug_is_rejected(mutant, geometry):
             check_formula(mutant, geometry, **arguments)
 
 
+@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("causal", [True, False])
-def test_every_output_is_a_number_up_to_where_it_ends(causal):
+def test_every_output_is_a_number_up_to_where_it_ends(causal, training):
+    """Behind a window's mask, too, where products are formed that no query sees."""
     geometry = Geometry(16, 2, 8, causal)
-    scheme = Xpos(geometry, scale_base=4.0)
-    q, k, v = inputs(geometry, scheme.max_len, dtype=torch.float32)
-    attend = prepare(scheme, scheme.positions(scheme.max_len), training=False)
-    assert attend(q, k, v).isfinite().all()
+    for scale_base in (4.0, 8.0):
+        scheme = Xpos(geometry, scale_base)
+        q, k, v = inputs(geometry, scheme.max_len, dtype=torch.float32)
+        for one in (scheme, Window()(scheme, scheme.max_len)):
+            attend = prepare(one, scheme.positions(scheme.max_len), training=training)
+            assert attend(q, k, v).isfinite().all()
