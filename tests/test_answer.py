@@ -14,6 +14,7 @@ from rows import both_protocols, forced, many, scheme_rows, shuffled, with_floor
 
 from extrap.report import group
 from extrap.report.answer import WIDTH, answer
+from extrap.report.best import take
 from extrap.report.group import shortened
 from extrap.report.typesetting import number
 from extrap.results.rows import MISSING, TRAINING, load_missing, load_rows, load_training
@@ -198,6 +199,42 @@ def test_what_is_missing_is_told_with_its_reason():
     text = said(many({"a": around(1.0, 1.0), "b": around(1.0, 1.0, 1.0)}), missing)
     assert sentence(text, "missing") == "t5, seed 0, 1 (diverged); a, seed 0 (out of memory at 512)"
     assert "a to 256" in sentence(text, "survives")
+
+
+@pytest.mark.parametrize("n_left", [0, 1, 2])
+def test_a_scheme_that_is_not_a_number_in_some_seed_breaks(n_left):
+    """Whatever the seeds say that have a number."""
+    rows = both_protocols({"sound": around(1.2, 1.2), "frail": around(1.0, 0.9)}, objective="causal").reset_index(drop=True)
+    windows = rows.assign(extension="window", nll_sum=rows["nll_sum"] * 1.1)
+    lost = (rows["scheme"] == "frail") & (rows["eval_len"] == 256) & (rows["seed"] >= n_left)
+    missing = rows[lost].drop_duplicates(["run", "protocol", "eval_len"]).assign(reason="not a number")[MISSING]
+    kept, of_three = pd.concat([rows[~lost], windows]), f"{3 - n_left} of 3 seeds"
+    text = said(kept, missing)
+    assert sentence(text, "breaks") == f"frail (not a number in {of_three} at 256)"
+    assert re.search(r"^frail .* breaks\b", text, flags=re.MULTILINE)
+    assert "yes" not in sentence(text, "extrapolates")
+    found = Statistics(kept, missing)
+    assert not found.ranked.query("scheme == 'frail' and eval_len == 256")["best"].any()
+    assert "sound is the lowest as trained" in take(group.Group(found, {"sound": "sound", "frail": "frail"}))[0]
+    if n_left == 2:
+        assert "sound and frail (seeds that broke)" in sentence(text, "undecided")
+        whole = Statistics(pd.concat([rows[rows["seed"] < 2], windows[windows["seed"] < 2]]))
+        ahead = whole.ranked.query("scheme == 'frail' and eval_len == 256 and extension == 'none'")
+        assert ahead["best"].all(), "two seeds that did not would decide"
+        assert (whole.extrapolates.query("scheme == 'frail'")["verdict"] == "yes").all()
+
+
+def test_a_seed_that_diverged_takes_no_win_from_the_others():
+    rows = both_protocols({"sound": around(1.2, 1.2), "frail": around(1.0, 1.0)}).reset_index(drop=True)
+    lost = (rows["scheme"] == "frail") & (rows["seed"] == 0)
+    missing = rows[lost].drop_duplicates(["run", "protocol", "eval_len"]).assign(reason="diverged at step 7")[MISSING]
+    found = Statistics(rows[~lost], missing)
+    assert {*found.pairs["verdict"]} == {"undecided"}
+    worse = missing.assign(scheme="sound", run="sound-seed0")
+    kept = rows[~((rows["scheme"] == "sound") & (rows["seed"] == 0))]
+    assert {*Statistics(kept, worse).pairs["verdict"]} == {"b"}, "who loses without them loses all the more"
+    assert {*Statistics(kept, worse.assign(reason="out of memory")).pairs["verdict"]} == {"b"}
+    assert {*Statistics(rows[~lost], missing.assign(reason="out of memory")).pairs["verdict"]} == {"b"}
 
 
 def test_objectives_texts_and_training_lengths_are_told_apart():

@@ -10,13 +10,15 @@ import pytest
 from marks import slow
 from rows import scheme_rows
 from scipy.special import stdtrit
+from scipy.stats import ttest_1samp
 from world import EXPERIMENTS, SEEDS, SPEED, curves, evidence_of, holding, rows_of, timings, world
 
 from experiments.claims import claim as claims_module
 from experiments.claims import evidence as evidence_module
+from experiments.claims import quantities as quantities_module
 from experiments.claims import registry
 from experiments.claims.claim import CONFIRMED, OUT_OF_SCOPE, REFUTED, UNDECIDED, Claim, Part, at_least, at_most, decide
-from experiments.claims.evidence import PLAIN, Missing, measures, read_by_budget, speeds
+from experiments.claims.evidence import PLAIN, Missing, measures, read_by_budget, speeds, without_broken
 from experiments.claims.evidence import curves as losses
 from experiments.claims.figure import board
 from experiments.claims.page import cell, over_budgets, page
@@ -302,6 +304,53 @@ def test_the_quantities_are_what_they_say():
     assert at_least(share, 0.75).margin(0.8) == pytest.approx(0.05)
 
 
+def test_the_interval_of_a_share_is_where_its_residual_is_not_found_to_differ_from_zero():
+    """Fieller's: a share s lies in it unless a t test finds left - (1 - s) rise other than 0. By trying all of them."""
+    rng = np.random.default_rng(3)
+    share, grid = Removed(Term("a", 2), Term("a", 2, "tile"), Term("a")), np.linspace(-20, 20, 40_001)
+    bounded = 0
+    for rise, noise in ((1.0, 0.05), (1.0, 0.3), (0.3, 0.1), (0.3, 0.4), (-1.0, 0.1)):
+        broken, left = rise + noise * rng.normal(size=5), 0.4 * rise + noise * rng.normal(size=5)
+        curve = {("a", 1): [1.0] * 5, ("a", 2): [*(1 + broken)]}
+        found = share.estimate(pd.concat([lines_of(curve), lines_of({("a", 2): [*(1 + left)]}, "tile")]), 0.975)
+        assert found.mean == pytest.approx(1 - left.mean() / broken.mean())
+        kept = grid[ttest_1samp(left[:, None] - (1 - grid) * broken[:, None], 0).pvalue >= 0.025]
+        if rise > 0 and ttest_1samp(broken, 0).pvalue < 0.025:
+            assert (found.low, found.high) == pytest.approx((kept[0], kept[-1]), abs=1e-3)
+            bounded += 1
+        else:
+            assert (found.low, found.high) == (-np.inf, np.inf), "whether there is a rise is open"
+    assert bounded == 3
+
+
+def test_a_share_of_next_to_nothing_is_no_finding():
+    """Two seeds that hardly break: in each of them the share is far from 0, and says nothing."""
+    curve = {("a", 1): [0.0] * 4, ("a", 2): [0.01, 0.02, 0.9, 1.1]}
+    rows = pd.concat([lines_of(curve), lines_of({("a", 2): [0.03, 0.05, 0.4, 0.9]}, "tile")])
+    part = at_least(Removed(Term("a", 2), Term("a", 2, "tile"), Term("a")), 0.9)
+    assert part.judge(rows, 0.95)["part_verdict"] == UNDECIDED
+
+
+@pytest.mark.parametrize(
+    ("eval_len", "reason", "unfit"),
+    [(256, "not a number", {"none"}), (100, "diverged at step 7", {"none", "tile"}), (256, "out of memory", set())],
+)
+def test_seeds_that_did_not_break_decide_nothing(eval_len, reason, unfit):
+    curve = {("a", 1): [1.0, 1.0, 1.0], ("a", 2): [1.0, 1.0, 1.01], ("b", 1): [1.0, 1.0, 1.0]}
+    rows = pd.concat([lines_of(curve), lines_of({("a", 1): [1.0, 1.0, 1.0], ("a", 2): [1.0, 1.1, 1.0]}, "tile")])
+    lost = {"objective": "causal", "setting": "", "scheme": "a", "extension": "none", "protocol": "nonoverlap"}
+    lost |= {"train_len": 100, "eval_len": eval_len, "reason": reason}
+    found = without_broken(rows, pd.DataFrame([lost | {"seed": seed} for seed in (4, 3)]))
+    assert {*found.loc[found["unfit"] != "", "extension"]} == unfit
+    assert not (found["unfit"] != "")[found["scheme"] == "b"].any()
+    part = at_most(Term("a", 2) / Term("a"), 1.05)
+    if unfit:
+        with pytest.raises(Missing, match=f"a: seed 3, 4 {reason}"):
+            part.judge(found, 0.95)
+    else:
+        assert part.judge(found, 0.95)["part_verdict"] == CONFIRMED
+
+
 NATS = {"a": {128: [0.20, 0.24], 256: [0.24, 0.22]}, "b": {128: [0.29, 0.29], 256: [0.29, 0.29]}}
 KNOWING = {"rate": [0.30, 0.32], "neighbours": [0.27, 0.28]}  # at 128 and 256
 
@@ -546,8 +595,8 @@ def test_parts_share_the_error_that_is_allowed():
 
 
 def test_unadjusted_levels_are_noticed(monkeypatch):
-    honest = claims_module.over_seeds
-    monkeypatch.setattr(claims_module, "over_seeds", lambda values, confidence: honest(values))
+    honest = quantities_module.over_seeds
+    monkeypatch.setattr(quantities_module, "over_seeds", lambda values, confidence: honest(values))
     with pytest.raises(AssertionError):
         check_levels()
 
@@ -822,7 +871,7 @@ def test_a_seed_that_diverged_takes_its_claims_out_of_scope_at_that_budget(tmp_p
     save_table(tmp_path / "budget" / "missing.csv", pd.DataFrame([line])[MISSING])
     table = by_budget(tmp_path)
     assert settled(table, "C3") == (LACKING, None, True)
-    assert table[table["id"] == "C3"]["reason"].iloc[-1] == "rope (mlm) at 4 L needs scheme rope, which the rows lack"
+    assert table[table["id"] == "C3"]["reason"].iloc[-1] == "rope: seed 2 diverged at step 3"
     assert over_budgets(table[table["id"] == "C3"]) == "out of scope at 400 steps"
     save_table(tmp_path / "budget" / "missing.csv", pd.DataFrame([line | {"extension": "window"}])[MISSING])
     assert settled(by_budget(tmp_path), "C3") == (STABLE, 100, False)

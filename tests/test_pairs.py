@@ -20,6 +20,7 @@ from extrap.stats import text as text_module
 from extrap.stats.pairs import best, compare, extrapolates, holm, paired_p, pairs
 from extrap.stats.perplexity import over_seeds, summarise
 from extrap.stats.power import ROUNDING, power, seeds_needed
+from extrap.stats.statistics import Statistics
 from extrap.stats.text import document_interval, segment_interval, text_interval
 
 SIZES = np.array([30, 250, 60, 170, 90, 40, 120, 200, 80, 50, 140, 70])  # tokens of 12 documents
@@ -754,6 +755,25 @@ def against_windows(lengths: tuple[int, ...] = (128, 180, 256, 512, 896), **chan
             for extension, nll in (("none", grown), ("window", window)):
                 parts.append(by_document({scheme: nll}, SIZES, eval_len=eval_len, extension=extension, **changes))
     return pd.concat(parts, ignore_index=True)
+
+
+def test_a_pair_stands_one_way_in_all_groups():
+    """Thirteen schemes are compared with RoPE alone, twelve with each other: one has diverged at the other setting."""
+    names = ["alibi", "rope", *(f"s{i:02d}" for i in range(11))]
+    nll = {name: {128: [1.0 + 0.05 * k, 1.1 + 0.05 * k, 1.21 + 0.05 * k]} for k, name in enumerate(names)}
+    parts = [
+        many(dict([*nll.items()][:n]), protocol="same_targets", setting=f"{option}={value}")
+        for option, *of in (("max_steps", (100, 13), (200, 12)), ("output", ("untied", 13), ("tied", 12)))
+        for value, n in of
+    ]
+    budgets, outputs = (Statistics(pd.concat(part, ignore_index=True)) for part in (parts[:2], parts[2:]))
+    lines = budgets.stability.query("scheme_a in ('s01', 'rope') and scheme_b in ('s01', 'rope')")
+    assert len(lines) == 2, "a line a budget"
+    assert {*lines["stability"]} == {"stable"}
+    assert len(outputs.interactions) == 11, "all others with RoPE"
+    assert budgets.yardsticks == ["rope"]
+    several = many(dict([*nll.items()][:7]), objective="mlm"), many(dict([*nll.items()][6:]), objective="causal")
+    assert Statistics(pd.concat(several, ignore_index=True)).yardsticks == [], "of groups, not of all schemes together"
 
 
 def test_who_beats_its_own_window_and_itself_at_l_extrapolates():

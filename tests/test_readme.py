@@ -105,7 +105,7 @@ def test_numbers_in_sentences_are_those_of_the_tables():
     in_encoder, in_causal = (
         100 * math.log(ppl["unigram"] / ppl["nope"]) / math.log(ppl["unigram"] / ppl["sinusoidal"]) for ppl in (main, causal)
     )
-    assert f"achieves {in_encoder:.0f} % of sinusoidal positions' gain in nats over byte frequencies" in SENTENCES
+    assert f"gains over byte frequencies only {in_encoder:.0f} % of the nats that sinusoidal positions gain" in SENTENCES
     assert f"whose mask reveals some order, {in_causal:.0f} %" in SENTENCES
     said = pd.read_csv(ROOT / "results" / "main" / "extrapolates.csv")
     assert "[no scheme is found to](results/main/pairs.md)" in SENTENCES
@@ -159,6 +159,7 @@ def test_what_is_said_of_many_schemes_and_extensions_is_what_their_tables_hold()
     assert [scheme for scheme in ahead if highest[scheme] < 1.05] == [log_cpb]
     assert f"(`cpb_log`), perplexity {at_l[log_cpb]:.2f} against {at_l['rope']:.2f}" in SENTENCES
     ends = table.query("scheme == @log_cpb and extension == 'none' and protocol == 'same_targets'")
+    assert "at 32 L the same to 1 % (`same_targets`)" in SENTENCES
     assert 0.99 < ends["ratio_low"].min() <= ends["ratio_high"].max() < 1.01
     assert f"within L, perplexity at 32 L is {far.loc['prope', 'ratio']:.1f} times that at L" in SENTENCES
     causal = pd.read_csv(ROOT / "results" / "zoo" / "table.csv").query("extension == 'none' and protocol == 'same_targets'")
@@ -226,7 +227,7 @@ def test_what_is_said_of_many_schemes_on_a_known_floor_is_what_their_tables_hold
 
 
 def test_what_is_said_of_objectives_is_what_their_tables_hold():
-    said = "ELECTRA's task, of whose loss RoPE explains 13 % at L, the two neighbours of a byte alone 7 %"
+    said = "ELECTRA's task, of whose entropy RoPE explains 13 % at L, the two neighbours of a byte alone 7 %"
     assert said in SENTENCES
     rtd = pd.read_csv(ROOT / "results" / "rtd" / "table.csv").query("protocol == 'nonoverlap' and eval_len == train_len")
     explained = rtd[rtd["extension"] == "none"].set_index("scheme")["explained"]
@@ -285,9 +286,12 @@ def test_what_is_said_of_probes_is_what_they_found():
     risen = rises(load_probes(ROOT / "results" / "zoo_mlm" / "probes.csv")).query("probe == 'reach(other)'")
     found = {scheme: reach_of(lines) for scheme, lines in risen.groupby("scheme")}
     assert len(found) == 42
-    assert "is another document's (three: undecided)" in SENTENCES
-    assert {scheme for scheme, one in found.items() if one.within is None} == {"learned", "nope", "partialrope"}
-    assert max(one.within for one in found.values() if one.within) == 32
+    assert "is another document's (NoPE 7 %, two undecided)." in SENTENCES
+    beyond = risen.query("distance == 32 and metric == 'nll'").set_index("scheme")[["low", "value", "high"]]
+    assert (np.exp(beyond["high"]) < 1.05).sum() == 39
+    assert {*beyond.index[(np.exp(beyond["low"]) < 1.05) & (np.exp(beyond["high"]) > 1.05)]} == {"learned", "partialrope"}
+    assert np.exp(beyond.loc["nope", "low"]) > 1.05
+    assert round(100 * np.expm1(beyond.loc["nope", "value"])) == 7
     excess = recalled(load_probes(ROOT / "results" / "recall" / "probes.csv")).query("metric == 'nll' and eval_len == 512")
     at = excess[excess["distance"] == 129].set_index("scheme")
     blind = recalled(load_probes(ROOT / "results" / "recall" / "probes.csv")).query("metric == 'window_floor'")

@@ -9,9 +9,12 @@ from scipy import stats as scipy_stats
 
 from extrap.data.markov import Markov
 from extrap.errors import UserError
+from extrap.report.group import Group
+from extrap.results.rows import MISSING
 from extrap.stats import floor
 from extrap.stats.floor import BELOW, PLATEAU, TOO_NEAR, UNFIT, verdict
 from extrap.stats.perplexity import CONFIDENCE, SCHEME, SETTING, onset, over_seeds, perplexity, summarise
+from extrap.stats.statistics import Statistics
 
 BY = [*SETTING, *SCHEME, "eval_len", "seed"]
 
@@ -511,6 +514,20 @@ def test_unfit_are_the_verdicts_that_leave_nothing_to_say():
 
 def test_what_is_used_counts_at_the_longest_length():
     assert verdict_of({128: [1.5] * 3, 256: [1.3] * 3, 512: [1.5] * 3}) == "survives"
+
+
+def test_who_has_no_number_at_the_longest_length_uses_no_more_context_there():
+    whole, uses = with_floor({"whole": VERDICTS["survives"]}), VERDICTS["uses more context"]
+    rows = pd.concat([whole, scheme_rows("a", uses, data="markov", objective="causal")], ignore_index=True)
+    of_a, lost = rows["scheme"] == "a", {"extension": "none", "reason": "not a number"}
+    for gone in (of_a & (rows["eval_len"] == 512), of_a & (rows["eval_len"] == 512) & (rows["seed"] == 0)):
+        told = Statistics(rows[~gone]).floor.query("scheme == 'a'")
+        assert {*told["verdict"]} == {"ends"}
+        missing = rows[gone].drop_duplicates("run").assign(**lost)[MISSING]
+        found = Statistics(rows[~gone], missing)
+        assert {*found.floor.query("scheme == 'a'")["verdict"]} == {"not measured"}
+        assert Group(found, {"a": "a", "whole": "whole"}).verdict("a") == "breaks"
+    assert {*Statistics(rows).floor.query("scheme == 'a'")["verdict"]} == {"uses more context"}
 
 
 def test_a_verdict_reads_lengths_not_the_order_of_lines():

@@ -9,7 +9,7 @@ import pandas as pd
 
 from experiments.claims.evidence import Missing
 from experiments.claims.quantities import Quantity
-from extrap.stats.perplexity import CONFIDENCE, over_seeds
+from extrap.stats.perplexity import CONFIDENCE
 
 CONFIRMED, REFUTED, UNDECIDED, OUT_OF_SCOPE = "confirmed", "refuted", "undecided", "out of scope"
 DIGITS = 9  # behind the point of a logarithm or share: what is nearer to a threshold is at it, on every processor
@@ -52,12 +52,10 @@ class Part:
         rise by any factor, and that it did not is no finding.
         """
         quantity = self.quantity
-        values = quantity.by_seed(evidence)
+        over = quantity.estimate(evidence, confidence)
         found = pd.concat([evidence[:0], *(term.found(evidence) for term in quantity.terms(evidence))])
         if len({*found["text"]}) > 1:
             raise Missing(f"not the same text on both sides of {quantity}")
-        if values.empty:
-            raise Missing(f"no seed in common for {quantity}")
         for scheme, unfit in found.loc[found["unfit"] != "", ["scheme", "unfit"]].itertuples(index=False):
             raise Missing(f"{scheme}: {unfit}")
         if found["guess"].notna().any():
@@ -65,10 +63,9 @@ class Part:
             if round(np.log(self.threshold) - max(guess, 0.0), DIGITS) > 0:  # a factor of 1 is never far
                 told = f"a uniform guess comes to {np.exp(guess):.2f}"
                 raise Missing(f"{quantity} cannot reach {self.threshold:g}: {told}")
-        over = over_seeds(values, confidence)
-        with np.errstate(over="ignore"):  # an interval may be wider than any number
+        with np.errstate(over="ignore", divide="ignore"):  # an interval may be wider than any number
             effect, low, high = quantity.shown(np.array([over.mean, over.low, over.high]))
-        near, far = (round(self.margin(effect) + off, DIGITS) for off in (-over.half, over.half))
+            near, far = sorted(round(self.margin(end), DIGITS) for end in (low, high))
         return {
             "quantity": str(quantity), "side": self.side, "threshold": self.threshold, "unit": quantity.unit,
             "effect": effect, "low": low, "high": high, "n_seeds": over.n, "confidence": confidence,

@@ -6,7 +6,8 @@ text     stands for what was scored
 floor    what the best predictor that looks back L tokens at most has, where it is known
 guess    what a uniform guess has in place of `log`, where a floor is known
 rate     of nats those of who knows what share of the tokens is replaced, and nothing else
-unfit    why a scheme can decide nothing, where a floor is known or two neighbours of a token tell something
+unfit    why a scheme can decide nothing: of one with seeds that broke, and of one that has learned nothing, where a floor is
+         known or two neighbours of a token tell something
 step     of the batch whose perplexity it is, in training
 """
 
@@ -17,7 +18,7 @@ import pandas as pd
 
 from experiments.speed.timings import OURS, load_timings, where
 from extrap.errors import UserError
-from extrap.results.rows import apart, load_missing, load_rows, load_training, scored
+from extrap.results.rows import BROKEN, apart, load_missing, load_rows, load_training, scored
 from extrap.results.shown import IN_NATS
 from extrap.stats.budget import BUDGET
 from extrap.stats.floor import UNFIT, against_floor
@@ -40,14 +41,14 @@ def read(folder: Path) -> pd.DataFrame:
         raise Missing(f"no experiment {folder.name}")
     found = measures(scored(load_rows(folder / "rows.csv")))
     losses = folder / "training.csv"
-    return pd.concat([found, curves(load_training(losses))]) if losses.exists() else found
+    found = pd.concat([found, curves(load_training(losses))]) if losses.exists() else found
+    return without_broken(found, load_missing(folder / "missing.csv"))
 
 
 def read_by_budget(folder: Path) -> dict[int, pd.DataFrame]:
     """The same of a sweep over train.max_steps alone, for each of its budgets in steps; empty where there is no such sweep.
 
-    At a budget at which a scheme, as it was trained, lacks a number of some seed nothing of it is left: seeds that did not
-    diverge would flatter it. Raises UserError where anything else varies.
+    Raises UserError where anything else varies.
     """
     if not (folder / "rows.csv").exists():
         return {}
@@ -57,9 +58,8 @@ def read_by_budget(folder: Path) -> dict[int, pd.DataFrame]:
         raise UserError(f"{folder}: expected that train.{BUDGET} varies, and nothing else")
     found = {}
     for steps in sorted({*rows["value"], *missing["value"]}, key=int):
-        lost = missing.loc[(missing["value"] == steps) & (missing["extension"] == "none"), "scheme"]
-        here, curve = (table[(table["value"] == steps) & ~table["scheme"].isin(lost)] for table in (rows, losses))
-        found[int(steps)] = pd.concat([measures(here), curves(curve)])
+        here, curve, lost = (table[table["value"] == steps] for table in (rows, losses, missing))
+        found[int(steps)] = without_broken(pd.concat([measures(here), curves(curve)]), lost)
     return found
 
 
@@ -76,6 +76,21 @@ def measures(rows: pd.DataFrame) -> pd.DataFrame:
     lines = perplexity(schemes, MEASURE).rename(columns={"log_ppl": "log"}).merge(text, on=MEASURE)
     metric = np.where(lines["objective"].isin(IN_NATS), "nats", "perplexity")  # exp of the former is nothing
     return under_rate(over_floor(lines.assign(metric=metric, **PLAIN), rows), rows)[LINE]
+
+
+def without_broken(lines: pd.DataFrame, missing: pd.DataFrame) -> pd.DataFrame:
+    """Lines in which a scheme, or what an extension makes of it, is unfit if some seed broke at any length: the others would
+    flatter it. One that has no number at the training length has none that an extension could be put beside."""
+    broken = missing[missing["reason"].str.startswith(BROKEN)]
+    if broken.empty:
+        return lines
+    at, of = ["objective", "setting", "scheme"], pd.Series("", lines.index)
+    everywhere = broken[(broken["extension"] == "none") & (broken["eval_len"] == broken["train_len"])]
+    for lost, keys in ((everywhere, at), (broken, [*at, "extension"])):
+        for key, part in lost.groupby(keys, sort=False):
+            which, why = ", ".join(map(str, sorted({*part["seed"]}))), " and ".join(sorted({*part["reason"]}))
+            of = of.mask((lines[keys] == [*key]).all(axis="columns"), f"seed {which} {why}")
+    return lines.assign(unfit=lines["unfit"].where(lines["unfit"] != "", of))
 
 
 def over_floor(lines: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:

@@ -92,7 +92,7 @@ def draw_block(axes: Axes, claim: Claim, decided: pd.DataFrame, title: list[str]
             axes.plot(ends, [y, y], color="0.2", linewidth=0.7, zorder=1)
             middle = np.clip(margin(row.published), -EDGE, EDGE)
             axes.plot(middle, y, color="0.2", linestyle="none", markeredgewidth=0.8, zorder=3, **DIAMOND)
-        if np.isfinite(row.near):
+        if not np.isnan(row.near):
             ends = [np.clip(end, -EDGE, EDGE) for end in (row.near, row.far)]
             axes.plot(ends, [y, y], color=colour, linewidth=1.3, solid_capstyle="butt", zorder=2)
             for end, cut, arrow in ((ends[0], row.near < -EDGE, "<"), (ends[1], row.far > EDGE, ">")):

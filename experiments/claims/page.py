@@ -162,6 +162,8 @@ def figures(rows: pd.DataFrame) -> str:
 
 def value(shown: float) -> str:
     """Three digits behind the point, or three significant ones: 1.005, 36.2, 292."""
+    if np.isinf(shown):
+        return "∞" if shown > 0 else "-∞"
     return f"{shown:.3f}" if abs(shown) < 10 else number(shown)
 
 

@@ -7,10 +7,12 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 
 from experiments.claims.evidence import Missing
 from extrap.errors import UserError
 from extrap.report.typesetting import name
+from extrap.stats.perplexity import Interval, over_seeds
 
 NEAR = 0.025  # a length stands for a multiple of the training length if it is this near to it, and the nearest
 
@@ -23,6 +25,13 @@ class Quantity:
     def by_seed(self, evidence: pd.DataFrame, column: str = "log") -> pd.Series:
         """With "guess" for a column the same if the model on top guessed uniformly; empty or nan where that is unknown."""
         raise NotImplementedError
+
+    def estimate(self, evidence: pd.DataFrame, confidence: float) -> Interval:
+        """The mean over seeds, and its interval, t unless a quantity has another one. Raises Missing without a seed."""
+        values = self.by_seed(evidence)
+        if values.empty:
+            raise Missing(f"no seed in common for {self}")
+        return over_seeds(values, confidence)
 
     def shown(self, values: Any) -> Any:
         """Values as people read them: a ratio, not its logarithm."""
@@ -169,7 +178,12 @@ class Largest(Quantity):
 
 @dataclass(frozen=True)
 class Removed(Quantity):
-    """1 - log(repaired / sound) / log(broken / sound): the share of a blow-up that a repair takes away."""
+    """1 - log(repaired / sound) / log(broken / sound): the share of a blow-up that a repair takes away.
+
+    Over seeds that of their means, for in a seed that hardly breaks it could be any number; with Fieller's interval, the
+    shares s at which the mean of log(repaired / sound) - (1 - s) log(broken / sound) is not found to be other than 0.
+    Without an end where the rise is not found to be one: whatever the share, nothing is known of it.
+    """
 
     broken: Term
     repaired: Term
@@ -177,8 +191,21 @@ class Removed(Quantity):
     unit = "share"
 
     def by_seed(self, evidence: pd.DataFrame, column: str = "log") -> pd.Series:
-        left = (self.repaired / self.sound).by_seed(evidence, column) / (self.broken / self.sound).by_seed(evidence)
-        return (1 - left).dropna()
+        return 1 - (self.repaired / self.sound).by_seed(evidence, column) / (self.broken / self.sound).by_seed(evidence)
+
+    def estimate(self, evidence: pd.DataFrame, confidence: float) -> Interval:
+        left, rise = ((one / self.sound).by_seed(evidence) for one in (self.repaired, self.broken))
+        pairs = pd.concat([left, rise], axis=1, keys=["left", "rise"]).dropna()
+        if pairs.empty:
+            raise Missing(f"no seed in common for {self}")
+        (x, y), n = pairs.mean(), len(pairs)
+        if n < 2:
+            return Interval(1 - x / y, np.nan, np.nan, n)
+        (xx, xy), (_, yy) = stdtrit(n - 1, 0.5 + confidence / 2) ** 2 / n * pairs.cov().to_numpy()
+        if y <= 0 or y**2 <= yy:
+            return Interval(1 - x / y, -np.inf, np.inf, n)
+        middle, spread = (x * y - xy) / (y**2 - yy), np.sqrt((x * y - xy) ** 2 - (x**2 - xx) * (y**2 - yy)) / (y**2 - yy)
+        return Interval(1 - x / y, 1 - middle - spread, 1 - middle + spread, n)
 
     def __str__(self) -> str:
         repair = self.repaired.scheme if self.repaired.extension == "none" else self.repaired.extension
@@ -232,6 +259,8 @@ class Steps(Quantity):
         curves = {}
         for scheme in (self.scheme, self.other):
             lines = Term(scheme, objective="", protocol="training", metric="training perplexity").lines(evidence)
+            if unfit := next(filter(None, lines["unfit"]), ""):
+                raise Missing(f"{scheme}: {unfit}")
             curve = lines.pivot(index="step", columns="seed", values="log").dropna(axis="columns").sort_index()
             curves[scheme] = curve.rolling(max(1, len(curve) // 20)).mean()
         goal = pd.concat([curve.iloc[-1] for curve in curves.values()], axis=1, join="inner").max(axis="columns")

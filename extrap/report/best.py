@@ -67,8 +67,10 @@ def _at_longest(of: Group) -> pd.DataFrame:
 
 
 def left_out(of: Group) -> set[str]:
-    """Who sees what it should predict, or has learned nothing from context that it could lose."""
-    return {*of.impossible, *of.unlearned, *(one for one, verdict in of.floor_verdicts.items() if verdict in UNFIT)}
+    """Who sees what it should predict, has learned nothing from context that it could lose, or ends in no number."""
+    broken = of.broken[(of.broken["extension"] == "none") & (of.broken["eval_len"] == of.lengths[-1])]
+    unfit = (one for one, verdict in of.floor_verdicts.items() if verdict in UNFIT)
+    return {*broken["scheme"], *of.impossible, *of.unlearned, *unfit}
 
 
 def take(of: Group) -> list[str]:

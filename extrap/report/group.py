@@ -7,6 +7,7 @@ import pandas as pd
 
 from extrap.errors import one_line
 from extrap.report.typesetting import MODELS, NONE, factor, interval, measure, number
+from extrap.results.rows import NOT_A_NUMBER
 from extrap.results.shown import IN_NATS, rounded
 from extrap.stats.floor import UNFIT
 from extrap.stats.pairs import ANSWER, CONTROL
@@ -52,6 +53,8 @@ class Group:
         longer = self.beyond.loc[(self.beyond["extension"] == "none") & (self.beyond["eval_len"] > self.train_len), "scheme"]
         lost = found.missing.loc[found.missing["extension"] == CONTROL, "scheme"]
         held = {*lost, *(self.against_window["scheme"] if len(self.against_window) else ())}
+        lost = found.broken[(found.broken["protocol"] == self.beyond_protocol) & (found.broken["reason"] == NOT_A_NUMBER)]
+        self.broken = lost[lost["eval_len"] > self.train_len]  # at these lengths
         self.uncontrolled = [scheme for scheme in longer.unique() if scheme not in held]
         self.fates = {scheme: self.fate(scheme, "none") for scheme in self.start["scheme"]}
 
@@ -61,14 +64,20 @@ class Group:
         shown, longer = self.names[scheme], lines[lines["eval_len"] > self.train_len].sort_values("eval_len")
         if self.lengths[-1] == self.train_len:
             return "", ""
+        unfit = extension == "none" and (scheme in self.unlearned or self.floor_verdicts.get(scheme) in UNFIT)
+        broken = self.broken[(self.broken["scheme"] == scheme) & (self.broken["extension"] == extension)]
+        if len(broken) and not unfit:
+            first = broken[broken["eval_len"] == broken["eval_len"].min()]
+            n_seeds = f"{first['seed'].nunique()} of {lines['n_seeds'].max()} seeds"
+            return "breaks", f"{shown} (not a number in {n_seeds} at {first['eval_len'].iloc[0]:,})"
         if longer.empty:
             lacks = ((self.missing["scheme"] == scheme) & (self.missing["extension"] == extension)).any()
             return ("", "") if lacks else ("ends", f"{shown} at {self.train_len:,}")
-        if extension == "none" and (scheme in self.unlearned or self.floor_verdicts.get(scheme) in UNFIT):
+        if unfit:
             return "", ""
         reached = longer["eval_len"].iloc[-1]
         to = f" to {reached:,}" if reached < self.lengths[-1] else ""
-        alone = "one seed; " if self.n_seeds > longer["n_seeds"].iloc[0] == 1 else ""
+        alone = "one seed; " if self.n_seeds > longer["n_seeds"].min() == 1 else ""
         low, high = (longer[column].fillna(longer["ratio"]) for column in ("ratio_low", "ratio_high"))
         worst = longer.loc[longer["ratio"].idxmax()]
         limit = longer["limit"]
@@ -115,7 +124,7 @@ class Group:
         if scheme in self.unlearned:
             return self.unlearned[scheme]
         fate = self.fates[scheme][0]
-        return fate if fate == "unclear" else self.floor_verdicts.get(scheme, fate)
+        return fate if fate in ("breaks", "unclear") else self.floor_verdicts.get(scheme, fate)
 
     def cells_beyond(self, scheme: str, lengths: list[int]) -> dict[str, str]:
         """By the heads of columns: what is shown over that at L at these lengths, as tables show it."""
@@ -212,7 +221,9 @@ def lacking(line: pd.Series) -> str:
         return f"more than {MOST_SEEDS:,} seeds"
     if line["seeds_needed"] > line["n_seeds"]:
         return f"{line['seeds_needed']} seeds"
-    return "text" if line["p_holm"] < 1 - CONFIDENCE else "Holm"
+    if not line["p_holm"] < 1 - CONFIDENCE:
+        return "Holm"
+    return "seeds that broke" if line["unit"] == "none" or line["text_low"] * line["text_high"] > 0 else "text"
 
 
 def lengths(some: pd.Series, scored: list[int]) -> str:

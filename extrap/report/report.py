@@ -135,7 +135,7 @@ def write_report(found: Statistics, folder: Path, table: str = "") -> None:
     if len(found.extended):
         save_table(folder / "extensions.csv", found.extended)
         write_atomic(folder / "extensions.md", extensions_page(found) + told)
-    if any(part.yardstick is not None for part in found.groups.values()):
+    if found.yardsticks:
         write_atomic(folder / "overview.md", overview_page(found) + told)
     if len(found.choice):
         write_atomic(folder / "choice.md", choice_page(found) + told)

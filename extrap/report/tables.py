@@ -23,7 +23,7 @@ from extrap.report.typesetting import (
 )
 from extrap.results.rows import within
 from extrap.results.shown import IN_NATS
-from extrap.stats.floor import ENDS, FLOORS
+from extrap.stats.floor import FLOORS
 from extrap.stats.perplexity import SCHEME, SETTING, is_control
 from extrap.stats.statistics import Statistics
 
@@ -111,7 +111,7 @@ def _notes(found: Statistics) -> str:
     notes = {
         NOTE.format(bits=" or ".join(dict.fromkeys(per))): not all(in_nats),
         NATS_NOTE.format(alone=" or ".join(rows.loc[rows["kind"] == "byte", "scheme"].unique())): any(in_nats),
-        MANY_NOTE.format(yardstick=found.yardstick): found.yardstick is not None,
+        **{MANY_NOTE.format(yardstick=one): True for one in found.yardsticks},
         LENGTHS_NOTE: any(len(shown_lengths(lines, MOST)) < lines["eval_len"].nunique() for lines in settings),
         UNLEARNED_NOTE: (~unlearned).any(),
         UNLEARNED_NATS_NOTE: unlearned.any(),
@@ -150,7 +150,7 @@ def blocks(found: Statistics, most: int, with_ratio: bool) -> Iterator[Block]:
             table = table_by_length(chosen, [n for n in shown if n in set(chosen["eval_len"])], _cell_null)
             yield Block(setting, "excess", f"{protocol}: excess over the early-token null {where}", table)
         if len(chosen := within(found.floor, SETTING, setting)):
-            table = _floor_block(chosen, shown, lacking)
+            table = _floor_block(chosen, shown)
             yield Block(setting, "floor", f"{protocol}: nats per token above the floor {where}", table)
 
 
@@ -189,16 +189,15 @@ def _perplexity_block(lines: pd.DataFrame, shown: list[int], lacking: Lacking, w
     return table_by_length(lines.assign(of=of, learns=lines["beats_unigram"].fillna(True)), shown, cell, lacking, others)
 
 
-def _floor_block(lines: pd.DataFrame, shown: list[int], lacking: Lacking) -> pd.DataFrame:
+def _floor_block(lines: pd.DataFrame, shown: list[int]) -> pd.DataFrame:
     def cell(line: pd.Series) -> str:
         return f"{line['excess']:.3f}" + (f" ±{line['excess_half']:.3f}" if np.isfinite(line["excess_half"]) else "")
 
     def others(known: pd.DataFrame) -> dict[str, str]:
         first = known.iloc[0]
-        lost = any(key[:2] == (first["scheme"], first["extension"]) for key in lacking)
-        shares = {"learned at L": known.loc[first["train_len"], "learned"], "gained": known.iloc[-1]["gained"]}
+        shares = {"learned at L": known.loc[first["train_len"], "learned"], "gained": known["gained"].get(shown[-1], np.nan)}
         told = {what: percent(share, 0) for what, share in shares.items()}
-        return told | {"verdict": "not measured" if lost and first["verdict"] == ENDS else first["verdict"]}
+        return told | {"verdict": first["verdict"]}
 
     return table_by_length(lines, shown, cell, others=others)
 

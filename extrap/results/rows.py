@@ -34,6 +34,8 @@ TRAINING = [*(column for column in OF_RUN if column != "kind"), *OF_LOSS[1:]]
 # what a run took, where that is known; of the machine, and never compared: see results/README.md
 COSTS = ["parameters", "tokens", "train_flops", "train_seconds", "eval_seconds", "peak_memory"]
 MISSING = ["experiment", "run", "scheme", *GROUP, "seed", "extension", "protocol", "eval_len", "reason"]
+NOT_A_NUMBER = "not a number"  # the loss at a length
+BROKEN = ("diverged", NOT_A_NUMBER)  # how reasons begin that lie in the model: seeds that have a number would flatter it
 SELECTION = "selection"  # the kind, and the protocol, of rows of text that is neither trained on nor scored
 TRAINED = ("scheme", SELECTION)  # kinds of rows that runs have; the others are of references
 COUNTS = ("train_len", "eval_len", "seed", "segment", "n_tokens", "n_bytes", "step", "tokens")

@@ -24,9 +24,9 @@ from extrap.model.encoder import Encoder
 from extrap.model.seed import seed_generators
 from extrap.objectives import Electra, parts_of
 from extrap.results.folders import MAY_DIFFER, RunFolder, refuse_mixed
-from extrap.results.rows import MISSING, SELECTION, as_csv, row_tables
+from extrap.results.rows import MISSING, NOT_A_NUMBER, SELECTION, as_csv, row_tables
 from extrap.runs.prepare import Run, build_scheme
-from extrap.score.evaluate import NOT_A_NUMBER, Missing, evaluate, on_held_back
+from extrap.score.evaluate import Missing, evaluate, on_held_back
 from extrap.score.reads import reads
 from extrap.score.references import label_rows, labels, reference_rows
 from extrap.train import distributed

@@ -13,7 +13,7 @@ from extrap.extensions.base import extensions_of
 from extrap.model.encoder import Encoder
 from extrap.objectives import MASK_SEED, Objective
 from extrap.positions.base import PositionScheme
-from extrap.results.rows import SELECTION
+from extrap.results.rows import NOT_A_NUMBER, SELECTION
 from extrap.score.protocols import bytes_scored, rows_of
 from extrap.score.reads import Read, Reader, Scoring, score, together
 from extrap.train import distributed
@@ -28,7 +28,7 @@ class Missing(NamedTuple):
     reason: str
 
 
-OUT_OF_MEMORY, NOT_A_NUMBER = "out of memory", "not a number"
+OUT_OF_MEMORY = "out of memory"
 
 
 class Evaluated(NamedTuple):

@@ -59,7 +59,7 @@ def against_floor(rows: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
 LEARNED = 0.5  # of the way from the plateau to the floor: below it a scheme has not learned to count transitions
 GAINED = 0.05  # of what context beyond the training length is worth: what is less is no use of it
 BELOW, TOO_NEAR, PLATEAU = "below the floor: impossible", "floor and plateau too near", "still on the plateau"
-ENDS = "ends"
+ENDS, NOT_MEASURED = "ends", "not measured"  # the second where a seed lacks a number, see Statistics.floor
 UNFIT = (BELOW, TOO_NEAR, PLATEAU)  # verdicts that leave nothing to be said of a scheme's use of context
 
 
@@ -70,7 +70,7 @@ def verdict(scheme: pd.DataFrame, scored: int) -> str:
     floor and plateau too near   at the training length nothing tells whether it has learned
     still on the plateau         at the training length not half of the way from the plateau to the floor
     not asked                    nothing was scored beyond the training length
-    ends                         not defined there
+    ends                         not defined there, or not at the longest length
     breaks                       perplexity exceeds that at the training length by 5 % at some longer length
     uses more context            at the longest length it gained, beyond the interval over seeds, more than 5 % of what
                                  context beyond the training length is worth
@@ -89,5 +89,7 @@ def verdict(scheme: pd.DataFrame, scored: int) -> str:
     if (longer["ratio"] > ONSET).any():
         return "breaks"
     longest = longer.iloc[-1]
+    if longest["eval_len"] < scored or longest["n_seeds"] < scheme["n_seeds"].max():
+        return ENDS
     # a single seed has an interval of nan: nothing is beyond it
     return "uses more context" if longest["gained"] - longest["gained_half"] > GAINED else "survives"

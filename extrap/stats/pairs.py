@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtr
 
+from extrap.results.rows import NOT_A_NUMBER
 from extrap.stats.perplexity import CONFIDENCE, GROUP, SETTING, Interval, over_seeds, perplexity, refuse_other_targets
 from extrap.stats.power import ROUNDING, seeds_needed
 from extrap.stats.text import text_interval
@@ -64,6 +65,19 @@ def best(compared: pd.DataFrame, summary: pd.DataFrame) -> pd.Series:
     return trained & (n_won == n_others)  # nan, where nothing is won, equals nothing
 
 
+def unflattered(compared: pd.DataFrame, broken: pd.DataFrame) -> pd.DataFrame:
+    """The lines of `compare`, in which none wins that some seed has no number for because it broke (see Statistics.broken):
+    the seeds that are compared are then those that did not. Who loses on these loses all the more."""
+    if compared.empty or broken.empty:
+        return compared
+    at = [*SETTING, "eval_len"]
+    known, verdict = pd.MultiIndex.from_frame(broken[[*at, "scheme", "extension"]]), compared["verdict"]
+    for side in ("a", "b"):
+        of = pd.MultiIndex.from_frame(compared[[*at, f"scheme_{side}", f"extension_{side}"]])
+        verdict = verdict.mask(of.isin(known) & (verdict == side), UNDECIDED)
+    return compared.assign(verdict=verdict)
+
+
 OTHER_WAY = {"scheme_a": "scheme_b", "low": "high", "text_low": "text_high"}
 OTHER_WAY |= {column: other for other, column in OTHER_WAY.items()}
 
@@ -75,6 +89,17 @@ def both_ways(compared: pd.DataFrame) -> pd.DataFrame:
     for column in ("difference", "low", "high", "text_low", "text_high"):
         turned[column] = -turned[column]
     return pd.concat([compared, turned], ignore_index=True)
+
+
+def one_way(compared: pd.DataFrame) -> pd.DataFrame:
+    """The lines of `pairs`, the two of a pair in one order in all groups: with a yardstick in some and none in others they
+    would stand either way."""
+    if compared.empty:
+        return compared
+    pair = pd.Series([*map(frozenset, zip(compared["scheme_a"], compared["scheme_b"], strict=True))], compared.index)
+    stays = compared["scheme_a"] == compared.groupby(pair)["scheme_a"].transform("first")
+    turned = both_ways(compared).iloc[len(compared) :].set_axis(compared.index)
+    return pd.concat([compared[stays], turned[~stays]]).sort_index()
 
 
 def neither(compared: pd.DataFrame, of: pd.DataFrame) -> pd.DataFrame:
@@ -157,6 +182,15 @@ def extrapolates(rows: pd.DataFrame) -> pd.DataFrame:
     lines["seeds_needed"] = seeds.mask(lines["verdict"] == "control breaks").astype("Int64")
     unused = ["extension_a", "scheme_b", "extension_b", "self_seeds_needed", "control_seeds_needed"]
     return lines.drop(columns=unused).rename(columns={"scheme_a": "scheme"})
+
+
+def harmed(lines: pd.DataFrame, broken: pd.DataFrame) -> pd.DataFrame:
+    """The lines of `extrapolates`, in which longer inputs do harm, too, that some seed has no number for."""
+    lost = broken.loc[(broken["extension"] == "none") & (broken["reason"] == NOT_A_NUMBER), [*SETTING, "eval_len", "scheme"]]
+    if lines.empty or lost.empty:
+        return lines
+    is_lost = pd.MultiIndex.from_frame(lines[lost.columns]).isin(pd.MultiIndex.from_frame(lost))
+    return lines.assign(verdict=lines["verdict"].mask(is_lost, "no"))
 
 
 def extended(rows: pd.DataFrame) -> pd.DataFrame:

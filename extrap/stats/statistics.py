@@ -5,13 +5,25 @@ from functools import cached_property
 
 import pandas as pd
 
-from extrap.results.rows import COSTS, MISSING, TRAINING, within
+from extrap.results.rows import BROKEN, COSTS, MISSING, TRAINING, within
 from extrap.stats.budget import stability
 from extrap.stats.costs import cost_and_quality
-from extrap.stats.floor import BELOW, against_floor
+from extrap.stats.floor import BELOW, ENDS, NOT_MEASURED, against_floor
 from extrap.stats.null import early_token_null
 from extrap.stats.output import interactions, outputs
-from extrap.stats.pairs import PAIR, SHOWN, best, extended, extrapolates, neither, pairs, yardstick
+from extrap.stats.pairs import (
+    PAIR,
+    SHOWN,
+    best,
+    extended,
+    extrapolates,
+    harmed,
+    neither,
+    one_way,
+    pairs,
+    unflattered,
+    yardstick,
+)
 from extrap.stats.perplexity import GROUP, SETTING, summarise
 
 CHOICE = [*GROUP, "scheme", "option", "value", "loss", "n_tokens", "n_seeds", "chosen", "border"]  # see best_over
@@ -71,7 +83,10 @@ class Statistics:
 
     @cached_property
     def floor(self) -> pd.DataFrame:
-        return against_floor(self.by_length, self.summary)
+        """The lines of against_floor; what ends because a seed lacks a number is not measured."""
+        found, scheme = against_floor(self.by_length, self.summary), [*SETTING, "scheme", "extension"]
+        lost = pd.MultiIndex.from_frame(found[scheme]).isin(pd.MultiIndex.from_frame(self.missing[scheme]))
+        return found.assign(verdict=found["verdict"].mask(lost & (found["verdict"] == ENDS), NOT_MEASURED))
 
     @cached_property
     def impossible(self) -> set[tuple[object, ...]]:
@@ -93,21 +108,31 @@ class Statistics:
         return cost_and_quality(self.summary, self.rows, self.costs)
 
     @cached_property
+    def broken(self) -> pd.DataFrame:
+        """What is missing because a model diverged or a loss is not a number: seeds that have one there would flatter it."""
+        return self.missing[self.missing["reason"].str.startswith(BROKEN)]
+
+    @cached_property
     def pairs(self) -> pd.DataFrame:
-        return pairs(self.rows)
+        return unflattered(pairs(self.rows), self.broken)
 
     @cached_property
     def yardstick(self) -> str | None:
-        """See stats/pairs.py: None where every two schemes are compared."""
+        """Of a group, see stats/pairs.py: None where every two schemes are compared."""
         return yardstick(self.rows)
 
     @cached_property
+    def yardsticks(self) -> list[str]:
+        """Those of all groups, each once."""
+        return [*dict.fromkeys(part.yardstick for part in self.groups.values() if part.yardstick is not None)]
+
+    @cached_property
     def extrapolates(self) -> pd.DataFrame:
-        return extrapolates(self.rows)
+        return harmed(extrapolates(self.rows), self.broken)
 
     @cached_property
     def extended(self) -> pd.DataFrame:
-        return extended(self.by_length)
+        return unflattered(extended(self.by_length), self.broken)
 
     @cached_property
     def sound_pairs(self) -> pd.DataFrame:
@@ -126,7 +151,8 @@ class Statistics:
 
     @cached_property
     def stability(self) -> pd.DataFrame:
-        return stability(self.rows, self.missing, self.pairs, self.sound_pairs)
+        compared = one_way(self.pairs)
+        return stability(self.rows, self.missing, compared, compared.loc[self.sound_pairs.index])
 
     @cached_property
     def outputs(self) -> pd.DataFrame:
@@ -134,7 +160,7 @@ class Statistics:
 
     @cached_property
     def interactions(self) -> pd.DataFrame:
-        return interactions(self.rows, self.sound_pairs)
+        return interactions(self.rows, one_way(self.sound_pairs))
 
     @cached_property
     def ranked(self) -> pd.DataFrame:

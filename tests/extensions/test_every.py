@@ -180,7 +180,7 @@ def test_every_file_of_extensions_is_of_one_with_its_own_name():
 
 
 def test_extensions_that_would_not_be_heard_do_not_apply(causal):
-    """Distances of a draw cannot be shortened, nor are they beyond training, and DAPE reads the bias that would be rescaled."""
+    """Distances of a draw cannot be shortened, and are none beyond training; DAPE reads the bias that would be rescaled."""
     geometry = geometry_of(causal)
     for name in ("rerope", "leakyrerope", "selfextend", "lambda", "rescale"):
         for scheme in (Rope(geometry), Alibi(geometry)):
