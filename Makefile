@@ -51,6 +51,9 @@ TAKEN := $(sort PYTHON $(foreach goal,$(GOALS),$(TAKES-$(goal))))
 ifneq ($(filter-out $(TAKEN) -%,$(GIVEN)),)
 $(error $(firstword $(filter-out $(TAKEN) -%,$(GIVEN)))=...: make $(GOALS) takes $(TAKEN)$(if $(filter ARGS,$(TAKEN)),; options of a run go into ARGS="option=value ..."))
 endif
+ifneq ($(words $(RESULTS)),1)
+$(error RESULTS=$(RESULTS): expected the name of a folder, without spaces)
+endif
 ifeq ($(OS),Windows_NT)
 $(error extrap runs on Linux and macOS; on Windows, within WSL: wsl --install)
 endif
@@ -189,7 +192,7 @@ check: $(READY)  ## lint and types
 	@.venv/bin/python -m mypy
 
 smoke: $(READY) $(EXTRA)  ## the whole path in about a minute, with models too small to mean anything
-	@rm -rf $(RESULTS)/runs/smoke
+	@rm -rf "$(RESULTS)/runs/smoke"
 	@.venv/bin/python -m extrap experiment=smoke $(ENGINE) $(WORDS)
 
 clean:  ## remove the virtual environment and caches, never results

@@ -330,6 +330,18 @@ def test_an_archive_is_known_by_what_it_holds(tmp_path, monkeypatch, archive, fa
     assert told[fault] in refusal(fetch, "small", folder)
     assert [*folder.glob("*.zip")] == [], "or it would be taken for fetched"
     assert "make corpus NAME=small" in refusal(check_fetched, "small", folder)
+    (folder / "small.zip").write_bytes(b"somebody's")
+    if fault == "no network":
+        assert told[fault] in refusal(fetch, "small", folder)
+        assert (folder / "small.zip").read_bytes() == b"somebody's", "what came from elsewhere stays"
+
+
+def test_a_corpus_that_is_whole_needs_no_network(tmp_path, monkeypatch, archive):
+    answers = [contextlib.nullcontext(io.BytesIO(archive))]
+    monkeypatch.setattr(fetching.urllib.request, "urlopen", lambda address, timeout: answers.pop())
+    fetch("small", tmp_path / "small")
+    fetch("small", tmp_path / "small")  # nobody answers
+    check_fetched("small", tmp_path / "small")
 
 
 @pytest.mark.slow
@@ -345,5 +357,5 @@ def test_a_sweep_on_a_corpus_with_longer_tokens(hub, tmp_path):
     assert {*rows["data"]} == {f"{NAME}(bpe=300)"}
     assert (rows["n_bytes"] > rows["n_tokens"]).all()
     assert {*rows["document"]} == {"00000 Heron", "00001 Osprey"}
-    assert f"causal on {NAME}(bpe=300), trained on 16" in (tmp_path / "results" / "c" / "table.md").read_text()
+    assert f"causal on {NAME}(bpe=300), training length 16" in (tmp_path / "results" / "c" / "table.md").read_text()
     assert run(tmp_path, "extrap", *few).returncode == 0, "finished, and not made again"

@@ -181,7 +181,7 @@ def test_quality_is_told_at_the_training_length_and_at_the_longest_of_each_proto
 def test_the_page_says_what_it_costs():
     rows = both_protocols(NLL)
     page = costs_page(Statistics(rows, costs=costs_of(rows).assign(train_flops=np.nan)))
-    assert "**Costs of mlm on stdlib, trained on 128**" in page
+    assert "**Costs of mlm on stdlib, training length 128**" in page
     (a,) = (line for line in page.splitlines() if line.startswith("| a "))
     cells = [cell.strip() for cell in a.strip("|").split("|")]
     assert cells[:7] == [

@@ -170,13 +170,18 @@ def test_a_wrong_choice_is_told_in_one_line(text, told):
     assert "\n" not in str(error.value)
 
 
+KEPT = {"mine.tex", "rows.csv", "choice.csv", "probes.csv", "reach.png", "page.html", "pairs.ods", "mine_table.tex"}
+
+
 def test_tables_of_other_rows_do_not_stay(tmp_path):
-    for left in ("table_nonoverlap_floor.tex", "table.tex", "mine.tex"):
+    for left in ("table_nonoverlap_floor.tex", "table.tex", "pairs.csv", "pairs.md", "extrapolates.csv", "perplexity_a.png"):
+        (tmp_path / left).write_text("old")
+    for left in KEPT:
         (tmp_path / left).write_text("old")
     with all_or_nothing(tmp_path) as draft:
         write_latex(draft, Statistics(many(TWO_SEEDS)))
         written = {path.name for path in draft.iterdir()}
-    assert {path.name for path in tmp_path.iterdir()} == written | {"mine.tex"}
+    assert {path.name for path in tmp_path.iterdir()} == written | KEPT
 
 
 # names

@@ -62,6 +62,8 @@ def checkout(tmp_path):
         (["sweep", "ARGS=position=rope,", "alibi"], "alibi: no such target; there are help setup sweep"),
         (["sweeep"], "sweeep: no such target"),
         (["sweep", "LAUNCHER=ray", "JOBS=2"], "JOBS is for LAUNCHER=local"),
+        (["smoke", "RESULTS=my results"], "RESULTS=my results: expected the name of a folder, without spaces"),
+        (["smoke", "RESULTS="], "RESULTS=: expected the name of a folder"),
     ],
 )
 def test_a_slip_is_refused_before_anything_runs(checkout, arguments, told):

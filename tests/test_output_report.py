@@ -101,7 +101,7 @@ def test_nothing_is_compared_across_what_else_varies():
 def test_the_page_shows_heads_by_schemes(tmp_path, undrawn):
     found = Statistics(rows_of())
     page = output_page(found)
-    assert "**same_targets, 512: other outputs, causal on stdlib, trained on 128**" in page
+    assert "**same_targets, 512: other outputs, causal on stdlib, training length 128**" in page
     lines = [line.replace(" ", "") for line in page.splitlines()]
     assert any(line.startswith("|t5|") and "|**-0.100**±" in line for line in lines)
     assert any(line.startswith(("|rope|alibi|", "|alibi|rope|")) and "0.100**±" in line for line in lines)

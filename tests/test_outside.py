@@ -167,6 +167,11 @@ def test_a_slip_in_its_name_is_told(mine, place, told):
 
 def test_two_classes_of_one_name_are_told(mine, tmp_path):
     (tmp_path / "rope.py").write_text(PLAIN.format("Rope"))
+    for preset in ("ModernBert", "Alibi_Two"):  # Hydra would take the file of that name
+        (tmp_path / "preset.py").write_text(PLAIN.format(preset))
+        told = f"rows would call it {preset.lower()}, as they call the choice position={preset.lower()}; rename the class"
+        with pytest.raises(UserError, match=told):
+            the(tmp_path / "preset.py")
     with pytest.raises(UserError, match=r"rows would call it rope, as they call that of extrap.positions.rope.Rope; rename"):
         the(tmp_path / "rope.py")
     (tmp_path / "other.py").write_text(PLAIN.format("MINE"))

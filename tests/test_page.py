@@ -258,7 +258,7 @@ def taken(rows: pd.DataFrame) -> list[str]:
 def test_what_to_take_says_how_sure_that_is():
     near = {"a": {128: [1.5, 1.6, 1.55], 256: [1.4, 1.5, 1.45]}, "b": {128: [1.5, 1.6, 1.54], 256: [1.41, 1.5, 1.46]}}
     first, sure, *rest = taken(both_protocols(near))
-    told = "Masked LM on stdlib, trained on 128 tokens and used at 256 (2 L): a is the lowest as trained, perplexity 4.26"
+    told = "Masked LM on stdlib, trained at length 128 and used at 256 (2 L): a is the lowest as trained, perplexity 4.26"
     assert first.startswith(told)
     assert "undecided against b" in sure
     assert rest[0].startswith("Beyond L it survives (at most 0.90 x); so does b.")

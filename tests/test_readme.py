@@ -121,7 +121,7 @@ def test_what_is_said_of_rates_and_steps_is_what_their_tables_hold():
     assert "no scheme of `main` but NoPE does better, and none of 70 pairwise verdicts changes" in SENTENCES
     assert set(choice.loc[choice["chosen"] & (choice["value"] != 0.008), "scheme"]) == {"nope"}
     assert (
-        "train.lr=0.008 for all, mlm on stdlib, trained on 128**: none of 70 verdicts differs"
+        "train.lr=0.008 for all, mlm on stdlib, training length 128**: none of 70 verdicts differs"
         in (ROOT / "results" / "rates+best-lr" / "choice.md").read_text()
     )
     told = " ".join(PAGES["results/README.md"].split())

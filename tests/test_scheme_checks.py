@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from checking import DECODER, ENCODER
@@ -326,7 +327,19 @@ class Table(PositionScheme):
         return x + torch.zeros(self.geometry.train_len, 1)[pos]
 
 
+class DrawnElsewhere(PositionScheme):
+    """A vector of NumPy's, which no run seeds and no weights hold."""
+
+    def __init__(self, geometry):
+        super().__init__(geometry)
+        self.own = torch.from_numpy(np.random.default_rng().standard_normal(geometry.d_model)).float()
+
+    def embed(self, x, pos):
+        return x + self.own
+
+
 BROKEN = {
+    DrawnElsewhere: "is another one when it is built again",
     Neighbour: "mixes the sequences of a batch",
     Mean: "mixes the sequences of a batch",
     OfThree: "mixes the sequences of a batch: .* of 5",

@@ -388,7 +388,7 @@ def test_every_setting_has_tables_and_figures_of_its_own(tmp_path):
             assert (tmp_path / name).exists()
     points = pd.read_csv(tmp_path / "perplexity_mlm_stdlib_128_lr_0_002.csv")
     assert set(points["setting"]) == {"lr=0.002"}
-    assert "trained on 128, lr=0.002" in (tmp_path / "table.md").read_text()
+    assert "training length 128, lr=0.002" in (tmp_path / "table.md").read_text()
 
 
 @pytest.mark.usefixtures("svg_alone")

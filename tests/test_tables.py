@@ -207,7 +207,7 @@ def test_objectives_and_protocols_never_share_a_table():
     assert len(markdown_blocks(text)) == 4
     titles = re.findall(r"^\*\*(.*)\*\*$", text, flags=re.MULTILINE)
     assert titles == [
-        f"{protocol}: perplexity by length, {objective} on {data}, trained on 128, 2 seeds"
+        f"{protocol}: perplexity by length, {objective} on {data}, training length 128, 2 seeds"
         for objective, data in (("mlm", "stdlib"), ("causal", "markov"))
         for protocol in ("nonoverlap", "same_targets")
     ]

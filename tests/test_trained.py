@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import yaml
 from marks import slow
 
 from extrap.config.compose import compose_grid
@@ -39,4 +40,9 @@ def test_the_weights_of_a_run_are_those_that_it_saved(tmp_path):
     torch.nn.init.ones_(trained.embedding.weight)
     cell.config.folder.mkdir(parents=True)
     torch.save({"model": trained.state_dict(), "history": ()}, cell.config.folder / "model.pt")
+    cell.folder.config.write_text(yaml.safe_dump(cell.identity))
     assert (load_encoder(cell).embedding.weight == 1).all()
+    earlier = cell.identity | {"code": "another", "seed": 1}
+    cell.folder.config.write_text(yaml.safe_dump(earlier))
+    with pytest.raises(UserError, match=r"holds a run of another config: seed: 1 -> 0 \(there"):
+        load_encoder(cell)

@@ -14,7 +14,6 @@ from experiments.claims.claim import CONFIRMED, OUT_OF_SCOPE, REFUTED, UNDECIDED
 from experiments.claims.page import bound, value
 from experiments.claims.registry import CODE, ENCODER, FLOOR, PROSE, SHOWN
 from extrap.report.drawing import style
-from extrap.results.shown import rounded
 
 # blue and vermilion of Okabe and Ito are told apart by the colour-blind, and stand beside the word anyway
 COLOURS = {CONFIRMED: "#0072B2", REFUTED: "#D55E00", UNDECIDED: "0.35", OUT_OF_SCOPE: "0.6"}
@@ -29,7 +28,7 @@ LINEAR, EDGE = np.log(1.01), np.log(100)  # up to where the axis is linear, and 
 
 def board(table: pd.DataFrame, claims: tuple[Claim, ...]) -> Figure:
     """These claims down; how far effects lie on the claim's side of its threshold across, as a factor, linear up to 1 %."""
-    table = rounded(table[table["deciding"] & table["place"].isin(SHOWN) & (table["verdict"] != OUT_OF_SCOPE)])
+    table = table[table["deciding"] & table["place"].isin(SHOWN) & (table["verdict"] != OUT_OF_SCOPE)]
     blocks = [(claim, table[table["id"] == claim.id], textwrap.wrap(claim.words["title"], 36)) for claim in claims]
     heights = [LINE * max(len(decided), len(title), 1) + GAP for _, decided, title in blocks]
     height = sum(heights) + TOP + BOTTOM
@@ -50,8 +49,10 @@ def board(table: pd.DataFrame, claims: tuple[Claim, ...]) -> Figure:
         marks = [
             Line2D([], [], color="0.35", marker=marker, linewidth=1.3, markersize=4.5, label=f"ours, {text}")
             for text, marker in MARKERS.items()
+            if text in {*table["place"]}
         ]
-        marks.append(Line2D([], [], color="0.2", label="published", linewidth=0.7, **DIAMOND))
+        if table["published"].notna().any():
+            marks.append(Line2D([], [], color="0.2", label="published", linewidth=0.7, **DIAMOND))
         place = (0.0, 1 - 0.02 / height)
         figure.legend(handles=marks, loc="upper left", bbox_to_anchor=place, ncols=5, frameon=False, fontsize=7)
     return figure
@@ -71,7 +72,7 @@ def across(axes: Axes) -> None:
     axes.spines["top"].set_visible(True)
     axes.grid(axis="x")
     axes.axvline(0, color="0.2", linewidth=0.9)
-    axes.set_xlabel("← against the claim      effect / threshold      for the claim →")
+    axes.set_xlabel("← against the claim   effect / threshold (of shares: $e^{difference}$)   for the claim →")
 
 
 def draw_block(axes: Axes, claim: Claim, decided: pd.DataFrame, title: list[str], top: float) -> None:

@@ -59,7 +59,7 @@ def cell(line: pd.Series) -> str:
     if line["verdict"] == OUT_OF_SCOPE:
         return OUT_OF_SCOPE if line["experiment"] else NONE
     word = f"**{line['verdict']}**" if line["verdict"] in (CONFIRMED, REFUTED) else line["verdict"]
-    return f"{word}: {with_interval(line)}"
+    return f"{word}: {with_interval(line)}; {bound(line)}"
 
 
 def with_interval(line: pd.Series) -> str:

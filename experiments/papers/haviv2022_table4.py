@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.papers.overlay import OURS, averaged, key, ours, over, ratio_ticks, theirs
+from experiments.papers.overlay import OURS, averaged, key, ours, over, theirs
+from extrap.report.curves import log_axis
 from extrap.report.drawing import new_figure
 from extrap.report.looks import LOOKS
 
@@ -41,10 +42,9 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
         axes.annotate(f"{value:.3g}", (right, height), xytext=(6, 0), textcoords="offset points", fontsize=7, va="center")
     axes.set_yticks(range(len(LINES)), [f"{NAMES[objective]}, over {base}" for objective, base in LINES])
     axes.set_ylim(len(LINES) - 0.5, -0.5)
-    axes.set_xscale("log")
+    log_axis(axes, "x")
     values = pd.concat([points["low"], points["high"], points["value"], pd.Series([1.0])]).dropna()
     axes.set_xlim(values.min() / 1.15, values.max() * 1.6)
-    ratio_ticks(axes.xaxis)
     axes.grid(axis="x")
     axes.set_title(f"trained and read on {points['train_len'].iloc[0]:,} tokens")
     axes.set_xlabel("perplexity of NoPE / that with positions")

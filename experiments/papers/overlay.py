@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from extrap.report.curves import DASHES, band, drawn, length_axis
+from extrap.report.curves import DASHES, band, drawn, length_axis, log_axis
 from extrap.report.drawing import new_figure
 from extrap.report.labels import End, name_ends
 from extrap.report.looks import LOOKS, Style, looks_of
@@ -101,27 +100,12 @@ def multiples_axis(axes: Axes, lowest: float, longest: float) -> None:
     length_axis(axes, {*(2.0**k for k in doublings), longest}, lowest / 1.15)
 
 
-DECADES = 10.0 ** np.arange(-3, 5)
-TICKS = [np.outer(DECADES, steps).ravel() for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 5, 7))]
-TICKS += [np.arange(0, 10, step) for step in (0.2, 0.1, 0.05, 0.02, 0.01)]
-
-
-def ratio_ticks(axis: mpl.axis.Axis) -> None:
-    """The coarsest round numbers of which an axis on a log scale, with its limits set, shows four."""
-    low, high = axis.get_view_interval()
-    shown = [ticks[(ticks >= low) & (ticks <= high)].tolist() for ticks in TICKS]
-    axis.set_major_locator(mpl.ticker.FixedLocator(next((ticks for ticks in shown if len(ticks) >= 4), shown[-1])))
-    axis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
-    axis.set_minor_locator(mpl.ticker.NullLocator())
-
-
 def log_limits(axes: Axes, points: pd.DataFrame) -> None:
     """A log axis around the curves; the bands of seeds that disagree may leave it."""
-    axes.set_yscale("log")
+    log_axis(axes)
     low, high = points["value"].min(), points["value"].max()
     room = max((high / low) ** 0.08, 1.002)
     axes.set_ylim(low / room, high * room**2)
-    ratio_ticks(axes.yaxis)
 
 
 def linear_limits(axes: Axes, values: pd.Series, above: float) -> None:

@@ -42,7 +42,7 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
     points = averaged(lines, ["source", "objective", *MEASURED, "x"])[["objective", *CURVE]]
     named = points.assign(scheme=points["extension"].map(NAMES))
     panels = [
-        (f"{title}, trained on {part['train_len'].iloc[0]:,} tokens", part)
+        (f"{title}, training length {part['train_len'].iloc[0]:,} tokens", part)
         for objective, title in (("causal", "causal LM"), ("mlm", "masked LM"))
         if len(part := named[named["objective"] == objective])
     ]

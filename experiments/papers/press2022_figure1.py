@@ -26,6 +26,6 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
     """A panel a training length: ours, and the one of the paper that has the same rank."""
     mine = ours(rows, "nonoverlap", with_own(SCHEMES, rows))
     points = over_start(pd.concat([mine, theirs(published, "press2022alibi", "2", "3")], ignore_index=True))
-    panels = [(f"trained on {one:,} tokens (published: {other:,})", shown) for one, other, shown in beside(points)]
+    panels = [(f"training length {one:,} tokens (published: {other:,})", shown) for one, other, shown in beside(points)]
     labels = "evaluation length / training length", "perplexity / that at training length"
     return draw_panels(points, panels, *labels), points

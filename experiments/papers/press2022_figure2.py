@@ -17,9 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.papers import PRESS2022
-from experiments.papers.overlay import OURS, key, ratio_ticks
+from experiments.papers.overlay import OURS, key
 from experiments.speed.timings import where
-from extrap.report.curves import DASHES
+from extrap.report.curves import DASHES, log_axis
 from extrap.report.drawing import new_figure
 from extrap.report.looks import LOOKS
 from extrap.results.shown import rounded
@@ -51,7 +51,7 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
         axes.set_xlabel(f"over sinusoidal{over}\n({'more' if more else 'less'} is better)")
     all_axes[0].set_yticks(range(len(SCHEMES)), SCHEMES)
     all_axes[0].set_ylim(len(SCHEMES) - 0.5, -0.5)
-    key(drawn, points, published="published: trained on 1,024, and from 512 to 3,072")
+    key(drawn, points, published="published: training length 1,024, and from 512 to 3,072")
     return drawn, points
 
 
@@ -92,9 +92,8 @@ def draw(axes: Axes, points: pd.DataFrame) -> None:
         axes.plot([low, high], [height, height], color=look["color"], **line)
         face = look["color"] if ours else "white"
         axes.plot([value], [height], linestyle="none", markersize=5, markerfacecolor=face, **look)
-    axes.set_xscale("log")
+    log_axis(axes, "x")
     values = pd.concat([points["low"], points["high"], pd.Series([1.0])])
     room = (values.max() / values.min()) ** 0.1
     axes.set_xlim(values.min() / room, values.max() * room)
-    ratio_ticks(axes.xaxis)
     axes.grid(axis="both")

@@ -38,7 +38,7 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
     points = over_sinusoidal(lines)
     panels = beside(points, PANEL)
     points = points.loc[sorted(i for _, _, shown in panels for i in shown.index)]
-    titled = [(f"ALiBi trained on {mine:,}\ntokens (published: {other:,})", shown) for mine, other, shown in panels]
+    titled = [(f"ALiBi, training length\n{mine:,} tokens (published: {other:,})", shown) for mine, other, shown in panels]
     labels = "length / training length", "perplexity / that of sinusoidal at L"
     drawn = draw_panels(points, titled, *labels, schemes=SCHEMES)
     for axes in drawn.axes:  # they are narrow

@@ -40,7 +40,7 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
     titles = "RoPE", "ALiBi"
     points = pd.concat(parts, ignore_index=True)
     panels = [
-        (f"{title}, trained on {part['train_len'].iloc[0]:,} tokens", part)
+        (f"{title}, training length {part['train_len'].iloc[0]:,} tokens", part)
         for title, part in zip(titles, parts, strict=True)
     ]
     return draw_panels(

@@ -15,8 +15,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.papers.overlay import CURVE, MEASURED, OURS, averaged, key, ours, over, ratio_ticks
-from extrap.report.curves import DASHES
+from experiments.papers.overlay import CURVE, MEASURED, OURS, averaged, key, ours, over
+from extrap.report.curves import DASHES, log_axis, mark_cut
 from extrap.report.drawing import new_figure
 from extrap.report.looks import LOOKS
 from extrap.report.typesetting import NONE
@@ -46,10 +46,12 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
     panels = [(left, "published, causal LM", points[~is_ours], {"markerfacecolor": "white"})]
     for axes, (objective, title) in zip(others, PANELS.items(), strict=True):
         panels.append((axes, title, points[is_ours & (points["objective"] == objective)], {}))
+    bars: list[tuple[Axes, float, float, float]] = []
     for axes, title, shown, face in panels:
         for line in shown[shown["x"] == AT].itertuples():
             at = [*NAMES].index(line.extension)
             axes.plot([line.low, line.high], [at, at], color=look["color"], solid_capstyle="butt", linewidth=4, alpha=0.3)
+            bars.append((axes, line.low, line.high, at))
             axes.plot([line.value], [at], **look | {"linestyle": "none", "markersize": 5.5} | face)
         start = shown.loc[shown["x"] == 1, "value"].iloc[0]
         axes.axvline(start, color="0.3", linewidth=0.8, linestyle=DASHES, zorder=0)
@@ -62,14 +64,15 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
     left.set_ylim(len(NAMES) - 0.5, -0.5)
     for axes in others:
         ratios_axis(axes, points.loc[is_ours, "value"])
+    for axes, low, high, height in bars:
+        mark_cut(axes, low, high, height, look["color"])
     key(drawn, points)
     return drawn, points
 
 
 def ratios_axis(axes: Axes, values: pd.Series) -> None:
-    axes.set_xscale("log")
+    log_axis(axes, "x")
     axes.set_xlim(values.min() / 1.2, values.max() * 1.3)
-    ratio_ticks(axes.xaxis)
     axes.set_xlabel(f"perplexity at {AT} L / at L")
 
 

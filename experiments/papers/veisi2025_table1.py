@@ -33,7 +33,7 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
     lines = pd.concat([ours(rows, "nonoverlap", SCHEMES), there[there["scheme"].isin(SCHEMES)]], ignore_index=True)
     points = over_start(lines)
     mine = points[points["source"] == OURS]
-    panels = [(f"ours, trained on {mine['train_len'].iloc[0]:,} tokens", mine)]
+    panels = [(f"ours, training length {mine['train_len'].iloc[0]:,} tokens", mine)]
     panels += [(title, points[points["source"].str.endswith(f"table {table}")]) for table, title in CORPORA.items()]
     labels = "length / training length", "perplexity / that at training length"
     return draw_panels(points, panels, *labels, schemes=SCHEMES), points

@@ -142,6 +142,7 @@ def _choices(places: list[tuple[str, dict[str, Any]]]) -> list[str]:
     ours = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((CONF / "position").glob("*.yaml"))}
     targets = [str(spec["_target_"]) for spec in ours.values() if "_target_" in spec]  # others are options of one of these
     called = {target.rpartition(".")[2].lower(): f"that of {target}" for target in targets}
+    called |= {choice: f"the choice position={choice}" for choice in ours if choice not in called}  # Hydra would take that
     called |= dict.fromkeys(REFERENCES.values(), "a reference")
     choices = []
     for place, arguments in places:

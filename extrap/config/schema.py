@@ -14,7 +14,7 @@ from extrap.errors import UserError
 from extrap.files import as_path
 
 MOST = 2**31 - 1  # of any count: beyond it, products of two counts leave the whole numbers of 64 bits
-NO_EXPERIMENTS = ("runs", "claims", "papers", "speed")  # what else stands below results/
+NO_EXPERIMENTS = ("runs", "claims", "papers", "speed", "speed_schemes")  # what else stands below results/
 
 
 # Values stand in conf/ alone: a field without a default is one that conf/ must give.

@@ -5,10 +5,11 @@ import importlib
 import json
 import urllib.request
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from extrap.data.corpora import FETCHED, Published, published, sha256
+from extrap.data.corpora import FETCHED, Published, check_fetched, published, sha256
 from extrap.errors import UserError, one_line
 from extrap.files import write_atomic
 
@@ -18,22 +19,32 @@ SECONDS = 60.0  # without an answer
 def fetch(name: str, folder: Path) -> None:
     """The files of a corpus at its revision, and their digests beside them, which every later reading compares.
 
-    Raises UserError where they cannot be had, or are not what is published.
+    What lies there whole stays, as where the folder was copied to a machine without a network. Raises UserError where the
+    files cannot be had, or are not what is published.
     """
     corpus = published(name)
+    with suppress(UserError):
+        check_fetched(name, folder)
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / FETCHED).unlink(missing_ok=True)
     get = _of_address if "://" in corpus.home else _of_hub
     digests = {}
     for file in corpus.files:
+        before = _state(folder / file)
         try:
             get(corpus, file, folder)
         except UserError:
-            (folder / file).unlink(missing_ok=True)  # or it would be taken for fetched
+            if _state(folder / file) != before:  # or it would be taken for fetched
+                (folder / file).unlink(missing_ok=True)
             raise
         digests[file] = sha256(folder / file)
     told = {"home": corpus.home, "revision": corpus.revision, "files": digests}
     write_atomic(folder / FETCHED, json.dumps(told, indent=2) + "\n")
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """Another one once the file has been written."""
+    return (told.st_ino, told.st_mtime_ns, told.st_size) if path.exists() and (told := path.stat()) else ()
 
 
 def _of_hub(corpus: Published, file: str, folder: Path) -> None:

@@ -11,11 +11,11 @@ from extrap.errors import UserError, nearest
 from extrap.objectives import Batch
 from extrap.probes import detection, heads, order, reach, recall
 from extrap.probes.base import Probed, nll, pieces, probed
-from extrap.results.folders import RunFolder, differences
+from extrap.results.folders import RunFolder
 from extrap.results.probes import load_probes, save_probes
 from extrap.results.rows import load_rows
 from extrap.runs.prepare import Run, prepare
-from extrap.runs.trained import load_encoder
+from extrap.runs.trained import load_encoder, refuse_other_config
 from extrap.train.device import keep_freed_memory
 
 
@@ -32,7 +32,6 @@ PROBES = {
     "heads": Probe(heads.heads),
 }
 MOST_APART = 0.01  # of a loss at L: far more than rounding makes, less than another model
-OF_PROGRAM = ("code:", "scheme_code:")  # weights of an earlier version are looked into as well
 
 
 def refuse_idle_probes(runs: list[Run]) -> None:
@@ -53,9 +52,7 @@ def refuse_other_weights(run: Run) -> None:
     folder = run.folder
     if not (folder.is_evaluated and folder.weights.exists()):
         raise UserError(f"{folder.path} holds no finished run with its weights; `make sweep` makes it")
-    changes = [change for change in differences(folder.load_config(), run.identity) if not change.startswith(OF_PROGRAM)]
-    if changes:
-        raise UserError(f"{folder.path} holds a run of another config: {'; '.join(changes)} (there -> asked for)")
+    refuse_other_config(run)
 
 
 def refuse_other_rows(of: Probed) -> None:

@@ -84,7 +84,7 @@ def take(of: Group) -> list[str]:
     line = lines.set_index("scheme").loc[leader]
     level = of.level(line["ppl"]) + interval(line["ppl"], line["ppl_low"], line["ppl_high"])
     told = [
-        f"{of.trained[0].upper()}{of.trained[1:]}, trained on {of.train_len:,} tokens and used at {longest:,} "
+        f"{of.trained[0].upper()}{of.trained[1:]}, trained at length {of.train_len:,} and used at {longest:,} "
         f"({longest / of.train_len:.3g} L): {of.names[leader]} is the lowest as trained{_by_pairs(lines, leader)}, {level}.",
         f"How sure: {_how_sure(of, lines, leader, of.beyond_protocol, longest)}{_over(of, leader)}."
         + (f" Left out as not comparable: {listed(out)}." if (out := _out_at_end(of)) else ""),

@@ -2,15 +2,13 @@
 
 from collections.abc import Iterator
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 from extrap.report.about import chosen_briefly, chosen_markdown
-from extrap.report.curves import COLUMN_WIDTH, band, drawn, keep_to_curves
+from extrap.report.curves import COLUMN_WIDTH, band, drawn, keep_to_curves, log_axis
 from extrap.report.drawing import entitle, new_figure, style
 from extrap.report.labels import End, name_ends
 from extrap.report.looks import Looks, styles
@@ -112,24 +110,24 @@ def cost_figure(found: Statistics, points: pd.DataFrame, cost: str) -> Figure:
         for axes, part in zip(panels, parts, strict=True):
             axes.set_title(_title(part.iloc[0]))
             axes.set_ylabel(measure(part["objective"].unique()))
-            axes.set_yscale("log")
-            _ticks_of_log(axes.yaxis)
+            log_axis(axes)
             axes.margins(y=0.15)
             keep_to_curves(axes, part["ppl"])
             axes.grid(axis="both")
         if curves:
-            panels[0].set_xscale("log")
-            _ticks_of_log(panels[0].xaxis)
+            log_axis(panels[0], "x")
         low, high = panels[0].get_xlim()
         panels[0].set_xlim(low, high if curves else high + 0.35 * (high - low))  # room for names
         panels[-1].set_xlabel(f"training of a run, {of_unit}")
         experiments = drawn("+".join(sorted(found.rows["experiment"].unique())))
         objective, data, train_len, setting = points[GROUP].iloc[0]
-        where = trained_on(objective, data, train_len, "" if curves else setting, " tokens")
+        where = trained_on(objective, data, train_len, "" if curves else setting)
         told = f"{experiments}: {where}{chosen_briefly(found.choice)}, {seeds(points['n_seeds'])}"
         if points["n_seeds"].max() > 1:
             told += f"; {'bands' if curves else 'upright bars'} are 95 % t intervals"
-            told += "" if curves else ", bars across end at the fastest and the slowest run; by the clock, whatever else ran"
+            told += (
+                "" if curves else ", horizontal ones span the fastest to the slowest run, by the clock, whatever else ran"
+            )
         figure.set_figheight(PANEL_HEIGHT * len(parts) + 0.15 * entitle(figure, told))
         name_ends(list(zip(panels, ends, strict=True)))
     return figure
@@ -150,9 +148,3 @@ def _lines(axes: Axes, points: pd.DataFrame, cost: str, unit: float, looks: Look
             axes.plot(line[[f"{cost}_low", f"{cost}_high"]].T, [line["ppl"]] * 2, color=look["color"], linewidth=1)
         ends_early = len(line) == 1 or 1.25 * line[cost].max() < points[cost].max()
         yield End(drawn(str(scheme)), look["color"], x.iloc[-1], line["ppl"].iloc[-1], ends_early)
-
-
-def _ticks_of_log(axis: Axis) -> None:
-    axis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
-    axis.set_minor_locator(mpl.ticker.NullLocator())

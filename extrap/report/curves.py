@@ -1,6 +1,6 @@
 """Panels of curves by length, with bands over seeds. Imports no torch."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -23,9 +23,9 @@ DASHES = (0, (4, 2))
 PANEL_TITLES = {
     "nonoverlap": "nonoverlap: all tokens, text in pieces",
     "same_targets": "same_targets: same tokens, growing context",
-    "position": "position: one pass, tokens by how much they read",
+    "position": "position: one pass, by how many tokens are read",
 }
-NULL_NOTE = "dotted: what it would be for the same weights if they made no use of context beyond L, the training length"
+NULL_NOTE = "dotted: the same weights, if they made no use of context beyond L, the training length"
 
 POINT = [*SETTING, *SCHEME, "eval_len", "n_seeds"]
 MOST_TICKS = 6  # of lengths that are no powers of two
@@ -90,8 +90,6 @@ def controls_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
             curves(axes, lines, ("ppl", "ppl_low", "ppl_high"), looks)
             axes_of_lengths(axes, points, log=True, mark="" if i else "training length")  # small panels, all alike
             keep_to_curves(axes, lines["ppl"])
-            if np.divide(*axes.get_ylim()[::-1]) < 5:  # 1, 2, 5, 10 are too far apart for it
-                axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
             axes.set_xlabel("")
             axes.set_title(drawn(scheme), color=looks[scheme, "none"]["color"], parse_math=False)
         for axes in panels[len(schemes) :]:
@@ -125,8 +123,7 @@ def title_of(found: Statistics, told: str) -> str:
     """Names of experiments say what the columns of rows do not, as that weights are tied; and how large their models are."""
     names, size = drawn("+".join(sorted(found.rows["experiment"].unique()))), model_size(found.sizes)
     size = f" ({size})" if size else ""
-    group = (*found.rows[GROUP].iloc[0], " tokens")
-    return f"{names}{size}: {trained_on(*group)}{chosen_briefly(found.choice)}, {told}"
+    return f"{names}{size}: {trained_on(*found.rows[GROUP].iloc[0])}{chosen_briefly(found.choice)}, {told}"
 
 
 def told_of_seeds(points: pd.DataFrame) -> str:
@@ -166,6 +163,14 @@ def band(axes: Axes, x: pd.Series, middle: pd.Series, low: pd.Series, high: pd.S
         axes.errorbar(x, middle, yerr=error, color=look["color"], capsize=2, linewidth=1)
 
 
+def mark_cut(axes: Axes, low: float, high: float, at: float, color: str) -> None:
+    """Arrowheads where a bar across, at this height, leaves the panel."""
+    left, right = axes.get_xlim()
+    for edge, is_cut, arrow in ((left, low < left, "<"), (right, high > right, ">")):
+        if is_cut:
+            axes.plot(edge, at, arrow, color=color, markersize=4, clip_on=False, zorder=3)
+
+
 def keep_to_curves(axes: Axes, middle: pd.Series) -> None:
     """Bands of seeds that disagree may leave a panel on a log axis, curves may not; it spans no less than LEAST_SPAN."""
     low, high = axes.get_ylim()
@@ -183,12 +188,27 @@ def axes_of_lengths(axes: Axes, points: pd.DataFrame, log: bool, mark: str = "tr
     axes.set_xlabel("evaluation length / training length")
 
 
+class RoundNumbers(mpl.ticker.Locator):
+    """The coarsest round numbers of which an axis on a log scale shows four, at even steps where it spans little."""
+
+    def __call__(self) -> Sequence[float]:
+        return self.tick_values(*sorted(self.axis.get_view_interval()))  # type: ignore[union-attr]
+
+    def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
+        decades = 10.0 ** np.arange(np.floor(np.log10(vmin)), np.log10(vmax) + 1)
+        for digits in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
+            ticks = np.outer(decades, digits).ravel()
+            if len(shown := ticks[(ticks >= vmin) & (ticks <= vmax)]) >= 4:
+                return list(shown)
+        return mpl.ticker.MaxNLocator(6, steps=(1, 2, 5, 10), min_n_ticks=4).tick_values(vmin, vmax)
+
+
 def log_axis(axes: Axes, which: str = "y") -> None:
-    """With ticks at 1, 2, 5 and 10."""
+    """With ticks at round numbers."""
     axis = axes.yaxis if which == "y" else axes.xaxis
     axes.set(**{f"{which}scale": "log"})
-    axis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
+    axis.set_major_locator(RoundNumbers())
+    axis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:,g}"))
     axis.set_minor_locator(mpl.ticker.NullLocator())
 
 

@@ -6,6 +6,7 @@ pixel, far below what is seen and far above such noise.
 """
 
 import io
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -53,9 +54,18 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **o
 
 def entitle(figure: Figure, *told: str) -> int:
     """A title as wide as the figure; of so many lines."""
-    lines = [line for text in told for line in wrap(text, int(figure.get_figwidth() / 0.062))]
+    lines = [line for text in told for line in lines_of(text, int(figure.get_figwidth() / 0.062))]
     figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=8, parse_math=False)
     return len(lines)
+
+
+def lines_of(text: str, width: int) -> list[str]:
+    """No number apart from what it is of, and no last line much shorter than the others."""
+    whole = re.sub(r"(?<=[0-9%]) |(?<=length) (?=[0-9])|(?<=\bt) ", "\N{NO-BREAK SPACE}", text)
+    lines = wrap(whole, width)
+    if len(lines) > 1 and 3 * len(lines[-1]) < width:
+        lines = next(even for least in range(1, width + 1) if len(even := wrap(whole, least)) == len(lines))
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
 
 def lay_out(figure: Figure) -> None:

@@ -1,12 +1,11 @@
 """What is done to finished weights, many things at once: a page with a line each, and a figure. Imports no torch."""
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from extrap.report.about import chosen_markdown
-from extrap.report.curves import COLUMN_WIDTH, DASHES, POINT, drawn, log_axis, title_of, told_of_seeds
+from extrap.report.curves import COLUMN_WIDTH, DASHES, POINT, drawn, log_axis, mark_cut, title_of, told_of_seeds
 from extrap.report.drawing import entitle, new_figure, style
 from extrap.report.looks import styles
 from extrap.report.typesetting import NONE, decimals, factor, interval, loss, markdown, measure, number, trained_on
@@ -78,7 +77,7 @@ def extensions_figure(found: Statistics) -> Figure:
     points = rounded(lines.loc[n_extensions > 1, [*POINT, "ratio", "ratio_low", "ratio_high"]])
     schemes = list(points["scheme"].unique())
     heights = [int((points["scheme"] == scheme).sum()) for scheme in schemes]
-    looks, n = styles(found.rows), points["eval_len"].iloc[0]
+    looks, n, bars = styles(found.rows), points["eval_len"].iloc[0], []
     with style():
         figure, grid = new_figure(
             COLUMN_WIDTH + 0.6, LINE * sum(heights) + 0.4 * len(schemes) + 0.6, len(schemes), 1, sharex=True,
@@ -89,6 +88,7 @@ def extensions_figure(found: Statistics) -> Figure:
             color = looks[scheme, "none"]["color"]
             for at, line in part.iterrows():
                 plain = line["extension"] in ("none", CONTROL)
+                bars.append((axes, (line["ratio_low"], line["ratio_high"]), at, "black" if plain else color))
                 error = np.nan_to_num([[line["ratio"] - line["ratio_low"]], [line["ratio_high"] - line["ratio"]]])
                 axes.errorbar(line["ratio"], at, xerr=error, marker="o", markersize=4, color="black" if plain else color,
                               markerfacecolor="white" if plain else color, elinewidth=0.8)  # fmt: skip
@@ -101,9 +101,9 @@ def extensions_figure(found: Statistics) -> Figure:
         last = grid.flat[-1]
         log_axis(last, "x")
         low, high = points["ratio"].min(), points["ratio"].max()
-        last.set_xlim(low / 1.1, high * 1.1)  # bars of seeds that disagree may leave it
-        if high / low < 3:  # 1, 2, 5, 10 are too far apart for it
-            last.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5))
+        last.set_xlim(low / 1.1, high * 1.1)
+        for axes, ends, at, color in bars:  # those of seeds that disagree may leave it
+            mark_cut(axes, *ends, at, color)
         multiple = n / points["train_len"].iloc[0]
         objective, protocol = points[["objective", "protocol"]].iloc[0]
         last.set_xlabel(f"{measure([objective])} at {n:,} ({multiple:g} L) / at L, {protocol}")

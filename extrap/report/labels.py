@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox, BboxBase
 from scipy.optimize import isotonic_regression
@@ -49,7 +48,8 @@ def name_ends(panels: Sequence[tuple[Axes, Sequence[End]]], gap: float = 9.0) ->
 
 
 def label_inside(axes: Axes, end: End) -> None:
-    """The name of a line that ends within a panel, as near to its end as it covers no curve, marker or other name."""
+    """The name of a line that ends within a panel, as near to its end as it covers no curve, band, bar or other name, and
+    the line to it crosses none. It may reach beyond the panel on the right alone, where names of lines stand."""
     point = 72 / axes.figure.dpi  # of a pixel
     label = axes.annotate(end.name, (end.x, end.y), xytext=(6, 0), textcoords="offset points", color=end.color, fontsize=7,
                           va="center", parse_math=False,
@@ -59,12 +59,17 @@ def label_inside(axes: Axes, end: End) -> None:
     label.update_positions(axes.figure.canvas.get_renderer())  # type: ignore[attr-defined]
     box = _whole(Text.get_window_extent(label).padded(2.5 / point))  # without the line
     panel = _whole(axes.get_window_extent())
-    drawn_on = snapped(np.concatenate([_pixels(line) for line in axes.get_lines()]))  # of two places the same one everywhere
+    lines = [line.get_transform().transform(line.get_xydata()) for line in axes.get_lines()]
+    edges = [
+        axes.transData.transform(path.vertices) for of in axes.collections for path in of.get_paths()
+    ]  # of bands, and bars
+    drawn_on = snapped(np.concatenate([_pixels(known) for known in lines + edges]))  # of two places the same one everywhere
     names = [_whole(other.get_window_extent()) for other in axes.texts if other is not label]
     offsets = np.array(sorted(product((6, 18, 30), range(-120, 121, 3)), key=lambda offset: np.hypot(*offset)))
     low, high = (snapped(corner + (offsets - (6, 0)) / point) for corner in (box.min, box.max))  # of its box, there
     covered = ((drawn_on > low[:, None]) & (drawn_on < high[:, None])).all(axis=2).sum(axis=1)
-    covered += 1000 * ((low < panel.min) | (high > panel.max)).any(axis=1)
+    covered += _crossed(axes.transData.transform((end.x, end.y)), offsets / point, drawn_on, 1.5 / point, 6 / point)
+    covered += 1000 * ((low < panel.min).any(axis=1) | (high[:, 1] > panel.y1)) + 500 * (high[:, 0] > panel.x1)
     covered += 1000 * sum(((low < name.max) & (high > name.min)).all(axis=1) for name in names)
     best = covered.argmin()  # the nearest of those that cover as little
     label.set_position(offsets[best])
@@ -75,9 +80,18 @@ def _whole(box: BboxBase) -> Bbox:
     return Bbox(snapped(box.get_points()))
 
 
-def _pixels(line: Line2D) -> np.ndarray:
-    """Points on a line, in pixels, not much farther apart than a letter is wide."""
-    known = line.get_transform().transform(line.get_xydata())
+def _crossed(start: np.ndarray, ways: np.ndarray, drawn_on: np.ndarray, near: float, own: float) -> np.ndarray:
+    """How many of these points lie `near` to each of some ways from a start, but for those around it, which are its own."""
+    points = drawn_on - start
+    points = points[np.hypot(*points.T) > own]
+    share = np.clip(ways @ points.T / (ways**2).sum(axis=1, keepdims=True), 0, 1)
+    away = snapped(np.hypot(*(points.T[:, None] - ways.T[:, :, None] * share)))
+    crossed: np.ndarray = (away < near).sum(axis=1)
+    return crossed
+
+
+def _pixels(known: np.ndarray) -> np.ndarray:
+    """Points on a line through known ones, in pixels, not much farther apart than a letter is wide."""
     at = np.linspace(0, len(known) - 1, 60 * len(known))
     return np.column_stack([np.interp(at, np.arange(len(known)), part) for part in known.T])
 

@@ -25,7 +25,11 @@ LOOKS: dict[str, Style] = {
 # of schemes that have no look of their own: markers, and of other families Tol's muted colours, none near to those above
 OTHER_COLOURS = ["#332288", "#882255", "#117733", "#661100", "#AA4499", "#CC6677", "#6699CC"]
 OTHER_MARKERS = ["<", ">", "p", "d", "h"]
-REFERENCE_STYLES = {"floor": "-", "window_floor": "--", "plateau": ":"}
+# of references, all grey; dotted is the null
+REFERENCE_STYLES: dict[str, Any] = {
+    "floor": "-", "window_floor": "--", "plateau": (0, (5, 1, 1, 1, 1, 1)), "rate": (0, (7, 2)), "byte": (0, (2, 1.5)),
+    "neighbours": (0, (6, 1.5, 1, 1.5, 1, 1.5)),
+}  # fmt: skip
 EXTENSION_STYLES = {"window": "--", "tile": ":", "clamp": "-."}
 
 

@@ -80,7 +80,7 @@ def brackets_figure(risen: pd.DataFrame, looks: dict[str, Style]) -> Figure:
         axes.grid(axis="x")
         axes.set_xlabel("distance / tokens")
         figure.set_layout_engine("constrained", rect=(0.03, 0, 0.97, 1))  # it takes long names for shorter than they are
-        told = "between which distances what lies farther costs less than 5 % of perplexity; arrows: not decided"
+        told = "between which distances replacing all that is farther away raises perplexity by 5 %; arrows: not decided"
         _entitle(figure, risen, told)
     return figure
 
@@ -106,9 +106,9 @@ def recall_figure(excess: pd.DataFrame) -> Figure:
             axes.set_xticks(range(len(bins)), names, rotation=30, ha="right", rotation_mode="anchor", fontsize=6.5)
             axes.set_title(f"{eval_len:,} tokens ({eval_len / train_len:g} L)")
             axes.grid(axis="y")
-        figure.supxlabel("how long ago the symbol stood last / tokens", fontsize=8)
+        figure.supxlabel("tokens since the symbol last stood", fontsize=8)
         grid.flat[0].set_ylabel("nats above the floor")
-        _entitle(figure, excess, "recall by distance; dashed: the best of those who look back L tokens")
+        _entitle(figure, excess, "recall by distance; dashed: the best prediction from the last L tokens")
         name_ends(ends)
     return figure
 
@@ -165,6 +165,6 @@ def _small_and_large(axes: Axes) -> None:
 
 def _entitle(figure: Figure, lines: pd.DataFrame, told: str) -> None:
     objective, data, train_len, setting = lines[GROUP].iloc[0]
-    group = trained_on(objective, data, train_len, setting, " tokens")
+    group = trained_on(objective, data, train_len, setting)
     n_lines = entitle(figure, f"{group}: {told}")
     figure.set_figheight(figure.get_figheight() + 0.15 * n_lines)

@@ -1,5 +1,7 @@
 """A report: rows, tables, figures and verdicts of one sweep or of several, written as a whole or not at all."""
 
+import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -34,6 +36,11 @@ from extrap.stats.perplexity import refuse_other_targets
 from extrap.stats.statistics import Statistics
 from extrap.stats.written import load
 
+# tables and figures that a report makes of its rows, where they hold such
+OF_ROWS = re.compile(
+    r"(table|pairs|extrapolates|extensions|overview|stability|budget|outputs?|interactions|costs|perplexity|families"
+    r"|trade_off|controls|floor|position)(_\w+)?\.(csv|md|tex|png|pdf|svg)"
+)
 AT_BEST = "+best-"  # between the name of a sweep and the option that each scheme has at its best
 
 
@@ -104,7 +111,7 @@ def alone(folder: Path) -> AbstractContextManager[None]:
 def all_or_nothing(folder: Path) -> Iterator[Path]:
     """A place to write to: at the end its files replace those of the folder, after an error none of them does.
 
-    A table*.tex that is not among them is removed then: what it shows are other rows. Of one process at a time (`alone`).
+    What else there is made of rows is removed then: it shows other rows. Of one process at a time (`alone`).
     """
     folder.mkdir(exist_ok=True)
     for left in folder.glob(".draft-*"):  # by a report that was killed
@@ -113,7 +120,7 @@ def all_or_nothing(folder: Path) -> Iterator[Path]:
         yield (draft := Path(name))
         if in_the_way := [folder / path.name for path in draft.iterdir() if (folder / path.name).is_dir()]:
             raise UserError(f"{in_the_way[0]} is a folder, expected a file or nothing; move it away")
-        others = {path.name for path in folder.glob("table*.tex")} - {path.name for path in draft.iterdir()}
+        others = {path.name for path in folder.iterdir() if OF_ROWS.fullmatch(path.name)} - {*os.listdir(draft)}
         for path in sorted(draft.iterdir()):
             path.replace(folder / path.name)
         for other in others:

@@ -20,9 +20,9 @@ def name(scheme: str, extension: str) -> str:
     return one_line(scheme if extension == "none" else f"{scheme} + {extension}")
 
 
-def trained_on(objective: str, data: str, train_len: int, setting: str, unit: str = "") -> str:
+def trained_on(objective: str, data: str, train_len: int, setting: str) -> str:
     """The columns GROUP in words."""
-    return f"{objective} on {data}, trained on {train_len:,}{unit}" + (f", {one_line(setting)}" if setting else "")
+    return f"{objective} on {data}, training length {train_len:,}" + (f", {one_line(setting)}" if setting else "")
 
 
 def measure(objectives: Collection[str]) -> str:

@@ -191,7 +191,7 @@ def describe(run: Run, device: torch.device, processes: int) -> dict[str, Any]:
     """What is recorded of a finished run beside its config and its costs."""
     return {
         "version": __version__,
-        **git_state(),
+        **COMMIT,
         "python": platform.python_version(),
         **arithmetic(device),
         "precision": run.identity["train"]["precision"],
@@ -222,3 +222,6 @@ def git_state() -> dict[str, Any]:
             dirty = bool(git("status", "--porcelain", "extrap", "conf"))
             return {"git_commit": git("rev-parse", "HEAD"), "git_dirty": dirty}
     return {"git_commit": None, "git_dirty": None}
+
+
+COMMIT = git_state()  # as it was when this process began, as what it runs was: see runs/digest.py

@@ -48,7 +48,7 @@ def look_into_all(runs: "list[Run]", command: str) -> None:
     from extrap.results.probes import MADE_BY, NAME, collect_probes, save_probes
     from extrap.results.provenance import kept_parts
     from extrap.results.rows import RUNS, load_runs
-    from extrap.runs.run import git_state
+    from extrap.runs.run import COMMIT
     from extrap.sweep.engines.local import end_with_parent
 
     config = runs[0].config
@@ -68,7 +68,7 @@ def look_into_all(runs: "list[Run]", command: str) -> None:
             pass
     with alone(config.results):
         found, weights_of, kept = collect_probes(config.results, config.folder.parent)
-        told: dict[str, Any] = {"command": command, "version": __version__, **git_state(), "weights_of": weights_of}
+        told: dict[str, Any] = {"command": command, "version": __version__, **COMMIT, "weights_of": weights_of}
         if kept:
             path = config.results / MADE_BY
             earlier: dict[str, Any] = yaml.safe_load(path.read_text()) if path.exists() else {"command": "unknown"}

@@ -74,7 +74,7 @@ def sweep(overrides: list[str], ranks: "Ranks | None" = None) -> int:
         from extrap.probes.probe import refuse_idle_probes
 
         refuse_idle_probes(runs)
-    for remark in runs[0].used.get("remarks", []):
+    for remark in dict.fromkeys(remark for run in runs for remark in run.used.get("remarks", [])):
         print(remark, file=sys.stderr)
     if engine:
         work = partial(engine.run, [run.config for run in runs if not run.folder.is_finished])

@@ -10,7 +10,7 @@ from extrap.errors import UserError, one_line, raised_in
 from extrap.model.attention import additive_bias
 from extrap.model.seed import seed_generators
 from extrap.positions.base import Branch, Geometry, PositionScheme, are_consecutive
-from extrap.testing.case import TOLERANCE, Case
+from extrap.testing.case import TOLERANCE, Case, apart
 from extrap.testing.measures import Measure, again, batch, future, not_finite
 
 ROWS = 48  # queries whose scores are looked at
@@ -33,7 +33,7 @@ def check_scheme(build: Callable[[], PositionScheme], longest: int) -> None:
 
     - At the training length outputs and gradients are finite; what is no number beyond it is a result, not an error.
     - A causal model sees no future and no sequence of a batch another, in training as in evaluation.
-    - In evaluation the same input gives the same output, whatever was read between.
+    - In evaluation the same input gives the same output, whatever was read between, and from what is built again, too.
     - Positions increase, hooks keep shapes, masks leave every query a key and no pair to two branches, and what a scheme
       or branch states is so: embed reads a table where it is `tabular`, score_mod adds, a `window` ends where it says, a
       `relative` branch depends on the distance alone.
@@ -45,7 +45,7 @@ def check_scheme(build: Callable[[], PositionScheme], longest: int) -> None:
         seed_generators(0)
         scheme = build()
         try:
-            fault = next(_faults(scheme, longest), None)
+            fault = next(_faults(scheme, longest), None) or next(_faults_of_draws(build), None)
         except (Exception, SystemExit) as error:  # noqa: BLE001  whatever somebody's code raises
             fault = f"fails before any training: {raised_in(type(scheme), error)}"
     if fault:
@@ -65,6 +65,18 @@ def _faults(scheme: PositionScheme, longest: int) -> Iterator[str]:
         yield from _broken(measure, told, case)
     for seq_len in case.lengths:
         yield from _faults_of_hooks(scheme, seq_len)
+
+
+@torch.no_grad()
+def _faults_of_draws(build: Callable[[], PositionScheme]) -> Iterator[str]:
+    """Of two that are built alike."""
+    outputs = []
+    for _ in range(2):
+        seed_generators(0)
+        scheme = build()
+        outputs.append(Case(scheme, scheme.geometry.train_len).read(scheme.geometry.train_len))
+    if apart(*outputs) > 0:
+        yield "is another one when it is built again: draw from PyTorch's generator alone, which every run seeds"
 
 
 def _broken(measure: Measure, told: str, case: Case) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """What a page shows of a report: its tables as one object that JSON can hold. Imports no torch."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ from extrap.stats.written import load_written
 
 POINTS = 30  # of a curve of training losses
 NATS, LOSSES = 8, 4  # digits behind the point: of what means are made, and of what is shown as it is
-DASHES = {"-": "", "--": "5 3", ":": "1.5 2.5", "-.": "6 3 1.5 3"}
+DASHES = {"-": "", "--": "5 3", ":": "1.5 2.5", "-.": "6 3 1.5 3"}  # others are told as lengths
 Places = dict[tuple[str, str, str], int]  # (kind, scheme, extension) -> which of the series it is
 SERIES = ["kind", "scheme", "extension"]
 
@@ -145,10 +146,15 @@ def looks(part: Statistics, at: Places) -> list[Json]:
         told.append({
             "kind": kind, "scheme": scheme, "extension": extension, "name": name(scheme, extension),
             "color": key(look["color"]),
-            "marker": of_schemes[scheme]["marker"] if kind == "scheme" else "", "dash": DASHES[look["linestyle"]],
+            "marker": of_schemes[scheme]["marker"] if kind == "scheme" else "", "dash": dash(look["linestyle"]),
             "hollow": extension != "none",
         })  # fmt: skip
     return told
+
+
+def dash(style: str | tuple[int, Sequence[float]]) -> str:
+    """As SVG has it."""
+    return DASHES[style] if isinstance(style, str) else " ".join(f"{length:g}" for length in style[1])
 
 
 def by_length(part: Statistics, lines: pd.DataFrame, at: Places, seeds: list[int]) -> Json:

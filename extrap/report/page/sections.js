@@ -59,7 +59,7 @@ section("length", "By length", host => {
   const protocol = group.protocols[state.p], many = protocol.lengths.length - protocol.shown.length;
   note(host, `${caption()}. ${words(protocol.tokens)} tokens scored a seed${state.p === "same_targets" ? ", the same at every length" : ""}.${state.lengths === "some" && many > 0 ? ` ${protocol.shown.length} of ${protocol.lengths.length} lengths: doublings of L and the longest.` : ""}`);
   const {picked, lengths} = curves(host, protocol, state.as, {id: "length", label: `${measured()} by evaluation length, ${state.p}`, y: measured(), x: "evaluation length: tokens, and multiples of the training length L"});
-  if (state.as === "value" && protocol.null && state.show.includes("blind")) note(host, `Dotted: what it would be for the same weights if they made no use of context beyond L (over all ${group.seeds.length} seeds).`);
+  if (state.as === "value" && protocol.null && state.show.includes("blind")) note(host, `Dotted: the same weights, if they made no use of context beyond L (over all ${group.seeds.length} seeds).`);
   const best = state.as === "value" && all() ? protocol.best : [], points = [["scheme", "extension", "eval_len", "n_seeds", "value", "low", "high"]];
   const rows = picked.map(i => [{text: group.series[i].name, look: group.series[i]}, ...lengths.map(n => {
     const j = protocol.lengths.indexOf(n), found = shownAt(protocol, i, j), reached = Math.max(...protocol.lengths.filter((_, k) => protocol.values[i][k]));

@@ -20,7 +20,7 @@ CUDA_BYTES = 2**30  # that a process takes on a GPU before it has done anything
 def places(config: Config, n_jobs: int) -> list[str | None]:
     """Where runs can be at the same time: on which GPU each, or None for a core. GPUs get as many as fit, in turn."""
     if pick_device(config.runtime.device).type == "cpu":
-        return [None] * (n_jobs if n_jobs > 0 else cores())
+        return [None] * (n_jobs if n_jobs > 0 else max(1, cores() // config.runtime.threads))
     count = torch.cuda.device_count()
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))).split(",")[:count]
     if n_jobs <= 0:
