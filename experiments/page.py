@@ -28,6 +28,7 @@ ACROSS, UP = ("x", "step", "n"), ("value", "loss", "bias")
 PANELS = ("panel", "objective", "protocol", "alibi_train_len", "data")
 LINES = ("train_len", "setting", "seed", "head")
 DASHED = "5 3"  # what is published
+ENDLESS = 1e9  # stands for infinity, which JSON lacks: far beyond any axis
 LOG = 3  # a vertical axis that spans more than this factor is one of logarithms
 
 
@@ -69,7 +70,8 @@ def claims(folder: Path) -> dict[str, Any]:
             margin = claim.parts[int(line["part"])].margin
             values = {"effect": line["effect"], "published": line["published"]}
             told |= {"quantity": line["quantity"], "bound": bound(line), "effect": with_interval(line),
-                     "published": of_papers(line), "near": plain(line["near"]), "far": plain(line["far"]),
+                     "published": of_papers(line),
+                     **{end: plain(np.clip(line[end], -ENDLESS, ENDLESS)) for end in ("near", "far")},
                      "experiment": line["experiment"], "confidence": line["confidence"], "n_seeds": int(line["n_seeds"]),
                      "at": {what: plain(margin(value)) for what, value in values.items() if np.isfinite(value)}}  # fmt: skip
         else:

@@ -19,7 +19,7 @@ from extrap.runs.run import build_encoder
 def weights(position, results):
     """A run with weights that nobody trained."""
     run = prepare(compose_grid([*TINY, f"position={position}", f"runtime.results_dir={results}"])[0])
-    run.folder.path.mkdir(parents=True)
+    run.folder.claim(run.identity)
     encoder = build_encoder(run)
     torch.save({"model": encoder.state_dict()}, run.folder.weights)
     told = {"experiment": "smoke", "run": run.folder.path.name, "kind": "scheme", "scheme": position, "seed": 0}

@@ -346,7 +346,7 @@ def test_finished_runs_are_looked_into_once_and_a_page_says_what_was_found(swept
     assert "Recall by distance" in page
     assert str(results / "smoke" / "recall.svg") in capsys.readouterr().out
     assert (results / "smoke" / "rows.csv").read_bytes() == before
-    with pytest.raises(UserError, match=r"n_layers: \d -> 3 \(there -> asked for"):
+    with pytest.raises(UserError, match=r"n_layers: \d -> 3 \(found there -> asked for"):
         probe([*asked, "eval.probes=[order]", "model.n_layers=3"])
     with pytest.raises(UserError, match="no finished run"):
         probe([*asked, "eval.probes=[order]", "name=another"])

@@ -377,7 +377,7 @@ def test_a_trained_model_is_read_as_the_readme_shows(tmp_path, monkeypatch):
         '"experiment=main"', '"experiment=smoke", "data=markov"'
     )
     cell = prepare(compose_grid(["experiment=smoke", "data=markov", "position=rope", "seed=0"])[0])
-    cell.config.folder.mkdir(parents=True)
+    cell.folder.claim(cell.identity)
     torch.save({"model": build_encoder(cell).state_dict(), "history": ()}, cell.config.folder / "model.pt")
     names = {}
     exec(small, names)

@@ -84,7 +84,7 @@ def draw_block(axes: Axes, claim: Claim, decided: pd.DataFrame, title: list[str]
         words(axes, 1.05, first, OUT_OF_SCOPE, color=COLOURS[OUT_OF_SCOPE])
     for i, row in enumerate(decided.itertuples()):
         y, colour = first + i * LINE, COLOURS[row.verdict]
-        words(axes, -0.02, y, row.place, ha="right", color="0.35")
+        words(axes, -0.04, y, row.place, ha="right", color="0.35")
         words(axes, 1.05, y, row.verdict, color=colour, weight="normal" if row.verdict == UNDECIDED else "bold")
         words(axes, 1.33, y, f"{value(row.effect)} ({bound(row)})", color="0.35")
         margin = claim.parts[row.part].margin

@@ -15,7 +15,7 @@ from extrap.results.folders import RunFolder
 from extrap.results.probes import load_probes, save_probes
 from extrap.results.rows import load_rows
 from extrap.runs.prepare import Run, prepare
-from extrap.runs.trained import load_encoder, refuse_other_config
+from extrap.runs.trained import load_encoder
 from extrap.train.device import keep_freed_memory
 
 
@@ -52,7 +52,7 @@ def refuse_other_weights(run: Run) -> None:
     folder = run.folder
     if not (folder.is_evaluated and folder.weights.exists()):
         raise UserError(f"{folder.path} holds no finished run with its weights; `make sweep` makes it")
-    refuse_other_config(run)
+    folder.refuse_other_config(run.identity, program=False)
 
 
 def refuse_other_rows(of: Probed) -> None:

@@ -111,7 +111,7 @@ def cost_figure(found: Statistics, points: pd.DataFrame, cost: str) -> Figure:
             axes.set_title(_title(part.iloc[0]))
             axes.set_ylabel(measure(part["objective"].unique()))
             log_axis(axes)
-            axes.margins(y=0.15)
+            axes.margins(y=0.25)  # room for names
             keep_to_curves(axes, part["ppl"])
             axes.grid(axis="both")
         if curves:

@@ -76,11 +76,15 @@ class RunFolder:
         if not self.config.exists():
             write_atomic(self.config, yaml.safe_dump(config, sort_keys=False))
 
-    def refuse_other_config(self, config: dict[str, Any]) -> None:
+    def refuse_other_config(self, config: dict[str, Any], program: bool = True) -> None:
+        """Raises UserError, with the differences, if it holds another config or, unless `program` does not count, is of
+        another version of the program."""
         if not any(path.exists() for path in (self.config, self.checkpoint, self.weights, self.rows, self.divergence)):
             return
         if changes := differences(self.load_config(), config):
             other = [change for change in changes if not change.startswith(("code:", "scheme_code:"))]
+            if not (other or program):
+                return
             what = "with another config" if other else "of another version of the program"
             raise UserError(
                 f"{self.path} holds a run {what}: {'; '.join(other or changes)} (found there -> asked for now). "

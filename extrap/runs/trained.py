@@ -9,11 +9,8 @@ from extrap.errors import UserError
 from extrap.model.attention import Attend
 from extrap.model.definition import attend_reference
 from extrap.model.encoder import Encoder
-from extrap.results.folders import differences
 from extrap.runs.prepare import Run
 from extrap.runs.run import build_encoder
-
-OF_PROGRAM = ("code:", "scheme_code:")  # weights of an earlier version are looked into as well
 
 
 def load_encoder(run: Run) -> Encoder:
@@ -24,18 +21,10 @@ def load_encoder(run: Run) -> Encoder:
     path = run.folder.weights
     if not path.exists():
         raise UserError(f"{path} does not exist; the run is not trained here, `make sweep` does it")
-    refuse_other_config(run)
+    run.folder.refuse_other_config(run.identity, program=False)  # weights of an earlier version are looked into as well
     encoder = build_encoder(run)
     encoder.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["model"])
     return encoder.eval()
-
-
-def refuse_other_config(run: Run) -> None:
-    """Raises UserError where the folder of a run holds one of another config."""
-    folder = run.folder
-    changes = [change for change in differences(folder.load_config(), run.identity) if not change.startswith(OF_PROGRAM)]
-    if changes:
-        raise UserError(f"{folder.path} holds a run of another config: {'; '.join(changes)} (there -> asked for)")
 
 
 @torch.no_grad()
