@@ -49,10 +49,8 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
         overlay.multiples_axis(axes, 1, points["x"].max())
         axes.set_xlabel("evaluation length / training length")
         axes.set_ylabel("perplexity / that at training length")
-    left.set_title(
-        f"window moved by one; training length {rows['train_len'].iloc[0]:,} tokens (published: {PUBLISHED_AT:,})"
-    )
-    right.set_title("ALiBi: window moved by one, and in pieces (grey)")
+    left.set_title(f"window moved by one, L = {rows['train_len'].iloc[0]:,} (published: {PUBLISHED_AT:,})")
+    right.set_title("ALiBi: window moved by one; in pieces (grey)")
     overlay.key(drawn, points)
     lasts = [part[part["source"] == overlay.OURS].sort_values("x").iloc[-1][["x", "value"]] for part in (alibi, pieces)]
     colours = {"moved by one": LOOKS["alibi"]["color"], "in pieces": GREY}

@@ -49,7 +49,7 @@ def name_ends(panels: Sequence[tuple[Axes, Sequence[End]]], gap: float = 9.0) ->
 
 def label_inside(axes: Axes, end: End) -> None:
     """The name of a line that ends within a panel, as near to its end as it covers no curve, band, bar or other name, and
-    the line to it crosses none. It may reach beyond the panel on the right alone, where names of lines stand."""
+    the line to it crosses none of these. It may reach beyond the panel on the right alone, where names of lines stand."""
     point = 72 / axes.figure.dpi  # of a pixel
     label = axes.annotate(end.name, (end.x, end.y), xytext=(6, 0), textcoords="offset points", color=end.color, fontsize=7,
                           va="center", parse_math=False,
@@ -60,17 +60,18 @@ def label_inside(axes: Axes, end: End) -> None:
     box = _whole(Text.get_window_extent(label).padded(2.5 / point))  # without the line
     panel = _whole(axes.get_window_extent())
     lines = [line.get_transform().transform(line.get_xydata()) for line in axes.get_lines()]
-    edges = [
-        axes.transData.transform(path.vertices) for of in axes.collections for path in of.get_paths()
-    ]  # of bands, and bars
-    drawn_on = snapped(np.concatenate([_pixels(known) for known in lines + edges]))  # of two places the same one everywhere
+    lines += [axes.transData.transform(path.vertices) for band in axes.collections for path in band.get_paths()]  # or bar
+    drawn_on = snapped(np.concatenate([*map(_pixels, lines)]))  # of two places the same one everywhere
     names = [_whole(other.get_window_extent()) for other in axes.texts if other is not label]
-    offsets = np.array(sorted(product((6, 18, 30), range(-120, 121, 3)), key=lambda offset: np.hypot(*offset)))
+    offsets = np.array(sorted(product((6, 18, 30, 48, 66), range(-120, 121, 3)), key=lambda offset: np.hypot(*offset)))
     low, high = (snapped(corner + (offsets - (6, 0)) / point) for corner in (box.min, box.max))  # of its box, there
     covered = ((drawn_on > low[:, None]) & (drawn_on < high[:, None])).all(axis=2).sum(axis=1)
-    covered += _crossed(axes.transData.transform((end.x, end.y)), offsets / point, drawn_on, 1.5 / point, 6 / point)
+    start = snapped(axes.transData.transform((end.x, end.y)))
+    covered += _crossed(start, offsets / point, drawn_on, 1.5 / point, 6 / point)
     covered += 1000 * ((low < panel.min).any(axis=1) | (high[:, 1] > panel.y1)) + 500 * (high[:, 0] > panel.x1)
     covered += 1000 * sum(((low < name.max) & (high > name.min)).all(axis=1) for name in names)
+    way = snapped(start + offsets[:, None] / point * np.linspace(0, 1, 20)[:, None])
+    covered += 100 * sum(np.any(((way > name.min) & (way < name.max)).all(axis=2), axis=1) for name in names)
     best = covered.argmin()  # the nearest of those that cover as little
     label.set_position(offsets[best])
     label.arrow_patch.set_visible(best > 0)  # type: ignore[union-attr]
