@@ -729,9 +729,13 @@ def test_the_page_has_no_verdict_without_an_interval(text):
     assert len(verdict.findall(overview)) > 30
     for line in overview.splitlines():
         for _, effect in verdict.findall(line):
-            assert re.fullmatch(r"\S+ \[\S+, \S+\]", effect)
-    alone = pd.Series({"verdict": UNDECIDED, "effect": 1.2, "low": np.nan, "high": np.nan, "n_seeds": 1, "reason": ""})
-    assert cell(alone) == "undecided: 1.200, a single seed"
+            assert re.fullmatch(r"\S+ \[\S+, \S+\]; [≤≥] \S+", effect)
+    alone = pd.Series({"verdict": UNDECIDED, "effect": 1.2, "low": np.nan, "high": np.nan, "n_seeds": 1, "side": "at least",
+                       "threshold": 1.05})  # fmt: skip
+    assert cell(alone) == "undecided: 1.200, a single seed; ≥ 1.05"
+    endless = pd.Series({"verdict": UNDECIDED, "effect": -0.1, "low": -np.inf, "high": np.inf, "n_seeds": 5, "side": "at least",
+                         "threshold": 0.9})  # fmt: skip
+    assert cell(endless) == "undecided: -0.100 [-∞, ∞]; ≥ 0.9"
     assert not re.search(r"\bnan\b", text)
 
 
