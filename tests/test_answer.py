@@ -224,6 +224,15 @@ def test_a_scheme_that_is_not_a_number_in_some_seed_breaks(n_left):
         assert (whole.extrapolates.query("scheme == 'frail'")["verdict"] == "yes").all()
 
 
+def test_what_leaves_a_pair_undecided_is_not_always_the_number_of_its_seeds():
+    line = {"n_seeds": 2, "seeds_needed": 18, "p_holm": 0.01, "unit": "documents", "text_low": 0.1, "text_high": 0.3}
+    told = {"seeds that broke": {}, "18 seeds": {"text_low": -0.1}, "text": {"text_low": -0.1, "seeds_needed": 2},
+            "Holm": {"p_holm": 0.2, "seeds_needed": 2}, "one seed": {"n_seeds": 1, "p_holm": np.nan}}  # fmt: skip
+    assert {what: group.lacking(pd.Series(line | changes)) for what, changes in told.items()} == {
+        what: what for what in told
+    }
+
+
 def test_a_seed_that_diverged_takes_no_win_from_the_others():
     rows = both_protocols({"sound": around(1.2, 1.2), "frail": around(1.0, 1.0)}).reset_index(drop=True)
     lost = (rows["scheme"] == "frail") & (rows["seed"] == 0)

@@ -46,26 +46,23 @@ def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.Data
     panels = [(left, "published, causal LM", points[~is_ours], {"markerfacecolor": "white"})]
     for axes, (objective, title) in zip(others, PANELS.items(), strict=True):
         panels.append((axes, title, points[is_ours & (points["objective"] == objective)], {}))
-    bars: list[tuple[Axes, float, float, float]] = []
+    left.set_xlim(0, 60)
+    for axes in others:
+        ratios_axis(axes, points.loc[is_ours, "value"])
     for axes, title, shown, face in panels:
         for line in shown[shown["x"] == AT].itertuples():
             at = [*NAMES].index(line.extension)
             axes.plot([line.low, line.high], [at, at], color=look["color"], solid_capstyle="butt", linewidth=4, alpha=0.3)
-            bars.append((axes, line.low, line.high, at))
+            mark_cut(axes, line.low, line.high, at, look["color"])
             axes.plot([line.value], [at], **look | {"linestyle": "none", "markersize": 5.5} | face)
         start = shown.loc[shown["x"] == 1, "value"].iloc[0]
         axes.axvline(start, color="0.3", linewidth=0.8, linestyle=DASHES, zorder=0)
         axes.set_title(title)
         axes.grid(axis="x")
-    left.set_xlim(0, 60)
     left.set_xlabel(f"% of tokens right at {AT} L")
     left.set_yticks(range(len(NAMES)), [*NAMES.values()])
     left.set_ylabel("done to RoPE")
     left.set_ylim(len(NAMES) - 0.5, -0.5)
-    for axes in others:
-        ratios_axis(axes, points.loc[is_ours, "value"])
-    for axes, low, high, height in bars:
-        mark_cut(axes, low, high, height, look["color"])
     key(drawn, points)
     return drawn, points
 

@@ -10,8 +10,7 @@ from extrap.positions.rope import Rope, rotate_by
 class Xpos(Rope):
     """RoPE with pair k of a score multiplied by zeta_k^((i - j) / scale_base), zeta_k = (2k / K + 0.4) / 1.4.
 
-    scale_base is 512 in the paper, half of its training length; within 128 tokens the fastest pair
-    then falls to no less than 0.73.
+    scale_base is 512 in the paper, half of its training length; within 128 tokens no pair then falls below 0.73.
     In an encoder, for which nothing is published, keys ahead decay alike, zeta_k^(abs(i - j) / scale_base), in a second
     pass: a factor for each query and one for each key cannot make an absolute value.
     The factors of a token at position p are zeta_k^(+-(p / scale_base - 32)). float32 holds their products of both signs,

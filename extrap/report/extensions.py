@@ -77,33 +77,31 @@ def extensions_figure(found: Statistics) -> Figure:
     points = rounded(lines.loc[n_extensions > 1, [*POINT, "ratio", "ratio_low", "ratio_high"]])
     schemes = list(points["scheme"].unique())
     heights = [int((points["scheme"] == scheme).sum()) for scheme in schemes]
-    looks, n, bars = styles(found.rows), points["eval_len"].iloc[0], []
+    looks, n = styles(found.rows), points["eval_len"].iloc[0]
+    low, high = points["ratio"].min(), points["ratio"].max()
     with style():
         figure, grid = new_figure(
             COLUMN_WIDTH + 0.6, LINE * sum(heights) + 0.4 * len(schemes) + 0.6, len(schemes), 1, sharex=True,
             gridspec_kw={"height_ratios": heights},
         )  # fmt: skip
+        last = grid.flat[-1]
+        log_axis(last, "x")
+        last.set_xlim(low / 1.1, high * 1.1)  # bars of seeds that disagree may leave it
         for axes, scheme in zip(grid.flat, schemes, strict=True):
             part = points[points["scheme"] == scheme].sort_values("ratio", kind="stable").reset_index(drop=True)
             color = looks[scheme, "none"]["color"]
             for at, line in part.iterrows():
                 plain = line["extension"] in ("none", CONTROL)
-                bars.append((axes, (line["ratio_low"], line["ratio_high"]), at, "black" if plain else color))
                 error = np.nan_to_num([[line["ratio"] - line["ratio_low"]], [line["ratio_high"] - line["ratio"]]])
                 axes.errorbar(line["ratio"], at, xerr=error, marker="o", markersize=4, color="black" if plain else color,
                               markerfacecolor="white" if plain else color, elinewidth=0.8)  # fmt: skip
+                mark_cut(axes, line["ratio_low"], line["ratio_high"], at, "black" if plain else color)
             names = ["as trained" if extension == "none" else drawn(extension) for extension in part["extension"]]
             axes.set_yticks(range(len(part)), names, parse_math=False, fontsize=6.5)
             axes.set_ylim(len(part) - 0.5, -0.5)
             axes.set_title(drawn(scheme), color=color, parse_math=False)
             axes.axvline(1, color="0.3", linewidth=0.8, linestyle=DASHES, zorder=0)
             axes.grid(axis="x")
-        last = grid.flat[-1]
-        log_axis(last, "x")
-        low, high = points["ratio"].min(), points["ratio"].max()
-        last.set_xlim(low / 1.1, high * 1.1)
-        for axes, ends, at, color in bars:  # those of seeds that disagree may leave it
-            mark_cut(axes, *ends, at, color)
         multiple = n / points["train_len"].iloc[0]
         objective, protocol = points[["objective", "protocol"]].iloc[0]
         last.set_xlabel(f"{measure([objective])} at {n:,} ({multiple:g} L) / at L, {protocol}")

@@ -214,16 +214,22 @@ def listed(named: list[str]) -> str:
 
 
 def lacking(line: pd.Series) -> str:
-    """What leaves a comparison undecided."""
+    """What leaves a pair undecided."""
+    is_sure = line["p_holm"] < 1 - CONFIDENCE
+    if is_sure and (line["unit"] == "none" or line["text_low"] * line["text_high"] > 0):
+        return "seeds that broke"
+    return seeds_lacking(line) or ("text" if is_sure else "Holm")
+
+
+def seeds_lacking(line: pd.Series) -> str:
+    """How many seeds would decide a comparison, where that is more than there are."""
     if line["n_seeds"] < 2:
         return "one seed"
     if pd.isna(line["seeds_needed"]):
         return f"more than {MOST_SEEDS:,} seeds"
     if line["seeds_needed"] > line["n_seeds"]:
         return f"{line['seeds_needed']} seeds"
-    if not line["p_holm"] < 1 - CONFIDENCE:
-        return "Holm"
-    return "seeds that broke" if line["unit"] == "none" or line["text_low"] * line["text_high"] > 0 else "text"
+    return ""
 
 
 def lengths(some: pd.Series, scored: list[int]) -> str:
