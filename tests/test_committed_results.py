@@ -8,12 +8,12 @@ import subprocess
 import sys
 import tarfile
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from marks import slow
+from tracked import RESULTS, ROOT
 
 from experiments.claims.report import write_claims
 from experiments.speed.evidence import write_evidence
@@ -29,7 +29,6 @@ from extrap.score.protocols import every
 from extrap.stats.floor import LEARNED, UNFIT
 from extrap.stats.perplexity import SETTING, perplexity
 
-RESULTS = Path(__file__).parents[1] / "results"
 IGNORED = {"quick", "smoke"}  # by git: whatever was run here last
 EXPERIMENTS = {path.stem for path in (CONF / "experiment").glob("*.yaml")} - IGNORED
 TRACKED = sorted(name for name in EXPERIMENTS if (RESULTS / name / "provenance.yaml").exists())
@@ -232,7 +231,7 @@ def test_what_was_no_clean_checkout_has_the_program_of_a_commit(digest, tmp_path
     commit, version = OF_COMMIT[digest]
     python = shutil.which(f"python{version}") or ""
     works = python and subprocess.run([python, "--version"], capture_output=True).returncode == 0
-    tree = subprocess.run(["git", "-C", str(RESULTS.parent), "archive", commit, "extrap"], capture_output=True)
+    tree = subprocess.run(["git", "-C", str(ROOT), "archive", commit, "extrap"], capture_output=True)
     if not works or tree.returncode:
         pytest.skip(f"needs Python {version}, under which this digest was taken, and the history of the repository")
     with tarfile.open(fileobj=io.BytesIO(tree.stdout)) as files:

@@ -6,7 +6,6 @@ import re
 import shlex
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ import torch
 import yaml
 from rows import forced
 from test_structure import EXPERIMENTS, ROOMS
+from tracked import RESULTS, ROOT
 
 from extrap.config.compose import CONF, compose_grid, with_schemes
 from extrap.report.answer import answer
@@ -28,7 +28,6 @@ from extrap.stats.probes import reach_of, recalled, rises
 from extrap.stats.statistics import Statistics
 from extrap.testing.promises import check_scheme
 
-ROOT = Path(__file__).parents[1]
 PAGES = {
     name: (ROOT / name).read_text()
     for name in ("README.md", *(f"{folder}/README.md" for folder in ("conf", "extrap", "experiments", "results")))
@@ -55,7 +54,7 @@ def test_the_first_page_is_short():
 def test_what_is_quoted_stands_in_its_file(page, kind, path):
     text = quoted(page, kind, path)
     assert text
-    assert text in (ROOT / path).read_text()
+    assert text in ((RESULTS.parent if path.startswith("results/") else ROOT) / path).read_text()
 
 
 def test_quotes_are_there():
@@ -65,7 +64,7 @@ def test_quotes_are_there():
 
 def test_the_table_is_what_a_sweep_says():
     """Where a sweep says it of the rows of main, and in the same words."""
-    folder = ROOT / "results" / "main"
+    folder = RESULTS / "main"
     nothing = pd.DataFrame()
     rows, missing, training = (load(folder / f"{name}.csv") for load, name in
                                ((load_rows, "rows"), (load_missing, "missing"), (load_training, "training")))  # fmt: skip
@@ -81,7 +80,7 @@ def test_the_table_is_what_a_sweep_says():
 
 def at_train_len(name: str) -> pd.Series:
     """Perplexity by scheme, under nonoverlap."""
-    table = pd.read_csv(ROOT / "results" / name / "table.csv").query("protocol == 'nonoverlap' and eval_len == train_len")
+    table = pd.read_csv(RESULTS / name / "table.csv").query("protocol == 'nonoverlap' and eval_len == train_len")
     return table[table["extension"] == "none"].set_index("scheme")["ppl"]
 
 
@@ -89,7 +88,7 @@ def test_numbers_in_sentences_are_those_of_the_tables():
     main, causal = at_train_len("main"), at_train_len("causal")
     assert f"ALiBi's perplexity is {100 * main['alibi'] / main['rope'] - 100:.0f} % above RoPE's in the encoder" in SENTENCES
     assert f"and {100 * causal['alibi'] / causal['rope'] - 100:.0f} % in a [causal model]" in SENTENCES
-    depth = [load_provenance(ROOT / "results" / name / "provenance.yaml")["config"]["model"]["n_layers"]
+    depth = [load_provenance(RESULTS / name / "provenance.yaml")["config"]["model"]["n_layers"]
              for name in ("main", "causal")]  # fmt: skip
     assert depth[1] == 2 * depth[0]
     zoo = at_train_len("zoo_mlm") / at_train_len("zoo_mlm")["rope"] * 100 - 100
@@ -98,7 +97,7 @@ def test_numbers_in_sentences_are_those_of_the_tables():
     told_apart = [f"alibi(variant={variant})" for variant in ("split", "offset", "half", "two")]
     lowest, highest = zoo[told_apart].min(), zoo[told_apart].max()
     assert f"four asymmetric ALiBis are [{lowest:.0f} to {highest:.0f} %](results/zoo_mlm/overview.md) behind" in SENTENCES
-    against = pd.read_csv(ROOT / "results" / "zoo_mlm" / "pairs.csv").query("protocol == 'nonoverlap' and eval_len == 128")
+    against = pd.read_csv(RESULTS / "zoo_mlm" / "pairs.csv").query("protocol == 'nonoverlap' and eval_len == 128")
     verdicts = against.set_index("scheme_a")["verdict"]
     assert verdicts["kerple(kernel=power)"] == "undecided"
     assert set(verdicts[told_apart]) == {"b"}
@@ -107,7 +106,7 @@ def test_numbers_in_sentences_are_those_of_the_tables():
     )
     assert f"gains over byte frequencies only {in_encoder:.0f} % of the nats that sinusoidal positions gain" in SENTENCES
     assert f"whose mask reveals some order, {in_causal:.0f} %" in SENTENCES
-    said = pd.read_csv(ROOT / "results" / "main" / "extrapolates.csv")
+    said = pd.read_csv(RESULTS / "main" / "extrapolates.csv")
     assert "[no scheme is found to](results/main/pairs.md)" in SENTENCES
     assert "yes" not in set(said["verdict"])
     harmed = said[said["verdict"] == "no"].groupby("scheme")["eval_len"].agg(set)
@@ -117,15 +116,15 @@ def test_numbers_in_sentences_are_those_of_the_tables():
 
 
 def test_what_is_said_of_rates_and_steps_is_what_their_tables_hold():
-    choice = pd.read_csv(ROOT / "results" / "rates+best-lr" / "choice.csv")
+    choice = pd.read_csv(RESULTS / "rates+best-lr" / "choice.csv")
     assert "no scheme of `main` but NoPE does better, and none of 70 pairwise verdicts changes" in SENTENCES
     assert set(choice.loc[choice["chosen"] & (choice["value"] != 0.008), "scheme"]) == {"nope"}
     assert (
         "train.lr=0.008 for all, mlm on stdlib, training length 128**: none of 70 verdicts differs"
-        in (ROOT / "results" / "rates+best-lr" / "choice.md").read_text()
+        in (RESULTS / "rates+best-lr" / "choice.md").read_text()
     )
     told = " ".join(PAGES["results/README.md"].split())
-    stability = pd.read_csv(ROOT / "results" / "budget" / "stability.csv")
+    stability = pd.read_csv(RESULTS / "budget" / "stability.csv")
     pairs = stability[stability["steps"] == 1600]
     same = int((pairs["since"] == 100).sum())
     assert f"to four times as many {same} of {len(pairs)} pairs are decided the same way throughout" in told
@@ -133,7 +132,7 @@ def test_what_is_said_of_rates_and_steps_is_what_their_tables_hold():
         "scheme_a == 'alibi' and scheme_b == 'sinusoidal'"
     )["since"]
     assert f"ahead of ALiBi at L only from {at_train_len:.0f} steps on" in told
-    table = pd.read_csv(ROOT / "results" / "budget" / "table.csv").query("kind == 'scheme' and extension == 'none'")
+    table = pd.read_csv(RESULTS / "budget" / "table.csv").query("kind == 'scheme' and extension == 'none'")
     flat = table[table["scheme"].isin(["alibi", "local(rope)"])]
     assert flat["ratio"].max() < 1.01
     rope = table.query("scheme == 'rope' and protocol == 'same_targets' and eval_len == 4096").set_index("setting")["ratio"]
@@ -145,12 +144,12 @@ def test_what_is_said_of_rates_and_steps_is_what_their_tables_hold():
 
 
 def test_what_is_said_of_many_schemes_and_extensions_is_what_their_tables_hold():
-    at_l, table = at_train_len("zoo_mlm"), pd.read_csv(ROOT / "results" / "zoo_mlm" / "table.csv")
+    at_l, table = at_train_len("zoo_mlm"), pd.read_csv(RESULTS / "zoo_mlm" / "table.csv")
     far = table.query("extension == 'none' and protocol == 'same_targets' and eval_len == 4096").set_index("scheme")
     log_cpb, mixed = "cpb(log_distance=True)", "mixed(local(rope), nope)"
     assert "[Forty-two schemes]" in SENTENCES
     assert len(at_l) - 1 == 42, "and unigram"
-    against = pd.read_csv(ROOT / "results" / "zoo_mlm" / "pairs.csv").query("protocol == 'nonoverlap' and eval_len == 128")
+    against = pd.read_csv(RESULTS / "zoo_mlm" / "pairs.csv").query("protocol == 'nonoverlap' and eval_len == 128")
     assert set(against["scheme_b"]) == {"rope"}
     ahead = set(against.loc[against["verdict"] == "a", "scheme_a"])
     assert "two are decidedly ahead of RoPE at L, and one of these survives" in SENTENCES
@@ -162,7 +161,7 @@ def test_what_is_said_of_many_schemes_and_extensions_is_what_their_tables_hold()
     assert "at 32 L the same to 1 % (`same_targets`)" in SENTENCES
     assert 0.99 < ends["ratio_low"].min() <= ends["ratio_high"].max() < 1.01
     assert f"within L, perplexity at 32 L is {far.loc['prope', 'ratio']:.1f} times that at L" in SENTENCES
-    causal = pd.read_csv(ROOT / "results" / "zoo" / "table.csv").query("extension == 'none' and protocol == 'same_targets'")
+    causal = pd.read_csv(RESULTS / "zoo" / "table.csv").query("extension == 'none' and protocol == 'same_targets'")
     causal = causal[causal["eval_len"] == 4096].set_index("scheme")
     assert f"(RoPE {far.loc['rope', 'ratio']:.0f} and {causal.loc['rope', 'ratio']:.1f})" in SENTENCES
     angles = ["partialrope", "prope", "learnedrope", "rope(base=500000.0)", "pope", "xpos(scale_base=64.0)"]
@@ -175,14 +174,14 @@ def test_what_is_said_of_many_schemes_and_extensions_is_what_their_tables_hold()
     assert far.loc[mixed, "ratio_high"] < 1.05
     assert against.set_index("scheme_a").loc[mixed, "verdict"] == "undecided"
     for name in ("extend", "extend_mlm"):
-        extended = pd.read_csv(ROOT / "results" / name / "extensions.csv").query("scheme_a == 'rope'")
+        extended = pd.read_csv(RESULTS / name / "extensions.csv").query("scheme_a == 'rope'")
         to_window = extended[extended["extension_b"] == "window"]
         assert f"Of {to_window['extension_a'].nunique()} training-free extensions of RoPE none is found" in SENTENCES
         assert "a" not in set(to_window["verdict"])
 
 
 def test_what_is_said_of_many_next_token_predictors_is_what_their_tables_hold():
-    folder = ROOT / "results" / "zoo"
+    folder = RESULTS / "zoo"
     at_l = at_train_len("zoo")
     assert "Of 42 [causal models]" in SENTENCES
     assert len(at_l) - 1 == 42, "and unigram"
@@ -196,7 +195,7 @@ def test_what_is_said_of_many_next_token_predictors_is_what_their_tables_hold():
 
 
 def test_what_is_said_of_many_schemes_on_a_known_floor_is_what_their_tables_hold():
-    folder = ROOT / "results" / "zoo_markov"
+    folder = RESULTS / "zoo_markov"
     assert (
         "Of [42 schemes](results/zoo_markov/overview.md) there, 14 extrapolate at both 8 L and 32 L, most of them with"
         in SENTENCES
@@ -229,12 +228,12 @@ def test_what_is_said_of_many_schemes_on_a_known_floor_is_what_their_tables_hold
 def test_what_is_said_of_objectives_is_what_their_tables_hold():
     said = "ELECTRA's task, of whose entropy RoPE explains 13 % at L, the two neighbours of a byte alone 7 %"
     assert said in SENTENCES
-    rtd = pd.read_csv(ROOT / "results" / "rtd" / "table.csv").query("protocol == 'nonoverlap' and eval_len == train_len")
+    rtd = pd.read_csv(RESULTS / "rtd" / "table.csv").query("protocol == 'nonoverlap' and eval_len == train_len")
     explained = rtd[rtd["extension"] == "none"].set_index("scheme")["explained"]
     assert [f"{100 * explained[one]:.0f} %" for one in ("rope", "two neighbours")] == ["13 %", "7 %"]
-    points = pd.read_csv(ROOT / "results" / "papers" / "clark2020_objectives.csv").query("x == 16")
+    points = pd.read_csv(RESULTS / "papers" / "clark2020_objectives.csv").query("x == 16")
     assert {*points["objective"]} == {"causal", "mlm", "rtd", "electra", "electra_generator"}
-    at_l = pd.read_csv(ROOT / "results" / "papers" / "clark2020_objectives.csv").query("x == 1")
+    at_l = pd.read_csv(RESULTS / "papers" / "clark2020_objectives.csv").query("x == 1")
     at_l = at_l.set_index(["objective", "scheme"])["loss"]
     for line in points.itertuples():
         limit = np.log(1.05) if line.objective not in IN_NATS else 0.05 * (rate(line.objective) - at_l[line[2], line.scheme])
@@ -245,7 +244,7 @@ def test_what_is_said_of_objectives_is_what_their_tables_hold():
 
 
 def test_what_is_said_of_one_table_is_what_its_report_holds():
-    folder = ROOT / "results" / "tied+best-lr"
+    folder = RESULTS / "tied+best-lr"
     said = "with sinusoidal positions 0.04 nats more at L than one with RoPE (`nonoverlap`; with BERT's head 0.05)"
     assert said in SENTENCES
     at_l = "protocol == 'nonoverlap' and eval_len == train_len"
@@ -274,7 +273,7 @@ def test_what_is_said_of_one_table_is_what_its_report_holds():
 
 def rate(objective: str) -> float:
     """What is lost under same_targets by who knows what share of tokens is replaced, and nothing else."""
-    table = pd.read_csv(ROOT / "results" / objective / "table.csv").query("protocol == 'same_targets' and scheme == 'rate'")
+    table = pd.read_csv(RESULTS / objective / "table.csv").query("protocol == 'same_targets' and scheme == 'rate'")
     return table.loc[table["objective"] == objective, "nats"].iloc[0]
 
 
@@ -283,7 +282,7 @@ def test_what_is_said_of_probes_is_what_they_found():
         "For 39 of the 42 schemes encoder perplexity rises by [less than 5 %](results/zoo_mlm/probes.md) if all text over 32"
     )
     assert said in SENTENCES
-    risen = rises(load_probes(ROOT / "results" / "zoo_mlm" / "probes.csv")).query("probe == 'reach(other)'")
+    risen = rises(load_probes(RESULTS / "zoo_mlm" / "probes.csv")).query("probe == 'reach(other)'")
     found = {scheme: reach_of(lines) for scheme, lines in risen.groupby("scheme")}
     assert len(found) == 42
     assert "is another document's (NoPE 7 %, two undecided)." in SENTENCES
@@ -292,9 +291,9 @@ def test_what_is_said_of_probes_is_what_they_found():
     assert {*beyond.index[(np.exp(beyond["low"]) < 1.05) & (np.exp(beyond["high"]) > 1.05)]} == {"learned", "partialrope"}
     assert np.exp(beyond.loc["nope", "low"]) > 1.05
     assert round(100 * np.expm1(beyond.loc["nope", "value"])) == 7
-    excess = recalled(load_probes(ROOT / "results" / "recall" / "probes.csv")).query("metric == 'nll' and eval_len == 512")
+    excess = recalled(load_probes(RESULTS / "recall" / "probes.csv")).query("metric == 'nll' and eval_len == 512")
     at = excess[excess["distance"] == 129].set_index("scheme")
-    blind = recalled(load_probes(ROOT / "results" / "recall" / "probes.csv")).query("metric == 'window_floor'")
+    blind = recalled(load_probes(RESULTS / "recall" / "probes.csv")).query("metric == 'window_floor'")
     (blind,) = blind.query("eval_len == 512 and distance == 129")["value"].unique()
     told = [f"{at.loc[scheme, 'value']:.2f}" for scheme in ("alibi", "rope", "local(rope)")]
     assert f"ALiBi is {told[0]} nats above the best prediction at 4 L, RoPE {told[1]}, local" in SENTENCES
@@ -307,8 +306,8 @@ def test_two_machines_decide_alike():
     main, budget = (
         table[(table["extension_a"] == "none") & (table["extension_b"] == "none")].set_index(at)["verdict"]
         for table in (
-            pd.read_csv(ROOT / "results" / "main" / "pairs.csv").query("protocol in ['nonoverlap', 'same_targets']"),
-            pd.read_csv(ROOT / "results" / "budget" / "pairs.csv").query("setting == 'max_steps=400'"),
+            pd.read_csv(RESULTS / "main" / "pairs.csv").query("protocol in ['nonoverlap', 'same_targets']"),
+            pd.read_csv(RESULTS / "budget" / "pairs.csv").query("setting == 'max_steps=400'"),
         )
     )
     decided = main[main != "undecided"], budget[budget != "undecided"]
@@ -325,7 +324,7 @@ def test_one_learning_rate_serves_all_schemes():
     assert "at 0.04 for the matrices of the blocks, AdamW (0.9, 0.95) at 8e-3 for all else" in " ".join(
         PAGES["results/README.md"].split()
     )
-    for path in (ROOT / "results").glob("*/provenance.yaml"):
+    for path in (RESULTS).glob("*/provenance.yaml"):
         config = yaml.safe_load(path.read_text()).get("config")
         if config and "train.lr" not in config.get("vary", []):
             rates = config["train"]["lr"], config["train"]["muon_ratio"] * config["train"]["lr"]
