@@ -2,13 +2,13 @@
 
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from rows import both_protocols, scheme_rows
 
 from extrap.config.compose import CONF
-from extrap.report import families
 from extrap.report.answer import answer
 from extrap.report.families import (
     COLOURS,
@@ -21,6 +21,7 @@ from extrap.report.families import (
     looks_within,
     trade_off_figure,
 )
+from extrap.report.looks import LOOKS
 from extrap.report.overview import overview_page
 from extrap.report.report import write_report
 from extrap.stats.pairs import MOST_PAIRED, pairs, yardstick
@@ -114,9 +115,13 @@ def test_who_is_below_the_floor_leads_nobody():
     assert "| leaky ‡" in overview_page(found)
 
 
-def test_no_two_members_of_a_family_look_alike():
-    looks = looks_within({"ours": [f"alibi(variant={i})" for i in range(40)]})
-    assert len({(look["color"], look["marker"]) for look in looks.values()}) == 40
+def test_no_two_members_of_a_family_look_alike_and_known_ones_as_in_all_figures():
+    looks = looks_within({"ours": [*LOOKS, *(f"alibi(variant={i})" for i in range(40))]})
+    assert len({(look["color"], look["marker"]) for look in looks.values()}) == 40 + len(LOOKS)
+    for scheme, known in LOOKS.items():
+        assert looks[scheme, "none"].items() >= known.items()
+    few = looks_within({"ours": ["alibi", "cpb", "fire"]})
+    assert len({look["color"] for look in few.values()}) == 3
 
 
 def test_each_scheme_has_one_line_under_its_family(many):
@@ -156,34 +161,35 @@ def test_every_family_has_a_panel_and_every_scheme_a_name(many):
         assert len({line.get_color() for line in coloured}) == len(schemes)
 
 
-def test_the_trade_off_numbers_schemes_from_the_best(many):
+def test_the_trade_off_has_a_row_for_each_scheme_from_the_best_on(many):
     figure, points = trade_off_figure(many)
-    (axes,) = figure.axes
-    ordered = [scheme for scheme in sorted(SCHEMES, key=lambda scheme: SCHEMES[scheme][128][1]) if scheme != "learned"]
-    assert dict(zip(points["number"], points["scheme"], strict=True)) == {i + 1: one for i, one in enumerate(ordered)} or (
-        {*points["scheme"][1:3]} == {"rope", "t5"}  # which are alike at L
-    )
-    texts = [text.get_text() for text in axes.texts]
-    assert all(texts.count(str(number)) == 2 for number in points["number"])  # beside its mark, and in the key
-    assert axes.get_ylabel() == "perplexity at 4,096 (32 L) / at L"
-    fox = points.set_index("scheme").loc["fox"]
-    assert fox["ratio"] == pytest.approx(0.980199, abs=1e-6)
+    at_start, beyond = figure.axes
+    ordered = sorted(SCHEMES, key=lambda scheme: np.mean(SCHEMES[scheme][128]))
+    assert [*points["scheme"]] == ordered
+    names = [text.get_text() for text in at_start.get_yticklabels()]
+    assert names == [f"{scheme} (to 128)" if scheme == "learned" else scheme for scheme in ordered]
+    low, high = at_start.get_ylim()
+    assert low > high  # the first row is on top
+    assert beyond.get_xlabel() == "perplexity at 4,096 (32 L) / at L"
+    told = points.set_index("scheme")
+    assert told.loc["fox", "ratio"] == pytest.approx(0.980199, abs=1e-6)
+    assert told["ratio"].isna().sum() == 1
+    assert told["ratio"].isna()["learned"]
+    for axes, value in zip(figure.axes, ("ppl", "ratio"), strict=True):
+        marks = [line for line in axes.lines if line.get_marker() in MARKERS and line.get_clip_on()]
+        shown = {row: (x, line.get_color()) for line in marks for x, row in zip(*line.get_data(), strict=True)}
+        families = [*by_family(ordered)]
+        assert [shown[row][1] for row in points.index] == [COLOURS[families.index(family_of(one))] for one in ordered]
+        np.testing.assert_array_equal([shown[row][0] for row in points.index], points[value])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [*by_family(ordered)]
 
 
-def test_where_many_marks_stand_the_trade_off_is_enlarged(many, monkeypatch):
-    monkeypatch.setattr(families, "CORNER", (10, 1.2))
-    monkeypatch.setattr(families, "MOST_IN_CORNER", 1)
-    figure, points = trade_off_figure(many)
-    whole, corner = figure.axes
-    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
-    assert all(texts.count(str(number)) == 2 for number in points["number"])  # beside one of its marks, and in the key
-    (box,) = whole.patches
-    (left, right), (low, high) = corner.get_xlim(), corner.get_ylim()
-    assert box.get_bbox().extents == pytest.approx([left, low, right, high])
-    inside = points[[box.get_bbox().contains(*xy) for xy in points[["ppl", "ratio"]].to_numpy()]]
-    told = {text.get_text() for text in corner.texts}
-    assert {str(number) for number in inside["number"]} == told
-    assert len(told) > 1
+def test_a_bar_that_leaves_the_trade_off_ends_in_an_arrowhead():
+    seeds_apart = {**SCHEMES, "cpb": by_length(1.3, 0.5, (-1, 0, 1))}
+    figure, points = trade_off_figure(Statistics(both_protocols(seeds_apart)))
+    (row,) = points.index[points["scheme"] == "cpb"]
+    heads = [line for line in figure.axes[0].lines if not line.get_clip_on()]
+    assert [(line.get_marker(), line.get_ydata()) for line in heads] == [("<", row), (">", row)]
 
 
 @pytest.mark.slow

@@ -171,12 +171,12 @@ def mark_cut(axes: Axes, low: float, high: float, at: float, color: str) -> None
             axes.plot(edge, at, arrow, color=color, markersize=4, clip_on=False, zorder=3)
 
 
-def keep_to_curves(axes: Axes, middle: pd.Series) -> None:
+def keep_to_curves(axes: Axes, middle: pd.Series, which: str = "y") -> None:
     """Bands of seeds that disagree may leave a panel on a log axis, curves may not; it spans no less than LEAST_SPAN."""
-    low, high = axes.get_ylim()
+    low, high = getattr(axes, f"get_{which}lim")()
     low, high = max(low, middle.min() / 3), min(high, middle.max() * 3)
     room = max(1.0, np.sqrt(LEAST_SPAN * low / high))
-    axes.set_ylim(low / room, high * room)
+    axes.set(**{f"{which}lim": (low / room, high * room)})
 
 
 def axes_of_lengths(axes: Axes, points: pd.DataFrame, log: bool, mark: str = "training length") -> None:

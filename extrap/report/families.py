@@ -1,30 +1,28 @@
 """More schemes than a panel can hold: families, a figure by family, and what longer context costs. Imports no torch."""
 
-from typing import Any
-
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.transforms import offset_copy
 
 from extrap.report.curves import (
     DASHES,
     POINT,
+    Values,
     axes_of_lengths,
     curves,
     drawn,
     ends,
     keep_to_curves,
     log_axis,
+    mark_cut,
     title_of,
     told_of_seeds,
 )
-from extrap.report.drawing import entitle, lay_out, new_figure, settle, style
+from extrap.report.drawing import entitle, new_figure, style
 from extrap.report.group import shortened
-from extrap.report.labels import End, label_inside, name_ends
-from extrap.report.looks import Looks, Style, family
+from extrap.report.labels import name_ends
+from extrap.report.looks import LOOKS, Looks, Style, family
 from extrap.report.typesetting import measure
 from extrap.results.shown import rounded
 from extrap.stats.perplexity import BEYOND_L, told_first
@@ -47,9 +45,8 @@ MARKERS = ["o", "s", "^", "X", "v", "P", "D", "*", "<", ">"]
 THIN: Style = {"linestyle": "-", "linewidth": 1.1, "markersize": 3.5}
 COLUMNS = 2
 PANEL = (3.5, 1.8)  # inches
-# at L over the best there, and far beyond L over that at L: nearer ones are drawn enlarged where they are many
-CORNER, MOST_IN_CORNER = (1.15, 1.1), 8
-KEY_LINE, KEY_WIDTH = 8.3, 0.25  # points, and of the figure
+ROW, KEY_COLUMNS = 0.135, 4  # inches
+PPL, RATIO = ("ppl", "ppl_low", "ppl_high"), ("ratio", "ratio_low", "ratio_high")
 NAME = 28  # columns: longer names are cut in their middle
 
 
@@ -69,7 +66,7 @@ def families_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
 
     Of the protocol that scores the same tokens at every length, where rows hold it.
     """
-    points = rounded(_trained(found)[[*POINT, "ppl", "ppl_low", "ppl_high"]])
+    points = rounded(_trained(found)[[*POINT, *PPL]])
     at_start = points[points["eval_len"] == points["train_len"]].sort_values("ppl", kind="stable")
     members = by_family(list(at_start["scheme"]))
     looks = looks_within(members)
@@ -79,7 +76,7 @@ def families_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
         panels, parts = list(grid.flat), [points[points["scheme"].isin(schemes)] for schemes in members.values()]
         for i, (axes, title, part) in enumerate(zip(panels, members, parts, strict=False)):
             _behind(axes, points[~points["scheme"].isin(part["scheme"])])
-            curves(axes, part, ("ppl", "ppl_low", "ppl_high"), looks)
+            curves(axes, part, PPL, looks)
             axes_of_lengths(axes, points, log=True, mark="" if i else "training length")
             axes.set_title(title)
             axes.set_xlabel("")
@@ -100,12 +97,18 @@ def families_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
 
 
 def looks_within(members: dict[str, list[str]]) -> Looks:
-    """Of each scheme as trained: colours and markers by its place within its family."""
-    return {
-        (scheme, "none"): THIN | {"color": COLOURS[i % n], "marker": MARKERS[(i + i // n) % n]}
-        for n, schemes in ((len(COLOURS), schemes) for schemes in members.values())
-        for i, scheme in enumerate(sorted(schemes))
-    }
+    """Of each scheme as trained: colour and marker that it has in all figures, or some that no other of its family has."""
+    n = len(COLOURS)
+    pairs = [(COLOURS[i % n], MARKERS[(i + i // n) % n]) for i in range(n**2)]
+    looks: Looks = {}
+    for schemes in members.values():
+        known = {scheme: (LOOKS[scheme]["color"], LOOKS[scheme]["marker"]) for scheme in schemes if scheme in LOOKS}
+        taken = {color for color, _ in known.values()}
+        free = iter([pair for pair in pairs[:n] if pair[0] not in taken] + [p for p in pairs[n:] if p not in known.values()])
+        for scheme in sorted(schemes):
+            color, marker = known.get(scheme) or next(free)
+            looks[scheme, "none"] = THIN | {"color": color, "marker": marker}
+    return looks
 
 
 def _behind(axes: Axes, points: pd.DataFrame) -> None:
@@ -115,94 +118,54 @@ def _behind(axes: Axes, points: pd.DataFrame) -> None:
 
 
 def trade_off_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
-    """Perplexity at the training length against what the longest input makes of it, a mark a scheme, numbered from the best.
+    """A row a scheme, from the best at the training length on: perplexity there, and what the longest input makes of it.
 
-    Who ends before that has none. Below 1 longer context helps, above 1 it does harm; bars are 95 % t intervals over seeds.
+    Below 1 longer context helps, above 1 it does harm; bars are 95 % t intervals over seeds, marks and colours those of a
+    family. The name of who ends before the longest input says where.
     Of the protocol that scores the same tokens at every length, where rows hold it.
     """
     lines = _trained(found)
-    longest = lines[lines["eval_len"] == lines["eval_len"].max()]
-    start = lines[lines["eval_len"] == lines["train_len"]].set_index("scheme")[["ppl", "ppl_low", "ppl_high"]]
-    points = longest.drop(columns=[*start]).join(start, on="scheme")
-    points = rounded(points[[*POINT, "ppl", "ppl_low", "ppl_high", "ratio", "ratio_low", "ratio_high"]])
-    points = points.sort_values("ppl", kind="stable")
-    points.insert(0, "number", range(1, len(points) + 1))
-    members, n = by_family(list(points["scheme"])), points["eval_len"].iloc[0]
-    multiple = n / points["train_len"].iloc[0]
-    corner = points[(points["ratio"] < CORNER[1]) & (points["ppl"] < CORNER[0] * points["ppl"].min())]
-    panels = [points, corner] if len(corner) > MOST_IN_CORNER else [points]
-    key_lines = len(points) + 1.5 * len(members)
+    n, train_len = lines["eval_len"].max(), lines["train_len"].iloc[0]
+    start = lines[lines["eval_len"] == train_len].assign(eval_len=n).drop(columns=[*RATIO])
+    points = start.join(lines[lines["eval_len"] == n].set_index("scheme")[[*RATIO]], on="scheme")
+    points = rounded(points[[*POINT, *PPL, *RATIO]]).sort_values("ppl", kind="stable").reset_index(drop=True)
+    objective, protocol = measure(points["objective"].unique()), points["protocol"].iloc[0]
+    at_start = f"{objective} at the training length L, {protocol}"
+    columns = {PPL: at_start, RATIO: f"{objective} at {n:,} ({n / train_len:g} L) / at L"}
     with style():
-        figure, grid = new_figure(7.0, max(4.0, KEY_LINE / 72 * key_lines + 0.7), len(panels), 1)
-        figure.set_layout_engine("constrained", rect=(0, 0, 1 - KEY_WIDTH, 1))
-        for axes, shown in zip(grid.flat, panels, strict=True):
-            _marks(axes, members, points)
-            keep_to_curves(axes, shown["ratio"])
-            axes.set_ylabel(f"{measure(points['objective'].unique())} at {n:,} ({multiple:g} L) / at L")
-        if len(panels) > 1:
-            _enlarge(grid.flat[0], grid.flat[1], corner)
-        axes.set_xlabel(f"{measure(points['objective'].unique())} at the training length L, {points['protocol'].iloc[0]}")
-        entitle(figure, title_of(found, told_of_seeds(points).replace("bands", "bars")))
-        names = shortened(points["scheme"], NAME)
-        _key(grid.flat[0], members, names, points.set_index("scheme")["number"].to_dict())
-        lay_out(figure)
-        settle(figure)
-        for axes, shown in zip(grid.flat, panels, strict=True):
-            for line in (shown if shown is panels[-1] else shown.drop(corner.index)).itertuples():
-                label_inside(axes, End(str(line.number), "black", line.ppl, line.ratio))
+        figure, grid = new_figure(7.0, ROW * len(points), 1, 2, sharey=True)
+        for axes, (values, label) in zip(grid.flat, columns.items(), strict=True):
+            _rows_of(axes, points, values)
+            axes.set_xlabel(label)
+        grid.flat[1].axvline(1, color="0.3", linewidth=0.8, linestyle=DASHES, zorder=0)
+        ends = lines.groupby("scheme")["eval_len"].max()
+        short = shortened(points["scheme"], NAME)
+        names = [drawn(short[one]) + ("" if ends[one] == n else f" (to {ends[one]:,})") for one in points["scheme"]]
+        grid.flat[0].set_yticks(points.index, names, parse_math=False, fontsize=6.5)
+        grid.flat[0].set_ylim(len(points) - 0.5, -0.5)
+        key = figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="outside lower left", ncols=KEY_COLUMNS,
+                            fontsize=6.5, frameon=False)  # fmt: skip
+        n_lines = entitle(figure, title_of(found, told_of_seeds(points).replace("bands", "bars")))
+        n_lines += -(-len(key.get_texts()) // KEY_COLUMNS)
+        figure.set_figheight(ROW * len(points) + 0.15 * n_lines + 0.5)
     return figure, points
 
 
-def _marks(axes: Axes, members: dict[str, list[str]], points: pd.DataFrame) -> None:
-    axes.set_xscale("log")
-    log_axis(axes)
-    for i, schemes in enumerate(members.values()):
+def _rows_of(axes: Axes, points: pd.DataFrame, values: Values) -> None:
+    """A panel of trade_off_figure."""
+    (middle, low, high), families = values, by_family(list(points["scheme"]))
+    log_axis(axes, "x")
+    for (title, schemes), marker, color in zip(families.items(), MARKERS, COLOURS, strict=False):
         part = points[points["scheme"].isin(schemes)]
-        across, along = (
-            np.nan_to_num([part[value] - part[f"{value}_low"], part[f"{value}_high"] - part[value]])
-            for value in ("ppl", "ratio")
-        )
-        axes.errorbar(part["ppl"], part["ratio"], along, across, linestyle="", marker=MARKERS[i], color=COLOURS[i],
-                      markersize=4, elinewidth=0.5, alpha=0.9)  # fmt: skip
-    axes.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 6, 7, 8)))
-    axes.xaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
-    axes.minorticks_off()
-    axes.axhline(1, color="0.3", linewidth=0.8, linestyle=DASHES, zorder=0)
-
-
-def _enlarge(whole: Axes, below: Axes, corner: pd.DataFrame) -> None:
-    """The panel below shows a corner of the other, which marks it."""
-    for axis, value in (("x", "ppl"), ("y", "ratio")):
-        low, high = corner[value].min(), corner[value].max()
-        room = max(0.08 * (high - low), 0.001 * low)
-        getattr(below, f"set_{axis}scale")("linear")
-        getattr(below, f"set_{axis}lim")(low - room, high + room)
-        getattr(below, f"{axis}axis").set_major_locator(mpl.ticker.MaxNLocator(6, steps=[1, 2, 5, 10]))
-        getattr(below, f"{axis}axis").set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
-    (left, right), (low, high) = below.get_xlim(), below.get_ylim()
-    whole.add_patch(mpl.patches.Rectangle((left, low), right - left, high - low, fill=False, edgecolor="0.4", linewidth=0.8))
-    below.set_title("enlarged: the box above", fontsize=7)
-
-
-def _key(axes: Axes, members: dict[str, list[str]], names: dict[str, str], numbers: dict[str, int]) -> None:
-    """Right of the panels, from the top of these axes on: families in their colours, under each its members, numbered."""
-    y, figure = 0.0, axes.get_figure(root=True)
-
-    def write(x: float, text: str, **how: Any) -> None:
-        place = offset_copy(axes.transAxes, figure, y=y, units="points")
-        told = axes.text(x, 1, text, transform=place, fontsize=6.5, va="center", parse_math=False, **how)
-        told.set_in_layout(False)  # or the panels would be spread along it
-
-    for i, (title, schemes) in enumerate(members.items()):
-        place = offset_copy(axes.transAxes, figure, y=y, units="points")
-        mark = axes.plot([1.03], [1], marker=MARKERS[i], color=COLOURS[i], markersize=4, transform=place, clip_on=False)
-        mark[0].set_in_layout(False)
-        write(1.045, title, color=COLOURS[i], weight="bold")
-        for scheme in schemes:
-            y -= KEY_LINE
-            write(1.065, f"{numbers[scheme]}", ha="right")
-            write(1.075, drawn(names[scheme]))
-        y -= 1.5 * KEY_LINE
+        bars = np.nan_to_num([part[middle] - part[low], part[high] - part[middle]])
+        axes.errorbar(part[middle], part.index, xerr=bars, linestyle="", marker=marker, color=color, label=title,
+                      markersize=4, elinewidth=0.8)  # fmt: skip
+    keep_to_curves(axes, points[middle], "x")
+    for schemes, color in zip(families.values(), COLOURS, strict=False):
+        for row, line in points[points["scheme"].isin(schemes)].iterrows():
+            mark_cut(axes, line[low], line[high], row, color)
+    axes.grid()
+    axes.tick_params(axis="y", length=0)
 
 
 def _trained(found: Statistics) -> pd.DataFrame:
