@@ -7,7 +7,7 @@ from rows import both_protocols, many, shuffled
 
 from extrap.report.output import output_page
 from extrap.report.report import write_report
-from extrap.stats.output import interactions, outputs
+from extrap.stats.output import interactions
 from extrap.stats.statistics import Statistics
 
 SEEDS = np.array([0.3, 0.0, -0.2, 0.1])  # what seeds do, the same to all trainings of a scheme
@@ -29,7 +29,7 @@ def rows_of(effects=EFFECTS, more: str = "", n_seeds: int = 4) -> pd.DataFrame:
 
 
 def test_effects_are_those_of_the_rows_paired_by_seed():
-    lines = outputs(rows_of()).set_index(["protocol", "eval_len", "scheme", "output"])
+    lines = Statistics(rows_of()).outputs.set_index(["protocol", "eval_len", "scheme", "output"])
     assert len(lines) == 2 * 2 * 3 * 2
     for (*_, scheme, output), line in lines.iterrows():
         assert line["difference"] == pytest.approx(EFFECTS[output][scheme], abs=1e-12)
@@ -69,7 +69,7 @@ def test_the_interval_is_that_of_the_four_means():
 def test_seeds_that_one_training_lacks_are_left_out_of_both():
     rows = rows_of()
     lacks = rows[~((rows["scheme"] == "rope") & (rows["setting"] == "output=tied") & (rows["seed"] == 0))]
-    lines = outputs(lacks).set_index(["scheme", "output"])
+    lines = Statistics(lacks).outputs.set_index(["scheme", "output"])
     assert set(lines.loc[("rope", "tied"), "n_seeds"]) == {3}
     assert lines.loc[("rope", "tied"), "difference"].to_numpy() == pytest.approx(0.05, abs=0.002)
     between = Statistics(lacks).interactions
@@ -77,22 +77,36 @@ def test_seeds_that_one_training_lacks_are_left_out_of_both():
     assert not {"rope"} & {*of_tied["scheme_a"], *of_tied["scheme_b"]}, "who lacks a seed is not put beside others"
 
 
+@pytest.mark.parametrize(
+    ("setting", "verdicts"), [("output=tied", {"undecided"}), ("output=untied", {"a"}), ("output=tied_head", {"a"})]
+)
+def test_an_output_of_which_a_seed_broke_wins_on_none_of_the_others(setting, verdicts):
+    rows = rows_of()
+    rows = rows[~((rows["scheme"] == "t5") & (rows["setting"] == setting) & (rows["seed"] == 0))]
+    at = {"experiment": "made", "run": "t5", "scheme": "t5", "objective": "causal", "data": "stdlib", "train_len": 128}
+    at |= {"setting": setting, "seed": 0, "extension": "none", "reason": "not a number"}
+    missing = [at | {"protocol": protocol, "eval_len": n} for protocol in ("nonoverlap", "same_targets") for n in (128, 512)]
+    lines = Statistics(rows, pd.DataFrame(missing)).outputs.set_index(["scheme", "output"])
+    assert {*lines.loc[("t5", "tied"), "verdict"]} == verdicts
+    assert {*lines.loc[("rope", "tied"), "verdict"]} == {"b"}
+
+
 def test_one_seed_decides_nothing_and_nothing_is_said_where_nothing_varies():
-    assert {*outputs(rows_of(n_seeds=1))["verdict"]} == {"undecided"}
+    assert {*Statistics(rows_of(n_seeds=1)).outputs["verdict"]} == {"undecided"}
     assert {*Statistics(rows_of(n_seeds=1)).interactions["verdict"]} == {"undecided"}
     plain = many({"rope": {128: [1.0, 1.1]}, "alibi": {128: [1.2, 1.3]}})
-    assert outputs(plain).empty
+    assert Statistics(plain).outputs.empty
     assert Statistics(plain).interactions.empty
     without = {output: effect for output, effect in EFFECTS.items() if output != "untied"}
-    assert outputs(rows_of(without)).empty, "there is nothing to compare with"
+    assert Statistics(rows_of(without)).outputs.empty, "there is nothing to compare with"
     assert interactions(rows_of(without), Statistics(rows_of(without)).sound_pairs).empty
 
 
 def test_nothing_is_compared_across_what_else_varies():
     slow = {output: {scheme: 0.5 + add for scheme, add in of.items()} for output, of in EFFECTS.items()}
     rows = pd.concat([rows_of(more="lr=0.004, "), rows_of(slow, more="lr=0.008, ")])
-    alone = outputs(rows_of())
-    found = outputs(rows)
+    alone = Statistics(rows_of()).outputs
+    found = Statistics(rows).outputs
     assert {*found["setting"]} == {"lr=0.004", "lr=0.008"}
     for _, part in found.groupby("setting"):
         assert part["difference"].sum() == pytest.approx(alone["difference"].sum())

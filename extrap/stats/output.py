@@ -4,16 +4,17 @@ torch."""
 import pandas as pd
 
 from extrap.results.rows import apart
-from extrap.stats.pairs import PAIR, compare, holm, moved, paired_p
+from extrap.stats.pairs import PAIR, compare, holm, moved, paired_p, unflattered
 from extrap.stats.perplexity import CONFIDENCE, SETTING, over_seeds
 
 OUTPUT, UNTIED = "output", "untied"  # as settings name them
 
 
-def outputs(rows: pd.DataFrame) -> pd.DataFrame:
+def outputs(rows: pd.DataFrame, broken: pd.DataFrame) -> pd.DataFrame:
     """Every scheme as it was trained with each output but untied, less itself with that: the lines of `compare`, within what
     else varies, with `scheme` and `output` for who is compared; Holm over schemes and outputs at one length. Verdict a: the
-    scheme is better with this output; b: untied. Empty where no output varies, or none is untied."""
+    scheme is better with this output; b: untied; neither where a seed of it broke (see Statistics.broken). Empty where no
+    output varies, or none is untied."""
     made = apart(rows[(rows["kind"] == "scheme") & (rows["extension"] == "none")], OUTPUT)
     others = [output for output in made["value"].unique() if output != UNTIED]
     if len(others) == made["value"].nunique():
@@ -22,6 +23,8 @@ def outputs(rows: pd.DataFrame) -> pd.DataFrame:
     lines = compare(made.assign(extension=made["value"]).drop(columns="value"), opponents)
     if lines.empty:
         return lines
+    lost = apart(broken[broken["extension"] == "none"], OUTPUT)
+    lines = unflattered(lines, lost.assign(extension=lost["value"]))
     return lines.rename(columns={"scheme_a": "scheme", "extension_a": OUTPUT}).drop(columns=["scheme_b", "extension_b"])
 
 

@@ -156,7 +156,7 @@ class Statistics:
 
     @cached_property
     def outputs(self) -> pd.DataFrame:
-        return outputs(self.rows)
+        return outputs(self.rows, self.broken)
 
     @cached_property
     def interactions(self) -> pd.DataFrame:
