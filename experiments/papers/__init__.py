@@ -3,10 +3,11 @@
 Adding a figure is adding a file here. Its docstring is its caption: the paper and figure, the expected picture, what is
 published, and last the command. It holds
 
-    NEEDS   the tables below results/ that it is drawn from, all of one kind (rows.csv, training.csv or timings.csv)
+    NEEDS   the tables below results/ that it is drawn from, of one kind (rows.csv, training.csv, kernels.csv or timings.csv)
     HOLDS   by column, what each of these tables must hold at least
     PAPER   what the paper trained on, for the table of differences
     figure  (rows of all NEEDS, published numbers) -> (figure, the points that it shows); called within `style`
+    table   of these points, as Markdown, below the figure; need not be there
 """
 
 PRESS2022 = {

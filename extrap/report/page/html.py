@@ -15,7 +15,6 @@ from extrap.report.page.palette import marker_path, style_sheet
 HERE = Path(__file__).parent
 SCRIPTS = ("vendor/plot.min.js", "state.js", "tables.js", "numbers.js", "charts.js", "sections.js")  # in this order
 LAST = "page.js"  # after the sections of all
-NOTHING_ELSE = "base-uri 'none'; form-action 'none'"
 FOOTER = (
     "Drawn with Observable Plot and D3, ISC License, © Observable, Inc. and Mike Bostock; all else in the bundle and all "
     "licences: extrap/report/page/LICENSES.txt. One file, nothing is fetched, nothing is stored."
