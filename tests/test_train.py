@@ -57,6 +57,19 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+def test_every_step_of_every_seed_draws_numbers_of_its_own(tmp_path, one_thread, monkeypatch):
+    drawn, train_step = [], training.train_step
+
+    def noted(*given):
+        drawn.append(torch.rand(1).item())
+        return train_step(*given)
+
+    monkeypatch.setattr(training, "train_step", noted)
+    for seed in (0, 1):
+        execute(cell(tmp_path, f"seed={seed}"))
+    assert len(drawn) == len(set(drawn)) == 2 * 12
+
+
 @pytest.mark.parametrize("objective", ["mlm", "causal"])
 @pytest.mark.parametrize("output", ["tied", *slow("untied", "tied_head")])
 @pytest.mark.parametrize("d_model", [128, *slow(32, 1024)])

@@ -1,5 +1,6 @@
 """The random numbers of a model."""
 
+import numpy as np
 import torch
 
 
@@ -11,3 +12,8 @@ def seed_generators(seed: int) -> None:
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(seed)
+
+
+def seed_of(*numbers: int) -> int:
+    """One seed, of 32 bits, for several numbers: of a longer one torch's generator on a CPU keeps the last 32 alone."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])

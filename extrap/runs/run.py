@@ -37,7 +37,6 @@ from extrap.train.log import write_log
 from extrap.train.loop import Diverged, train, training_batch
 
 LOCK_SECONDS = 10.0  # workers of a killed sweep are gone by then
-SCHEME_SEED = 2**32  # a scheme's own weights are drawn apart, so that the other weights do not depend on it
 
 
 def execute(run: Run) -> None:
@@ -161,10 +160,10 @@ def write_references(run: Run) -> None:
 def build_encoder(run: Run) -> Encoder:
     """The model at step 0. Weights other than the scheme's depend on the seed and on sizes alone."""
     config, source, objective, *_ = run
-    seed_generators(SCHEME_SEED + config.seed)
+    seed_generators(config.seed)
     scheme = build_scheme(config, objective.causal)
     if not isinstance(objective, Electra):
-        seed_generators(config.seed)
+        seed_generators(config.seed)  # again, so that the other weights do not depend on what a scheme draws
         return Encoder(config.model, scheme, *run.n_tokens)
     small = replace(config, model=objective.generator(config.model))
     small_scheme = build_scheme(small, objective.causal)

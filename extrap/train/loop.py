@@ -23,7 +23,7 @@ from extrap.config.choices import Precision
 from extrap.config.schema import TrainConfig
 from extrap.data.base import Source
 from extrap.model.encoder import Encoder
-from extrap.model.seed import seed_generators
+from extrap.model.seed import seed_generators, seed_of
 from extrap.objectives import MASK_SEED, Batch, Objective
 from extrap.train import distributed
 from extrap.train.checkpoint import History, load_checkpoint, save_checkpoint
@@ -193,7 +193,7 @@ def train(
     encoder.train()
     for step in range(first, config.max_steps):
         # dropout and randomized positions, after a resume too; other ones in every process
-        seed_generators(seed * 2**32 + distributed.rank() * 2**26 + step)
+        seed_generators(seed_of(seed, distributed.rank(), step))
         lr = set_rates(optimizers, step, config)
         batch = training_batch(source, objective, config, seed, step)
         own, weight = batch.share(distributed.rank(), distributed.n_processes())

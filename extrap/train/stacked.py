@@ -17,7 +17,7 @@ from extrap.config.choices import Precision
 from extrap.config.schema import TrainConfig
 from extrap.data.base import Source
 from extrap.model.encoder import Encoder
-from extrap.model.seed import seed_generators
+from extrap.model.seed import seed_generators, seed_of
 from extrap.objectives import Objective
 from extrap.train.loop import (
     Diverged,
@@ -59,7 +59,7 @@ def train_stacked(
     device = next(stack.parameters()).device
     steps: list[Tensor] = []
     for step in range(config.max_steps):
-        seed_generators(seeds[0] * 2**32 + step)
+        seed_generators(seed_of(seeds[0], 0, step))
         set_rates(optimizers, step, config)
         batches = [training_batch(source, objective, config, seed, step) for seed in seeds]
         batch = TrainingBatch(*map(torch.stack, zip(*batches, strict=True))).to(device)
