@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
@@ -35,7 +36,7 @@ from extrap.report.probed import reach_figure
 from extrap.report.probes import SECTIONS
 from extrap.report.report import gather
 from extrap.results.folders import RunFolder
-from extrap.results.probes import FOUND, load_probes, save_probes
+from extrap.results.probes import FOUND, load_probes, recall_bins, save_probes
 from extrap.results.rows import OF_RUN
 from extrap.runs.prepare import prepare
 from extrap.runs.run import build_encoder
@@ -250,6 +251,21 @@ def test_who_looks_up_what_followed_is_at_the_floor_at_every_distance():
     assert (own["distance"] <= own["eval_len"]).all()
     near = excess[(excess["metric"] == "window_floor") & (excess["eval_len"] == 64)]
     assert (near.loc[near["distance"] > L, "value"] > 0.01).all()  # beyond what it looks back
+
+
+@torch.no_grad()
+def test_what_stood_before_the_input_is_not_among_what_can_be_recalled():
+    case = of("nope", "causal")
+    config, tokens = case.run.config.eval, case.held_out.tokens[:, :-1]
+    counts = recall(case).query("metric == 'nll'").groupby(["eval_len", "distance"])["n"].sum()
+    bins, longest = recall_bins(L), tokens.shape[1]
+    for eval_len in case.lengths:
+        expected = Counter()
+        for row in tokens.tolist():
+            for t in range(longest - config.n_targets, longest):
+                before = [s for s in range(longest - eval_len, t) if row[s] == row[t]]
+                expected[max(low for low in bins if low <= t - before[-1]) if before else 0] += 1
+        assert counts.loc[eval_len].to_dict() == expected
 
 
 def labelled(found, seed=0):

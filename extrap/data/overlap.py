@@ -16,7 +16,8 @@ def verbatim(stream: np.ndarray, segments: Sequence[bytes]) -> list[tuple[int, i
     """For each segment (found, of): how many of its bytes lie in a piece of PIECE bytes that the stream holds.
 
     stream (M,) uint8. Carriage returns count on neither side and a newline is a blank, so that other line ends or other
-    widths of lines hide nothing. A piece is known by its hash of 64 bits: 2**35 bytes against 2**16 pieces err once in 8,000 times.
+    widths of lines hide nothing. A piece is known by its hash of 64 bits: 2**35 bytes against 2**16 pieces err once in 8,000
+    times.
     """
     texts = [_without_line_ends(np.frombuffer(segment, np.uint8)) for segment in segments]
     hashes = [_hashes(text) for text in texts]

@@ -13,20 +13,19 @@ from extrap.score.protocols import same_targets
 
 
 def recall(of: Probed) -> pd.DataFrame:
-    """The loss by length and by how far back in its document the symbol that was read last stood before.
+    """The loss by length and by how far back in what is read the symbol that was read last stood before.
 
     On `markov` with few successors a symbol is followed by what followed it earlier: to predict is to recall. Targets are
-    those of same_targets, the same at every length; `distance` is the least of a bin, those ending at L/8, L/2, L and 4 L,
-    0 that of symbols which stand there for the first time. Beside `nll` the sums of `floor`, the best possible prediction
-    from the same tokens, and of `window_floor`, from L of them at most: with few occurrences in a context, far ones too, a
-    bin has a floor of its own.
+    those of same_targets, the same at every length; `distance` is the least of a bin, those ending at L/8, L/2, L and 4 L, 0
+    that of symbols which stand there for the first time: before the input they may have stood. Beside `nll` the sums of
+    `floor`, the best possible prediction from the same tokens, and of `window_floor`, from L of them at most: with few
+    occurrences in a context, far ones too, a bin has a floor of its own.
     """
     source, config = of.run.source, of.run.config.eval
     longest = max(config.lengths)
     first = longest - config.n_targets  # of the targets, among the tokens that are read
     back = np.stack([_since(tokens)[first:longest] for tokens in of.held_out.tokens])
     never, *ends = recall_bins(of.train_len)
-    bins = np.where(back > 0, np.digitize(back, ends), 0)  # numbered from 1, 0 that of first occurrences
     parts = []
     for eval_len, ((start, stop, _, _),) in same_targets(config, of.train_len, causal=True).items():
         if eval_len not in of.lengths:
@@ -37,6 +36,8 @@ def recall(of: Probed) -> pd.DataFrame:
         known = [source.references(tokens, context, of.train_len) for tokens in of.held_out.tokens]
         losses = {kind: np.stack([one[kind][first:] for one in known]) for kind in ("floor", "window_floor")}
         losses["nll"] = nll(of.encoder, read)[:, -config.n_targets :]
+        is_read = (back > 0) & (back < context[first:])
+        bins = np.where(is_read, np.digitize(back, ends), 0)  # numbered from 1, 0 that of first occurrences
         for number, distance in enumerate([never, *ends]):
             among = bins == number
             sums = {kind: (np.where(among, loss, 0.0).sum(axis=1), among.sum(axis=1)) for kind, loss in losses.items()}

@@ -49,8 +49,9 @@ differs between schemes and lengths. Do not compare across schemes, nor along a 
 tokens that is replaced."""
 RECALL = """\
 **Recall by distance** ({group}): nats above the best possible prediction from the same {n:,} tokens ({multiple:g} L), by
-how many tokens ago the current symbol last occurred; *never*: it occurs for the first time. ± half a 95 % t interval over
-seeds. *Looks back L*: the best possible prediction from the last {train_len:,} tokens alone."""
+how many tokens ago the current symbol last occurred; *never*: nowhere in the input before. ± half a 95 % t interval over
+seeds, about these targets, of which the last line has the number. *Looks back L*: the best possible prediction from the last
+{train_len:,} tokens alone."""
 RECALL_AGAIN = "The same at {n:,} tokens ({multiple:g} L):"
 HEADS = """\
 **Where heads look** ({group}): mean attention distance in tokens over all heads and seeds, and the share of attention
@@ -188,6 +189,8 @@ def _recall(probes: pd.DataFrame, group: str) -> Told:
         window = own[own["metric"] == "window_floor"].drop_duplicates("distance")
         best = {names[one.distance]: f"{one.value:.3f}" for one in window.itertuples()}
         lines.append({"scheme": "looks back L", **best})
+        counts = {names[one.distance]: f"{one.n:,.0f}" for one in window.itertuples()}
+        lines.append({"scheme": "targets", **counts})
         note = RECALL_AGAIN if told else RECALL
         note = note.format(group=group, n=eval_len, multiple=eval_len / train_len, train_len=train_len)
         told.append((note, pd.DataFrame(lines).fillna(NONE)))
