@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import platform
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -832,3 +833,44 @@ def test_one_long_file_is_cut_into_disjoint_segments():
     places = [text.find(bytes(tokens.astype(np.uint8))) for tokens in source.held_out(4097, 32).tokens]
     assert min(np.diff(places)) >= 4097
     assert places[-1] > 0.9 * len(text)  # from all of the file, not from its beginning
+
+
+def test_of_held_out_copies_one_is_scored(tmp_path):
+    folder = write(tmp_path / "train", {"a.txt": "first\nsecond"})
+    held_out = write(
+        tmp_path / "valid", {"a.txt": "one\ntwo", "b.txt": "one\r\ntwo\n", "c.txt": "one two", "d.txt": "other"}
+    )
+    source = Text([str(folder)], [str(held_out)])
+    assert [*source.valid] == ["valid/a.txt", "valid/d.txt"]
+    assert source.remarks == ["data.valid: of documents that are copies of each other one is scored (2 are left out)"]
+    (joined,) = Text([str(folder)], [str(held_out)], join=True).valid.values()
+    assert joined.count(b"\0") == 3
+
+
+def test_text_that_was_trained_on_at_another_width_of_its_lines_is_found(tmp_path):
+    words = " ".join(f"word-{number}" for number in range(400))
+    folder = write(tmp_path / "train", {"a.txt": textwrap.fill(words, 70) + "\n\nand more"})
+    held_out = write(tmp_path / "valid", {"b.txt": textwrap.fill(words, 50)})
+    assert "stands in the training text, word for word" in refusal(Text([str(folder)], [str(held_out)]).usage, 32, 1200, 2)
+    copy = write(tmp_path / "copy", {"b.txt": textwrap.fill(words, 50) + "\n\nand more"})
+    assert "b.txt is a copy of a document of data.train" in refusal(Text, [str(folder)], [str(copy)])
+
+
+def test_no_pattern_skips_files_without_a_word(tmp_path, valid):
+    folder = write(tmp_path / "corpus", {"top.txt": "1", "sub/mid.txt": "2", ".store/s.txt": "3"})
+    write(tmp_path / "outside", {"o.txt": "4"})
+    assert "expected a pattern without **" in refusal(Text, [str(folder)], [valid], "**/*.txt")
+    (folder / "again").symlink_to("sub")
+    assert [*Text([str(folder)], [valid], pattern="*.txt").train] == ["corpus/sub/mid.txt", "corpus/top.txt"]
+    for target in ("../outside", ".store"):
+        (folder / "linked").symlink_to(target)
+        for pattern in ("*", "*.txt"):
+            assert "linked is neither a file nor a link to one within" in refusal(Text, [str(folder)], [valid], pattern)
+        (folder / "linked").unlink()
+
+
+def test_an_empty_file_that_is_named_is_an_error_however_its_path_is_typed(tmp_path, valid, monkeypatch):
+    write(tmp_path, {"a.txt": "text", "empty.txt": ""})
+    monkeypatch.chdir(tmp_path)
+    for typed in ("empty.txt", "./empty.txt", str(tmp_path / "empty.txt")):
+        assert "is empty" in refusal(Text, ["a.txt", typed], [valid])

@@ -39,7 +39,8 @@ def verbatim(stream: np.ndarray, segments: Sequence[bytes]) -> list[tuple[int, i
 
 
 def _without_line_ends(text: np.ndarray) -> np.ndarray:
-    return np.where(text == NEWLINE, np.uint8(BLANK), text)[text != RETURN]
+    bare: np.ndarray = np.where(text == NEWLINE, np.uint8(BLANK), text)[text != RETURN]
+    return bare
 
 
 def _hashes(text: np.ndarray) -> np.ndarray:

@@ -39,6 +39,8 @@ def read(paths: list[str], option: str, pattern: str, field: str) -> Reading:
     """
     if not paths:
         raise UserError(f"{option} names no files; expected {option}=[PATH,...] with files or folders of UTF-8 text")
+    if "**" in pattern:
+        raise UserError(f"data.pattern={pattern}: all folders are looked into; expected a pattern without **, as *.txt")
     faults: list[str] = []
     found: dict[str, tuple[str, str]] = {}  # real path -> name, path
     for typed in paths:
@@ -53,6 +55,7 @@ def read(paths: list[str], option: str, pattern: str, field: str) -> Reading:
     documents: dict[str, bytes] = {}
     read_from: dict[str, str] = {}  # name -> path
     empty: list[str] = []
+    named = {str(as_path(typed)) for typed in paths if typed}
     for name, path in sorted(found.values()):
         try:
             if (other := read_from.setdefault(name, path)) != path:
@@ -60,7 +63,7 @@ def read(paths: list[str], option: str, pattern: str, field: str) -> Reading:
             if NO_TEXT.search(name):
                 raise UserError(f"{name}: the name of the file is not UTF-8; rename it")
             text = Path(path).read_bytes().removeprefix(codecs.BOM_UTF8)
-            if not text and path not in paths:  # an empty __init__.py holds nothing to learn from
+            if not text and path not in named:  # an empty __init__.py holds nothing to learn from
                 empty.append(name)
             else:
                 documents |= _fields(text, path, name, field) if field else {name: _checked(text, path)}
@@ -106,18 +109,20 @@ def _below(folder: str, pattern: str, faults: list[str]) -> list[tuple[str, str]
         links = [name for name in folders if os.path.islink(os.path.join(place, name))]  # which are not walked
         folders[:] = [name for name in folders if not name.startswith(".")]
         for path in [Path(place, name) for name in (*links, *files) if not name.startswith(".")]:
-            relative = path.relative_to(folder)
-            if not relative.match(pattern):
+            relative, real = path.relative_to(folder), Path(os.path.realpath(path))  # of a link in a circle itself
+            if path.name not in links and not relative.match(pattern):
                 continue
-            real = Path(os.path.realpath(path))  # of a link in a circle itself
-            within = real.is_relative_to(root) or real.parent in blobs
-            if within and real.is_file():
+            if real.is_file() and (real.is_relative_to(root) or real.parent in blobs):
                 found.append((path.is_symlink(), str(relative), str(real)))
-            elif not (within and real.is_dir()):
+            elif not (real.is_dir() and _is_walked(real, root)):
                 faults.append(
                     f"{path} is neither a file nor a link to one within {folder}; put the file there, or name it itself"
                 )
     return [(relative, real) for _, relative, real in sorted(found)]
+
+
+def _is_walked(folder: Path, root: Path) -> bool:
+    return folder.is_relative_to(root) and not any(part.startswith(".") for part in folder.relative_to(root).parts)
 
 
 def _checked(text: bytes, path: str) -> bytes:

@@ -52,7 +52,12 @@ class Text(Documents):
             if not field:  # single lines may well be alike
                 raise UserError(told)
             remarks.append(told)
-        parts = [trained.documents, held_out.documents]
+        scored = held_out.documents if join else _each_once(held_out.documents)
+        if n_copies := len(held_out.documents) - len(scored):
+            remarks.append(
+                f"data.valid: of documents that are copies of each other one is scored ({n_copies:,} are left out)"
+            )
+        parts = [trained.documents, scored]
         if join:
             remarks.append(
                 f"data.join: {len(parts[0]):,} documents are joined to be trained on, {len(parts[1]):,} to be scored"
@@ -68,9 +73,15 @@ class Text(Documents):
         )
 
 
+def _each_once(documents: dict[str, bytes]) -> dict[str, bytes]:
+    """Of copies the first: documents count as independent of each other."""
+    first: dict[bytes, str] = {}
+    return {name: text for name, text in documents.items() if first.setdefault(_bare(text), name) == name}
+
+
 def _bare(text: bytes) -> bytes:
-    """What makes a copy: not its line ends or the blanks around it."""
-    return text.replace(b"\r\n", b"\n").strip()
+    """What makes a copy: not where its lines end or the blanks around it."""
+    return text.replace(b"\r\n", b"\n").translate(bytes.maketrans(b"\r\n", b"  ")).strip()
 
 
 class Stdlib(Documents):
