@@ -68,7 +68,7 @@ def blind_rows(model, stride: int = 1, lengths: Sequence[int] = tuple(LENGTHS)) 
 def assert_blind_has_no_excess(model) -> None:
     found = early_token_null(blind_rows(model))
     assert found["eval_len"].to_list() == LENGTHS
-    assert found["excess"].to_numpy() == pytest.approx(1, rel=1e-12)
+    assert found["null_excess"].to_numpy() == pytest.approx(1, rel=1e-12)
     assert found["null"].iloc[-1] < 0.75 * found["null"].iloc[0], "or there would be nothing to explain"
 
 
@@ -113,11 +113,11 @@ def test_two_edges_of_a_piece_count_as_its_first_tokens_do_when_causal():
     log_a = given[given["eval_len"] == L]["nll_sum"].sum() / given[given["eval_len"] == L]["n_tokens"].sum()
     log_b = blind_both_ways(L // 2, L // 2)  # no window of L holds such a token; a segment of them, with its two edges:
     full = scheme_rows("blind", {L: [(L * log_a + (N - L) * log_b) / N]}, train_len=L, protocol=STRIDE_1)
-    assert early_token_null(pd.concat([given, full]))["excess"].to_numpy() == pytest.approx(1, rel=1e-12)
+    assert early_token_null(pd.concat([given, full]))["null_excess"].to_numpy() == pytest.approx(1, rel=1e-12)
 
 
 def test_in_an_encoder_a_window_of_the_training_length_lacks_one_token_and_no_more():
-    found = early_token_null(blind_rows(blind_both_ways)).set_index("eval_len")["excess"]
+    found = early_token_null(blind_rows(blind_both_ways)).set_index("eval_len")["null_excess"]
     lacks = blind_both_ways(L // 2, L // 2 - 1) - blind_both_ways(L // 2, L // 2)
     expected = {n: np.exp(-(n - L) / n * lacks) for n in (32, 48, N)}
     assert found[[32, 48, N]].to_dict() == pytest.approx(expected, rel=1e-12)
@@ -125,7 +125,7 @@ def test_in_an_encoder_a_window_of_the_training_length_lacks_one_token_and_no_mo
 
 def test_a_last_piece_shorter_than_the_training_length_is_all_but_right():
     """96 = 2 * 41 + 14: its 14 tokens count as 14 of a piece of 16, though the last two of those read most."""
-    found = early_token_null(blind_rows(blind_causal, lengths=(L, 41, N))).set_index("eval_len")["excess"]
+    found = early_token_null(blind_rows(blind_causal, lengths=(L, 41, N))).set_index("eval_len")["null_excess"]
     shorter = np.mean([blind_causal(t, 0) for t in range(14)]) - np.mean([blind_causal(t, 0) for t in range(L)])
     assert found[41] == pytest.approx(np.exp(14 / N * shorter), rel=1e-12)
 
@@ -135,7 +135,7 @@ def test_segments_that_the_training_length_does_not_divide_are_off_by_their_last
     wrong is that those 4 count as 4 of a whole piece, in a as at each length."""
     whole, last = (np.mean([blind_causal(t, 0) for t in range(size)]) for size in (L, 4))
     log_a = (96 * whole + 4 * last) / 100
-    found = early_token_null(blind_rows(blind_causal, lengths=(L, 32, 50, 100))).set_index("eval_len")["excess"]
+    found = early_token_null(blind_rows(blind_causal, lengths=(L, 32, 50, 100))).set_index("eval_len")["null_excess"]
     b = blind_causal(L, 0)
     b_found = b + L * (whole - log_a) / (100 - L)
     at_32 = (3 * L * whole + 4 * last + 48 * b) / 100 - ((3 * L + 4) * log_a + 48 * b_found) / 100
@@ -149,13 +149,13 @@ def test_a_coarser_stride_makes_the_null_higher_by_what_a_shorter_context_costs(
     fine, coarse = (early_token_null(blind_rows(blind_causal, stride)).set_index("eval_len") for stride in (1, 4))
     cost = np.mean([blind_causal(t, 0) for t in range(L - 4, L)]) - blind_causal(L, 0)
     expected = {n: np.exp(-(n - L) / n * cost) for n in (32, 48, N)}
-    assert coarse["excess"][[32, 48, N]].to_dict() == pytest.approx(expected, rel=1e-12)
+    assert coarse["null_excess"][[32, 48, N]].to_dict() == pytest.approx(expected, rel=1e-12)
     assert (fine["full_context"] == STRIDE_1).all()
     both = early_token_null(
         shuffled(pd.concat([blind_rows(blind_causal, 4), blind_rows(blind_causal, 1).query("protocol != 'nonoverlap'")]))
     )
     assert (both["full_context"] == STRIDE_1).all(), "the finest is taken"
-    assert both["excess"].to_numpy() == pytest.approx(1, rel=1e-12)
+    assert both["null_excess"].to_numpy() == pytest.approx(1, rel=1e-12)
 
 
 # published curves
@@ -180,7 +180,7 @@ def published(table: str, train_len: int) -> pd.DataFrame:
 def excess_of(rows: pd.DataFrame, scheme: str) -> pd.Series:
     found = early_token_null(rows)
     found = found[found["scheme"] == scheme].sort_values("eval_len")
-    return found.set_index(found["eval_len"] / found["train_len"])["excess"]
+    return found.set_index(found["eval_len"] / found["train_len"])["null_excess"]
 
 
 TABLES = [("2", 512), ("3", 1024), ("4", 3072)]
@@ -240,22 +240,22 @@ def test_excess_is_paired_by_seed():
     found = early_token_null(shuffled(rows)).set_index("eval_len").loc[512]
     half = over_seeds(pd.Series([0.01, 0.02, 0.06])).half
     assert found["null"] == pytest.approx(np.exp(((a + 3 * b) / 4).mean()))
-    assert found["excess"] == pytest.approx(np.exp(0.03))
-    assert (found["excess_low"], found["excess_high"]) == pytest.approx((np.exp(0.03 - half), np.exp(0.03 + half)))
+    assert found["null_excess"] == pytest.approx(np.exp(0.03))
+    assert (found["null_excess_low"], found["null_excess_high"]) == pytest.approx((np.exp(0.03 - half), np.exp(0.03 + half)))
     assert found["n_seeds"] == 3
 
 
 def test_up_to_the_training_length_there_is_no_excess():
     rows = trained({32: [3.0, 3.1], 128: [2.0, 2.1], 4096: [1.0, 1.1]}, [1.8, 1.9])
     found = early_token_null(rows).set_index("eval_len")
-    assert (found.loc[[32, 128], ["excess", "excess_low", "excess_high"]] == 1).all(axis=None)
+    assert (found.loc[[32, 128], ["null_excess", "null_excess_low", "null_excess_high"]] == 1).all(axis=None)
     assert found.loc[32, "null"] == pytest.approx(np.exp(3.05))
 
 
 def test_one_seed_has_an_excess_without_an_interval():
     found = early_token_null(trained({128: [2.0], 4096: [1.0]}, [1.8])).set_index("eval_len").loc[4096]
-    assert found["excess"] == pytest.approx(np.exp(1.0 - 1.8))  # at the length of a segment the null is sliding itself
-    assert np.isnan(found[["excess_low", "excess_high"]].astype(float)).all()
+    assert found["null_excess"] == pytest.approx(np.exp(1.0 - 1.8))  # at the length of a segment the null is sliding itself
+    assert np.isnan(found[["null_excess_low", "null_excess_high"]].astype(float)).all()
 
 
 def test_extensions_are_held_against_the_null_of_their_weights():
@@ -263,7 +263,7 @@ def test_extensions_are_held_against_the_null_of_their_weights():
     window = scheme_rows("a", {128: [2.0], 4096: [1.5]}, extension="window")
     found = early_token_null(pd.concat([rows, window])).query("eval_len == 4096").set_index("extension")
     assert found["null"].nunique() == 1
-    assert found["excess"].to_dict() == pytest.approx({"none": np.exp(1.0 - 1.8), "window": np.exp(1.5 - 1.8)})
+    assert found["null_excess"].to_dict() == pytest.approx({"none": np.exp(1.0 - 1.8), "window": np.exp(1.5 - 1.8)})
 
 
 def test_each_scheme_has_its_own_null_and_references_have_none():
@@ -271,7 +271,7 @@ def test_each_scheme_has_its_own_null_and_references_have_none():
             many({"a": {128: [1.5]}, "b": {128: [2.5]}}, protocol=STRIDE_1),
             scheme_rows("unigram", {128: [5.0], 4096: [5.0]}, kind="unigram"),
             scheme_rows("unigram", {128: [5.0]}, kind="unigram", protocol=STRIDE_1)]  # fmt: skip
-    found = early_token_null(pd.concat(rows)).query("eval_len == 4096").set_index("scheme")["excess"]
+    found = early_token_null(pd.concat(rows)).query("eval_len == 4096").set_index("scheme")["null_excess"]
     assert found.to_dict() == pytest.approx({"a": np.exp(-0.5), "b": np.exp(-0.5)})
 
 

@@ -49,9 +49,8 @@ def csv_table(found: Statistics) -> pd.DataFrame:
     table, keys = found.ranked, [*SETTING, "scheme", "extension", "eval_len"]
     if len(found.floor):
         table = table.merge(found.floor.drop(columns=["ratio", "n_seeds", "impossible"]), on=keys, how="left")
-    if len(found.null):  # `excess` is over the floor where there is one
-        renamed = {column: f"null_{column}" for column in ("excess", "excess_low", "excess_high")}
-        table = table.merge(found.null.drop(columns="n_seeds").rename(columns=renamed), on=keys, how="left")
+    if len(found.null):
+        table = table.merge(found.null.drop(columns="n_seeds"), on=keys, how="left")
     return table
 
 
@@ -216,4 +215,5 @@ def perplexity_cell(line: pd.Series) -> str:
 
 
 def _cell_null(line: pd.Series) -> str:
-    return f"{line['excess']:.3f}{interval(line['excess'], line['excess_low'], line['excess_high'])}"
+    low, high = line["null_excess_low"], line["null_excess_high"]
+    return f"{line['null_excess']:.3f}{interval(line['null_excess'], low, high)}"

@@ -40,7 +40,7 @@ def early_token_null(rows: pd.DataFrame) -> pd.DataFrame:
     One line a (setting, scheme, extension, eval_len); none without b. Computed for each seed, from its own a and b:
     null                              exp of the mean over seeds of ln null; in nats where losses are shown in nats: means of
                                       tokens, as the sums above are
-    excess, excess_low, excess_high   exp of the mean over seeds of ln ppl - ln null and of its 95 % t interval
+    null_excess, *_low, *_high        exp of the mean over seeds of ln ppl - ln null and of its 95 % t interval
     full_context                      the protocol that b comes from
     """
     by_seed = perplexity(rows[rows["kind"] == "scheme"], [*SETTING, "scheme", "extension", "eval_len", "seed"])
@@ -57,8 +57,8 @@ def early_token_null(rows: pd.DataFrame) -> pd.DataFrame:
     groups = joined.groupby([*SETTING, "scheme", "extension", "eval_len"], sort=False)
     excess = over_seeds(groups["log_excess"]).exp()
     return pd.DataFrame({
-        "n_seeds": excess.n, "null": np.exp(groups["log_null"].mean()), "excess": excess.mean, "excess_low": excess.low,
-        "excess_high": excess.high, "full_context": groups["full_context"].first(),
+        "n_seeds": excess.n, "null": np.exp(groups["log_null"].mean()), "null_excess": excess.mean,
+        "null_excess_low": excess.low, "null_excess_high": excess.high, "full_context": groups["full_context"].first(),
     }).reset_index()  # fmt: skip
 
 
