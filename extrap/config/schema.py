@@ -75,7 +75,7 @@ class EvalConfig:
     windows: list[int]  # tokens: the lengths of `sliding`
     stride: int  # tokens, of `sliding`
     n_segments: int
-    whole_every: int  # so many-th segment is read by all protocols, the others by same_targets and pseudo alone
+    whole_every: int  # every k-th segment is read by all protocols, the others by same_targets and pseudo alone
     n_targets: int  # scored by same_targets at each of its places
     n_pseudo: int  # of the targets in the centre, masked one at a time by `pseudo`
     multiples: list[float] = dataclasses.field(default_factory=list)  # of train.train_len; parsed, they are lengths

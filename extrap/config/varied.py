@@ -8,7 +8,7 @@ from typing import Any
 
 SWEPT = ("model", "data", "objective", "train")  # what a sweep may vary beside position and seed
 TOLD = ("data", "data.name", "data.bpe", "objective", "train.train_len")  # by columns of their own
-# what is another thing where these are
+# option -> options whose values follow from its value
 FOLLOWS = {
     "train.train_len": ("eval.lengths", "eval.windows"),
     "data": tuple(f"data.{of}" for of in (

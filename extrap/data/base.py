@@ -15,9 +15,9 @@ class HeldOut(NamedTuple):
     documents: list[str]  # (N,) the document that each segment is from
     segments: list[int]  # (N,) its number within the document
 
-    def thinned(self, every: int) -> "HeldOut":
-        """The first and every so many-th after it."""
-        return HeldOut(self.tokens[::every], self.documents[::every], self.segments[::every])
+    def thinned(self, k: int) -> "HeldOut":
+        """Segments 0, k, 2 k, ... alone."""
+        return HeldOut(self.tokens[::k], self.documents[::k], self.segments[::k])
 
 
 class Source(ABC):

@@ -246,5 +246,5 @@ class Documents(Source):
 
 
 def drawn(name: str) -> bytes:
-    """Documents in the order of these are in a random one, the same everywhere: the SHA-256 of the name."""
+    """Sorts documents in a random order that is the same everywhere: the SHA-256 of the name."""
     return hashlib.sha256(name.encode()).digest()

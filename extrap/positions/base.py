@@ -102,8 +102,8 @@ class PositionScheme(nn.Module):
     `direction_aware`: an encoder can tell a text from its mirror image.
     `causal_only`: the scheme is not defined for an encoder; to build it for one raises ValueError.
     `random_in_training`: it draws from PyTorch's generator where self.training, and never elsewhere.
-    `of_length`: a token has another position in a longer input, as where positions are drawn; what stands there is still
-    nothing to it.
+    `of_length`: the position of a token depends on the length of the input, as where positions are drawn, though not on
+    which tokens follow.
     """
 
     max_len: int | None = None
@@ -155,7 +155,7 @@ class PositionScheme(nn.Module):
         return None
 
     def layers(self, n_layers: int) -> list["PositionScheme"]:
-        """The scheme of each layer, which has a say in its branches, sharpness and weights: this one in all of them.
+        """The scheme of each layer, which provides its branches, sharpness and weights: this one in all of them.
 
         Layers with the same object share all that is prepared of it. Positions and input vectors are made once for all.
         """

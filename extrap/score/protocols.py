@@ -160,7 +160,7 @@ def masked_alone(held_out: HeldOut, mask: int, config: EvalConfig) -> Batch:
 
 
 def every(config: EvalConfig, protocol: str) -> int:
-    """Which of the segments a protocol reads: the first and every so many-th after it."""
+    """k, for a protocol that reads segments 0, k, 2 k, ..."""
     return 1 if protocol in TARGETED else config.whole_every
 
 

@@ -35,7 +35,7 @@ class Scoring(NamedTuple):
     protocol: str
     eval_len: int
     columns: slice
-    every: int  # so many-th segment
+    every: int  # k: of the segments 0, k, 2 k, ...
 
 
 def reads(config: EvalConfig, train_len: int, causal: bool) -> dict[Read, list[Scoring]]:
@@ -54,7 +54,7 @@ def reads(config: EvalConfig, train_len: int, causal: bool) -> dict[Read, list[S
 class Reader:
     """One model and what it is to be scored on: reads go in, sums of losses come out.
 
-    plan: what is scored of each read; steps: of which segments, every so many-th; held_out: all segments.
+    plan: what is scored of each read; steps: k for segments 0, k, 2 k, ...; held_out: all segments.
     """
 
     def __init__(self, encoder: Encoder, source: Source, objective: Objective, config: EvalConfig) -> None:

@@ -18,7 +18,7 @@ class Held(NamedTuple):
     """What becomes of a verdict with the budget."""
 
     stability: str
-    since: int | None  # the first of those verdicts in a row, the last among them, that are the last one; None if undecided
+    since: int | None  # the first budget from which on every verdict is the final one, by its index; None if undecided
     otherwise: bool  # whether another verdict than the last was decided at some smaller budget
 
 

@@ -111,8 +111,8 @@ def neither(compared: pd.DataFrame, of: pd.DataFrame) -> pd.DataFrame:
 
 
 def moves(lines: pd.DataFrame, before: pd.DataFrame, after: pd.DataFrame) -> Interval:
-    """By how much the difference of each of these pairs is another one in rows of another training (nats per token): mean
-    over the seeds that both have, paired by them, and its 95 % t interval; a Series each, in the order of the lines."""
+    """By how much the difference of each of these pairs changes from one training to another (nats per token): mean over
+    the seeds that both have, paired by them, and its 95 % t interval; a Series each, in the order of the lines."""
     return over_seeds(moved(lines, before, after))
 
 

@@ -1,4 +1,4 @@
-"""How far a difference between trained models might be another on other text. Imports no torch."""
+"""Confidence intervals of differences between trained models over text. Imports no torch."""
 
 from typing import NamedTuple
 

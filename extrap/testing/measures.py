@@ -30,8 +30,8 @@ def rounded(encoder: Encoder) -> Encoder:
 
 
 def beyond_rounding(differs: float, case: Case, tokens: Tensor) -> float:
-    """Of a difference above TOLERANCE between two outputs for these tokens that which is more than twice what weights bring
-    about that are rounded: scores in the hundreds, and tables of steep steps, magnify what sums in another order are off by.
+    """The part of a difference above TOLERANCE between two outputs for these tokens that exceeds twice the effect of
+    rounding the weights: scores in the hundreds, and tables of steep steps, magnify what sums in another order are off by.
     """
     if differs > TOLERANCE:
         differs -= 2 * apart(read(rounded(case.encoder), tokens), read(case.encoder, tokens))
