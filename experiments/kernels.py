@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from experiments.papers.chi2022_kernels import ABOUT, KERNEL
 from extrap.config.compose import compose_grid
 from extrap.errors import UserError
 from extrap.files import as_path
@@ -18,8 +19,6 @@ from extrap.results.shown import save_table
 from extrap.sweep.door import through
 
 NAME = "kernels.csv"
-ABOUT, KERNEL = ["run", "scheme", "data", "train_len", "seed"], ["head", "distance", "bias"]  # bias: added to scores
-COLUMNS = [*ABOUT, *KERNEL]
 
 
 def distances(longest: int) -> list[int]:
@@ -54,14 +53,6 @@ def write_kernels(overrides: list[str], results: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     save_table(path, pd.concat(tables, ignore_index=True))
     return path
-
-
-def load_kernels(path: Path) -> pd.DataFrame:
-    """kernels.csv, checked for its columns. Raises UserError."""
-    table = pd.read_csv(path)
-    if list(table.columns) != COLUMNS:
-        raise UserError(f"{path}: expected the columns {', '.join(COLUMNS)}, found {', '.join(table.columns)}")
-    return table
 
 
 def main() -> None:

@@ -82,7 +82,7 @@ def main() -> None:
     papers, needs = (verbs.add_parser(verb) for verb in ("papers", "needs"))
     for of_figures in (papers, needs):
         of_figures.add_argument("figure", metavar="FIGURE", nargs="?")
-    needs.add_argument("--scale", choices=[scale[1:] for scale in SCALES[1:]])
+    needs.add_argument("--scale", choices=SCALES, default="")
     arguments = parser.parse_args()
     if arguments.verb == "gather":
         first, *others = names = sorted({*"+".join(arguments.names).split("+")})  # no name holds a "+"
@@ -105,8 +105,7 @@ def main() -> None:
     elif arguments.verb == "papers":
         print(*draw_papers(arguments.results, arguments.figure), sep="\n")
     elif arguments.verb == "needs":
-        scale = f"_{arguments.scale}" if arguments.scale else ""
-        print(*needed_experiments(arguments.figure, scale), sep="\n")
+        print(*needed_experiments(arguments.figure, SCALES[arguments.scale]), sep="\n")
     else:
         draw_all(arguments.results)
 

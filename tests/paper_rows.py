@@ -7,7 +7,7 @@ import pandas as pd
 import yaml
 from rows import scheme_rows
 
-from experiments.kernels import COLUMNS
+from experiments.papers.chi2022_kernels import COLUMNS
 from extrap.files import write_atomic
 from extrap.results.rows import as_csv, runs_table, save_rows, save_training
 

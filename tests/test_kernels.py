@@ -6,7 +6,8 @@ import pytest
 import torch
 from sweeps import TINY
 
-from experiments.kernels import distances, load_kernels, write_kernels
+from experiments.kernels import distances, write_kernels
+from experiments.papers.chi2022_kernels import load_kernels
 from extrap.config.compose import compose_grid
 from extrap.errors import UserError
 from extrap.files import write_atomic

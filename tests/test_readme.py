@@ -389,8 +389,8 @@ def test_models_are_trained_as_one_as_the_readme_shows():
     names = {}
     exec(small.replace('"experiment=main"', '"experiment=smoke", "data=markov"'), names)
     assert names["losses"].shape == (20, 2)
-    for cell, encoder in zip(names["cells"], names["encoders"], strict=True):
-        assert not torch.equal(encoder.embedding.weight, build_encoder(cell).embedding.weight)
+    for run, encoder in zip(names["runs"], names["encoders"], strict=True):
+        assert not torch.equal(encoder.embedding.weight, build_encoder(run).embedding.weight)
 
 
 def test_every_example_of_python_is_tried():

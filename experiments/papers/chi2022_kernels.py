@@ -11,12 +11,15 @@ parameters.
 make kernels
 """
 
+from pathlib import Path
+
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from experiments.papers.overlay import OURS
+from extrap.errors import UserError
 from extrap.report.curves import length_axis
 from extrap.report.drawing import new_figure
 
@@ -35,6 +38,16 @@ PAPER = {
     "training length": "512",
 }
 LOWEST = -25.0  # of the axis
+ABOUT, KERNEL = ["run", "scheme", "data", "train_len", "seed"], ["head", "distance", "bias"]  # bias: added to scores
+COLUMNS = [*ABOUT, *KERNEL]
+
+
+def load_kernels(path: Path) -> pd.DataFrame:
+    """kernels.csv, checked for its columns. Raises UserError."""
+    table = pd.read_csv(path)
+    if list(table.columns) != COLUMNS:
+        raise UserError(f"{path}: expected the columns {', '.join(COLUMNS)}, found {', '.join(table.columns)}")
+    return table
 
 
 def figure(kernels: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:

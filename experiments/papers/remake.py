@@ -15,11 +15,9 @@ from matplotlib.figure import Figure
 from experiments import papers
 from experiments.claims.evidence import Missing
 from experiments.claims.published import load_published
-from experiments.kernels import load_kernels
+from experiments.papers.chi2022_kernels import load_kernels
 from experiments.papers.overlay import OURS, trained
 from experiments.speed.timings import load_timings
-from extrap.config.compose import CONF
-from extrap.config.scales import names
 from extrap.errors import UserError, nearest
 from extrap.files import write_atomic
 from extrap.report.drawing import save_figure, style
@@ -33,13 +31,14 @@ LOADERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     "kernels.csv": load_kernels,
 }
 COMMANDS = {"timings.csv": "make bench-all", "kernels.csv": "make kernels"}  # of tables that no sweep writes
-SCALES = ("", *(f"_{scale}" for scale in names(CONF, "scale")))  # ends of the names of an experiment and of its figure
+# scale -> what the names of an experiment's larger sibling and of its figure end in
+SCALES = {"": "", "gpu": "_gpu"}
 
 
 def paper_figures() -> dict[str, ModuleType]:
     """Every figure by its name."""
-    files = sorted(module.name for module in pkgutil.iter_modules(papers.__path__))
-    return {name: importlib.import_module(f"{papers.__name__}.{name}") for name in files if re.match(r"[a-z]+\d{4}_", name)}
+    names = sorted(module.name for module in pkgutil.iter_modules(papers.__path__))
+    return {name: importlib.import_module(f"{papers.__name__}.{name}") for name in names if re.match(r"[a-z]+\d{4}_", name)}
 
 
 def chosen(name: str | None) -> dict[str, ModuleType]:
@@ -65,7 +64,7 @@ def draw_papers(results: Path, name: str | None = None) -> list[str]:
     """Draws every figure whose tables are there; a line for each file, and for each figure that has to wait."""
     published, told = load_published(), []
     for figure_name, one in chosen(name).items():
-        for scale in SCALES:
+        for scale in SCALES.values():
             try:
                 tables = {need.parent.name: load(results / need, one.HOLDS) for need in needed(one, scale)}
             except Missing as missing:
@@ -142,6 +141,6 @@ def caption(one: ModuleType, scale: str, facts: dict[str, dict[str, str]], point
     published = ", ".join(f"{n} of {source}" for source, n in counts.drop(OURS, errors="ignore").items()) or "none"
     shown = [one.table(points)] if hasattr(one, "table") else []
     drawn = f"Drawn: {counts.get(OURS, 0)} numbers of ours; published: {published}. All of them: [{name}.csv]({name}.csv)."
-    again = f"    {command}" + (f" SCALE={scale[1:]}" if scale else "")
+    again = f"    {command}" + scale.replace("_", " SCALE=")
     parts = [f"# {title.rstrip('.')}", f"![{title}]({name}.png)", *paragraphs, *shown, table.to_markdown(), drawn, again]
     return "\n\n".join(parts) + "\n"

@@ -15,7 +15,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from extrap.config.door import NOT_COMPOSED, Door, as_line, cells, explained, split
+from extrap.config.door import NOT_COMPOSED, Door, as_line, explained, of_runs, split
 from extrap.config.outside import find, named
 from extrap.config.overrides import items
 from extrap.config.scales import names
@@ -92,7 +92,7 @@ def _extension(part: str, text: str) -> tuple[str, dict[str, Any]]:
 class Grid(NamedTuple):
     """What overrides ask for."""
 
-    configs: list[Config]  # of every cell, in Hydra's order
+    configs: list[Config]  # of every run, in Hydra's order
     launcher: dict[str, Any]  # the engine, as a spec
     overrides: list[str]  # as Hydra itself has to be told them
 
@@ -109,7 +109,7 @@ def compose_sweep(overrides: list[str]) -> Grid:
         swept = door.planned(chosen)
         told = {o.get_key_element() for o in swept}  # by the experiment, whatever the scale
         sized = [o for o in door.sized(chosen) if o.get_key_element() not in told]
-        composed = [door.compose(cell) for cell in cells([*sized, *swept, *door.given])]
+        composed = [door.compose(run) for run in of_runs([*sized, *swept, *door.given])]
         launcher = typing.cast(dict[str, Any], OmegaConf.to_container(composed[0].hydra.launcher, resolve=True))
         return Grid(with_varied([*map(parse, composed)]), launcher, [str(o.input_line) for o in (*sized, *door.given)])
 

@@ -24,7 +24,7 @@ from extrap.config.scales import at_scale, experiments, names, sizes
 from extrap.config.varied import SWEPT, flat
 from extrap.errors import UserError, nearest, one_line
 
-MOST_CELLS = 10_000  # more are a slip
+MOST_RUNS = 10_000  # more are a slip
 # options of before, and what to say now
 RENAMED = {"model.tie": "is model.output now, untied where it was false, tied or tied_head where it was true"}
 # what Hydra itself writes down about a command
@@ -53,7 +53,7 @@ class Door:
         self.given = self.read(told)
 
     def read(self, overrides: list[str], launcher: bool = True) -> list[Override]:
-        """Raises UserError for an override of Hydra itself: only the launcher may be chosen, once for all cells."""
+        """Raises UserError for an override of Hydra itself: only the launcher may be chosen, once for all runs."""
         found = self.parser.parse_overrides([as_typed(override, self.texts) for override in overrides])
         for o in found:
             if (self.conf / o.key_or_group).is_dir() and not (
@@ -77,11 +77,11 @@ class Door:
         return found
 
     def fixed(self) -> list[str]:
-        """What is given for all cells."""
+        """What is given for all runs."""
         return split([o for o in self.given if not o.is_sweep_override()])[0]
 
     def chosen(self) -> DictConfig:
-        """The config with what is chosen for all cells, before any value is set."""
+        """The config with what is chosen for all runs, before any value is set."""
         of_all = [line for line in self.fixed() if not OF_A_CHOICE.match(line.lstrip("+~"))]
         return self.compose([line for line in of_all if self._is_choice(self.parser.parse_override(line))])
 
@@ -94,7 +94,7 @@ class Door:
         return self.read([f"{key}={value}" for key, value in (chosen.hydra.sweeper.params or {}).items()], launcher=False)
 
     def compose(self, lines: list[str]) -> DictConfig:
-        """The config of a cell, Hydra's section in it: composed once for all that choose the same. Raises UserError."""
+        """The config of a run, Hydra's section in it: composed once for all that choose the same. Raises UserError."""
         composed: DictConfig | None = None
         try:
             overrides = self.parser.parse_overrides(lines)
@@ -126,7 +126,7 @@ class Door:
             alone = compose("config", overrides=plain, return_hydra_config=True).hydra
             self.allowed = dict(flat(OmegaConf.to_container(alone)))
         found = dict(flat(OmegaConf.to_container(hydra)))
-        allowed = self.allowed | {"overrides.hydra": of_hydra}  # Hydra applies this list to every cell
+        allowed = self.allowed | {"overrides.hydra": of_hydra}  # Hydra applies this list to every run
         for key in {**allowed, **found}:
             number = key.startswith("launcher.") and type(found.get(key)) in (bool, int, float)
             if found.get(key) != allowed.get(key) and not number and not TOLD_BY_HYDRA.match(key):
@@ -138,8 +138,8 @@ class Door:
                 raise UserError(f"hydra.{key}: an option of a launcher is a plain value")
 
 
-def cells(overrides: list[Override]) -> list[list[str]]:
-    """The overrides of every cell, in Hydra's order.
+def of_runs(overrides: list[Override]) -> list[list[str]]:
+    """The overrides of every run, in Hydra's order.
 
     Raises UserError for none, for more than anybody means, and for a sweep over what rows do not tell.
     """
@@ -151,15 +151,15 @@ def cells(overrides: list[Override]) -> list[list[str]]:
                 "a sweep for each value, under a name of its own: name=..."
             )
     swept = [o.sweep_string_iterator() for o in last.values() if o.is_discrete_sweep()]
-    n_cells = math.prod(len([*islice(values, MOST_CELLS + 1)]) for values in swept)
-    if not 1 <= n_cells <= MOST_CELLS:
-        raise UserError(f"expected a sweep of 1 to {MOST_CELLS:,} runs, found {'more' if n_cells else 'none'}")
+    n_runs = math.prod(len([*islice(values, MOST_RUNS + 1)]) for values in swept)
+    if not 1 <= n_runs <= MOST_RUNS:
+        raise UserError(f"expected a sweep of 1 to {MOST_RUNS:,} runs, found {'more' if n_runs else 'none'}")
     return split(overrides)
 
 
 def split(overrides: list[Override]) -> list[list[str]]:
-    """The overrides of every cell, each option once."""
-    return [list(cell) for cell in BasicSweeper.split_arguments(overrides, None)[0]]
+    """The overrides of every run, each option once."""
+    return [list(run) for run in BasicSweeper.split_arguments(overrides, None)[0]]
 
 
 def explained(error: Exception, overrides: list[str], conf: Path, composed: DictConfig | None = None) -> str:
