@@ -15,8 +15,7 @@ from extrap.config.choices import Output, Precision
 from extrap.config.compose import compose_grid
 from extrap.config.schema import ModelConfig
 from extrap.model.encoder import Encoder, n_parameters
-from extrap.positions.absolute import TABLE_STD
-from extrap.positions.base import Geometry
+from extrap.positions.base import TABLE_STD, Geometry
 from extrap.positions.nope import Nope
 from extrap.runs.prepare import prepare
 from extrap.runs.run import build_encoder

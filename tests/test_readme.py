@@ -301,6 +301,24 @@ def test_what_is_said_of_probes_is_what_they_found():
     assert at.loc["alibi", "high"] < at.loc["rope", "low"] < at.loc["rope", "high"] < blind < at.loc["local(rope)", "low"]
 
 
+def test_the_machines_of_the_tracked_results_are_those_of_their_provenance():
+    _, *lines = cells(PAGES["results/README.md"].partition("**The tracked results**")[2].partition("The commits stand")[0])
+    told = {name: line[1:] for line in lines for name in re.findall(r"`(\w+)`", line[0])}
+    folders = [path.parent for path in RESULTS.glob("*/rows.csv") if "+" not in path.parent.name]
+    assert {*told} == {folder.name for folder in folders}
+    for folder in folders:
+        seeds, machines = told[folder.name]
+        runs = pd.read_csv(folder / "runs.csv").query("kind == 'scheme'")
+        assert runs["seed"].nunique() == int(seeds), folder.name
+        provenance = yaml.safe_load((folder / "provenance.yaml").read_text())
+        made_by = [one for part in (provenance, *provenance.get("kept", [])) for one in part["made_by"]]
+        assert {one["precision"] for one in made_by} == {"fp32"}
+        for one in made_by:
+            gpu = one["device"].startswith("NVIDIA H100")
+            assert ("NVIDIA H100" if gpu else f"{one['device']}, {one['instructions']}") in machines, folder.name
+        assert len({(one["device"], one["instructions"]) for one in made_by}) == machines.count(";") + 1, folder.name
+
+
 def test_two_machines_decide_alike():
     at = ["protocol", "eval_len", "scheme_a", "scheme_b"]
     main, budget = (

@@ -17,8 +17,7 @@ from extrap.config.schema import ModelConfig
 from extrap.model.attention import AttendAt, prepare
 from extrap.model.output import Head, TiedTable
 from extrap.model.places import Places, taken
-from extrap.positions.absolute import TABLE_STD
-from extrap.positions.base import PositionScheme
+from extrap.positions.base import TABLE_STD, PositionScheme
 
 MLP_TOKENS = 8_192  # of a sequence at a time
 
@@ -92,7 +91,7 @@ class Encoder(nn.Module):
     """Tokens (B, T) -> hidden states (B, T, D); `logits` turns hidden states into scores over the vocabulary.
 
     Linear weights start at N(0, 1/fan_in), those that write into the residual stream divided by sqrt(2 * n_layers) (GPT-2).
-    Token embeddings start at N(0, 0.5^2), see positions/absolute.py; a table that is tied to the output: model/output.py.
+    Token embeddings start at N(0, 0.5^2), see positions/base.py; a table that is tied to the output: model/output.py.
     The loss at the start is near log V at any width, and blocks start alike whatever the output.
     """
 

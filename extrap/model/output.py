@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from extrap.positions.absolute import TABLE_STD
+from extrap.positions.base import TABLE_STD
 
 LARGEST_LOGIT = 2.0  # at the start, of the token that was read: it adds log(1 + (e^2 - 1) / V) to the loss
 

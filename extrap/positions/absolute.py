@@ -3,12 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from extrap.positions.base import Geometry, PositionScheme
-
-# The standard deviation of tables of vectors, for tokens and positions, at the start: near the 0.71 of a sinusoid, so that
-# nothing drowns anything else where they are added up. Much smaller tables, as GPT-2's 0.02, move too fast under Adam,
-# whose steps do not know a table's size: an encoder then takes far longer to learn what positions mean.
-TABLE_STD = 0.5
+from extrap.positions.base import TABLE_STD, Geometry, PositionScheme
 
 
 class Learned(PositionScheme):

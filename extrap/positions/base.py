@@ -28,6 +28,12 @@ Sharpness = Callable[[Tensor], Tensor]  # n (1 or H, T), how many keys each quer
 Weights = Callable[[Tensor], Tensor]  # scores (B, H, R, S), -inf where a query may not attend -> weights of the values
 
 
+# The standard deviation of tables of vectors, for tokens and positions, at the start: near the 0.71 of a sinusoid, so that
+# nothing drowns anything else where they are added up. Much smaller tables, as GPT-2's 0.02, move too fast under Adam,
+# whose steps do not know a table's size: an encoder then takes far longer to learn what positions mean.
+TABLE_STD = 0.5
+
+
 class Content(NamedTuple):
     """What a layer reads: its normed input x (B, T, D), and its queries and keys (B, H, T, K) before and after rotation.
 

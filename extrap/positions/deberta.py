@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from extrap.positions.absolute import TABLE_STD
-from extrap.positions.base import BlockBias, Branch, Content, Geometry, PositionScheme
+from extrap.positions.base import TABLE_STD, BlockBias, Branch, Content, Geometry, PositionScheme
 
 
 class Deberta(PositionScheme):
