@@ -338,7 +338,36 @@ class DrawnElsewhere(PositionScheme):
         return x + self.own
 
 
+class Unregistered(PositionScheme):
+    def __init__(self, geometry):
+        super().__init__(geometry)
+        self.scale = torch.ones(geometry.d_model, requires_grad=True)
+
+    def embed(self, x, pos):
+        return x * self.scale
+
+
+class Listed(PositionScheme):
+    """Layers in a list that is no module; `spare` are too many."""
+
+    spare = 0
+
+    def __init__(self, geometry):
+        super().__init__(geometry)
+        self.each = [Alibi(geometry, learned=True) for _ in range(geometry.n_layers + self.spare)]
+
+    def layers(self, n_layers):
+        return self.each
+
+
+class Spare(Listed):
+    spare = 1
+
+
 BROKEN = {
+    Unregistered: r"trains a tensor of shape \(32,\) that is no parameter of it",
+    Listed: r"trains a tensor of shape \(\d,\) that is no parameter of it",
+    Spare: r"has layers\(2\) that gives 3 schemes; expected one for each layer",
     DrawnElsewhere: "is another one when it is built again",
     Neighbour: "mixes the sequences of a batch",
     Mean: "mixes the sequences of a batch",

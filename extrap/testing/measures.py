@@ -47,6 +47,21 @@ def gradients(case: Case) -> dict[str, Tensor]:
     return dict(zip(named, found, strict=True))
 
 
+def unregistered(case: Case) -> Measured:
+    """Numbers that backpropagation reaches in training and that are in no parameter of the encoder."""
+    registered = {id(parameter) for parameter in case.encoder.parameters()}
+    nodes, seen = [case.read(case.geometry.train_len, training=True).grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        nodes += [before for before, _ in node.next_functions]
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and id(leaf) not in registered:
+            yield float(leaf.numel()), f"a tensor of shape {(*leaf.shape,)}"
+
+
 def not_finite(case: Case) -> Measured:
     """How many numbers of outputs and gradients at the training length are none."""
     n = case.geometry.train_len

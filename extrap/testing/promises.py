@@ -11,7 +11,7 @@ from extrap.model.attention import additive_bias
 from extrap.model.seed import seed_generators
 from extrap.positions.base import Branch, Geometry, PositionScheme, are_consecutive
 from extrap.testing.case import TOLERANCE, Case, apart
-from extrap.testing.measures import Measure, again, batch, future, not_finite
+from extrap.testing.measures import Measure, again, batch, future, not_finite, unregistered
 
 ROWS = 48  # queries whose scores are looked at
 BLOCK = 3  # of them, whose keys are asked for together
@@ -19,6 +19,7 @@ ROUNDED = 1e-5  # of the largest bias
 N_SCORES = 2**22  # of a head: of up to 161 tokens each is changed, of more so many that these come of it
 FINITE = "is not finite: {}; look for 0/0, log, sqrt and exp"
 PROMISES: dict[Measure, str] = {
+    unregistered: "trains {} that is no parameter of it, which no optimizer moves; use nn.Parameter and nn.ModuleList",
     again: "gives two outputs for one input: {}; keep nothing between calls (tables, counters), draw in training alone",
     batch: "mixes the sequences of a batch: {}; let nothing look across dimension 0",
     future: "sees the future: {}; let every hook use what stands at a token and before it alone",
@@ -32,6 +33,7 @@ def check_scheme(build: Callable[[], PositionScheme], longest: int) -> None:
     between and, if `longest` is more, twice the training length and a length beyond it.
 
     - At the training length outputs and gradients are finite; what is no number beyond it is a result, not an error.
+    - What backpropagation reaches is a parameter.
     - A causal model sees no future and no sequence of a batch another, in training as in evaluation.
     - In evaluation the same input gives the same output, whatever was read between, and from what is built again, too.
     - Positions increase, hooks keep shapes, masks leave every query a key and no pair to two branches, and what a scheme
@@ -97,7 +99,10 @@ def _faults_of_hooks(scheme: PositionScheme, seq_len: int) -> Iterator[str]:
         yield f"embeds {(*x.shape,)} as {(*embedded.shape,)}; embed keeps the shape"
     if scheme.tabular and _differ(scheme.embed(0 * x, pos.flip(0)), scheme.embed(0 * x, pos).flip(1)).any():
         yield "states tabular and embeds other than by x + table[pos]"
-    for layer in dict.fromkeys(scheme.layers(geometry.n_layers)):
+    layers = scheme.layers(geometry.n_layers)
+    if len(layers) != geometry.n_layers:
+        yield f"has layers({geometry.n_layers}) that gives {len(layers)} schemes; expected one for each layer"
+    for layer in dict.fromkeys(layers):
         yield from _faults_of_passes(layer, pos)
 
 
