@@ -111,7 +111,7 @@ class TwiceThere(Wrapper):
             i, j, same = *((i % n, j % n) if self.masks_move else (i, j)), (i < n) == (j < n)
             return mask(b, h, i, j) & same if mask else same
 
-        return branch._replace(mask_mod=apart, relative=False)
+        return branch._replace(mask_mod=apart, keys=None, relative=False)  # keys are checked by themselves
 
 
 def trained(scheme: PositionScheme) -> list[torch.nn.Parameter]:
