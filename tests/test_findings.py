@@ -49,6 +49,13 @@ class Idle(Alibi):
         self.unread = nn.Parameter(torch.ones(3))
 
 
+class Still(Rope):
+    """Rotates, and nothing learns from it."""
+
+    def rotation(self, pos):
+        return torch.no_grad()(super().rotation(pos))
+
+
 class OfLength(PositionScheme):
     """Scales keys with the length of the input."""
 
@@ -227,6 +234,7 @@ def test_nothing_is_wrong_with_a_scheme_of_ours_at_any_size(case, scheme_of, ref
         (Misspelt, {"has no effect"}),
         (Neighbour, {"same in any batch", "would be refused"}),
         (Idle, {"trains its parameters"}),
+        (Still, {"trains its parameters"}),
         (OfLength, {"same at any length"}),
         (SingleOnly, {"same on any path"}),
         (Turned, {"direction-aware"}),

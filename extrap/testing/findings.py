@@ -22,6 +22,7 @@ from extrap.testing.promises import check_scheme
 SIZES = ((16, 8, 4), (128, 32, 2), (37, 12, 3))  # training length, head dim, heads: at one alone a wrong threshold can pass
 LAYERS = 2
 FAILS = "fails"
+QKV = ("queries", "keys", "values")
 KINK = 2e-3  # of the largest gradient: where a scheme rounds, as CoPE does, float32 may round to the other side
 EXACT = 1e-6  # of attention weights in float64, whose tables were rounded to float32 once
 
@@ -162,21 +163,24 @@ def _effect(cases: list[Case]) -> Finding:
 
 
 def _trained(cases: list[Case]) -> Finding:
-    """Whether each parameter gets a gradient, at some size."""
-    largest: dict[str, float] = {}
+    """Whether each parameter gets a gradient, at some size, and so do the queries, keys and values of each layer."""
+    reached: dict[str, bool] = {}
 
     def gradients(case: Case) -> Measured:
         for name, grad in measures.gradients(case).items():
-            if name.startswith("scheme."):
-                largest[name] = max(float(grad.abs().nan_to_num().max()), largest.get(name, 0.0))
+            parts = {name: grad} if name.startswith("scheme.") else {}
+            if name.startswith("blocks.") and name.endswith("qkv.weight"):
+                parts = {f"the {what} of {name}": of for what, of in zip(QKV, grad.chunk(3), strict=True)}
+            for part, of in parts.items():
+                reached[part] = reached.get(part, False) or bool(of.any())
         yield 0.0, ""
 
     found = _bound("trains its parameters", "a gradient reaches each of them", gradients, cases)
-    if found.verdict == "PASS" and not largest:
-        return Finding("IS", "has no parameters", "nothing of it is trained")
-    if idle := [name for name, gradient in largest.items() if not gradient]:
-        told = f"no gradient reaches {', '.join(idle)}; outputs do not depend on it"
+    if idle := [name for name, is_reached in reached.items() if not is_reached]:
+        told = f"no gradient reaches {', '.join(idle)}; outputs do not depend on it, or look for torch.no_grad and detach"
         return found._replace(verdict="WRONG", told=told)
+    if found.verdict == "PASS" and not any(name.startswith("scheme.") for name in reached):
+        return Finding("IS", "has no parameters", "nothing of it is trained")
     return found
 
 
