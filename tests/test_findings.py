@@ -170,6 +170,13 @@ class ToADecoderOnly(Alibi):
         super().__init__(geometry)
 
 
+class ToAnEncoderOnly(Alibi):
+    def __init__(self, geometry):
+        if geometry.causal:
+            raise ValueError("for encoders alone")
+        super().__init__(geometry)
+
+
 def assert_what_it_states(found, scheme):
     """No more and no less."""
     assert ("shift-invariant" in found) == (scheme.relative or scheme.of_length)
@@ -379,6 +386,14 @@ def test_what_it_costs_is_told_beside_nope_and_rope(monkeypatch, scheme_of):
     assert "MiB, 1.00 of nope" in found[0].told
     of_table = [*costs(lambda g: scheme_of("learned", g.causal, g.n_heads, g.head_dim, g.train_len))]
     assert [finding.about for finding in of_table] == ["cost at 128 tokens"]
+
+
+def test_what_an_encoder_alone_costs_is_told_and_what_those_sizes_refuse_is_not_asked(monkeypatch):
+    monkeypatch.setattr(cost, "ROUNDS", 1)
+    monkeypatch.setattr(cost, "TOKENS", 256)
+    monkeypatch.setattr(cost, "LONGER", 2)
+    assert [finding.about for finding in costs(ToAnEncoderOnly)] == ["cost at 128 tokens", "cost at 256 tokens"]
+    assert [*costs(partial(_refuse, "of 7 heads alone"))] == [Finding("IS", "cost", "not asked: of 7 heads alone")]
 
 
 HEAD = "import torch\nfrom extrap.positions.base import PositionScheme\n\n\nclass {}(PositionScheme):\n    {}\n"

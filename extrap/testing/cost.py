@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from extrap.positions.base import Geometry
+from extrap.errors import UserError, one_line
+from extrap.positions.base import Geometry, PositionScheme
 from extrap.positions.nope import Nope
 from extrap.positions.rope import Rope
 from extrap.testing.case import VOCAB, Build, encoder_with
@@ -19,10 +20,14 @@ ROUNDS = 5  # of which the fastest counts: whatever else the machine does makes 
 
 
 def costs(build: Build) -> Iterator[Finding]:
-    """One finding for the training length and one for a longer one, if the scheme is defined there; causal."""
-    geometry = Geometry(HEAD_DIM * HEADS, HEADS, TRAIN_LEN, causal=True, n_layers=LAYERS)
+    """One finding for the training length and one for a longer one, if the scheme is defined there; causal, if it can be."""
     with torch.random.fork_rng(devices=[]):
-        of = {"it": build(geometry), "nope": Nope(geometry), "rope": Rope(geometry)}
+        try:
+            it = _built(build)
+        except (UserError, ValueError) as error:
+            yield Finding("IS", "cost", one_line(f"not asked: {error}"))
+            return
+        of = {"it": it, "nope": Nope(it.geometry), "rope": Rope(it.geometry)}
         encoders = {name: encoder_with(scheme, LAYERS) for name, scheme in of.items()}
         for n in (TRAIN_LEN, LONGER * TRAIN_LEN):
             if of["it"].max_len is not None and of["it"].max_len < n:
@@ -37,6 +42,14 @@ def costs(build: Build) -> Iterator[Finding]:
             kept = {name: float(_kept(encoder.train(), tokens)) for name, encoder in encoders.items()}
             told.append(f"memory of a training step {_beside(kept, 2.0**-20, 'MiB')}")
             yield Finding("IS", f"cost at {n:,} tokens", "; ".join(told))
+
+
+def _built(build: Build) -> PositionScheme:
+    causal, encoder = (Geometry(HEAD_DIM * HEADS, HEADS, TRAIN_LEN, kind, LAYERS) for kind in (True, False))
+    try:
+        return build(causal)
+    except (UserError, ValueError):
+        return build(encoder)
 
 
 def _beside(values: dict[str, float], scale: float, unit: str) -> str:
