@@ -368,6 +368,24 @@ def test_what_a_reference_says_nothing_about_is_told(scheme_of):
     assert "embeds" not in page(Alibi, alibi_scores)
 
 
+class Unstated(Alibi):
+    """Of distances, which it does not state, with weights of its own."""
+
+    relative = False
+
+    def weights(self):
+        return partial(torch.softmax, dim=-1)
+
+
+def test_what_a_scheme_does_not_state_and_what_is_not_compared_is_told():
+    found = page(Unstated, alibi_scores)
+    assert "relative = True may be stated" in found["shift-invariant"].told
+    assert "weights" in found["weighs"].told
+    stated = page(Alibi, alibi_scores)
+    assert "may be stated" not in stated["shift-invariant"].told
+    assert "weighs" not in stated
+
+
 def test_draws_outside_stay_what_they_are():
     before = torch.get_rng_state()
     page(T5)

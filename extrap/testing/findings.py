@@ -99,7 +99,10 @@ def _findings(cases: list[Case]) -> Iterator[Finding]:
     if scheme.of_length:
         yield Finding("IS", "shift-invariant", "not asked: it states of_length, positions of its own for each length")
     else:
-        yield _fact("shift-invariant", "not shift-invariant", differs, measures.shift, cases, stated)
+        found = _fact("shift-invariant", "not shift-invariant", differs, measures.shift, cases, stated)
+        hint = "; relative = True may be stated: biases take linear memory, and extensions of distances apply"
+        unstated = found.about == "shift-invariant" and found.verdict == "IS" and not scheme.relative
+        yield found._replace(told=found.told + hint * unstated)
     differs = "in an encoder a text and its mirror image differ by up to {}"
     stated = "" if scheme.direction_aware else "states direction_aware = False"
     yield _fact("symmetric", "direction-aware", differs, measures.mirror, encoders, stated)
@@ -224,3 +227,5 @@ def _against(reference: Reference, cases: list[Case]) -> Iterator[Finding]:
     x = torch.randn(1, n, scheme.geometry.d_model)
     if not torch.equal(scheme.embed(x, scheme.positions(n)), x):
         yield Finding("IS", "embeds", "REFERENCE is asked about scores: what embed adds to the input was not compared")
+    if any(layer.weights() for layer in scheme.layers(LAYERS)):
+        yield Finding("IS", "weighs", "REFERENCE is asked about scores: what weights makes of them was not compared")
