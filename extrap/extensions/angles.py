@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from extrap.extensions.base import Extension, rebuilt
+from extrap.extensions.base import Extension, passes_of, rebuilt
 from extrap.extensions.temperature import Sharper
 from extrap.positions.base import PositionScheme
 from extrap.positions.rope import Rope
@@ -22,8 +22,8 @@ class Angles(Extension):
     """Every RoPE that sees further than in training, wherever it stands in a scheme, with other frequencies.
 
     Of what is made on RoPE only the frequencies change: pairs at rest stay so, the decay of xPos stays one of tokens. A RoPE
-    that another of these has slowed already stays as it is. Biases are not touched. None of drawn positions, which in no
-    input are beyond those of training.
+    that another of these has slowed already stays as it is, and so does one whose rotation is its own and asks for no
+    `factors`. Biases are not touched. None of drawn positions, which in no input are beyond those of training.
     """
 
     def factors(self, frequencies: Tensor, k: float, rope: Rope) -> Tensor:
@@ -43,7 +43,7 @@ class Angles(Extension):
         k = eval_len / scheme.geometry.train_len
 
         def slowed(rope: Rope) -> PositionScheme:
-            if rope.factors or not self.is_for(rope):
+            if rope.factors or not (self.is_for(rope) and asks_factors(rope)):
                 return rope
             other, beta = copy(rope), self.temperature(k)
             other.factors = lambda frequencies: self.factors(frequencies, k, rope)
@@ -51,6 +51,19 @@ class Angles(Extension):
 
         extended = rebuilt(scheme, Rope, slowed)
         return None if extended is scheme else extended
+
+
+def asks_factors(rope: Rope) -> bool:
+    """Whether its passes do, as they are prepared: in a subclass with a rotation of its own factors may change nothing."""
+    probe, asked = copy(rope), []
+
+    def factors(frequencies: Tensor) -> Tensor:
+        asked.append(frequencies)
+        return frequencies
+
+    probe.factors = factors
+    passes_of(probe)
+    return bool(asked)
 
 
 class Pi(Angles):

@@ -16,11 +16,26 @@ from extrap.positions.base import Geometry
 from extrap.positions.local import Local
 from extrap.positions.mixed import Mixed
 from extrap.positions.nope import Nope
-from extrap.positions.rope import LearnedRope, PartialRope, PRope, Rope
+from extrap.positions.rope import LearnedRope, PartialRope, PRope, Rope, rotate_by
 from extrap.positions.sinks import Sinks
 from extrap.positions.xpos import Xpos
 
 BASE = 10_000.0
+
+
+class OwnRotation(Rope):
+    """By its frequencies alone."""
+
+    def rotation(self, pos):
+        return rotate_by(pos[:, None] * self.frequencies())
+
+
+def test_a_rotation_that_asks_for_no_factors_is_not_slowed(causal):
+    geometry = geometry_of(causal)
+    for extension in (Pi(), Ntk(), Yarn(), Drop()):
+        assert extension(OwnRotation(geometry), T) is None
+        assert extension(Xpos(geometry), T) is not None  # its own, and by angles
+
 
 # ---- the rules, as their sources print them: frequencies of the pairs m = 0 .. K/2 - 1
 
