@@ -1,6 +1,7 @@
 """Results on disk: whole files or none, one config a folder, reports that tell what made them."""
 
 import json
+import math
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,7 @@ from extrap.results.rows import (
     save_rows,
     save_training,
 )
+from extrap.train.log import Entry, write_log
 
 pytestmark = pytest.mark.usefixtures("svg_alone")
 
@@ -192,7 +194,7 @@ def test_tables_of_another_run_are_refused(tmp_path):
     runs = tmp_path / "made"
     for seed in (0, 1):
         finished(runs, "rope", seed)
-    for table in ("runs.csv", "eval.csv"):
+    for table in ("runs.csv", "eval.csv", "tables.sha256"):
         shutil.copy(runs / "rope-seed1" / table, runs / "rope-seed0" / table)
     assert f"{runs / 'rope-seed0'} holds the rows of made/rope-seed1: give it that name back" in refusal(collect, runs)
 
@@ -244,7 +246,26 @@ def test_the_end_of_a_run_leaves_nothing_of_an_earlier_end(tmp_path):
     (run / "eval.csv").unlink()
     folder = RunFolder(run)
     folder.finish({folder.divergence: "diverged at step 7: loss nan\n"})
-    assert {*run.iterdir()} == {folder.config, folder.divergence}
+    assert {*run.iterdir()} == {folder.config, folder.divergence, folder.digests}
+
+
+@pytest.mark.parametrize("name", ["eval.csv", "runs.csv", "missing.csv", "train.csv", "tables.sha256"])
+def test_a_table_that_is_cut_is_told(tmp_path, name):
+    """At the end of a line too, where what is left is a table."""
+    finished(tmp_path, "rope", 0)
+    folder = RunFolder(tmp_path / "rope-seed0")
+    write_log(folder.log, [Entry(step, step, 0.1, 3.0, math.nan, 1.0, 1.0) for step in (10, 20)])
+    folder.finish({folder.missing: lacking("rope-seed0", "out of memory"), **row_tables(folder.rows, collect(tmp_path))})
+    assert len(collect(tmp_path)) == 8
+    cut = folder.path / name
+    cut.write_text("".join(cut.read_text().splitlines(keepends=True)[: 3 if name == "eval.csv" else -1]))
+    told = refusal(collect, tmp_path)
+    assert "is not what its run wrote" in told
+    assert "remove eval.csv there" in told
+    assert str(cut if name != "tables.sha256" else folder.rows) in told
+    folder.digests.unlink()  # as of an earlier program
+    if name != "runs.csv":
+        collect(tmp_path)
 
 
 def test_what_a_run_lacks_counts_when_it_is_over(tmp_path):

@@ -154,7 +154,7 @@ def test_what_is_damaged_in_a_finished_run_is_told_or_made_again(tmp_path, swept
     (folder / "eval.csv").write_text(rows_of_run[: rows_of_run.rindex(",")])  # within the last row
     done = run(tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "eval.csv is no table with the columns" in done.stderr
+    assert "eval.csv is not what its run wrote" in done.stderr
     (folder / "eval.csv").unlink()
     (folder / "model.pt").write_bytes((folder / "model.pt").read_bytes()[:-1])
     (folder / "train.csv").write_bytes(b"step\n\xff\xfe,x\n10,1,")

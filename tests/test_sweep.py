@@ -46,7 +46,7 @@ def test_a_sweep_writes_and_prints_everything(swept):
     }
     runs = swept / "runs" / "smoke"
     for run_folder in (runs / "rope-seed0", runs / "nope-seed0"):
-        expected = {"config.yaml", "train.csv", "model.pt", "meta.json", "runs.csv", "eval.csv"}
+        expected = {"config.yaml", "train.csv", "model.pt", "meta.json", "runs.csv", "eval.csv", "tables.sha256"}
         assert {p.name for p in run_folder.iterdir()} == expected
     told = yaml.safe_load((folder / "provenance.yaml").read_text())
     assert told["command"].startswith("python -m extrap experiment=smoke data=markov")

@@ -8,6 +8,7 @@ results/runs/<experiment>/data/        the documents as all runs map them into m
 results/runs/<experiment>/locks/       held by the sweep, by every run that is at work, and by who writes its report
 """
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ class RunFolder:
     runs = _File("runs.csv")  # what all rows of this run share
     rows = _File("eval.csv")  # one per (protocol, eval_len, segment); the run is evaluated
     divergence = _File("diverged.txt")  # at which step; there is nothing to evaluate
+    digests = _File("tables.sha256")  # of the tables that the run wrote, as sha256sum makes and checks them
     error = _File("error.log")  # the traceback, if the last try failed
 
     @property
@@ -103,10 +105,35 @@ class RunFolder:
 
     def finish(self, tables: dict[Path, str]) -> None:
         """Writes the tables of a run that is over, the last of which says so, and removes those of an earlier end."""
+        contents = {path: content.encode() for path, content in tables.items()}
+        logged = {self.log: self.log.read_bytes()} if self.log.exists() else {}
+        digests = "".join(f"{_sha256(content)}  {path.name}\n" for path, content in (logged | contents).items())
         for path in {self.missing, self.meta, self.runs, self.rows, self.probes, self.divergence} - tables.keys():
             path.unlink(missing_ok=True)
-        for path, content in tables.items():
+        for path, content in {self.digests: digests.encode(), **contents}.items():
             write_atomic(path, content)
+
+    def refuse_damage(self) -> None:
+        """Raises UserError where a table of this finished run is not what the run wrote: cut by a full disk, or edited.
+
+        Earlier programs have recorded no digests.
+        """
+        if not (self.is_finished and self.digests.exists()):
+            return
+        last = self.rows if self.is_evaluated else self.divergence
+        parts = (line.partition("  ") for line in self.digests.read_text(errors="replace").splitlines())
+        told = {name: digest for digest, _, name in parts}
+        for name in sorted({last.name, *told}):
+            path = self.path / name
+            if not path.is_file() or _sha256(path.read_bytes()) != told.get(name):
+                raise UserError(
+                    f"{path} is not what its run wrote, by {self.digests.name} beside it; remove {last.name} there, and the "
+                    "same sweep makes the tables of that run again"
+                )
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def as_now(config: dict[str, Any]) -> dict[str, Any]:

@@ -58,10 +58,12 @@ MEND = "remove the rows beside it, and `make sweep` writes both"  # what is wron
 def collect(runs: Path) -> pd.DataFrame:
     """The rows of every evaluated run below results/runs/<experiment>, in the order of their names.
 
-    Raises UserError if there is none, or if runs differ in what their rows would not show.
+    Raises UserError if there is none, if runs differ in what their rows would not show, or if a table is damaged.
     """
     folders = evaluated(runs)
     refuse_mixed(runs)
+    for folder in finished(runs):
+        folder.refuse_damage()
     tables = [load_rows(folder.rows) for folder in folders]
     for folder, table in zip(folders, tables, strict=True):
         of, run = table.loc[0, ["experiment", "run"]]

@@ -123,6 +123,7 @@ def _check(run: Run) -> None:
         )
     _check_memory(run)
     run.folder.refuse_other_config(run.identity)
+    run.folder.refuse_damage()
 
 
 def _check_schemes(runs: list[Run]) -> None:
