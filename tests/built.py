@@ -1,6 +1,7 @@
 """Schemes built as the configs name them, each with the formula that it is checked against."""
 
 import functools
+import json
 import os
 import re
 import sysconfig
@@ -29,6 +30,7 @@ from extrap.model.encoder import Encoder
 from extrap.model.seed import seed_generators
 from extrap.report import drawing
 from extrap.runs.prepare import build_scheme
+from extrap.train.checkpoint import History, save_checkpoint
 
 torch.set_num_threads(1)
 
@@ -217,3 +219,9 @@ def swept(tmp_path_factory) -> Path:
             assert (done.returncode, done.stderr) == (0, "")
             (results / "stdout.txt").write_text(done.stdout)
     return results
+
+
+def save_weights(run, encoder):
+    """As its training does at the end."""
+    of = json.dumps(run.identity, sort_keys=True)
+    save_checkpoint(run.folder.weights, {"model": encoder.state_dict()}, History(1.0, [], 1), torch.device("cpu"), of)

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-import torch
+from built import save_weights
 from sweeps import TINY
 
 from experiments.kernels import distances, write_kernels
@@ -21,7 +21,7 @@ def weights(position, results):
     run = prepare(compose_grid([*TINY, f"position={position}", f"runtime.results_dir={results}"])[0])
     run.folder.claim(run.identity)
     encoder = build_encoder(run)
-    torch.save({"model": encoder.state_dict()}, run.folder.weights)
+    save_weights(run, encoder)
     told = {"experiment": "smoke", "run": run.folder.path.name, "kind": "scheme", "scheme": position, "seed": 0}
     told |= dict.fromkeys(GROUP, "") | {"data": "markov", "objective": "causal", "train_len": 32}
     write_atomic(run.folder.runs, runs_table(pd.DataFrame([told])))

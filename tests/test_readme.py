@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from built import save_weights
 from rows import forced
 from test_structure import EXPERIMENTS, ROOMS
 from tracked import RESULTS, ROOT
@@ -395,7 +396,7 @@ def test_a_trained_model_is_read_as_the_readme_shows(tmp_path, monkeypatch):
     )
     cell = prepare(compose_grid(["experiment=smoke", "data=markov", "position=rope", "seed=0"])[0])
     cell.folder.claim(cell.identity)
-    torch.save({"model": build_encoder(cell).state_dict(), "history": ()}, cell.config.folder / "model.pt")
+    save_weights(cell, build_encoder(cell))
     names = {}
     exec(small, names)
     assert names["weights"].shape == (1, 1, 2, 256, 256)

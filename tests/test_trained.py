@@ -3,6 +3,7 @@
 import pytest
 import torch
 import yaml
+from built import save_weights
 from marks import slow
 
 from extrap.config.compose import compose_grid
@@ -39,9 +40,17 @@ def test_the_weights_of_a_run_are_those_that_it_saved(tmp_path):
     trained = build_encoder(cell)
     torch.nn.init.ones_(trained.embedding.weight)
     cell.folder.claim(cell.identity)
-    torch.save({"model": trained.state_dict(), "history": ()}, cell.config.folder / "model.pt")
-    assert (load_encoder(cell).embedding.weight == 1).all()
-    earlier = cell.identity | {"code": "another", "seed": 1}
-    cell.folder.config.write_text(yaml.safe_dump(earlier))
+    weights, earlier = cell.folder.weights, cell.identity | {"code": "of an earlier program"}
+    for identity in (earlier, cell.identity):
+        cell.folder.config.write_text(yaml.safe_dump(identity))
+        save_weights(cell._replace(identity=identity), trained)
+        assert (load_encoder(cell).embedding.weight == 1).all()
+    whole = weights.read_bytes()
+    at = whole.index(torch.ones(4).numpy().tobytes())
+    for damaged in (whole[:at] + b"\1" + whole[at + 1 :], whole[: len(whole) // 2], b""):
+        weights.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"model.pt is damaged or of another run: .* remove it and eval.csv beside it"):
+            load_encoder(cell)
+    cell.folder.config.write_text(yaml.safe_dump(earlier | {"seed": 1}))
     with pytest.raises(UserError, match="holds a run with another config: seed: 1 -> 0"):
         load_encoder(cell)

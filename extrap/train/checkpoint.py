@@ -31,13 +31,22 @@ def save_checkpoint(path: Path, state: dict[str, Any], history: History, device:
     write_sealed(path, buffer.getvalue(), of)
 
 
+def load_state(path: Path, of: str) -> dict[str, Any]:
+    """All that was saved. Raises Damaged, or UserError for a file that holds other things than numbers."""
+    content = io.BytesIO(read_sealed(path, of))
+    try:
+        return dict(torch.load(content, map_location="cpu", weights_only=True))
+    except pickle.UnpicklingError as error:  # it would run code, or was made by something else
+        raise UserError(f"{path} holds something other than weights, and is not read; remove it") from error
+
+
 def load_checkpoint(path: Path, device: torch.device, of: str) -> tuple[dict[str, Any], History] | None:
     """What was saved; None if there is nothing. A damaged file, or one of another run, is told and removed.
 
     Raises UserError for one that holds other things than numbers.
     """
     try:
-        state: dict[str, Any] = torch.load(io.BytesIO(read_sealed(path, of)), map_location="cpu", weights_only=True)
+        state = load_state(path, of)
     except FileNotFoundError:
         return None
     except Damaged as error:
@@ -45,8 +54,6 @@ def load_checkpoint(path: Path, device: torch.device, of: str) -> tuple[dict[str
             print(f"{error}; what it held is trained again", file=sys.stderr)
             path.unlink(missing_ok=True)
         return None
-    except pickle.UnpicklingError as error:  # it would run code, or was made by something else
-        raise UserError(f"{path} holds something other than weights, and is not read; remove it") from error
     stage = f"step {state['step']}" if "step" in state else "its trained weights"
     _tell_other_arithmetic(path.parent.name, stage, state["arithmetic"], device)
     seconds, log, processes = state["history"]
