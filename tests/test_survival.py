@@ -13,6 +13,7 @@ import yaml
 from sweeps import LONG, ON_LINUX, ROOT, TINY, command, copy_of, holder, kill, rows, run, start, status, wait_for
 
 from extrap.config.compose import compose_grid
+from extrap.results.folders import RunFolder
 from extrap.runs.run import execute
 from extrap.sweep import progress
 from extrap.sweep.checks import prepare_grid
@@ -349,6 +350,14 @@ def test_a_length_that_does_not_fit_into_memory_says_so_and_shorter_ones_keep_th
 
 
 # ---- seen from outside
+
+
+def test_an_error_that_is_gone_by_the_time_it_is_read_is_none(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path / "rope-seed0")
+    folder.path.mkdir()
+    folder.log.touch()
+    monkeypatch.setattr(Path, "is_file", lambda path: True)
+    assert progress.look(folder, 60).told == ""
 
 
 @pytest.mark.slow

@@ -81,7 +81,9 @@ def evaluation_of(runs: Iterable[RunFolder]) -> float:
 
 
 def _last_line(path: Path) -> str:
-    return path.read_text(errors="replace").strip().rpartition("\n")[2]
+    with suppress(FileNotFoundError):  # by now: who runs it again removes what its last try left
+        return path.read_text(errors="replace").strip().rpartition("\n")[2]
+    return ""
 
 
 @contextmanager
