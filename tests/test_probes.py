@@ -24,6 +24,7 @@ from extrap.config.compose import compose_grid
 from extrap.data.base import HeldOut
 from extrap.errors import UserError
 from extrap.model.prefix import Prefix
+from extrap.probes import probe as probing
 from extrap.probes import reach as reaching
 from extrap.probes.base import nll, probed
 from extrap.probes.detection import concordant, detection
@@ -399,6 +400,21 @@ def test_what_was_found_elsewhere_stays_as_long_as_its_rows_do(swept, tmp_path, 
     gather(results, "smoke", "make report")
     assert not [path.name for path in report.iterdir() if path.name.startswith(("probes", "order"))]
     assert told not in page.read_text()
+
+
+def test_two_who_look_into_a_run_at_once_lose_nothing_of_each_other(swept, tmp_path, monkeypatch):
+    asked = [*TINY, "position=rope", f"runtime.results_dir={copy_of(swept, tmp_path / 'results')}"]
+    mine, other = (compose_grid([*asked, f"eval.probes=[{names}]"])[0] for names in ("order,heads", "heads,recall"))
+    looked = probing.PROBES["order"].look
+
+    def slow(of):
+        probing.look_into(other)
+        return looked(of)
+
+    monkeypatch.setitem(probing.PROBES, "order", probing.Probe(slow))
+    probing.look_into(mine)
+    found = load_probes(mine.folder / "probes.csv")
+    assert {probe.partition("(")[0] for probe in found["probe"]} == {"order", "heads", "recall"}
 
 
 @torch.no_grad()

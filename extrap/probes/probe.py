@@ -8,6 +8,7 @@ import torch
 
 from extrap.config.schema import Config
 from extrap.errors import UserError, nearest
+from extrap.files import locked
 from extrap.objectives import Batch
 from extrap.probes import detection, heads, order, reach, recall
 from extrap.probes.base import Probed, nll, pieces, probed
@@ -31,6 +32,7 @@ PROBES = {
     "detection": Probe(detection.detection, detection.refuse_others),
     "heads": Probe(heads.heads),
 }
+SECONDS = 600.0  # for another, who trains the run again
 MOST_APART = 0.01  # of a loss at L: far more than rounding makes, less than another model
 
 
@@ -90,5 +92,8 @@ def look_into(config: Config) -> None:
     torch.set_num_threads(config.runtime.threads)
     of = probed(run, load_encoder(run))
     refuse_other_rows(of)
-    tables = [load_probes(run.folder.probes), *(PROBES[name].look(of).assign(run=config.run) for name in lacking(config))]
-    save_probes(run.folder.probes, pd.concat([table for table in tables if len(table)]))
+    found = {name: PROBES[name].look(of).assign(run=config.run) for name in lacking(config)}
+    with locked(run.folder.lock, SECONDS):  # another command may have looked into it meanwhile
+        new = {*lacking(config)}
+        tables = [load_probes(run.folder.probes), *(table for name, table in found.items() if name in new)]
+        save_probes(run.folder.probes, pd.concat([table for table in tables if len(table)]))
