@@ -80,6 +80,7 @@ def refusal(results: Path, *overrides: str) -> str:
         (["objective=mlm", "eval.protocols=[pseudo]", "eval.n_pseudo=99"], ["eval.n_pseudo", "eval.n_targets=16", "99"]),
         (["experiment=prose"], ["EXTRAP_CORPORA is not set", "EXTRAP_CORPORA=..."]),
         (["eval.n_targets=33"], ["eval.n_targets: 33 targets do not fit", "32"]),
+        (["eval.n_targets=33", "eval.protocols=[nonoverlap]", "eval.probes=[recall]"], ["33 targets do not fit", "32"]),
         (["eval.protocols=[slidng]"], ["no protocol slidng", "did you mean sliding?"]),
         (["data.vocab_size=1"], ["data.vocab_size", "2 to 256", "found 1"]),
         (["data.alpha=0.0"], ["data.alpha", "positive", "found 0.0"]),
@@ -119,6 +120,11 @@ def test_a_wrong_option_is_told_in_one_line(tmp_path, overrides, parts):
 def test_how_many_runs_side_by_side_is_told(jobs, found):
     with pytest.raises(UserError, match=f"JOBS of make: .*, or -1 .*; found {found}$"):
         sweep([*TINY, f"hydra.launcher.n_jobs={jobs}"])
+
+
+def test_targets_that_nobody_scores_need_no_room(tmp_path):
+    asked = ["eval.n_targets=1000", "eval.protocols=[nonoverlap]", f"runtime.results_dir={tmp_path}"]
+    prepare_grid(compose_grid([*TINY, *asked]))
 
 
 def text(tmp_path: Path, train: object, valid: object) -> str:

@@ -104,7 +104,7 @@ class EvalConfig:
                 "eval.protocols: expected one of nonoverlap, same_targets, sliding, pseudo among them, "
                 f"found {self.protocols}"
             )
-        if min(self.lengths) < self.n_targets:
+        if {"same_targets", "pseudo", "recall"} & {*self.protocols, *self.probes} and min(self.lengths) < self.n_targets:
             raise UserError(
                 f"eval.n_targets: {self.n_targets} targets do not fit into the shortest length scored, {min(self.lengths)} "
                 "(eval.multiples, eval.lengths)"

@@ -108,14 +108,14 @@ def _check(run: Run) -> None:
             f"found {config.eval.lengths}"
         )
     extensions_of(config.eval.extensions)  # which refuse what they cannot be
-    windows = PROTOCOLS["same_targets"](config.eval, train_len, objective.causal)[longest]
-    n_targets = sum(window.score_stop - window.score_start for window in windows)
-    n_scored = objective.scored_share * n_targets * config.eval.n_segments
-    if "same_targets" in config.eval.protocols and n_scored < 10:
-        raise UserError(
-            f"eval.n_targets: {n_targets} targets in each of {config.eval.n_segments} segments come to about "
-            f"{n_scored:.0f} scored tokens, expected at least 10: raise eval.n_targets or eval.n_segments"
-        )
+    if "same_targets" in config.eval.protocols:
+        windows = PROTOCOLS["same_targets"](config.eval, train_len, objective.causal)[longest]
+        n_targets = sum(window.score_stop - window.score_start for window in windows)
+        if (n_scored := objective.scored_share * n_targets * config.eval.n_segments) < 10:
+            raise UserError(
+                f"eval.n_targets: {n_targets} targets in each of {config.eval.n_segments} segments come to about "
+                f"{n_scored:.0f} scored tokens, expected at least 10: raise eval.n_targets or eval.n_segments"
+            )
     if config.train.batch_size < distributed.n_processes():
         raise UserError(
             f"train.batch_size: expected at least one sequence a process, found {config.train.batch_size} for "
