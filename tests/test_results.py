@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from threading import Event
@@ -21,7 +22,7 @@ from experiments.report import draw_all
 from extrap.data.documents import Documents
 from extrap.files import is_locked, write_atomic
 from extrap.report.about import scored_text
-from extrap.report.report import gather, gather_several, report_again
+from extrap.report.report import all_or_nothing, gather, gather_several, report_again
 from extrap.results.folders import RunFolder, as_now, command_of, differences, refuse_mixed
 from extrap.results.provenance import load_provenance, provenance, told_of_some
 from extrap.results.rows import (
@@ -668,6 +669,22 @@ def test_two_who_write_one_report_take_turns(tmp_path, monkeypatch):
         assert first.result() == second.result() == [folder / "table.md"]
     assert seen == [False, True]
     assert {path.name for path in folder.iterdir()} == {"runs.csv", "rows.csv", "table.md"}
+
+
+def test_a_report_that_is_killed_while_it_replaces_another_leaves_rows_that_can_be_read(tmp_path, monkeypatch):
+    """And kept: who was told to remove them lost those of runs that are not here."""
+    rows = {scheme: {128: [1.0], 256: [2.0]} for scheme in ("alibi", "rope")}
+    save_rows(tmp_path / "rows.csv", many({"alibi": rows["alibi"]}))
+    replace = Path.replace
+
+    def killed(path, target):
+        replace(path, target)
+        raise KeyboardInterrupt
+
+    with suppress(KeyboardInterrupt), all_or_nothing(tmp_path) as draft:
+        save_rows(draft / "rows.csv", many(rows))
+        monkeypatch.setattr(Path, "replace", killed)
+    assert set(load_rows(tmp_path / "rows.csv")["scheme"]) == {"alibi"}
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ from extrap.report.tables import csv_table, markdown_table
 from extrap.report.typesetting import model_size
 from extrap.results.folders import evaluated
 from extrap.results.provenance import Gathered, gathered, join, load_gathered, save_gathered, told_of_some, with_kept
-from extrap.results.rows import scored
+from extrap.results.rows import RUNS, scored
 from extrap.results.shown import save_table
 from extrap.stats.choice import best_over, one_for_all
 from extrap.stats.perplexity import refuse_other_targets
@@ -121,7 +121,8 @@ def all_or_nothing(folder: Path) -> Iterator[Path]:
         if in_the_way := [folder / path.name for path in draft.iterdir() if (folder / path.name).is_dir()]:
             raise UserError(f"{in_the_way[0]} is a folder, expected a file or nothing; move it away")
         others = {path.name for path in folder.iterdir() if OF_ROWS.fullmatch(path.name)} - {*os.listdir(draft)}
-        for path in sorted(draft.iterdir()):
+        # runs.csv first: who is killed after it leaves rows whose runs it lists
+        for path in sorted(draft.iterdir(), key=lambda path: (path.name != RUNS, path.name)):
             path.replace(folder / path.name)
         for other in others:
             (folder / other).unlink()

@@ -52,7 +52,7 @@ KEY = ["scheme", "extension", *GROUP, "protocol", "eval_len", "seed", "document"
 
 
 RUNS = "runs.csv"
-MEND = "remove the rows beside it, and `make sweep` writes both"  # what is wrong with runs.csv
+MEND = "move the rows beside it away, and `make sweep` writes both"  # what is wrong with runs.csv
 
 
 def collect(runs: Path) -> pd.DataFrame:
@@ -177,7 +177,9 @@ def _of_runs(path: Path, columns: list[str], read: Reading = lambda table: table
     """A table, joined with what runs.csv beside it says of the runs."""
     table, runs = _table(path, columns, read=read), load_runs(beside := path.with_name(RUNS))
     if unknown := [run for run in table["run"].unique() if run not in {*runs["run"]}]:
-        raise UserError(f"{path} holds {unknown[0]}, which {beside} does not list; remove it, and `make sweep` writes both")
+        raise UserError(
+            f"{path} holds {unknown[0]}, which {beside} does not list; move {path.name} away, and `make sweep` writes both"
+        )
     return table.merge(runs[OF_RUN], on="run", how="left")
 
 
