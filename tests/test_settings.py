@@ -189,7 +189,7 @@ def chosen_of(best):
 
 
 def test_the_best_rate_is_chosen_on_what_is_held_back():
-    best = best_over(rates(SCORED, HELD_BACK), *NOTHING, "train.lr")
+    best = best_over(rates(SCORED, HELD_BACK), *NOTHING, "train.lr", ["train.lr"])
     assert chosen_of(best) == {"rope": "0.002", "alibi": "0.001"}
     of_schemes = best.rows[best.rows["kind"] == "scheme"]
     assert not best.rows["setting"].any()
@@ -205,7 +205,7 @@ def test_the_best_rate_is_chosen_on_what_is_held_back():
 def test_whoever_chose_on_what_is_scored_would_choose_otherwise():
     """The mutant: with the scored rows in place of those held back, rope takes the rate that flatters it."""
     rows = rates(SCORED, SCORED)
-    assert chosen_of(best_over(rows, *NOTHING, "train.lr")) == {"rope": "0.001", "alibi": "0.002"}
+    assert chosen_of(best_over(rows, *NOTHING, "train.lr", ["train.lr"])) == {"rope": "0.001", "alibi": "0.002"}
 
 
 def test_a_rate_at_which_a_seed_diverged_is_not_chosen():
@@ -215,13 +215,15 @@ def test_a_rate_at_which_a_seed_diverged_is_not_chosen():
             "train_len": 128, "setting": "lr=0.002", "seed": 1, "extension": "none", "protocol": "nonoverlap",
             "eval_len": 128, "reason": "diverged at step 7"}  # fmt: skip
     missing = pd.DataFrame([line])[MISSING]
-    best = best_over(rows[~gone], missing, NOTHING[1], "train.lr")
+    best = best_over(rows[~gone], missing, NOTHING[1], "train.lr", ["train.lr"])
     assert chosen_of(best)["rope"] == "0.001"
     assert best.missing.empty  # of a rate that nobody looks at
     assert "not all seeds have a loss at 0.002" in chosen_text(best.choice)[0]
     nowhere = pd.concat([missing.assign(scheme="t5", setting=f"lr={rate}") for rate in ("0.001", "0.002")])
-    assert "t5: none of 0.001, 0.002" in chosen_text(best_over(rows, nowhere, NOTHING[1], "train.lr").choice)[0]
-    assert set(best_over(rows, nowhere, NOTHING[1], "train.lr").missing["scheme"]) == {"t5"}
+    assert (
+        "t5: none of 0.001, 0.002" in chosen_text(best_over(rows, nowhere, NOTHING[1], "train.lr", ["train.lr"]).choice)[0]
+    )
+    assert set(best_over(rows, nowhere, NOTHING[1], "train.lr", ["train.lr"]).missing["scheme"]) == {"t5"}
 
 
 # one value for all
@@ -232,8 +234,8 @@ THREE = ("rope", "alibi", "nope")
 
 def beside(losses, on_held_back=None, missing=NOTHING[0], keep=slice(None)):
     rows = rates(losses, on_held_back or losses)[keep]
-    best = best_over(rows, missing, NOTHING[1], "train.lr")
-    return rows, replace(best, one_for_all=one_for_all(rows, missing, "train.lr", best))
+    best = best_over(rows, missing, NOTHING[1], "train.lr", ["train.lr"])
+    return rows, replace(best, one_for_all=one_for_all(rows, missing, "train.lr", ["train.lr"], best))
 
 
 def line_of(found, value, a, b, eval_len=128):
@@ -338,20 +340,28 @@ def test_what_else_varies_stays_and_each_of_it_chooses_for_itself():
     rows = rates(SCORED, HELD_BACK)
     other = rates(SCORED, SCORED).assign(setting=lambda table: table["setting"] + ", n_layers=4")
     both = pd.concat([rows.assign(setting=rows["setting"] + ", n_layers=2"), other])
-    best = best_over(both, *NOTHING, "train.lr")
+    best = best_over(both, *NOTHING, "train.lr", ["train.lr"])
     lines = best.choice[best.choice["chosen"] & (best.choice["scheme"] == "rope")]
     assert dict(zip(lines["setting"], lines["value"], strict=True)) == {"n_layers=2": "0.002", "n_layers=4": "0.001"}
 
 
-@pytest.mark.parametrize("option", ["train.max_steps", "lr", "data.lr", "train.train_len"])
+def test_an_option_whose_last_part_another_shares_is_chosen_by_its_whole_name():
+    rows = rates(SCORED, HELD_BACK)
+    both = rows.assign(setting="objective.mask_rate=0.15, " + rows["setting"].str.replace("lr", "train.mask_rate"))
+    best = best_over(both, *NOTHING, "train.mask_rate", ["objective.mask_rate", "train.mask_rate"])
+    assert chosen_of(best) == {"rope": "0.002", "alibi": "0.001"}
+    assert set(best.rows["setting"]) == {"objective.mask_rate=0.15"}
+
+
+@pytest.mark.parametrize("option", ["train.max_steps", "lr", "data.lr", "train.train_len", "model.lr", "train.nonsense.lr"])
 def test_what_does_not_vary_is_not_chosen(option):
-    with pytest.raises(UserError, match=f"BEST={option}: expected an option .* found lr"):
-        best_over(rates(SCORED, HELD_BACK), *NOTHING, option)
+    with pytest.raises(UserError, match=f"BEST={option}: expected an option .* found train.lr"):
+        best_over(rates(SCORED, HELD_BACK), *NOTHING, option, ["data.lr", "train.lr", "train.train_len"])
 
 
 def test_without_text_to_choose_on_nothing_is_chosen():
     with pytest.raises(UserError, match="no training text was held back"):
-        best_over(scored(rates(SCORED, HELD_BACK)), *NOTHING, "train.lr")
+        best_over(scored(rates(SCORED, HELD_BACK)), *NOTHING, "train.lr", ["train.lr"])
 
 
 def test_schemes_are_compared_within_a_setting_only():
@@ -420,7 +430,7 @@ def test_a_setting_in_which_all_runs_diverged_takes_nothing_from_the_others(tmp_
     for text in (table, told, *(path.read_text().replace("\n% ", " ") for path in tmp_path.glob("table_n*p.tex"))):
         assert " ".join(text.split()).count("rope-lr=10.0-seed1 (diverged at step 7)") == 1
     assert not re.search("^missing ", told, re.MULTILINE), "nothing is missing at the other rates"
-    best = best_over(rows, missing[MISSING], NOTHING[1], "train.lr")
+    best = best_over(rows, missing[MISSING], NOTHING[1], "train.lr", ["train.lr"])
     assert set(chosen_of(best).values()) <= {*left}
     assert "at 10.0" in chosen_text(best.choice)[0]
     write_report(replace(best, rows=scored(best.rows)), tmp_path)
@@ -429,7 +439,7 @@ def test_a_setting_in_which_all_runs_diverged_takes_nothing_from_the_others(tmp_
 @pytest.mark.slow
 @pytest.mark.usefixtures("svg_alone")
 def test_every_title_of_the_best_of_several_says_so(tmp_path):
-    found = best_over(rates(SCORED, HELD_BACK), *NOTHING, "train.lr")
+    found = best_over(rates(SCORED, HELD_BACK), *NOTHING, "train.lr", ["train.lr"])
     told = "each scheme at its best train.lr"
     captions = [*latex_tables(found).values(), narrow_table(found, choose(found.rows))]
     assert all(told in re.search(r"\\caption{.*", text)[0] for text in captions)
@@ -477,4 +487,4 @@ def test_a_file_with_a_comma_in_its_name_leaves_the_rest_of_the_setting_what_it_
             for kind in ("scheme", SELECTION)
         ]
     )
-    assert set(best_over(rows, *NOTHING, "train.lr").rows["setting"]) == {named({"data.train": ["b, c.txt"]})}
+    assert set(best_over(rows, *NOTHING, "train.lr", ["train.lr"]).rows["setting"]) == {named({"data.train": ["b, c.txt"]})}

@@ -76,8 +76,9 @@ def gather_several(results: Path, names: list[str], table: str = "") -> None:
 def gather_best(results: Path, name: str, option: str, table: str = "") -> None:
     """Writes results/<name>+best-<option>/ from the report of this name: each scheme at its best value of the option."""
     rows, missing, training, costs, told = load_gathered(results / name)
-    best = best_over(rows, missing, training, option)
-    best = replace(best, one_for_all=one_for_all(rows, missing, option, best))
+    vary = told["config"].get("vary", [])
+    best = best_over(rows, missing, training, option, vary)
+    best = replace(best, one_for_all=one_for_all(rows, missing, option, vary, best))
     command = f"python -m experiments.report gather {name} --best {option}"
     made_by = told_of_some(told, best.rows) | {"command": command}
     if "kept" not in made_by:  # whose parts tell theirs

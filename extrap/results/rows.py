@@ -198,7 +198,7 @@ def within(table: pd.DataFrame, columns: list[str], values: tuple[object, ...]) 
 
 def apart(table: pd.DataFrame, option: str) -> pd.DataFrame:
     """The value of an option that varies as a column of its own, `value`, beside a setting without it; empty where a setting
-    does not name it. Option by the last part of its name: lr, max_steps."""
+    does not name it. Option as settings call it: lr, max_steps."""
     parts = [options_in(setting) for setting in table["setting"]]
     values = [of.pop(option, "") for of in parts]
     return table.assign(value=values, setting=[", ".join(map("=".join, of.items())) for of in parts])

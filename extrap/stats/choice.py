@@ -1,11 +1,12 @@
 """The best value of an option that a sweep varies, for each scheme, chosen on text that is not scored. Imports no torch."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from extrap.config.varied import options_in
+from extrap.config.varied import TOLD, named, options_in
 from extrap.errors import UserError
 from extrap.results.rows import GROUP, KEY, SELECTION, TRAINED, apart, scored, stacked
 from extrap.stats.pairs import LACKING, PAIR, SHOWN, both_ways, moves
@@ -17,8 +18,11 @@ TEXT = ("objective", "data", "setting", "protocol", "scheme", "scheme_a", "schem
 OF = [*GROUP, "scheme"]  # what chooses; the setting is then without the option
 
 
-def best_over(rows: pd.DataFrame, missing: pd.DataFrame, training: pd.DataFrame, option: str) -> Statistics:
-    """Of every scheme what is known at its best value of `option` (train.lr), which leaves the setting.
+def best_over(
+    rows: pd.DataFrame, missing: pd.DataFrame, training: pd.DataFrame, option: str, vary: Sequence[str]
+) -> Statistics:
+    """Of every scheme what is known at its best value of `option` (train.lr), one of those that `vary`, which leaves the
+    setting.
 
     `choice` has a line a (scheme, value):
     loss      nats per token on training text that was held back, neither trained on nor scored; mean over n_seeds seeds,
@@ -27,14 +31,7 @@ def best_over(rows: pd.DataFrame, missing: pd.DataFrame, training: pd.DataFrame,
     border    lowest or highest of the values that were tried, or the only one
     Raises UserError where the option does not vary, is none of training or the model, or no text was held back.
     """
-    name = option.rpartition(".")[2]
-    varies = dict.fromkeys(key for setting in rows["setting"].unique() for key in options_in(setting))
-    if not option.startswith(("train.", "model.")) or name not in varies:
-        told = ", ".join(varies) or "nothing"
-        raise UserError(
-            f"BEST={option}: expected an option of train or model that varies and has no column of its own, such as "
-            f"train.lr; found {told}"
-        )
+    name = _called(option, vary)
     rows, missing, training = (apart(table, name) for table in (rows, missing, training))
     of_schemes, held_back = rows[rows["kind"] == "scheme"], rows[rows["kind"] == SELECTION]
     if held_back.empty:
@@ -53,6 +50,18 @@ def best_over(rows: pd.DataFrame, missing: pd.DataFrame, training: pd.DataFrame,
     parts = [of_schemes.merge(chosen), references], [missing.merge(chosen), missing[nowhere]], [training.merge(chosen)]
     scored, lacking, losses = (pd.concat(part, ignore_index=True).drop(columns="value") for part in parts)
     return Statistics(scored, lacking, losses, choice[CHOICE])
+
+
+def _called(option: str, vary: Sequence[str]) -> str:
+    """What settings call the option. Raises UserError where it is none to choose the best value of."""
+    in_settings = [key for key in vary if key not in TOLD]
+    names = dict(zip(in_settings, options_in(named(dict.fromkeys(in_settings))), strict=True))
+    if option not in (found := [key for key in names if key.startswith(("train.", "model."))]):
+        raise UserError(
+            f"BEST={option}: expected an option of train or model, in full, that varies and has no column of its own, such "
+            f"as train.lr; found {', '.join(found) or 'nothing'}"
+        )
+    return names[option]
 
 
 def _tried(runs: pd.DataFrame, by_seed: pd.DataFrame) -> list[dict[str, object]]:
@@ -76,7 +85,9 @@ def _in_order(values: pd.Series) -> list[str]:
     return list(texts.sort_values(key=lambda texts: pd.to_numeric(texts, errors="coerce"), kind="stable"))
 
 
-def one_for_all(rows: pd.DataFrame, missing: pd.DataFrame, option: str, best: Statistics) -> pd.DataFrame:
+def one_for_all(
+    rows: pd.DataFrame, missing: pd.DataFrame, option: str, vary: Sequence[str], best: Statistics
+) -> pd.DataFrame:
     """Whether it matters for comparisons that all schemes have one value of `option`: every pair of schemes with each value
     for all, beside the same pair with each scheme at its best, `best`, which `best_over` has made of the same tables.
 
@@ -88,7 +99,7 @@ def one_for_all(rows: pd.DataFrame, missing: pd.DataFrame, option: str, best: St
                                      interval; all are 0 where this value is the best of both: the same models, whose
                                      verdict is another one by Holm's order alone
     """
-    name = option.rpartition(".")[2]
+    name = _called(option, vary)
     rows, missing = apart(scored(rows), name), apart(missing, name)
     at_value = {
         value: Statistics(*(table[table["value"] == value].drop(columns="value") for table in (rows, missing)))
