@@ -482,6 +482,12 @@ def test_another_value_of_what_varies_joins_the_rows_of_the_others(tmp_path, cap
     assert "would drop: rope-lr=0.2-seed0" in refusal(gather, tmp_path, "made", "a test")
 
 
+def test_what_is_told_of_some_rows_counts_no_others():
+    rows = both_protocols({"rope": {128: [1.0], 256: [2.0]}})
+    told = {"command": "the sweep", "made_by": [], "config": {"code": "1"}}
+    assert told_of_some(told | {"runs": 54, "seconds_of_all_runs": 489}, rows) == told
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "told"),

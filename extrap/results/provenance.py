@@ -230,9 +230,9 @@ def provenance(runs: Path, command: str) -> dict[str, Any]:
 
 
 def told_of_some(made_by: dict[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
-    """Of what made a report, what made these of its rows; the same where nothing was kept in it."""
+    """Of what made a report, what made these of its rows, without counts, which are of all its runs."""
     if "kept" not in made_by:
-        return made_by
+        return {key: value for key, value in made_by.items() if key not in ("runs", "seconds_of_all_runs")}
     told = {key: made_by[key] for key in ("command", "config", "used") if key in made_by}
     kept = _told_of({run for _, run in _runs_of(rows[rows["kind"] == "scheme"])}, made_by)
     return told | {"config": {key: value for key, value in told["config"].items() if key != "code"}, "kept": kept}
