@@ -441,6 +441,20 @@ def test_a_sweep_asks_about_every_scheme_once_unless_its_runs_are_over(tmp_path,
     assert asked[2:] == [("Alibi", 128)]
 
 
+def of_whole_distances(self, pos):
+    table = torch.zeros(99)
+    return lambda score, b, h, i, j: score - table[(pos[i] - pos[j]).abs().clamp(max=98)]
+
+
+def test_an_extension_that_fails_on_a_scheme_ends_a_sweep(tmp_path, monkeypatch):
+    """Not as late as when the model is trained: it asks for distances that are no whole numbers."""
+    monkeypatch.setattr(Alibi, "score_mod", of_whole_distances)
+    grid = ["experiment=smoke", "position=alibi", "objective=causal", "data=markov", f"runtime.results_dir={tmp_path}"]
+    with pytest.raises(UserError, match=r"eval.extensions: rescale fails on Alibi: IndexError.*; leave it out, or"):
+        prepare_grid(compose_grid([*grid, "eval.extensions=[none,window,rescale]"]))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_scheme_that_leaks_ends_a_sweep(tmp_path, monkeypatch):
     monkeypatch.setattr(Rope, "embed", lambda self, x, pos: x + next_vector(x))
     grid = ["experiment=smoke", "position=nope,rope", "objective=causal", "data=markov", f"runtime.results_dir={tmp_path}"]

@@ -20,7 +20,7 @@ from extrap.results.folders import refuse_mixed
 from extrap.results.provenance import refuse_to_lose
 from extrap.runs.prepare import Run, build_scheme, geometry, prepare_all
 from extrap.score.protocols import PROTOCOLS
-from extrap.testing.promises import check_scheme
+from extrap.testing.promises import check_extensions, check_scheme
 from extrap.train import distributed
 from extrap.train.device import physical_memory, pick_device
 
@@ -131,7 +131,10 @@ def _check_schemes(runs: list[Run]) -> None:
     torch.set_num_threads(runs[0].config.runtime.threads)  # tensors are small: with more threads, these wait for each other
     to_check = _different(_with_generators([run for run in runs if not run.folder.is_finished]))
     for run in tqdm(to_check, desc="checking schemes", disable=None, leave=False):
-        check_scheme(partial(build_scheme, run.config, run.objective.causal), max(run.config.eval.lengths))
+        config, causal = run.config, run.objective.causal
+        check_scheme(partial(build_scheme, config, causal), max(config.eval.lengths))
+        if max(config.eval.lengths) > config.train.train_len:
+            check_extensions(build_scheme(config, causal), extensions_of(config.eval.extensions))
 
 
 def _with_generators(runs: list[Run]) -> list[Run]:

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from extrap.errors import UserError, one_line, raised_in
-from extrap.model.attention import additive_bias
+from extrap.extensions.base import Extension
+from extrap.model.attention import additive_bias, prepare
 from extrap.model.seed import seed_generators
 from extrap.positions.base import Branch, Geometry, PositionScheme, are_consecutive
-from extrap.testing.case import TOLERANCE, Case, apart
+from extrap.testing.case import TOLERANCE, Case, apart, heads
 from extrap.testing.measures import Measure, again, batch, future, not_finite, unregistered
 
 ROWS = 48  # queries whose scores are looked at
@@ -54,6 +55,28 @@ def check_scheme(build: Callable[[], PositionScheme], longest: int) -> None:
         cls = type(scheme)
         module = re.sub(r"^outside_\d+\.", "", cls.__module__)  # of a file that the command line names
         raise UserError(one_line(f"position: {cls.__name__} ({module.replace('.', '/')}.py) {fault}"))
+
+
+@torch.no_grad()
+def check_extensions(scheme: PositionScheme, extensions: dict[str, Extension]) -> None:
+    """Raises UserError, in one line, for the first of them that fails one token beyond the training length."""
+    geometry, n = scheme.geometry, scheme.geometry.train_len + 1
+    with torch.random.fork_rng(devices=[]):
+        (q, k, v), x = (part.float() for part in heads(geometry, n, n_batch=1)), torch.randn(1, n, geometry.d_model)
+        for label, extension in extensions.items():
+            try:
+                extended = extension(scheme.eval(), n)
+                if extended is None or (extended.max_len is not None and extended.max_len < n):
+                    continue
+                pos = extended.positions(n)
+                extended.embed(x, pos)
+                for layer in dict.fromkeys(extended.layers(geometry.n_layers)):
+                    prepare(layer, pos, training=False)(q, k, v, x)
+            except (Exception, SystemExit) as error:  # whatever somebody's code raises
+                raise UserError(
+                    f"eval.extensions: {label} fails on {type(scheme).__name__}: {raised_in(type(scheme), error)}; leave it "
+                    "out, or let hooks take positions that are real numbers, as by .round().long()"
+                ) from error
 
 
 def _faults(scheme: PositionScheme, longest: int) -> Iterator[str]:
