@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from extrap.extensions.base import Extension, passes_of, rebuilt
+from extrap.extensions.base import Extension, device_of, passes_of, rebuilt
 from extrap.extensions.temperature import Sharper
 from extrap.positions.base import PositionScheme
 from extrap.positions.rope import Rope
@@ -54,7 +54,7 @@ class Angles(Extension):
 
 
 def asks_factors(rope: Rope) -> bool:
-    """Whether its passes do, as they are prepared: in a subclass with a rotation of its own factors may change nothing."""
+    """Whether its passes do: in a subclass with a rotation of its own factors may change nothing."""
     probe, asked = copy(rope), []
 
     def factors(frequencies: Tensor) -> Tensor:
@@ -62,7 +62,11 @@ def asks_factors(rope: Rope) -> bool:
         return frequencies
 
     probe.factors = factors
-    passes_of(probe)
+    geometry = rope.geometry
+    heads = torch.zeros(2, 1, geometry.n_heads, 2, geometry.head_dim, device=device_of(rope))
+    for branch in passes_of(probe):
+        if branch.rotate and not asked:  # it may form its angles as late as here
+            branch.rotate(*heads)
     return bool(asked)
 
 

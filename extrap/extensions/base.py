@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TypeVar, cast
 
+import torch
 from torch import nn
 
 from extrap.config.specs import build
@@ -53,8 +54,12 @@ def ends(scheme: PositionScheme, eval_len: int) -> bool:
 
 def passes_of(scheme: PositionScheme) -> tuple[Branch, ...]:
     """The attention passes of the scheme of a layer, over two tokens."""
-    device = next((tensor.device for tensor in chain(scheme.parameters(), scheme.buffers())), None)
-    return scheme.branches(scheme.positions(2, device))
+    return scheme.branches(scheme.positions(2, device_of(scheme)))
+
+
+def device_of(scheme: PositionScheme) -> torch.device | None:
+    """None where the scheme has no tensors."""
+    return next((tensor.device for tensor in chain(scheme.parameters(), scheme.buffers())), None)
 
 
 def is_plain(passes: Sequence[Branch]) -> bool:

@@ -30,11 +30,19 @@ class OwnRotation(Rope):
         return rotate_by(pos[:, None] * self.frequencies())
 
 
+class Late(Rope):
+    """Forms its angles when it is given queries."""
+
+    def rotation(self, pos):
+        return lambda q, k: rotate_by(self.angles(pos))(q, k)
+
+
 def test_a_rotation_that_asks_for_no_factors_is_not_slowed(causal):
     geometry = geometry_of(causal)
     for extension in (Pi(), Ntk(), Yarn(), Drop()):
         assert extension(OwnRotation(geometry), T) is None
         assert extension(Xpos(geometry), T) is not None  # its own, and by angles
+        assert extension(Late(geometry), T) is not None
 
 
 # ---- the rules, as their sources print them: frequencies of the pairs m = 0 .. K/2 - 1
