@@ -26,7 +26,6 @@ from experiments.speed.report import write_scheme_report, write_speed_report
 from extrap.errors import UserError
 from extrap.files import as_path
 from extrap.report.report import gather, gather_best, gather_several, report_again
-from extrap.results.folders import command_of
 from extrap.results.provenance import load_provenance
 from extrap.sweep.door import through
 
@@ -95,7 +94,7 @@ def main() -> None:
         else:
             told = arguments.results / first / "provenance.yaml"
             known = load_provenance(told)["command"] if told.exists() else f"python -m experiments.report gather {first}"
-            gather(arguments.results, first, command_of(arguments.results / "runs" / first) or known, arguments.table)
+            gather(arguments.results, first, known, arguments.table)
     elif arguments.verb == "claims":
         print(*write_claims(arguments.results), sep="\n")
     elif arguments.verb == "page":

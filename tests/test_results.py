@@ -19,11 +19,12 @@ from refusing import refusal
 from rows import both_protocols, many, scheme_rows
 
 from experiments.report import draw_all
+from extrap.config.compose import compose_grid
 from extrap.data.documents import Documents
 from extrap.files import is_locked, write_atomic
 from extrap.report.about import scored_text
 from extrap.report.report import all_or_nothing, gather, gather_several, report_again
-from extrap.results.folders import RunFolder, as_now, command_of, differences, refuse_mixed
+from extrap.results.folders import RunFolder, as_now, differences, refuse_mixed
 from extrap.results.provenance import load_provenance, provenance, told_of_some
 from extrap.results.rows import (
     COSTS,
@@ -41,6 +42,7 @@ from extrap.results.rows import (
     save_rows,
     save_training,
 )
+from extrap.sweep.progress import save_plan
 from extrap.train.log import Entry, write_log
 
 pytestmark = pytest.mark.usefixtures("svg_alone")
@@ -506,12 +508,27 @@ def test_another_value_joins_those_of_one_text_and_of_our_own_code_alone(tmp_pat
     assert told in refusal(gather, tmp_path, "made", "a test")
 
 
-def test_the_command_of_a_sweep_is_told_where_it_planned_all_that_is_finished(tmp_path):
-    finished(tmp_path, "rope", 0)
-    assert command_of(tmp_path) == ""
-    for planned, told in (("rope-seed0", "extrap"), ("alibi-seed0", "")):
-        (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"command": "extrap", "runs": {planned: 20}}))
-        assert command_of(tmp_path) == told
+def test_every_run_is_told_to_be_of_the_last_command_that_planned_it(tmp_path):
+    results = [f"runtime.results_dir={tmp_path}", "experiment=smoke", "name=made", "seed=0"]
+    runs = tmp_path / "runs" / "made"
+    finished(runs, "copied", 0)
+    for command, planned in (("first", "rope,alibi,nope"), ("second", "t5"), ("third", "t5,nope")):
+        save_plan(compose_grid([*results, f"position={planned}"]), command)
+        for scheme in planned.split(","):
+            finished(runs, scheme, 0)
+        told = provenance(runs, "make report")
+    others = [{"command": "first", "runs": ["alibi-seed0", "rope-seed0"]}, {"command": "unknown", "runs": ["copied-seed0"]}]
+    assert (told["command"], told["commands"]) == ("third", others)
+    kept = told_of_some(told, collect(runs))["kept"]  # as of an earlier report
+    made = {part["command"]: part["runs"] for part in kept}
+    assert made == {part["command"]: part["runs"] for part in others} | {"third": ["nope-seed0", "t5-seed0"]}
+    save_plan(compose_grid([*results, "position=rope,alibi,nope,t5"]), "all")
+    shutil.rmtree(runs / "copied-seed0")
+    told = provenance(runs, "make report")
+    assert told["command"] == "all"
+    assert "commands" not in told
+    (runs / "sweep.yaml").unlink()
+    assert provenance(runs, "make report")["command"] == "make report"
 
 
 @pytest.mark.slow

@@ -45,7 +45,8 @@ AT_BEST = "+best-"  # between the name of a sweep and the option that each schem
 
 
 def gather(results: Path, name: str, command: str, table: str = "") -> None:
-    """Writes results/<name>/ from the evaluated runs and prints the answer; `command` is recorded as what made them."""
+    """Writes results/<name>/ from the evaluated runs and prints the answer; `command` is recorded as what made
+    them where no sweep has told what did."""
     folder, runs = results / name, results / "runs" / name
     evaluated(runs)  # or there is no folder to lock
     with alone(folder):

@@ -2,7 +2,8 @@
 
 results/runs/<experiment>/<run>/       see RunFolder
 results/runs/<experiment>/reference/   rows of the references, in the same form; reference-lr=0.002/ where that varies
-results/runs/<experiment>/sweep.yaml   the command of the last sweep, and the runs that it planned, for `make status`
+results/runs/<experiment>/sweep.yaml   the command of the last sweep, and the runs that it planned, for `make status`; and
+                                       earlier commands, each with those of its runs that no later one planned
 results/runs/<experiment>/data/        the documents as all runs map them into memory, and tokenizer.json where a token is
                                        more than a byte; data-join=true/ where that varies
 results/runs/<experiment>/locks/       held by the sweep, by every run that is at work, and by who writes its report
@@ -189,14 +190,28 @@ def evaluated(runs: Path) -> list[RunFolder]:
     return folders
 
 
-def command_of(runs: Path) -> str:
-    """What the last sweep of these runs was called by; nothing where it planned not all that are finished here."""
+def plans(runs: Path) -> list[dict[str, Any]]:
+    """Commands of sweeps, the last one first, each with the `runs` that no later one planned. Raises UserError where these
+    are not told."""
     if not (path := runs / "sweep.yaml").exists():
-        return ""
-    mend = "the same sweep, started again, writes it"
-    plan = load_checked(path, yaml.safe_load, lambda told: told["command"].strip() and told["runs"], mend)
-    trained = {folder.path.name for folder in finished(runs) if "position" in folder.load_config()}
-    return str(plan["command"]) if trained <= {*plan["runs"]} else ""
+        return []
+
+    def check(plan: dict[str, Any]) -> bool:
+        return all(part["command"].strip() and part["runs"] for part in (plan, *plan.get("earlier", [])))
+
+    plan = load_checked(path, yaml.safe_load, check, "the same sweep, started again, writes it")
+    return [{"command": part["command"], "runs": [*part["runs"]]} for part in (plan, *plan.get("earlier", []))]
+
+
+def commands_of(runs: Path) -> list[dict[str, Any]]:
+    """What the runs that are finished here were made by, in the same form; nothing where no sweep was planned here."""
+    if not (planned := plans(runs)):
+        return []
+    trained = [folder.path.name for folder in finished(runs) if "position" in folder.load_config()]
+    known = {run for part in planned for run in part["runs"]}
+    parts = [*planned, {"command": "unknown", "runs": [run for run in trained if run not in known]}]
+    made = [part | {"runs": [run for run in trained if run in part["runs"]]} for part in parts]
+    return [part for part in made if part["runs"]]
 
 
 def from_outside(config: dict[str, Any]) -> bool:

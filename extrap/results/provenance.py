@@ -14,6 +14,7 @@ from extrap.errors import UserError
 from extrap.files import write_atomic
 from extrap.results.folders import (
     as_now,
+    commands_of,
     common,
     differences,
     evaluated,
@@ -64,7 +65,8 @@ class Gathered(NamedTuple):
 
 
 def gathered(runs: Path, command: str) -> Gathered:
-    """What the evaluated runs below results/runs/<experiment> have written; `command` is recorded as what made them."""
+    """What the evaluated runs below results/runs/<experiment> have written; `command` is recorded as what made them where
+    no sweep has told what did."""
     tables = collect(runs), collect_missing(runs), collect_training(runs), collect_costs(runs)
     return Gathered(*tables, provenance(runs, command))
 
@@ -214,13 +216,16 @@ def _recipe(config: dict[str, Any], own: tuple[str, ...]) -> dict[str, Any]:
 
 
 def provenance(runs: Path, command: str) -> dict[str, Any]:
-    """The command that made the rows, what its runs share, and the machines and versions they ran on."""
+    """The command that made the rows, and others, each with its runs; what all runs share, and the machines and versions
+    they ran on."""
     folders = evaluated(runs)
+    last, *others = commands_of(runs) or [{"command": command}]
     metas = [folder.load_meta() for folder in folders if folder.meta.exists()]
     made_by = [{key: meta[key] for key in MADE_BY if key in meta} for meta in metas]
     used = [meta.get("used", {}) for meta in metas] or [{}]
     return {
-        "command": command,
+        "command": last["command"],
+        **({"commands": others} if others else {}),
         "runs": len(metas),
         "seconds_of_all_runs": round(sum(map(seconds_of, metas))),
         "made_by": [one for i, one in enumerate(made_by) if one not in made_by[:i]],
@@ -231,7 +236,7 @@ def provenance(runs: Path, command: str) -> dict[str, Any]:
 
 def told_of_some(made_by: dict[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
     """Of what made a report, what made these of its rows, without counts, which are of all its runs."""
-    if "kept" not in made_by:
+    if not {"kept", "commands"} & made_by.keys():
         return {key: value for key, value in made_by.items() if key not in ("runs", "seconds_of_all_runs")}
     told = {key: made_by[key] for key in ("command", "config", "used") if key in made_by}
     kept = _told_of({run for _, run in _runs_of(rows[rows["kind"] == "scheme"])}, made_by)
@@ -242,7 +247,7 @@ def _told_of(runs: Iterable[str], earlier: dict[str, Any]) -> list[dict[str, Any
     """What made the runs that are kept: of one report, or of several one after the other."""
     own = {"command": earlier["command"], "runs": [], "made_by": earlier.get("made_by", [])}
     own |= {"code": earlier["config"]["code"]} if "code" in earlier["config"] else {}
-    return kept_parts(runs, own, earlier.get("kept", []))
+    return kept_parts(runs, own, [*earlier.get("kept", []), *(own | part for part in earlier.get("commands", []))])
 
 
 def kept_parts(runs: Iterable[str], own: dict[str, Any], before: list[dict[str, Any]]) -> list[dict[str, Any]]:

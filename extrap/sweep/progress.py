@@ -21,7 +21,7 @@ from tqdm import tqdm
 from extrap.config.schema import Config
 from extrap.errors import UserError
 from extrap.files import as_path, is_locked, write_atomic
-from extrap.results.folders import RunFolder, load_checked
+from extrap.results.folders import RunFolder, load_checked, plans
 from extrap.sweep.door import through
 from extrap.train.log import read_log
 
@@ -51,9 +51,13 @@ class Stage(NamedTuple):
 
 
 def save_plan(configs: list[Config], command: str) -> None:
-    """Leaves the runs of a sweep where `make status` finds them, those too that have not begun."""
-    plan = {"command": command, "runs": {config.run: config.train.max_steps for config in configs}}
-    write_atomic(configs[0].folder.parent / "sweep.yaml", yaml.safe_dump(plan, sort_keys=False))
+    """Leaves the runs of a sweep where `make status` finds them, those too that have not begun; and what made the others."""
+    folder, runs, earlier = configs[0].folder.parent, {config.run: config.train.max_steps for config in configs}, []
+    with suppress(UserError):  # a damaged one is written anew
+        others = [part | {"runs": [run for run in part["runs"] if run not in runs]} for part in plans(folder)]
+        earlier = [part for part in others if part["runs"]]
+    plan = {"command": command, "runs": runs, **({"earlier": earlier} if earlier else {})}
+    write_atomic(folder / "sweep.yaml", yaml.safe_dump(plan, sort_keys=False))
 
 
 def look(folder: RunFolder, max_steps: int) -> Stage:

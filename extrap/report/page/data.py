@@ -77,7 +77,7 @@ def made_by(told: dict[str, Any]) -> Json:
     lines = [("command", told["command"]), *machines(told)]
     if (seconds := told.get("seconds_of_all_runs")) is not None:
         lines += [("seconds of these runs" if "kept" in told else "seconds of all runs", f"{seconds:,}")]
-    for part in told.get("kept", []):
+    for part in (*told.get("commands", []), *told.get("kept", [])):
         lines += [(f"of {len(part['runs'])} runs, command", part["command"]), *machines(part)]
     return {"made_by": lines, "provenance": yaml.safe_dump(told, sort_keys=False, width=110)}
 
