@@ -476,6 +476,27 @@ def test_whoever_is_killed_leaves_nobody_at_work(swept, tmp_path):
     assert at_work() == []
 
 
+@pytest.mark.slow
+@ON_LINUX
+def test_a_process_that_is_killed_is_told_in_a_line(swept, tmp_path):
+    results = copy_of(swept, tmp_path / "results")
+    line = [sys.executable, "-m", "extrap.sweep.probe", *TINY, "eval.probes=[reach,heads]", f"runtime.results_dir={results}"]
+    probing = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+    def workers():
+        parents = {
+            path.parent.name: path.read_text().rpartition(")")[2].split()[1] for path in Path("/proc").glob("[0-9]*/stat")
+        }
+        forked = [pid for pid, parent in parents.items() if parents.get(parent) == str(probing.pid)]
+        return [int(pid) for pid in forked if b"forkserver" in Path("/proc", pid, "cmdline").read_bytes()]
+
+    wait_for(workers, probing)
+    os.kill(workers()[0], signal.SIGKILL)
+    _, told = probing.communicate(timeout=60)
+    assert told.startswith("error: a process that looked into a run was killed, as where memory runs out")
+    assert told.count("\n") == 1
+
+
 def test_a_damaged_table_is_told(tmp_path):
     (tmp_path / "probes.csv").write_text("run,probe\n")
     with pytest.raises(UserError, match="no table of what probes found"):

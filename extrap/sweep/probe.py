@@ -8,6 +8,7 @@ Looks into the finished runs of an experiment, those too of an earlier version o
 import shlex
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
@@ -64,8 +65,14 @@ def look_into_all(runs: "list[Run]", command: str) -> None:
     n_processes = min(at_once, max(1, len(waiting)))
     with ProcessPoolExecutor(n_processes, context, end_with_parent) as pool:  # who is killed leaves nobody at work
         bar = partial(tqdm, total=len(waiting), desc="looking into runs", unit="run", disable=None, leave=False)
-        for _ in bar(pool.map(look_into, waiting)):
-            pass
+        try:
+            for _ in bar(pool.map(look_into, waiting)):
+                pass
+        except BrokenProcessPool as error:
+            told = (
+                "a process that looked into a run was killed, as where memory runs out (runtime.threads=N: fewer at a time)"
+            )
+            raise UserError(f"{told}; what others found stays, and the same command goes on") from error
     with alone(config.results):
         found, weights_of, kept = collect_probes(config.results, config.folder.parent)
         told: dict[str, Any] = {"command": command, "version": __version__, **COMMIT, "weights_of": weights_of}
