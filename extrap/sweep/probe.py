@@ -69,10 +69,10 @@ def look_into_all(runs: "list[Run]", command: str) -> None:
             for _ in bar(pool.map(look_into, waiting)):
                 pass
         except BrokenProcessPool as error:
-            told = (
-                "a process that looked into a run was killed, as where memory runs out (runtime.threads=N: fewer at a time)"
-            )
-            raise UserError(f"{told}; what others found stays, and the same command goes on") from error
+            raise UserError(
+                "a process that looked into a run was killed, as where memory runs out (runtime.threads=N: fewer at a time); "
+                "what others found stays, and the same command goes on"
+            ) from error
     with alone(config.results):
         found, weights_of, kept = collect_probes(config.results, config.folder.parent)
         told: dict[str, Any] = {"command": command, "version": __version__, **COMMIT, "weights_of": weights_of}
