@@ -46,13 +46,15 @@ class Text(Documents):
             raise UserError(f"data.valid: {min(both)} is in data.train too; a document belongs to one part only")
         known = {_bare(text) for text in trained.documents.values()} - {b""}
         remarks = [*trained.remarks, *held_out.remarks]
-        if copies := [name for name, text in held_out.documents.items() if _bare(text) in known]:
+        bare = {name: _bare(text) for name, text in held_out.documents.items()}
+        if copies := [name for name, text in bare.items() if text in known]:
             told = f"{copies[0]} and {len(copies) - 1:,} more are each" if copies[1:] else f"{copies[0]} is"
             told = f"data.valid: {told} a copy of a document of data.train"
             if not field:  # single lines may well be alike
                 raise UserError(told)
             remarks.append(told)
-        scored = held_out.documents if join else _each_once(held_out.documents)
+        first = {text: name for name, text in reversed(bare.items())}  # of copies: documents count as independent
+        scored = {name: text for name, text in held_out.documents.items() if join or first[bare[name]] == name}
         if n_copies := len(held_out.documents) - len(scored):
             remarks.append(
                 f"data.valid: of documents that are copies of each other one is scored ({n_copies:,} are left out)"
@@ -71,12 +73,6 @@ class Text(Documents):
             bpe=bpe,
             kept=kept,
         )
-
-
-def _each_once(documents: dict[str, bytes]) -> dict[str, bytes]:
-    """Of copies the first: documents count as independent of each other."""
-    first: dict[bytes, str] = {}
-    return {name: text for name, text in documents.items() if first.setdefault(_bare(text), name) == name}
 
 
 def _bare(text: bytes) -> bytes:
