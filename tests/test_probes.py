@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from pandas.testing import assert_frame_equal
 from sweeps import ON_LINUX, ROOT, TINY, copy_of, wait_for
 from torch import nn
 
@@ -37,7 +38,7 @@ from extrap.report.probed import reach_figure
 from extrap.report.probes import SECTIONS
 from extrap.report.report import gather
 from extrap.results.folders import RunFolder
-from extrap.results.probes import FOUND, load_probes, recall_bins, save_probes
+from extrap.results.probes import FOUND, load_found, load_probes, recall_bins, save_probes
 from extrap.results.rows import OF_RUN
 from extrap.runs.prepare import prepare
 from extrap.runs.run import build_encoder
@@ -352,12 +353,17 @@ def test_finished_runs_are_looked_into_once_and_a_page_says_what_was_found(swept
     first = load_probes(results / "smoke" / "probes.csv")
     assert {*first["scheme"]} == {"rope", "nope"}
     folder = results / "runs" / "smoke" / "rope-seed0"
-    save_probes(folder / "probes.csv", load_probes(folder / "probes.csv").assign(value_sum=0.0))
+    save_probes(folder / "probes.csv", load_found(folder / "probes.csv").assign(value_sum=0.0))
     probe([*asked, "eval.probes=[order,recall]"])
     both = load_probes(results / "smoke" / "probes.csv")
     assert {*both["probe"]} == {*first["probe"], "recall"}
     kept = both[(both["scheme"] == "rope") & (both["probe"] != "recall")]
-    assert (kept["value_sum"] == 0).all()  # what was found is not looked for again
+    assert (kept["value_sum"] == 0).all()  # what was found is not looked for again,
+    save_probes(folder / "probes.csv", load_found(folder / "probes.csv").assign(code="as it was before"))
+    probe([*asked, "eval.probes=[order]"])  # unless another probe of that name has found it
+    again = load_probes(results / "smoke" / "probes.csv")
+    assert_frame_equal(again[again["probe"] != "recall"].reset_index(drop=True), first)
+    assert {*load_found(folder / "probes.csv").query("probe == 'recall'")["code"]} == {"as it was before"}
     page = (results / "smoke" / "probes.md").read_text()
     assert "Direction and order" in page
     assert "Recall by distance" in page

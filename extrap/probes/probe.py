@@ -13,8 +13,9 @@ from extrap.objectives import Batch
 from extrap.probes import detection, heads, order, reach, recall
 from extrap.probes.base import Probed, nll, pieces, probed
 from extrap.results.folders import RunFolder
-from extrap.results.probes import load_probes, save_probes
+from extrap.results.probes import CODE, load_found, save_probes
 from extrap.results.rows import load_rows
+from extrap.runs.digest import probe_digest
 from extrap.runs.prepare import Run, prepare
 from extrap.runs.trained import load_encoder
 from extrap.train.device import keep_freed_memory
@@ -78,22 +79,27 @@ def refuse_other_rows(of: Probed) -> None:
 
 
 def lacking(config: Config) -> list[str]:
-    """The probes of a config that have not looked into its run."""
-    told = load_probes(RunFolder(config.folder).probes)
-    known = {probe.partition("(")[0] for probe in told["probe"]}
-    return [name for name in dict.fromkeys(config.eval.probes) if name not in known]
+    """The probes of a config that have not looked into its run, or not as they are today."""
+    told = load_found(RunFolder(config.folder).probes)
+    known = {*zip(_names(told), told[CODE], strict=True)}
+    return [name for name in dict.fromkeys(config.eval.probes) if (name, probe_digest(name)) not in known]
+
+
+def _names(found: pd.DataFrame) -> pd.Series:
+    return found["probe"].str.split("(").str[0]
 
 
 @torch.no_grad()
 def look_into(config: Config) -> None:
-    """Writes what the probes of a config find in its run, beside what others have found. Raises UserError for who cannot."""
+    """Writes what the probes of a config find in its run, beside what others have found, in place of what they found as they
+    were before. Raises UserError for who cannot."""
     run = prepare(config, stored=True)
     keep_freed_memory()  # a pass takes a sixth longer without
     torch.set_num_threads(config.runtime.threads)
     of = probed(run, load_encoder(run))
     refuse_other_rows(of)
-    found = {name: PROBES[name].look(of).assign(run=config.run) for name in lacking(config)}
+    found = {name: PROBES[name].look(of).assign(run=config.run, **{CODE: probe_digest(name)}) for name in lacking(config)}
     with locked(run.folder.lock, SECONDS):  # another command may have looked into it meanwhile
-        new = {*lacking(config)}
-        tables = [load_probes(run.folder.probes), *(table for name, table in found.items() if name in new)]
+        new, known = {*lacking(config)}, load_found(run.folder.probes)
+        tables = [known[~_names(known).isin(new)], *(table for name, table in found.items() if name in new)]
         save_probes(run.folder.probes, pd.concat([table for table in tables if len(table)]))

@@ -14,6 +14,7 @@ from extrap.results.rows import OF_RUN, RUNS, as_csv, load_runs, stacked
 # sums over the places of a document, or of all, that a probe looks at, and how many these are; `distance` in tokens, 0 where
 # it is not asked
 FOUND = ["probe", "eval_len", "distance", "document", "metric", "value_sum", "n"]
+CODE = "code"  # the digest of the probe that found it, in the table of a run alone
 COUNTS = ["eval_len", "distance", "n"]
 KEY = ["run", *FOUND[:-2]]
 NAME, MADE_BY = "probes.csv", "probes.yaml"
@@ -32,7 +33,7 @@ def highest_in(low: int, train_len: int) -> int | None:
 
 def save_probes(path: Path, found: pd.DataFrame) -> None:
     """CSV with every digit, of one run or of all; what its runs are says runs.csv beside it."""
-    write_atomic(path, as_csv(found[[column for column in ("run", *FOUND) if column in found]]))
+    write_atomic(path, as_csv(found[[column for column in ("run", *FOUND, CODE) if column in found]]))
 
 
 def over_documents(found: pd.DataFrame) -> pd.DataFrame:
@@ -45,16 +46,20 @@ def load_probes(path: Path) -> pd.DataFrame:
     """The columns OF_RUN and FOUND, checked; without lines where there is no such file. Raises UserError."""
     if not path.exists():
         return pd.DataFrame(columns=[*OF_RUN, *FOUND])
-    table, runs = _found(path), load_runs(path.with_name(RUNS))
+    table, runs = load_found(path), load_runs(path.with_name(RUNS))
     if unknown := {*table["run"]} - {*runs["run"]}:
         raise UserError(f"{path} holds {min(unknown)}, which {RUNS} beside it does not list; `make report` writes it anew")
     return table.merge(runs[OF_RUN], on="run", how="left")[[*OF_RUN, *FOUND]]
 
 
-def _found(path: Path) -> pd.DataFrame:
+def load_found(path: Path) -> pd.DataFrame:
+    """The columns run, FOUND and CODE, checked; without lines where there is no such file. Raises UserError."""
+    columns = ["run", *FOUND, CODE]
+    if not path.exists():
+        return pd.DataFrame(columns=columns)
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        table = (table if "document" in table else table.assign(document=""))[["run", *FOUND]]
+        table = table.assign(**{column: "" for column in ("document", CODE) if column not in table})[columns]
         table = table.astype(dict.fromkeys(COUNTS, np.int64) | {"value_sum": np.float64})
     except (ValueError, KeyError, OSError) as error:
         mend = "remove it, and `make probes` writes it"
@@ -83,7 +88,7 @@ def collect_probes(report: Path, runs: Path) -> Collected:
     tables = [table[["run", *FOUND]] for table in here.values()]
     if (report / NAME).exists():
         elsewhere = {*load_runs(report / RUNS)["run"]} - {folder.path.name for folder in folders}
-        held = _found(report / NAME)
+        held = load_found(report / NAME)[["run", *FOUND]]
         tables.append(held[held["run"].isin(elsewhere)])
     kept = sorted({*tables[-1]["run"]}) if len(tables) > len(folders) else []
     found = stacked(tables).sort_values("run", kind="stable", ignore_index=True)

@@ -44,6 +44,11 @@ def program_digest() -> str:
 PROGRAM = program_digest()  # once, and not again in each worker that is forked from a process that knows it
 
 
+def probe_digest(name: str) -> str:
+    """Of all that a probe goes through: what it found as it was before is not what it finds today."""
+    return digest_of({module: SOURCES[module] for module in reached([f"extrap.probes.{name}"], SOURCES)})
+
+
 def scheme_digest(position: dict[str, Any]) -> str:
     """Of the modules of one scheme: whoever edits a scheme leaves the runs of others valid."""
     return digest_of(scheme_sources(position))
