@@ -27,7 +27,7 @@ from extrap.results.rows import load_rows, load_training, scored
 from extrap.results.shown import IN_NATS
 from extrap.score.protocols import every
 from extrap.stats.floor import LEARNED, UNFIT
-from extrap.stats.perplexity import SETTING, perplexity
+from extrap.stats.perplexity import CONDITION, perplexity
 
 IGNORED = {"quick", "smoke"}  # by git: whatever was run here last
 EXPERIMENTS = {path.stem for path in (CONF / "experiment").glob("*.yaml")} - IGNORED
@@ -198,7 +198,7 @@ def test_bold_is_who_beats_all_others_in_the_pairs(name):
     table, pairs = committed(name, "table.csv"), committed(name, "pairs.csv")
     bold = set(table.loc[table["best"], [*AT, "kind", "extension"]].itertuples(index=False, name=None))
     expected = set()
-    for (*setting, eval_len), cell in pairs.groupby([*SETTING, "eval_len"]):
+    for (*setting, eval_len), cell in pairs.groupby([*CONDITION, "eval_len"]):
         schemes = {*cell["scheme_a"], *cell["scheme_b"]}
         if len(cell) < len(schemes) * (len(schemes) - 1) / 2:
             continue  # of many schemes, each compared with one alone, nobody is known to beat all

@@ -13,10 +13,10 @@ from extrap.report.group import Group
 from extrap.results.rows import MISSING
 from extrap.stats import floor
 from extrap.stats.floor import BELOW, PLATEAU, TOO_NEAR, UNFIT, verdict
-from extrap.stats.perplexity import CONFIDENCE, SCHEME, SETTING, onset, over_seeds, perplexity, summarise
+from extrap.stats.perplexity import CONDITION, CONFIDENCE, SCHEME, onset, over_seeds, perplexity, summarise
 from extrap.stats.statistics import Statistics
 
-BY = [*SETTING, *SCHEME, "eval_len", "seed"]
+BY = [*CONDITION, *SCHEME, "eval_len", "seed"]
 
 
 def against_floor(rows: pd.DataFrame) -> pd.DataFrame:
@@ -187,8 +187,8 @@ def test_summary_by_hand():
 
 def test_the_order_of_rows_changes_no_number():
     rows = with_floor({"a": {128: [1.5, 1.6], 256: [1.4, 1.5], 512: [1.35, 1.45]}, "b": {128: [1.7, 1.5]}})
-    key = [*SETTING, *SCHEME, "eval_len"]
-    for function, by in ((summarise, key), (against_floor, [*SETTING, "scheme", "extension", "eval_len"])):
+    key = [*CONDITION, *SCHEME, "eval_len"]
+    for function, by in ((summarise, key), (against_floor, [*CONDITION, "scheme", "extension", "eval_len"])):
         first, second = (function(r).sort_values(by).reset_index(drop=True) for r in (rows, shuffled(rows)))
         pd.testing.assert_frame_equal(first, second, check_exact=False, rtol=1e-13)
 

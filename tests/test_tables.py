@@ -14,7 +14,7 @@ from extrap.report import tables
 from extrap.report.typesetting import NONE, interval, number
 from extrap.results.rows import load_rows, save_rows
 from extrap.stats.floor import BELOW
-from extrap.stats.perplexity import SETTING, perplexity
+from extrap.stats.perplexity import CONDITION, perplexity
 from extrap.stats.statistics import Statistics
 
 # log-perplexities over two seeds; t(0.975, 1) = 12.7062, so a difference of 0.02 between seeds is a half width of 0.127062
@@ -30,12 +30,14 @@ Table = list[list[str]]
 
 def decided(rows: pd.DataFrame) -> pd.DataFrame:
     """The lines of `pairs` as tables read them, as if each difference was beyond all noise."""
-    trained = perplexity(rows[(rows["kind"] == "scheme") & (rows["extension"] == "none")], [*SETTING, "eval_len", "scheme"])
+    trained = perplexity(
+        rows[(rows["kind"] == "scheme") & (rows["extension"] == "none")], [*CONDITION, "eval_len", "scheme"]
+    )
     lines = [
-        dict(zip([*SETTING, "eval_len"], key, strict=True))
+        dict(zip([*CONDITION, "eval_len"], key, strict=True))
         | {"scheme_a": a.scheme, "scheme_b": b.scheme, "verdict": "a" if a.log_ppl < b.log_ppl - 1e-9 else "undecided"}
         | dict.fromkeys(("difference", "low", "high", "text_low", "text_high"), a.log_ppl - b.log_ppl)
-        for key, cell in trained.sort_values("log_ppl").groupby([*SETTING, "eval_len"], sort=False)
+        for key, cell in trained.sort_values("log_ppl").groupby([*CONDITION, "eval_len"], sort=False)
         for a, b in combinations(cell.itertuples(), 2)
     ]
     return pd.DataFrame(lines)
@@ -330,7 +332,7 @@ def test_few_lengths_are_shown_whatever_they_are():
     assert len(markdown_blocks(markdown_table(eight))[0][0]) == 1 + 8 + 3
 
 
-def test_the_same_lengths_stand_in_all_tables_of_a_setting():
+def test_the_same_lengths_stand_in_all_tables_of_a_condition():
     """The null begins beyond the training length, so it has fewer."""
     rows = with_null()
     longest = rows[(rows["protocol"] == "nonoverlap") & (rows["eval_len"] == 4096)]

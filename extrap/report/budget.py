@@ -17,7 +17,7 @@ from extrap.report.typesetting import counted, markdown, measure, trained_on
 from extrap.results.rows import GROUP, apart, within
 from extrap.results.shown import rounded
 from extrap.stats.budget import BUDGET, OPEN, STABILITIES, STABLE
-from extrap.stats.perplexity import AT_L, BEYOND_L, SETTING, landmarks, told_first
+from extrap.stats.perplexity import AT_L, BEYOND_L, CONDITION, landmarks, told_first
 from extrap.stats.statistics import Statistics
 
 NOTE = """\
@@ -32,7 +32,7 @@ lying on one side of 0; a shrinking lead may reverse with more training even if 
 budgets beyond the largest. stability.csv has all lengths."""
 
 PANEL = 1.9  # inches, its height
-Place = tuple[Any, ...]  # the columns SETTING, and a length
+Place = tuple[Any, ...]  # the columns CONDITION, and a length
 
 
 def budget_page(found: Statistics) -> str:
@@ -73,8 +73,8 @@ def places(lines: pd.DataFrame) -> Iterator[tuple[Place, pd.DataFrame]]:
     """The lines of `stability` of each landmark, the largest budget first."""
     if len(lines):
         shown = at_landmarks(lines.sort_values("steps", ascending=False, kind="stable"))
-        for setting, part in shown.groupby(SETTING, sort=False):
-            yield from (((*setting, n), own) for n, own in part.groupby("eval_len"))
+        for condition, part in shown.groupby(CONDITION, sort=False):
+            yield from (((*condition, n), own) for n, own in part.groupby("eval_len"))
 
 
 def verdicts_table(lines: pd.DataFrame) -> pd.DataFrame:
@@ -123,7 +123,7 @@ def budget_points(lines: pd.DataFrame) -> pd.DataFrame:
     lengths = landmarks(lines["eval_len"].unique(), lines["train_len"].iloc[0])
     places = [(told_first(wanted, lines["protocol"]), n) for wanted, n in zip((AT_L, BEYOND_L), lengths, strict=False)]
     parts = [within(lines, ["protocol", "eval_len"], place) for place in places]
-    columns = [*SETTING, "eval_len", "scheme", "steps", "n_seeds", "ppl", "ppl_low", "ppl_high"]
+    columns = [*CONDITION, "eval_len", "scheme", "steps", "n_seeds", "ppl", "ppl_low", "ppl_high"]
     return rounded(pd.concat(parts)[columns].sort_values(["eval_len", "scheme", "steps"], ignore_index=True))
 
 

@@ -16,7 +16,7 @@ from extrap.report.labels import End, name_ends
 from extrap.report.looks import Looks, Style, styles
 from extrap.report.typesetting import measure, model_size, name, trained_on
 from extrap.results.shown import rounded
-from extrap.stats.perplexity import GROUP, SCHEME, SETTING, is_control
+from extrap.stats.perplexity import CONDITION, GROUP, SCHEME, is_control
 from extrap.stats.statistics import Statistics
 
 DASHES = (0, (4, 2))
@@ -27,7 +27,7 @@ PANEL_TITLES = {
 }
 NULL_NOTE = "dotted: the same weights, if they made no use of context beyond L, the training length"
 
-POINT = [*SETTING, *SCHEME, "eval_len", "n_seeds"]
+POINT = [*CONDITION, *SCHEME, "eval_len", "n_seeds"]
 MOST_TICKS = 6  # of lengths that are no powers of two
 COLUMNS = 4  # of controls, at most
 PANEL = (1.9, 1.6)  # inches, of controls
@@ -133,7 +133,7 @@ def told_of_seeds(points: pd.DataFrame) -> str:
 
 def where_lengths_vary(lines: pd.DataFrame) -> pd.DataFrame:
     """Without protocols of a single length beside others that have more."""
-    n_lengths = lines.groupby(SETTING)["eval_len"].transform("nunique")
+    n_lengths = lines.groupby(CONDITION)["eval_len"].transform("nunique")
     return lines[n_lengths > 1] if (n_lengths > 1).any() else lines
 
 

@@ -11,7 +11,7 @@ from extrap.report.looks import styles
 from extrap.report.typesetting import NONE, decimals, factor, interval, loss, markdown, measure, number, trained_on
 from extrap.results.shown import rounded
 from extrap.stats.pairs import CONTROL
-from extrap.stats.perplexity import BEYOND_L, SETTING, told_first
+from extrap.stats.perplexity import BEYOND_L, CONDITION, told_first
 from extrap.stats.statistics import Statistics
 
 NOTE = """\
@@ -25,11 +25,11 @@ LINE = 0.13  # inches
 
 
 def extensions_page(found: Statistics) -> str:
-    """Markdown: a table a setting and length."""
+    """Markdown: a table a condition and length."""
     objectives = found.rows["objective"].unique()
     note = NOTE.format(measure=measure(objectives).capitalize(), loss=loss(objectives))
     parts = [*chosen_markdown(found.choice), note]
-    for (*of, protocol, eval_len), lines in found.extended.groupby([*SETTING, "eval_len"], sort=False):
+    for (*of, protocol, eval_len), lines in found.extended.groupby([*CONDITION, "eval_len"], sort=False):
         title = f"{protocol}: extensions at {eval_len:,}, {trained_on(*of)}"
         parts += [
             f"**{title}**",
@@ -38,15 +38,15 @@ def extensions_page(found: Statistics) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def extensions_table(found: Statistics, setting: tuple[object, ...], eval_len: int, lines: pd.DataFrame) -> pd.DataFrame:
-    known = rounded(found.summary).set_index([*SETTING, "eval_len"]).loc[(*setting, eval_len)]
+def extensions_table(found: Statistics, condition: tuple[object, ...], eval_len: int, lines: pd.DataFrame) -> pd.DataFrame:
+    known = rounded(found.summary).set_index([*CONDITION, "eval_len"]).loc[(*condition, eval_len)]
     known = known.set_index(["scheme", "extension"]).sort_values("log_ppl", kind="stable")
     pairs = lines.set_index(["scheme_a", "extension_a", "extension_b"])
     table = []
     for scheme in lines["scheme_a"].unique():
         for extension, line in known.loc[[scheme]].droplevel("scheme").iterrows():
             told = {"scheme": scheme, "extension": "as trained" if extension == "none" else str(extension)}
-            objective = [str(setting[0])]
+            objective = [str(condition[0])]
             bounds = interval(line["ppl"], line["ppl_low"], line["ppl_high"])
             told[measure(objective)] = f"{number(line['ppl'])}{bounds} ({factor(line['ratio'], objective)})"
             for other, column in ((CONTROL, "to its window"), ("none", "to as trained")):

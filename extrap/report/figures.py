@@ -14,7 +14,7 @@ from extrap.report.families import families_figure, trade_off_figure
 from extrap.report.pairs import is_drawn, pairs_figure
 from extrap.report.typesetting import measure, stem
 from extrap.results.shown import rounded, save_table
-from extrap.stats.perplexity import SETTING, is_control
+from extrap.stats.perplexity import CONDITION, is_control
 from extrap.stats.statistics import Statistics
 
 
@@ -55,7 +55,7 @@ def perplexity_figure(found: Statistics, column: bool = False) -> tuple[Figure, 
     Dotted under nonoverlap: the early-token null, where it comes from the same tokens. Panels stand side by side, or one
     above the other, as wide as a column of a paper.
     """
-    null = found.sound_null[[*SETTING, "scheme", "extension", "eval_len", "null"]]
+    null = found.sound_null[[*CONDITION, "scheme", "extension", "eval_len", "null"]]
     trained = found.summary[found.summary["extension"] == "none"]
     points = where_lengths_vary(trained).merge(null, how="left")
     points = rounded(points[[*POINT, "null", "ppl", "ppl_low", "ppl_high"]])

@@ -70,7 +70,7 @@ def latex_tables(found: Statistics) -> dict[str, str]:
     told = "".join(f"% {line}\n" for text in notes for line in wrap(text, 120))
     tables = {}
     for block in blocks(found, MOST, with_ratio=False):
-        *of, protocol = block.setting
+        *of, protocol = block.condition
         group = of if len(found.groups) > 1 else []
         file = stem("table", *group, protocol, "" if block.kind == "perplexity" else block.kind)
         scored = f", {block.table['tokens'].iloc[0]} tokens a seed" if "tokens" in block.table else ""

@@ -10,7 +10,7 @@ from extrap.report.pairs import at_landmarks, difference_cell
 from extrap.report.typesetting import NONE, interval, markdown, number, trained_on
 from extrap.results.rows import apart
 from extrap.stats.output import OUTPUT, UNTIED
-from extrap.stats.perplexity import SETTING
+from extrap.stats.perplexity import CONDITION
 from extrap.stats.statistics import Statistics
 
 NOTE = """\
@@ -32,7 +32,7 @@ def output_page(found: Statistics) -> str:
     parts = [*chosen_markdown(found.choice), NOTE, *missing_text(found.missing)]
     known = apart(found.summary, OUTPUT)
     untied = known[(known["value"] == UNTIED) & (known["kind"] == "scheme") & (known["extension"] == "none")]
-    place, between = [*SETTING, "eval_len"], found.interactions
+    place, between = [*CONDITION, "eval_len"], found.interactions
     for of, lines in at_landmarks(found.outputs).groupby(place, sort=False):
         *group, protocol, eval_len = of
         parts.append(f"**{protocol}, {eval_len:,}: other outputs, {trained_on(*group)}**")

@@ -13,7 +13,7 @@ from extrap.report.drawing import entitle, new_figure, style
 from extrap.report.typesetting import NONE, counted, decimals, loss, markdown, trained_on
 from extrap.results.shown import rounded
 from extrap.stats.pairs import LACKING, UNDECIDED, both_ways
-from extrap.stats.perplexity import GROUP, SETTING, landmarks
+from extrap.stats.perplexity import CONDITION, GROUP, landmarks
 from extrap.stats.statistics import Statistics
 
 NOTE = """\
@@ -62,12 +62,12 @@ def pairs_table(found: Statistics) -> str:
     parts += [NOTE.format(loss=told), *told_of_text, *([BELOW_FLOOR_NOTE] if found.impossible else [])]
     if len(against_window):
         parts.append(EXTRAPOLATES_NOTE.format(loss=told))
-        for setting, lines in against_window.groupby(SETTING, sort=False):
-            *of, protocol = setting
+        for condition, lines in against_window.groupby(CONDITION, sort=False):
+            *of, protocol = condition
             title = f"{protocol}: which schemes extrapolate, {trained_on(*of)}"
             parts += [f"**{title}**", markdown(extrapolates_block(lines), ["scheme"])]
-    for setting, lines in at_landmarks(pairs).groupby(SETTING, sort=False) if len(pairs) else ():
-        *of, protocol = setting
+    for condition, lines in at_landmarks(pairs).groupby(CONDITION, sort=False) if len(pairs) else ():
+        *of, protocol = condition
         title = f"{protocol}: pairwise comparisons, {trained_on(*of)}, {_evidence(lines)}"
         parts += [f"**{title}**", markdown(_pairs_block(lines), ["better", "worse"])]
     return "\n\n".join(parts) + "\n"
@@ -120,7 +120,7 @@ def pairs_figure(found: Statistics) -> Figure:
 
 def at_landmarks(lines: pd.DataFrame) -> pd.DataFrame:
     """At the training length, at four times that or what comes nearest, and at the longest; no places in a text."""
-    by_setting = where_lengths_vary(lines[lines["protocol"] != "position"]).groupby(SETTING, sort=False)
+    by_setting = where_lengths_vary(lines[lines["protocol"] != "position"]).groupby(CONDITION, sort=False)
     parts = [(part, landmarks(part["eval_len"], part["train_len"].iloc[0])) for _, part in by_setting]
     return pd.concat([part[part["eval_len"].isin(lengths)] for part, lengths in parts])
 

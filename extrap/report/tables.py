@@ -24,7 +24,7 @@ from extrap.report.typesetting import (
 from extrap.results.rows import within
 from extrap.results.shown import IN_NATS
 from extrap.stats.floor import FLOORS
-from extrap.stats.perplexity import SCHEME, SETTING, is_control
+from extrap.stats.perplexity import CONDITION, SCHEME, is_control
 from extrap.stats.statistics import Statistics
 
 MOST = 8  # lengths side by side
@@ -37,16 +37,16 @@ Lacking = dict[tuple[str, str, int], str]  # (scheme, extension, eval_len) -> wh
 class Block(NamedTuple):
     """One table of a report."""
 
-    setting: tuple[object, ...]
+    condition: tuple[object, ...]
     kind: str  # perplexity, controls, excess or floor
     title: str
     table: pd.DataFrame  # text; the first column names schemes
 
 
 def csv_table(found: Statistics) -> pd.DataFrame:
-    """Everything that the other tables show, and all lengths, one line a (setting, scheme, extension, eval_len): the columns
-    of summarise, best, those of against_floor and of early_token_null."""
-    table, keys = found.ranked, [*SETTING, "scheme", "extension", "eval_len"]
+    """Everything that the other tables show, and all lengths, one line a (condition, scheme, extension, eval_len): the
+    columns of summarise, best, those of against_floor and of early_token_null."""
+    table, keys = found.ranked, [*CONDITION, "scheme", "extension", "eval_len"]
     if len(found.floor):
         table = table.merge(found.floor.drop(columns=["ratio", "n_seeds", "impossible"]), on=keys, how="left")
     if len(found.null):
@@ -106,7 +106,7 @@ def _notes(found: Statistics) -> str:
     of_tokens = rows.loc[~rows["objective"].isin(IN_NATS), ["objective", "data"]].drop_duplicates()
     per = [bits_per(*of) for of in of_tokens.itertuples(index=False, name=None)]
     unlearned = summary.loc[~summary["beats_unigram"].fillna(True).astype(bool), "objective"].isin(IN_NATS)
-    settings = [lines for _, lines in summary.groupby(SETTING)]
+    settings = [lines for _, lines in summary.groupby(CONDITION)]
     notes = {
         NOTE.format(bits=" or ".join(dict.fromkeys(per))): not all(in_nats),
         NATS_NOTE.format(alone=" or ".join(rows.loc[rows["kind"] == "byte", "scheme"].unique())): any(in_nats),
@@ -122,7 +122,7 @@ def _notes(found: Statistics) -> str:
 
 
 def shown_lengths(lines: pd.DataFrame, most: int) -> list[int]:
-    """All lengths of a setting; if they are more than `most`, doublings of the training length, or each second of them,
+    """All lengths of a condition; if they are more than `most`, doublings of the training length, or each second of them,
     each third, ..., and the longest."""
     lengths, train_len = sorted(lines["eval_len"].unique()), lines["train_len"].iloc[0]
     most -= int(lines["kind"].isin(FLOORS).any())  # verdicts take room
@@ -133,24 +133,26 @@ def shown_lengths(lines: pd.DataFrame, most: int) -> list[int]:
 
 
 def blocks(found: Statistics, most: int, with_ratio: bool) -> Iterator[Block]:
-    """For every setting: schemes, their controls, and what there is to compare them with, at so many lengths at most."""
-    for setting, lines in found.ranked.groupby(SETTING, sort=False):
-        *of, protocol = setting
+    """For every condition: schemes, their controls, and what there is to compare them with, at so many lengths at most."""
+    for condition, lines in found.ranked.groupby(CONDITION, sort=False):
+        *of, protocol = condition
         where, what = f"by length, {trained_on(*of)}", measure(of[:1])
         n_seeds, shown = seeds(lines.loc[lines["kind"] == "scheme", "n_seeds"]), shown_lengths(lines, most)
-        lacking = within(found.missing, SETTING, setting).set_index(["scheme", "extension", "eval_len"])["reason"].to_dict()
+        lacking = (
+            within(found.missing, CONDITION, condition).set_index(["scheme", "extension", "eval_len"])["reason"].to_dict()
+        )
         trained = _perplexity_block(lines[lines["extension"] == "none"], shown, lacking, with_ratio)
-        yield Block(setting, "perplexity", f"{protocol}: {what} {where}, {n_seeds}", trained)
+        yield Block(condition, "perplexity", f"{protocol}: {what} {where}, {n_seeds}", trained)
         if len(chosen := lines[is_control(lines)]):
             table = _perplexity_block(chosen, shown, lacking, with_ratio)
-            yield Block(setting, "controls", f"{protocol}: controls, {what} {where}, {n_seeds}", table)
-        null = within(found.sound_null, SETTING, setting)
+            yield Block(condition, "controls", f"{protocol}: controls, {what} {where}, {n_seeds}", table)
+        null = within(found.sound_null, CONDITION, condition)
         if len(chosen := null[null["eval_len"] > null["train_len"]]):
             table = table_by_length(chosen, [n for n in shown if n in set(chosen["eval_len"])], _cell_null)
-            yield Block(setting, "excess", f"{protocol}: excess over the early-token null {where}", table)
-        if len(chosen := within(found.floor, SETTING, setting)):
+            yield Block(condition, "excess", f"{protocol}: excess over the early-token null {where}", table)
+        if len(chosen := within(found.floor, CONDITION, condition)):
             table = _floor_block(chosen, shown)
-            yield Block(setting, "floor", f"{protocol}: nats per token above the floor {where}", table)
+            yield Block(condition, "floor", f"{protocol}: nats per token above the floor {where}", table)
 
 
 def table_by_length(

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from extrap.results.rows import COSTS, GROUP
-from extrap.stats.perplexity import AT_L, BEYOND_L, SETTING, told_first
+from extrap.stats.perplexity import AT_L, BEYOND_L, CONDITION, told_first
 
 RATE = "tokens_per_second"  # of training
 OF_MACHINE = ("train_seconds", "eval_seconds", RATE, "peak_memory")  # no two runs have the same
@@ -35,5 +35,5 @@ def cost_and_quality(summary: pd.DataFrame, rows: pd.DataFrame, costs: pd.DataFr
         for wanted, eval_len in ((AT_L, part["train_len"].iloc[0]), (BEYOND_L, part["eval_len"].max())):
             protocol = told_first(wanted, part["protocol"])
             found.append(part[(part["protocol"] == protocol) & (part["eval_len"] == eval_len)])
-    wanted = pd.concat(found)[[*SETTING, "scheme", "eval_len", "n_seeds", "ppl", "ppl_low", "ppl_high"]]
-    return wanted.drop_duplicates([*SETTING, "scheme", "eval_len"]).merge(costs_of_schemes(rows, costs), on=OF_SCHEME)
+    wanted = pd.concat(found)[[*CONDITION, "scheme", "eval_len", "n_seeds", "ppl", "ppl_low", "ppl_high"]]
+    return wanted.drop_duplicates([*CONDITION, "scheme", "eval_len"]).merge(costs_of_schemes(rows, costs), on=OF_SCHEME)

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from extrap.stats.perplexity import ONSET, SETTING
+from extrap.stats.perplexity import CONDITION, ONSET
 
 FLOORS = ["floor", "window_floor", "plateau"]  # the kinds of rows that a source with a known floor has
 
@@ -12,7 +12,7 @@ def against_floor(rows: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
     """How far each scheme is from the best possible predictor, and what it makes of more context: of rows and of what
     `summarise` makes of them, for a floor is the same for all seeds.
 
-    One line a (setting, scheme, eval_len); none without a floor:
+    One line a (condition, scheme, eval_len); none without a floor:
     excess, excess_half  log_ppl minus that of the floor, which sees the same tokens (nats); t interval over seeds
     learned              at this length, the share of the way from the plateau to the floor; nan where they are too near to
                          tell one from the other: no farther apart than the interval of log_ppl is wide, or by less than
@@ -29,15 +29,15 @@ def against_floor(rows: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
     """
     kinds = [*FLOORS, "unigram"]
     references = summary[summary["kind"].isin(kinds)]
-    known = references.pivot(index=[*SETTING, "eval_len"], columns="kind", values="log_ppl")
+    known = references.pivot(index=[*CONDITION, "eval_len"], columns="kind", values="log_ppl")
     known = known.reindex(columns=kinds).dropna(subset=FLOORS)
     known["plateau"] = known[["plateau", "unigram"]].min(axis="columns")
-    known["per_context"] = rows[rows["kind"] == "floor"].groupby([*SETTING, "eval_len"])["n_tokens"].max()
+    known["per_context"] = rows[rows["kind"] == "floor"].groupby([*CONDITION, "eval_len"])["n_tokens"].max()
     known = known.reset_index()
-    start = known.loc[known["eval_len"] == known["train_len"], [*SETTING, "floor"]]
-    scheme = [*SETTING, "scheme", "extension"]
-    lines = summary[summary["kind"] == "scheme"].merge(known, on=[*SETTING, "eval_len"])
-    lines = lines.merge(start, on=SETTING, suffixes=("", "_start"))
+    start = known.loc[known["eval_len"] == known["train_len"], [*CONDITION, "floor"]]
+    scheme = [*CONDITION, "scheme", "extension"]
+    lines = summary[summary["kind"] == "scheme"].merge(known, on=[*CONDITION, "eval_len"])
+    lines = lines.merge(start, on=CONDITION, suffixes=("", "_start"))
     targets = lines[["per_context", "eval_len"]].min(axis="columns")  # that are scored in one context
     way, symbol = lines["plateau"] - lines["floor"], lines["plateau"] / targets
     near = way <= np.fmax(2 * lines["log_ppl_half"], symbol)  # fmax: a single seed has no interval
@@ -50,9 +50,9 @@ def against_floor(rows: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
         gained_half=np.log(lines["ratio_high"] / lines["ratio"]) / worth,
         impossible=excess < -symbol, verdict="",
     )  # fmt: skip
-    longest = known.groupby(SETTING)["eval_len"].max()
+    longest = known.groupby(CONDITION)["eval_len"].max()
     for key, own in table.groupby(scheme, sort=False):
-        table.loc[own.index, "verdict"] = verdict(own, longest[key[: len(SETTING)]])
+        table.loc[own.index, "verdict"] = verdict(own, longest[key[: len(CONDITION)]])
     return table
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from extrap.results.shown import logarithm
-from extrap.stats.perplexity import GROUP, SETTING, over_seeds, perplexity
+from extrap.stats.perplexity import CONDITION, GROUP, over_seeds, perplexity
 
 WEIGHTS = [*GROUP, "scheme", "seed"]  # extensions share them
 
@@ -37,13 +37,13 @@ def early_token_null(rows: pd.DataFrame) -> pd.DataFrame:
     the null is then off by as much as that text is harder or easier, which no interval shows.
     Source: the early-token curse, Press et al. 2022 (arXiv:2108.12409), appendix B.
 
-    One line a (setting, scheme, extension, eval_len); none without b. Computed for each seed, from its own a and b:
+    One line a (condition, scheme, extension, eval_len); none without b. Computed for each seed, from its own a and b:
     null                              exp of the mean over seeds of ln null; in nats where losses are shown in nats: means of
                                       tokens, as the sums above are
     null_excess, *_low, *_high        exp of the mean over seeds of ln ppl - ln null and of its 95 % t interval
     full_context                      the protocol that b comes from
     """
-    by_seed = perplexity(rows[rows["kind"] == "scheme"], [*SETTING, "scheme", "extension", "eval_len", "seed"])
+    by_seed = perplexity(rows[rows["kind"] == "scheme"], [*CONDITION, "scheme", "extension", "eval_len", "seed"])
     pieces = by_seed[by_seed["protocol"] == "nonoverlap"]
     trained = by_seed[(by_seed["eval_len"] == by_seed["train_len"]) & (by_seed["extension"] == "none")]
     a = trained.loc[trained["protocol"] == "nonoverlap", [*WEIGHTS, "log_ppl"]].rename(columns={"log_ppl": "log_a"})
@@ -54,7 +54,7 @@ def early_token_null(rows: pd.DataFrame) -> pd.DataFrame:
     log_null = _log_null(joined, _segment_lengths(rows))
     joined["log_null"], log_ppl = (logarithm(joined["objective"], nats) for nats in (log_null, joined["log_ppl"]))
     joined["log_excess"] = log_ppl - joined["log_null"]
-    groups = joined.groupby([*SETTING, "scheme", "extension", "eval_len"], sort=False)
+    groups = joined.groupby([*CONDITION, "scheme", "extension", "eval_len"], sort=False)
     excess = over_seeds(groups["log_excess"]).exp()
     return pd.DataFrame({
         "n_seeds": excess.n, "null": np.exp(groups["log_null"].mean()), "null_excess": excess.mean,

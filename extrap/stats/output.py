@@ -5,7 +5,7 @@ import pandas as pd
 
 from extrap.results.rows import apart
 from extrap.stats.pairs import PAIR, compare, holm, moved, paired_p, unflattered
-from extrap.stats.perplexity import CONFIDENCE, SETTING, over_seeds
+from extrap.stats.perplexity import CONDITION, CONFIDENCE, over_seeds
 
 OUTPUT, UNTIED = "output", "untied"  # as settings name them
 
@@ -53,6 +53,6 @@ def interactions(rows: pd.DataFrame, sound: pd.DataFrame) -> pd.DataFrame:
     if not tables:
         return pd.DataFrame()
     found = pd.concat(tables, ignore_index=True)
-    found["p_holm"] = found.groupby([*SETTING, "eval_len"], sort=False)["p"].transform(lambda p: holm(p.to_numpy()))
+    found["p_holm"] = found.groupby([*CONDITION, "eval_len"], sort=False)["p"].transform(lambda p: holm(p.to_numpy()))
     side = (found["difference"] < 0).map({True: "a", False: "b"})
     return found.assign(verdict=side.where(found["p_holm"] < 1 - CONFIDENCE, "undecided"))

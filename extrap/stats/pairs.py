@@ -7,14 +7,14 @@ import pandas as pd
 from scipy.special import stdtr
 
 from extrap.results.rows import NOT_A_NUMBER
-from extrap.stats.perplexity import CONFIDENCE, GROUP, SETTING, Interval, over_seeds, perplexity, refuse_other_targets
+from extrap.stats.perplexity import CONDITION, CONFIDENCE, GROUP, Interval, over_seeds, perplexity, refuse_other_targets
 from extrap.stats.power import ROUNDING, seeds_needed
 from extrap.stats.text import text_interval
 
 MOST_PAIRED = 12  # schemes, of which every two are compared
 
 Opponents = list[tuple[tuple[str, str], tuple[str, str]]]  # (scheme, extension) of a, and of b
-PAIR = [*SETTING, "eval_len", "scheme_a", "scheme_b"]  # of schemes as they were trained
+PAIR = [*CONDITION, "eval_len", "scheme_a", "scheme_b"]  # of schemes as they were trained
 SHOWN = ["difference", "low", "high", "p_holm", "n_seeds", "verdict"]  # of each, beside another training
 UNDECIDED, LACKING = "undecided", "not compared"  # verdicts: the second beside another training alone
 SCHEMES = ["scheme_a", "extension_a", "scheme_b", "extension_b"]
@@ -54,7 +54,7 @@ def best(compared: pd.DataFrame, summary: pd.DataFrame) -> pd.Series:
 
     compared holds the lines of `pairs` of the same rows.
     """
-    cell = [*SETTING, "eval_len"]
+    cell = [*CONDITION, "eval_len"]
     trained = (summary["kind"] == "scheme") & (summary["extension"] == "none")
     if compared.empty:
         return trained & False
@@ -70,7 +70,7 @@ def unflattered(compared: pd.DataFrame, broken: pd.DataFrame) -> pd.DataFrame:
     the seeds that are compared are then those that did not. Who loses on these loses all the more."""
     if compared.empty or broken.empty:
         return compared
-    at = [*SETTING, "eval_len"]
+    at = [*CONDITION, "eval_len"]
     known, verdict = pd.MultiIndex.from_frame(broken[[*at, "scheme", "extension"]]), compared["verdict"]
     for side in ("a", "b"):
         of = pd.MultiIndex.from_frame(compared[[*at, f"scheme_{side}", f"extension_{side}"]])
@@ -104,7 +104,7 @@ def one_way(compared: pd.DataFrame) -> pd.DataFrame:
 
 def neither(compared: pd.DataFrame, of: pd.DataFrame) -> pd.DataFrame:
     """The lines of `pairs` neither of whose schemes stands in a line of this table, there: as far as it says where."""
-    at = [column for column in (*SETTING, "eval_len") if column in of]
+    at = [column for column in (*CONDITION, "eval_len") if column in of]
     known = pd.MultiIndex.from_frame(of[[*at, "scheme"]])
     sides = (pd.MultiIndex.from_frame(compared[[*at, side]]) for side in ("scheme_a", "scheme_b"))
     return compared[~np.logical_or(*(side.isin(known) for side in sides))]
@@ -118,7 +118,7 @@ def moves(lines: pd.DataFrame, before: pd.DataFrame, after: pd.DataFrame) -> Int
 
 def moved(lines: pd.DataFrame, before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     """The same of every seed: a row a seed, a column a line."""
-    place = [*SETTING, "eval_len"]
+    place = [*CONDITION, "eval_len"]
     trained = (rows[(rows["kind"] == "scheme") & (rows["extension"] == "none")] for rows in (before, after))
     old, new = (perplexity(rows, [*place, "scheme", "seed"]).set_index([*place, "scheme", "seed"]) for rows in trained)
     change = (new["log_ppl"] - old["log_ppl"]).unstack("seed")
@@ -141,7 +141,7 @@ def extrapolates(rows: pd.DataFrame) -> pd.DataFrame:
     control_difference, ...  its window at n less the scheme at L
     window_verdict, self_verdict, control_verdict: better, worse or undecided, by the rule of `compare`
 
-    The first of these that holds is the verdict, one a (setting, scheme, eval_len) that has a window:
+    The first of these that holds is the verdict, one a (condition, scheme, eval_len) that has a window:
     no              the scheme is worse than itself at L, or than its window: longer inputs do harm
     control breaks  its window is worse than the scheme at L: to be better than that proves nothing
     yes             the scheme is better than itself at L, and than its window
@@ -154,17 +154,17 @@ def extrapolates(rows: pd.DataFrame) -> pd.DataFrame:
     """
     rows = rows[(rows["protocol"] == "same_targets") & (rows["kind"] == "scheme")]
     control = rows[(rows["extension"] == CONTROL) & (rows["eval_len"] > rows["train_len"])]
-    longest = control.groupby(SETTING)["eval_len"].transform("max")
+    longest = control.groupby(CONDITION)["eval_len"].transform("max")
     is_doubling = np.log2(control["eval_len"] / control["train_len"]) % 1 == 0
-    lengths = control.loc[is_doubling | (control["eval_len"] == longest), [*SETTING, "eval_len"]].drop_duplicates()
+    lengths = control.loc[is_doubling | (control["eval_len"] == longest), [*CONDITION, "eval_len"]].drop_duplicates()
     start = rows[(rows["extension"] == "none") & (rows["eval_len"] == rows["train_len"])]
-    start = start.drop(columns="eval_len").merge(lengths, on=SETTING).assign(extension=AT_TRAIN_LEN)
-    beside = pd.concat([rows.merge(lengths, on=[*SETTING, "eval_len"]), start])
+    start = start.drop(columns="eval_len").merge(lengths, on=CONDITION).assign(extension=AT_TRAIN_LEN)
+    beside = pd.concat([rows.merge(lengths, on=[*CONDITION, "eval_len"]), start])
     schemes = control["scheme"].unique()
     answers = [compare(beside, [((s, one), (s, other)) for s in schemes]) for one, other in QUESTIONS.values()]
     if any(answer.empty for answer in answers):
         return pd.DataFrame()
-    of_window, of_itself, of_control = (answer.set_index([*SETTING, "eval_len", "scheme_a"]) for answer in answers)
+    of_window, of_itself, of_control = (answer.set_index([*CONDITION, "eval_len", "scheme_a"]) for answer in answers)
     lines = of_window.rename(columns={"verdict": "window_verdict"})
     # one by one: a list is joined through a union of all places, which makes floats of counts where one has no window
     lines = lines.join(of_itself[ANSWER].add_prefix("self_")).join(of_control[ANSWER].add_prefix("control_")).reset_index()
@@ -186,7 +186,9 @@ def extrapolates(rows: pd.DataFrame) -> pd.DataFrame:
 
 def harmed(lines: pd.DataFrame, broken: pd.DataFrame) -> pd.DataFrame:
     """The lines of `extrapolates`, in which longer inputs do harm, too, that some seed has no number for."""
-    lost = broken.loc[(broken["extension"] == "none") & (broken["reason"] == NOT_A_NUMBER), [*SETTING, "eval_len", "scheme"]]
+    lost = broken.loc[
+        (broken["extension"] == "none") & (broken["reason"] == NOT_A_NUMBER), [*CONDITION, "eval_len", "scheme"]
+    ]
     if lines.empty or lost.empty:
         return lines
     is_lost = pd.MultiIndex.from_frame(lines[lost.columns]).isin(pd.MultiIndex.from_frame(lost))
@@ -204,11 +206,11 @@ def extended(rows: pd.DataFrame) -> pd.DataFrame:
 def compare(rows: pd.DataFrame, opponents: Opponents) -> pd.DataFrame:
     """Differences of log-perplexity between opponents, for every setting and length at which both have rows.
 
-    One line a (setting, eval_len, pair):
+    One line a (condition, eval_len, pair):
     difference                   mean over common seeds of log_ppl(a) - log_ppl(b), nats per token; below 0: a is better
     low, high                    its 95 % t interval over seeds: other seeds, this text
     p, p_holm                    two-sided paired t test over seeds; times Holm's factors over the n_pairs pairs of opponents
-                                 that are compared in this setting at this length
+                                 that are compared in this condition at this length
     text_low, text_high          95 % interval over text: other text, these trained models
     unit, n_units                what that text is sampled in, and how many there are (see text_interval):
                                  documents: it speaks of other documents like these
@@ -222,11 +224,11 @@ def compare(rows: pd.DataFrame, opponents: Opponents) -> pd.DataFrame:
     Raises UserError if not all scored the same tokens.
     """
     refuse_other_targets(rows)
-    at_place = rows.groupby([*SETTING, "eval_len"], sort=False)
+    at_place = rows.groupby([*CONDITION, "eval_len"], sort=False)
     found = {place: table for place, cell in at_place if len(table := _compare_cell(cell, opponents))}
     if not found:
         return pd.DataFrame()
-    return pd.concat(found, names=[*SETTING, "eval_len"]).reset_index([*SETTING, "eval_len"]).reset_index(drop=True)
+    return pd.concat(found, names=[*CONDITION, "eval_len"]).reset_index([*CONDITION, "eval_len"]).reset_index(drop=True)
 
 
 def _compare_cell(cell: pd.DataFrame, opponents: Opponents) -> pd.DataFrame:

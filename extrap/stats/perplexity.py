@@ -17,7 +17,7 @@ ONSET = 1.05  # the factor between perplexities from which on a difference count
 # protocols by what is told first: at L which scores all tokens, beyond it which scores the same ones at every length
 AT_L, BEYOND_L = ("nonoverlap", "same_targets"), ("same_targets", "nonoverlap")
 
-SETTING = [*GROUP, "protocol"]  # what a scheme's numbers are for; perplexities are compared within, never across
+CONDITION = [*GROUP, "protocol"]  # what a scheme's numbers are for; perplexities are compared within, never across
 SCHEME = ["kind", "scheme", "extension"]
 
 
@@ -59,7 +59,7 @@ def over_seeds(values: Any, confidence: float = CONFIDENCE) -> Interval:
 
 
 def summarise(rows: pd.DataFrame) -> pd.DataFrame:
-    """One line a (setting, scheme, eval_len): means over seeds with 95 % t intervals.
+    """One line a (condition, scheme, eval_len): means over seeds with 95 % t intervals.
 
     log_ppl, log_ppl_half   mean over seeds of log-perplexity, half width of its interval (nats)
     ppl, ppl_low, ppl_high  exp of the mean and of its bounds; of an objective that predicts no tokens (IN_NATS) these
@@ -79,7 +79,7 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     Raises UserError if not all scored the same tokens, or the training length was not scored.
     """
     refuse_other_targets(rows)
-    keys = [*SETTING, *SCHEME]
+    keys = [*CONDITION, *SCHEME]
     by_seed = perplexity(rows, [*keys, "eval_len", "seed"])
     by_seed["log"] = logarithm(by_seed["objective"], by_seed["log_ppl"])
     at_train_len = by_seed[by_seed["eval_len"] == by_seed["train_len"]].set_index([*keys, "seed"])
@@ -137,11 +137,11 @@ def refuse_other_targets(rows: pd.DataFrame) -> None:
     Under `position` a length stands for a place in the text: there the tokens of each length are its own.
     """
     by_length = rows["eval_len"].where(rows["protocol"] == "position", 0)
-    for (*setting, _), part in rows.groupby([*(rows[column] for column in SETTING), by_length], sort=False):
+    for (*condition, _), part in rows.groupby([*(rows[column] for column in CONDITION), by_length], sort=False):
         scored = part.pivot(index=["document", "segment"], columns=[*SCHEME, "eval_len", "seed"], values="n_tokens")
         if (differs := scored.ne(scored.iloc[:, 0], axis=0).any()).any():
             raise UserError(
-                f"rows: in {tuple(setting)} {differs.idxmax()} scored other tokens than {scored.columns[0]} "
+                f"rows: in {tuple(condition)} {differs.idxmax()} scored other tokens than {scored.columns[0]} "
                 f"({scored.loc[:, differs].iloc[:, 0].sum():.0f} and {scored.iloc[:, 0].sum():.0f}); "
                 "numbers of different texts are not compared"
             )
@@ -161,7 +161,7 @@ def landmarks(lengths: Iterable[int], train_len: int) -> list[int]:
 
 def is_control(summary: pd.DataFrame) -> pd.Series:
     """Which lines are of an extension that goes beyond the training length: up to there it is a copy."""
-    longest = summary.groupby([*SETTING, *SCHEME])["eval_len"].transform("max")
+    longest = summary.groupby([*CONDITION, *SCHEME])["eval_len"].transform("max")
     return (summary["extension"] != "none") & (longest > summary["train_len"])
 
 
@@ -181,7 +181,7 @@ KNOWN = ("unigram", "neighbours")  # kinds of references that who has learned fr
 
 
 def _beats_unigram(summary: pd.DataFrame) -> pd.Series:
-    start = summary[summary["eval_len"] == summary["train_len"]].set_index(SETTING)
+    start = summary[summary["eval_len"] == summary["train_len"]].set_index(CONDITION)
     known = start.loc[start["kind"].isin(KNOWN), "log_ppl"].rename("known")
     schemes = start[start["kind"] == "scheme"].join(known)
     margin = np.where(schemes.index.get_level_values("objective").isin(IN_NATS), 0.0, np.log(ONSET))
@@ -193,11 +193,11 @@ def _beats_unigram(summary: pd.DataFrame) -> pd.Series:
 def _explained(summary: pd.DataFrame) -> pd.DataFrame:
     if not (told := summary["objective"].isin(IN_NATS)).any():
         return summary.assign(limit=ONSET)
-    place = [*SETTING, "eval_len"]
+    place = [*CONDITION, "eval_len"]
     rate = summary[summary["kind"] == "rate"].set_index(place)["log_ppl"].rename("rate")
     summary = summary.join(rate, on=place)
     summary["explained"] = (1 - summary["log_ppl"] / summary["rate"]).where(told)
-    keys = [*SETTING, *SCHEME]
+    keys = [*CONDITION, *SCHEME]
     start = summary[summary["eval_len"] == summary["train_len"]].set_index(keys)["explained"].rename("start")
     known = summary.join(start, on=keys)["start"]
     limit = (1 + (ONSET - 1) * known / (1 - known)).fillna(ONSET).mask(known <= 0, np.inf)

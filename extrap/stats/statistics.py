@@ -24,7 +24,7 @@ from extrap.stats.pairs import (
     unflattered,
     yardstick,
 )
-from extrap.stats.perplexity import GROUP, SETTING, summarise
+from extrap.stats.perplexity import CONDITION, GROUP, summarise
 
 CHOICE = [*GROUP, "scheme", "option", "value", "loss", "n_tokens", "n_seeds", "chosen", "border"]  # see best_over
 ONE_FOR_ALL = [*PAIR, "option", "value", *SHOWN, *(f"best_{column}" for column in SHOWN)]
@@ -84,7 +84,7 @@ class Statistics:
     @cached_property
     def floor(self) -> pd.DataFrame:
         """The lines of against_floor; what ends because a seed lacks a number is not measured."""
-        found, scheme = against_floor(self.by_length, self.summary), [*SETTING, "scheme", "extension"]
+        found, scheme = against_floor(self.by_length, self.summary), [*CONDITION, "scheme", "extension"]
         lost = pd.MultiIndex.from_frame(found[scheme]).isin(pd.MultiIndex.from_frame(self.missing[scheme]))
         return found.assign(verdict=found["verdict"].mask(lost & (found["verdict"] == ENDS), NOT_MEASURED))
 
@@ -142,10 +142,10 @@ class Statistics:
         """
         if self.pairs.empty:
             return self.pairs
-        lost = self.missing.loc[self.missing["extension"] == "none", [*SETTING, "eval_len", "scheme"]]
+        lost = self.missing.loc[self.missing["extension"] == "none", [*CONDITION, "eval_len", "scheme"]]
         lines = self.summary[(self.summary["kind"] == "scheme") & (self.summary["extension"] == "none")]
         most = lines.groupby([*GROUP[:-1], "protocol"])["n_seeds"].transform("max")
-        fewer = lines.loc[lines["n_seeds"] < most, [*SETTING, "eval_len", "scheme"]]
+        fewer = lines.loc[lines["n_seeds"] < most, [*CONDITION, "eval_len", "scheme"]]
         below = pd.DataFrame([*self.impossible], columns=[*GROUP, "scheme"])
         return neither(neither(neither(self.pairs, lost), fewer), below)
 
@@ -166,7 +166,7 @@ class Statistics:
     def ranked(self) -> pd.DataFrame:
         """The summary, and which of its lines are `best`: of schemes as trained that beat every other one at this length,
         each pair decided; never below a known floor."""
-        scheme = [*SETTING, "scheme", "extension"]
+        scheme = [*CONDITION, "scheme", "extension"]
         below = pd.MultiIndex.from_frame(self.floor.loc[self.floor["verdict"] == BELOW, scheme])
         is_below = pd.MultiIndex.from_frame(self.summary[scheme]).isin(below)
         return self.summary.assign(best=best(self.pairs, self.summary) & ~is_below)

@@ -18,7 +18,7 @@ from extrap.report.typesetting import trained_on
 from extrap.results.rows import GROUP, apart, as_csv, within
 from extrap.results.shown import by_measure, rounded
 from extrap.stats.budget import BUDGET
-from extrap.stats.perplexity import SETTING
+from extrap.stats.perplexity import CONDITION
 from extrap.stats.statistics import Statistics
 
 # columns of the first table, by how their names begin, and what is told of some
@@ -106,7 +106,7 @@ def extensions(part: Statistics) -> list[Json]:
     return [
         {"protocol": protocol, "length": int(n)}
         | table(extensions_table(part, (*of, protocol), n, lines), lines)
-        for (*of, protocol, n), lines in part.extended.groupby([*SETTING, "eval_len"], sort=False)
+        for (*of, protocol, n), lines in part.extended.groupby([*CONDITION, "eval_len"], sort=False)
     ]  # fmt: skip
 
 
