@@ -105,6 +105,7 @@ def test_a_run_that_goes_on_with_other_arithmetic_is_told(tmp_path, one_thread, 
     told = capsys.readouterr().err
     stage = "step 10" if name == "checkpoint.pt" else "its trained weights"
     assert told.startswith(f"{c.config.run} goes on from {stage} with torch 2.0.0 -> {torch.__version__}, ")
+    assert c.folder.load_meta()["began_on"] == [before]  # and what it ends on stands beside it, as of any run
     assert f"instructions AVX0 -> {torch.backends.cpu.get_cpu_capability()}" in told
     assert "threads 7 -> 1" in told
     assert "from the eighth digit on" in told

@@ -43,6 +43,7 @@ from extrap.results.shown import save_table
 
 MADE_BY = (
     "version", "git_commit", "git_dirty", "python", "torch", "device", "instructions", "precision", "threads", "processes",
+    "began_on",
 )  # fmt: skip
 OF_PLACE = ("data.train", "data.valid")  # where text lay, and sizes of it: what it is its digest tells
 OF_MACHINE = (

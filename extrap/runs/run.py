@@ -30,7 +30,7 @@ from extrap.score.evaluate import Missing, evaluate, on_held_back
 from extrap.score.reads import reads
 from extrap.score.references import label_rows, labels, reference_rows
 from extrap.train import distributed
-from extrap.train.checkpoint import load_checkpoint, save_checkpoint
+from extrap.train.checkpoint import History, load_checkpoint, save_checkpoint
 from extrap.train.device import arithmetic, forget_peak, keep_freed_memory, peak_memory, pick_device
 from extrap.train.flops import flops_of_step
 from extrap.train.log import write_log
@@ -112,7 +112,7 @@ def train_and_evaluate(run: Run) -> None:
     if distributed.rank() > 0:
         return
     costs = costs_of(run, encoder, device, (history.seconds, time.monotonic() - began))
-    meta = {**describe(run, device, history.processes), "costs": costs}
+    meta = {**describe(run, device, history), "costs": costs}
     of_run: dict[str, Any] = {"scheme": config.scheme, "seed": config.seed}
     labelled = pd.concat([
         *(label_rows(one.rows, config, part, kind="scheme", **of_run) for part, one in found.items()),
@@ -186,7 +186,7 @@ def costs_of(run: Run, encoder: Encoder, device: torch.device, took: tuple[float
     }
 
 
-def describe(run: Run, device: torch.device, processes: int) -> dict[str, Any]:
+def describe(run: Run, device: torch.device, history: History) -> dict[str, Any]:
     """What is recorded of a finished run beside its config and its costs."""
     return {
         "version": __version__,
@@ -194,7 +194,8 @@ def describe(run: Run, device: torch.device, processes: int) -> dict[str, Any]:
         "python": platform.python_version(),
         **arithmetic(device),
         "precision": run.identity["train"]["precision"],
-        "processes": processes,
+        "processes": history.processes,
+        **({"began_on": [*history.began_on]} if history.began_on else {}),
         "data": run.identity["data"],
         "used": run.used,
     }

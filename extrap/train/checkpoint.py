@@ -21,12 +21,13 @@ class History(NamedTuple):
     seconds: float
     log: list[Entry]
     processes: int  # the most that took part
+    began_on: tuple[dict[str, str | int], ...] = ()  # what other arithmetic it began with, see `arithmetic`, in order
 
 
 def save_checkpoint(path: Path, state: dict[str, Any], history: History, device: torch.device, of: str) -> None:
     """Weights and what else `state` holds, with their history; `of` says of what run."""
     buffer = io.BytesIO()
-    plain = (history.seconds, [tuple(entry) for entry in history.log], history.processes)
+    plain = (history.seconds, [tuple(entry) for entry in history.log], history.processes, [*history.began_on])
     torch.save(state | {"history": plain, "arithmetic": arithmetic(device)}, buffer)
     write_sealed(path, buffer.getvalue(), of)
 
@@ -55,13 +56,15 @@ def load_checkpoint(path: Path, device: torch.device, of: str) -> tuple[dict[str
             path.unlink(missing_ok=True)
         return None
     stage = f"step {state['step']}" if "step" in state else "its trained weights"
-    _tell_other_arithmetic(path.parent.name, stage, state["arithmetic"], device)
-    seconds, log, processes = state["history"]
-    return state, History(seconds, [Entry(*entry) for entry in log], processes)
+    seconds, log, processes, began_on = state["history"]
+    if _other_arithmetic(path.parent.name, stage, state["arithmetic"], device):
+        began_on.append(state["arithmetic"])
+    return state, History(seconds, [Entry(*entry) for entry in log], processes, tuple(began_on))
 
 
-def _tell_other_arithmetic(run: str, stage: str, before: dict[str, Any], device: torch.device) -> None:
-    """A line where a run goes on otherwise than it began: its rows are then not those of an undisturbed one to the bit."""
+def _other_arithmetic(run: str, stage: str, before: dict[str, Any], device: torch.device) -> bool:
+    """Whether a run goes on otherwise than it began, which a line tells: its rows differ in bits from those of one that nothing
+    has stopped."""
     changed = [f"{key} {before[key]} -> {value}" for key, value in arithmetic(device).items() if before[key] != value]
     if changed and distributed.rank() == 0:
         print(
@@ -69,3 +72,4 @@ def _tell_other_arithmetic(run: str, stage: str, before: dict[str, Any], device:
             "differ from the eighth digit on from those of a run that nothing has stopped",
             file=sys.stderr,
         )
+    return bool(changed)

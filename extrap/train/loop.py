@@ -218,7 +218,8 @@ def train(
         if writes and saved and done < config.max_steps:
             states = [optimizer.state_dict() for optimizer in optimizers]
             state = {"model": encoder.state_dict(), "optimizers": states, "step": done}
-            save_checkpoint(checkpoint, state, History(time.monotonic() - began, entries, processes), device, of)
+            history = before._replace(seconds=time.monotonic() - began, processes=processes)
+            save_checkpoint(checkpoint, state, history, device, of)
     refuse_guessing([entry.loss for entry in entries], encoder.guessing(), config.max_steps)
     encoder.eval()
-    return History(time.monotonic() - began, entries, processes)
+    return before._replace(seconds=time.monotonic() - began, processes=processes)
