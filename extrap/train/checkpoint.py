@@ -63,8 +63,8 @@ def load_checkpoint(path: Path, device: torch.device, of: str) -> tuple[dict[str
 
 
 def _other_arithmetic(run: str, stage: str, before: dict[str, Any], device: torch.device) -> bool:
-    """Whether a run goes on otherwise than it began, which a line tells: its rows differ in bits from those of one that nothing
-    has stopped."""
+    """Whether a run goes on otherwise than it began, which a line tells: its rows differ in bits from those of one that
+    nothing has stopped."""
     changed = [f"{key} {before[key]} -> {value}" for key, value in arithmetic(device).items() if before[key] != value]
     if changed and distributed.rank() == 0:
         print(
