@@ -24,7 +24,7 @@ from experiments.claims.figure import board
 from experiments.claims.page import cell, over_budgets, page
 from experiments.claims.published import cited, load_published, published_values
 from experiments.claims.quantities import Lost, Ratio, Removed, Steps, Term, Worst
-from experiments.claims.registry import CLAIMS, CODE, ENCODER, FLOOR, SECTIONS, SHOWN, WORDS
+from experiments.claims.registry import CLAIMS, CODE, ENCODER, FLOOR, SECTIONS, SHOWN, WORDS, flat
 from experiments.claims.report import BY_BUDGET, COLUMNS, by_budget, shown, verdicts, write_claims
 from extrap.errors import UserError
 from extrap.files import write_atomic
@@ -293,8 +293,13 @@ def test_the_quantities_are_what_they_say():
     assert (a / b).by_seed(evidence).to_list() == pytest.approx([0.6, 1.0])
     assert Worst(a, up_to=4).by_seed(evidence).to_list() == pytest.approx([0.5, 0.1])
     assert Worst(a, up_to=4, either_way=True).by_seed(evidence).to_list() == pytest.approx([0.8, 0.2])
+    assert Worst(a, up_to=2, to=2, either_way=True).by_seed(evidence).to_list() == pytest.approx([0.5, 0.2])
     with pytest.raises(Missing, match="8 L"):
         Worst(a, up_to=8).by_seed(evidence)
+    extended = pd.concat([evidence, lines_of({("a", 2): [1.1, 2.3], ("a", 4): [1.2, 2.2]}, "tile")])
+    worst = Worst(Term("a", extension="tile"), up_to=4, to=4)  # at L nothing is done to it
+    assert worst.by_seed(extended).to_list() == pytest.approx([0.2, 0.3])
+    assert str(worst) == "a + tile at its worst length to 4 L / a at L"
     repaired = pd.concat([lines_of(curve), lines_of({("a", 2): [1.1, 1.98]}, "tile")])
     share = Removed(Term("a", 2), Term("a", 2, "tile"), a)
     assert share.by_seed(repaired).to_list() == pytest.approx([1 - 0.1 / 0.5, 1 - 0.02 / 0.2])
@@ -349,6 +354,27 @@ def test_seeds_that_did_not_break_decide_nothing(eval_len, reason, unfit):
             part.judge(found, 0.95)
     else:
         assert part.judge(found, 0.95)["part_verdict"] == CONFIRMED
+
+
+def test_flat_is_what_no_length_before_the_last_is_worse_than():
+    curve = {("a", 1): [1.0, 1.01], ("a", 4): [2.1, 2.1], ("a", 8): [1.0, 1.0]}
+    assert flat("a", 8, protocol="nonoverlap").judge(lines_of(curve), 0.95)["part_verdict"] == REFUTED
+    assert (
+        flat("a", 8, protocol="nonoverlap").judge(lines_of(curve | {("a", 4): [1.0, 1.0]}), 0.95)["part_verdict"]
+        == CONFIRMED
+    )
+
+
+def test_a_flat_curve_of_who_has_learned_nothing_confirms_nothing():
+    flat_at = {level: {128: [level, level + 0.01], 256: [level, level]} for level in (2.0, 3.0)}
+    told = {"objective": "causal", "data": "text", "train_len": 128}
+    known = scheme_rows("unigram", {128: [3.02], 256: [3.02]}, kind="unigram", **told)
+    evidence = measures(pd.concat([scheme_rows("a", flat_at[3.0], **told), scheme_rows("b", flat_at[2.0], **told), known]))
+    a, b = (at_most(Term(scheme, 2) / Term(scheme), 1.05) for scheme in "ab")
+    with pytest.raises(Missing, match=r"^a: at L no better than frequencies tell$"):
+        a.judge(evidence, 0.95)
+    assert b.judge(evidence, 0.95)["part_verdict"] == CONFIRMED
+    assert at_least(Term("a") / Term("b"), 2).judge(evidence, 0.95)["part_verdict"] == CONFIRMED  # beside others it counts
 
 
 NATS = {"a": {128: [0.20, 0.24], 256: [0.24, 0.22]}, "b": {128: [0.29, 0.29], 256: [0.29, 0.29]}}

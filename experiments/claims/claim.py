@@ -47,7 +47,8 @@ class Part:
         near, far   the ends of the interval, counted from the threshold to the claim's side; nan for a single seed
         over_floor  whether it compares lengths over a known floor; at one length the floor cancels
 
-        Raises Missing if what it compares was not measured on the same text, is of a model that has not learned its source,
+        Raises Missing if what it compares was not measured on the same text, is of a model that has not learned its source
+        (over lengths, one that is hardly better than frequencies),
         or could not pass the threshold if the model on top of the ratio guessed: where symbols are few, perplexity cannot
         rise by any factor, and that it did not is no finding.
         """
@@ -56,8 +57,10 @@ class Part:
         found = pd.concat([evidence[:0], *(term.found(evidence) for term in quantity.terms(evidence))])
         if len({*found["text"]}) > 1:
             raise Missing(f"not the same text on both sides of {quantity}")
-        for scheme, unfit in found.loc[found["unfit"] != "", ["scheme", "unfit"]].itertuples(index=False):
-            raise Missing(f"{scheme}: {unfit}")
+        over_lengths = len({*found["eval_len"]}) > 1
+        for column in ("unfit", "idle") if over_lengths else ("unfit",):
+            for scheme, why in found.loc[found[column] != "", ["scheme", column]].itertuples(index=False):
+                raise Missing(f"{scheme}: {why}")
         if found["guess"].notna().any():
             guess = quantity.by_seed(evidence, "guess").mean()
             if round(np.log(self.threshold) - max(guess, 0.0), DIGITS) > 0:  # a factor of 1 is never far
@@ -70,7 +73,7 @@ class Part:
             "quantity": str(quantity), "side": self.side, "threshold": self.threshold, "unit": quantity.unit,
             "effect": effect, "low": low, "high": high, "n_seeds": over.n, "confidence": confidence,
             "near": near, "far": far, "part_verdict": verdict_of(near, far),
-            "over_floor": bool(found["floor"].notna().any()) and len({*found["eval_len"]}) > 1,
+            "over_floor": bool(found["floor"].notna().any()) and over_lengths,
         }  # fmt: skip
 
 

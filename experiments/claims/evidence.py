@@ -8,6 +8,7 @@ guess    what a uniform guess has in place of `log`, where a floor is known
 rate     of nats those of who knows what share of the tokens is replaced, and nothing else
 unfit    why a scheme can decide nothing: of one with seeds that broke, and of one that has learned nothing, where a floor is
          known or two neighbours of a token tell something
+idle     why nothing follows from how a scheme fares by length: of one that at L is not 5 % better than byte frequencies
 step     of the batch whose perplexity it is, in training
 """
 
@@ -22,10 +23,17 @@ from extrap.results.rows import BROKEN, apart, load_missing, load_rows, load_tra
 from extrap.results.shown import IN_NATS
 from extrap.stats.budget import BUDGET
 from extrap.stats.floor import UNFIT, against_floor
-from extrap.stats.perplexity import perplexity, summarise
+from extrap.stats.perplexity import CONDITION, perplexity, summarise
 
 MEASURE = ["experiment", "objective", "setting", "protocol", "scheme", "extension", "train_len", "eval_len", "seed"]
-PLAIN = {"floor": np.nan, "guess": np.nan, "rate": np.nan, "unfit": "", "step": np.nan}  # where there is none of these
+PLAIN = {
+    "floor": np.nan,
+    "guess": np.nan,
+    "rate": np.nan,
+    "unfit": "",
+    "idle": "",
+    "step": np.nan,
+}  # where there is none of these
 LINE = ["metric", *MEASURE, "log", "text", *PLAIN]
 
 
@@ -75,7 +83,7 @@ def measures(rows: pd.DataFrame) -> pd.DataFrame:
     text = scored.groupby([schemes[column] for column in MEASURE], sort=False).sum().astype(str).rename("text").reset_index()
     lines = perplexity(schemes, MEASURE).rename(columns={"log_ppl": "log"}).merge(text, on=MEASURE)
     metric = np.where(lines["objective"].isin(IN_NATS), "nats", "perplexity")  # exp of the former is nothing
-    return under_rate(over_floor(lines.assign(metric=metric, **PLAIN), rows), rows)[LINE]
+    return under_rate(over_floor(beside_unigram(lines.assign(metric=metric, **PLAIN), rows), rows), rows)[LINE]
 
 
 def without_broken(lines: pd.DataFrame, missing: pd.DataFrame) -> pd.DataFrame:
@@ -91,6 +99,15 @@ def without_broken(lines: pd.DataFrame, missing: pd.DataFrame) -> pd.DataFrame:
             which, why = ", ".join(map(str, sorted({*part["seed"]}))), " and ".join(sorted({*part["reason"]}))
             of = of.mask((lines[keys] == [*key]).all(axis="columns"), f"seed {which} {why}")
     return lines.assign(unfit=lines["unfit"].where(lines["unfit"] != "", of))
+
+
+def beside_unigram(lines: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Lines, idle where the scheme as trained is hardly better at L than frequencies of what it predicts: its flat curve is
+    no success. At one length it counts as any other."""
+    scheme = [*CONDITION, "scheme"]
+    start = summarise(rows).query("extension == 'none' and eval_len == train_len and beats_unigram == False")
+    is_idle = pd.MultiIndex.from_frame(lines.assign(data=rows["data"].iloc[0])[scheme]).isin(start.set_index(scheme).index)
+    return lines.assign(idle=lines["idle"].mask(is_idle, "at L no better than frequencies tell"))
 
 
 def over_floor(lines: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:

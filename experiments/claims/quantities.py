@@ -127,7 +127,9 @@ class Ratio(Quantity):
 
 @dataclass(frozen=True)
 class Worst(Quantity):
-    """max over all lengths n > L of ppl(n) / ppl(L), for each seed; `either_way` counts a fall as much as a rise.
+    """max over all lengths n > L, at most `to` L, of ppl(n) / ppl(L), for each seed; at L nothing is done to a scheme.
+
+    `either_way` counts a fall as much as a rise.
 
     Raises Missing if the longest length is below `up_to` training lengths.
     """
@@ -135,30 +137,38 @@ class Worst(Quantity):
     term: Term
     up_to: float
     either_way: bool = False
+    to: float = np.inf
+
+    @property
+    def start(self) -> Term:
+        return replace(self.term, extension="none")
 
     def ratios(self, evidence: pd.DataFrame, column: str = "log") -> pd.DataFrame:
         """Log-ratios to L, (multiple of L, seed); of another column, what that is over perplexity at L."""
-        lines, start = self.term.lines(evidence), self.term.by_seed(evidence)
+        lines, start = self.term.lines(evidence), self.start.by_seed(evidence)
         if lines["eval_len"].max() < self.up_to * (1 - NEAR) * lines["train_len"].max():
             raise Missing(f"no length from {self.up_to:g} L on for {self.term}")
-        lines = lines[lines["eval_len"] > lines["train_len"]].assign(at=lines["eval_len"] / lines["train_len"])
+        lines = lines.assign(at=lines["eval_len"] / lines["train_len"])
+        lines = lines[(lines["eval_len"] > lines["train_len"]) & (lines["at"] <= self.to * (1 + NEAR))]
         ratios = lines.pivot(index="at", columns="seed", values=column) - start
         if len(lost := ratios.columns[ratios.isna().any() & ratios.notna().any()]):  # none is left out because it broke
             raise Missing(f"seed {', '.join(map(str, lost))} of {self.term.scheme} has no number at some length")
-        ratios = ratios.dropna(axis="columns")
+        if (ratios := ratios.dropna(axis="columns")).empty:
+            raise Missing(f"no seed with a number for {self} at all of them")
         return ratios.abs() if self.either_way else ratios
 
     def by_seed(self, evidence: pd.DataFrame, column: str = "log") -> pd.Series:
         return self.ratios(evidence, column).max()
 
     def terms(self, evidence: pd.DataFrame | None = None) -> Iterator[Term]:
-        yield self.term
+        yield self.start
         if evidence is not None:
             with suppress(Missing):
                 yield replace(self.term, at=self.ratios(evidence).mean(axis="columns").idxmax())
 
     def __str__(self) -> str:
-        return f"{self.term.scheme} at its {'farthest' if self.either_way else 'worst'} length / {self.term}"
+        where = f"its {'farthest' if self.either_way else 'worst'} length{'' if np.isinf(self.to) else f' to {self.to:g} L'}"
+        return f"{name(self.term.scheme, self.term.extension)} at {where} / {self.start}"
 
 
 @dataclass(frozen=True)
@@ -249,7 +259,7 @@ class Lost(Quantity):
 class Steps(Quantity):
     """Training steps that scheme / other need until the training loss that the worse of the two ends with.
 
-    Losses are means over a twentieth of the steps that lie behind, for one batch says little.
+    Losses are means of the logged batches, two or more, in a twentieth of training that lies behind, for one says little.
     """
 
     scheme: str
@@ -262,7 +272,7 @@ class Steps(Quantity):
             if unfit := next(filter(None, lines["unfit"]), ""):
                 raise Missing(f"{scheme}: {unfit}")
             curve = lines.pivot(index="step", columns="seed", values="log").dropna(axis="columns").sort_index()
-            curves[scheme] = curve.rolling(max(1, len(curve) // 20)).mean()
+            curves[scheme] = curve.rolling(max(2, len(curve) // 20)).mean()
         goal = pd.concat([curve.iloc[-1] for curve in curves.values()], axis=1, join="inner").max(axis="columns")
         reached = {scheme: (curve[goal.index] <= goal).idxmax() for scheme, curve in curves.items()}
         return np.log(reached[self.scheme] / reached[self.other])

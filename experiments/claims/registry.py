@@ -57,10 +57,9 @@ def over_start(scheme: str, at: float, extension: str = "none") -> Ratio:
     return Term(scheme, at, extension) / Term(scheme)
 
 
-def flat(scheme: str, *multiples: float, extension: str = "none", protocol: str = "same_targets") -> tuple[Part, ...]:
-    """At each multiple of L the scheme is less than 5 % worse than at L, which is where a blow-up begins."""
-    start = Term(scheme, protocol=protocol)
-    return tuple(at_most(Term(scheme, at, extension, protocol) / start, 1.05) for at in multiples)
+def flat(scheme: str, to: float, extension: str = "none", protocol: str = "same_targets") -> Part:
+    """At no length up to a multiple of L is the scheme 5 % worse than at L, which is where a blow-up begins."""
+    return at_most(Worst(Term(scheme, 1, extension, protocol), up_to=to, to=to), 1.05)
 
 
 def in_order(*schemes: str, at: tuple[float, ...], protocol: str = "same_targets") -> tuple[Part, ...]:
@@ -69,9 +68,10 @@ def in_order(*schemes: str, at: tuple[float, ...], protocol: str = "same_targets
     return tuple(at_most(term(a, n) / term(b, n), 1) for n in at for a, b in pairwise(schemes))
 
 
-def extended_in_order(scheme: str, *extensions: str, at: float = 8) -> tuple[Part, ...]:
+def extended_in_order(scheme: str, *extensions: str, at: float = 8, protocol: str = "same_targets") -> tuple[Part, ...]:
     """The same of what is done to the finished weights of one scheme."""
-    return tuple(at_most(same(scheme, at, a) / same(scheme, at, b), 1) for a, b in pairwise(extensions))
+    of = partial(Term, scheme, at, protocol=protocol)
+    return tuple(at_most(of(a) / of(b), 1) for a, b in pairwise(extensions))
 
 
 def of_encoders(parts: Iterable[Part]) -> tuple[Part, ...]:
@@ -148,7 +148,7 @@ CLASSIC = (
         MASKED,
         at_least(masked("rope", 4) / masked("rope"), 1.05),
         at_least(masked("rope", 8) / masked("rope"), 2),
-        at_most(masked("alibi", 8) / masked("alibi"), 1.05),
+        at_most(Worst(masked("alibi"), up_to=8, to=8), 1.05),
     ),
     claim("X1", CAUSAL | AS_ENCODER, at_least(over_start("rope", 4), 2), at_most(over_start("rope", 4, "window"), 1.005)),
     claim("N1", CAUSAL | AS_ENCODER, at_most(Term("rope") / Term("nope"), 1), at_most(Term("nope") / Term("alibi"), 1)),
@@ -167,7 +167,7 @@ CLASSIC = (
         REPLACED,
         at_least(Lost(replaced("rope", 4)), 0.05),
         at_least(Lost(replaced("rope", 8)), 0.5),
-        at_most(Lost(replaced("alibi", 8)), 0.05),
+        *(at_most(Lost(replaced("alibi", at)), 0.05) for at in (4, 8)),
     ),
     claim("RD2", REPLACED, at_least(Lost(replaced("rope", 4)), 0.5), at_most(Lost(replaced("rope", 4, "window")), 0.005)),
 )
@@ -177,47 +177,45 @@ ZOO_CLAIMS = (
     claim("PR2", ZOO, *BLOWN_UP, at_most(cured("partialrope"), 0.5)),
     claim("AB1", ZOO, at_most(Term(LARGER) / Term("rope"), 1.02), at_least(same(LARGER, 8) / same("rope", 8), 1)),
     claim("PP1", ZOO, *in_order("pope", "rope", at=(1, 4, 8))),
-    claim(
-        "XP1", ZOO, *flat(XPOS, 2, protocol=WHOLE), at_least(over_start(XPOS, 4), 1.05), *flat(XPOS, 8, extension="window")
-    ),
+    claim("XP1", ZOO, flat(XPOS, 2, protocol=WHOLE), at_least(over_start(XPOS, 4), 1.05), flat(XPOS, 8, extension="window")),
     # biases that grow with distance
     claim("K1", ZOO, *in_order("kerple", "kerple(kernel=power)", "alibi", at=(4, 16), protocol=WHOLE)),
     claim("AL1", ZOO, at_least(rise("alibi(learned=True)", 16) / rise("alibi", 16), 0.995)),
     claim("SW1", ZOO, *in_order("sandwich", "alibi", at=(4, 16))),
     claim("FI1", ZOO, at_least(over_start("fire", 4), 1.05), at_least(over_start("fire", 8), 2)),
-    claim("CP1", ZOO, *(part for cpb in CPB for part in (at_most(Term(cpb) / Term("alibi"), 1), *flat(cpb, 16)))),
+    claim("CP1", ZOO, *(part for cpb in CPB for part in (at_most(Term(cpb) / Term("alibi"), 1), flat(cpb, 16)))),
     claim("DP1", ZOO, at_most(Term("dape(kerple)", 8) / Term("kerple", 8), 0.8, theirs=Term(DAPE_2, 8) / Term("kerple", 8))),
     claim("DS1", CAUSAL | AS_ENCODER, at_most(Term("alibi") / Term("rope"), 1)),
     # biases made of content
-    claim("FX1", ZOO, *in_order("fox", "alibi", at=(1,)), *flat("fox", 16)),
+    claim("FX1", ZOO, *in_order("fox", "alibi", at=(1,)), flat("fox", 16)),
     claim("CA1", ZOO, *in_order(CABLE, "alibi", at=(4, 8), protocol=WHOLE)),
-    claim("CA2", ZOO_CAUSAL, *flat("cable(form=printed, scaled=False)", 8, protocol=WHOLE)),
+    claim("CA2", ZOO_CAUSAL, flat("cable(form=printed, scaled=False)", 8, protocol=WHOLE)),
     claim("CO1", ZOO_CAUSAL, *in_order("cope", "shaw", at=(1,), protocol=WHOLE)),
-    claim("SB1", ZOO_CAUSAL, *flat("stickbreaking", 8)),
+    claim("SB1", ZOO_CAUSAL, flat("stickbreaking", 8)),
     # how sharp attention is
     claim("E1", ZOO_MASKED, *of_encoders(in_order("logn(rope)", "rope", at=(2,)))),
     claim("SS1", ZOO, *in_order("ssmax(rope)", "rope", at=(4, 8))),
     claim("QN1", ZOO, *BLOWN_UP, at_least(cured("keynorm(rope)"), 0.5)),
     # layers and windows
-    claim("RN1", ZOO, at_most(Term(MIXED) / Term("rope"), 1.02), *flat(MIXED, 16)),
+    claim("RN1", ZOO, at_most(Term(MIXED) / Term("rope"), 1.02), flat(MIXED, 16)),
     claim("RN2", ZOO, *(at_most(rise(a) / rise(b), 1) for a, b in ((MODERNBERT, "rope"), (MIXED, MODERNBERT)))),
-    claim("SN1", ZOO, *in_order("sinks(local(rope))", "local(rope)", at=(1,)), *flat("sinks(local(rope))", 16)),
+    claim("SN1", ZOO, *in_order("sinks(local(rope))", "local(rope)", at=(1,)), flat("sinks(local(rope))", 16)),
     # positions of training
     claim(
         "RP1", ZOO, at_least(Term("randomized(rope)") / Term("rope"), 1.05), *in_order("randomized(rope)", "rope", at=(8,))
     ),
-    claim("PO1", ZOO, at_most(Term("pose(rope)") / Term("rope"), 1.02), *flat("pose(rope)", 8)),
+    claim("PO1", ZOO, at_most(Term("pose(rope)") / Term("rope"), 1.02), flat("pose(rope)", 8)),
     # encoders
     claim("ED1", ZOO_MASKED, *(at_most(masked(told) / masked("alibi"), 1) for told in (*SIDES, "t5"))),
     claim(
         "ED2",
         ZOO_MASKED,
-        *of_encoders(part for one in ("shaw", "deberta") for part in (*flat(one, 8), *in_order("t5", one, at=(1,)))),
+        *of_encoders(part for one in ("shaw", "deberta") for part in (flat(one, 8), *in_order("t5", one, at=(1,)))),
     ),
 )
 EXTEND_CLAIMS = (
-    claim("S1", EXTEND, at_least(same("rope", 8, "pi") / same("rope", 8), 1)),
-    claim("S2", EXTEND, *extended_in_order("rope", "rerope", "yarn", "ntk", "pi")),
+    claim("S1", EXTEND, at_least(Term("rope", 8, "pi") / Term("rope", 8), 1)),
+    claim("S2", EXTEND, *extended_in_order("rope", "rerope", "yarn", "ntk", "pi", protocol=WHOLE)),
     claim(
         "S3",
         EXTEND,
@@ -225,12 +223,12 @@ EXTEND_CLAIMS = (
         at_least(same("rope", 8, REROPE_L) / same("rope"), 2),
     ),
     claim("YA1", EXTEND, *extended_in_order("rope", "yarn", "yarn(paper=True)")),
-    claim("X2", EXTEND, *BLOWN_UP, *flat("rope", 8, extension="bca")),
-    claim("LM1", EXTEND, *BLOWN_UP, *flat("rope", 8, 32, extension="lambda")),
-    claim("SE1", EXTEND, *BLOWN_UP, *flat("rope", 8, extension="selfextend")),
+    claim("X2", EXTEND, *BLOWN_UP, flat("rope", 8, extension="bca")),
+    claim("LM1", EXTEND, *BLOWN_UP, flat("rope", 32, extension="lambda")),
+    claim("SE1", EXTEND, *BLOWN_UP, flat("rope", 8, extension="selfextend")),
     claim("DR1", EXTEND, *(at_least(same("rope", 8, "drop") / same("rope", 8, other), 1) for other in OTHERS)),
-    claim("NA1", EXTEND, *extended_in_order("alibi", "ntkalibi", "none")),
-    claim("NA2", EXTEND, *extended_in_order("alibi", "rescale", "none")),
+    claim("NA1", EXTEND, *extended_in_order("alibi", "ntkalibi", "none", at=2)),
+    claim("NA2", EXTEND, *extended_in_order("alibi", "rescale", "none", at=2)),
     claim("LI1", EXTEND, *extended_in_order("learned", "interpolate", "tile", "clamp")),
 )
 # by name of the figure: a heading, and what stands under it

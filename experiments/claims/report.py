@@ -23,7 +23,7 @@ COLUMNS = [
     "unit", "confidence", "published_low", "published_high", "over_floor", "part", "part_verdict", "deciding", "near", "far",
     "reason",
 ]  # fmt: skip
-SHOWN = [*COLUMNS[:17], "reason", "statement"]
+SHOWN = [*COLUMNS[:17], "reason", "title"]
 BY_BUDGET = [
     "id", "place", "experiment", "steps", "verdict", "effect", "low", "high", "n_seeds", "quantity", "side", "threshold",
     "unit", "confidence", "stability", "since", "otherwise", "reason",
@@ -114,5 +114,5 @@ def with_range(values: list[float]) -> dict[str, float]:
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
     """One line a (claim, place): the verdict and the part that it hangs on."""
-    statements = {claim.id: claim.words["statement"] for claim in CLAIMS}
-    return table[table["deciding"]].assign(statement=table["id"].map(statements))[SHOWN]
+    titles = {claim.id: claim.words["title"] for claim in CLAIMS}
+    return table[table["deciding"]].assign(title=table["id"].map(titles))[SHOWN]

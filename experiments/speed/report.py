@@ -119,7 +119,9 @@ def about_training(rows: pd.DataFrame) -> dict[str, object]:
     peaks = where(rows, case="peak").eval("rate = flops / value / 1e9").groupby("precision")["rate"].median()
     told = " and ".join(f"{rate:,.0f} GFLOP/s in {precision}" for precision, rate in peaks.items())
     looks = where(rows, case=LOOK)["round"].nunique()
-    return {"tokens": steps["tokens"].max(), "n": steps["n"].max(), "peaks": told, "looks": looks}
+    ours = where(steps, name=OURS).groupby("objective", sort=False)
+    rounds = " and ".join(f"{spread(part, 'training')} ({objective})" for objective, part in ours)
+    return {"tokens": steps["tokens"].max(), "n": steps["n"].max(), "peaks": told, "rounds": rounds, "looks": looks}
 
 
 def tokens_per_s(rows: pd.DataFrame) -> str:
