@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from extrap.extensions.base import Extension, device_of, passes_of, rebuilt
+from extrap.extensions.base import Extension, device_of, is_drawn, passes_of, rebuilt
 from extrap.extensions.temperature import Sharper
 from extrap.positions.base import PositionScheme
 from extrap.positions.rope import Rope
@@ -38,7 +38,7 @@ class Angles(Extension):
         return True
 
     def __call__(self, scheme: PositionScheme, eval_len: int) -> PositionScheme | None:
-        if scheme.of_length:
+        if is_drawn(scheme):
             return None
         k = eval_len / scheme.geometry.train_len
 
@@ -114,7 +114,8 @@ class Parts(Angles):
     """NTK-by-parts: pairs of many turns within L as they are, those of less than one interpolated, a ramp between.
 
     `paper`: the ramp is linear in the turns r = L * theta_m / 2 pi, from 1 to 32. Otherwise, as in the released code and all
-    that followed it, in the index of the pair, between the indices of 32 turns and of 1, rounded outwards.
+    that followed it, in the index of the pair, between the indices of 32 turns and of 1, rounded outwards; the index of a
+    frequency that was trained is the real one at which theta_m is that frequency.
     At short L no pair may turn so often: at L = 128 the paper's ramp slows all of them, the code's not the fastest.
     Source: Peng et al. 2023 (arXiv:2309.00071), definition 2; the code of YaRN.
     """
@@ -131,7 +132,7 @@ class Parts(Angles):
         else:
             first, last = (_index_of(turns, rope) for turns in (32, 1))
             low, high = max(math.floor(first), 0), min(math.ceil(last), 2 * rope.n_spectrum - 1)
-            slowed = ((_index(frequencies) - low) / max(high - low, 0.001)).clamp(0, 1)
+            slowed = ((_place(frequencies, rope) - low) / max(high - low, 0.001)).clamp(0, 1)
         return 1 - slowed * (1 - 1 / k)
 
 
@@ -175,6 +176,12 @@ class Drop(Angles):
 
 def _index(frequencies: Tensor) -> Tensor:
     return torch.arange(len(frequencies), dtype=torch.float64, device=frequencies.device)
+
+
+def _place(frequencies: Tensor, rope: Rope) -> Tensor:
+    """The real index m at which base^(-m / P) is the frequency: that of the pair, unless it was trained or is at rest."""
+    index, place = _index(frequencies), -rope.n_spectrum * frequencies.abs().log() / math.log(rope.base)
+    return torch.where((place - index).abs() < 1e-6, index, place)
 
 
 def _index_of(turns: float, rope: Rope) -> float:

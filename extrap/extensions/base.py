@@ -12,6 +12,7 @@ from torch import nn
 from extrap.config.specs import build
 from extrap.positions.base import Branch, PositionScheme
 from extrap.positions.local import Local
+from extrap.positions.randomized import Drawn
 
 S = TypeVar("S", bound=PositionScheme)
 
@@ -50,6 +51,11 @@ def extensions_of(specs: dict[str, dict[str, Any]]) -> dict[str, Extension]:
 def ends(scheme: PositionScheme, eval_len: int) -> bool:
     """Whether the scheme is not defined for so many tokens, or ends with training."""
     return scheme.max_len is not None and scheme.max_len < max(eval_len, scheme.geometry.train_len + 1)
+
+
+def is_drawn(scheme: PositionScheme) -> bool:
+    """Whether its positions are drawn while training, from farther than L: for none of these is it new to be there."""
+    return any(isinstance(part, Drawn) for part in scheme.modules())
 
 
 def passes_of(scheme: PositionScheme) -> tuple[Branch, ...]:

@@ -5,7 +5,7 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from extrap.extensions.base import Extension, ends, is_wide, passes_of, rebuilt
+from extrap.extensions.base import Extension, ends, is_drawn, is_wide, passes_of, rebuilt
 from extrap.positions.alibi import Alibi
 from extrap.positions.base import Branch, PositionScheme
 from extrap.positions.wrappers import Wrapper, at_distances
@@ -23,7 +23,7 @@ class Rescale(Extension):
 
     def __call__(self, scheme: PositionScheme, eval_len: int) -> PositionScheme | None:
         layers = dict.fromkeys(scheme.layers(scheme.geometry.n_layers))
-        if ends(scheme, eval_len) or scheme.of_length or not any(is_biased(layer, passes_of(layer)) for layer in layers):
+        if ends(scheme, eval_len) or is_drawn(scheme) or not any(is_biased(layer, passes_of(layer)) for layer in layers):
             return None
         return Rescaled(scheme, eval_len)
 
@@ -41,7 +41,7 @@ class NtkAlibi(Extension):
     """
 
     def __call__(self, scheme: PositionScheme, eval_len: int) -> PositionScheme | None:
-        if scheme.of_length:
+        if is_drawn(scheme):
             return None
         k = eval_len / scheme.geometry.train_len
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from extrap.extensions.base import Extension, ends, is_plain, is_wide_anywhere, passes_of
+from extrap.extensions.base import Extension, ends, is_drawn, is_plain, is_wide_anywhere, passes_of
 from extrap.positions.base import Branch, MaskMod, PositionScheme
 from extrap.positions.local import Local
 from extrap.positions.wrappers import Wrapper
@@ -63,7 +63,7 @@ class Lambda(Extension):
 
     def __call__(self, scheme: PositionScheme, eval_len: int) -> PositionScheme | None:
         layers = scheme.layers(scheme.geometry.n_layers)
-        if ends(scheme, eval_len) or scheme.of_length or not all(_has_ceiling(layer) for layer in layers):
+        if ends(scheme, eval_len) or is_drawn(scheme) or not all(_has_ceiling(layer) for layer in layers):
             return None
         return WithFirst(scheme, self.n_first)
 
@@ -90,7 +90,7 @@ def _width(scheme: PositionScheme, size: int) -> int:
 def _has_ceiling(layer: PositionScheme) -> bool:
     """Whether a layer knows nothing of positions, or distances alone, of which one can be asked for."""
     passes = passes_of(layer)
-    return is_plain(passes) and (layer.relative or not (passes[0].rotate or passes[0].score_mod))
+    return is_plain(passes) and (layer.relative or not passes[0].places)
 
 
 class Remapped(Wrapper):

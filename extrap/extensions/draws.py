@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from extrap.extensions.base import Extension, ends, is_plain, is_wide, passes_of, rebuilt
+from extrap.extensions.base import Extension, ends, is_drawn, is_plain, is_wide, passes_of, rebuilt
 from extrap.positions.absolute import Sinusoidal
 from extrap.positions.base import Branch, PositionScheme
 from extrap.positions.randomized import Randomized as RandomizedScheme
@@ -33,6 +33,7 @@ class Randomized(Extension):
         embeds = any(isinstance(part, Sinusoidal) for part in scheme.modules())
         if (
             ends(scheme, eval_len)
+            or is_drawn(scheme)
             or scheme.tabular
             or not (embeds or any(is_placed(passes_of(layer), train_len) for layer in layers))
         ):
@@ -47,7 +48,7 @@ class Randomized(Extension):
 
 def is_placed(passes: Sequence[Branch], train_len: int) -> bool:
     """Whether a layer that sees further than in training knows positions by one pass of a rotation or a score_mod."""
-    return is_wide(passes, train_len) and is_plain(passes) and (passes[0].rotate or passes[0].score_mod) is not None
+    return is_wide(passes, train_len) and is_plain(passes) and passes[0].places
 
 
 class Squashed(Wrapper):

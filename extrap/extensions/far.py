@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from extrap.extensions.base import Extension, is_plain, passes_of
+from extrap.extensions.base import Extension, is_drawn, is_plain, passes_of
 from extrap.positions.base import Branch, PositionScheme
 from extrap.positions.wrappers import Wrapper
 
@@ -90,11 +90,11 @@ def far_apart(scheme: PositionScheme, window: int, places: Places) -> PositionSc
     """None where no layer tells distances by one pass of a rotation or a score_mod, and where positions are drawn."""
     layers = dict.fromkeys(scheme.layers(scheme.geometry.n_layers))
     found = any(layer.relative and tells_distances(passes_of(layer)) for layer in layers)
-    return FarApart(scheme, window, places) if found and not scheme.of_length else None
+    return FarApart(scheme, window, places) if found and not is_drawn(scheme) else None
 
 
 def tells_distances(passes: Sequence[Branch]) -> bool:
-    return is_plain(passes) and (passes[0].rotate or passes[0].score_mod) is not None
+    return is_plain(passes) and passes[0].places
 
 
 class FarApart(Wrapper):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from extrap.extensions.base import Extension, rebuilt
+from extrap.extensions.base import Extension, is_drawn, rebuilt
 from extrap.positions.absolute import Sinusoidal
 from extrap.positions.base import PositionScheme
 from extrap.positions.wrappers import Wrapper
@@ -13,10 +13,13 @@ class Interpolate(Extension):
     """Real positions between those of training: a table of L rows, and sinusoids.
 
     Position t of n reads a table at t (L - 1) / (n - 1), linear between rows, as images of another size do (Dosovitskiy et
-    al. 2021, arXiv:2010.11929, section 3.2); a sinusoid stands at t L / n, which is position interpolation.
+    al. 2021, arXiv:2010.11929, section 3.2); a sinusoid stands at t L / n, which is position interpolation. None of drawn
+    positions.
     """
 
     def __call__(self, scheme: PositionScheme, eval_len: int) -> PositionScheme | None:
+        if is_drawn(scheme):
+            return None
         if scheme.tabular:
             return Interpolated(scheme, eval_len)
         extended = rebuilt(scheme, Sinusoidal, lambda inner: Squeezed(inner, eval_len))

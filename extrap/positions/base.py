@@ -77,6 +77,8 @@ class Branch(NamedTuple):
     to. `decay` is one that needs no table at all: c_i - c_j, a c for each token; sums over tokens are best float64.
     Under a softmax every query must keep a key that it may attend to.
 
+    `still`: rotate is the same wherever tokens stand, as a norm is.
+
     Three facts are stated so that attention can skip work. `window`: mask_mod is False wherever
     abs(q_idx - kv_idx) >= window. `keys`: for queries [start, stop) it is False outside of the keys [first, last) =
     keys(start, stop). `relative`: score_mod and mask_mod depend on h and q_idx - kv_idx alone.
@@ -90,11 +92,17 @@ class Branch(NamedTuple):
     window: int | None = None
     keys: KeyRange | None = None
     relative: bool = False
+    still: bool = False
 
     @property
     def reads_content(self) -> bool:
         """Whether a bias is made of what the layer reads."""
         return bool(self.content or self.decay)
+
+    @property
+    def places(self) -> bool:
+        """Whether a rotation or a score_mod tells where tokens stand."""
+        return bool((self.rotate and not self.still) or self.score_mod)
 
 
 class PositionScheme(nn.Module):

@@ -21,7 +21,9 @@ class Local(Wrapper):
         self.window = window
 
     def near(self, pos: Tensor) -> MaskMod:
-        """Which pairs lie within the window."""
+        """Which pairs lie within the window, by their positions; where distances are drawn, by theirs."""
+        if getattr(pos, "are_distances", False):
+            return lambda b, h, q_idx, kv_idx: pos[(q_idx - kv_idx).abs()] < self.window
         return lambda b, h, q_idx, kv_idx: (pos[q_idx] - pos[kv_idx]).abs() < self.window
 
     def change(self, branch: Branch, pos: Tensor) -> Branch:

@@ -33,6 +33,7 @@ class Normed(Wrapper):
 
         return branch._replace(
             rotate=turned,
+            still=branch.still or rotate is None,
             content=content and (lambda seen: content(normed(seen))),
             decay=decay and (lambda seen: decay(normed(seen))),
         )

@@ -49,7 +49,7 @@ class Drawn(Wrapper):
 def reads_positions(layer: PositionScheme) -> bool:
     """Whether an attention pass of a layer may depend on where tokens stand."""
     passes = layer.branches(layer.positions(2))
-    return any(one.rotate or one.score_mod or one.mask_mod or one.content for one in passes)
+    return any(one.places or one.mask_mod or one.content for one in passes)
 
 
 class Randomized(Drawn):

@@ -190,6 +190,17 @@ def test_other_spectra(name):
     assert found(PartialRope(geometry, fraction=0.0)) == [0.0] * 16
 
 
+@pytest.mark.parametrize("name", ["parts", "yarn"])
+def test_parts_of_a_trained_spectrum_are_those_of_its_frequencies(name):
+    """A slow pair that has learned to turn as fast as the second is slowed as the second is."""
+    scheme = LearnedRope(Geometry(32, 1, 128, causal=True))
+    fast = scheme.frequencies()[1]
+    scheme.log_factors.data[9] = (fast / scheme.frequencies()[9]).log()
+    (part,) = [part for part in named(name)(scheme, 512).modules() if isinstance(part, Rope)]
+    second, trained = part.angles(torch.ones(1))[0][[1, 9]].tolist()
+    assert trained == pytest.approx(second)
+
+
 def test_what_is_extended_stays_as_it_was():
     geometry = geometry_of(True)
     rope = Rope(geometry)

@@ -19,6 +19,8 @@ from extrap.positions.kerple import Kerple
 from extrap.positions.local import Local
 from extrap.positions.mixed import Mixed
 from extrap.positions.nope import Nope
+from extrap.positions.norms import QkNorm
+from extrap.positions.pose import Pose
 from extrap.positions.randomized import Randomized
 from extrap.positions.rope import Rope
 from extrap.positions.sharpness import LogN as TrainedLogN
@@ -33,15 +35,17 @@ SCHEMES = {
     "rnope": lambda g: Mixed(g, Local(g, Rope(g), L), Nope(g)),
     "modernbert": lambda g: Mixed(g, Local(g, Rope(g), L), Rope(g)),
     "hybrid": lambda g: Mixed(g, Local(g, Rope(g), L), Alibi(g)), "blind": lambda g: Sinks(g, Local(g, Nope(g), L)),
+    "normed": lambda g: QkNorm(g, Nope(g)), "normed_rnope": lambda g: QkNorm(g, Mixed(g, Local(g, Rope(g), L), Nope(g))),
+    "drawn": lambda g: Randomized(g, Sinusoidal(g)), "pose": lambda g: Pose(g, Rope(g)),
 }  # fmt: skip
 ROTATED, BIASED = {"rope", "sinks", "modernbert"}, {"alibi", "kerple", "t5", "hybrid"}
 WIDE = {*SCHEMES} - {"learned", "narrow", "blind"}
 APPLIES = {
     "window": {*SCHEMES} - {"learned"},
-    "lambda": {"nope", "rope", "alibi", "kerple", "t5", "sinusoidal", "sinks"},
+    "lambda": {"nope", "rope", "alibi", "kerple", "t5", "sinusoidal", "sinks", "normed"},
     "tile": {"learned"}, "clamp": {"learned"}, "interpolate": {"learned", "sinusoidal"},
     "bca": WIDE, "logn": WIDE, "rescale": BIASED, "ntkalibi": {"alibi", "hybrid"},
-    "randomized": ROTATED | BIASED | {"sinusoidal", "randomized"},
+    "randomized": ROTATED | BIASED | {"sinusoidal", "randomized", "drawn"},
 } | dict.fromkeys(["rerope", "leakyrerope", "selfextend"], ROTATED | BIASED) | dict.fromkeys(
     ["pi", "ntk", "ntkmixed", "ntkfixed", "parts", "yarn", "llama3", "drop"], ROTATED | {"wide"}
 )  # fmt: skip

@@ -93,6 +93,17 @@ def test_pose_has_two_chunks_of_neighbours():
 
 
 @SIZES
+def test_a_window_around_drawn_distances_is_of_these(geometry, small):
+    """Tokens t apart see each other if the t-th distance lies within it, wherever they stand."""
+    scheme = Local(geometry, Randomized(geometry, Alibi(geometry), N, draw="distances"), 9).train()
+    pos, i = scheme.positions(16), torch.arange(16)
+    (branch,) = scheme.branches(pos)
+    apart = (i[:, None] - i).abs()
+    assert torch.equal(branch.mask_mod(0, 0, i[:, None], i), pos[apart] < 9)
+    check_path(scheme, 16, training=True)
+
+
+@SIZES
 @pytest.mark.parametrize("inner", [Alibi, Kerple])
 def test_drawn_distances_are_read_off_the_diagonals(inner, geometry, small):
     """Tokens t apart count as r_t apart, wherever they stand, the same to both sides."""
