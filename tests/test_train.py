@@ -41,6 +41,22 @@ def loss_on_random_tokens(c: Run, encoder: Encoder) -> float:
     return training.TrainingLoss(encoder, Precision.fp32)(*map(torch.from_numpy, parts)).item()
 
 
+def test_a_look_in_pieces_is_the_look_in_one(tmp_path, monkeypatch):
+    c = cell(tmp_path)
+    encoder, read = build_encoder(c), []
+    held_out = training.held_out_sequences(c.source, c.objective, c.config.train)
+    whole = training.loss_on(encoder, held_out, c.source.vocab_size)
+    real = training.TrainingLoss.forward
+    monkeypatch.setattr(training.TrainingLoss, "forward", lambda *a: read.append(len(a[1])) or real(*a))
+    for limit in ("AT_ONCE", "LOGITS_AT_ONCE"):
+        read.clear()
+        with monkeypatch.context() as small:
+            small.setattr(training, limit, held_out.inputs.numel() // 4)
+            assert training.loss_on(encoder, held_out, c.source.vocab_size) == pytest.approx(whole, rel=1e-6)
+        assert len(read) > 1
+        assert sum(read) == len(held_out.inputs)
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "model.pt", weights_only=True)["model"]
 

@@ -30,7 +30,7 @@ class BiasedSoftmax(torch.autograd.Function):
             weights: Tensor = torch.ops.aten._softmax(score if bias is None else score + bias, -1, False)
         else:
             weights = torch.empty_like(score)
-            rows = max(1, CACHED_SCORES // score[0].numel())
+            rows = max(1, CACHED_SCORES // score[0].numel()) if score.device.type == "cpu" else len(score)
             parts = (torch.split(whole, rows) for whole in (score, bias.expand(len(score), -1, -1, -1), weights))
             for part, added, into in zip(*parts, strict=True):
                 into.copy_(torch.ops.aten._softmax(part + added, -1, False))

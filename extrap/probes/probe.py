@@ -18,7 +18,7 @@ from extrap.results.rows import load_rows
 from extrap.runs.digest import probe_digest
 from extrap.runs.prepare import Run, prepare
 from extrap.runs.trained import load_encoder
-from extrap.train.device import keep_freed_memory
+from extrap.train.device import full_precision, keep_freed_memory
 
 
 class Probe(NamedTuple):
@@ -95,6 +95,7 @@ def look_into(config: Config) -> None:
     were before. Raises UserError for who cannot."""
     run = prepare(config, stored=True)
     keep_freed_memory()  # a pass takes a sixth longer without
+    full_precision()
     torch.set_num_threads(config.runtime.threads)
     of = probed(run, load_encoder(run))
     refuse_other_rows(of)

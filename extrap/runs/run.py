@@ -31,7 +31,7 @@ from extrap.score.reads import reads
 from extrap.score.references import label_rows, labels, reference_rows
 from extrap.train import distributed
 from extrap.train.checkpoint import History, load_checkpoint, save_checkpoint
-from extrap.train.device import arithmetic, forget_peak, keep_freed_memory, peak_memory, pick_device
+from extrap.train.device import arithmetic, forget_peak, full_precision, keep_freed_memory, peak_memory, pick_device
 from extrap.train.flops import flops_of_step
 from extrap.train.log import write_log
 from extrap.train.loop import Diverged, train, training_batch
@@ -68,6 +68,7 @@ def train_and_evaluate(run: Run) -> None:
     config, source, objective, *_ = run
     folder, device = run.folder, pick_device(config.runtime.device)
     keep_freed_memory()
+    full_precision()
     forget_peak(device)
     torch.set_num_threads(config.runtime.threads)
     encoder = build_encoder(run).to(device)

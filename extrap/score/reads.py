@@ -105,12 +105,16 @@ class Reader:
             self.encoder.scheme = schemes[read].to(device)  # what an extension makes of its own included
             scorings = [scoring for one in served for scoring in self.plan[one]]
             batch, n_bytes = self._batch(read)
-            try:
-                found.append(score(self.encoder, batch, n_bytes, read, scorings, turn))
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                found.append(np.full((len(scorings), 3, len(n_bytes)), np.nan))
+            sums = np.full((len(scorings), 3, len(n_bytes)), np.nan)
+            for _ in range(2 if device.type == "cuda" else 1):  # others, who share a GPU, may need less a moment later
+                try:
+                    sums = score(self.encoder, batch, n_bytes, read, scorings, turn)
+                    break
+                except (MemoryError, RuntimeError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                torch.cuda.empty_cache()  # the error gone, which holds what did fit
+            found.append(sums)
         self.encoder.scheme = self.scheme
         return found
 
@@ -156,7 +160,7 @@ def together(parts: Sequence[np.ndarray], n_segments: int) -> np.ndarray:
 
 def is_out_of_memory(error: Exception) -> bool:
     """PyTorch has a class for it on CUDA only."""
-    told = ("can't allocate memory", "not enough memory")
+    told = ("can't allocate memory", "not enough memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in told)
 
 

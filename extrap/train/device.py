@@ -80,6 +80,12 @@ def forget_peak(device: torch.device) -> None:
         FORGET.write_text("5")  # proc(5): resets the peak resident set size
 
 
+def full_precision() -> None:
+    """float32 on a GPU as on a processor: PyTorch lets convolutions there, and an environment variable matrix products too,
+    round what they multiply to ten bits (TF32)."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+
 def keep_freed_memory() -> None:
     """Lets this process reuse the memory of large tensors instead of handing it back and fetching it page by page.
 

@@ -6,6 +6,7 @@ Unless `start` was called this process is the only one, and everything here leav
 import os
 import traceback
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -28,7 +29,9 @@ def start() -> Store:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     store: Store
     store, rank, size = next(rendezvous("env://"))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", store=store, rank=rank, world_size=size)
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    # who is done with what it scores waits for the others, for which half an hour, the default, may be too short
+    dist.init_process_group(backend, timeout=timedelta(days=1), store=store, rank=rank, world_size=size)
     return store
 
 

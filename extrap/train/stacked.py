@@ -19,6 +19,7 @@ from extrap.data.base import Source
 from extrap.model.encoder import Encoder
 from extrap.model.seed import seed_generators, seed_of
 from extrap.objectives import Objective
+from extrap.train.device import full_precision
 from extrap.train.loop import (
     Diverged,
     TrainingBatch,
@@ -53,6 +54,7 @@ def train_stacked(
         raise ValueError(f"expected a seed for each of {len(encoders)} encoders, found {len(seeds)}")
     if any(len([*encoder.networks()]) > 1 for encoder in encoders):
         raise ValueError("expected encoders of a single network, found a discriminator and its generator")
+    full_precision()
     stack, gradients_of = stacked([TrainingLoss(encoder.train(), precision) for encoder in encoders])
     optimizers = make_optimizers(stack.encoder, config)
     parameters = dict(stack.named_parameters())

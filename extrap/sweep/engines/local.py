@@ -32,7 +32,7 @@ class Local:
         schemes = {module for config in configs for module in scheme_sources(config.position)} & SOURCES.keys()
         modules = ["extrap.runs.digest", *sorted(MODULES), *sorted(schemes)]
         context.set_forkserver_preload([*modules, "hydra", "extrap.sweep.engines.local", "torch._dynamo"])
-        waiting, free = list(configs), places(configs[0], self.n_jobs)
+        waiting, free = list(configs), places(configs, self.n_jobs)
         running: dict[ForkServerProcess, tuple[Config, str | None]] = {}
         try:
             while waiting or running:
