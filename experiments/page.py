@@ -25,9 +25,10 @@ SCRIPT = Path(__file__).with_suffix(".js")
 FIRST = "main"  # of the experiments on the page
 # columns of a paper's figure: the first that is there is drawn along an axis; panels and lines differ in the others
 ACROSS, UP = ("x", "step", "n"), ("value", "loss", "bias")
-PANELS = ("panel", "objective", "protocol", "alibi_train_len", "data")
+PANELS = ("panel", "objective", "protocol", "alibi_train_len", "data", "over")
 LINES = ("train_len", "setting", "seed", "head")
 DASHED = "5 3"  # what is published
+LOWEST = -25  # of what is added to scores: further down no weight is left, and nothing is drawn
 ENDLESS = 1e9  # stands for infinity, which JSON lacks: far beyond any axis
 LOG = 3  # a vertical axis that spans more than this factor is one of logarithms
 
@@ -90,13 +91,15 @@ def paper(path: Path) -> dict[str, Any]:
     up = next(column for column in UP if column in points)
     panels, apart = ([column for column in columns if len({*points.get(column, ())}) > 1]
                      for columns in (PANELS, LINES))  # fmt: skip
+    panels = [column for column in panels if column != "over" or "scheme" in points]
+    papers = {*points["source"]} - {OURS}
     schemes = points["scheme"] if "scheme" in points else points["over"]
     points = points.assign(scheme=schemes, extension=points.get("extension", pd.Series("none", points.index)).fillna("none"))
     own = ["source", "scheme", "extension", *apart]
     looks, lines = looks_of(schemes), []
     for of, part in points.groupby([*panels, *own], sort=False, dropna=False):
         at = dict(zip([*panels, *own], of, strict=True))
-        published = at["source"] != OURS
+        published, called = at["source"] != OURS, "published" if len(papers) == 1 else at["source"]
         label = [name(at["scheme"], at["extension"]), *(f"{column} {at[column]:g}" for column in apart)]
         columns = [
             part[column] if column in part else pd.Series(np.nan, part.index) for column in ("low", "high", "n_seeds")
@@ -105,14 +108,14 @@ def paper(path: Path) -> dict[str, Any]:
         look = looks[at["scheme"]]
         lines.append({
             "panel": ", ".join(f"{column} {at[column]}" for column in panels), "source": at["source"],
-            "name": ", ".join([*label, *(["published"] if published else [])]), "color": key(look["color"]),
+            "name": ", ".join([*label, *([called] if published else [])]), "color": key(look["color"]),
             "marker": look["marker"], "dash": DASHED if published else "", "hollow": published or at["extension"] != "none",
             "points": sorted([[plain(value) for value in one] for one in zip(x, part[up], *columns, strict=True)]),
         })  # fmt: skip
     words = {"expected": _plain(paragraphs[expected]), "drawn": _plain(paragraphs[expected + 1])}
     told = {"name": path.stem, "title": heading.lstrip("# "), **words, "lines": lines}
     positive = (points[up] > 0).all() and points[up].max() > LOG * points[up].min()
-    return told | {"across": across, "up": up, "log": bool(positive)}
+    return told | {"across": across, "up": up, "log": bool(positive), "least": LOWEST if up == "bias" else None}
 
 
 def _plain(markdown: str) -> str:

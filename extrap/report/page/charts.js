@@ -51,9 +51,9 @@ const tagged = k => (index, scales, values, dimensions, context, next) => { cons
 function chart(host, lines, how) {
   lines = lines.filter(one => one.points.length);
   const shown = lines.filter(one => !one.behind), values = shown.flatMap(one => one.points.map(point => point.y)).concat(how.unit ? [how.unit] : []);
-  const box = element("div", {class: "chart", id: `chart-${how.id}`, tabindex: 0, role: "application", "aria-roledescription": "chart", "aria-label": `${how.label}. Arrow keys move from point to point; the table below holds the same numbers.`});
+  const box = element("div", {class: "chart", id: `chart-${how.id}`, tabindex: 0, role: "application", "aria-roledescription": "chart", "aria-label": `${how.label}. Arrow keys move from point to point${how.table ? "; the table below holds the same numbers" : ""}.`});
   host.append(box);
-  if (!shown.length) return void box.replaceChildren("Nothing is chosen.");
+  if (!shown.length) return void box.replaceChildren("Nothing that is chosen has a number here.");
   const width = Math.max(280, box.clientWidth || 700), narrow = width < 560, log = how.log && Math.min(...values) > 0;
   const nameOf = one => one.name + (how.ends && one.points.at(-1).x < Math.max(...shown.flatMap(other => other.points.map(point => point.x))) ? ` (to ${words(one.points.at(-1).x)})` : "");
   const longest = Math.max(...shown.filter(one => !one.thin).map(one => nameOf(one).length)) * 6.9 + 14, named = !narrow && shown.filter(one => !one.thin).length <= 12 && longest < 0.4 * width;
@@ -89,7 +89,7 @@ function chart(host, lines, how) {
   svg.querySelectorAll("[aria-label]").forEach(one => one.removeAttribute("aria-label"));
   box.append(element("p", {class: "axis", "aria-hidden": "true"}, how.y), svg, element("p", {class: "axis across", "aria-hidden": "true"}, how.x));
   if (!named) box.append(element("p", {class: "legend", "aria-hidden": "true"}, ...shown.filter(one => !one.thin).map(one => element("span", {}, swatch(one.look), nameOf(one)))));
-  if (cut) host.append(element("p", {class: "note"}, "Some intervals are wider than the drawing and are cut at its edge; the table has all of each."));
+  if (cut) host.append(element("p", {class: "note"}, `Some intervals are wider than the drawing and are cut at its edge; ${how.table ? "the table has all of each" : "point at a point to read them"}.`));
   explore(box, svg, shown.map((one, at) => ({...one, at})).filter(one => !one.thin), {down, size, log: how.xlog, domain: across.domain});
 }
 

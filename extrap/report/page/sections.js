@@ -15,7 +15,8 @@ const chosen = protocol => group.series.map((one, i) => i).filter(i => {
 });
 const lengthsOf = protocol => (state.lengths === "all" ? protocol.lengths : protocol.shown).filter(inRange);
 
-const caption = () => `${group.of.name}: ${group.what}${group.setting ? `, ${group.setting}` : ""}; ${state.p}; ${measured()}; mean and 95 % t interval over ${state.seeds.length === 1 ? "seed" : "seeds"} ${state.seeds.join(", ")}`;
+const over = () => state.seeds.length > 1 ? `mean and 95 % t interval over seeds ${state.seeds.join(", ")}` : state.seeds.length ? `seed ${state.seeds[0]} alone, without an interval` : "no seed is chosen";
+const caption = () => `${group.of.name}: ${group.what}${group.setting ? `, ${group.setting}` : ""}; ${state.p}; ${measured()}; ${over()}`;
 
 function curve(protocol, i, lengths, as, tokens) {
   return lengths.map(n => [n, shownAt(protocol, i, protocol.lengths.indexOf(n), as)]).filter(([, found]) => found && isFinite(found.value)).map(([n, found]) => ({
@@ -52,23 +53,24 @@ section("short", "In short", host => {
   const all = element("details", {id: "all"}, element("summary", {}, `The same question in all ${GROUPS.length} experiments and settings of this page`));
   const show = (one, k) => element("button", {type: "button", id: `to-${k}`, class: "small", disabled: one === group, onclick: () => { change("x", one.id); goTo("short", true); }}, one.id);
   host.append(all);
-  table(all, ["experiment", ...Object.keys(group.outcome)], GROUPS.map((one, k) => [{text: show(one, k)}, ...Object.values(one.outcome)]), {id: "outcomes", caption: "the lowest as trained in the longest inputs that were scored; levels of different models, texts and lengths are not compared", label: "all experiments"});
+  table(all, ["experiment", ...Object.keys(group.outcome)], GROUPS.map((one, k) => [{text: show(one, k)}, ...Object.values(one.outcome)]), {id: "outcomes", caption: "the lowest as trained in the longest inputs that were scored; levels of different models, texts and lengths are not compared", label: "the same question", of: "all experiments"});
 });
 
 section("length", "By length", host => {
-  const protocol = group.protocols[state.p], many = protocol.lengths.length - protocol.shown.length;
-  note(host, `${caption()}. ${words(protocol.tokens)} tokens scored a seed${state.p === "same_targets" ? ", the same at every length" : ""}.${state.lengths === "some" && many > 0 ? ` ${protocol.shown.length} of ${protocol.lengths.length} lengths: doublings of L and the longest.` : ""}`);
-  const {picked, lengths} = curves(host, protocol, state.as, {id: "length", label: `${measured()} by evaluation length, ${state.p}`, y: measured(), x: "evaluation length: tokens, and multiples of the training length L"});
+  const protocol = group.protocols[state.p], inAll = protocol.lengths.filter(inRange).length, some = lengthsOf(protocol).length;
+  note(host, `${caption()}. ${words(protocol.tokens)} tokens scored a seed${state.p === "same_targets" ? ", the same at every length" : ""}.${some < inAll ? ` ${some} of ${inAll} lengths: doublings of L and the longest.` : ""}`);
+  const {picked, lengths} = curves(host, protocol, state.as, {id: "length", label: `${measured()} by evaluation length, ${state.p}`, y: measured(), x: "evaluation length: tokens, and multiples of the training length L", table: true});
   if (state.as === "value" && protocol.null && state.show.includes("blind")) note(host, `Dotted: the same weights, if they made no use of context beyond L (over all ${group.seeds.length} seeds).`);
   const best = state.as === "value" && all() ? protocol.best : [], points = [["scheme", "extension", "eval_len", "n_seeds", "value", "low", "high"]];
   const rows = picked.map(i => [{text: group.series[i].name, look: group.series[i]}, ...lengths.map(n => {
     const j = protocol.lengths.indexOf(n), found = shownAt(protocol, i, j), reached = Math.max(...protocol.lengths.filter((_, k) => protocol.values[i][k]));
+    if (!found && state.as === "scheme" && bySeed(protocol, i, j).size) return {text: "–", class: "none", title: `${state.base} has no number here`};
     if (!found) return {text: reason(i, n) || (n > reached && group.series[i].extension === "none" && group.series[i].kind === "scheme" ? "ends" : "–"), class: "none", title: n > reached ? `not scored beyond ${words(reached)}` : "not scored"};
     points.push([group.series[i].scheme, group.series[i].extension, n, found.n, found.value, isFinite(found.low) ? found.low : "", isFinite(found.high) ? found.high : ""]);
     const first = best.some(([one, at]) => one === i && at === j) ? "**" : "", fewer = group.series[i].kind === "scheme" && found.n < state.seeds.length ? ` ${found.n} of ${state.seeds.length} seeds` : "";
     return {text: `${first}${state.as === "value" ? number(found.value) : factor(found.value)}${first}${plusMinus(found)}${fewer}`, title: `${found.n} ${found.n === 1 ? "seed" : "seeds"}${fewer && reason(i, n) ? `; ${reason(i, n)}` : ""}`};
   })]);
-  table(host, ["scheme", ...lengths.map(n => `${words(n)} (${multiple(n)})`)], rows, {id: "by-length", caption: `${measured()}, ${state.p}, ± 95 % t interval over ${state.seeds.length} ${state.seeds.length === 1 ? "seed" : "seeds"}`, csv: csv(points), label: `${measured()} by length`});
+  table(host, ["scheme", ...lengths.map(n => `${words(n)} (${multiple(n)})`)], rows, {id: "by-length", caption: `${measured()}, ${state.p}; ${over()}`, csv: csv(points), label: `${measured()} by length`});
   note(host, best.length ? "Bold: as trained, better than every other scheme at that length, each pair decided (pairs.csv)." : "Nothing is bold: no scheme is decided to be better than every other one at any of these lengths, or that is not asked of what is shown. Pairs stand below.");
 });
 
@@ -103,8 +105,8 @@ section("position", "By position", host => {
   const protocol = group.protocols.position;
   if (!protocol) return false;
   const where = group.causal ? "tokens read (up to)" : "tokens to the nearer end (up to)";
-  note(host, "One pass over the whole text: every place has tokens of its own, the same for all schemes; a curve also shows which of them are harder. Always in nats per token.");
-  const {picked, lengths} = curves(host, protocol, "nats", {id: "position", label: `nats per token by ${where}`, y: "nats per token", x: where, tokens: where});
+  note(host, "One pass over the whole text: every place has tokens of its own, the same for all schemes; a curve also shows which of them are harder. Always in nats per token.", lengthsOf(protocol).length < protocol.lengths.filter(inRange).length ? ` ${lengthsOf(protocol).length} of ${protocol.lengths.filter(inRange).length} places.` : "");
+  const {picked, lengths} = curves(host, protocol, "nats", {id: "position", label: `nats per token by ${where}`, y: "nats per token", x: where, tokens: where, table: true});
   table(host, ["scheme", ...lengths.map(words)], picked.map(i => [{text: group.series[i].name, look: group.series[i]}, ...lengths.map(n => { const found = shownAt(protocol, i, protocol.lengths.indexOf(n), "nats"); return found ? `${found.value.toFixed(group.decimals)}${plusMinus(found)}` : "–"; })]), {id: "by-position", caption: `nats per token by ${where}, ± 95 % t interval over seeds`, label: "loss by position"});
 });
 
@@ -161,6 +163,7 @@ section("budget", "By training budget", host => {
   const told = group.of.budget;
   if (!told) return false;
   const points = told.points, at = unique(points.eval_len);
+  note(host, `${allSeeds()}at L under nonoverlap, beyond it under same_targets.`);
   for (const n of at) {
     const lines = state.s.map(scheme => ({look: group.series[find(scheme)], name: scheme, points: points.steps.map((_, k) => k).filter(k => points.scheme[k] === scheme && points.eval_len[k] === n).sort((a, b) => points.steps[a] - points.steps[b]).map(k => {
       const found = {value: points.ppl[k], low: points.ppl_low[k] ?? NaN, high: points.ppl_high[k] ?? NaN};

@@ -44,7 +44,7 @@ const same = (one, other) => String([].concat(one).join("\n")) === String([].con
 // Returns what of an address is not there.
 function read(address) {
   const given = new URLSearchParams(address.replace(/^#/, "")), missing = [];
-  group = GROUPS.find(one => one.id === given.get("x")) || GROUPS[0];
+  group = given.getAll("x").map(id => GROUPS.find(one => one.id === id)).find(Boolean) || GROUPS[0];
   const can = allowed(group);
   state = defaults(group);
   for (const key of unique(given.keys())) {

@@ -10,7 +10,7 @@ const say = text => { document.getElementById("live").textContent = text; };
 // **word** is bold, as in the tables that Python writes
 const bold = text => String(text).split("**").map((part, k) => k % 2 ? element("b", {}, part) : part);
 
-// rows of cells, each text or {text, class, title, look, bold}; how: {id, caption, csv, label}
+// rows of cells, each text or {text, class, title, look, bold}; how: {id, caption, csv, label, of}
 function table(host, head, rows, how) {
   const cell = (one, k) => {
     const {text, look, title, shade, ...rest} = typeof one === "object" && one !== null ? one : {text: one};
@@ -22,7 +22,7 @@ function table(host, head, rows, how) {
     element("tbody", {}, ...rows.map(row => element("tr", {}, ...row.map(cell)))));
   const plain = rows.map(row => row.map(one => String(one?.copy ?? one?.text?.textContent ?? one?.text ?? one ?? "")));
   host.append(element("div", {class: "scroll", tabindex: 0, role: "region", "aria-label": `table: ${how.label}`}, made),
-    element("p", {class: "copy"}, "Copy as ", ...[["Markdown", () => markdown(head, plain)], ["LaTeX", () => latex(head, plain, how.label)], ["CSV", () => how.csv || csv([head, ...plain])]].map(
+    element("p", {class: "copy"}, "Copy as ", ...[["Markdown", () => markdown(head, plain)], ["LaTeX", () => latex(head, plain, how)], ["CSV", () => how.csv || csv([head, ...plain])]].map(
       ([name, text]) => element("button", {type: "button", id: `${how.id}-${name}`, "aria-label": `copy ${how.label} as ${name}`, onclick: event => copy(event.currentTarget, name, text())}, name))));
 }
 
@@ -34,10 +34,10 @@ function written(host, told, how) {
 }
 
 const markdown = (head, rows) => [head, head.map((_, k) => k ? "---:" : ":---"), ...rows].map(row => `| ${row.map((text, k) => rows.length && row === head ? text : escapeMarkdown(text, row)).join(" | ")} |`).join("\n");
-const escapeMarkdown = (text, row) => row.every(one => /^:?-+:?$/.test(one)) ? text : text.replace(/[\\`_[\]<>|~$]/g, "\\$&");
-const TEX = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}", "–": "--", "−": "$-$", "±": "$\\pm$", "▼": "$\\downarrow$", "▲": "$\\uparrow$", "×": "$\\times$", "†": "$\\dagger$", "‡": "$\\ddagger$"};
-const tex = text => text.split("**").map((part, k) => (k % 2 ? "\\textbf{" : "") + part.replace(/[\\~^<>|–−±▼▲×†‡]|[&%$#_{}]/g, one => TEX[one] || `\\${one}`) + (k % 2 ? "}" : "")).join("");
-const latex = (head, rows, label) => [`% ${label}; ${caption()}`, `\\begin{tabular}{l${"r".repeat(head.length - 1)}}`, "\\toprule", `${head.map(tex).join(" & ")} \\\\`, "\\midrule", ...rows.map(row => `${row.map(tex).join(" & ")} \\\\`), "\\bottomrule", "\\end{tabular}"].join("\n");
+const escapeMarkdown = (text, row) => row.every(one => /^:?-+:?$/.test(one)) ? text : text.replace(/[\\`*_[\]<>|~$&]/g, "\\$&").replace(/\\\*\\\*/g, "**");
+const TEX = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}", "–": "--", "−": "$-$", "±": "$\\pm$", "▼": "$\\downarrow$", "▲": "$\\uparrow$", "×": "$\\times$", "†": "$\\dagger$", "[": "{[}", "]": "{]}", "‡": "$\\ddagger$"};
+const tex = text => text.split("**").map((part, k) => (k % 2 ? "\\textbf{" : "") + part.replace(/[\\~^<>|–−±▼▲×†‡]|[&%$#_{}[\]]/g, one => TEX[one] || `\\${one}`) + (k % 2 ? "}" : "")).join("");
+const latex = (head, rows, {label, caption, of = `${group.of.name}: ${group.what}`}) => [`% ${of}; ${label}; ${caption}`, `\\begin{tabular}{l${"r".repeat(head.length - 1)}}`, "\\toprule", `${head.map(tex).join(" & ")} \\\\`, "\\midrule", ...rows.map(row => `${row.map(tex).join(" & ")} \\\\`), "\\bottomrule", "\\end{tabular}"].join("\n");
 const csv = rows => rows.map(row => row.map(one => /[",\n\r]/.test(String(one)) ? `"${String(one).replace(/"/g, '""')}"` : String(one ?? "")).join(",")).join("\n") + "\n";
 
 async function copy(button, name, text) {
