@@ -225,9 +225,11 @@ def test_a_scheme_that_is_not_a_number_in_some_seed_breaks(n_left):
 
 
 def test_what_leaves_a_pair_undecided_is_not_always_the_number_of_its_seeds():
-    line = {"n_seeds": 2, "seeds_needed": 18, "p_holm": 0.01, "unit": "documents", "text_low": 0.1, "text_high": 0.3}
-    told = {"seeds that broke": {}, "18 seeds": {"text_low": -0.1}, "text": {"text_low": -0.1, "seeds_needed": 2},
-            "Holm": {"p_holm": 0.2, "seeds_needed": 2}, "one seed": {"n_seeds": 1, "p_holm": np.nan}}  # fmt: skip
+    line = {"n_seeds": 2, "seeds_needed": 18, "p_holm": 0.01, "unit": "documents", "low": 0.1, "high": 0.3,
+            "text_low": 0.1, "text_high": 0.3}  # fmt: skip
+    told = {"seeds that broke": {}, "text": {"text_low": -0.1, "p_holm": 0.2}, "18 seeds": {"low": -0.1, "p_holm": 0.2},
+            "18 seeds; text": {"low": -0.1, "text_low": -0.1, "p_holm": 0.2}, "Holm": {"p_holm": 0.2},
+            "one seed": {"n_seeds": 1, "p_holm": np.nan, "low": np.nan, "high": np.nan}}  # fmt: skip
     assert {what: group.lacking(pd.Series(line | changes)) for what, changes in told.items()} == {
         what: what for what in told
     }

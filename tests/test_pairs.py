@@ -15,10 +15,11 @@ from test_data import CORPORA, needs_corpora
 
 from extrap.data.documents import Documents
 from extrap.errors import UserError
+from extrap.results.rows import NOT_A_NUMBER
 from extrap.stats import pairs as pairs_module
 from extrap.stats import text as text_module
-from extrap.stats.pairs import best, compare, extrapolates, holm, paired_p, pairs
-from extrap.stats.perplexity import over_seeds, summarise
+from extrap.stats.pairs import UNDECIDED, best, compare, extrapolates, holm, paired_p, pairs, unflattered, with_broken
+from extrap.stats.perplexity import CONDITION, over_seeds, summarise
 from extrap.stats.power import ROUNDING, power, seeds_needed
 from extrap.stats.statistics import Statistics
 from extrap.stats.text import document_interval, segment_interval, text_interval
@@ -694,6 +695,39 @@ def test_rounding_has_no_place_in_holm_s_order():
     assert lines.loc[("a", "b"), "p_holm"] == pytest.approx(3 * lines.loc[("a", "b"), "p"])
 
 
+def false_alarms(sweeps: int) -> float:
+    """In which share of sweeps of six equal schemes, five seeds and twenty documents any pair is decided, where documents
+    move the mean of a scheme 2.5 times as far as seeds do."""
+    rng, n_tokens, alarms = np.random.default_rng(0), np.full(20, 50), 0
+    for _ in range(sweeps):
+        seeds, documents = rng.normal(0, 0.01 * 5**0.5, (6, 5, 1)), rng.normal(0, 0.025 * 20**0.5, (6, 1, 20))
+        schemes = {f"s{i}": 2 + seeds[i] + documents[i] for i in range(6)}
+        alarms += bool((pairs(by_document(schemes, n_tokens))["verdict"] != UNDECIDED).any())
+    return alarms / sweeps
+
+
+@pytest.mark.slow
+def test_some_pair_of_equal_schemes_is_decided_in_one_sweep_of_twenty_at_most():
+    assert false_alarms(200) <= 0.08
+    with mock.patch.object(text_module, "t_test", lambda ratio, error, freedom: np.zeros(len(ratio))):
+        assert false_alarms(200) > 0.15, "with seeds alone in Holm's order"
+
+
+def test_p_is_the_larger_of_that_over_seeds_and_that_over_text():
+    rng = np.random.default_rng(3)
+    apart = 0.1 + rng.normal(0, 0.1, (1, len(SIZES)))  # of documents alone: seeds agree
+    line = only(pairs(by_document({"a": level(3, 2.0), "b": level(3, 2.0) + apart + [[0.0], [0.001], [-0.001]]}, SIZES)))
+    delta, n_tokens = apart[0] * SIZES, SIZES
+    ratio = delta.sum() / n_tokens.sum()
+    residuals, freedom = delta - ratio * n_tokens, n_tokens.sum() ** 2 / (n_tokens**2).sum() - 1
+    error = (len(SIZES) / (len(SIZES) - 1) * (residuals**2).sum()) ** 0.5 / n_tokens.sum()
+    assert line["p"] == pytest.approx(2 * scipy_stats.t.sf(ratio / error, freedom), rel=1e-6)
+    same = level(3, 2.0)
+    of_seeds = same + 0.1 + np.array([[0.0], [0.05], [-0.05]])
+    line = only(pairs(by_document({"a": same, "b": of_seeds}, SIZES)))
+    assert line["p"] == pytest.approx(scipy_stats.ttest_1samp([0.1, 0.15, 0.05], 0).pvalue, rel=1e-6)
+
+
 # the best
 
 
@@ -836,6 +870,31 @@ def test_every_order_of_scheme_window_and_start_has_its_word(case):
     assert line["self_verdict"] == words.get(itself, line["self_verdict"])
     assert line["control_verdict"] == words.get(control, line["control_verdict"])
     assert line["difference"] == pytest.approx(line["self_difference"] - line["control_difference"], abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("extension", "reason", "case", "expected"),
+    [("window", NOT_A_NUMBER, "uses context beyond its window", "control breaks"),
+     ("window", NOT_A_NUMBER, "worse than its window alone", "control breaks"),
+     ("window", NOT_A_NUMBER, "breaks as its window does", "no"), ("none", NOT_A_NUMBER, "nothing is clear", "no"),
+     ("none", "diverged at step 3", "uses context beyond its window", UNDECIDED),
+     ("none", "diverged at step 3", "breaks as its window does", "no")],
+)  # fmt: skip
+def test_seeds_that_broke_flatter_neither_a_scheme_nor_its_window(extension, reason, case, expected):
+    itself, control, _, verdict = OUTCOMES[case]
+    line = who_extrapolates(itself, control).to_frame().T
+    lost = line[[*CONDITION, "eval_len", "scheme"]].assign(extension=extension, reason=reason)
+    assert only(with_broken(line, lost[:0]))["verdict"] == verdict
+    assert only(with_broken(line, lost))["verdict"] == expected
+
+
+def test_no_extension_of_a_scheme_that_diverged_in_some_seed_wins():
+    rows = pd.concat([scheme_rows("a", {128: [1.0, 1.01]}, extension="ntk"), scheme_rows("a", {128: [2.0, 2.02]})])
+    lines = compare(rows, [(("a", "ntk"), ("a", "none"))])
+    lines = lines.assign(verdict="a")
+    lost = lines[[*CONDITION, "eval_len"]].assign(scheme="a", extension="none", reason="diverged at step 3")
+    assert only(unflattered(lines, lost))["verdict"] == UNDECIDED
+    assert only(unflattered(lines, lost.assign(reason=NOT_A_NUMBER)))["verdict"] == "a", "longer inputs break it as it is"
 
 
 def test_the_better_of_two_that_break_never_extrapolates():

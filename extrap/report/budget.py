@@ -28,8 +28,8 @@ budget and at all larger ones; *after the opposite*: at a smaller one it was dec
 decided at the largest, not so at the one before, which is no evidence that it stays. *Changes*: not yet stable, and at a
 smaller budget the opposite was decided. *Open*: undecided at the largest, whatever was decided before. Lead: whether the
 difference shrinks or grows from the second-largest budget to the largest, the whole 95 % interval of this change over seeds
-lying on one side of 0; a shrinking lead may reverse with more training even if its verdict is stable. Nothing is said of
-budgets beyond the largest. stability.csv has all lengths."""
+lying on one side of 0, of pairs that are decided at the largest, which favours *grows*; a shrinking lead may reverse with
+more training even if its verdict is stable. Nothing is said of budgets beyond the largest. stability.csv has all lengths."""
 
 PANEL = 1.9  # inches, its height
 Place = tuple[Any, ...]  # the columns CONDITION, and a length

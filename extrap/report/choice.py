@@ -65,13 +65,13 @@ def _shown(found: Statistics) -> pd.DataFrame:
 
 
 def _counted(lines: pd.DataFrame) -> str:
-    n = {how: int((lines["how"] == how).sum()) for how in (TURNS, LOST, GAINED, LACKING)}
-    of = f"of {counted(len(lines), 'verdict')}"
-    if not any(n.values()):
-        return f"none {of} differs with each scheme at its best"
-    told = [f"{n[TURNS]} turned", f"{n[LOST]} lost", f"{n[GAINED]} gained"] + [f"{n[LACKING]} {LACKING}"] * (n[LACKING] > 0)
-    differ = "differs" if sum(n.values()) == 1 else "differ"
-    return f"{sum(n.values())} {of} {differ} with each scheme at its best ({', '.join(told)})"
+    n = {how: int((lines["how"] == how).sum()) for how in (TURNS, LOST, GAINED)}
+    n_differ, n_lacking = sum(n.values()), int((lines["how"] == LACKING).sum())
+    of, rest = f"of {counted(len(lines) - n_lacking, 'verdict')}", f"; {n_lacking} {LACKING}" if n_lacking else ""
+    if not n_differ:
+        return f"none {of} differs with each scheme at its best{rest}"
+    told = ", ".join(f"{count} {how.replace('turns', 'turned')}" for how, count in n.items())
+    return f"{n_differ} {of} {'differs' if n_differ == 1 else 'differ'} with each scheme at its best ({told}){rest}"
 
 
 def losses_table(lines: pd.DataFrame) -> pd.DataFrame:

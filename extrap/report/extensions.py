@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from extrap.report.about import chosen_markdown
+from extrap.report.about import chosen_markdown, missing_text
 from extrap.report.curves import COLUMN_WIDTH, DASHES, POINT, drawn, log_axis, mark_cut, title_of, told_of_seeds
 from extrap.report.drawing import entitle, new_figure, style
 from extrap.report.looks import styles
@@ -28,7 +28,7 @@ def extensions_page(found: Statistics) -> str:
     """Markdown: a table a condition and length."""
     objectives = found.rows["objective"].unique()
     note = NOTE.format(measure=measure(objectives).capitalize(), loss=loss(objectives))
-    parts = [*chosen_markdown(found.choice), note]
+    parts = [*chosen_markdown(found.choice), note, *missing_text(found.missing)]
     for (*of, protocol, eval_len), lines in found.extended.groupby([*CONDITION, "eval_len"], sort=False):
         title = f"{protocol}: extensions at {eval_len:,}, {trained_on(*of)}"
         parts += [
@@ -41,14 +41,15 @@ def extensions_page(found: Statistics) -> str:
 def extensions_table(found: Statistics, condition: tuple[object, ...], eval_len: int, lines: pd.DataFrame) -> pd.DataFrame:
     known = rounded(found.summary).set_index([*CONDITION, "eval_len"]).loc[(*condition, eval_len)]
     known = known.set_index(["scheme", "extension"]).sort_values("log_ppl", kind="stable")
-    pairs = lines.set_index(["scheme_a", "extension_a", "extension_b"])
+    pairs, most = lines.set_index(["scheme_a", "extension_a", "extension_b"]), known["n_seeds"].max()
     table = []
     for scheme in lines["scheme_a"].unique():
         for extension, line in known.loc[[scheme]].droplevel("scheme").iterrows():
             told = {"scheme": scheme, "extension": "as trained" if extension == "none" else str(extension)}
             objective = [str(condition[0])]
             bounds = interval(line["ppl"], line["ppl_low"], line["ppl_high"])
-            told[measure(objective)] = f"{number(line['ppl'])}{bounds} ({factor(line['ratio'], objective)})"
+            fewer = f", {line['n_seeds']} of {most} seeds" if line["n_seeds"] < most else ""
+            told[measure(objective)] = f"{number(line['ppl'])}{bounds} ({factor(line['ratio'], objective)}){fewer}"
             for other, column in ((CONTROL, "to its window"), ("none", "to as trained")):
                 told[column] = NONE
                 if (scheme, extension, other) in pairs.index:

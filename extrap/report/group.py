@@ -214,11 +214,12 @@ def listed(named: list[str]) -> str:
 
 
 def lacking(line: pd.Series) -> str:
-    """What leaves a pair undecided."""
-    is_sure = line["p_holm"] < 1 - CONFIDENCE
-    if is_sure and (line["unit"] == "none" or line["text_low"] * line["text_high"] > 0):
-        return "seeds that broke"
-    return seeds_lacking(line) or ("text" if is_sure else "Holm")
+    """What leaves a pair undecided: the intervals that hold 0, else the number of comparisons, else seeds that broke."""
+    if line["n_seeds"] < 2:
+        return seeds_lacking(line)
+    told = [seeds_lacking(line) or "seeds"] if line["low"] * line["high"] <= 0 else []
+    told += ["text"] if line["unit"] != "none" and line["text_low"] * line["text_high"] <= 0 else []
+    return "; ".join(told) or ("Holm" if line["p_holm"] >= 1 - CONFIDENCE else "seeds that broke")
 
 
 def seeds_lacking(line: pd.Series) -> str:

@@ -10,7 +10,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from extrap.report.about import chosen_markdown
 from extrap.report.curves import drawn, title_of, where_lengths_vary
 from extrap.report.drawing import entitle, new_figure, style
-from extrap.report.typesetting import NONE, counted, decimals, loss, markdown, trained_on
+from extrap.report.typesetting import NONE, counted, decimals, loss, markdown, seeds, trained_on
 from extrap.results.shown import rounded
 from extrap.stats.pairs import LACKING, UNDECIDED, both_ways
 from extrap.stats.perplexity import CONDITION, GROUP, landmarks
@@ -19,9 +19,10 @@ from extrap.stats.statistics import Statistics
 NOTE = """\
 Differences of {loss} (nats per token), paired by seed and on the same tokens. Intervals, each of 95 %: over seeds (t), how
 far other seeds of the same training might differ on this text; over text, how far these trained models might differ on
-other text. p is from the paired t test over seeds, Holm-corrected over all pairs that a table compares at one length.
-Decided: p < 0.05 and both intervals on the same side of 0. Seeds needed: for 80 % power of a two-sided 5 % t test, for a
-difference as large and as variable as the one observed, without Holm's correction. pairs.csv has all lengths."""
+other text. p is the larger of those of the t tests over seeds and, where there is one, over text, Holm-corrected over all
+pairs that a table compares at one length. Decided: p < 0.05 and both intervals on the same side of 0; a scheme that broke in
+some seed wins no pair. Seeds needed: for 80 % power of a two-sided 5 % t test over seeds, for a difference as large and as
+variable as the one observed, without text and Holm's correction. pairs.csv has all lengths."""
 # by unit: which other text is meant, and why
 UNIT_NOTES = {
     "documents": """\
@@ -43,8 +44,8 @@ Holm's correction over the schemes at one length: better than itself at the trai
 weights with attention cut off at the last L tokens (in an encoder at L/2 on either side). Differences of {loss} with their
 intervals over seeds; negative: the first named is better. **Yes**: both are decided in its favour. **No**: one is decided
 against it, longer inputs do harm. **Control breaks**: the window is decidedly worse than the scheme at L, so that being
-better than the window proves nothing. Seeds needed: to reach yes or no, if differences stay as they are. extrapolates.csv
-has all that the verdicts rest on."""
+better than the window proves nothing. Seeds needed: as above, for the tests over seeds that keep the verdict from being yes
+or no, where they are more than there are. extrapolates.csv has all that the verdicts rest on."""
 
 BELOW_FLOOR = " ‡"
 BELOW_FLOOR_NOTE = "‡: below the floor, so it sees what it should predict; none of its numbers count, whatever is decided."
@@ -161,7 +162,8 @@ def _pairs_block(lines: pd.DataFrame) -> pd.DataFrame:
 
 
 def extrapolates_block(lines: pd.DataFrame) -> pd.DataFrame:
-    lines = rounded(lines.assign(seeds_needed=lines["seeds_needed"].where(lines["verdict"] == "undecided")))
+    are_lacking = (lines["verdict"] == "undecided") & (lines["seeds_needed"] > lines["n_seeds"])
+    lines = rounded(lines.assign(seeds_needed=lines["seeds_needed"].where(are_lacking)))
     table = [
         {
             "scheme": line["scheme"],
@@ -212,7 +214,7 @@ def _evidence(lines: pd.DataFrame) -> str:
     text = counted(first["n_documents"], "document")
     if first["unit"] == "segments":
         text = f"{first['n_units']} segments of {text}"
-    return f"{counted(first['n_seeds'], 'seed')}, {text}"
+    return f"{seeds(lines['n_seeds'])}, {text}"
 
 
 def _matrix(axes: Axes, cell: pd.DataFrame) -> None:

@@ -32,7 +32,8 @@ def cost_and_quality(summary: pd.DataFrame, rows: pd.DataFrame, costs: pd.DataFr
     lines = summary[(summary["kind"] == "scheme") & (summary["extension"] == "none")]
     found = [lines[:0]]
     for _, part in lines.groupby(GROUP, sort=False):
-        for wanted, eval_len in ((AT_L, part["train_len"].iloc[0]), (BEYOND_L, part["eval_len"].max())):
+        longest, train_len = part["eval_len"].max(), part["train_len"].iloc[0]
+        for wanted, eval_len in ((AT_L, train_len), *([(BEYOND_L, longest)] if longest > train_len else [])):
             protocol = told_first(wanted, part["protocol"])
             found.append(part[(part["protocol"] == protocol) & (part["eval_len"] == eval_len)])
     wanted = pd.concat(found)[[*CONDITION, "scheme", "eval_len", "n_seeds", "ppl", "ppl_low", "ppl_high"]]

@@ -72,9 +72,14 @@ def unflattered(compared: pd.DataFrame, broken: pd.DataFrame) -> pd.DataFrame:
         return compared
     at = [*CONDITION, "eval_len"]
     known, verdict = pd.MultiIndex.from_frame(broken[[*at, "scheme", "extension"]]), compared["verdict"]
+    diverged = broken[
+        (broken["extension"] == "none") & (broken["reason"] != NOT_A_NUMBER)
+    ]  # whatever is done to the weights
+    whole = pd.MultiIndex.from_frame(diverged[[*at, "scheme"]])
     for side in ("a", "b"):
         of = pd.MultiIndex.from_frame(compared[[*at, f"scheme_{side}", f"extension_{side}"]])
-        verdict = verdict.mask(of.isin(known) & (verdict == side), UNDECIDED)
+        is_lost = of.isin(known) | of.droplevel(-1).isin(whole)
+        verdict = verdict.mask(is_lost & (verdict == side), UNDECIDED)
     return compared.assign(verdict=verdict)
 
 
@@ -184,15 +189,21 @@ def extrapolates(rows: pd.DataFrame) -> pd.DataFrame:
     return lines.drop(columns=unused).rename(columns={"scheme_a": "scheme"})
 
 
-def harmed(lines: pd.DataFrame, broken: pd.DataFrame) -> pd.DataFrame:
-    """The lines of `extrapolates`, in which longer inputs do harm, too, that some seed has no number for."""
-    lost = broken.loc[
-        (broken["extension"] == "none") & (broken["reason"] == NOT_A_NUMBER), [*CONDITION, "eval_len", "scheme"]
-    ]
-    if lines.empty or lost.empty:
+def with_broken(lines: pd.DataFrame, broken: pd.DataFrame) -> pd.DataFrame:
+    """The lines of `extrapolates`, of a scheme or window that is not a number in some seed, which is to break, whatever the
+    other seeds say: `no` and `control breaks`. No `yes` of a scheme some of whose seeds diverged."""
+    if lines.empty or broken.empty:
         return lines
-    is_lost = pd.MultiIndex.from_frame(lines[lost.columns]).isin(pd.MultiIndex.from_frame(lost))
-    return lines.assign(verdict=lines["verdict"].mask(is_lost, "no"))
+    at, verdict = [*CONDITION, "eval_len", "scheme"], lines["verdict"]
+    is_number = broken["reason"] != NOT_A_NUMBER
+
+    def among(part: pd.DataFrame) -> pd.Series:
+        return pd.Series(pd.MultiIndex.from_frame(lines[at]).isin(pd.MultiIndex.from_frame(part[at])), lines.index)
+
+    whole, of_window = broken["extension"] == "none", broken["extension"] == CONTROL
+    verdict = verdict.mask(among(broken[whole & is_number]) & (verdict == "yes"), UNDECIDED)
+    verdict = verdict.mask(among(broken[of_window & ~is_number]) & (lines["self_verdict"] != "worse"), "control breaks")
+    return lines.assign(verdict=verdict.mask(among(broken[whole & ~is_number]), "no"))
 
 
 def extended(rows: pd.DataFrame) -> pd.DataFrame:
@@ -209,8 +220,9 @@ def compare(rows: pd.DataFrame, opponents: Opponents) -> pd.DataFrame:
     One line a (condition, eval_len, pair):
     difference                   mean over common seeds of log_ppl(a) - log_ppl(b), nats per token; below 0: a is better
     low, high                    its 95 % t interval over seeds: other seeds, this text
-    p, p_holm                    two-sided paired t test over seeds; times Holm's factors over the n_pairs pairs of opponents
-                                 that are compared in this condition at this length
+    p, p_holm                    two-sided: the larger of the paired t test over seeds and, unless unit is none, of that over
+                                 text, for both have to find it (intersection-union test, Berger 1982); times Holm's factors
+                                 over the n_pairs pairs of opponents that are compared in this condition at this length
     text_low, text_high          95 % interval over text: other text, these trained models
     unit, n_units                what that text is sampled in, and how many there are (see text_interval):
                                  documents: it speaks of other documents like these
@@ -252,6 +264,7 @@ def _compare_cell(cell: pd.DataFrame, opponents: Opponents) -> pd.DataFrame:
     text = text_interval(np.transpose(deltas), n_tokens[scored], document)
     differences = [difference[~np.isnan(difference)] for difference in by_seed.values()]
     p = np.array([paired_p(difference) for difference in differences])
+    p = p if text.unit == "none" else np.maximum(p, text.p)
     p_holm = holm(p)
     mean, low, high, n_seeds = (part.to_numpy() for part in over_seeds(pd.DataFrame(np.transpose([*by_seed.values()]))))
     decided = (p_holm < 1 - CONFIDENCE) & (abs(mean) > ROUNDING)

@@ -17,11 +17,11 @@ from extrap.stats.pairs import (
     best,
     extended,
     extrapolates,
-    harmed,
     neither,
     one_way,
     pairs,
     unflattered,
+    with_broken,
     yardstick,
 )
 from extrap.stats.perplexity import CONDITION, GROUP, summarise
@@ -128,7 +128,7 @@ class Statistics:
 
     @cached_property
     def extrapolates(self) -> pd.DataFrame:
-        return harmed(extrapolates(self.rows), self.broken)
+        return with_broken(extrapolates(self.rows), self.broken)
 
     @cached_property
     def extended(self) -> pd.DataFrame:
