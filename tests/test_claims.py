@@ -357,7 +357,7 @@ def test_seeds_that_did_not_break_decide_nothing(eval_len, reason, unfit):
 
 
 def test_flat_is_what_no_length_before_the_last_is_worse_than():
-    curve = {("a", 1): [1.0, 1.01], ("a", 4): [2.1, 2.1], ("a", 8): [1.0, 1.0]}
+    curve = {("a", 1): [1.0, 1.0001], ("a", 4): [2.1, 2.1], ("a", 8): [1.0, 1.0]}
     assert flat("a", 8, protocol="nonoverlap").judge(lines_of(curve), 0.95)["part_verdict"] == REFUTED
     assert (
         flat("a", 8, protocol="nonoverlap").judge(lines_of(curve | {("a", 4): [1.0, 1.0]}), 0.95)["part_verdict"]
@@ -366,7 +366,7 @@ def test_flat_is_what_no_length_before_the_last_is_worse_than():
 
 
 def test_a_flat_curve_of_who_has_learned_nothing_confirms_nothing():
-    flat_at = {level: {128: [level, level + 0.01], 256: [level, level]} for level in (2.0, 3.0)}
+    flat_at = {level: {128: [level, level + 0.0001], 256: [level, level]} for level in (2.0, 3.0)}
     told = {"objective": "causal", "data": "text", "train_len": 128}
     known = scheme_rows("unigram", {128: [3.02], 256: [3.02]}, kind="unigram", **told)
     evidence = measures(pd.concat([scheme_rows("a", flat_at[3.0], **told), scheme_rows("b", flat_at[2.0], **told), known]))

@@ -290,7 +290,7 @@ def test_what_is_done_to_weights_is_over_them_as_trained_at_l(results, drawn):
 
 
 def test_what_is_done_to_rope_by_length_begins_where_its_weights_do(results, drawn):
-    points = ours(drawn["peng2023_figure1"][1])
+    points = ours(drawn["peng2023_lengths"][1])
     done = ("none", "pi", "ntk", "yarn", "window")
     assert len(points) == 2 * len(done) * 4
     rows = {"causal": rows_of(results, "extend"), "mlm": rows_of(results, "extend_mlm")}
@@ -379,7 +379,7 @@ def test_published_nope_is_the_csv_over_the_others(drawn):
 # what is drawn
 
 
-CURVES = ("press2022_figure1", "press2022_figure4", "press2022_figure11", "chi2022_figure5", "peng2023_figure1",
+CURVES = ("press2022_figure1", "press2022_figure4", "press2022_figure11", "chi2022_figure5", "peng2023_lengths",
           "ruoss2023_lengths")  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from extrap.results.rows import BROKEN, apart, load_missing, load_rows, load_tra
 from extrap.results.shown import IN_NATS
 from extrap.stats.budget import BUDGET
 from extrap.stats.floor import UNFIT, against_floor
-from extrap.stats.perplexity import CONDITION, perplexity, summarise
+from extrap.stats.perplexity import ONSET, perplexity, summarise
 
 MEASURE = ["experiment", "objective", "setting", "protocol", "scheme", "extension", "train_len", "eval_len", "seed"]
 PLAIN = {
@@ -104,9 +104,11 @@ def without_broken(lines: pd.DataFrame, missing: pd.DataFrame) -> pd.DataFrame:
 def beside_unigram(lines: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """Lines, idle where the scheme as trained is hardly better at L than frequencies of what it predicts: its flat curve is
     no success. At one length it counts as any other."""
-    scheme = [*CONDITION, "scheme"]
-    start = summarise(rows).query("extension == 'none' and eval_len == train_len and beats_unigram == False")
-    is_idle = pd.MultiIndex.from_frame(lines.assign(data=rows["data"].iloc[0])[scheme]).isin(start.set_index(scheme).index)
+    at = ["objective", "setting", "protocol", "train_len", "eval_len"]
+    known, scheme = perplexity(rows[rows["kind"] == "unigram"], at)[[*at, "log_ppl"]], [*at[:-1], "scheme"]
+    start = lines[(lines["eval_len"] == lines["train_len"]) & (lines["extension"] == "none")].merge(known, on=at)
+    level = start.groupby(scheme)[["log", "log_ppl"]].mean()
+    is_idle = pd.MultiIndex.from_frame(lines[scheme]).isin(level.index[level["log"] > level["log_ppl"] - np.log(ONSET)])
     return lines.assign(idle=lines["idle"].mask(is_idle, "at L no better than frequencies tell"))
 
 

@@ -1,13 +1,13 @@
 """Chi et al. 2022 (KERPLE, arXiv:2205.09921), Figure 5: loss by position, and what a window at test time does.
 
-Expected: up to the training length L all schemes fall alike; beyond it sinusoidal positions and RoPE rise and ALiBi stays
-where it is. With attention limited to the last L tokens, RoPE and the T5 bias are at least as good as ALiBi; sinusoidal
-positions still break, for there the positions themselves are new.
+Expected: up to the training length L all schemes fall alike; beyond it RoPE rises and ALiBi stays where it is, and a window
+of the last L tokens, which the paper puts on weights of KERPLE, is at least as good as ALiBi. Here it is put on those of
+RoPE and of the T5 bias, and on sinusoidal positions, which should still break, for there the positions themselves are new.
 
 One pass over the longest input; a point stands for the positions since the point before it, so every point is other text.
 Left the loss of the models as they are. Right the loss of the same weights with the window, less that of ALiBi without it on
 the same tokens, paired by seed: at 0 or below, the window is at least as good as ALiBi. The paper gives its Figure 5
-without numbers, so only this claim is compared.
+without numbers, so that only the order is compared.
 
 make paper FIGURE=chi2022_figure5
 """
@@ -22,7 +22,7 @@ SCHEMES = ("alibi", "rope", "sinusoidal", "t5")
 NEEDS = ("causal/rows.csv",)
 HOLDS = {"protocol": ("position",), "extension": ("none", "window"), "scheme": SCHEMES}
 PAPER = {
-    "data": "OpenWebText2, GitHub, ArXiv",
+    "data": "GitHub",
     "a token": "subword",
     "model": "12 layers, 12 heads, 162 M parameters",
     "training": "50,000 steps of 32 x 512 tokens",

@@ -1,13 +1,14 @@
-"""Peng et al. 2023 (YaRN, arXiv:2309.00071), Figure 1: perplexity of RoPE by length of the context, by what is done to it.
+"""Peng et al. 2023 (YaRN, arXiv:2309.00071): perplexity of RoPE by length of the context, by what is done to it.
 
-Expected: as trained, RoPE breaks soon after the training length L; PI is flat but starts higher, and YaRN is lowest of all.
+Expected: as trained, RoPE breaks soon after the training length L; of what is done to weights that are not trained further
+PI rises soonest and YaRN is lowest of all.
 
 Drawn is perplexity over that of the same weights at L, on the same targets, each with all the context of its length, in a
-causal model and in an encoder. The paper's curve is of sliding windows, in weights that were trained further with one factor
-for all lengths; ours are those of the training alone, and the factor is that of each length, as in the paper's dynamic
-scaling. It gives its Figure 1 without numbers, so the order is what can be compared.
+causal model and in an encoder. The factor is that of each length, as in the paper's dynamic scaling. The curves of the paper
+are mostly of weights that were trained further; ours are those of the training alone, which it compares in a table. No
+number of it stands beside ours: the order is what can be compared.
 
-make paper FIGURE=peng2023_figure1
+make paper FIGURE=peng2023_lengths
 """
 
 import pandas as pd
@@ -23,17 +24,16 @@ NAMES = {"none": "as trained", "pi": "PI", "ntk": "NTK", "yarn": "YaRN", "window
 LIKE = {"none": "rope", "pi": "sinusoidal", "ntk": "learned", "yarn": "nope", "window": "local(rope)"}
 HOLDS = {"protocol": ("same_targets",), "scheme": ("rope",), "extension": tuple(NAMES)}
 PAPER = {
-    "data": "PG-19, scored on Proof-pile",
     "a token": "subword",
-    "model": "Llama 2, 7 B parameters",
-    "training": "400 further steps of 64 sequences",
-    "training length": "4,096",
+    "model": "LLaMA, 7 B parameters",
+    "training": "none beyond that of LLaMA",
+    "training length": "2,048",
     "seeds": NONE,
 }
 
 
 def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """A panel for the causal model and one for the encoder. `published` is not used: the paper prints no numbers."""
+    """A panel for the causal model and one for the encoder. `published` is not used."""
     lines = ours(rows, "same_targets", ("rope",), *NAMES)
     start = lines[(lines["eval_len"] == lines["train_len"]) & (lines["extension"] == "none")]
     start_of = [start.assign(extension=extension) for extension in NAMES]  # every extension begins where the weights are

@@ -33,7 +33,7 @@ GREY = "0.45"
 def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Left all schemes, right ALiBi under both protocols."""
     moved, cut = (overlay.ours(rows, protocol, overlay.with_own(SCHEMES, rows)) for protocol in (SLIDING, PIECES))
-    there = overlay.theirs(published, "press2022alibi", "13-15", "5")
+    there = overlay.theirs(published, "press2022alibi", "13-15", "5").replace({"protocol": {"sliding stride 1": SLIDING}})
     points = overlay.over_start(pd.concat([moved, cut, there[there["train_len"] == PUBLISHED_AT]], ignore_index=True))
     in_pieces = points["protocol"] == PIECES
     sliding, pieces = points[~in_pieces], points[in_pieces & (points["scheme"] == "alibi")]

@@ -74,7 +74,7 @@ def draw_papers(results: Path, name: str | None = None) -> list[str]:
             path = results / "papers" / f"{figure_name}{scale}"
             path.parent.mkdir(exist_ok=True)
             figure, points = draw(one, tables.values(), published)
-            facts = {experiment: facts_of(results / experiment, rows) for experiment, rows in tables.items()}
+            facts = {experiment: facts_of(results / experiment, rows, one.HOLDS) for experiment, rows in tables.items()}
             written = save_figure(figure, points, path)
             write_atomic(path.with_suffix(".md"), caption(one, scale, facts, points))
             told += map(str, [*written, path.with_suffix(".md")])
@@ -101,8 +101,8 @@ def load(path: Path, holds: dict[str, tuple[str, ...]]) -> pd.DataFrame:
     return rows
 
 
-def facts_of(folder: Path, rows: pd.DataFrame) -> dict[str, str]:
-    """What an experiment trained on and scored, in the words of the table of differences."""
+def facts_of(folder: Path, rows: pd.DataFrame, holds: dict[str, tuple[str, ...]]) -> dict[str, str]:
+    """What an experiment trained on, and scored of what a figure holds, in the words of the table of differences."""
     told = yaml.safe_load((folder / "provenance.yaml").read_text())
     if "config" not in told:  # measurements of speed
         steps = rows[(rows["case"] == "training") & (rows["name"] == "extrap")].iloc[0]
@@ -113,10 +113,15 @@ def facts_of(folder: Path, rows: pd.DataFrame) -> dict[str, str]:
             "training": f"steps of {steps['tokens']:,} tokens in sequences of {steps['n']:,}",
         }
     config = told["config"]
-    model, train, evaluation, data = (config[part] for part in ("model", "train", "eval", "data"))
+    model, train, data = (config[part] for part in ("model", "train", "data"))
     tokens = train["max_steps"] * train["batch_size"] * train["train_len"]
     sizes = {*load_costs(folder / RUNS)["parameters"].dropna().astype(int)}
     size = f", {data['train_bytes'] / 1e6:.1f} million bytes" if "train_bytes" in data else ""
+    scored = [
+        f"{len(part[['document', 'segment']].drop_duplicates())} held-out segments, in windows of up to "
+        f"{part['eval_len'].max():,} tokens ({protocol})"
+        for protocol, part in rows.groupby("protocol", sort=False) if protocol in holds.get("protocol", ())
+    ] if "protocol" in rows else []  # fmt: skip
     return {
         "data": rows["data"].iloc[0] + size,
         "a token": "byte" if size else "symbol",
@@ -126,7 +131,7 @@ def facts_of(folder: Path, rows: pd.DataFrame) -> dict[str, str]:
         + OPTIMIZERS[train["optimizer"]],
         "training length": f"{train['train_len']:,}",
         "seeds": str(trained(rows)["seed"].nunique()),
-        "scored": f"{evaluation['n_segments']} held-out segments of {max(evaluation['lengths']):,} tokens",
+        **({"scored": "; ".join(scored)} if scored else {}),
     }
 
 

@@ -31,18 +31,14 @@ PAPER = {
 
 def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """A panel for RoPE and one for ALiBi. `published` is not used: the paper has no perplexities."""
-    parts = []
-    for schemes in (ROTARY, BIASED):
+    parts = {}
+    for title, schemes in (("RoPE", ROTARY), ("ALiBi", BIASED)):
         lines = ours(rows, "same_targets", schemes)
         start = lines[(lines["scheme"] == schemes[0]) & (lines["eval_len"] == lines["train_len"])]
         found = over(lines, start).assign(x=lines["eval_len"] / lines["train_len"])
-        parts.append(averaged(found, ["source", *MEASURED, "x"])[CURVE])
-    titles = "RoPE", "ALiBi"
-    points = pd.concat(parts, ignore_index=True)
-    panels = [
-        (f"{title}, training length {part['train_len'].iloc[0]:,} tokens", part)
-        for title, part in zip(titles, parts, strict=True)
-    ]
+        parts[title] = averaged(found, ["source", *MEASURED, "x"])[CURVE].assign(panel=title)
+    points = pd.concat(parts.values(), ignore_index=True)
+    panels = [(f"{title}, training length {part['train_len'].iloc[0]:,} tokens", part) for title, part in parts.items()]
     return draw_panels(
         points, panels, "evaluation length / training length", "perplexity / that of the plain one at L"
     ), points
