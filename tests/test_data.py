@@ -35,6 +35,7 @@ from extrap.runs.run import describe
 from extrap.score.protocols import held_out_batch
 from extrap.score.references import labels
 from extrap.sweep.checks import prepare_grid
+from extrap.train.checkpoint import History
 
 ROOT = Path(__file__).parents[1]
 CORPORA = Path(os.environ.get("EXTRAP_CORPORA", ROOT.parent / "shared" / "corpora"))
@@ -780,7 +781,7 @@ def test_a_run_records_what_it_used_of_the_data(tmp_path):
     (cell,) = prepare_grid(compose_grid([*overrides, f"data.train=[{tmp_path}/short]", f"data.valid=[{tmp_path}/v.txt]"]))
     assert cell.used == cell.source.usage(32, 128, 8)
     assert (cell.used["train_documents"], cell.used["scored_documents"]) == (1, ["v.txt"])
-    told = describe(cell, torch.device("cpu"), 1)
+    told = describe(cell, torch.device("cpu"), History(1.0, [], 1))
     assert told["used"] == cell.used
     cell.folder.claim(cell.identity)
     (cell.config.folder / "eval.csv").touch()

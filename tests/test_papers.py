@@ -510,7 +510,7 @@ def test_seeds_are_those_of_schemes(results):
     rows = load_rows(results / "main" / "rows.csv")
     trained = rows[rows["seed"] > 0]
     reference = rows[rows["seed"] == 0].assign(kind="unigram", scheme="unigram", run="reference")
-    assert remake.facts_of(results / "main", pd.concat([trained, reference]))["seeds"] == str(rows["seed"].nunique() - 1)
+    assert remake.facts_of(results / "main", pd.concat([trained, reference]), {})["seeds"] == str(rows["seed"].nunique() - 1)
 
 
 @pytest.mark.parametrize("content", ["a,b\n1,2\n", "", "step,loss\n1,2\n"])

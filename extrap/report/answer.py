@@ -27,11 +27,11 @@ MOST_NAMED = 12  # schemes in a sentence, of those that are still learning
 NAME = 20  # columns: longer names of schemes are cut in their middle
 LEGEND = """\
 L: the training length. ±: 95 % t interval over seeds. Breaks: {breaks}, with the lengths between which it first does, \
-or no number in some seed; survives: nowhere; unclear: the interval over seeds holds both. Extrapolates: better with the \
-whole of a longer input than at L, and than with attention cut off at L. Decided: beyond the noise of seeds and of text. In \
-parentheses, what leaves it undecided: the number of seeds that would show a difference as large and as variable as the one \
-observed with 80 % power; text: other text might give another verdict; Holm: so many pairs are compared; seeds that broke: \
-the better one has no number in some."""
+or a loss that is not a number in some seed; survives: nowhere; unclear: the interval over seeds holds both. Extrapolates: \
+better with the whole of a longer input than at L, and than with attention cut off at L. Decided: beyond the noise of seeds \
+and of text. In parentheses, what leaves it undecided: the number of seeds that would show a difference as large and as \
+variable as the one observed with 80 % power; text: other text might give another verdict; Holm: so many pairs are \
+compared; seeds that broke: the better one has no number in some."""
 BREAKS = {
     False: "perplexity more than 5 % above that at L",
     True: "5 % of what is explained at L lost",

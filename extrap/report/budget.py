@@ -23,7 +23,7 @@ from extrap.stats.statistics import Statistics
 NOTE = """\
 By how many nats per token the first scheme of a pair is better than the second after so many training steps, each budget
 with its full schedule; the first is the one that is better at the largest. **Bold**: decided at this budget, by the rule of
-pairs.md. –: not compared, as a scheme ends or has no number for some seed. *Stable*: decided the same way at the named
+pairs.md. –: not compared, as a scheme ends, or has fewer seeds than others. *Stable*: decided the same way at the named
 budget and at all larger ones; *after the opposite*: at a smaller one it was decided the other way. *Not yet stable*:
 decided at the largest, not so at the one before, which is no evidence that it stays. *Changes*: not yet stable, and at a
 smaller budget the opposite was decided. *Open*: undecided at the largest, whatever was decided before. Lead: whether the

@@ -45,6 +45,8 @@ def best_over(
     ]
     choice = pd.DataFrame(lines)
     chosen = choice.loc[choice["chosen"], [*OF, "value"]]
+    if chosen.empty and missing.empty:
+        raise UserError(f"BEST={option}: expected a value with runs of all seeds of a scheme, found none; finish the sweep")
     nowhere = ~pd.MultiIndex.from_frame(missing[OF]).isin(pd.MultiIndex.from_frame(chosen[OF]))
     references = rows[~rows["kind"].isin(TRAINED)].drop_duplicates(["kind", *KEY])  # the same at all values
     parts = [of_schemes.merge(chosen), references], [missing.merge(chosen), missing[nowhere]], [training.merge(chosen)]

@@ -102,11 +102,11 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 
 
 @torch.no_grad()
-def loss_on(encoder: Encoder, batch: TrainingBatch, vocab_size: int) -> float:
+def loss_on(encoder: Encoder, batch: TrainingBatch) -> float:
     """Nats per scored token, of the encoder as it is evaluated; in pieces, lest it takes more memory than a step."""
     encoder.eval()
-    n_tokens = batch.inputs.numel()
-    n_pieces = min(len(batch.inputs), max(-(-n_tokens // AT_ONCE), -(-n_tokens * vocab_size // LOGITS_AT_ONCE)))
+    n_tokens, n_outputs = batch.inputs.numel(), max(network.n_outputs for network in encoder.networks())
+    n_pieces = min(len(batch.inputs), max(-(-n_tokens // AT_ONCE), -(-n_tokens * n_outputs // LOGITS_AT_ONCE)))
     pieces = (batch.share(i, n_pieces) for i in range(n_pieces))
     mean = TrainingLoss(encoder, Precision.fp32)
     losses = [weight / n_pieces * mean(*piece) for piece, weight in pieces if len(piece.scored)]
@@ -214,7 +214,7 @@ def train(
         if logged:
             tokens = done * config.batch_size * config.train_len
             looks = done % look_every == 0 or done == config.max_steps
-            held_out_loss = loss_on(encoder, held_out, source.vocab_size) if looks else math.nan
+            held_out_loss = loss_on(encoder, held_out) if looks else math.nan
             numbers = losses[-1].item(), held_out_loss, grad_norms[-1].item()
             entries.append(Entry(done, tokens, lr, *numbers, time.monotonic() - began))
             if writes:
