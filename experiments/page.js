@@ -29,7 +29,7 @@ section("papers", "Figures of papers", host => {
   const of = DATA.papers.find(one => one.name === state.fig);
   if (!of) return false;
   host.append(element("p", {}, element("label", {for: "of-fig"}, "figure "), select("fig", DATA.papers.map(one => one.name), id => DATA.papers.find(one => one.name === id).title)));
-  note(host, [of.expected, of.drawn, "What the text calls left and right stands here one below the other.", of.lines.some(line => line.points.some(point => point[4] > 1)) ? "Intervals: 95 % t intervals over seeds." : "", of.lines.some(line => line.dash) ? "Dashed: published." : "", "Of all experiments, whichever is chosen above."].filter(Boolean).join(" "));
+  note(host, [of.expected, of.drawn, new Set(of.lines.map(line => line.panel)).size > 1 ? "What the text calls left and right stands here one below the other." : "", of.lines.some(line => line.points.some(point => point[4] > 1)) ? "Intervals: 95 % t intervals over seeds." : "", of.lines.some(line => line.dash) ? "Dashed: published." : "", "Of all experiments, whichever is chosen above."].filter(Boolean).join(" "));
   const inRow = point => ({x: point[0], y: point[1], low: point[2] ?? NaN, high: point[3] ?? NaN, text: [`${of.across || "at"} ${point[0]}`, `${number(point[1])}${point[3] == null ? "" : ` (${number(point[2])} to ${number(point[3])})`}`, point[4] == null ? "" : `${point[4]} ${point[4] === 1 ? "run" : "seeds"}`].filter(Boolean)});
   const drawn = of.least == null ? of.lines : of.lines.map(line => ({...line, points: line.points.filter(([x, y]) => x > 0 && y >= of.least)})).filter(line => line.points.length);
   if (of.across) for (const [panel, lines] of grouped(drawn, line => line.panel)) {

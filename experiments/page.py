@@ -99,7 +99,7 @@ def paper(path: Path) -> dict[str, Any]:
     looks, lines = looks_of(schemes), []
     for of, part in points.groupby([*panels, *own], sort=False, dropna=False):
         at = dict(zip([*panels, *own], of, strict=True))
-        published, called = at["source"] != OURS, "published" if len(papers) == 1 else at["source"]
+        published, called = at["source"] != OURS, "published" if len(papers) == 1 else f"published, {at['source']}"
         label = [name(at["scheme"], at["extension"]), *(f"{column} {at[column]:g}" for column in apart)]
         columns = [
             part[column] if column in part else pd.Series(np.nan, part.index) for column in ("low", "high", "n_seeds")
@@ -107,7 +107,8 @@ def paper(path: Path) -> dict[str, Any]:
         x = part[across] if across else pd.Series(1.0, part.index)
         look = looks[at["scheme"]]
         lines.append({
-            "panel": ", ".join(f"{column} {at[column]}" for column in panels), "source": at["source"],
+            "panel": ", ".join(f"{column} {at[column]}" if at[column] == at[column] else "as it is" for column in panels),
+            "source": at["source"],
             "name": ", ".join([*label, *([called] if published else [])]), "color": key(look["color"]),
             "marker": look["marker"], "dash": DASHED if published else "", "hollow": published or at["extension"] != "none",
             "points": sorted([[plain(value) for value in one] for one in zip(x, part[up], *columns, strict=True)]),
