@@ -105,7 +105,7 @@ def moved(part: Part, evidence: pd.DataFrame, by: float, seeds: tuple[int, ...] 
         keep = evidence[~evidence["seed"].isin(seeds)]
         return pd.concat([keep, swapped[swapped["seed"].isin(seeds)]])
     if isinstance(quantity, Worst):  # farther from L at one length, and no protocol makes up for it
-        term, against = replace(quantity.term, at=4), 1
+        term, against = replace(quantity.term, at=4 if np.isinf(quantity.to) else quantity.to), 1
     elif isinstance(quantity, Removed):
         term, against = quantity.repaired, SIGN[part.side]
     else:

@@ -11,7 +11,7 @@ from scipy.optimize import linprog
 from experiments.claims import evidence
 from experiments.claims.claim import Claim
 from experiments.claims.evidence import LINE, PLAIN
-from experiments.claims.quantities import Lost, Quantity, Ratio, Removed, Term
+from experiments.claims.quantities import Lost, Quantity, Ratio, Removed, Term, Worst
 
 SEEDS = 3
 LENGTHS = (1, 166 / 128, 180 / 128, 2, 460 / 128, 4, 7, 8, 16, 32)
@@ -115,6 +115,8 @@ def linear(quantity: Quantity) -> dict[Term, float]:
     """The logarithm of a ratio as a sum of log-perplexities."""
     if isinstance(quantity, Term):
         return {quantity: 1.0}
+    if isinstance(quantity, Worst):  # which is the last, where it is the only length
+        return linear(replace(quantity.term, at=quantity.to) / quantity.start)
     assert isinstance(quantity, Ratio)
     return summed((1, linear(quantity.top)), (-1, linear(quantity.bottom)))
 

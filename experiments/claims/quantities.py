@@ -162,7 +162,9 @@ class Worst(Quantity):
 
     def terms(self, evidence: pd.DataFrame | None = None) -> Iterator[Term]:
         yield self.start
-        if evidence is not None:
+        if evidence is None:
+            yield replace(self.term, at=self.up_to)
+        else:
             with suppress(Missing):
                 yield replace(self.term, at=self.ratios(evidence).mean(axis="columns").idxmax())
 
