@@ -67,6 +67,8 @@ def _shown(found: Statistics) -> pd.DataFrame:
 def _counted(lines: pd.DataFrame) -> str:
     n = {how: int((lines["how"] == how).sum()) for how in (TURNS, LOST, GAINED)}
     n_differ, n_lacking = sum(n.values()), int((lines["how"] == LACKING).sum())
+    if n_lacking == len(lines):
+        return f"{n_lacking} {LACKING}"
     of, rest = f"of {counted(len(lines) - n_lacking, 'verdict')}", f"; {n_lacking} {LACKING}" if n_lacking else ""
     if not n_differ:
         return f"none {of} differs with each scheme at its best{rest}"
