@@ -26,14 +26,8 @@ from extrap.stats.floor import UNFIT, against_floor
 from extrap.stats.perplexity import ONSET, perplexity, summarise
 
 MEASURE = ["experiment", "objective", "setting", "protocol", "scheme", "extension", "train_len", "eval_len", "seed"]
-PLAIN = {
-    "floor": np.nan,
-    "guess": np.nan,
-    "rate": np.nan,
-    "unfit": "",
-    "idle": "",
-    "step": np.nan,
-}  # where there is none of these
+# where there is none of these
+PLAIN = dict.fromkeys(("floor", "guess", "rate", "step"), np.nan) | dict.fromkeys(("unfit", "idle"), "")
 LINE = ["metric", *MEASURE, "log", "text", *PLAIN]
 
 

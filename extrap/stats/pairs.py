@@ -72,9 +72,8 @@ def unflattered(compared: pd.DataFrame, broken: pd.DataFrame) -> pd.DataFrame:
         return compared
     at = [*CONDITION, "eval_len"]
     known, verdict = pd.MultiIndex.from_frame(broken[[*at, "scheme", "extension"]]), compared["verdict"]
-    diverged = broken[
-        (broken["extension"] == "none") & (broken["reason"] != NOT_A_NUMBER)
-    ]  # whatever is done to the weights
+    # whatever is done to weights that diverged
+    diverged = broken[(broken["extension"] == "none") & (broken["reason"] != NOT_A_NUMBER)]
     whole = pd.MultiIndex.from_frame(diverged[[*at, "scheme"]])
     for side in ("a", "b"):
         of = pd.MultiIndex.from_frame(compared[[*at, f"scheme_{side}", f"extension_{side}"]])
