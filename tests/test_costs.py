@@ -171,6 +171,10 @@ def test_quality_is_told_at_the_training_length_and_at_the_longest_of_each_proto
     a = found.set_index(["scheme", "eval_len"])["ppl"]
     assert a["a", 128] == pytest.approx(np.exp(1.55))
     assert a["a", 256] == pytest.approx(np.exp(1.45))
+    at_l = both_protocols({scheme: {128: curve[128]} for scheme, curve in NLL.items()})
+    one = Statistics(at_l, costs=costs_of(at_l))
+    assert {*one.costs_and_quality["protocol"]} == {"nonoverlap"}, "of one length once"
+    assert "at 128, nonoverlap" in costs_page(one)
     floor = with_floor({"a": {128: [1.5, 1.6], 512: [1.4, 1.5]}})
     assert {*Statistics(floor, costs=costs_of(floor)).costs_and_quality["scheme"]} == {"a"}, "a reference is not trained"
 

@@ -55,6 +55,14 @@ def test_the_page_has_a_line_each_the_best_first(found):
     assert told["pi"][0].endswith("(3.67)")
 
 
+def test_an_extension_of_fewer_seeds_says_so():
+    rows = rows_of(["none", "window", "ntk"])
+    page = extensions_page(Statistics(rows[(rows["extension"] != "ntk") | (rows["seed"] < 2)]))
+    (line,) = (line for line in page.splitlines() if " ntk " in line)
+    assert "(1.00), 2 of 3 seeds |" in line
+    assert page.count("of 3 seeds") == 1
+
+
 def test_the_figure_has_them_in_the_same_order(found):
     (axes,) = extensions_figure(found).axes
     assert axes.get_title(loc="left") == "rope"
