@@ -3,6 +3,7 @@
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -10,6 +11,7 @@ from marks import slow
 from sweeps import LONG, copy_of, report, rows, run, start, status, wait_for
 
 from extrap.results.rows import load_rows, load_training
+from extrap.sweep import sweep as sweeping
 
 
 def state(folder: Path) -> dict[Path, tuple[int, bytes]]:
@@ -144,3 +146,27 @@ def test_reports_of_nothing_end_with_one_line(tmp_path, arguments):
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_what_another_machine_has_finished_may_be_seen_a_little_later(tmp_path, monkeypatch):
+    """As on NFS, which answers for a while from what it knew."""
+
+    told = iter([False, False, True])
+
+    class Folder(SimpleNamespace):
+        @property
+        def is_finished(self):
+            return next(told)
+
+    monkeypatch.setattr(sweeping.time, "sleep", lambda seconds: None)
+    worked = []
+    late = SimpleNamespace(folder=Folder(path=tmp_path, error=tmp_path / "none"))
+    sweeping._elsewhere(lambda: worked.append(1), [late])
+    assert worked == [1]
+    assert next(told, "asked until it was") == "asked until it was"
+    (tmp_path / "error.log").touch()
+    failed = SimpleNamespace(folder=SimpleNamespace(is_finished=False, error=tmp_path / "error.log"))
+    sweeping._elsewhere(lambda: None, [failed])
+    monkeypatch.setattr(sweeping, "SEEN_WITHIN", 0.0)
+    lost = SimpleNamespace(folder=SimpleNamespace(is_finished=False, path=tmp_path / "gone", error=tmp_path / "none"))
+    sweeping._elsewhere(lambda: None, [lost])

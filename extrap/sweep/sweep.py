@@ -14,6 +14,7 @@ import re
 import shlex
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from extrap.sweep.ranks import Ranks
 
 SECONDS = 10.0  # for torchrun, which waits for this process, to answer
+SEEN_WITHIN = 60.0  # seconds for which NFS may say that a file is not there that another machine has written
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name="config")
@@ -62,6 +64,7 @@ def sweep(overrides: list[str], ranks: "Ranks | None" = None) -> int:
     configs, launcher, told = compose_sweep(with_schemes(overrides))
     # torch takes a second to import: not before the config is right
     from extrap.sweep.checks import prepare_grid, refuse_idle
+    from extrap.sweep.engines.local import Local
 
     # an engine of ours takes the configs as they are; launchers of other packages are Hydra's business
     own = launcher["_target_"].startswith("extrap.")
@@ -82,6 +85,8 @@ def sweep(overrides: list[str], ranks: "Ranks | None" = None) -> int:
         work = partial(_run_by_hydra, told, runs[0])
     if ranks:
         work = partial(ranks.execute_all, runs)
+    elif not isinstance(engine, Local):
+        work = partial(_elsewhere, work, runs)
     try:
         with locked(runs[0].folder.lock.with_name("sweep.lock"), seconds=0):
             return _run_and_report(runs, work, shlex.join(["python", "-m", "extrap", *overrides]))
@@ -90,6 +95,20 @@ def sweep(overrides: list[str], ranks: "Ranks | None" = None) -> int:
             f"another sweep is at work on {configs[0].folder.parent}; wait until it has ended (make status shows how far it "
             "is), or give this one another name=..."
         ) from error
+
+
+def _elsewhere(work: Callable[[], None], runs: "list[Run]") -> None:
+    """The same where other machines write: returns once all that they have finished is seen here, or a minute later."""
+    work()
+    until = time.monotonic() + SEEN_WITHIN
+    folders = [run.folder for run in runs]
+    while unseen := [folder for folder in folders if not (folder.is_finished or folder.error.exists())]:
+        if time.monotonic() > until:
+            break
+        for folder in unseen:
+            with contextlib.suppress(OSError):
+                folder.path.chmod(folder.path.stat().st_mode)  # which asks the server, and not what is known of it here
+        time.sleep(1)
 
 
 def _run_and_report(runs: "list[Run]", work: Callable[[], None], command: str) -> int:
