@@ -14,6 +14,7 @@ from sweeps import LONG, ON_LINUX, ROOT, TINY, command, copy_of, holder, kill, r
 
 from extrap.config.compose import compose_grid
 from extrap.results.folders import RunFolder
+from extrap.results.rows import load_rows
 from extrap.runs.run import execute
 from extrap.sweep import progress
 from extrap.sweep.checks import prepare_grid
@@ -191,25 +192,25 @@ def copy_of_the_project(place: Path) -> Path:
 @pytest.mark.slow
 def test_rows_of_another_version_of_the_program_are_not_mixed(tmp_path):
     results, project = tmp_path / "results", copy_of_the_project(tmp_path / "project")
-    assert run(results, "position=rope").returncode == 0
-    rope = project / "extrap" / "positions" / "rope.py"
-    source = rope.read_text()
-    rope.write_text(source + "\n# a remark\n")
-    assert run(results, "position=rope,nope", root=project).returncode == 0, "a remark changes no answer"
-    rope.write_text(source + "\nHALF = 0.5\n")
-    done = run(results, "position=rope,nope", "seed=1,0", root=project)
+    assert run(results, "position=kerple").returncode == 0
+    kerple = project / "extrap" / "positions" / "kerple.py"  # which is part of no extension
+    source = kerple.read_text()
+    kerple.write_text(source + "\n# a remark\n")
+    assert run(results, "position=kerple,nope", root=project).returncode == 0, "a remark changes no answer"
+    kerple.write_text(source + "\nHALF = 0.5\n")
+    done = run(results, "position=kerple,nope", "seed=1,0", root=project)
     assert done.returncode == 2
     assert "holds a run of another version of the program: scheme_code: " in done.stderr
     assert done.stderr.count("\n") == 1
-    assert not (results / "runs" / "smoke" / "rope-seed1").exists()
-    assert run(results, "name=other", "position=rope", root=project).returncode == 0
+    assert not (results / "runs" / "smoke" / "kerple-seed1").exists()
+    assert run(results, "name=other", "position=kerple", root=project).returncode == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("edited", "old", "new"),
     [
-        ("train/loop.py", "config.lr * 0.5", "config.lr * 0.05"),
+        ("train/optimizer.py", "return 1 - done", "return 0.1 - 0.1 * done"),
         ("positions/nope.py", "class Nope(PositionScheme):", "class Nope(PositionScheme):\n    embed = None\n"),
     ],
 )
@@ -343,9 +344,8 @@ def test_a_length_that_does_not_fit_into_memory_says_so_and_shorter_ones_keep_th
     done = subprocess.run([sys.executable, "-c", code, *overrides], capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "out of memory" in done.stdout
-    table = (tmp_path / "smoke" / "rows.csv").read_text()
-    assert "\nalibi-seed0,none,nonoverlap,64," in table
-    assert "\nalibi-seed0,none,nonoverlap,2048," not in table
+    scored = load_rows(tmp_path / "smoke" / "rows.csv").query("run == 'alibi-seed0' and extension == 'none'")
+    assert {*scored["protocol"], *scored["eval_len"]} == {"nonoverlap", 32, 64}
     assert ",2048,out of memory" in (tmp_path / "smoke" / "missing.csv").read_text()
 
 

@@ -45,16 +45,12 @@ def test_a_look_in_pieces_is_the_look_in_one(tmp_path, monkeypatch):
     c = cell(tmp_path)
     encoder, read = build_encoder(c), []
     held_out = training.held_out_sequences(c.source, c.objective, c.config.train)
-    whole = training.loss_on(encoder, held_out)
+    whole = training.loss_on(encoder, held_out, len(held_out.inputs))
     real = training.TrainingLoss.forward
     monkeypatch.setattr(training.TrainingLoss, "forward", lambda *a: read.append(len(a[1])) or real(*a))
-    for limit in ("AT_ONCE", "LOGITS_AT_ONCE"):
-        read.clear()
-        with monkeypatch.context() as small:
-            small.setattr(training, limit, held_out.inputs.numel() // 4)
-            assert training.loss_on(encoder, held_out) == pytest.approx(whole, rel=1e-6)
-        assert len(read) > 1
-        assert sum(read) == len(held_out.inputs)
+    assert training.loss_on(encoder, held_out, 24) == pytest.approx(whole, rel=1e-6)
+    assert sum(read) == len(held_out.inputs) == 64
+    assert max(read) <= 24
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -68,7 +68,8 @@ def our_learner(run: Run, device: torch.device) -> Learner:
     held_out = held_out_sequences(run.source, run.objective, config).to(device)
     setting = RECIPE if config.optimizer is Optimizer.muon else f"AdamW, {config.max_steps:,} steps"
     told = columns_of(run, encoder, precision, held_out) | {"name": OURS, "scheme": run.config.scheme, "setting": setting}
-    return Learner(told, step, partial(loss_on, encoder, held_out), config.max_steps, config.batch_size * config.train_len)
+    look = partial(loss_on, encoder, held_out, config.batch_size)
+    return Learner(told, step, look, config.max_steps, config.batch_size * config.train_len)
 
 
 def plain_learner(run: Run, device: torch.device) -> Learner:

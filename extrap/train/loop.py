@@ -32,8 +32,7 @@ from extrap.train.optimizer import make_optimizers, set_rates, update
 
 LOG_EVERY = 10  # steps
 LOOKS = 10  # at held-out text in the course of a training, about
-HELD_OUT = 64  # sequences that they are of,
-AT_ONCE, LOGITS_AT_ONCE = 2**14, 2**26  # so many tokens at most at a time, and numbers among what to choose from
+HELD_OUT = 64  # sequences that they are of
 WORSE = 1.5  # than guessing all tokens alike: a model that ends there has diverged
 
 
@@ -102,11 +101,11 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 
 
 @torch.no_grad()
-def loss_on(encoder: Encoder, batch: TrainingBatch) -> float:
-    """Nats per scored token, of the encoder as it is evaluated; in pieces, lest it takes more memory than a step."""
+def loss_on(encoder: Encoder, batch: TrainingBatch, at_once: int) -> float:
+    """Nats per scored token, of the encoder as it is evaluated, of so many sequences at a time: as many as those of a step
+    take less memory than it does."""
     encoder.eval()
-    n_tokens, n_outputs = batch.inputs.numel(), max(network.n_outputs for network in encoder.networks())
-    n_pieces = min(len(batch.inputs), max(-(-n_tokens // AT_ONCE), -(-n_tokens * n_outputs // LOGITS_AT_ONCE)))
+    n_pieces = -(-len(batch.inputs) // at_once)
     pieces = (batch.share(i, n_pieces) for i in range(n_pieces))
     mean = TrainingLoss(encoder, Precision.fp32)
     losses = [weight / n_pieces * mean(*piece) for piece, weight in pieces if len(piece.scored)]
@@ -214,7 +213,7 @@ def train(
         if logged:
             tokens = done * config.batch_size * config.train_len
             looks = done % look_every == 0 or done == config.max_steps
-            held_out_loss = loss_on(encoder, held_out) if looks else math.nan
+            held_out_loss = loss_on(encoder, held_out, config.batch_size) if looks else math.nan
             numbers = losses[-1].item(), held_out_loss, grad_norms[-1].item()
             entries.append(Entry(done, tokens, lr, *numbers, time.monotonic() - began))
             if writes:
