@@ -12,6 +12,7 @@ import pandas as pd
 from experiments.claims.claim import CONFIRMED, OUT_OF_SCOPE, REFUTED, UNDECIDED
 from experiments.claims.page import bound, of_papers, with_interval
 from experiments.claims.registry import CLAIMS
+from experiments.papers.chi2022_kernels import LOWEST
 from experiments.papers.overlay import OURS
 from extrap.files import write_atomic
 from extrap.report.looks import looks_of
@@ -28,7 +29,6 @@ ACROSS, UP = ("x", "step", "n"), ("value", "loss", "bias")
 PANELS = ("panel", "objective", "protocol", "alibi_train_len", "data", "over")
 LINES = ("train_len", "setting", "seed", "head")
 DASHED = "5 3"  # what is published
-LOWEST = -25  # of what is added to scores: further down no weight is left, and nothing is drawn
 ENDLESS = 1e9  # stands for infinity, which JSON lacks: far beyond any axis
 LOG = 3  # a vertical axis that spans more than this factor is one of logarithms
 

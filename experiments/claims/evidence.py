@@ -28,6 +28,7 @@ from extrap.stats.perplexity import ONSET, perplexity, summarise
 MEASURE = ["experiment", "objective", "setting", "protocol", "scheme", "extension", "train_len", "eval_len", "seed"]
 # where there is none of these
 PLAIN = dict.fromkeys(("floor", "guess", "rate", "step"), np.nan) | dict.fromkeys(("unfit", "idle"), "")
+AT = ["objective", "setting", "protocol", "train_len", "eval_len"]  # where a reference has one number
 LINE = ["metric", *MEASURE, "log", "text", *PLAIN]
 
 
@@ -98,9 +99,8 @@ def without_broken(lines: pd.DataFrame, missing: pd.DataFrame) -> pd.DataFrame:
 def beside_unigram(lines: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """Lines, idle where the scheme as trained is hardly better at L than frequencies of what it predicts: its flat curve is
     no success. At one length it counts as any other."""
-    at = ["objective", "setting", "protocol", "train_len", "eval_len"]
-    known, scheme = perplexity(rows[rows["kind"] == "unigram"], at)[[*at, "log_ppl"]], [*at[:-1], "scheme"]
-    start = lines[(lines["eval_len"] == lines["train_len"]) & (lines["extension"] == "none")].merge(known, on=at)
+    known, scheme = perplexity(rows[rows["kind"] == "unigram"], AT)[[*AT, "log_ppl"]], [*AT[:-1], "scheme"]
+    start = lines[(lines["eval_len"] == lines["train_len"]) & (lines["extension"] == "none")].merge(known, on=AT)
     level = start.groupby(scheme)[["log", "log_ppl"]].mean()
     is_idle = pd.MultiIndex.from_frame(lines[scheme]).isin(level.index[level["log"] > level["log_ppl"] - np.log(ONSET)])
     return lines.assign(idle=lines["idle"].mask(is_idle, "at L no better than frequencies tell"))
@@ -114,14 +114,13 @@ def over_floor(lines: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     is blind beyond L and as good as ever is at 1 for all lengths; one that makes use of more context is below, one that
     breaks is above. At one length the floor cancels.
     """
-    at = ["objective", "setting", "protocol", "train_len", "eval_len"]
-    floors, guesses = (perplexity(rows[rows["kind"] == kind], at)[[*at, "log_ppl"]] for kind in ("window_floor", "unigram"))
+    floors, guesses = (perplexity(rows[rows["kind"] == kind], AT)[[*AT, "log_ppl"]] for kind in ("window_floor", "unigram"))
     if floors.empty:
         return lines
-    scheme = ["objective", "setting", "protocol", "train_len", "scheme", "extension"]
+    scheme = [*AT[:-1], "scheme", "extension"]
     verdicts = against_floor(rows, summarise(rows))[[*scheme, "verdict"]].drop_duplicates()
-    known = floors.merge(guesses, on=at, how="left", suffixes=("_floor", "_guess"))
-    lines = lines.merge(known, on=at).merge(verdicts, on=scheme)
+    known = floors.merge(guesses, on=AT, how="left", suffixes=("_floor", "_guess"))
+    lines = lines.merge(known, on=AT).merge(verdicts, on=scheme)
     return lines.assign(
         log=lines["log"] - lines["log_ppl_floor"],
         floor=lines["log_ppl_floor"],
@@ -133,13 +132,12 @@ def over_floor(lines: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
 def under_rate(lines: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """Lines with the nats of the base rate, where that is known; unfit is who at L explains no more than two neighbours of a
     token do."""
-    at = ["objective", "setting", "protocol", "train_len", "eval_len"]
-    rates, known = (perplexity(rows[rows["kind"] == kind], at)[[*at, "log_ppl"]] for kind in ("rate", "neighbours"))
+    rates, known = (perplexity(rows[rows["kind"] == kind], AT)[[*AT, "log_ppl"]] for kind in ("rate", "neighbours"))
     if rates.empty:
         return lines
-    lines = lines.drop(columns="rate").merge(rates.rename(columns={"log_ppl": "rate"}), on=at, how="left")
-    start = lines[lines["eval_len"] == lines["train_len"]].merge(known, on=at)
-    scheme = [*at[:-1], "scheme", "extension"]
+    lines = lines.drop(columns="rate").merge(rates.rename(columns={"log_ppl": "rate"}), on=AT, how="left")
+    start = lines[lines["eval_len"] == lines["train_len"]].merge(known, on=AT)
+    scheme = [*AT[:-1], "scheme", "extension"]
     level = start.groupby(scheme)[["log", "log_ppl"]].mean()
     no_better = pd.MultiIndex.from_frame(lines[scheme]).isin(level.index[level["log"] >= level["log_ppl"]])
     return lines.assign(unfit=lines["unfit"].mask(no_better, "at L no better than what two neighbours tell"))

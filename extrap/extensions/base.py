@@ -54,8 +54,8 @@ def ends(scheme: PositionScheme, eval_len: int) -> bool:
 
 
 def is_drawn(scheme: PositionScheme) -> bool:
-    """Whether its positions are drawn while training, from farther than L: for none of these is it new to be there."""
-    return any(isinstance(part, Drawn) for part in scheme.modules())
+    """Whether its positions are drawn, while training from farther than L: for none of these is it new to be there."""
+    return scheme.of_length or any(isinstance(part, Drawn) for part in scheme.modules())
 
 
 def passes_of(scheme: PositionScheme) -> tuple[Branch, ...]:

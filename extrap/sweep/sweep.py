@@ -98,7 +98,7 @@ def sweep(overrides: list[str], ranks: "Ranks | None" = None) -> int:
 
 
 def _elsewhere(work: Callable[[], None], runs: "list[Run]") -> None:
-    """The same where other machines write: returns once all that they have finished is seen here, or a minute later."""
+    """Work of other machines: returns once all that they have finished is seen here, or a minute later."""
     work()
     until = time.monotonic() + SEEN_WITHIN
     folders = [run.folder for run in runs]

@@ -194,6 +194,12 @@ def test_extensions_that_would_not_be_heard_do_not_apply(causal):
         assert named(name)(drawn, T) is None
     assert named("rescale")(Dape(geometry, Alibi(geometry)), T) is None
 
+    class OfLength(Rope):
+        of_length = True
+
+    for name in ("pi", "rerope", "lambda"):
+        assert named(name)(OfLength(geometry), T) is None
+
 
 def test_the_temperature_of_yarn_is_heard_through_counted_keys(causal):
     geometry = geometry_of(causal)
