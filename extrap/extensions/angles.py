@@ -23,7 +23,7 @@ class Angles(Extension):
 
     Of what is made on RoPE only the frequencies change: pairs at rest stay so, the decay of xPos stays one of tokens. A RoPE
     that another of these has slowed already stays as it is, and so does one whose rotation is its own and asks for no
-    `factors`. Biases are not touched. None of drawn positions, which in no input are beyond those of training.
+    `factors`. Biases are not touched. None of drawn positions, which were trained further than L.
     """
 
     def factors(self, frequencies: Tensor, k: float, rope: Rope) -> Tensor:

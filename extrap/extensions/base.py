@@ -54,7 +54,8 @@ def ends(scheme: PositionScheme, eval_len: int) -> bool:
 
 
 def is_drawn(scheme: PositionScheme) -> bool:
-    """Whether its positions are drawn, while training from farther than L: for none of these is it new to be there."""
+    """Whether its positions are drawn, while training from farther than L. What divides by k = n / L, or keeps to L, would
+    squeeze them below where they were trained to be."""
     return scheme.of_length or any(isinstance(part, Drawn) for part in scheme.modules())
 
 

@@ -17,8 +17,8 @@ class Rescale(Extension):
     Of ALiBi it divides the slopes by k (its position interpolation: Al-Khateeb et al. 2023, arXiv:2310.13017); T5's buckets
     take the whole part of t / k; of KERPLE and all others, for which nothing is published, t is divided alike (the half step
     of ALiBi's variant `half` stays a half). Rotations, masks and biases made of content stay, and so do layers that see no
-    further than in training. None of DAPE, whose perceptron reads the bias, too, and of drawn positions, which in no input
-    are beyond those of training.
+    further than in training. None of DAPE, whose perceptron reads the bias, too, and of drawn positions, which were trained
+    further than L.
     """
 
     def __call__(self, scheme: PositionScheme, eval_len: int) -> PositionScheme | None:

@@ -25,7 +25,7 @@ class Sharper(Wrapper):
 class LogN(Extension):
     """q_i . k_j times max(1, log n_i / log L), n_i the number of keys that query i sees: more of them than in training.
 
-    Whatever the positions; a bias is not multiplied (that of Transformer-XL is one of queries, and is). None where windows
+    Whatever the positions; a bias is not multiplied (which is what: positions/sharpness.py). None where windows
     leave no query more than L keys, and of a scheme that counts keys already.
     Source: Su 2023 (kexue.fm 9706, there for models that were not trained with it); Su 2021 (kexue.fm 8823).
     """

@@ -19,8 +19,8 @@ class Cable(PositionScheme):
 
     `released`: this, without a weight (the paper's CABLE_NW). `weighted`: times softplus(s_h . x_i), as in the paper.
     `printed`: the paper's equations to the letter, times that weight and relu(w_h . x_u) for each token, so that what is far
-    is preferred. w and s start at N(0, 0.02^2), c at 0, as in the released code. In an encoder, for which the paper gives
-    no definition, what lies ahead has parameters of its own, as in FoX.
+    is preferred. w starts at N(0, 0.02^2) and c at 0, as in the released code, s as w. In an encoder, for which the paper
+    gives no definition, what lies ahead has parameters of its own, as in FoX.
 
     Deviation: the released code does not divide q . k by sqrt(K), `scaled=false`. Divided, the released form is FoX with
     gates sigmoid(-w . x - c). Undivided scores begin larger here: the encoder's maps start with a variance of 1/D, so that

@@ -13,8 +13,8 @@ class Cope(PositionScheme):
 
     p is at most n_positions - 1; e between two whole positions is interpolated. A table (n_positions, K) for each layer, of
     zeros at the start, serves all heads.
-    Source: Golovneva et al. 2024 (arXiv:2405.18719), equations 3 to 5 and the code beside them. Their released code also
-    divides q_i . e by sqrt(K), and has as many positions as tokens.
+    Source: Golovneva et al. 2024 (arXiv:2405.18719), equations 3 to 5 and the code beside them. Their released code divides
+    q_i . e by sqrt(K) unless told not to, and has one position more than tokens.
     Raises ValueError for fewer than two positions.
     """
 

@@ -58,7 +58,7 @@ class Randomized(Drawn):
     Two readings of it, of which `draw` says one. `positions`, as for absolute and rotary positions there: distances are
     differences of what is drawn. `distances`, as the released code has it for ALiBi: 0 and T - 1 sorted distances below
     `max_len` are drawn, the same to both sides, and two tokens t apart count as the t-th of them apart, wherever they stand.
-    There a key behind is half a step further, too, so that an encoder knows the sides apart; here `alibi_half` does that.
+    There a key behind is half a step nearer, too, so that an encoder knows the sides apart; here `alibi_half` does that.
     Evaluation reads all inputs of a length at one draw, of a seed that is drawn when the scheme is made: each run has its
     own, and `randomized(seed=1)` among the extensions another. Nothing is defined for more tokens than `max_len`; without
     one it is 32 L, at which inputs of 32 L are consecutive (there 2,048 for training lengths to 40, and tests to 500).

@@ -47,8 +47,8 @@ class Rope(PositionScheme):
 class PartialRope(Rope):
     """RoPE on the first r = fraction * K dimensions, with r in the place of K: base^(-2k/r). The others are not rotated.
 
-    r is rounded down to whole pairs. The fastest and the slowest pair turn as in RoPE, fewer lie between; `PRope` keeps the
-    fast ones as they are instead.
+    r is rounded down to whole pairs. The fastest turns as in RoPE, the slowest base^(2/r - 2/K) times as fast, with fewer
+    between them; `PRope` keeps the fast ones as they are instead.
     Source: Wang & Komatsuzaki 2021, GPT-J (r = 64 of 256); Black et al. 2022, GPT-NeoX (arXiv:2204.06745).
     Raises ValueError for a fraction outside of 0 .. 1, and as RoPE does.
     """

@@ -1,8 +1,10 @@
 """Scores that grow with the number of keys, against attention that thins out over many of them.
 
-What a query's product with its keys is multiplied by does not multiply biases: s log(n_i) q_i . k_j / sqrt(K) + bias_ij. n_i
-is the number of keys that query i sees, itself included: i + 1 in a causal model and all tokens in an encoder, fewer where a
-mask leaves fewer, wherever a window stands around or within the scheme.
+What a query's product with its keys is multiplied by does not multiply biases: s log(n_i) q_i . k_j / sqrt(K) + bias_ij.
+Queries and keys are those that the scheme has turned, all of what Transformer-XL's score is made of; what a scheme adds is a
+bias, also where content has a part in it (Shaw, DeBERTa, CoPE). n_i is the number of keys that query i sees, itself
+included: i + 1 in a causal model and all tokens in an encoder, fewer where a mask leaves fewer, wherever a window stands
+around or within the scheme.
 """
 
 import math

@@ -14,8 +14,8 @@ class T5(PositionScheme):
 
     Near distances have a bucket each, far ones share log-spaced buckets up to max_distance, and beyond it the last.
     Deviations: T5 has neither factor. Here queries are scaled as for every other scheme, and the table by sqrt(K), as in
-    GPT-NeoX: it starts at zero and AdamW moves an entry by at most the learning rate a step, so that in a short training
-    the bare table could not grow steep enough to mask what is far.
+    GPT-NeoX: it starts at zero (ours) and AdamW moves an entry by about the learning rate a step, so that in a short
+    training the bare table could not grow steep enough to mask what is far.
     Source: Raffel et al. 2020 (arXiv:1910.10683), section 2.1, and its released code.
     Raises ValueError where the buckets do not reach.
     """

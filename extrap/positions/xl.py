@@ -15,8 +15,8 @@ class TransformerXL(PositionScheme):
     Every layer has u and v, (H, K) from N(0, 0.02^2), and W, (H, K, D), which starts like the encoder's linear maps: in the
     original, too, it starts like all others. In an encoder t is negative ahead: what XLNet does. u and v of every layer are
     those of XLNet and of the original's code in TensorFlow; its code in PyTorch shares them.
-    Deviations: training has no memory of the segment before, and no distance is capped in evaluation, as their scripts for
-    language models do (at 400 of up to 703); `rerope` among the extensions caps it.
+    Deviations: training has no memory of the segment before, and no distance is capped in evaluation, as in most of their
+    scripts for language models (at 400 of up to 703 for WikiText-103); `rerope` among the extensions caps it.
     Source: Dai et al. 2019 (arXiv:1901.02860), section 3.3; Yang et al. 2019 (arXiv:1906.08237), and their released codes.
     Raises ValueError for an odd d_model.
     """

@@ -41,7 +41,7 @@ class Reference(NamedTuple):
     add: Callable | None = None  # t -> the vector that joins the input at t, None for nothing
     content: Callable | None = None  # (queries, keys, inputs, m, n, h) -> what joins the score of query m and key n
     among: Callable | None = None  # (positions, m, n, h) -> the same, where it takes the positions of all tokens
-    sharpness: Callable | None = None  # (n keys that the query sees, h) -> what multiplies the query as it scores
+    sharpness: Callable | None = None  # (n keys that the query sees, h) -> what multiplies the query in `score`
     across: Callable | None = None  # (queries and keys of all heads, positions) -> [h][m][n], what joins their scores
     weigh: Callable = softmax  # (scores, h) -> what the values count for
 
