@@ -17,11 +17,13 @@ from extrap.report import drawing
 from extrap.report.costs import cost_figures, costs_page
 from extrap.report.report import report_again, write_report
 from extrap.results.rows import COSTS, collect_costs, load_costs, save_rows
+from extrap.runs import run as running
 from extrap.runs.prepare import Run, prepare
 from extrap.runs.run import build_encoder, execute
 from extrap.stats.costs import costs_of_schemes
 from extrap.stats.statistics import Statistics
 from extrap.train import device
+from extrap.train.checkpoint import load_checkpoint
 from extrap.train.device import forget_peak, peak_memory
 from extrap.train.flops import flops_of_step
 from extrap.train.loop import training_batch
@@ -110,6 +112,11 @@ def test_a_run_tells_what_it_cost(tmp_path):
     assert 2**26 < told["peak_memory"] < 2**35
     costs = collect_costs(run.folder.path.parent)
     assert costs.set_index("run").loc["rope-seed0"].to_dict() == told
+    history = load_checkpoint(run.folder.weights, CPU, json.dumps(run.identity, sort_keys=True))[1]
+    larger = history._replace(peak_memory=2**40)
+    again = running.costs_of(run, build_encoder(run), CPU, larger, 0.1)
+    assert again["peak_memory"] == 2**40, "of a run that is scored again: of its training, too"
+    assert 2**26 < history.peak_memory <= told["peak_memory"]
     assert load_costs(run.folder.runs)[COSTS].isna().all(axis=None), "what is compared is free of them"
 
 

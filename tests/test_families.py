@@ -111,7 +111,7 @@ def test_who_is_below_the_floor_leads_nobody():
     rows = pd.concat([both_protocols(below), *references]).assign(data="markov", objective="causal")
     found = Statistics(rows)
     text = " ".join(answer(found).split())
-    assert "lowest is fox, perplexity 3.32; of the others, each compared with rope alone: 1 better" in text
+    assert "lowest is fox, perplexity 3.32, better than rope; compared with rope alone, each of the others: 1 better" in text
     assert "| leaky ‡" in overview_page(found)
 
 
@@ -140,8 +140,8 @@ def test_each_scheme_has_one_line_under_its_family(many):
 def test_the_answer_names_and_counts(many):
     text = " ".join(answer(many).split())
     assert (
-        "lowest is fox, perplexity 3.32; of the others, each compared with rope alone: 1 better, 10 worse, 1 undecided"
-        in text
+        "lowest is fox, perplexity 3.32, better than rope; compared with rope alone, each of the others: "
+        "1 better, 10 worse, 1 undecided" in text
     )
     assert "survives 2: fox, alibi" in text
     assert "ends 1: learned" in text

@@ -26,6 +26,10 @@ def tables_of(rows: pd.DataFrame) -> dict[str, str]:
     return latex_tables(forced(Statistics(rows), pairs=decided(rows)))
 
 
+def forced_narrow(rows: pd.DataFrame) -> str:
+    return narrow_table(forced(Statistics(rows), pairs=decided(rows)), choose(rows))
+
+
 def narrow(rows: pd.DataFrame, chosen: str = "") -> str:
     return narrow_table(Statistics(rows), choose(rows, chosen))
 
@@ -89,6 +93,22 @@ def test_files_are_named_for_what_they_show():
 def test_who_has_not_learned_is_marked():
     rows = pd.concat([many({"flat": {128: [2.0, 2.0]}}), scheme_rows("unigram", {128: [2.0]}, kind="unigram")])
     assert r"flat $\dagger$ & " in tables_of(rows)["table_nonoverlap"]
+
+
+def test_a_caption_says_what_its_marks_mean_and_of_no_others():
+    """A paper has no table.md beside it."""
+    marks = [r"$\pm$: 95 \% t interval over seeds", "bold: decidedly better", r"$\dagger$: next to nothing"]
+    plain = {"a": {128: [1.0, 1.01]}, "b": {128: [2.0, 2.03]}}
+    flat = pd.concat([many(plain), scheme_rows("unigram", {128: [2.0]}, kind="unigram")])
+    for rows, told in (
+        (many(plain), [True, True, False]),
+        (flat, [True, True, True]),
+        (many({"a": {128: [1.0]}}), [False] * 3),
+    ):
+        for text in (tables_of(rows)["table_nonoverlap"], forced_narrow(rows)):
+            caption = re.search(r"\\caption{(.*)}", text)[1]
+            assert [mark in caption for mark in marks] == told, caption
+            assert f"{rows['seed'].nunique()} seed" in caption
 
 
 def test_each_float_has_a_label_of_its_own_and_says_what_it_needs():

@@ -140,7 +140,8 @@ def test_what_is_said_of_rates_and_steps_is_what_their_tables_hold():
     first, most, last = (rope[f"max_steps={steps}"] for steps in (100, 800, 1600))
     assert most == rope.max()
     assert (
-        f"at 32 L by a factor of {first:.1f} after 100 steps, of {most:.0f} after 800 and of {last:.0f} after 1,600" in told
+        f"training up to 800 steps, by a factor of {first:.1f} after 100 steps, of {most:.0f} after 800 and of {last:.0f} after 1,600"
+        in told
     )
 
 
@@ -235,7 +236,13 @@ def test_what_is_said_of_objectives_is_what_their_tables_hold():
     points = pd.read_csv(RESULTS / "papers" / "clark2020_objectives.csv").query("x == 16")
     assert {*points["objective"]} == {"causal", "mlm", "rtd", "electra", "electra_generator"}
     at_l = pd.read_csv(RESULTS / "papers" / "clark2020_objectives.csv").query("x == 1")
-    at_l = at_l.set_index(["objective", "scheme"])["loss"]
+    at_l = at_l.set_index(["objective", "scheme"])
+    for objective in ("rtd", "electra"):
+        own = pd.read_csv(RESULTS / objective / "table.csv").query("protocol == 'same_targets' and extension == 'none'")
+        own = own[(own["objective"] == objective) & (own["eval_len"] == own["train_len"])].set_index("scheme")
+        drawn = at_l.loc[objective, "beats_unigram"]
+        assert drawn.to_dict() == own.loc[drawn.index, "beats_neighbours"].to_dict()
+    at_l = at_l["loss"]
     for line in points.itertuples():
         limit = np.log(1.05) if line.objective not in IN_NATS else 0.05 * (rate(line.objective) - at_l[line[2], line.scheme])
         if line.scheme in ("rope", "sinusoidal"):
@@ -270,6 +277,14 @@ def test_what_is_said_of_one_table_is_what_its_report_holds():
         rates = pd.read_csv(one / "choice.csv").query("chosen")
         assert len(rates) == 9
         assert rates["border"].isna().all(), "between the others"
+
+
+def test_what_is_said_of_electra_on_its_own_text_is_what_its_probe_found():
+    rows = load_probes(RESULTS / "electra" / "probes.csv").query("probe == 'detection(own)' and metric == 'auc'")
+    rows = rows[rows["run"].str.startswith("rope-")]
+    area = (rows["value_sum"] / rows["n"]).groupby(rows["eval_len"]).mean()
+    said = f"RoPE's area under the ROC curve falls, from {area[128]:.2f} to {area[4096]:.2f}"
+    assert said in " ".join(PAGES["results/README.md"].split())
 
 
 def rate(objective: str) -> float:

@@ -202,6 +202,26 @@ def test_the_best_rate_is_chosen_on_what_is_held_back():
     assert "alibi: 0.001 of 0.0005, 0.001, 0.002;" in told or "alibi: 0.001 of 0.0005, 0.001, 0.002." in told
 
 
+def test_of_words_none_is_the_highest():
+    """Their order is that of the alphabet."""
+    rows = rates(SCORED, HELD_BACK)
+    rows["setting"] = rows["setting"].replace(
+        {"lr=0.0005": "output=tied", "lr=0.001": "output=a", "lr=0.002": "output=untied"}
+    )
+    choice = best_over(rows, *NOTHING, "model.output", ["model.output"]).choice
+    assert set(choice["border"]) == {""}
+    assert "tried" not in " ".join(chosen_text(choice))
+
+
+def test_a_value_at_which_one_scheme_alone_has_numbers_is_not_passed_over():
+    rows = rates(SCORED, HELD_BACK)
+    rows = rows[(rows["scheme"] != "alibi") | (rows["setting"] != "lr=0.002")]
+    best = best_over(rows, *NOTHING, "train.lr", ["train.lr"])
+    beside = one_for_all(rows, NOTHING[0], "train.lr", ["train.lr"], best)
+    assert beside.groupby("value")["verdict"].agg(set)["0.002"] == {LACKING}
+    assert set(beside["value"]) == {"0.0005", "0.001", "0.002"}
+
+
 def test_whoever_chose_on_what_is_scored_would_choose_otherwise():
     """The mutant: with the scored rows in place of those held back, rope takes the rate that flatters it."""
     rows = rates(SCORED, SCORED)

@@ -107,8 +107,11 @@ class Term(Quantity):
     def __str__(self) -> str:
         if self.metric not in ("perplexity", "nats"):
             return f"{self.metric} of {self.scheme}"
-        told = f" ({self.objective})" if self.objective != "causal" else ""
-        return f"{name(self.scheme, self.extension)}{told} at {'' if self.at == 1 else f'{self.at:g} '}L"
+        return f"{self.who} at {'' if self.at == 1 else f'{self.at:g} '}L"
+
+    @property
+    def who(self) -> str:
+        return name(self.scheme, self.extension) + (f" ({self.objective})" if self.objective != "causal" else "")
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,7 @@ class Worst(Quantity):
 
     `either_way` counts a fall as much as a rise.
 
-    Raises Missing if the longest length is below `up_to` training lengths.
+    Raises Missing if the longest of these lengths is below `up_to` training lengths.
     """
 
     term: Term
@@ -146,10 +149,11 @@ class Worst(Quantity):
     def ratios(self, evidence: pd.DataFrame, column: str = "log") -> pd.DataFrame:
         """Log-ratios to L, (multiple of L, seed); of another column, what that is over perplexity at L."""
         lines, start = self.term.lines(evidence), self.start.by_seed(evidence)
-        if lines["eval_len"].max() < self.up_to * (1 - NEAR) * lines["train_len"].max():
-            raise Missing(f"no length from {self.up_to:g} L on for {self.term}")
         lines = lines.assign(at=lines["eval_len"] / lines["train_len"])
         lines = lines[(lines["eval_len"] > lines["train_len"]) & (lines["at"] <= self.to * (1 + NEAR))]
+        if lines.empty or lines["at"].max() < self.up_to * (1 - NEAR):
+            to = "" if np.isinf(self.to) else f" to {self.to:g} L"
+            raise Missing(f"no length from {self.up_to:g} L on{to} for {self.term}")
         ratios = lines.pivot(index="at", columns="seed", values=column) - start
         if len(lost := ratios.columns[ratios.isna().any() & ratios.notna().any()]):  # none is left out because it broke
             raise Missing(f"seed {', '.join(map(str, lost))} of {self.term.scheme} has no number at some length")
@@ -170,7 +174,7 @@ class Worst(Quantity):
 
     def __str__(self) -> str:
         where = f"its {'farthest' if self.either_way else 'worst'} length{'' if np.isinf(self.to) else f' to {self.to:g} L'}"
-        return f"{name(self.term.scheme, self.term.extension)} at {where} / {self.start}"
+        return f"{self.term.who} at {where} / {self.start}"
 
 
 @dataclass(frozen=True)

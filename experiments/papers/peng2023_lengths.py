@@ -1,7 +1,7 @@
 """Peng et al. 2023 (YaRN, arXiv:2309.00071): perplexity of RoPE by length of the context, by what is done to it.
 
 Expected: as trained, RoPE breaks soon after the training length L; of what is done to weights that are not trained further
-PI rises soonest and YaRN is lowest of all.
+PI rises soonest and YaRN is lowest of what changes frequencies.
 
 Drawn is perplexity over that of the same weights at L, on the same targets, each with all the context of its length, in a
 causal model and in an encoder. The factor is that of each length, as in the paper's dynamic scaling. The curves of the paper

@@ -5,7 +5,7 @@ import pandas as pd
 
 from extrap.report.about import chosen_markdown
 from extrap.report.pairs import at_landmarks, difference_cell
-from extrap.report.typesetting import NONE, counted, decimals, loss, markdown, trained_on
+from extrap.report.typesetting import NONE, counted, half_width, loss, markdown, nats, trained_on
 from extrap.results.rows import GROUP
 from extrap.stats.pairs import LACKING, UNDECIDED
 from extrap.stats.statistics import Statistics
@@ -85,7 +85,7 @@ def losses_table(lines: pd.DataFrame) -> pd.DataFrame:
 
 
 def _loss(loss: float, is_chosen: bool, objective: str) -> str:
-    text = f"{loss:.{decimals([objective])}f}"
+    text = nats(loss, objective)
     return NONE if np.isnan(loss) else f"**{text}**" if is_chosen else text
 
 
@@ -101,12 +101,8 @@ def _block(lines: pd.DataFrame) -> pd.DataFrame:
             "each at its best": difference_cell(line.best_difference, line.best_verdict, line.objective, "+"),
             "change": ""
             if np.isnan(line.change)
-            else f"{line.change:+.{decimals([line.objective])}f}{_half(line.change_high - line.change)}",
+            else nats(line.change, line.objective, "+") + half_width(line.change_high - line.change, line.objective),
             "verdict": line.how,
         }
         for line in lines.itertuples()
     )
-
-
-def _half(half: float) -> str:
-    return "" if np.isnan(half) else f" ±{half:.3f}"

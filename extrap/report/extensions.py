@@ -8,7 +8,7 @@ from extrap.report.about import chosen_markdown, missing_text
 from extrap.report.curves import COLUMN_WIDTH, DASHES, POINT, drawn, log_axis, mark_cut, title_of, told_of_seeds
 from extrap.report.drawing import entitle, new_figure, style
 from extrap.report.looks import styles
-from extrap.report.typesetting import NONE, decimals, factor, interval, loss, markdown, measure, number, trained_on
+from extrap.report.typesetting import NONE, factor, interval, loss, markdown, measure, nats, number, trained_on
 from extrap.results.shown import rounded
 from extrap.stats.pairs import CONTROL
 from extrap.stats.perplexity import BEYOND_L, CONDITION, told_first
@@ -46,15 +46,15 @@ def extensions_table(found: Statistics, condition: tuple[object, ...], eval_len:
     for scheme in lines["scheme_a"].unique():
         for extension, line in known.loc[[scheme]].droplevel("scheme").iterrows():
             told = {"scheme": scheme, "extension": "as trained" if extension == "none" else str(extension)}
-            objective = [str(condition[0])]
+            objective = str(condition[0])
             bounds = interval(line["ppl"], line["ppl_low"], line["ppl_high"])
             fewer = f", {line['n_seeds']} of {most} seeds" if line["n_seeds"] < most else ""
-            told[measure(objective)] = f"{number(line['ppl'])}{bounds} ({factor(line['ratio'], objective)}){fewer}"
+            told[measure([objective])] = f"{number(line['ppl'])}{bounds} ({factor(line['ratio'], [objective])}){fewer}"
             for other, column in ((CONTROL, "to its window"), ("none", "to as trained")):
                 told[column] = NONE
                 if (scheme, extension, other) in pairs.index:
                     pair = pairs.loc[(scheme, extension, other)]
-                    text = f"{pair['difference']:+.{decimals(objective)}f}"
+                    text = nats(pair["difference"], objective, "+")
                     told[column] = text if pair["verdict"] == "undecided" else f"**{text}**"
             table.append(told)
     return pd.DataFrame(table)

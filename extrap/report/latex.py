@@ -10,8 +10,8 @@ import pandas as pd
 from extrap.errors import UserError, nearest
 from extrap.files import write_atomic
 from extrap.report.about import chosen_briefly, chosen_text, missing_text
-from extrap.report.tables import blocks, perplexity_cell, table_by_length
-from extrap.report.typesetting import escape_latex, measure, model_size, name, slug, stem, trained_on
+from extrap.report.tables import UNLEARNED, blocks, marked, perplexity_cell, table_by_length
+from extrap.report.typesetting import escape_latex, measure, model_size, name, seeds, slug, stem, trained_on
 from extrap.stats.perplexity import GROUP, landmarks
 from extrap.stats.statistics import Statistics
 
@@ -19,6 +19,11 @@ MOST = 6  # lengths side by side: with an interval below each number they fit 39
 MOST_NARROW = 5  # and these 240 pt, one of two columns
 LEFT_OUT = ["bits", "tokens"]  # columns; the tokens stand in the caption, both in table.csv
 KEYS = {"protocol", "lengths", "schemes"}
+MARKS = {  # in cells: what the caption says of them, for a paper has no table.md beside it
+    "±": "±: 95 % t interval over seeds",
+    "**": "bold: decidedly better than all that it is compared with",
+    UNLEARNED: "†: next to nothing was learned",
+}
 OUTSIDE = r"(?![^()]*\))"  # in no parentheses: labels of schemes hold their options in such
 
 NOTE = """\
@@ -117,10 +122,9 @@ def narrow_table(found: Statistics, chosen: Choice, file: str = "table_narrow") 
     summary = found.ranked[(found.ranked["protocol"] == chosen.protocol) & (found.ranked["kind"] == "scheme")]
     lines = summary.set_index(["scheme", "extension"]).loc[chosen.schemes].reset_index()
     objective, *_ = of = summary[GROUP].iloc[0]
-    caption = f"{chosen.protocol}: {measure([objective])} by length, {trained_on(*of)}{_models(found)}"
-    if summary["log_ppl_half"].notna().any():
-        caption += ", with 95 % t intervals over seeds"
-    return _float(found.rows, file, caption, table_by_length(lines, chosen.lengths, perplexity_cell))
+    about = f"{measure([objective])} by length, {trained_on(*of)}, {seeds(lines['n_seeds'])}"
+    caption = f"{chosen.protocol}: {about}{_models(found)}"
+    return _float(found.rows, file, caption, table_by_length(lines, chosen.lengths, perplexity_cell, others=marked))
 
 
 def _models(found: Statistics) -> str:
@@ -128,11 +132,13 @@ def _models(found: Statistics) -> str:
 
 
 def _float(rows: pd.DataFrame, file: str, caption: str, table: pd.DataFrame) -> str:
+    cells = table.to_string()
+    marks = [told for mark, told in MARKS.items() if mark in cells]
     label = f"tab:{'+'.join(map(slug, rows['experiment'].unique()))}:{file.removeprefix('table_')}".replace("_", "-")
     return FLOAT.format(
         stem=file,
         label=label,
-        caption=escape_latex(caption),
+        caption=escape_latex("; ".join([caption, *marks])),
         columns="@{}l" + "r" * (table.shape[1] - 1) + "@{}",
         head=" & ".join(map(escape_latex, table.columns)),
         body="\n".join(line for cells in table.itertuples(index=False, name=None) for line in _lines(*cells)),

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from extrap.report.about import chosen_markdown, missing_text
 from extrap.report.pairs import at_landmarks, difference_cell
-from extrap.report.typesetting import NONE, interval, markdown, number, trained_on
+from extrap.report.typesetting import NONE, half_width, interval, markdown, number, trained_on
 from extrap.results.rows import apart
 from extrap.stats.output import OUTPUT, UNTIED
 from extrap.stats.perplexity import CONDITION
@@ -62,6 +61,5 @@ def _pairs(lines: pd.DataFrame) -> pd.DataFrame:
 
 def _cell(line: Any) -> str:
     """Nats and the half width of their interval."""
-    half = line.high - line.difference
     told = difference_cell(line.difference, line.verdict, line.objective, "+")
-    return told if np.isnan(half) else f"{told} ±{half:.3f}"
+    return told + half_width(line.high - line.difference, line.objective)

@@ -6,7 +6,7 @@ from extrap.report.about import chosen_markdown, filled
 from extrap.report.families import by_family
 from extrap.report.group import FATES, Group
 from extrap.report.pairs import BELOW_FLOOR, BELOW_FLOOR_NOTE, ONE_SEED
-from extrap.report.typesetting import NONE, decimals, interval, loss, markdown, number, seeds, trained_on
+from extrap.report.typesetting import NONE, interval, loss, markdown, nats, number, seeds, trained_on
 from extrap.results.shown import IN_NATS, rounded
 from extrap.stats.perplexity import landmarks
 from extrap.stats.statistics import Statistics
@@ -17,12 +17,15 @@ over seeds. To {yardstick}: the difference of {loss} at L (nats per token, negat
 paired by seed, beyond the noise of {noise}, after Holm over all {n} comparisons. Then, under {beyond}, {measure} relative
 to that at L; beyond L: breaks, survives or is unclear, at a threshold of {limit}, ends, or why that is not asked.{floor}
 Uses context, which is asked at {asked}: the first length at which it is better than at L and than with attention cut off at
-the last L tokens, and at how many more; else no, undecided, control breaks, no control where such a window changes nothing,
-or mixed where the verdicts at these lengths differ. Speed: training tokens per second relative to {reference}, by the
-clock, whatever else ran."""
+the last L tokens (in an encoder at L/2 on either side), and at how many more; else no, undecided, control breaks, no control
+where such a window changes nothing, or mixed where the verdicts at these lengths differ. Speed: training tokens per second
+relative to {reference}, by the clock, whatever else ran."""
 FLOOR = """ \
 Where the best possible prediction is known: uses more context, if in the longest input it has more than 5 % of what
 context beyond L is worth; on the plateau or hardly better than unigram, if it has not learned what follows what."""
+
+
+AGAINST = {"better": ", better than {}", "worse": ", worse than {}", "undecided": ", undecided against {}"}  # by the word
 
 
 def against_yardstick(of: Group) -> str:
@@ -31,13 +34,16 @@ def against_yardstick(of: Group) -> str:
     lines = of.against_yardstick(of.at_protocol, of.train_len)
     words = lines.loc[~lines.index.isin(of.impossible), "word"]
     counts = ", ".join(f"{(words == word).sum()} {word}" for word in dict.fromkeys(("better", "worse", "undecided", *words)))
-    told = f"of the others, each compared with {of.yardstick} alone: {counts}"
+    told = f"compared with {of.yardstick} alone, each of the others: {counts}"
     if of.yardstick in of.impossible:
         told = f"{of.yardstick}, which all are compared with, is below the floor: none of these comparisons counts"
     elif words.empty:
         told = f"none is compared: no other has a seed in common with {of.yardstick}"
-    first = f"lowest is {of.names[possible['scheme'].iloc[0]]}, {of.level(possible['ppl'].iloc[0])}; "
-    return first * (len(possible) > 0) + told
+    if possible.empty:
+        return told
+    lowest = possible.iloc[0]
+    against = AGAINST.get(words.get(lowest["scheme"], ""), "").format(of.yardstick)
+    return f"lowest is {of.names[lowest['scheme']]}, {of.level(lowest['ppl'])}{against}; {told}"
 
 
 def fates_briefly(of: Group) -> dict[str, str]:
@@ -106,7 +112,7 @@ def overview_table(of: Group, schemes: list[str], speeds: dict[str, str] | None 
         told[f"to {of.yardstick}"] = NONE
         if line.scheme in against.index:
             pair = against.loc[line.scheme]
-            told[f"to {of.yardstick}"] = f"{pair['difference']:+.{decimals([of.objective])}f} {pair['word']}"
+            told[f"to {of.yardstick}"] = f"{nats(pair['difference'], of.objective, '+')} {pair['word']}"
         told |= of.cells_beyond(line.scheme, longer)
         told |= {"beyond L": of.verdict(line.scheme), "uses context": of.word(line.scheme) or NONE}
         told |= {} if speeds is None else {"speed": speeds.get(line.scheme, NONE)}

@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from extrap.report.about import chosen_markdown
+from extrap.report.about import chosen_markdown, missing_text
 from extrap.report.curves import drawn, title_of, where_lengths_vary
 from extrap.report.drawing import entitle, new_figure, style
-from extrap.report.typesetting import NONE, counted, decimals, loss, markdown, seeds, trained_on
+from extrap.report.typesetting import NONE, counted, half_width, loss, markdown, nats, seeds, trained_on
 from extrap.results.shown import rounded
 from extrap.stats.pairs import LACKING, UNDECIDED, both_ways
 from extrap.stats.perplexity import CONDITION, GROUP, landmarks
@@ -43,9 +43,10 @@ A scheme extrapolates if more context than it was trained on makes it better, un
 Holm's correction over the schemes at one length: better than itself at the training length L, and better than its own
 weights with attention cut off at the last L tokens (in an encoder at L/2 on either side). Differences of {loss} with their
 intervals over seeds; negative: the first named is better. **Yes**: both are decided in its favour. **No**: one is decided
-against it, longer inputs do harm. **Control breaks**: the window is decidedly worse than the scheme at L, so that being
-better than the window proves nothing. Seeds needed: as above, for the tests over seeds that keep the verdict from being yes
-or no, where they are more than there are. extrapolates.csv has all that the verdicts rest on."""
+against it, or its loss is not a number in some seed: longer inputs do harm. **Control breaks**: so it is with the window
+against the scheme at L, and being better than the window proves nothing. Seeds needed: as above, for the tests over seeds
+that keep the verdict from being yes or no, where they are more than there are. extrapolates.csv has all that the verdicts
+rest on."""
 
 BELOW_FLOOR = " ‡"
 BELOW_FLOOR_NOTE = "‡: below the floor, so it sees what it should predict; none of its numbers count, whatever is decided."
@@ -61,6 +62,7 @@ def pairs_table(found: Statistics) -> str:
     parts += [ONE_SEED] if len(pairs) and not _is_repeated(pairs) else []
     told = loss(found.rows["objective"].unique())
     parts += [NOTE.format(loss=told), *told_of_text, *([BELOW_FLOOR_NOTE] if found.impossible else [])]
+    parts += missing_text(found.missing)
     if len(against_window):
         parts.append(EXTRAPOLATES_NOTE.format(loss=told))
         for condition, lines in against_window.groupby(CONDITION, sort=False):
@@ -130,8 +132,7 @@ def difference_cell(difference: float, verdict: str, objective: str, sign: str =
     """Nats, bold where decided; a dash where there is nothing to compare; sign="+" shows which way."""
     if verdict == LACKING or np.isnan(difference):
         return NONE
-    digits = decimals([objective])
-    text = f"{round(difference, digits) + 0.0:{sign}.{digits}f}"  # no -0.000
+    text = nats(difference, objective, sign)
     return text if verdict == UNDECIDED else f"**{text}**"
 
 
@@ -150,8 +151,9 @@ def _pairs_block(lines: pd.DataFrame) -> pd.DataFrame:
     ordered = pd.concat([_better_first(cell) for _, cell in rounded(lines).groupby("eval_len")])
     table = [
         {
-            "length": f"{line.eval_len:,}", "better": line.better, "worse": line.worse, "by": f"{line.by:.3f}",
-            "over seeds": _interval(line.low, line.high), "over text": _interval(line.text_low, line.text_high),
+            "length": f"{line.eval_len:,}", "better": line.better, "worse": line.worse, "by": nats(line.by, line.objective),
+            "over seeds": _interval(line.low, line.high, line.objective),
+            "over text": _interval(line.text_low, line.text_high, line.objective),
             "p (Holm)": "" if np.isnan(line.p_holm) else f"{line.p_holm:.2g}",
             "verdict": _verdict("decided" if line.decided else "undecided", line.unit),
             "seeds needed": "" if pd.isna(line.seeds_needed) else f"{line.seeds_needed}",
@@ -182,15 +184,16 @@ def extrapolates_block(lines: pd.DataFrame) -> pd.DataFrame:
 
 def _difference(line: pd.Series, prefix: str) -> str:
     difference, half = line[f"{prefix}difference"], line[f"{prefix}high"] - line[f"{prefix}difference"]
-    return "" if np.isnan(difference) else f"{difference:+.3f}" + ("" if np.isnan(half) else f" ±{half:.3f}")
+    objective = line["objective"]
+    return "" if np.isnan(difference) else nats(difference, objective, "+") + half_width(half, objective)
 
 
 def _verdict(word: str, unit: str) -> str:
     return word if word == "undecided" else f"**{word}**" + " on this text" * (unit == "none")
 
 
-def _interval(low: float, high: float) -> str:
-    return "" if np.isnan(low) else f"{low:.3f} to {high:.3f}"
+def _interval(low: float, high: float, objective: str) -> str:
+    return "" if np.isnan(low) else f"{nats(low, objective)} to {nats(high, objective)}"
 
 
 def about_text(tables: list[pd.DataFrame]) -> list[str]:

@@ -176,18 +176,23 @@ def _perplexity_block(lines: pd.DataFrame, shown: list[int], lacking: Lacking, w
         return perplexity_cell(line) + ratio + lost
 
     def others(known: pd.DataFrame) -> dict[str, str]:
-        first = known.iloc[0]
-        scheme = first["scheme"], first["extension"]
-        told = {"scheme": name(*scheme) + UNLEARNED * (not first["learns"])}
+        first, told = known.iloc[0], marked(known)
         if len(lengths) > 1:
-            ends = not any((*scheme, n) in lacking for n in lengths)
+            ends = not any((first["scheme"], first["extension"], n) in lacking for n in lengths)
             told["blow-up"] = _bracket(first, known.index[-1], lengths[-1], ends) if first["kind"] == "scheme" else ""
         start = known.loc[first["train_len"]]
         nats = first["objective"] in IN_NATS
         told |= {"explained": percent(start["explained"])} if nats else {"bits": f"{start['bpb']:.3f}"}
         return told | {"tokens": f"{first['n_tokens']:,}"}
 
-    return table_by_length(lines.assign(of=of, learns=lines["beats_unigram"].fillna(True)), shown, cell, lacking, others)
+    return table_by_length(lines.assign(of=of), shown, cell, lacking, others)
+
+
+def marked(known: pd.DataFrame) -> dict[str, str]:
+    """The name of a scheme, of its lines by length, with a mark if it has learned next to nothing."""
+    first = known.iloc[0]
+    learned = first["beats_unigram"]  # missing where nothing is known of that
+    return {"scheme": name(first["scheme"], first["extension"]) + UNLEARNED * (pd.notna(learned) and not learned)}
 
 
 def _floor_block(lines: pd.DataFrame, shown: list[int]) -> pd.DataFrame:

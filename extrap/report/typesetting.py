@@ -88,6 +88,17 @@ def decimals(objectives: Collection[str]) -> int:
     return 4 if {*objectives} & {*IN_NATS} else 3
 
 
+def nats(difference: float, objective: str, sign: str = "") -> str:
+    """sign="+" shows which way."""
+    digits = decimals([objective])
+    return f"{round(difference, digits) + 0.0:{sign}.{digits}f}"  # no -0.000
+
+
+def half_width(half: float, objective: str) -> str:
+    """Of an interval around such a difference; empty where there is none."""
+    return "" if np.isnan(half) else f" ±{nats(half, objective)}"
+
+
 def factor(ratio: float, objectives: Collection[str] = ()) -> str:
     return f"{ratio:.{decimals(objectives) - 1}f}" if ratio < 10 else number(ratio)
 

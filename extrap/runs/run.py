@@ -112,7 +112,7 @@ def train_and_evaluate(run: Run) -> None:
         raise UserError(f"{folder.path} has no rows ({told}); other eval.multiples or a larger machine may mend that")
     if distributed.rank() > 0:
         return
-    costs = costs_of(run, encoder, device, (history.seconds, time.monotonic() - began))
+    costs = costs_of(run, encoder, device, history, time.monotonic() - began)
     meta = {**describe(run, device, history), "costs": costs}
     of_run: dict[str, Any] = {"scheme": config.scheme, "seed": config.seed}
     labelled = pd.concat([
@@ -173,17 +173,18 @@ def build_encoder(run: Run) -> Encoder:
     return Pair(*sizes, objective.weights, objective.share_tokens)
 
 
-def costs_of(run: Run, encoder: Encoder, device: torch.device, took: tuple[float, float]) -> dict[str, float]:
-    """The columns COSTS; `took`: seconds of training and of evaluation."""
-    train, memory = run.config.train, peak_memory(device)
+def costs_of(run: Run, encoder: Encoder, device: torch.device, history: History, eval_seconds: float) -> dict[str, float]:
+    """The columns COSTS."""
+    train, peak = run.config.train, max(history.peak_memory, peak_memory(device))  # it may have been trained before
     batch = training_batch(run.source, run.objective, train, run.config.seed, 0).to(device)
     of_step = flops_of_step(encoder, train, Precision(run.identity["train"]["precision"]), batch)
     return {
         "parameters": sum(parameter.numel() for parameter in encoder.parameters()),
         "tokens": train.max_steps * train.batch_size * train.train_len,
         "train_flops": train.max_steps * of_step,
-        **{name: round(seconds, 2) for name, seconds in zip(("train_seconds", "eval_seconds"), took, strict=True)},
-        "peak_memory": memory,
+        "train_seconds": round(history.seconds, 2),
+        "eval_seconds": round(eval_seconds, 2),
+        "peak_memory": peak,
     }
 
 

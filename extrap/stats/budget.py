@@ -53,7 +53,7 @@ def stability(rows: pd.DataFrame, missing: pd.DataFrame, compared: pd.DataFrame,
     One line a (pair, budget), within what else varies:
     steps                             of training: the budget
     difference, low, high, p_holm, n_seeds, verdict   as `pairs` has them at this budget; verdict is `not compared` where a
-                                      scheme ends, has no number for some seed, or sees what it should predict
+                                      scheme ends, has fewer seeds than others, or sees what it should predict
     stability, since, otherwise       of the pair, the same on all its lines (see held); `since` in steps
     change, change_low, change_high   by how much the lead of who wins at the largest budget is larger there than at the one
                                       before it, nats, and its 95 % t interval over seeds: below 0 the lead shrinks, and more

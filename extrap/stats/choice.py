@@ -28,7 +28,7 @@ def best_over(
     loss      nats per token on training text that was held back, neither trained on nor scored; mean over n_seeds seeds,
               those that all values have; missing where a seed diverged or has none, for the others would flatter the value
     chosen    the lowest loss; nothing else decides
-    border    lowest or highest of the values that were tried, or the only one
+    border    lowest or highest of the values that were tried where these are numbers, or the only one
     Raises UserError where the option does not vary, is none of training or the model, or no text was held back.
     """
     name = _called(option, vary)
@@ -73,7 +73,9 @@ def _tried(runs: pd.DataFrame, by_seed: pd.DataFrame) -> list[dict[str, object]]
     whole = losses.index[losses.reindex(columns=runs["seed"].unique()).notna().all(axis="columns")]  # in every seed of any
     common = losses.loc[whole].dropna(axis="columns")
     mean = common.mean(axis="columns").dropna()
-    ends = {values[-1]: "highest", values[0]: "lowest"} if len(values) > 1 else {values[0]: "only"}
+    are_numbers = pd.to_numeric(pd.Series(values), errors="coerce").notna().all()
+    ends = {values[-1]: "highest", values[0]: "lowest"} if are_numbers else {}
+    ends = ends if len(values) > 1 else {values[0]: "only"}
     return [
         {"value": value, "loss": mean.get(value, np.nan), "n_seeds": common.shape[1], "n_tokens": by_seed["n_tokens"].max()}
         | {"chosen": bool(len(mean)) and value == mean.idxmin(), "border": ends.get(value, "")}
@@ -95,7 +97,7 @@ def one_for_all(
 
     One line a (setting without the option, eval_len, value, pair):
     difference, low, high, p_holm, n_seeds, verdict   as `pairs` has them with this value for all; verdict is `not compared`
-                                     where a scheme ends, has no number for some seed, or sees what it should predict
+                                     where a scheme ends, has fewer seeds than others, or sees what it should predict
     best_difference, ...             the same with each scheme at its best
     change, change_low, change_high  best_difference - difference: mean over the seeds that both have, and its 95 % t
                                      interval; all are 0 where this value is the best of both: the same models, whose
@@ -109,9 +111,10 @@ def one_for_all(
     }
     tables, own = [pd.DataFrame(columns=ONE_FOR_ALL)], _put_beside(best)
     for value, one in at_value.items():
-        if best.pairs.empty or one.pairs.empty:
+        if own.empty:
             continue
-        lines = _put_beside(one).merge(own.rename(columns={c: f"best_{c}" for c in SHOWN}), on=PAIR, how="outer", sort=False)
+        alike = own.head(0) if one.pairs.empty else _put_beside(one)
+        lines = alike.merge(own.rename(columns={c: f"best_{c}" for c in SHOWN}), on=PAIR, how="outer", sort=False)
         lines = lines.fillna(dict.fromkeys(("verdict", "best_verdict"), LACKING)).assign(option=option, value=value)
         both = (lines[["verdict", "best_verdict"]] != LACKING).all(axis="columns")
         moved = moves(lines[both], one.rows, best.rows)

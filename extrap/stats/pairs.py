@@ -190,7 +190,8 @@ def extrapolates(rows: pd.DataFrame) -> pd.DataFrame:
 
 def with_broken(lines: pd.DataFrame, broken: pd.DataFrame) -> pd.DataFrame:
     """The lines of `extrapolates`, of a scheme or window that is not a number in some seed, which is to break, whatever the
-    other seeds say: `no` and `control breaks`. No `yes` of a scheme some of whose seeds diverged."""
+    other seeds say: `no` and `control breaks`. No `yes` of a scheme some of whose seeds diverged. What is a number in no
+    seed has no line, and stands in the table of what is missing."""
     if lines.empty or broken.empty:
         return lines
     at, verdict = [*CONDITION, "eval_len", "scheme"], lines["verdict"]

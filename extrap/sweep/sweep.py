@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
@@ -99,16 +100,27 @@ def sweep(overrides: list[str], ranks: "Ranks | None" = None) -> int:
 
 def _elsewhere(work: Callable[[], None], runs: "list[Run]") -> None:
     """Work of other machines: returns once all that they have finished is seen here, or a minute later."""
+    folders = [run.folder for run in runs]
+    before = [_stamp(folder.error) for folder in folders]  # of an earlier try, which NFS may go on to show
     work()
     until = time.monotonic() + SEEN_WITHIN
-    folders = [run.folder for run in runs]
-    while unseen := [folder for folder in folders if not (folder.is_finished or folder.error.exists())]:
+    while unseen := [
+        folder
+        for folder, old in zip(folders, before, strict=True)
+        if not folder.is_finished and _stamp(folder.error) in (None, old)
+    ]:
         if time.monotonic() > until:
             break
         for folder in unseen:
             with contextlib.suppress(OSError):
                 folder.path.chmod(folder.path.stat().st_mode)  # which asks the server, and not what is known of it here
         time.sleep(1)
+
+
+def _stamp(path: Path) -> int | None:
+    with contextlib.suppress(OSError):
+        return path.stat().st_mtime_ns
+    return None
 
 
 def _run_and_report(runs: "list[Run]", work: Callable[[], None], command: str) -> int:

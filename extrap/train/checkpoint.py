@@ -21,13 +21,15 @@ class History(NamedTuple):
     seconds: float
     log: list[Entry]
     processes: int  # the most that took part
+    peak_memory: int = 0  # bytes, the most that any process of it has held
     began_on: tuple[dict[str, str | int], ...] = ()  # what other arithmetic it began with, see `arithmetic`, in order
 
 
 def save_checkpoint(path: Path, state: dict[str, Any], history: History, device: torch.device, of: str) -> None:
     """Weights and what else `state` holds, with their history; `of` says of what run."""
     buffer = io.BytesIO()
-    plain = (history.seconds, [tuple(entry) for entry in history.log], history.processes, [*history.began_on])
+    log, began_on = [tuple(entry) for entry in history.log], [*history.began_on]
+    plain = (history.seconds, log, history.processes, history.peak_memory, began_on)
     torch.save(state | {"history": plain, "arithmetic": arithmetic(device)}, buffer)
     write_sealed(path, buffer.getvalue(), of)
 
@@ -56,10 +58,10 @@ def load_checkpoint(path: Path, device: torch.device, of: str) -> tuple[dict[str
             path.unlink(missing_ok=True)
         return None
     stage = f"step {state['step']}" if "step" in state else "its trained weights"
-    seconds, log, processes, began_on = state["history"]
+    seconds, log, processes, peak_memory, began_on = state["history"]
     if _other_arithmetic(path.parent.name, stage, state["arithmetic"], device):
         began_on.append(state["arithmetic"])
-    return state, History(seconds, [Entry(*entry) for entry in log], processes, tuple(began_on))
+    return state, History(seconds, [Entry(*entry) for entry in log], processes, peak_memory, tuple(began_on))
 
 
 def _other_arithmetic(run: str, stage: str, before: dict[str, Any], device: torch.device) -> bool:

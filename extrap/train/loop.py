@@ -27,6 +27,7 @@ from extrap.model.seed import seed_generators, seed_of
 from extrap.objectives import MASK_SEED, Batch, Objective
 from extrap.train import distributed
 from extrap.train.checkpoint import History, load_checkpoint, save_checkpoint
+from extrap.train.device import peak_memory
 from extrap.train.log import Entry, write_log
 from extrap.train.optimizer import make_optimizers, set_rates, update
 
@@ -193,6 +194,11 @@ def train(
     held_out = held_out_sequences(source, objective, config).to(device)
     look_every = LOG_EVERY * -(-config.max_steps // (LOG_EVERY * LOOKS))
     began = time.monotonic() - before.seconds
+
+    def so_far() -> History:
+        peak = max(before.peak_memory, peak_memory(device))
+        return before._replace(seconds=time.monotonic() - began, processes=processes, peak_memory=peak)
+
     steps: list[Tensor] = []  # loss and gradient norm, (2,), of those since the device was last waited for
     encoder.train()
     for step in range(first, config.max_steps):
@@ -222,8 +228,7 @@ def train(
         if writes and saved and done < config.max_steps:
             states = [optimizer.state_dict() for optimizer in optimizers]
             state = {"model": encoder.state_dict(), "optimizers": states, "step": done}
-            history = before._replace(seconds=time.monotonic() - began, processes=processes)
-            save_checkpoint(checkpoint, state, history, device, of)
+            save_checkpoint(checkpoint, state, so_far(), device, of)
     refuse_guessing([entry.loss for entry in entries], encoder.guessing(), config.max_steps)
     encoder.eval()
-    return before._replace(seconds=time.monotonic() - began, processes=processes)
+    return so_far()
