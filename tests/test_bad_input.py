@@ -38,6 +38,8 @@ def refusal(results: Path, *overrides: str) -> str:
         (["position=ropee"], ["position=ropee", "did you mean", "rope"]),
         (["experiment=smoek"], ["experiment=smoek", "did you mean smoke"]),
         (["data=books"], ["data=books", "markov, stdlib, text"]),
+        (["train.mask_rate=0.15,0.3"], ["train.mask_rate", "no run of this sweep reads it", "objective=mlm"]),
+        (["train=adamw", "train.muon_ratio=1,5"], ["train.muon_ratio", "train.optimizer=muon"]),
         (["objective=clm"], ["objective=clm", "mlm"]),
         (["trian.lr=1"], ["trian.lr: no such option", "did you mean train.lr"]),
         (["train.learning_rate=1"], ["train.learning_rate: no such option"]),

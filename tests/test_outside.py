@@ -277,8 +277,28 @@ def test_the_config_of_a_run_says_what_it_was_and_an_edited_file_is_refused(mine
     assert written["scheme_code"] == scheme_digest(run.config.position)
     run.folder.refuse_other_config(run.identity)
     (tmp_path / "helper.py").write_text(HELPER.replace("sqrt", "log1p"))
-    with pytest.raises(UserError, match=r"mine-alpha=2.0-seed0 holds a run of another version of the program: scheme_code"):
+    with pytest.raises(UserError, match=r"mine-alpha=2.0-seed0 holds a run of another version of its scheme: scheme_code"):
         runs()
+
+
+def test_a_table_that_is_shorter_than_the_longest_input_is_told_before_training(tmp_path):
+    """It ends beyond what is checked of every scheme, and nothing says so."""
+    short = PLAIN.format("Short").replace(
+        "pass", "rows = 50\n\n    def embed(self, x, pos):\n        return x + {}[pos][:, None]"
+    )
+    (tmp_path / "short.py").write_text(f"import torch\n{short.format('torch.zeros(self.rows)')}")
+    options = [
+        f"scheme={tmp_path / 'short.py'}",
+        "data=markov",
+        "objective=causal",
+        f"runtime.results_dir={tmp_path / 'results'}",
+    ]
+    ends = [*options, "train.train_len=16"]
+    with pytest.raises(
+        UserError, match=r"Short fails on 128 tokens, the longest input that is scored: .*; .* states its max_len"
+    ):
+        prepare_grid(grid(*ends, "eval.multiples=[1,8]"))
+    prepare_grid(grid(*ends, "eval.multiples=[1,2]"))
 
 
 def test_a_scheme_of_ours_can_be_within_and_around(mine, tmp_path):

@@ -140,9 +140,9 @@ def test_what_is_said_of_rates_and_steps_is_what_their_tables_hold():
     first, most, last = (rope[f"max_steps={steps}"] for steps in (100, 800, 1600))
     assert most == rope.max()
     assert (
-        f"training up to 800 steps, by a factor of {first:.1f} after 100 steps, of {most:.0f} after 800 and of {last:.0f} after 1,600"
-        in told
-    )
+        f"at 32 L RoPE breaks more with more training up to 800 steps, by a factor of {first:.1f} after 100 steps, "
+        f"of {most:.0f} after 800 and of {last:.0f} after 1,600"
+    ) in told
 
 
 def test_what_is_said_of_many_schemes_and_extensions_is_what_their_tables_hold():

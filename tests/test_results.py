@@ -290,6 +290,23 @@ def test_runs_to_come_are_compared_with_those_that_are_there(tmp_path):
     assert "scheme_code: 1 -> 2" in message
 
 
+def test_of_a_class_from_outside_all_runs_are_of_one_code(tmp_path):
+    """A default that was added since is an option in the config and none in the name, and so is another file."""
+    mine = {"position": {"_target_": "mine.py:Mine", "rate": 1.0}}
+    finished(tmp_path, "mine", 0, scheme_code="1", **mine)
+    others = {
+        "mine-seed1": {"_target_": "mine.py:Mine", "rate": 1.0, "gamma": 0.5},
+        "mine-seed2": {"_target_": "copy.py:Mine", "rate": 1.0},
+        "mine-rate=2.0-seed0": {"_target_": "mine.py:Mine", "rate": 2.0},
+    }
+    for name, position in others.items():
+        run = CONFIG | {"position": position, "seed": 1}
+        refuse_mixed(tmp_path, {name: run | {"scheme_code": "1"}})
+        assert "scheme_code: 1 -> 2" in refusal(refuse_mixed, tmp_path, {name: run | {"scheme_code": "2"}}), name
+    other = {"_target_": "mine.py:Other", "rate": 1.0}
+    refuse_mixed(tmp_path, {"other-seed0": CONFIG | {"position": other, "scheme_code": "2"}})
+
+
 @pytest.mark.slow
 def test_a_report_that_would_drop_runs_is_refused(tmp_path, capsys):
     for seed in (0, 1):

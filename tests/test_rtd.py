@@ -3,6 +3,8 @@
 import math
 from collections import Counter
 from itertools import pairwise
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ from rows import both_protocols, many, scheme_rows
 from scipy.stats import chisquare
 
 from extrap.config.compose import compose_grid
+from extrap.data import cloze
 from extrap.data.cloze import Counted, OfChain, Places, places
 from extrap.data.documents import Documents
 from extrap.data.markov import Markov
@@ -115,11 +118,15 @@ def test_draws_come_as_often_as_they_should_and_none_is_beyond_the_last_token():
             return np.full(n, np.nextafter(1.0, 0.0))
 
     n_pairs = 8_000  # the last of so many are told apart as well as the first
-    one = Places(np.random.default_rng(1).dirichlet(np.ones(V), n_pairs), np.arange(n_pairs))
-    alone = [
-        np.searchsorted(row.cumsum(), u) for row, u in zip(one.q, np.random.default_rng(2).random(n_pairs), strict=True)
-    ]
-    np.testing.assert_array_equal(one.draw(np.random.default_rng(2)), alone)
+    q = np.random.default_rng(1).dirichlet(np.ones(V), n_pairs)
+    known = SimpleNamespace(probabilities=lambda left, right: q[left * V + right])
+    one, every = Places(known, V, np.arange(n_pairs), np.arange(n_pairs)[::-1]), np.random.default_rng(2).random(n_pairs)
+    alone = [np.searchsorted(row.cumsum(), u) for row, u in zip(q[::-1], every, strict=True)]
+    tokens = np.random.default_rng(3).integers(V, size=n_pairs)
+    for most in (cloze.MOST_AT_ONCE, 1_000 * V, 1):  # a part at a time, they are the same
+        with mock.patch.object(cloze, "MOST_AT_ONCE", most):
+            np.testing.assert_array_equal(one.draw(np.random.default_rng(2)), alone)
+            np.testing.assert_array_equal(one.of(tokens), q[np.arange(n_pairs)[::-1], tokens])
     many_pairs = places(Counted(TEXTS, V), *(part.ravel() for part in np.meshgrid(np.arange(V), np.arange(V))), V)
     assert many_pairs.draw(Highest()).max() == V - 1
 

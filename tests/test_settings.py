@@ -246,6 +246,18 @@ def test_a_rate_at_which_a_seed_diverged_is_not_chosen():
     assert set(best_over(rows, nowhere, NOTHING[1], "train.lr", ["train.lr"]).missing["scheme"]) == {"t5"}
 
 
+def test_a_value_with_more_seeds_is_judged_on_those_that_all_have():
+    """The others have all theirs: no seed of them diverged."""
+    scored_on, held_back = (
+        {key: [*losses, *([0.1] if key == ("rope", "0.0005") else [])] for key, losses in of.items()}
+        for of in (SCORED, HELD_BACK)
+    )
+    best = best_over(rates(scored_on, held_back), *NOTHING, "train.lr", ["train.lr"])
+    assert chosen_of(best)["rope"] == "0.002"
+    assert set(best.choice.query("scheme == 'rope'")["n_seeds"]) == {2}
+    assert best.choice["loss"].notna().all()
+
+
 # one value for all
 
 

@@ -200,7 +200,7 @@ def test_rows_of_another_version_of_the_program_are_not_mixed(tmp_path):
     kerple.write_text(source + "\nHALF = 0.5\n")
     done = run(results, "position=kerple,nope", "seed=1,0", root=project)
     assert done.returncode == 2
-    assert "holds a run of another version of the program: scheme_code: " in done.stderr
+    assert "holds a run of another version of its scheme: scheme_code: " in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (results / "runs" / "smoke" / "kerple-seed1").exists()
     assert run(results, "name=other", "position=kerple", root=project).returncode == 0

@@ -1,6 +1,6 @@
 """What may stand between two tokens: the corrupters of replaced-token detection. Imports no torch."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -8,6 +8,7 @@ from scipy.sparse import coo_array, csr_array
 
 MOST_TOKENS = 8192  # that pairs of are counted of: for what is known of all contexts, matrices of V x V are multiplied
 TRUST = 2.0  # occurrences that what the two neighbours say one by one counts for
+MOST_AT_ONCE = 2**24  # probabilities that are held, of 8 bytes each and a few copies
 SMOOTH = 0.5  # and what the frequencies say, beside those of a single neighbour
 
 
@@ -22,30 +23,44 @@ class Corrupter(Protocol):
 
 
 class Places(NamedTuple):
-    """Distributions at N positions: those of all pairs of neighbours that occur, and which of them is whose."""
+    """Distributions at N positions: the pairs of neighbours that occur, and which of them is whose."""
 
-    q: np.ndarray  # (pairs, V)
+    corrupter: Corrupter
+    vocab_size: int
+    pairs: np.ndarray  # (pairs,), left * V + right
     pair: np.ndarray  # (N,)
 
     def of(self, tokens: np.ndarray) -> np.ndarray:
         """(N,): q of a token at each position."""
-        chances: np.ndarray = self.q[self.pair, tokens]
+        chances = np.empty(len(self.pair))
+        for q, at, own in self._parts():
+            chances[at] = q[own, tokens[at]]
         return chances
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """(N,) int64: a token at each position."""
-        n_pairs, vocab_size = self.q.shape
-        upper = self.q.cumsum(axis=1)
-        upper /= upper[:, -1:]  # rounding must not leave a draw above the last token
-        stacked = (upper + np.arange(n_pairs)[:, None]).ravel()
-        found = np.searchsorted(stacked, self.pair + rng.random(len(self.pair)), side="right") - self.pair * vocab_size
-        drawn: np.ndarray = np.minimum(found, vocab_size - 1)  # a sum may round up to the next whole number
+        drawn, uniform = np.empty(len(self.pair), np.int64), rng.random(len(self.pair))
+        for q, at, own in self._parts():
+            upper = q.cumsum(axis=1)
+            upper /= upper[:, -1:]  # rounding must not leave a draw above the last token
+            stacked = (upper + np.arange(len(q))[:, None]).ravel()
+            found = np.searchsorted(stacked, own + uniform[at], side="right") - own * self.vocab_size
+            drawn[at] = np.minimum(found, self.vocab_size - 1)  # a sum may round up to the next whole number
         return drawn
+
+    def _parts(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """q (some pairs, V), the positions that are between these, and which of them is whose: all at once take gigabytes
+        where tokens are many."""
+        step = max(1, MOST_AT_ONCE // self.vocab_size)
+        for first in range(0, len(self.pairs), step):
+            at = np.flatnonzero((self.pair >= first) & (self.pair < first + step))
+            left, right = np.divmod(self.pairs[first : first + step], self.vocab_size)
+            yield self.corrupter.probabilities(left, right), at, self.pair[at] - first
 
 
 def places(corrupter: Corrupter, left: np.ndarray, right: np.ndarray, vocab_size: int) -> Places:
     pairs, pair = np.unique(left * vocab_size + right, return_inverse=True)
-    return Places(corrupter.probabilities(*np.divmod(pairs, vocab_size)), pair)
+    return Places(corrupter, vocab_size, pairs, pair)
 
 
 class Counted:

@@ -213,7 +213,8 @@ def summary_table(of: Group) -> pd.DataFrame:
 
 
 def _table(of: Group) -> str:
-    """The column of 4 L is left out where a terminal has no room for it."""
-    whole = summary_table(of)
-    text, narrower = (markdown(columns, [], "simple") for columns in (whole, whole.drop(columns=whole.columns[2:3])))
+    """Of two factors beyond L the first is left out where a terminal has no room for it."""
+    whole, longer = summary_table(of), landmarks(of.lengths, of.train_len)[1:]
+    first = whole.columns[2 : 1 + len(longer)]  # the last stays
+    text, narrower = (markdown(columns, [], "simple") for columns in (whole, whole.drop(columns=first)))
     return text if max(map(len, text.splitlines())) <= WIDTH else narrower

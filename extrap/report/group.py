@@ -160,7 +160,9 @@ class Group:
         if self.lengths[-1] == self.train_len:
             return "not asked: no length beyond L was scored"
         if self.against_window.empty:
-            return "not asked: that takes same_targets in eval.protocols and a scheme to which the extension window applies"
+            return (
+                "not asked: that takes same_targets in eval.protocols, window in eval.extensions and a scheme it applies to"
+            )
         return ""
 
     @property

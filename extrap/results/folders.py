@@ -88,7 +88,9 @@ class RunFolder:
             other = [change for change in changes if not change.startswith(("code:", "scheme_code:"))]
             if not (other or program):
                 return
-            what = "with another config" if other else "of another version of the program"
+            of_scheme = all(change.startswith("scheme_code:") for change in changes)
+            version = f"of another version of {'its scheme' if of_scheme else 'the program'}"
+            what = "with another config" if other else version
             raise UserError(
                 f"{self.path} holds a run {what}: {'; '.join(other or changes)} (found there -> asked for now). "
                 f"Choose another name=..., or move it out of {self.path.parent}"
@@ -216,8 +218,13 @@ def commands_of(runs: Path) -> list[dict[str, Any]]:
 
 def from_outside(config: dict[str, Any]) -> bool:
     """Whether its scheme, or one within that, is a class of a file that the command line names: mine.py:Mine."""
+    return any(":" in name for name in _classes(config))
+
+
+def _classes(config: dict[str, Any]) -> list[str]:
+    """Of its scheme, and of those within that."""
     options = flat(config.get("position", {}))
-    return any(":" in str(value) for option, value in options if option.rpartition(".")[2] == "_target_")
+    return [str(value) for option, value in options if option.rpartition(".")[2] == "_target_"]
 
 
 def common(config: dict[str, Any]) -> dict[str, Any]:
@@ -228,14 +235,16 @@ def common(config: dict[str, Any]) -> dict[str, Any]:
 def refuse_mixed(runs: Path, planned: dict[str, dict[str, Any]] | None = None) -> None:
     """Raises UserError unless runs, planned ones too, differ in seed, position and what their sweep varies only.
 
-    All of a scheme are of one code, and where what varies is the same, so is what follows from it: the digest of data.
+    All of a scheme are of one code, and of a class from outside all, whatever its options and its file are called: rows name
+    it by what is no default of it. Where what varies is the same, so is what follows from it: the digest of data.
     """
     configs = {folder.path.name: folder.load_config() for folder in finished(runs)} | (planned or {})
     first: dict[str, tuple[str, dict[str, Any]]] = {}
     for run, config in configs.items():
         scheme, vary = {"scheme_code": config.get("scheme_code")}, config.get("vary", [])
         alike = {key: value for key, value in config.items() if key not in MAY_DIFFER}
-        parts = {"runs": common(config), f"scheme {config.get('position')}": scheme}
+        names = [name.rpartition(":")[2] for name in _classes(config)] if from_outside(config) else config.get("position")
+        parts = {"runs": common(config), f"scheme {names}": scheme}
         for what, part in (parts | {f"setting {values_of(config, vary)}": alike}).items():
             other, known = first.setdefault(what, (run, part))
             if changes := differences(known, part):

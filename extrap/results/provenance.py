@@ -110,7 +110,7 @@ def with_kept(results: Path, runs: Path, here: Gathered) -> tuple[Gathered, list
         return here, []
     old_rows, made = load_rows(results / "rows.csv"), _runs_of(here.rows) | _runs_of(here.missing)
     theirs = {folder.path.name for folder in finished(runs) if from_outside(folder.load_config())}
-    config, outside = here.made_by["config"], {scheme for scheme, run in made if run in theirs}
+    config, outside = here.made_by["config"], {scheme.partition("(")[0] for scheme, run in made if run in theirs}
     stay = _staying(results, old_rows, config, made, outside)
     if not stay:  # on another Python the standard library is another text, and all rows are made anew
         return here, []
@@ -129,7 +129,8 @@ def _staying(
     """The runs of an earlier report, of its `rows` or without any, that are not among those made here, in order.
 
     Raises UserError unless recipe, data and precision are the same for them, and all seeds of a scheme in a setting are of
-    one report; all settings, where they are not of one text, or of a scheme from `outside`, whose code may be another now.
+    one report; all settings, where they are not of one text; and all options of a class from `outside`, whose code may be
+    another now.
     Where all are made here, data and precision may differ: that is the same experiment on another machine.
     """
     old = load_provenance(results / "provenance.yaml")["config"]
@@ -140,7 +141,9 @@ def _staying(
     changes = differences(_recipe(old, OF_PLACE), _recipe(config, OF_PLACE))
 
     def of_one_making(scheme: str, run: str) -> tuple[str, str]:
-        return scheme, run.rpartition("-seed")[0] if _one_text(config) and scheme not in outside else ""
+        if (kind := scheme.partition("(")[0]) in outside:
+            return kind, ""
+        return scheme, run.rpartition("-seed")[0] if _one_text(config) else ""
 
     references, schemes = {*rows.loc[~rows["kind"].isin(TRAINED), "scheme"]}, {scheme for scheme, _ in made}
     here = {of_one_making(*one) for one in made}

@@ -40,9 +40,10 @@ class Evaluated(NamedTuple):
 def evaluate(encoder: Encoder, source: Source, objective: Objective, config: EvalConfig) -> Evaluated:
     """Rows of (extension, protocol, eval_len, segment); none for lengths that the scheme, so extended, does not reach.
 
-    Up to the training length extensions change nothing: their rows are copies of those of `none`. Beyond it they are scored
-    at config.extension_multiples of it. A length that does not fit into memory, or where a loss is not a number, has no rows
-    and is told; the others are what they would be without it, but for rounding (see Reader.sums).
+    Up to the training length extensions change nothing: their rows are copies of those of `none`, but for the protocol
+    `position`, which is one pass of the longest input. Beyond it they are scored at config.extension_multiples of it. A
+    length that does not fit into memory, or where a loss is not a number, has no rows and is told; the others are what they
+    would be without it, but for rounding (see Reader.sums).
     A protocol that lacks the training length has no rows at all, for there is nothing to compare its lengths with.
     Computed in float32, whatever the precision of training; sums are float64. Several processes divide the forward passes
     of a single one among them, none of which changes: on one machine the rows are the same, bit for bit.

@@ -26,7 +26,8 @@ def best_over(
 
     `choice` has a line a (scheme, value):
     loss      nats per token on training text that was held back, neither trained on nor scored; mean over n_seeds seeds,
-              those that all values have; missing where a seed diverged or has none, for the others would flatter the value
+              those that all values have; missing of a value of which a seed diverged or has none, for the others would
+              flatter it
     chosen    the lowest loss; nothing else decides
     border    lowest or highest of the values that were tried where these are numbers, or the only one
     Raises UserError where the option does not vary, is none of training or the model, or no text was held back.
@@ -70,7 +71,8 @@ def _tried(runs: pd.DataFrame, by_seed: pd.DataFrame) -> list[dict[str, object]]
     """The values of one scheme; `runs` are all that were made of it, by_seed what they have on held-back text."""
     values = _in_order(runs["value"])
     losses = by_seed.pivot(index="value", columns="seed", values="log_ppl").reindex(values)
-    whole = losses.index[losses.reindex(columns=runs["seed"].unique()).notna().all(axis="columns")]  # in every seed of any
+    made = runs.groupby("value")["seed"].unique()
+    whole = [value for value in values if losses.reindex(columns=made[value]).loc[value].notna().all()]
     common = losses.loc[whole].dropna(axis="columns")
     mean = common.mean(axis="columns").dropna()
     are_numbers = pd.to_numeric(pd.Series(values), errors="coerce").notna().all()

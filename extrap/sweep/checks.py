@@ -1,6 +1,7 @@
 """All that refuses the grid of a sweep, before anything is trained."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from tempfile import TemporaryFile
@@ -8,18 +9,21 @@ from tempfile import TemporaryFile
 import torch
 from tqdm import tqdm
 
-from extrap.config.choices import Output
+from extrap.config.choices import Optimizer, Output
 from extrap.config.schema import Config
 from extrap.data.cloze import MOST_TOKENS
 from extrap.data.documents import Documents
-from extrap.errors import UserError, nearest, one_line
+from extrap.errors import UserError, nearest, one_line, raised_in
 from extrap.extensions.base import extensions_of
 from extrap.model.encoder import n_parameters, without_memory
 from extrap.objectives import Electra, Mlm, Rtd
-from extrap.results.folders import refuse_mixed
+from extrap.positions.base import PositionScheme
+from extrap.results.folders import from_outside, refuse_mixed
 from extrap.results.provenance import refuse_to_lose
 from extrap.runs.prepare import Run, build_scheme, geometry, prepare_all
 from extrap.score.protocols import PROTOCOLS
+from extrap.score.reads import is_out_of_memory
+from extrap.testing.case import VOCAB, encoder_with, read
 from extrap.testing.promises import check_extensions, check_scheme
 from extrap.train import distributed
 from extrap.train.device import physical_memory, pick_device
@@ -30,6 +34,7 @@ def prepare_grid(configs: list[Config]) -> list[Run]:
     _check_names(configs)
     runs = prepare_all(configs)
     _refuse_other_tokens(runs)
+    _refuse_unread(runs)
     for run in runs:
         _check(run)
     _check_schemes(runs)
@@ -55,6 +60,19 @@ def _refuse_other_tokens(runs: list[Run]) -> None:
             f"data.bpe: expected one vocabulary in a sweep, found {len(found)} (data.bpe={told}; other text makes another): "
             "losses per token are not comparable across them, and other bytes are scored; give each another name=..."
         )
+
+
+READ_BY: dict[str, tuple[str, Callable[[Run], bool]]] = {  # options that not every run reads
+    "train.mask_rate": ("objective=mlm", lambda run: isinstance(run.objective, Mlm)),
+    "train.muon_ratio": ("train.optimizer=muon", lambda run: run.config.train.optimizer is Optimizer.muon),
+}
+
+
+def _refuse_unread(runs: list[Run]) -> None:
+    """Settings that differ in nothing but their names would be compared."""
+    for option, (reader, reads) in READ_BY.items():
+        if option in runs[0].config.vary and not any(map(reads, runs)):
+            raise UserError(f"{option}: no run of this sweep reads it; expected {reader}, or one value")
 
 
 def _different(runs: list[Run]) -> list[Run]:
@@ -133,8 +151,29 @@ def _check_schemes(runs: list[Run]) -> None:
     for run in tqdm(to_check, desc="checking schemes", disable=None, leave=False):
         config, causal = run.config, run.objective.causal
         check_scheme(partial(build_scheme, config, causal), max(config.eval.lengths))
+        if from_outside(run.identity):  # the project's own are tested
+            _check_longest(build_scheme(config, causal), max(config.eval.lengths))
         if max(config.eval.lengths) > config.train.train_len:
             check_extensions(build_scheme(config, causal), extensions_of(config.eval.extensions))
+
+
+@torch.no_grad()
+def _check_longest(scheme: PositionScheme, longest: int) -> None:
+    """Raises UserError for a scheme that fails on the longest input, which is scored when all runs are trained.
+
+    No number is a result, and want of memory is told then.
+    """
+    n = min(longest, scheme.max_len or longest)
+    with torch.random.fork_rng(devices=[]):
+        encoder = encoder_with(scheme, scheme.geometry.n_layers)
+        try:
+            read(encoder, torch.randint(VOCAB, (1, n)))
+        except Exception as error:  # whatever somebody's code raises
+            if not is_out_of_memory(error):
+                raise UserError(
+                    f"position: {type(scheme).__name__} fails on {n:,} tokens, the longest input that is scored: "
+                    f"{raised_in(type(scheme), error)}; a scheme that ends states its max_len"
+                ) from error
 
 
 def _with_generators(runs: list[Run]) -> list[Run]:
