@@ -237,6 +237,12 @@ def test_what_leaves_a_pair_undecided_is_not_always_the_number_of_its_seeds():
     assert group.lacking(pd.Series(line | skewed)) == "text"
 
 
+def test_schemes_without_a_seed_in_common_are_not_compared():
+    rows = both_protocols({"sound": around(1.2, 1.2), "other": around(1.0, 1.0)})
+    rows["seed"] = rows["seed"].where(rows["scheme"] == "sound", rows["seed"] + 10)
+    assert re.search(r"^other, .*, but undecided against sound, .* \(no seed in common\)", sentence(said(rows), "best at L"))
+
+
 def test_a_seed_that_diverged_takes_no_win_from_the_others():
     rows = both_protocols({"sound": around(1.2, 1.2), "frail": around(1.0, 1.0)}).reset_index(drop=True)
     lost = (rows["scheme"] == "frail") & (rows["seed"] == 0)

@@ -30,7 +30,7 @@ def best_at(of: Group, lines: pd.DataFrame, protocol: str, eval_len: int) -> str
         return f"{first}, decided against all others; {following}"
     told = [
         f"{of.names[scheme]}, {of.above(gaps[scheme])}"
-        + (f" ({lacking(against.loc[scheme])})" if scheme in against.index else "")
+        + f" ({lacking(against.loc[scheme]) if scheme in against.index else 'no seed in common'})"
         for scheme in undecided
     ]
     n_decided = len(others) - len(undecided)

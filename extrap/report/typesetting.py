@@ -89,7 +89,7 @@ def decimals(objectives: Collection[str]) -> int:
 
 
 def nats(difference: float, objective: str, sign: str = "") -> str:
-    """sign="+" shows which way."""
+    """A difference of losses; sign="+" shows which way."""
     digits = decimals([objective])
     return f"{round(difference, digits) + 0.0:{sign}.{digits}f}"  # no -0.000
 

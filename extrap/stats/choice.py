@@ -75,14 +75,20 @@ def _tried(runs: pd.DataFrame, by_seed: pd.DataFrame) -> list[dict[str, object]]
     whole = [value for value in values if losses.reindex(columns=made[value]).loc[value].notna().all()]
     common = losses.loc[whole].dropna(axis="columns")
     mean = common.mean(axis="columns").dropna()
-    are_numbers = pd.to_numeric(pd.Series(values), errors="coerce").notna().all()
-    ends = {values[-1]: "highest", values[0]: "lowest"} if are_numbers else {}
-    ends = ends if len(values) > 1 else {values[0]: "only"}
+    ends = _ends(values)
     return [
         {"value": value, "loss": mean.get(value, np.nan), "n_seeds": common.shape[1], "n_tokens": by_seed["n_tokens"].max()}
         | {"chosen": bool(len(mean)) and value == mean.idxmin(), "border": ends.get(value, "")}
         for value in values
     ]
+
+
+def _ends(values: list[str]) -> dict[str, str]:
+    """What border each of these is; words have none."""
+    if len(values) == 1:
+        return {values[0]: "only"}
+    are_numbers = pd.to_numeric(pd.Series(values), errors="coerce").notna().all()
+    return {values[0]: "lowest", values[-1]: "highest"} if are_numbers else {}
 
 
 def _in_order(values: pd.Series) -> list[str]:
