@@ -13,7 +13,7 @@ from extrap.report.drawing import entitle, new_figure, style
 from extrap.report.labels import End, name_ends
 from extrap.report.looks import Looks, styles
 from extrap.report.pairs import at_landmarks, difference_cell
-from extrap.report.typesetting import counted, markdown, measure, trained_on
+from extrap.report.typesetting import counted, level, markdown, trained_on
 from extrap.results.rows import GROUP, apart, within
 from extrap.results.shown import rounded
 from extrap.stats.budget import BUDGET, OPEN, STABILITIES, STABLE
@@ -142,7 +142,7 @@ def _figure(found: Statistics, points: pd.DataFrame) -> Figure:
                 line = line.set_index("steps").reindex(budgets).reset_index()  # a hole is no line
                 band(axes, line["steps"], line["ppl"], line["ppl_low"], line["ppl_high"], looks[scheme, "none"])
             axes.set_title(_title(part))
-            axes.set_ylabel(measure(part["objective"].unique()))
+            axes.set_ylabel(level(part["objective"].unique()))
             axes.grid(axis="y")
             axes.set_xticks(budgets, [f"{n:,}" for n in budgets])
             axes.minorticks_off()

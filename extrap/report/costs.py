@@ -12,7 +12,7 @@ from extrap.report.curves import COLUMN_WIDTH, band, drawn, keep_to_curves, log_
 from extrap.report.drawing import entitle, new_figure, style
 from extrap.report.labels import End, name_ends
 from extrap.report.looks import Looks, styles
-from extrap.report.typesetting import interval, markdown, measure, number, seeds, stem, trained_on
+from extrap.report.typesetting import interval, level, markdown, measure, number, seeds, stem, trained_on
 from extrap.results.rows import GROUP
 from extrap.results.shown import rounded
 from extrap.stats.pairs import MOST_PAIRED
@@ -109,7 +109,7 @@ def cost_figure(found: Statistics, points: pd.DataFrame, cost: str) -> Figure:
         ends = [list(_lines(axes, part, cost, unit, looks)) for axes, part in zip(panels, parts, strict=True)]
         for axes, part in zip(panels, parts, strict=True):
             axes.set_title(_title(part.iloc[0]))
-            axes.set_ylabel(measure(part["objective"].unique()))
+            axes.set_ylabel(level(part["objective"].unique()))
             log_axis(axes)
             axes.margins(y=0.25)  # room for names
             keep_to_curves(axes, part["ppl"])

@@ -14,7 +14,7 @@ from extrap.report.about import chosen_briefly
 from extrap.report.drawing import entitle, new_figure, style
 from extrap.report.labels import End, name_ends
 from extrap.report.looks import Looks, Style, styles
-from extrap.report.typesetting import measure, model_size, name, trained_on
+from extrap.report.typesetting import level, model_size, name, trained_on
 from extrap.results.shown import rounded
 from extrap.stats.perplexity import CONDITION, GROUP, SCHEME, is_control
 from extrap.stats.statistics import Statistics
@@ -95,7 +95,7 @@ def controls_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
         for axes in panels[len(schemes) :]:
             axes.set_visible(False)
         figure.supxlabel("evaluation length / training length", fontsize=8)
-        figure.supylabel(f"{measure(points['objective'].unique())}, {protocol}", fontsize=8)
+        figure.supylabel(f"{level(points['objective'].unique())}, {protocol}", fontsize=8)
         entitle(figure, title_of(found, told_of_seeds(points)))
         name_ends([(axes, ends(lines, "ppl", looks, names)) for axes, lines in zip(panels, by_panel, strict=False)])
     return figure, points

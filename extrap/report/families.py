@@ -23,7 +23,7 @@ from extrap.report.drawing import entitle, new_figure, style
 from extrap.report.group import shortened
 from extrap.report.labels import name_ends
 from extrap.report.looks import LOOKS, Looks, Style, family
-from extrap.report.typesetting import measure
+from extrap.report.typesetting import level, measure
 from extrap.results.shown import rounded
 from extrap.stats.perplexity import BEYOND_L, told_first
 from extrap.stats.statistics import Statistics
@@ -85,7 +85,7 @@ def families_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
             axes.set_visible(False)
         keep_to_curves(panels[0], points["ppl"])
         figure.supxlabel("evaluation length / training length", fontsize=8)
-        figure.supylabel(f"{measure(points['objective'].unique())}, {points['protocol'].iloc[0]}", fontsize=8)
+        figure.supylabel(f"{level(points['objective'].unique())}, {points['protocol'].iloc[0]}", fontsize=8)
         n_lines = entitle(figure, title_of(found, told_of_seeds(points)))
         figure.set_figheight(PANEL[1] * n_rows + 0.15 * (n_lines + 1))
         short = shortened(points["scheme"].unique(), NAME)
@@ -129,9 +129,9 @@ def trade_off_figure(found: Statistics) -> tuple[Figure, pd.DataFrame]:
     start = lines[lines["eval_len"] == train_len].assign(eval_len=n).drop(columns=[*RATIO])
     points = start.join(lines[lines["eval_len"] == n].set_index("scheme")[[*RATIO]], on="scheme")
     points = rounded(points[[*POINT, *PPL, *RATIO]]).sort_values("ppl", kind="stable").reset_index(drop=True)
-    objective, protocol = measure(points["objective"].unique()), points["protocol"].iloc[0]
-    at_start = f"{objective} at the training length L, {protocol}"
-    columns = {PPL: at_start, RATIO: f"{objective} at {n:,} ({n / train_len:g} L) / at L"}
+    objectives, protocol = points["objective"].unique(), points["protocol"].iloc[0]
+    at_start = f"{level(objectives)} at the training length L, {protocol}"
+    columns = {PPL: at_start, RATIO: f"{measure(objectives)} at {n:,} ({n / train_len:g} L) / at L"}
     with style():
         figure, grid = new_figure(7.0, ROW * len(points), 1, 2, sharey=True)
         for axes, (values, label) in zip(grid.flat, columns.items(), strict=True):

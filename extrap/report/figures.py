@@ -12,7 +12,7 @@ from extrap.report.drawing import save_drawing, save_figure
 from extrap.report.extensions import extensions_figure, is_crowded
 from extrap.report.families import families_figure, trade_off_figure
 from extrap.report.pairs import is_drawn, pairs_figure
-from extrap.report.typesetting import measure, stem
+from extrap.report.typesetting import level, stem
 from extrap.results.shown import rounded, save_table
 from extrap.stats.perplexity import CONDITION, is_control
 from extrap.stats.statistics import Statistics
@@ -59,7 +59,7 @@ def perplexity_figure(found: Statistics, column: bool = False) -> tuple[Figure, 
     trained = found.summary[found.summary["extension"] == "none"]
     points = where_lengths_vary(trained).merge(null, how="left")
     points = rounded(points[[*POINT, "null", "ppl", "ppl_low", "ppl_high"]])
-    what, values = measure(points["objective"].unique()), ("ppl", "ppl_low", "ppl_high")
+    what, values = level(points["objective"].unique()), ("ppl", "ppl_low", "ppl_high")
     return panels_by_protocol(found, points, values, what, log=what == "perplexity", column=column), points
 
 

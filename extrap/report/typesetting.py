@@ -31,6 +31,11 @@ def measure(objectives: Collection[str]) -> str:
     return " or ".join(told[in_nats] for in_nats in sorted(told))
 
 
+def level(objectives: Collection[str]) -> str:
+    """The same, at an axis: with its unit."""
+    return measure(objectives).replace("nats", "nats per token")
+
+
 def loss(objectives: Collection[str]) -> str:
     """And what their differences are of, in nats per token."""
     return "loss" if {*objectives} & {*IN_NATS} else "log-perplexity"
