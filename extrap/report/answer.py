@@ -28,10 +28,11 @@ NAME = 20  # columns: longer names of schemes are cut in their middle
 LEGEND = """\
 L: the training length. ±: 95 % t interval over seeds. Breaks: {breaks}, with the lengths between which it first does, \
 or a loss that is not a number in some seed; survives: nowhere; unclear: the interval over seeds holds both. Extrapolates: \
-better with the whole of a longer input than at L, and than with attention cut off at L. Decided: beyond the noise of seeds \
-and of text. In parentheses, what leaves it undecided: the number of seeds that would show a difference as large and as \
-variable as the one observed with 80 % power; text: other text might give another verdict; Holm: so many pairs are \
-compared; seeds that broke: the better one has no number in some."""
+better with the whole of a longer input than at L, and than with attention cut off at L (in an encoder at L/2 on either \
+side); mixed: verdicts differ by length. Decided: beyond the noise of seeds and of text. In parentheses, what leaves it \
+undecided: the number of seeds that would show a difference as large and as variable as the one observed with 80 % power; \
+text: other text might give another verdict; Holm: so many pairs are compared; seeds that broke: the better one has no \
+number in some."""
 BREAKS = {
     False: "perplexity more than 5 % above that at L",
     True: "5 % of what is explained at L lost",
@@ -152,8 +153,8 @@ def _extrapolates(of: Group) -> str:
         parts = []
         for scheme, part in lines.groupby("scheme", sort=False):
             nearest = part.sort_values("seeds_needed", kind="stable").iloc[0]
-            why = f" ({seeds_lacking(nearest) or 'not for want of seeds'} at {nearest['eval_len']:,})"
-            open_ = why if word == "undecided" else ""
+            why = f" ({seeds_lacking(nearest) or 'text or Holm'} at {nearest['eval_len']:,})"
+            open_ = why if word == "undecided" and of.n_seeds > 1 else ""  # of one seed the title says so
             parts.append(f"{of.names[scheme]} at {lengths(part['eval_len'], scored)}{open_}")
         told[word] = f"{word}: {'; '.join(parts)}"
     if of.uncontrolled:

@@ -123,11 +123,11 @@ def cost_figure(found: Statistics, points: pd.DataFrame, cost: str) -> Figure:
         objective, data, train_len, setting = points[GROUP].iloc[0]
         where = trained_on(objective, data, train_len, "" if curves else setting)
         told = f"{experiments}: {where}{chosen_briefly(found.choice)}, {seeds(points['n_seeds'])}"
-        if points["n_seeds"].max() > 1:
+        if several := points["n_seeds"].max() > 1:
             told += f"; {'bands' if curves else 'upright bars'} are 95 % t intervals"
-            told += (
-                "" if curves else ", horizontal ones span the fastest to the slowest run, by the clock, whatever else ran"
-            )
+        if not curves:
+            told += ", horizontal ones span the fastest to the slowest run, " if several else "; "
+            told += "by the clock, whatever else ran"
         figure.set_figheight(PANEL_HEIGHT * len(parts) + 0.15 * entitle(figure, told))
         name_ends(list(zip(panels, ends, strict=True)))
     return figure
