@@ -153,7 +153,7 @@ def _extrapolates(of: Group) -> str:
         parts = []
         for scheme, part in lines.groupby("scheme", sort=False):
             nearest = part.sort_values("seeds_needed", kind="stable").iloc[0]
-            why = f" ({seeds_lacking(nearest) or 'text or Holm'} at {nearest['eval_len']:,})"
+            why = f" ({seeds_lacking(nearest) or 'text, Holm or seeds that broke'} at {nearest['eval_len']:,})"
             open_ = why if word == "undecided" and of.n_seeds > 1 else ""  # of one seed the title says so
             parts.append(f"{of.names[scheme]} at {lengths(part['eval_len'], scored)}{open_}")
         told[word] = f"{word}: {'; '.join(parts)}"
