@@ -86,7 +86,7 @@ $(READY): $(if $(RUNS),,FORCE)
 	@echo "setting up .venv (once, a few minutes)"
 	@$(PYTHON) -m venv $(if $(RUNS),,--clear) .venv
 	@rm -f .venv/ready*
-	@$(INSTALL) --no-compile -e '.[dev]' || { echo "error: pip could not install what pyproject.toml and constraints.txt name; once that is mended, the same command goes on" >&2; exit 1; }
+	@$(INSTALL) --no-compile -e '.[dev]' || { echo "error: pip could not install what pyproject.toml and constraints.txt name; mend that and run the same command again" >&2; exit 1; }
 	@.venv/bin/python -m compileall -qq -j 0 .venv/lib || true  # pip uses one core; wheels hold modules of other Pythons, too
 	@touch $@
 
@@ -125,7 +125,7 @@ probes: $(READY)  ## probe the finished runs of EXPERIMENT, beyond perplexity; P
 corpus: $(READY)  ## fetch the corpus NAME for data=corpus, once: wikitext-2, wikitext-103, enwik8, text8, pg19-sample, fineweb-edu-sample
 	@.venv/bin/python -m extrap.sweep.corpus $(NAME)
 
-check-scheme: $(READY)  ## what SCHEME is, a page; path/to/mine.py:Mine or one of the project; REFERENCE=path/to/file.py:function
+check-scheme: $(READY)  ## check SCHEME (path/to/mine.py:Mine, or one of the project); REFERENCE=path/to/file.py:function: against your formula
 	@.venv/bin/python -m extrap.sweep.check "$$SCHEME" $(if $(REFERENCE),--reference "$$REFERENCE") $(WORDS)
 
 status: $(READY)  ## how far each sweep is (or EXPERIMENT alone), from its files, while it runs here or elsewhere
@@ -191,7 +191,7 @@ check: $(READY)  ## lint and types
 	@.venv/bin/python -m ruff format --check .
 	@.venv/bin/python -m mypy
 
-smoke: $(READY) $(EXTRA)  ## the whole path in about a minute, with models too small to mean anything
+smoke: $(READY) $(EXTRA)  ## the whole pipeline in about a minute, with models too small to mean anything
 	@rm -rf "$(RESULTS)/runs/smoke"
 	@.venv/bin/python -m extrap experiment=smoke $(ENGINE) $(WORDS)
 

@@ -31,7 +31,7 @@ from extrap.config.compose import compose_grid
 from extrap.data.text import Stdlib
 from extrap.files import write_atomic
 from extrap.runs.prepare import prepare_all
-from extrap.runs.run import git_state
+from extrap.runs.run import COMMIT
 from extrap.sweep.door import through
 from extrap.train.cores import cores
 from extrap.train.device import keep_freed_memory, pick_device, pick_precision
@@ -118,7 +118,7 @@ def provenance(seconds: float, device: torch.device, libraries: tuple[str, ...])
     """YAML: the command that measured, the machine and the versions."""
     versions = {name: importlib.metadata.version(name) for name in ("torch", *libraries)}
     told: Row = {"command": shlex.join(["python", "-m", "experiments.bench", *sys.argv[1:]]), "version": __version__}
-    told |= git_state() | {"python": platform.python_version(), **versions, "machine": machine(device)}
+    told |= COMMIT | {"python": platform.python_version(), **versions, "machine": machine(device)}
     told |= {"threads": torch.get_num_threads(), "seconds": round(seconds)}
     text: str = yaml.safe_dump(told, sort_keys=False, width=125)
     return text

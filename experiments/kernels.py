@@ -35,8 +35,8 @@ def write_kernels(overrides: list[str], results: Path) -> Path:
     from extrap.runs.prepare import prepare_all
     from extrap.runs.trained import load_encoder
 
-    tables = []
-    for run in prepare_all(compose_grid([*overrides, f"runtime.results_dir={results}"])):
+    tables, configs = [], compose_grid([*overrides, f"runtime.results_dir={results}"])
+    for run in prepare_all(configs):
         scheme, longest = load_encoder(run).scheme, max(run.config.eval.lengths)
         one, *others = dict.fromkeys(scheme.layers(scheme.geometry.n_layers))
         if others or not is_bias(one):
@@ -49,7 +49,7 @@ def write_kernels(overrides: list[str], results: Path) -> Path:
         lines = [(head, t[at].item(), value) for (head, at), value in np.ndenumerate(bias.numpy())]
         table = pd.DataFrame(lines, columns=KERNEL)
         tables.append(load_runs(run.folder.runs)[ABOUT].merge(table, how="cross"))
-    path = run.config.folder.parents[2] / run.config.name / NAME
+    path = configs[0].results / NAME
     path.parent.mkdir(parents=True, exist_ok=True)
     save_table(path, pd.concat(tables, ignore_index=True))
     return path

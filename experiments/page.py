@@ -27,7 +27,7 @@ FIRST = "main"  # of the experiments on the page
 # columns of a paper's figure: the first that is there is drawn along an axis; panels and lines differ in the others
 ACROSS, UP = ("x", "step", "n"), ("value", "loss", "bias")
 PANELS = ("panel", "objective", "protocol", "alibi_train_len", "data", "over")
-LINES = ("train_len", "setting", "seed", "head")
+LINES = ("train_len", "seed", "head")
 DASHED = "5 3"  # what is published
 ENDLESS = 1e9  # stands for infinity, which JSON lacks: far beyond any axis
 LOG = 3  # a vertical axis that spans more than this factor is one of logarithms

@@ -217,7 +217,7 @@ def test_a_scheme_that_is_not_a_number_in_some_seed_breaks(n_left):
     assert not found.ranked.query("scheme == 'frail' and eval_len == 256")["best"].any()
     assert "sound is the lowest as trained" in take(group.Group(found, {"sound": "sound", "frail": "frail"}))[0]
     if n_left == 2:
-        assert "sound and frail (seeds that broke)" in sentence(text, "undecided")
+        assert "sound and frail (seeds without a number)" in sentence(text, "undecided")
         whole = Statistics(pd.concat([rows[rows["seed"] < 2], windows[windows["seed"] < 2]]))
         ahead = whole.ranked.query("scheme == 'frail' and eval_len == 256 and extension == 'none'")
         assert ahead["best"].all(), "two seeds that did not would decide"
@@ -227,9 +227,14 @@ def test_a_scheme_that_is_not_a_number_in_some_seed_breaks(n_left):
 def test_what_leaves_a_pair_undecided_is_not_always_the_number_of_its_seeds():
     line = {"n_seeds": 2, "seeds_needed": 18, "p": 0.01, "p_holm": 0.01, "unit": "documents", "low": 0.1, "high": 0.3,
             "text_low": 0.1, "text_high": 0.3}  # fmt: skip
-    told = {"seeds that broke": {}, "text": {"text_low": -0.1, "p_holm": 0.2}, "18 seeds": {"low": -0.1, "p_holm": 0.2},
-            "18 seeds; text": {"low": -0.1, "text_low": -0.1, "p_holm": 0.2}, "Holm": {"p_holm": 0.2},
-            "one seed": {"n_seeds": 1, "p_holm": np.nan, "low": np.nan, "high": np.nan}}  # fmt: skip
+    told = {
+        "seeds without a number": {},
+        "text": {"text_low": -0.1, "p_holm": 0.2},
+        "18 seeds": {"low": -0.1, "p_holm": 0.2},
+        "18 seeds; text": {"low": -0.1, "text_low": -0.1, "p_holm": 0.2},
+        "Holm": {"p_holm": 0.2},
+        "one seed": {"n_seeds": 1, "p_holm": np.nan, "low": np.nan, "high": np.nan},
+    }
     assert {what: group.lacking(pd.Series(line | changes)) for what, changes in told.items()} == {
         what: what for what in told
     }

@@ -232,7 +232,7 @@ def test_copies_are_found_in_bytes():
     """Whatever tokens stand at their ends."""
     copied = documents(TRAIN, {"copy": b"?" + TRAIN["t1"][1001:9001], "own": VALID["v1"][-2400:]}, max_verbatim_share=0.9)
     message = refusal(copied.usage, 32, 500, 6)
-    assert "the held-out document copy stands in the training text, word for word 100%" in message
+    assert "the held-out document copy is in the training text: 100%" in message
     assert int(message.partition(" of its ")[2].partition(" ")[0].replace(",", "")) > 1.5 * 500 * 3, "bytes, not tokens"
     assert documents(TRAIN, {"own": VALID["v1"][-2400:]}).usage(32, 128, 8)["verbatim_share"] == 0
 

@@ -199,11 +199,11 @@ def test_a_log_is_told_how_far_a_sweep_is():
         Stage("b", "running", 65, 100, 6.5, ""),
         Stage("c", "waiting", 0, 100, 0, ""),
     ]
-    assert progress_line(runs, already=0.0, seconds=90.0, evaluation=0.3) == "1 of 3 runs, 50%; 01:30 gone, 01:30 left"
-    assert progress_line(runs, already=1.0, seconds=90.0, evaluation=0.3) == "1 of 3 runs, 50%; 01:30 gone, 04:30 left"
-    assert progress_line(runs, already=1.5, seconds=90.0, evaluation=0.3) == "1 of 3 runs, 50%; 01:30 gone, ? left"
+    assert progress_line(runs, already=0.0, seconds=90.0, evaluation=0.3) == "1 of 3 runs, 50%; 01:30 elapsed, 01:30 left"
+    assert progress_line(runs, already=1.0, seconds=90.0, evaluation=0.3) == "1 of 3 runs, 50%; 01:30 elapsed, 04:30 left"
+    assert progress_line(runs, already=1.5, seconds=90.0, evaluation=0.3) == "1 of 3 runs, 50%; 01:30 elapsed, ? left"
     told = progress_line(runs, already=0.0, seconds=90.0, evaluation=1.6)  # as a run that is done has taken
-    assert told == "1 of 3 runs, 42%; 01:30 gone, 02:06 left"
+    assert told == "1 of 3 runs, 42%; 01:30 elapsed, 02:06 left"
 
 
 # whose commit it is

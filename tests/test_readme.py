@@ -219,7 +219,8 @@ def test_what_is_said_of_many_schemes_on_a_known_floor_is_what_their_tables_hold
     assert prope["ratio_low"] < 1.05 < prope["ratio_high"]
     share = 100 * (prope["ratio_high"] / prope["ratio"] - 1)
     blind = table[(table["kind"] == "window_floor") & (table["eval_len"] == 4096)]["ratio"].iloc[0]
-    assert f"on the Markov source {prope['ratio']:.2f} ±{share:.1f}% (best predictor from L tokens: {blind:.2f})" in SENTENCES
+    told = f"{prope['ratio']:.2f} ±{share:.1f}% (best predictor from L tokens: {blind:.2f})"
+    assert f"on the Markov source {told}" in SENTENCES
     against = pd.read_csv(folder / "pairs.csv").query("protocol == 'nonoverlap' and eval_len == 128")
     assert "a" not in set(against.loc[against["scheme_b"] == "rope", "verdict"])
     assert set(against["scheme_b"]) == {"rope"}

@@ -368,7 +368,7 @@ BROKEN = {
     Unregistered: r"trains a tensor of shape \(32,\) that is no parameter of it",
     Listed: r"trains a tensor of shape \(\d,\) that is no parameter of it",
     Spare: r"has layers\(2\) that gives 3 schemes; expected one for each layer",
-    DrawnElsewhere: "is another one when it is built again",
+    DrawnElsewhere: "differs when it is built again",
     Neighbour: "mixes the sequences of a batch",
     Mean: "mixes the sequences of a batch",
     OfThree: "mixes the sequences of a batch: .* of 5",

@@ -10,6 +10,7 @@ from marks import slow
 from rows import many, scheme_rows
 from sweeps import report, run
 
+from experiments.papers.remake import load_one_setting
 from extrap.config.compose import compose_grid
 from extrap.config.varied import named
 from extrap.data.documents import Documents
@@ -23,7 +24,7 @@ from extrap.report.latex import choose, latex_tables, narrow_table
 from extrap.report.pairs import pairs_figure
 from extrap.report.report import report_again, write_report
 from extrap.results.folders import RunFolder, common, refuse_mixed
-from extrap.results.rows import MISSING, SELECTION, TRAINING, load_one_setting, load_rows, save_rows, scored
+from extrap.results.rows import MISSING, SELECTION, TRAINING, load_rows, save_rows, scored
 from extrap.results.shown import rounded, save_table
 from extrap.stats.choice import best_over, load_choice, one_for_all
 from extrap.stats.pairs import LACKING, pairs

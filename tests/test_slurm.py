@@ -37,7 +37,7 @@ def test_after_a_killed_job_the_same_command_goes_on_to_the_same_rows(tmp_path, 
     log = first_entries(run)
     _, stderr = sweep.communicate(timeout=120)
     assert sweep.returncode == 1
-    assert "nope-seed0: was not run to its end; the same command goes on from its last checkpoint" in stderr
+    assert "nope-seed0: was not run to its end; the same command resumes from its last checkpoint" in stderr
     again = start(tmp_path, *JOBS)
     assert (again.communicate(timeout=120)[1], again.returncode) == ("", 0)
     assert first_entries(run) == log, "was trained from the start again"

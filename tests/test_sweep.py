@@ -95,7 +95,7 @@ def test_an_interrupted_sweep_says_how_to_go_on(tmp_path):
     os.killpg(sweep.pid, signal.SIGINT)
     _, stderr = sweep.communicate(timeout=60)
     assert sweep.returncode == 130
-    assert "interrupted: 0 of 2 runs are finished; the same command goes on from there" in stderr
+    assert "interrupted: 0 of 2 runs are finished; run the same command again to resume" in stderr
     assert "Traceback" not in stderr
 
 

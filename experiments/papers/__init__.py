@@ -16,3 +16,11 @@ PRESS2022 = {
     "model": "16 layers, width 1,024, 8 heads, 247 M parameters",
     "training": "205 epochs",
 }
+
+CHI2022 = {
+    "data": "GitHub",
+    "a token": "subword",
+    "model": "12 layers, 12 heads, 162 M parameters",
+    "training": "50,000 steps of 32 x 512 tokens",
+    "training length": "512",
+}

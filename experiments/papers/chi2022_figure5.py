@@ -15,19 +15,14 @@ make paper FIGURE=chi2022_figure5
 import pandas as pd
 from matplotlib.figure import Figure
 
+from experiments.papers import CHI2022
 from experiments.papers.overlay import CURVE, MEASURED, by_group, draw_panels, ours, over, with_own
 from extrap.stats.perplexity import over_seeds
 
 SCHEMES = ("alibi", "rope", "sinusoidal", "t5")
 NEEDS = ("causal/rows.csv",)
 HOLDS = {"protocol": ("position",), "extension": ("none", "window"), "scheme": SCHEMES}
-PAPER = {
-    "data": "GitHub",
-    "a token": "subword",
-    "model": "12 layers, 12 heads, 162 M parameters",
-    "training": "50,000 steps of 32 x 512 tokens",
-    "training length": "512",
-}
+PAPER = CHI2022
 
 
 def figure(rows: pd.DataFrame, published: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:

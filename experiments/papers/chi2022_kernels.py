@@ -3,7 +3,7 @@
 Expected: those of the power variant soon take all weight from what is far away, as ALiBi's slopes do; among those of the
 logarithm some heads stay so flat that they attend beyond a window.
 
-Drawn is what a head adds to its scores for a key so many tokens back, of the heads of every seed, from the one that is
+Plotted: what a head adds to its scores for a key so many tokens back, of the heads of every seed, from the one that is
 flattest at the training length to the steepest; at -10 a key keeps less than 1/20,000 of its weight. One kernel a head
 serves all layers. The paper has plots without numbers, of its model on GitHub, and none of the variant with three
 parameters.
@@ -18,6 +18,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from experiments.papers import CHI2022
 from experiments.papers.overlay import OURS
 from extrap.errors import UserError
 from extrap.report.curves import length_axis
@@ -30,13 +31,7 @@ VARIANTS = {
 }
 NEEDS = ("zoo/kernels.csv",)
 HOLDS = {"scheme": tuple(VARIANTS)}
-PAPER = {
-    "data": "GitHub",
-    "a token": "subword",
-    "model": "12 layers, 12 heads, 162 M parameters",
-    "training": "50,000 steps of 32 x 512 tokens",
-    "training length": "512",
-}
+PAPER = CHI2022
 LOWEST = -25.0  # of the axis
 ABOUT, KERNEL = ["run", "scheme", "data", "train_len", "seed"], ["head", "distance", "bias"]  # bias: added to scores
 COLUMNS = [*ABOUT, *KERNEL]

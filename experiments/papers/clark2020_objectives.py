@@ -2,7 +2,7 @@
 
 Expected: who breaks beyond the training length L does so whatever it was trained for, and who does not, does not.
 
-The paper asks which objective makes better encoders; nobody has published what becomes of each beyond L. Drawn is the rise
+The paper asks which objective makes better encoders; nobody has published what becomes of each beyond L. Plotted: the rise
 of the loss over that at L, in nats per token, on the same targets: of causal and masked language models, of encoders that
 tell replaced tokens from original ones, with replacements that are the same for all (`rtd`), and of ELECTRA's generator
 and discriminator, the latter on text that is corrupted as that of `rtd`. The scales are those of the objectives: a token has
@@ -81,5 +81,9 @@ def table(points: pd.DataFrame) -> str:
 
 def _cell(line: pd.Series, objective: str) -> str:
     loss, half = line["loss"], line["loss_high"] - line["loss"]
-    text = f"{loss:.3f} ±{half:.3f}" if objective in IN_NATS else f"{np.exp(loss):.2f} ±{100 * np.expm1(half):.1f} %"
+    if objective in IN_NATS:
+        text, interval = f"{loss:.3f}", f" ±{half:.3f}"
+    else:
+        text, interval = f"{np.exp(loss):.2f}", f" ±{100 * np.expm1(half):.1f} %"
+    text += interval if np.isfinite(half) else ""
     return f"**{text}**" if line["low"] > 0 else text

@@ -3,7 +3,7 @@
 Expected: without positions a masked LM is many times worse than with them; a causal LM is only a little worse, because its
 mask alone tells it where a token stands.
 
-Drawn is the perplexity of NoPE over that of sinusoidal and of learned positions, at the training length. Published:
+Plotted: the perplexity of NoPE over that of sinusoidal and of learned positions, at the training length. Published:
 table 4, masked LM of 128 tokens, one run each. Of its causal models (table 1) only the claim is compared: within 5 %.
 
 make paper FIGURE=haviv2022_table4

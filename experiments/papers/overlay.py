@@ -12,8 +12,9 @@ from matplotlib.patches import Patch
 
 from extrap.report.curves import DASHES, band, drawn, length_axis, log_axis
 from extrap.report.drawing import new_figure
+from extrap.report.families import OTHERS, family_of
 from extrap.report.labels import End, name_ends
-from extrap.report.looks import LOOKS, Style, looks_of
+from extrap.report.looks import Style, looks_of
 from extrap.report.typesetting import seeds
 from extrap.results.shown import rounded
 from extrap.stats.perplexity import Interval, over_seeds, perplexity, refuse_other_targets
@@ -27,7 +28,8 @@ CURVE = ["source", *MEASURED, "n_seeds", "x", "value", "low", "high"]
 
 def with_own(schemes: Sequence[str], rows: pd.DataFrame) -> tuple[str, ...]:
     """These schemes, and those of the rows that are none of the project's."""
-    return (*schemes, *sorted({*trained(rows)["scheme"]} - LOOKS.keys() - {*schemes}))
+    own = {scheme for scheme in trained(rows)["scheme"] if family_of(scheme) == OTHERS}
+    return (*schemes, *sorted(own - {*schemes}))
 
 
 def trained(rows: pd.DataFrame) -> pd.DataFrame:

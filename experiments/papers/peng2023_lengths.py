@@ -3,7 +3,7 @@
 Expected: as trained, RoPE breaks soon after the training length L; of what is done to weights that are not trained further
 PI rises soonest and YaRN is lowest of what changes frequencies.
 
-Drawn is perplexity over that of the same weights at L, on the same targets, each with all the context of its length, in a
+Plotted: perplexity over that of the same weights at L, on the same targets, each with all the context of its length, in a
 causal model and in an encoder. The factor is that of each length, as in the paper's dynamic scaling. The curves of the paper
 are mostly of weights that were trained further; ours are those of the training alone, which it compares in a table. No
 number of it stands beside ours: the order is what can be compared.

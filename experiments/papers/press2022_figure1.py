@@ -3,7 +3,7 @@
 Expected: sinusoidal positions are 5 % worse by 1.4 L, RoPE after a little gain before 2 L, the T5 bias between 3.6 and 7 L,
 and ALiBi never; each training length shows the same picture.
 
-Drawn is perplexity over that at the training length L. Published: tables 2 and 3, trained on 512 and 1,024 words, one run
+Plotted: perplexity over that at the training length L. Published: tables 2 and 3, trained on 512 and 1,024 words, one run
 each. Text is cut into pieces of the evaluation length and every token is scored, so a longer piece also means that fewer
 tokens stand at its beginning, with little to read: part of every gain is that.
 

@@ -5,7 +5,7 @@ within 2.6 % of its perplexity at the training length when windows overlap so th
 its gain comes from tokens early in a piece, not from context beyond the training length. The 2.6 % is of models trained on
 1,024 words; of those drawn here, on 512, it is 1.8 %.
 
-Drawn is perplexity over that at the training length L: left every scheme under a window that moves by one token, right
+Plotted: perplexity over that at the training length L: left every scheme under a window that moves by one token, right
 ALiBi alone under that window and with text cut into pieces. Published: tables 13 to 15, and for pieces table 5, trained
 on 512 words, one run each. In each held-out segment the first window is scored whole, and its tokens have less to read: more
 of them the longer the window, a quarter of a segment at 4 L, which weakens gains and harm alike.

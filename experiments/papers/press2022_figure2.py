@@ -2,7 +2,7 @@
 
 Expected: ALiBi costs what sinusoidal positions cost, RoPE trains at about 0.7 and the T5 bias at about half of their speed.
 
-Drawn are ratios to sinusoidal positions, or to none where sinusoidal ones were not measured: they cost one addition more.
+Plotted: ratios to sinusoidal positions, or to none where sinusoidal ones were not measured: they cost one addition more.
 Published: table 1, trained on 1,024 words, on one V100; the dashed lines span training on 512 to 3,072. Their evaluation is
 of batches and their memory that of training; ours are both of evaluating one long sequence. Ours are medians over rounds
 of the ratio within a round, bars span the rounds; what was measured once has none.

@@ -4,7 +4,7 @@ Expected: ALiBi, trained on L of 256 tokens or more and read on longer inputs, c
 were trained on that length, and never rises; at L itself, when L is as short as 128, sinusoidal positions are at least as
 good.
 
-A panel a training length of ALiBi. Drawn is perplexity over that of sinusoidal positions trained and read on the panel's
+A panel a training length of ALiBi. Plotted: perplexity over that of sinusoidal positions trained and read on the panel's
 L; every point of the sinusoidal curve is another model, trained on the length that it is read on. Published: table 5,
 trained on 64 to 512 words (and sinusoidal up to 3,072), one run each. All of text is scored, in pieces of the evaluation
 length; models of one seed are paired.

@@ -22,7 +22,23 @@ from extrap.errors import UserError, nearest
 from extrap.files import write_atomic
 from extrap.report.drawing import save_figure, style
 from extrap.report.typesetting import OPTIMIZERS, model_size
-from extrap.results.rows import RUNS, load_costs, load_one_setting, load_training
+from extrap.results.rows import GROUP, RUNS, load_costs, load_rows, load_training, scored
+
+
+def load_one_setting(path: Path) -> pd.DataFrame:
+    """Scored rows that may be averaged over within an objective: of one training, whose generator has one of its own.
+
+    Raises UserError where they are of several objectives, texts, settings, ...
+    """
+    rows = scored(load_rows(path))
+    trained_for = rows["objective"].str.partition("_")[0]  # electra_generator is a part of electra
+    if len(found := rows[GROUP].assign(objective=trained_for).drop_duplicates()) > 1:
+        told = " and ".join(" ".join(map(str, of)).strip() for of in found.head(2).itertuples(index=False, name=None))
+        raise UserError(
+            f"{path} holds {len(found)} settings ({told}, ...), expected rows of one; nothing is averaged over them"
+        )
+    return rows
+
 
 LOADERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     "rows.csv": load_one_setting,
@@ -124,7 +140,7 @@ def facts_of(folder: Path, rows: pd.DataFrame, holds: dict[str, tuple[str, ...]]
     ] if "protocol" in rows else []  # fmt: skip
     return {
         "data": rows["data"].iloc[0] + size,
-        "a token": "byte" if size else "symbol",
+        "a token": "BPE" if data.get("bpe") else "byte" if size else "symbol",
         "model": f"{model['n_layers']} layers, width {model['d_model']:,}, {model['n_heads']} heads"
         + (f", {model_size(sizes)}" if sizes else ""),
         "training": f"{tokens:,} tokens: {train['max_steps']:,} steps of {train['batch_size']} x {train['train_len']:,}, "
@@ -143,9 +159,9 @@ def caption(one: ModuleType, scale: str, facts: dict[str, dict[str, str]], point
     columns = {"the paper": one.PAPER, **{f"ours: {experiment}": told for experiment, told in facts.items()}}
     table = pd.DataFrame(columns, index=list(lines)).fillna("–")
     counts = points["source"].value_counts()
-    published = ", ".join(f"{n} of {source}" for source, n in counts.drop(OURS, errors="ignore").items()) or "none"
+    published = ", ".join(f"{n} from {source}" for source, n in counts.drop(OURS, errors="ignore").items()) or "none"
     shown = [one.table(points)] if hasattr(one, "table") else []
-    drawn = f"Drawn: {counts.get(OURS, 0)} numbers of ours; published: {published}. All of them: [{name}.csv]({name}.csv)."
+    drawn = f"Plotted: {counts.get(OURS, 0)} values of ours; published: {published}. All values: [{name}.csv]({name}.csv)."
     again = f"    {command}" + scale.replace("_", " SCALE=")
     parts = [f"# {title.rstrip('.')}", f"![{title}]({name}.png)", *paragraphs, *shown, table.to_markdown(), drawn, again]
     return "\n\n".join(parts) + "\n"

@@ -3,7 +3,7 @@
 Expected: at the training length L randomized positions cost something, for a model sees many more distances than its text
 has; beyond it they stay where they are, up to the end of the range that they are drawn from, here 32 L.
 
-Drawn is perplexity over that of RoPE, or of ALiBi, at L, on the same targets, in encoders, as theirs are. Left RoPE plain,
+Plotted: perplexity over that of RoPE, or of ALiBi, at L, on the same targets, in encoders, as theirs are. Left RoPE plain,
 at randomized positions, and at those of PoSE, two chunks of consecutive positions (Zhu et al. 2024, arXiv:2309.10400);
 right ALiBi plain, and with distances that are drawn, which is what their code does to it, but for a half step that tells
 behind from ahead. Randomized positions are drawn in evaluation, too, once for each seed and length, those of PoSE, whose

@@ -3,7 +3,7 @@
 Expected: CABLE and ALiBi stay flat, KERPLE rises late on one corpus, and FIRE breaks, by a factor of 6 at 4 L on one corpus
 and of 1.3 on the other. FIRE's own paper (Li et al. 2024, arXiv:2310.04418) has it flat.
 
-Drawn is perplexity over that at the training length L; all tokens of pieces of the evaluation length are scored. CABLE is
+Plotted: perplexity over that at the training length L; all tokens of pieces of the evaluation length are scored. CABLE is
 the form that was released, without weights. Published: table 1, trained on 1,024 tokens of two corpora, one run each.
 
 make paper FIGURE=veisi2025_table1

@@ -1,19 +1,16 @@
 """What a step of training costs by objective, and with more tokens to choose among."""
 
-from functools import partial
-
 import torch
 
 from experiments.speed import ours
-from experiments.speed.rounds import Contestant, Row
-from experiments.speed.timings import ALL_SCORED, LARGE, OURS, STEP
+from experiments.speed.rounds import Contestant
+from experiments.speed.timings import ALL_SCORED, LARGE, STEP
 from extrap.config.compose import compose_grid
 from extrap.model.encoder import Encoder
 from extrap.runs.prepare import Run, build_scheme, prepare_all
 from extrap.runs.run import build_encoder
-from extrap.train.device import pick_precision
-from extrap.train.loop import TrainingBatch, TrainingLoss, train_step
-from extrap.train.optimizer import make_optimizers
+from extrap.score.references import labels
+from extrap.train.loop import TrainingBatch
 
 VOCAB = 4_096  # tokens, of LARGE
 OBJECTIVES = "objective=mlm,causal,rtd,electra"
@@ -23,7 +20,7 @@ def contestants(device: torch.device) -> list[Contestant]:
     """A step of every objective on bytes, of mlm also with all positions scored, and of mlm and causal with VOCAB tokens."""
     found = []
     for run in prepare_all(compose_grid([*ours.TRAINING, "position=rope", OBJECTIVES])):
-        batches, objective = ours.batches_of(run, device), run.config.objective["_target_"].rpartition(".")[2].lower()
+        batches, objective = ours.batches_of(run, device), labels(run.config)["objective"]
         found.append(step(run, device, build_encoder(run), batches, ""))
         if objective == "mlm":
             found.append(step(run, device, build_encoder(run), [everywhere(batch) for batch in batches], ALL_SCORED))
@@ -35,13 +32,8 @@ def contestants(device: torch.device) -> list[Contestant]:
 
 
 def step(run: Run, device: torch.device, encoder: Encoder, batches: list[TrainingBatch], setting: str) -> Contestant:
-    train = run.config.train
-    precision, encoder = pick_precision(train.precision, device), encoder.to(device).train()
-    optimizers = make_optimizers(encoder, train)
-    take = partial(train_step, TrainingLoss(encoder, precision), optimizers, grad_clip=train.grad_clip)
-    columns: Row = {"name": OURS, "scheme": run.config.scheme, "logits": len(batches[0].scored)}
-    columns |= ours.columns_of(run, encoder, precision, batches[0]) | {"case": STEP, "setting": setting}
-    return Contestant(columns, ours.in_turn(take, batches))
+    contestant = ours.step(run, device, encoder, batches)
+    return contestant._replace(columns=contestant.columns | {"case": STEP, "setting": setting})
 
 
 def everywhere(batch: TrainingBatch) -> TrainingBatch:

@@ -49,16 +49,20 @@ class Trained(NamedTuple):
 
 def training_step(run: Run, device: torch.device) -> Contestant:
     """A step of training as `make sweep` takes it; its multiplications and additions in matrix products are counted."""
-    config = run.config
-    precision = pick_precision(config.train.precision, device)
-    encoder = build_encoder(run).to(device).train()
-    optimizers, batches = make_optimizers(encoder, config.train), batches_of(run, device)
-    step = partial(train_step, TrainingLoss(encoder, precision), optimizers, grad_clip=config.train.grad_clip)
-    take_next = in_turn(step, batches)
-    columns: Row = {"name": OURS, "scheme": config.scheme, "logits": len(batches[0].scored)}
-    columns |= {"flops": flops_of_step(encoder, config.train, precision, batches[0])}
-    columns |= columns_of(run, encoder, precision, batches[0])
-    return Contestant(columns, take_next)
+    encoder, batches, train = build_encoder(run), batches_of(run, device), run.config.train
+    contestant = step(run, device, encoder, batches)
+    flops = flops_of_step(encoder, train, pick_precision(train.precision, device), batches[0])
+    return contestant._replace(columns=contestant.columns | {"flops": flops})
+
+
+def step(run: Run, device: torch.device, encoder: Encoder, batches: list[TrainingBatch]) -> Contestant:
+    """A step of training by this recipe of an encoder, which goes to the device."""
+    train = run.config.train
+    precision, encoder = pick_precision(train.precision, device), encoder.to(device).train()
+    optimizers = make_optimizers(encoder, train)
+    take = partial(train_step, TrainingLoss(encoder, precision), optimizers, grad_clip=train.grad_clip)
+    columns: Row = {"name": OURS, "scheme": run.config.scheme, "logits": len(batches[0].scored)}
+    return Contestant(columns | columns_of(run, encoder, precision, batches[0]), in_turn(take, batches))
 
 
 def columns_of(run: Run, network: nn.Module, precision: Precision, batch: TrainingBatch) -> Row:

@@ -41,8 +41,8 @@ class Outside:
         """The class, in any process. Raises UserError where the file is not what it was when the command began."""
         if (self.path, self.digest) not in LOADED and _load(self.path) != self.digest:
             raise UserError(
-                f"{self.path} or what it imports has changed since the sweep began: as it was, the same command goes on; "
-                "as it is now, under another name=..."
+                f"{self.path} or what it imports has changed since the sweep began: restore it and run the same "
+                "command again, or run the new version under another name=..."
             )
         cls: type = getattr(LOADED[self.path, self.digest].module, self.name)
         return cls

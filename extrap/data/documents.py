@@ -195,8 +195,8 @@ class Documents(Source):
         for what, n_copied, n in [*judged, ("the held-out text", copied.total(), scored.total())]:
             if n_copied > self.max_verbatim_share * n:
                 raise UserError(
-                    f"data={self.name}: {what} stands in the training text, word for word {n_copied / n:.0%} of its {n:,} "
-                    "scored bytes; take it out of one of the two (data.max_verbatim_share=1 trains all the same)"
+                    f"data={self.name}: {what} is in the training text: {n_copied / n:.0%} of its {n:,} scored bytes, "
+                    "verbatim; take it out of one of the two (data.max_verbatim_share=1 trains all the same)"
                 )
         return copied, scored
 

@@ -94,7 +94,7 @@ def _refuse_other(path: Path, what: str, found: object, expected: object) -> Non
 def _broken_off(what: str, error: Exception) -> UserError:
     return UserError(
         one_line(
-            f"{what} cannot be fetched ({type(error).__name__}: {error}); expected a network: the same command goes on from "
+            f"{what} cannot be fetched ({type(error).__name__}: {error}); expected a network: the same command resumes from "
             "there, or fetch it elsewhere and copy the folder corpora/ (HF_ENDPOINT names a mirror of the hub)"
         )
     )

@@ -39,9 +39,11 @@ class Alibi(PositionScheme):
         super().__init__(geometry)
         n_heads = geometry.n_heads
         if geometry.causal and variant != "symmetric":
-            raise ValueError(f"ALiBi's variant {variant} is defined for encoders alone; expected objective=mlm")
+            raise ValueError(
+                f"ALiBi's variant {variant} is defined for encoders alone; expected objective=mlm, rtd, electra"
+            )
         if variant == "split" and n_heads % 2:
-            raise ValueError(f"half of the heads look either way: expected an even number of them, found {n_heads}")
+            raise ValueError(f"half of the heads look back, half ahead: expected an even number of heads, found {n_heads}")
         self.variant, self.learned, self.direction_aware = variant, learned, variant != "symmetric"
         slopes = alibi_slopes(n_heads // 2).repeat(2) if variant == "split" else alibi_slopes(n_heads)
         if variant == "two":

@@ -65,9 +65,9 @@ def chosen_text(choice: pd.DataFrame) -> list[str]:
         of_schemes = "; ".join(_chosen(scheme, part) for scheme, part in lines.groupby("scheme", sort=False))
         where = f" ({trained_on(*group)})" if several else ""
         told.append(
-            f"Each scheme has its own {option}{where}: that with the lowest loss, mean over seeds, on {tokens:,} tokens of "
-            f"training text that were held back, neither trained on nor scored. {of_schemes}. All that is said here is "
-            "about these choices; no interval covers the noise that choosing adds."
+            f"Each scheme has its own {option}{where}: the one with the lowest loss, mean over seeds, on {tokens:,} "
+            f"tokens of training text that were held back, neither trained on nor scored. {of_schemes}. All results here "
+            "are conditional on these choices; no interval covers the noise of choosing."
         )
     return told
 

@@ -26,13 +26,14 @@ LABEL = 14  # columns, of what a sentence is about
 MOST_NAMED = 12  # schemes in a sentence, of those that are still learning
 NAME = 20  # columns: longer names of schemes are cut in their middle
 LEGEND = """\
-L: the training length. ±: 95 % t interval over seeds. Breaks: {breaks}, with the lengths between which it first does, \
-or a loss that is not a number in some seed; survives: nowhere; unclear: the interval over seeds holds both. Extrapolates: \
-better with the whole of a longer input than at L, and than with attention cut off at L (in an encoder at L/2 on either \
-side); mixed: verdicts differ by length. Decided: beyond the noise of seeds and of text. In parentheses, what leaves it \
-undecided: the number of seeds that would show a difference as large and as variable as the one observed with 80 % power; \
-text: other text might give another verdict; Holm: so many pairs are compared; seeds that broke: the better one has no \
-number in some."""
+L: the training length. ±: 95 % t interval over seeds. Breaks: at some length {breaks}, by the whole interval, or a loss \
+that is not a number in some seed; told are the lengths between which the mean first does and, after "surely", the first \
+at which the interval does. Survives: at no length; unclear: an interval holds that limit. Extrapolates: better with the \
+whole of a longer input than at L, and than with attention cut off at L (in an encoder at L/2 on either side); mixed: \
+verdicts differ by length. Decided: beyond the noise of seeds and of text. In parentheses, what leaves it undecided: the \
+number of seeds that would show a difference as large and as variable as the one observed with 80 % power; text: other \
+text might give another verdict; Holm: it would be decided if fewer pairs were compared; seeds without a number: the \
+better one has no number in some."""
 BREAKS = {
     False: "perplexity more than 5 % above that at L",
     True: "5 % of what is explained at L lost",
@@ -76,7 +77,7 @@ def title(of: Group) -> list[str]:
     setting = of.trained.removeprefix(of.model)
     told = [f"{trained}{setting}{reach}, {seeds(of.start['n_seeds'])}"]
     scored = (lines.iloc[0] for lines in (of.start, of.beyond))
-    at, beyond = (f"{line['protocol']}, {line['n_tokens']:,} a seed" for line in scored)
+    at, beyond = (f"{line['protocol']}, {line['n_tokens']:,} per seed" for line in scored)
     if reach and of.beyond_protocol != of.at_protocol:
         told.append(f"at L: all tokens ({at}); beyond it: the same targets at every length ({beyond})")
     else:
@@ -153,7 +154,7 @@ def _extrapolates(of: Group) -> str:
         parts = []
         for scheme, part in lines.groupby("scheme", sort=False):
             nearest = part.sort_values("seeds_needed", kind="stable").iloc[0]
-            why = f" ({seeds_lacking(nearest) or 'text, Holm or seeds that broke'} at {nearest['eval_len']:,})"
+            why = f" ({seeds_lacking(nearest) or 'text, Holm or seeds without a number'} at {nearest['eval_len']:,})"
             open_ = why if word == "undecided" and of.n_seeds > 1 else ""  # of one seed the title says so
             parts.append(f"{of.names[scheme]} at {lengths(part['eval_len'], scored)}{open_}")
         told[word] = f"{word}: {'; '.join(parts)}"

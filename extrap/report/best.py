@@ -34,7 +34,7 @@ def best_at(of: Group, lines: pd.DataFrame, protocol: str, eval_len: int) -> str
         for scheme in undecided
     ]
     n_decided = len(others) - len(undecided)
-    rest = f"; decided against the other {n_decided}" if n_decided else ""
+    rest = f"; decided against the other{f' {n_decided}' if n_decided > 1 else ''}" if n_decided else ""
     return f"{first}, but undecided against {listed(told)}{rest}"
 
 

@@ -14,7 +14,7 @@ from extrap.report.labels import End, name_ends
 from extrap.report.looks import Looks, styles
 from extrap.report.pairs import at_landmarks, difference_cell
 from extrap.report.typesetting import counted, level, markdown, trained_on
-from extrap.results.rows import GROUP, apart, within
+from extrap.results.rows import GROUP, apart, as_trained, within
 from extrap.results.shown import rounded
 from extrap.stats.budget import BUDGET, OPEN, STABILITIES, STABLE
 from extrap.stats.perplexity import AT_L, BEYOND_L, CONDITION, landmarks, told_first
@@ -26,10 +26,11 @@ with its full schedule; the first is the one that is better at the largest. **Bo
 pairs.md. –: not compared, as a scheme ends, or has fewer seeds than others. *Stable*: decided the same way at the named
 budget and at all larger ones; *after the opposite*: at a smaller one it was decided the other way. *Not yet stable*:
 decided at the largest, not so at the one before, which is no evidence that it stays. *Changes*: not yet stable, and at a
-smaller budget the opposite was decided. *Open*: undecided at the largest, whatever was decided before. Lead: whether the
-difference shrinks or grows from the second-largest budget to the largest, the whole 95 % interval of this change over seeds
-lying on one side of 0, of pairs that are decided at the largest, which favours *grows*; a shrinking lead may reverse with
-more training even if its verdict is stable. Nothing is said of budgets beyond the largest. stability.csv has all lengths."""
+smaller budget the opposite was decided. *Open*: undecided at the largest, whatever was decided before. Lead, of pairs
+that are decided at the largest budget alone, a selection that favours *grows*: whether the difference shrinks or grows from
+the second-largest budget to the largest, the whole 95 % interval of this change over seeds lying on one side of 0; a
+shrinking lead may reverse with more training even if its verdict is stable. Nothing is said of budgets beyond the largest.
+stability.csv has all lengths."""
 
 PANEL = 1.9  # inches, its height
 Place = tuple[Any, ...]  # the columns CONDITION, and a length
@@ -109,16 +110,20 @@ def budget_figures(found: Statistics) -> Iterator[tuple[tuple[object, ...], Figu
     bands are 95 % t intervals over seeds. None where no budget varies."""
     if found.stability.empty:
         return
-    groups = list(found.stability[GROUP].drop_duplicates().itertuples(index=False, name=None))
-    whole = replace(found, rows=apart(found.rows, BUDGET), missing=apart(found.missing, BUDGET))
-    lines = apart(found.summary, BUDGET)
-    for of in groups:
-        part = within(lines[(lines["kind"] == "scheme") & (lines["extension"] == "none")], GROUP, of)
-        points = budget_points(part.assign(steps=part["value"].astype(int)))
-        yield of if len(groups) > 1 else (), _figure(replace(whole, rows=within(whole.rows, GROUP, of)), points), points
+    rows, points = apart(found.rows, BUDGET), budget_points(found)
+    for of, own in points.items():
+        yield of if len(points) > 1 else (), _figure(replace(found, rows=within(rows, GROUP, of)), own), own
 
 
-def budget_points(lines: pd.DataFrame) -> pd.DataFrame:
+def budget_points(found: Statistics) -> dict[tuple[object, ...], pd.DataFrame]:
+    """What the figures show, by what else varies."""
+    lines = as_trained(apart(found.summary, BUDGET))
+    lines = lines.assign(steps=lines["value"].astype(int))
+    groups = found.stability[GROUP].drop_duplicates().itertuples(index=False, name=None)
+    return {of: _points(within(lines, GROUP, of)) for of in groups}
+
+
+def _points(lines: pd.DataFrame) -> pd.DataFrame:
     """At L of the protocol that scores all tokens, at 4 L of the one that scores the same at every length."""
     lengths = landmarks(lines["eval_len"].unique(), lines["train_len"].iloc[0])
     places = [(told_first(wanted, lines["protocol"]), n) for wanted, n in zip((AT_L, BEYOND_L), lengths, strict=False)]

@@ -49,7 +49,7 @@ def costs_table(lines: pd.DataFrame) -> pd.DataFrame:
             "parameters": _known(first["parameters"]),
             "training, FLOPs": _known(first["train_flops"]),
             "training, s": _spread(first, "train_seconds"),
-            "tokens a second": _spread(first, "tokens_per_second"),
+            "tokens per second": _spread(first, "tokens_per_second"),
             "scoring, s": _spread(first, "eval_seconds"),
             "peak memory, MiB": _spread(first, "peak_memory", 2.0**-20),
         }

@@ -15,8 +15,9 @@ from extrap.report.drawing import entitle, new_figure, style
 from extrap.report.labels import End, name_ends
 from extrap.report.looks import Looks, Style, styles
 from extrap.report.typesetting import level, model_size, name, trained_on
+from extrap.results.rows import GROUP
 from extrap.results.shown import rounded
-from extrap.stats.perplexity import CONDITION, GROUP, SCHEME, is_control
+from extrap.stats.perplexity import CONDITION, SCHEME, is_control
 from extrap.stats.statistics import Statistics
 
 DASHES = (0, (4, 2))

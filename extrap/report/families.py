@@ -24,6 +24,7 @@ from extrap.report.group import shortened
 from extrap.report.labels import name_ends
 from extrap.report.looks import LOOKS, Looks, Style, family
 from extrap.report.typesetting import level, measure
+from extrap.results.rows import as_trained
 from extrap.results.shown import rounded
 from extrap.stats.perplexity import BEYOND_L, told_first
 from extrap.stats.statistics import Statistics
@@ -170,5 +171,5 @@ def _rows_of(axes: Axes, points: pd.DataFrame, values: Values) -> None:
 
 def _trained(found: Statistics) -> pd.DataFrame:
     """Lines of schemes as trained, under the protocol that scores the same tokens at every length, where rows hold it."""
-    lines = found.summary[(found.summary["extension"] == "none") & (found.summary["kind"] == "scheme")]
+    lines = as_trained(found.summary)
     return lines[lines["protocol"] == told_first(BEYOND_L, lines["protocol"].unique())]

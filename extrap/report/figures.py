@@ -19,9 +19,9 @@ from extrap.stats.statistics import Statistics
 
 
 def draw(found: Statistics, folder: Path) -> None:
-    """perplexity.{png,pdf,svg,csv}, the same for a column of a paper as perplexity_column.{png,pdf,svg}, and controls.*,
-    floor.*, pairs.*, position.*, budget.* where rows hold such, but of more schemes than a panel can show families.* and
-    trade_off.*; of several groups each has its own, perplexity_<group>.*; costs.* where they are known"""
+    """perplexity.{png,pdf,svg,csv}, the same for a column of a paper as perplexity_column.{png,pdf,svg}, and controls.*
+    or extensions.*, floor.*, pairs.*, position.*, budget.* where rows hold such, but of more schemes than a panel can show
+    families.* and trade_off.*; of several groups each has its own, perplexity_<group>.*; costs.* where they are known"""
     for group, part in found.groups.items():
         if part.yardstick is not None:
             save_figure(*families_figure(part), folder / stem("families", *group))

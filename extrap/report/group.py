@@ -7,11 +7,11 @@ import pandas as pd
 
 from extrap.errors import one_line
 from extrap.report.typesetting import MODELS, NONE, factor, interval, measure, number
-from extrap.results.rows import NOT_A_NUMBER
+from extrap.results.rows import GROUP, NOT_A_NUMBER, as_trained
 from extrap.results.shown import IN_NATS, rounded
 from extrap.stats.floor import UNFIT
 from extrap.stats.pairs import ANSWER, CONTROL
-from extrap.stats.perplexity import AT_L, BEYOND_L, CONFIDENCE, GROUP, KNOWN, told_first
+from extrap.stats.perplexity import AT_L, BEYOND_L, CONFIDENCE, KNOWN, told_first
 from extrap.stats.power import MOST_SEEDS
 from extrap.stats.statistics import Statistics
 
@@ -35,7 +35,7 @@ class Group:
         self.measure = measure([self.objective])
         self.at_protocol, self.beyond_protocol = (told_first(wanted, protocols) for wanted in (AT_L, BEYOND_L))
         at = summary[(summary["protocol"] == self.at_protocol) & (summary["eval_len"] == self.train_len)]
-        self.start = at[(at["kind"] == "scheme") & (at["extension"] == "none")].sort_values("log_ppl", kind="stable")
+        self.start = as_trained(at).sort_values("log_ppl", kind="stable")
         self.references = at[at["kind"].isin([*KNOWN, "rate", "byte"])]
         self.beyond = schemes[schemes["protocol"] == self.beyond_protocol]
         floor = found.floor[(found.floor["protocol"] == self.beyond_protocol) & (found.floor["extension"] == "none")]
@@ -217,14 +217,14 @@ def listed(named: list[str]) -> str:
 
 def lacking(line: pd.Series) -> str:
     """What leaves a pair undecided: the tests and intervals that do not tell it from 0, else the number of comparisons, else
-    seeds that broke."""
+    seeds without a number."""
     if line["n_seeds"] < 2:
         return seeds_lacking(line)
     told = [seeds_lacking(line)] if line["low"] * line["high"] <= 0 else []
     # the interval over text is a bootstrap, its p one of a t test: p is the larger of two, and that over seeds is in `told`
     by_text = line["text_low"] * line["text_high"] <= 0 or (not told and line["p"] >= 1 - CONFIDENCE)
     told += ["text"] if line["unit"] != "none" and by_text else []
-    return "; ".join(told) or ("Holm" if line["p_holm"] >= 1 - CONFIDENCE else "seeds that broke")
+    return "; ".join(told) or ("Holm" if line["p_holm"] >= 1 - CONFIDENCE else "seeds without a number")
 
 
 def seeds_lacking(line: pd.Series) -> str:

@@ -12,7 +12,8 @@ from extrap.files import write_atomic
 from extrap.report.about import chosen_briefly, chosen_text, missing_text
 from extrap.report.tables import UNLEARNED, blocks, marked, perplexity_cell, table_by_length
 from extrap.report.typesetting import escape_latex, measure, model_size, name, seeds, slug, stem, trained_on
-from extrap.stats.perplexity import GROUP, landmarks
+from extrap.results.rows import GROUP
+from extrap.stats.perplexity import BEYOND_L, landmarks, told_first
 from extrap.stats.statistics import Statistics
 
 MOST = 6  # lengths side by side: with an interval below each number they fit 397 pt, the width of a page of NeurIPS
@@ -78,7 +79,7 @@ def latex_tables(found: Statistics) -> dict[str, str]:
         *of, protocol = block.condition
         group = of if len(found.groups) > 1 else []
         file = stem("table", *group, protocol, "" if block.kind == "perplexity" else block.kind)
-        scored = f", {block.table['tokens'].iloc[0]} tokens a seed" if "tokens" in block.table else ""
+        scored = f", {block.table['tokens'].iloc[0]} tokens per seed" if "tokens" in block.table else ""
         table = block.table.drop(columns=LEFT_OUT, errors="ignore")
         tables[file] = told + _float(found.rows, file, f"{block.title}{scored}{_models(found)}", table)
     return tables
@@ -96,7 +97,7 @@ def choose(rows: pd.DataFrame, text: str = "") -> Choice:
         raise UserError(f"TABLE: expected protocol=NAME lengths=N,N schemes=NAME,NAME, each at most once; found {text!r}")
     rows = rows[(rows["kind"] == "scheme") & (rows["protocol"] != "position")]
     protocols = list(rows["protocol"].unique())
-    protocol = given.get("protocol") or next((p for p in ("same_targets", "nonoverlap") if p in protocols), protocols[0])
+    protocol = given.get("protocol") or told_first(BEYOND_L, protocols)
     if protocol not in protocols:
         raise UserError(f"TABLE: no rows of protocol={protocol}; {nearest(protocol, protocols)}")
     rows = rows[rows["protocol"] == protocol]

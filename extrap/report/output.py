@@ -7,7 +7,7 @@ import pandas as pd
 from extrap.report.about import chosen_markdown, missing_text
 from extrap.report.pairs import at_landmarks, difference_cell
 from extrap.report.typesetting import NONE, half_width, interval, markdown, number, trained_on
-from extrap.results.rows import apart
+from extrap.results.rows import apart, as_trained
 from extrap.stats.output import OUTPUT, UNTIED
 from extrap.stats.perplexity import CONDITION
 from extrap.stats.statistics import Statistics
@@ -30,7 +30,7 @@ def output_page(found: Statistics) -> str:
     """Markdown: a table of schemes and one of pairs of them at L, 4 L and the longest length."""
     parts = [*chosen_markdown(found.choice), NOTE, *missing_text(found.missing)]
     known = apart(found.summary, OUTPUT)
-    untied = known[(known["value"] == UNTIED) & (known["kind"] == "scheme") & (known["extension"] == "none")]
+    untied = as_trained(known[known["value"] == UNTIED])
     place, between = [*CONDITION, "eval_len"], found.interactions
     for of, lines in at_landmarks(found.outputs).groupby(place, sort=False):
         *group, protocol, eval_len = of

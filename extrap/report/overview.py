@@ -12,14 +12,14 @@ from extrap.stats.perplexity import landmarks
 from extrap.stats.statistics import Statistics
 
 NOTE = """\
-One line a scheme, by family, the best at the training length L first. At L: {measure} under {at}, ± its 95 % t interval
+One line per scheme, by family, the best at the training length L first. At L: {measure} under {at}, ± its 95 % t interval
 over seeds. To {yardstick}: the difference of {loss} at L (nats per token, negative: better), and whether it is decided,
 paired by seed, beyond the noise of {noise}, after Holm over all {n} comparisons. Then, under {beyond}, {measure} relative
-to that at L; beyond L: breaks, survives or is unclear, at a threshold of {limit}, ends, or why that is not asked.{floor}
-Uses context, which is asked at {asked}: the first length at which it is better than at L and than with attention cut off at
-the last L tokens (in an encoder at L/2 on either side), and at how many more; else no, undecided, control breaks, no control
-where such a window changes nothing, or mixed where the verdicts at these lengths differ. Speed: training tokens per second
-relative to {reference}, by the clock, whatever else ran."""
+to that at L; beyond L: breaks, survives or is unclear, at a threshold of {limit}, ends, or why there is no verdict.{floor}
+Uses context, asked at {asked}: the first length at which it is better than at L and than with attention cut off at the last
+L tokens (in an encoder at L/2 on either side), and at how many more lengths; otherwise no, undecided, control breaks, no
+control where such a window changes nothing, or mixed where the verdicts at these lengths differ. Speed: training tokens per
+second relative to {reference}, by wall clock, whatever else ran."""
 FLOOR = """ \
 Where the best possible prediction is known: uses more context, if in the longest input it has more than 5 % of what
 context beyond L is worth; on the plateau or hardly better than unigram, if it has not learned what follows what."""

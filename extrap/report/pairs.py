@@ -11,18 +11,20 @@ from extrap.report.about import chosen_markdown, missing_text
 from extrap.report.curves import drawn, title_of, where_lengths_vary
 from extrap.report.drawing import entitle, new_figure, style
 from extrap.report.typesetting import NONE, counted, half_width, loss, markdown, nats, seeds, trained_on
+from extrap.results.rows import GROUP
 from extrap.results.shown import rounded
 from extrap.stats.pairs import LACKING, UNDECIDED, both_ways
-from extrap.stats.perplexity import CONDITION, GROUP, landmarks
+from extrap.stats.perplexity import CONDITION, landmarks
 from extrap.stats.statistics import Statistics
 
 NOTE = """\
 Differences of {loss} (nats per token), paired by seed and on the same tokens. Intervals, each of 95 %: over seeds (t), how
 far other seeds of the same training might differ on this text; over text, how far these trained models might differ on
 other text. p is the larger of those of the t tests over seeds and, where there is one, over text, Holm-corrected over all
-pairs that a table compares at one length. Decided: p < 0.05 and both intervals on the same side of 0; a scheme that broke in
-some seed wins no pair. Seeds needed: for 80 % power of a two-sided 5 % t test over seeds, for a difference as large and as
-variable as the one observed, without text and Holm's correction. pairs.csv has all lengths."""
+pairs that a table compares at one length. Decided: p < 0.05 and both intervals on the same side of 0; a scheme that
+diverged or has a loss that is not a number in some seed wins no pair. Seeds needed: for 80 % power of a two-sided 5 % t test
+over seeds, for a difference as large and as variable as the one observed, without text and Holm's correction. pairs.csv has
+all lengths."""
 # by unit: which other text is meant, and why
 UNIT_NOTES = {
     "documents": """\
@@ -43,10 +45,10 @@ A scheme extrapolates if more context than it was trained on makes it better, un
 Holm's correction over the schemes at one length: better than itself at the training length L, and better than its own
 weights with attention cut off at the last L tokens (in an encoder at L/2 on either side). Differences of {loss} with their
 intervals over seeds; negative: the first named is better. **Yes**: both are decided in its favour. **No**: one is decided
-against it, or its loss is not a number in some seed: longer inputs do harm. **Control breaks**: so it is with the window
-against the scheme at L, and being better than the window proves nothing. Seeds needed: as above, for the tests over seeds
-that keep the verdict from being yes or no, where they are more than there are. extrapolates.csv has all that the verdicts
-rest on."""
+against it, or its loss is not a number in some seed: longer inputs do harm. **Control breaks**: the window is decidedly
+worse than the scheme at L, or its loss is not a number in some seed, and being better than it proves nothing. Seeds needed:
+as above, for the tests over seeds that keep the verdict from being yes or no, where more are needed than there are.
+extrapolates.csv has all numbers behind the verdicts."""
 
 BELOW_FLOOR = " ‡"
 BELOW_FLOOR_NOTE = "‡: below the floor, so it sees what it should predict; none of its numbers count, whatever is decided."

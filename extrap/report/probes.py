@@ -50,7 +50,7 @@ tokens that is replaced."""
 RECALL = """\
 **Recall by distance** ({group}): nats above the best possible prediction from the same {n:,} tokens ({multiple:g} L), by
 how many tokens ago the current symbol last occurred; *never*: nowhere in the input before. ± half a 95 % t interval over
-seeds, about these targets, of which the last line has the number. *Looks back L*: the best possible prediction from the last
+seeds, on these targets; the last line counts them. *Looks back L*: the best possible prediction from the last
 {train_len:,} tokens alone."""
 RECALL_AGAIN = "The same at {n:,} tokens ({multiple:g} L):"
 HEADS = """\

@@ -53,7 +53,7 @@ def gather(results: Path, name: str, command: str, table: str = "") -> None:
         here = gathered(runs, command)
         if not (here.rows["kind"] == "scheme").any():
             reasons = ", ".join(sorted(set(here.missing["reason"])))
-            why = f"({reasons}); a lower train.lr may mend that" if reasons else "yet; make status shows how far they are"
+            why = f"({reasons}); a lower train.lr may help" if reasons else "yet; make status shows how far they are"
             raise UserError(f"{runs}: no run has rows {why}")
         found, stay = with_kept(folder, runs, here)
         write_whole(folder, found, table)

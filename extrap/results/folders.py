@@ -193,16 +193,18 @@ def evaluated(runs: Path) -> list[RunFolder]:
 
 
 def plans(runs: Path) -> list[dict[str, Any]]:
-    """Commands of sweeps, the last one first, each with the `runs` that no later one planned. Raises UserError where these
-    are not told."""
+    """Commands of sweeps, the last one first, each with the `runs` that no later one planned, those of the last with the
+    number of their steps. Raises UserError where these are not told."""
     if not (path := runs / "sweep.yaml").exists():
         return []
 
     def check(plan: dict[str, Any]) -> bool:
-        return all(part["command"].strip() and part["runs"] for part in (plan, *plan.get("earlier", [])))
+        steps = plan["runs"].items()
+        told = all(part["command"].strip() and part["runs"] for part in (plan, *plan.get("earlier", [])))
+        return told and all(isinstance(run, str) and max_steps > 0 for run, max_steps in steps)
 
     plan = load_checked(path, yaml.safe_load, check, "the same sweep, started again, writes it")
-    return [{"command": part["command"], "runs": [*part["runs"]]} for part in (plan, *plan.get("earlier", []))]
+    return [{"command": part["command"], "runs": part["runs"]} for part in (plan, *plan.get("earlier", []))]
 
 
 def commands_of(runs: Path) -> list[dict[str, Any]]:

@@ -151,8 +151,8 @@ def _staying(
     if dropped := [run for scheme, run in lost if changes or (scheme, run) not in fit]:
         raise UserError(
             f"{results} holds {len(dropped)} runs that are neither planned now nor finished here; a new report would drop: "
-            f"{', '.join(dropped[:3])}{', ...' if dropped[3:] else ''}. Rows stay only where all seeds of a scheme in a "
-            "setting are made by one program, beside rows of one recipe, text and precision"
+            f"{', '.join(dropped[:3])}{', ...' if dropped[3:] else ''}. Rows are kept only if one version of the program "
+            "made all seeds of a scheme in a setting, and recipe, text and precision agree"
             f"{''.join(f'; {one}' for one in changes)}. "
             f"Run the sweep that makes them, choose another name=..., or move {results} away"
         )

@@ -196,27 +196,17 @@ def within(table: pd.DataFrame, columns: list[str], values: tuple[object, ...]) 
     return table[(table[columns] == list(values)).all(axis=1)]
 
 
+def as_trained(table: pd.DataFrame) -> pd.DataFrame:
+    """The lines of schemes without an extension."""
+    return table[(table["kind"] == "scheme") & (table["extension"] == "none")]
+
+
 def apart(table: pd.DataFrame, option: str) -> pd.DataFrame:
     """The value of an option that varies as a column of its own, `value`, beside a setting without it; empty where a setting
     does not name it. Option as settings call it: lr, max_steps."""
     parts = [options_in(setting) for setting in table["setting"]]
     values = [of.pop(option, "") for of in parts]
     return table.assign(value=values, setting=[", ".join(map("=".join, of.items())) for of in parts])
-
-
-def load_one_setting(path: Path) -> pd.DataFrame:
-    """Scored rows that may be averaged over within an objective: of one training, whose generator has one of its own.
-
-    Raises UserError where they are of several objectives, texts, settings, ...
-    """
-    rows = scored(load_rows(path))
-    trained_for = rows["objective"].str.partition("_")[0]  # electra_generator is a part of electra
-    if len(found := rows[GROUP].assign(objective=trained_for).drop_duplicates()) > 1:
-        told = " and ".join(" ".join(map(str, of)).strip() for of in found.head(2).itertuples(index=False, name=None))
-        raise UserError(
-            f"{path} holds {len(found)} settings ({told}, ...), expected rows of one; nothing is averaged over them"
-        )
-    return rows
 
 
 def _table(

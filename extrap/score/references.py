@@ -16,9 +16,10 @@ from extrap.score.protocols import PROTOCOLS, bytes_scored, every, held_out_batc
 def reference_rows(config: Config, source: Source, objective: Objective) -> pd.DataFrame:
     """One row a (reference, protocol, eval_len, segment), as for a scheme.
 
-    `unigram` predicts every token from the frequencies in the training text. The others see exactly what a model sees: the
-    tokens from the start of its window up to the one before the target. Only causal prediction has those: what two-sided
-    context is worth has no closed form here. Under `pseudo` there is none: alone, it gives a table without rows.
+    `unigram` predicts every token from the frequencies in the training text. Floors and counts of a source see exactly what
+    a causal model sees: the tokens from the start of its window up to the one before the target; what two-sided context is
+    worth has no closed form here. Detection has references of its own. Under `pseudo` there is none: alone, it gives a
+    table without rows.
     """
     found = {part: _of_part(config, source, own) for part, own in parts_of(objective).items()}
     return pd.concat([

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from extrap.results.rows import COSTS, GROUP
+from extrap.results.rows import COSTS, GROUP, as_trained
 from extrap.stats.perplexity import AT_L, BEYOND_L, CONDITION, told_first
 
 RATE = "tokens_per_second"  # of training
@@ -29,7 +29,7 @@ def cost_and_quality(summary: pd.DataFrame, rows: pd.DataFrame, costs: pd.DataFr
     At the training length under the protocol that scores all tokens (nonoverlap), at the longest under the one that scores
     the same at every length (same_targets), where rows hold them. Lines of which no costs are known are left out.
     """
-    lines = summary[(summary["kind"] == "scheme") & (summary["extension"] == "none")]
+    lines = as_trained(summary)
     found = [lines[:0]]
     for _, part in lines.groupby(GROUP, sort=False):
         longest, train_len = part["eval_len"].max(), part["train_len"].iloc[0]

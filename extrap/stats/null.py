@@ -5,8 +5,9 @@ import re
 import numpy as np
 import pandas as pd
 
+from extrap.results.rows import GROUP
 from extrap.results.shown import logarithm
-from extrap.stats.perplexity import CONDITION, GROUP, over_seeds, perplexity
+from extrap.stats.perplexity import CONDITION, over_seeds, perplexity
 
 WEIGHTS = [*GROUP, "scheme", "seed"]  # extensions share them
 

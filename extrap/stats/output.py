@@ -3,7 +3,7 @@ torch."""
 
 import pandas as pd
 
-from extrap.results.rows import apart
+from extrap.results.rows import apart, as_trained
 from extrap.stats.pairs import PAIR, compare, holm, moved, paired_p, unflattered
 from extrap.stats.perplexity import CONDITION, CONFIDENCE, over_seeds
 
@@ -15,7 +15,7 @@ def outputs(rows: pd.DataFrame, broken: pd.DataFrame) -> pd.DataFrame:
     else varies, with `scheme` and `output` for who is compared; Holm over schemes and outputs at one length. Verdict a: the
     scheme is better with this output; b: untied; neither where a seed of it broke (see Statistics.broken). Empty where no
     output varies, or none is untied."""
-    made = apart(rows[(rows["kind"] == "scheme") & (rows["extension"] == "none")], OUTPUT)
+    made = apart(as_trained(rows), OUTPUT)
     others = [output for output in made["value"].unique() if output != UNTIED]
     if len(others) == made["value"].nunique():
         return pd.DataFrame()

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtr
 
-from extrap.results.rows import NOT_A_NUMBER
-from extrap.stats.perplexity import CONDITION, CONFIDENCE, GROUP, Interval, over_seeds, perplexity, refuse_other_targets
+from extrap.results.rows import GROUP, NOT_A_NUMBER, as_trained
+from extrap.stats.perplexity import CONDITION, CONFIDENCE, Interval, over_seeds, perplexity, refuse_other_targets
 from extrap.stats.power import ROUNDING, seeds_needed
 from extrap.stats.text import text_interval
 
@@ -22,7 +22,7 @@ SCHEMES = ["scheme_a", "extension_a", "scheme_b", "extension_b"]
 
 def pairs(rows: pd.DataFrame) -> pd.DataFrame:
     """Schemes as they were trained, at every length: the lines of `compare` of every two, or of each with the yardstick."""
-    trained = rows[(rows["kind"] == "scheme") & (rows["extension"] == "none")]
+    trained = as_trained(rows)
     groups = [part for _, part in trained.groupby(GROUP, sort=False)]
     if all(yardstick(part) is None for part in groups):
         return compare(trained, _every_two(trained))
@@ -123,7 +123,7 @@ def moves(lines: pd.DataFrame, before: pd.DataFrame, after: pd.DataFrame) -> Int
 def moved(lines: pd.DataFrame, before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     """The same of every seed: a row a seed, a column a line."""
     place = [*CONDITION, "eval_len"]
-    trained = (rows[(rows["kind"] == "scheme") & (rows["extension"] == "none")] for rows in (before, after))
+    trained = (as_trained(rows) for rows in (before, after))
     old, new = (perplexity(rows, [*place, "scheme", "seed"]).set_index([*place, "scheme", "seed"]) for rows in trained)
     change = (new["log_ppl"] - old["log_ppl"]).unstack("seed")
     a, b = (change.reindex(pd.MultiIndex.from_frame(lines[[*place, side]])).to_numpy() for side in ("scheme_a", "scheme_b"))

@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from extrap.errors import UserError
-from extrap.results.rows import GROUP as GROUP
+from extrap.results.rows import GROUP
 from extrap.results.shown import IN_NATS, logarithm
 
 CONFIDENCE = 0.95

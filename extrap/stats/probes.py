@@ -55,11 +55,11 @@ class Reach(NamedTuple):
     within: int | None  # from here on it costs less, the whole interval; None where that is not decided
 
 
-def reach_of(lines: pd.DataFrame, limit: float = RISE) -> Reach:
+def reach_of(lines: pd.DataFrame) -> Reach:
     """Of the lines of `rises` of one scheme and kind of replacement."""
     lines = lines.sort_values("distance")
-    more = lines.loc[lines["low"] > limit, "distance"]
-    not_less = lines.loc[~(lines["high"] < limit), "distance"]  # nan too: a single seed decides nothing
+    more = lines.loc[lines["low"] > RISE, "distance"]
+    not_less = lines.loc[~(lines["high"] < RISE), "distance"]  # nan too: a single seed decides nothing
     farther = lines["distance"] > (not_less.max() if len(not_less) else 0)
     return Reach(int(more.max()) if len(more) else 0, int(lines.loc[farther, "distance"].min()) if farther.any() else None)
 

@@ -5,7 +5,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from extrap.results.rows import BROKEN, COSTS, MISSING, TRAINING, within
+from extrap.results.rows import BROKEN, COSTS, GROUP, MISSING, TRAINING, as_trained, within
 from extrap.stats.budget import stability
 from extrap.stats.costs import cost_and_quality
 from extrap.stats.floor import BELOW, ENDS, NOT_MEASURED, against_floor
@@ -24,7 +24,7 @@ from extrap.stats.pairs import (
     with_broken,
     yardstick,
 )
-from extrap.stats.perplexity import CONDITION, GROUP, summarise
+from extrap.stats.perplexity import CONDITION, summarise
 
 CHOICE = [*GROUP, "scheme", "option", "value", "loss", "n_tokens", "n_seeds", "chosen", "border"]  # see best_over
 ONE_FOR_ALL = [*PAIR, "option", "value", *SHOWN, *(f"best_{column}" for column in SHOWN)]
@@ -143,7 +143,7 @@ class Statistics:
         if self.pairs.empty:
             return self.pairs
         lost = self.missing.loc[self.missing["extension"] == "none", [*CONDITION, "eval_len", "scheme"]]
-        lines = self.summary[(self.summary["kind"] == "scheme") & (self.summary["extension"] == "none")]
+        lines = as_trained(self.summary)
         most = lines.groupby([*GROUP[:-1], "protocol"])["n_seeds"].transform("max")
         fewer = lines.loc[lines["n_seeds"] < most, [*CONDITION, "eval_len", "scheme"]]
         below = pd.DataFrame([*self.impossible], columns=[*GROUP, "scheme"])

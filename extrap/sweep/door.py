@@ -29,7 +29,7 @@ def through(command: Callable[[], int | None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:  # a full disk, a place that may not be written, a folder where a file should be
-        print(f"error: {one_line(str(error))}; once that is mended, the same command goes on", file=sys.stderr)
+        print(f"error: {one_line(str(error))}; mend that and run the same command again", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)

@@ -71,7 +71,7 @@ def look_into_all(runs: "list[Run]", command: str) -> None:
         except BrokenProcessPool as error:
             raise UserError(
                 "a process that looked into a run was killed, as where memory runs out (runtime.threads=N: fewer at a time);"
-                " what others found stays, and the same command goes on"
+                " what others found stays; run the same command again"
             ) from error
     with alone(config.results):
         found, weights_of, kept = collect_probes(config.results, config.folder.parent)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 import yaml
@@ -21,7 +21,7 @@ from tqdm import tqdm
 from extrap.config.schema import Config
 from extrap.errors import UserError
 from extrap.files import as_path, is_locked, write_atomic
-from extrap.results.folders import RunFolder, load_checked, plans
+from extrap.results.folders import RunFolder, plans
 from extrap.sweep.door import through
 from extrap.train.log import read_log
 
@@ -109,7 +109,7 @@ def shown(configs: list[Config]) -> Iterator[None]:
 def _watch(configs: list[Config], stop: threading.Event) -> None:
     folders = [(RunFolder(config.folder), config.train.max_steps) for config in configs]
     first = runs = [look(*folder) for folder in folders]
-    layout = "{desc} {percentage:3.0f}% |{bar}| {elapsed} gone, {remaining} left"
+    layout = "{desc} {percentage:3.0f}% |{bar}| {elapsed} elapsed, {remaining} left"
     began, told, n_done, evaluation = time.monotonic(), 0.0, 0, EVALUATION
     with tqdm(total=len(runs), disable=None, bar_format=layout, smoothing=0, leave=False) as bar:
         while True:
@@ -136,7 +136,7 @@ def _watch(configs: list[Config], stop: threading.Event) -> None:
 def progress_line(runs: list[Stage], already: float, seconds: float, evaluation: float) -> str:
     """How far a sweep is that began `seconds` ago with `already` runs' worth of work done before."""
     done, over = sum(run.share(evaluation) for run in runs), sum(run.is_over for run in runs)
-    layout = f"{over} of {len(runs)} runs, {{percentage:.0f}}%; {{elapsed}} gone, {{remaining}} left"
+    layout = f"{over} of {len(runs)} runs, {{percentage:.0f}}%; {{elapsed}} elapsed, {{remaining}} left"
     return str(tqdm.format_meter(done, len(runs), seconds, initial=already, bar_format=layout))
 
 
@@ -146,7 +146,7 @@ def status(results: Path, name: str) -> str:
     if not (folder / "sweep.yaml").exists():
         known = ", ".join(sorted(path.parent.name for path in results.glob("runs/*/sweep.yaml"))) or "none"
         raise UserError(f"{folder} holds no sweep; there are {known}")
-    planned = _planned(folder / "sweep.yaml")
+    planned = plans(folder)[0]["runs"]
     runs = [look(RunFolder(folder / run), max_steps) for run, max_steps in planned.items()]
     evaluation = evaluation_of(RunFolder(folder / run.name) for run in runs if run.state == "done")
     pace = (1 + evaluation) * sum(run.seconds for run in runs) / max(1, sum(run.step for run in runs))  # of a step, scored
@@ -167,15 +167,6 @@ def status(results: Path, name: str) -> str:
     elif not all(run.is_over for run in runs):
         told += "; no sweep is at work on it"
     return f"{name}: {told}\n\n{table.to_markdown(index=False, tablefmt='simple')}"
-
-
-def _planned(path: Path) -> dict[str, int]:
-    """Runs, and how many steps each takes."""
-
-    def check(plan: dict[str, Any]) -> bool:
-        return plan["runs"] and all(isinstance(run, str) and max_steps > 0 for run, max_steps in plan["runs"].items())
-
-    return dict(load_checked(path, yaml.safe_load, check, "the same sweep, started again, writes it")["runs"])
 
 
 def main() -> int:

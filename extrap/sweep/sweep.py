@@ -141,12 +141,12 @@ def _run_and_report(runs: "list[Run]", work: Callable[[], None], command: str) -
             try:
                 work()
             except KeyboardInterrupt:
-                print(f"\ninterrupted: {_count(runs)}; the same command goes on from there", file=sys.stderr)
+                print(f"\ninterrupted: {_count(runs)}; run the same command again to resume", file=sys.stderr)
                 return 130
             except UserError:
                 raise
             except Exception as error:  # noqa: BLE001  whatever breaks an engine
-                print(f"\nthe sweep broke off: {type(error).__name__}: {error}", file=sys.stderr)
+                print(f"\nan error ended the sweep: {type(error).__name__}: {error}", file=sys.stderr)
     for run in runs:
         if run.folder.has_diverged:
             print(f"{run.config.run}: {run.folder.divergence.read_text().strip()}", file=sys.stderr)
@@ -170,8 +170,8 @@ def _count(runs: "list[Run]") -> str:
 def _reason(run: "Run") -> str:
     log = run.folder.error
     if not log.exists():
-        return "was not run to its end; the same command goes on from its last checkpoint"
-    return f"{log.read_text().strip().splitlines()[-1]} (the whole of it: {log})"
+        return "was not run to its end; the same command resumes from its last checkpoint"
+    return f"{log.read_text().strip().splitlines()[-1]} (in full: {log})"
 
 
 def main(argv: list[str], ranks: "Ranks | None" = None) -> int:

@@ -101,7 +101,7 @@ def _faults_of_draws(build: Callable[[], PositionScheme]) -> Iterator[str]:
         scheme = build()
         outputs.append(Case(scheme, scheme.geometry.train_len).read(scheme.geometry.train_len))
     if apart(*outputs) > 0:
-        yield "is another one when it is built again: draw from PyTorch's generator alone, which every run seeds"
+        yield "differs when it is built again: draw from PyTorch's generator alone, which every run seeds"
 
 
 def _broken(measure: Measure, told: str, case: Case) -> Iterator[str]:

@@ -70,7 +70,7 @@ def test_a_causal_model_has_no_other_side(variant):
 
 
 def test_an_odd_number_of_heads_cannot_be_split():
-    with pytest.raises(ValueError, match="half of the heads look either way: expected an even number of them, found 3"):
+    with pytest.raises(ValueError, match="half ahead: expected an even number of heads, found 3"):
         Alibi(Geometry(24, 3, 16, causal=False), "split")
 
 

@@ -15,9 +15,8 @@ from extrap.report.overview import overview_table, speeds_of
 from extrap.report.pairs import BELOW_FLOOR, extrapolates_block
 from extrap.report.probes import SECTIONS, at_a_glance, by_probe
 from extrap.report.typesetting import trained_on
-from extrap.results.rows import GROUP, apart, as_csv, within
+from extrap.results.rows import GROUP, as_csv
 from extrap.results.shown import by_measure, rounded
-from extrap.stats.budget import BUDGET
 from extrap.stats.perplexity import CONDITION
 from extrap.stats.statistics import Statistics
 
@@ -123,11 +122,7 @@ def budget(found: Statistics) -> Json:
     for (*of, protocol, n), lines in places(found.stability):
         about = {"what": trained_on(*of), "protocol": protocol, "length": int(n), "summary": summary(lines)}
         told.append(about | table(verdicts_table(lines), lines))
-    lines = apart(found.summary, BUDGET)
-    lines = lines[(lines["kind"] == "scheme") & (lines["extension"] == "none")]
-    lines = lines.assign(steps=lines["value"].astype(int))
-    of_groups = found.stability[GROUP].drop_duplicates().itertuples(index=False, name=None)
-    points = pd.concat([budget_points(within(lines, GROUP, of)) for of in of_groups])
+    points = pd.concat(budget_points(found).values())
     return {"tables": told, "points": {column: [plain(value) for value in points[column]] for column in points}}
 
 

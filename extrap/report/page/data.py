@@ -36,7 +36,7 @@ from extrap.report.typesetting import decimals, loss, name, trained_on
 from extrap.results.probes import NAME as PROBES
 from extrap.results.probes import load_probes
 from extrap.results.provenance import load_provenance
-from extrap.results.rows import GROUP, within
+from extrap.results.rows import GROUP, as_trained, within
 from extrap.results.shown import IN_NATS, rounded
 from extrap.stats.perplexity import CONFIDENCE, landmarks, perplexity
 from extrap.stats.statistics import Statistics
@@ -183,7 +183,7 @@ def by_length(part: Statistics, lines: pd.DataFrame, at: Places, seeds: list[int
 
 def by_document(part: Statistics, at: Places) -> Json:
     """Nats per token of schemes as trained over all seeds: by protocol, series, length (L, 4 L, the longest), document."""
-    rows = part.by_length[(part.by_length["kind"] == "scheme") & (part.by_length["extension"] == "none")]
+    rows = as_trained(part.by_length)
     told = {}
     for protocol, own in rows.groupby("protocol", sort=False):
         nats = perplexity(own, ["scheme", "eval_len", "document"]).pivot(

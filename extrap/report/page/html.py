@@ -17,7 +17,7 @@ SCRIPTS = ("vendor/plot.min.js", "state.js", "tables.js", "numbers.js", "charts.
 LAST = "page.js"  # after the sections of all
 FOOTER = (
     "Drawn with Observable Plot and D3, ISC License, © Observable, Inc. and Mike Bostock; all else in the bundle and all "
-    "licences: extrap/report/page/LICENSES.txt. One file, nothing is fetched, nothing is stored."
+    "licences: extrap/report/page/vendor/LICENSES.txt. One file, nothing is fetched, nothing is stored."
 )
 
 

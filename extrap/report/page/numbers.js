@@ -26,6 +26,7 @@ function shownAt(protocol, i, j, as = state.as) {
 }
 
 // Numbers in words, as extrap/report/typesetting.py has them.
+const seeds = n => `${n} ${n === 1 ? "seed" : "seeds"}`;
 const thousands = text => text.replace(/^\d+/, digits => digits.replace(/\B(?=(\d{3})+$)/g, ","));
 function number(value) {
   if (!value || !isFinite(value)) return String(value);

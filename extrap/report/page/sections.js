@@ -5,7 +5,7 @@ const section = (id, title, draw, keys) => SECTIONS.push({id, title, draw, keys}
 const note = (host, ...inside) => host.append(element("p", {class: "note"}, ...inside));
 const select = (key, values, name = words, id = `of-${key}`, shown = state[key]) => element("select", {"data-key": key, id}, ...values.map(one => element("option", {value: one, selected: one === shown}, name(one))));
 const all = () => state.seeds.length === group.seeds.length;
-const allSeeds = () => `All ${group.seeds.length} seeds${all() ? "" : ", whichever are chosen above"}; `;
+const allSeeds = () => `${group.seeds.length === 1 ? "One seed" : `All ${group.seeds.length} seeds`}${all() ? "" : ", whichever are chosen above"}; `;
 const inRange = n => n >= Number(state.from) && n <= Number(state.to);
 
 // Indices of the lines that are chosen: schemes, their chosen extensions, references.
@@ -21,7 +21,7 @@ const caption = () => `${group.of.name}: ${group.what}${group.setting ? `, ${gro
 function curve(protocol, i, lengths, as, tokens) {
   return lengths.map(n => [n, shownAt(protocol, i, protocol.lengths.indexOf(n), as)]).filter(([, found]) => found && isFinite(found.value)).map(([n, found]) => ({
     x: n, y: found.value, low: found.low, high: found.high, each: found.each,
-    text: [`${words(n)} ${tokens} (${multiple(n)})`, inWords(found, as), found.each.length ? `${found.n} ${found.n === 1 ? "seed" : "seeds"}: ${found.each.map(([seed, value]) => `${seed}: ${as === "value" || as === "nats" ? number(value) : factor(value)}`).join(", ")}` : "no seeds: a reference"],
+    text: [`${words(n)} ${tokens} (${multiple(n)})`, inWords(found, as), found.each.length ? `${seeds(found.n)}: ${found.each.map(([seed, value]) => `${seed}: ${as === "value" || as === "nats" ? number(value) : factor(value)}`).join(", ")}` : "no seeds: a reference"],
   }));
 }
 
@@ -58,9 +58,9 @@ section("short", "In short", host => {
 
 section("length", "By length", host => {
   const protocol = group.protocols[state.p], inAll = protocol.lengths.filter(inRange).length, some = lengthsOf(protocol).length;
-  note(host, `${caption()}. ${words(protocol.tokens)} tokens scored a seed${state.p === "same_targets" ? ", the same at every length" : ""}.${some < inAll ? ` ${some} of ${inAll} lengths: doublings of L and the longest.` : ""}`);
+  note(host, `${caption()}. ${words(protocol.tokens)} tokens scored per seed${state.p === "same_targets" ? ", the same at every length" : ""}.${some < inAll ? ` ${some} of ${inAll} lengths: doublings of L and the longest.` : ""}`);
   const {picked, lengths} = curves(host, protocol, state.as, {id: "length", label: `${measured()} by evaluation length, ${state.p}`, y: measured(), x: "evaluation length: tokens, and multiples of the training length L", table: true});
-  if (state.as === "value" && protocol.null && state.show.includes("blind")) note(host, `Dotted: the same weights, if they made no use of context beyond L (over all ${group.seeds.length} seeds).`);
+  if (state.as === "value" && protocol.null && state.show.includes("blind")) note(host, `Dotted: the same weights, if they made no use of context beyond L (over ${seeds(group.seeds.length)}).`);
   const best = state.as === "value" && all() ? protocol.best : [], points = [["scheme", "extension", "eval_len", "n_seeds", "value", "low", "high"]];
   const rows = picked.map(i => [{text: group.series[i].name, look: group.series[i]}, ...lengths.map(n => {
     const j = protocol.lengths.indexOf(n), found = shownAt(protocol, i, j), reached = Math.max(...protocol.lengths.filter((_, k) => protocol.values[i][k]));
@@ -68,14 +68,14 @@ section("length", "By length", host => {
     if (!found) return {text: reason(i, n) || (n > reached && group.series[i].extension === "none" && group.series[i].kind === "scheme" ? "ends" : "–"), class: "none", title: n > reached ? `not scored beyond ${words(reached)}` : "not scored"};
     points.push([group.series[i].scheme, group.series[i].extension, n, found.n, found.value, isFinite(found.low) ? found.low : "", isFinite(found.high) ? found.high : ""]);
     const first = best.some(([one, at]) => one === i && at === j) ? "**" : "", fewer = group.series[i].kind === "scheme" && found.n < state.seeds.length ? ` ${found.n} of ${state.seeds.length} seeds` : "";
-    return {text: `${first}${state.as === "value" ? number(found.value) : factor(found.value)}${first}${plusMinus(found)}${fewer}`, title: `${found.n} ${found.n === 1 ? "seed" : "seeds"}${fewer && reason(i, n) ? `; ${reason(i, n)}` : ""}`};
+    return {text: `${first}${state.as === "value" ? number(found.value) : factor(found.value)}${first}${plusMinus(found)}${fewer}`, title: `${seeds(found.n)}${fewer && reason(i, n) ? `; ${reason(i, n)}` : ""}`};
   })]);
   table(host, ["scheme", ...lengths.map(n => `${words(n)} (${multiple(n)})`)], rows, {id: "by-length", caption: `${measured()}, ${state.p}; ${over()}`, csv: csv(points), label: `${measured()} by length`});
   note(host, best.length ? "Bold: as trained, better than every other scheme at that length, each pair decided (pairs.csv)." : "Nothing is bold: no scheme is decided to be better than every other one at any of these lengths, or that is not asked of what is shown. Pairs stand below.");
 });
 
 section("pairs", "Who beats whom", host => {
-  const by = group.pairs[state.p], at = by && Object.keys(by).map(Number).filter(n => n in by);
+  const by = group.pairs[state.p], at = by && Object.keys(by).map(Number);
   if (!at?.length) return note(host, Object.keys(group.pairs).length ? `No pair was compared under ${state.p}.` : "There is no other scheme to compare it with.");
   const n = at.includes(Number(state.n)) ? Number(state.n) : at.at(-1);
   host.append(element("p", {}, element("label", {for: "of-n"}, "at length "), select("n", at.map(String)), n === Number(state.n) ? "" : ` (${words(state.n)} was not compared; shown: ${words(n)})`));
@@ -149,7 +149,7 @@ section("training", "Training", host => {
         const each = group.seeds.map((seed, s) => [seed, line[at][s]]).filter(([seed, loss]) => state.seeds.includes(String(seed)) && loss != null);
         if (!each.length) return [];
         const found = overSeeds(each.map(([, loss]) => loss));
-        return [{x, y: found.mean, low: found.low, high: found.high, text: [`step ${words(x)}, ${what === "loss" ? "loss of batches" : "held-out text"}`, `${found.mean.toFixed(3)} nats${isFinite(found.high) ? ` ±${(found.high - found.mean).toFixed(3)}` : ""}`, `${each.length} seeds: ${each.map(([seed, loss]) => `${seed}: ${loss.toFixed(3)}`).join(", ")}`]}];
+        return [{x, y: found.mean, low: found.low, high: found.high, text: [`step ${words(x)}, ${what === "loss" ? "loss of batches" : "held-out text"}`, `${found.mean.toFixed(3)} nats${isFinite(found.high) ? ` ±${(found.high - found.mean).toFixed(3)}` : ""}`, `${seeds(each.length)}: ${each.map(([seed, loss]) => `${seed}: ${loss.toFixed(3)}`).join(", ")}`]}];
       });
       lines.push({look: group.series[i], name: group.series[i].name, thin, points});
     }
@@ -167,7 +167,7 @@ section("budget", "By training budget", host => {
   for (const n of at) {
     const lines = state.s.map(scheme => ({look: group.series[find(scheme)], name: scheme, points: points.steps.map((_, k) => k).filter(k => points.scheme[k] === scheme && points.eval_len[k] === n).sort((a, b) => points.steps[a] - points.steps[b]).map(k => {
       const found = {value: points.ppl[k], low: points.ppl_low[k] ?? NaN, high: points.ppl_high[k] ?? NaN};
-      return {x: points.steps[k], y: found.value, low: found.low, high: found.high, text: [`${words(points.steps[k])} steps, at ${words(n)} (${points.protocol[k]})`, number(found.value) + plusMinus(found), `${points.n_seeds[k]} seeds`]};
+      return {x: points.steps[k], y: found.value, low: found.low, high: found.high, text: [`${words(points.steps[k])} steps, at ${words(n)} (${points.protocol[k]})`, number(found.value) + plusMinus(found), seeds(points.n_seeds[k])]};
     })}));
     chart(host, lines, {id: `budget-${n}`, label: `${group.measure} at ${words(n)} by training steps`, log: !group.nats, xlog: true, y: `${group.measure} at ${words(n)} (${multiple(n)})`, x: "training steps, each budget with its whole schedule", xticks: unique(points.steps).sort((a, b) => a - b)});
   }
