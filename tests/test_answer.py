@@ -18,7 +18,8 @@ from extrap.report.best import take
 from extrap.report.group import shortened
 from extrap.report.typesetting import number
 from extrap.results.rows import MISSING, TRAINING, load_missing, load_rows, load_training
-from extrap.stats.pairs import extrapolates, pairs
+from extrap.stats.extrapolates import extrapolates
+from extrap.stats.pairs import pairs
 from extrap.stats.perplexity import still_falling, summarise
 from extrap.stats.statistics import Statistics
 from extrap.sweep.door import through

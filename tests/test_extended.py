@@ -6,7 +6,7 @@ from rows import scheme_rows
 
 from extrap.report.extensions import MOST_IN_PANEL, extensions_figure, extensions_page, is_crowded
 from extrap.report.report import write_report
-from extrap.stats.pairs import extended
+from extrap.stats.extrapolates import extended
 from extrap.stats.statistics import Statistics
 
 SPREAD = (0.0, 0.001, 0.002)

@@ -32,7 +32,8 @@ from extrap.report.overview import overview_page
 from extrap.report.report import report_again
 from extrap.results.rows import load_rows, save_rows
 from extrap.results.shown import rounded
-from extrap.stats.pairs import extrapolates, pairs
+from extrap.stats.extrapolates import extrapolates
+from extrap.stats.pairs import pairs
 from extrap.stats.statistics import Statistics
 
 

@@ -18,7 +18,8 @@ from extrap.errors import UserError
 from extrap.results.rows import NOT_A_NUMBER
 from extrap.stats import pairs as pairs_module
 from extrap.stats import text as text_module
-from extrap.stats.pairs import UNDECIDED, best, compare, extrapolates, holm, paired_p, pairs, unflattered, with_broken
+from extrap.stats.extrapolates import extrapolates, with_broken
+from extrap.stats.pairs import UNDECIDED, best, compare, holm, paired_p, pairs, unflattered
 from extrap.stats.perplexity import CONDITION, over_seeds, summarise
 from extrap.stats.power import ROUNDING, power, seeds_needed
 from extrap.stats.statistics import Statistics

@@ -4,8 +4,9 @@ import pandas as pd
 
 from extrap.report.group import Group, lacking, listed
 from extrap.report.typesetting import NONE, interval, name, seeds
+from extrap.stats.extrapolates import CONTROL
 from extrap.stats.floor import UNFIT
-from extrap.stats.pairs import CONTROL, both_ways
+from extrap.stats.pairs import both_ways
 
 
 def best_at(of: Group, lines: pd.DataFrame, protocol: str, eval_len: int) -> str:

@@ -10,7 +10,7 @@ from extrap.report.drawing import entitle, new_figure, style
 from extrap.report.looks import styles
 from extrap.report.typesetting import NONE, factor, interval, loss, markdown, measure, nats, number, trained_on
 from extrap.results.shown import rounded
-from extrap.stats.pairs import CONTROL
+from extrap.stats.extrapolates import CONTROL
 from extrap.stats.perplexity import BEYOND_L, CONDITION, told_first
 from extrap.stats.statistics import Statistics
 

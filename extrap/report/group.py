@@ -9,8 +9,8 @@ from extrap.errors import one_line
 from extrap.report.typesetting import MODELS, NONE, factor, interval, measure, number
 from extrap.results.rows import GROUP, NOT_A_NUMBER, as_trained
 from extrap.results.shown import IN_NATS, rounded
+from extrap.stats.extrapolates import ANSWER, CONTROL
 from extrap.stats.floor import UNFIT
-from extrap.stats.pairs import ANSWER, CONTROL
 from extrap.stats.perplexity import AT_L, BEYOND_L, CONFIDENCE, KNOWN, told_first
 from extrap.stats.power import MOST_SEEDS
 from extrap.stats.statistics import Statistics

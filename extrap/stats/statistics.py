@@ -8,22 +8,11 @@ import pandas as pd
 from extrap.results.rows import BROKEN, COSTS, GROUP, MISSING, TRAINING, as_trained, within
 from extrap.stats.budget import stability
 from extrap.stats.costs import cost_and_quality
+from extrap.stats.extrapolates import extended, extrapolates, with_broken
 from extrap.stats.floor import BELOW, ENDS, NOT_MEASURED, against_floor
 from extrap.stats.null import early_token_null
 from extrap.stats.output import interactions, outputs
-from extrap.stats.pairs import (
-    PAIR,
-    SHOWN,
-    best,
-    extended,
-    extrapolates,
-    neither,
-    one_way,
-    pairs,
-    unflattered,
-    with_broken,
-    yardstick,
-)
+from extrap.stats.pairs import PAIR, SHOWN, best, neither, one_way, pairs, unflattered, yardstick
 from extrap.stats.perplexity import CONDITION, summarise
 
 CHOICE = [*GROUP, "scheme", "option", "value", "loss", "n_tokens", "n_seeds", "chosen", "border"]  # see best_over
