@@ -29,6 +29,7 @@ LINEAR, EDGE = np.log(1.01), np.log(100)  # up to where the axis is linear, and 
 def board(table: pd.DataFrame, claims: tuple[Claim, ...]) -> Figure:
     """These claims down; how far effects lie on the claim's side of its threshold across, as a factor, linear up to 1 %."""
     table = table[table["deciding"] & table["place"].isin(SHOWN) & (table["verdict"] != OUT_OF_SCOPE)]
+    table = table[table["id"].isin({claim.id for claim in claims})]
     blocks = [(claim, table[table["id"] == claim.id], textwrap.wrap(claim.words["title"], 36)) for claim in claims]
     heights = [LINE * max(len(decided), len(title), 1) + GAP for _, decided, title in blocks]
     height = sum(heights) + TOP + BOTTOM
@@ -52,7 +53,11 @@ def board(table: pd.DataFrame, claims: tuple[Claim, ...]) -> Figure:
             if text in {*table["place"]}
         ]
         if table["published"].notna().any():
-            marks.append(Line2D([], [], color="0.2", label="published", linewidth=0.7, **DIAMOND))
+            marks.append(Line2D([], [], color="0.2", label="published, range", linewidth=0.7, **DIAMOND))
+        if table["near"].notna().any():
+            marks.append(
+                Line2D([], [], color="0.35", marker="|", linewidth=1.3, markersize=4.5, label="interval over seeds")
+            )
         place = (0.0, 1 - 0.02 / height)
         figure.legend(handles=marks, loc="upper left", bbox_to_anchor=place, ncols=5, frameon=False, fontsize=7)
     return figure

@@ -21,6 +21,7 @@ from extrap.stats.perplexity import Interval, over_seeds, perplexity, refuse_oth
 
 OURS = "ours"
 MOST_IN_LINE = 7  # entries of a key
+MOST_BAND = 3.0  # by how much a band on a log axis may be above or below all curves and be seen whole
 MEASURED = ["protocol", "scheme", "extension", "train_len", "eval_len"]
 # what a curve shows: `value` at `x`, between `low` and `high`; `source` is OURS or a paper with its table
 CURVE = ["source", *MEASURED, "n_seeds", "x", "value", "low", "high"]
@@ -103,16 +104,17 @@ def multiples_axis(axes: Axes, lowest: float, longest: float) -> None:
 
 
 def log_limits(axes: Axes, points: pd.DataFrame) -> None:
-    """A log axis around the curves; the bands of seeds that disagree may leave it."""
+    """A log axis around curves and bands; the bands of seeds that disagree by more than MOST_BAND may leave it."""
     log_axis(axes)
     low, high = points["value"].min(), points["value"].max()
+    low, high = min(low, max(points["low"].min(), low / MOST_BAND)), max(high, min(points["high"].max(), high * MOST_BAND))
     room = max((high / low) ** 0.08, 1.002)
     axes.set_ylim(low / room, high * room**2)
 
 
-def linear_limits(axes: Axes, values: pd.Series, above: float) -> None:
-    """An axis around the curves, with room below and, in parts of what they span, above them."""
-    low, high = values.min(), values.max()
+def linear_limits(axes: Axes, *values: pd.Series, above: float) -> None:
+    """An axis around the curves and what else is given, with room below and, in parts of what they span, above them."""
+    low, high = min(one.min() for one in values), max(one.max() for one in values)
     axes.set_ylim(low - 0.05 * (high - low), high + above * (high - low))
 
 
@@ -175,7 +177,7 @@ def draw_panels(
         if shared:
             log_limits(axes, points)
         else:
-            linear_limits(axes, shown["value"], above=0.12)
+            linear_limits(axes, shown["value"], shown["low"], shown["high"], above=0.12)
     key(figure, points, schemes)
     if not schemes:
         name_ends([(axes, ends(axes, shown, looks)) for axes, (_, shown) in zip(all_axes, panels, strict=True)])

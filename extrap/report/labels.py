@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,6 +11,9 @@ from matplotlib.transforms import Bbox, BboxBase
 from scipy.optimize import isotonic_regression
 
 from extrap.report.drawing import lay_out, settle, snapped
+
+MOVED = 5.0  # points
+LEADER: dict[str, Any] = {"arrowstyle": "-", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3, "relpos": (0, 0.5)}
 
 
 class End(NamedTuple):
@@ -26,7 +29,7 @@ class End(NamedTuple):
 def name_ends(panels: Sequence[tuple[Axes, Sequence[End]]], gap: float = 9.0) -> None:
     """The name of each line at its right end, `gap` points apart, and of one that ends within its panel beside that end.
 
-    Panels then stay in place.
+    A name that stands by more than MOVED from the end of its line has a line to it. Panels then stay in place.
     """
     figure = panels[0][0].get_figure(root=True)
     assert figure is not None
@@ -36,10 +39,11 @@ def name_ends(panels: Sequence[tuple[Axes, Sequence[End]]], gap: float = 9.0) ->
         heights = snapped([axes.transData.transform((end.x, end.y))[1] for end in right])
         rows = [end.name.count("\n") + 1 for end in right]  # of text, each with a place of its own
         places = spread(list(np.repeat(heights, rows)), gap * figure.dpi / 72, box.y0, box.y1)
-        for end, own in zip(right, np.split(places, np.cumsum(rows)[:-1]), strict=True) if right else ():
-            y = axes.transData.inverted().transform((0, np.mean(own)))[1]
-            axes.annotate(end.name, (end.x, y), xytext=(6, 0), textcoords="offset points", color=end.color, fontsize=7,
-                          va="center", annotation_clip=False, parse_math=False)  # fmt: skip
+        for end, height, own in zip(right, heights, np.split(places, np.cumsum(rows)[:-1]), strict=True) if right else ():
+            up = (np.mean(own) - height) * 72 / figure.dpi
+            axes.annotate(end.name, (end.x, end.y), xytext=(9, up), textcoords="offset points",
+                          color=end.color, fontsize=7, va="center", annotation_clip=False, parse_math=False,
+                          arrowprops=LEADER | {"color": end.color} if abs(up) > MOVED else None)  # fmt: skip
     settle(figure)  # names have taken room from the panels
     for axes, ends in panels:
         for end in ends:
@@ -54,8 +58,7 @@ def label_inside(axes: Axes, end: End) -> None:
     label = axes.annotate(end.name, (end.x, end.y), xytext=(6, 0), textcoords="offset points", color=end.color, fontsize=7,
                           va="center", parse_math=False,
                           bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5},
-                          arrowprops={"arrowstyle": "-", "color": end.color, "linewidth": 0.5, "shrinkA": 0,
-                                      "shrinkB": 3, "relpos": (0, 0.5)})  # fmt: skip
+                          arrowprops=LEADER | {"color": end.color})  # fmt: skip
     label.update_positions(axes.figure.canvas.get_renderer())  # type: ignore[attr-defined]
     box = _whole(Text.get_window_extent(label).padded(2.5 / point))  # without the line
     panel = _whole(axes.get_window_extent())

@@ -54,6 +54,7 @@ BELOW_FLOOR = " ‡"
 BELOW_FLOOR_NOTE = "‡: below the floor, so it sees what it should predict; none of its numbers count, whatever is decided."
 
 CELL = (0.28, 0.2)  # inches, of the figure
+LUMA = (0.2126, 0.7152, 0.0722)  # of red, green and blue; on one below 0.46 white has more contrast than black
 
 
 def pairs_table(found: Statistics) -> str:
@@ -108,7 +109,8 @@ def pairs_figure(found: Statistics) -> Figure:
     # names take room, and titles are up to 1.7 wide
     width = max((0.06 * longest + 0.3 + max(CELL[0] * n_cells, 1.7)) * n_columns, 3.4)
     height = (CELL[1] * n_cells + 0.5 + 0.05 * longest) * len(by_protocol)
-    title = title_of(found, "by how many nats per token a row beats a column; grey: undecided")
+    told = f"by how many nats per token a row beats a column, {seeds(shown['n_seeds'])}; grey: undecided (after Holm)"
+    title = title_of(found, told)
     with style():
         figure, panels = new_figure(width, height, len(by_protocol), n_columns)
         figure.set_layout_engine(ConstrainedLayoutEngine(h_pad=0.08))  # names of columns stand above titles
@@ -230,9 +232,9 @@ def _matrix(axes: Axes, cell: pd.DataFrame) -> None:
         i, j = rows.index(line.better), columns.index(line.worse)
         shade = mpl.colormaps["Blues"](0.15 + 0.75 * strength(line.by)) if line.decided else mpl.colors.to_rgba("0.94")
         axes.add_patch(mpl.patches.Rectangle((j, i), 1, 1, facecolor=shade, edgecolor="white", linewidth=1))
-        dark = line.decided and np.mean(shade[:3]) < 0.6
+        dark = line.decided and np.dot(shade[:3], LUMA) < 0.46
         text = f"{line.by:.2f}" if line.by >= 0.0995 else f"{line.by:.3f}"
-        colour = "white" if dark else "black" if line.decided else "0.5"
+        colour = "white" if dark else "black" if line.decided else "0.35"
         axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=6, color=colour)
     axes.set_xlim(0, len(columns))
     axes.set_ylim(len(rows), 0)

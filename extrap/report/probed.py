@@ -81,7 +81,10 @@ def brackets_figure(risen: pd.DataFrame, looks: dict[str, Style]) -> Figure:
         axes.set_xlabel("distance / tokens")
         figure.set_layout_engine("constrained", rect=(0.03, 0, 0.97, 1))  # it takes long names for shorter than they are
         by = f"the loss by {RISE:.3f} nats" if risen["objective"].iloc[0] in IN_NATS else "perplexity by 5 %"
-        told = f"between which distances replacing all that is farther away raises {by}; arrows: not decided"
+        told = (
+            f"between which distances replacing all that is farther away raises {by}; arrows: farther than was asked, or "
+            "not decided"
+        )
         _entitle(figure, risen, told)
     return figure
 
