@@ -289,6 +289,7 @@ def test_a_table_that_is_shorter_than_the_longest_input_is_told_before_training(
     (tmp_path / "short.py").write_text(f"import torch\n{short.format('torch.zeros(self.rows)')}")
     options = [
         f"scheme={tmp_path / 'short.py'}",
+        "position=nope",
         "data=markov",
         "objective=causal",
         f"runtime.results_dir={tmp_path / 'results'}",
