@@ -247,6 +247,15 @@ def test_what_has_no_perplexity_is_told_in_nats():
     assert (words["measure"], words["nats"], words["loss"], words["decimals"]) == ("perplexity", False, "log-perplexity", 3)
 
 
+def test_a_perplexity_that_is_too_large_for_a_number_is_none_in_json():
+    huge = {128: [800.0, 801.0], 256: [802.0, 803.0]}
+    sliding = [scheme_rows(scheme, {128: [1.3, 1.3]}, protocol="sliding(stride=32)") for scheme in ("a", "huge")]
+    with np.errstate(over="ignore"):
+        told = group(Statistics(pd.concat([both_protocols(NLL | {"huge": huge}), *sliding])), "", NO_PROBES)
+    blind = told["protocols"]["nonoverlap"]["null"]
+    assert [[value is None for value in values] for values in blind.values()] == [[False, False], [True, False]]
+
+
 # what to take
 
 

@@ -58,8 +58,8 @@ def table(text: pd.DataFrame, numbers: pd.DataFrame | None = None) -> Json:
 
 
 def plain(value: Any) -> Json:
-    """A number or a word that JSON has; None for what is no number."""
-    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+    """A number or a word that JSON has; None for what is none, and for infinity, as the perplexity of 710 nats is."""
+    if value is None or value is pd.NA or (isinstance(value, float) and not np.isfinite(value)):
         return None
     return value.item() if isinstance(value, np.generic) else value
 

@@ -174,7 +174,7 @@ def by_length(part: Statistics, lines: pd.DataFrame, at: Places, seeds: list[int
     null = null[null["extension"] == "none"]
     if len(null):
         line = rounded(null).set_index(["scheme", "eval_len"])["null"].to_dict()
-        told["null"] = {at["scheme", scheme, "none"]: [line.get((scheme, n), 0) for n in lengths]
+        told["null"] = {at["scheme", scheme, "none"]: [plain(line.get((scheme, n), 0)) for n in lengths]
                         for scheme in null["scheme"].unique()}  # fmt: skip
     ranked = part.ranked[(part.ranked["protocol"] == protocol) & part.ranked["best"]]
     told["best"] = [[at["scheme", line.scheme, "none"], lengths.index(line.eval_len)] for line in ranked.itertuples()]
