@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from marks import slow
 from rows import many, scheme_rows
 from sweeps import report, run
 
-from experiments.papers.remake import load_one_setting
+from experiments.papers import remake
 from extrap.config.compose import compose_grid
 from extrap.config.varied import named
 from extrap.data.documents import Documents
@@ -416,7 +417,10 @@ def test_a_table_has_no_column_of_settings_where_nothing_varies(tmp_path):
 def test_claims_and_figures_of_papers_average_over_no_settings(tmp_path):
     save_rows(tmp_path / "rows.csv", rates(SCORED, HELD_BACK))
     with pytest.raises(UserError, match="holds 3 settings"):
-        load_one_setting(tmp_path / "rows.csv")
+        remake.load_one_setting(tmp_path / "rows.csv")
+    training = pd.DataFrame({"objective": "mlm", "data": "stdlib", "train_len": 128, "setting": ["lr=0.001", "lr=0.002"]})
+    with patch.object(remake, "load_training", lambda path: training), pytest.raises(UserError, match="holds 2 settings"):
+        remake.load_one_training(tmp_path / "training.csv")
 
 
 @pytest.mark.slow

@@ -26,11 +26,17 @@ from extrap.results.rows import GROUP, RUNS, load_costs, load_rows, load_trainin
 
 
 def load_one_setting(path: Path) -> pd.DataFrame:
-    """Scored rows that may be averaged over within an objective: of one training, whose generator has one of its own.
+    """Scored rows that may be averaged over within an objective. Raises UserError for those of several trainings."""
+    return _of_one_setting(scored(load_rows(path)), path)
 
-    Raises UserError where they are of several objectives, texts, settings, ...
-    """
-    rows = scored(load_rows(path))
+
+def load_one_training(path: Path) -> pd.DataFrame:
+    """Losses by step, likewise."""
+    return _of_one_setting(load_training(path), path)
+
+
+def _of_one_setting(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Raises UserError where rows are of several objectives, texts, settings, ...; a generator is of its discriminator's."""
     trained_for = rows["objective"].str.partition("_")[0]  # electra_generator is a part of electra
     if len(found := rows[GROUP].assign(objective=trained_for).drop_duplicates()) > 1:
         told = " and ".join(" ".join(map(str, of)).strip() for of in found.head(2).itertuples(index=False, name=None))
@@ -42,7 +48,7 @@ def load_one_setting(path: Path) -> pd.DataFrame:
 
 LOADERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     "rows.csv": load_one_setting,
-    "training.csv": load_training,
+    "training.csv": load_one_training,
     "timings.csv": load_timings,
     "kernels.csv": load_kernels,
 }
