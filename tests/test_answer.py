@@ -17,7 +17,7 @@ from extrap.report.answer import WIDTH, answer
 from extrap.report.best import take
 from extrap.report.group import shortened
 from extrap.report.typesetting import number
-from extrap.results.rows import MISSING, TRAINING, load_missing, load_rows, load_training
+from extrap.results.rows import MISSING, TRAINING, load_missing, load_rows, load_training, scored
 from extrap.stats.extrapolates import extrapolates
 from extrap.stats.pairs import pairs
 from extrap.stats.perplexity import still_falling, summarise
@@ -225,15 +225,34 @@ def test_a_scheme_that_is_not_a_number_in_some_seed_breaks(n_left):
         assert (whole.extrapolates.query("scheme == 'frail'")["verdict"] == "yes").all()
 
 
+def test_what_is_missing_is_told_with_the_lengths_that_each_seed_lacks():
+    line = {"experiment": "made", "scheme": "a", "objective": "mlm", "data": "stdlib", "train_len": 128, "setting": "",
+            "extension": "none", "protocol": "nonoverlap", "reason": "not a number"}  # fmt: skip
+    lost = [(0, 512), (0, 1024), (1, 1024), (2, 1024)]
+    missing = pd.DataFrame([line | {"run": f"a-seed{seed}", "seed": seed, "eval_len": n} for seed, n in lost])[MISSING]
+    told = sentence(said(many({"a": around(1.0, 1.0), "b": around(1.1, 1.1)}), missing), "missing")
+    assert told == "a, seed 0 (not a number at 512, 1,024); a, seed 1, 2 (not a number at 1,024)"
+
+
+def test_settings_stand_in_the_order_of_their_numbers():
+    parts = [many({"a": around(1.0), "b": around(1.1)}, setting=f"max_steps={n}, lr=0.1") for n in (100, 1600, 200)]
+    told = said(scored(pd.concat(parts)))
+    places = [told.index(f"max_steps={n}, lr=0.1") for n in (100, 200, 1600)]
+    assert places == sorted(places)
+    lengths = [many({"a": {n: [1.0, 1.1], 2 * n: [1.0, 1.1]}}, train_len=n, setting="") for n in (256, 64, 128)]
+    assert scored(pd.concat(lengths))["train_len"].unique().tolist() == [64, 128, 256]
+
+
 def test_what_leaves_a_pair_undecided_is_not_always_the_number_of_its_seeds():
     line = {"n_seeds": 2, "seeds_needed": 18, "p": 0.01, "p_holm": 0.01, "unit": "documents", "low": 0.1, "high": 0.3,
-            "text_low": 0.1, "text_high": 0.3}  # fmt: skip
+            "text_low": 0.1, "text_high": 0.3, "difference": 0.2}  # fmt: skip
     told = {
         "seeds without a number": {},
         "text": {"text_low": -0.1, "p_holm": 0.2},
         "18 seeds": {"low": -0.1, "p_holm": 0.2},
         "18 seeds; text": {"low": -0.1, "text_low": -0.1, "p_holm": 0.2},
-        "Holm": {"p_holm": 0.2},
+        "Holm": {"p_holm": 0.05},  # as tables have it, in three digits
+        "rounding": {"difference": -9e-6},
         "one seed": {"n_seeds": 1, "p_holm": np.nan, "low": np.nan, "high": np.nan},
     }
     assert {what: group.lacking(pd.Series(line | changes)) for what, changes in told.items()} == {

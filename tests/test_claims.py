@@ -24,8 +24,8 @@ from experiments.claims.figure import board
 from experiments.claims.page import cell, over_budgets, page
 from experiments.claims.published import cited, load_published, published_values
 from experiments.claims.quantities import Lost, Ratio, Removed, Steps, Term, Worst
-from experiments.claims.registry import CLAIMS, CODE, ENCODER, FLOOR, SECTIONS, SHOWN, WORDS, flat
-from experiments.claims.report import BY_BUDGET, COLUMNS, by_budget, shown, verdicts, write_claims
+from experiments.claims.registry import CLAIMS, CODE, ENCODER, FLOOR, OF_PLACE, SECTIONS, SHOWN, WORDS, flat
+from experiments.claims.report import BY_BUDGET, COLUMNS, by_budget, decide_at, shown, verdicts, write_claims
 from extrap.errors import UserError
 from extrap.files import write_atomic
 from extrap.results.rows import MISSING, as_csv, load_rows, save_rows, save_training
@@ -965,3 +965,34 @@ def test_what_tying_does_is_the_worst_of_either_head():
         moved_by = np.where((evidence["setting"] == setting) & (evidence["scheme"] == "sinusoidal"), -3.0, 0.0)
         (line,) = decide(claim, evidence.assign(log=evidence["log"] + moved_by))
         assert line["verdict"] == REFUTED, "a change for the better is a change"
+
+
+def test_a_place_is_of_its_text_and_training_length_whatever_the_folder_is_called():
+    claim, evidence = BY_ID["A1"], evidence_of(("causal",))
+    assert decide_at(CODE, claim, evidence)[0]["verdict"] == CONFIRMED
+    for place in (*claim.places, f"{CODE}, V = 4,096"):
+        if place not in (CODE, ENCODER):
+            with pytest.raises(Missing, match=r"^rows of (data stdlib|train_len 128), not "):
+                decide_at(place, claim, evidence)
+    with pytest.raises(Missing, match=r"^rows of data text, not stdlib$"):
+        decide_at(CODE, claim, evidence.assign(data="text"))
+    assert decide_at(CODE, BY_ID["A8"], speeds(timings(SPEED))), "of no text"
+    assert {place for one in CLAIMS for place in one.places} == OF_PLACE.keys()
+
+
+def test_losses_of_several_settings_are_no_curve():
+    evidence = pd.concat([losses(curves()), losses(curves()).assign(setting="n_layers=4")])
+    with pytest.raises(UserError, match=r"the training loss of rope was measured more than once"):
+        Steps("rope", "learned").by_seed(evidence)
+
+
+def test_a_single_budget_is_no_sweep_over_budgets(tmp_path):
+    assert by_budget(write_budgets(tmp_path, {400: 1.0})).empty
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.3])
+def test_one_share_in_all_seeds_has_an_interval_of_no_width(share):
+    rise = np.array([0.3, 0.3017, 0.302, 0.3051])
+    rope, prope = ({("rope", 1): [0.0] * 4, ("rope", 8): list(rise)}, {("prope", 8): list(share * rise)})
+    over = Removed(Term("rope", 8), Term("prope", 8), Term("rope")).estimate(lines_of(rope | prope), 0.95)
+    assert over[:3] == pytest.approx((1 - share,) * 3)

@@ -97,6 +97,10 @@ def test_what_was_not_asked_and_what_is_not_compared_is_told(many):
     assert "none is compared: no other has a seed in common with rope" in text
     alone = many.rows[(many.rows["seed"] == 0) | (many.rows["scheme"] != "rope")]
     assert "0 better, 0 worse, 0 undecided, 12 one seed" in " ".join(answer(Statistics(alone)).split())
+    of_two = many.rows["scheme"].isin(["fox", "t5"])
+    some = many.rows.assign(seed=many.rows["seed"].where(~of_two, many.rows["seed"] + 10))
+    told = " ".join(answer(Statistics(some)).split())
+    assert "each of the others: 0 better, 10 worse, 0 undecided, 2 not compared, without a seed in common" in told
     single = Statistics(many.rows[many.rows["seed"] == 0])
     assert "One seed decides nothing" in overview_page(single)
 

@@ -147,6 +147,12 @@ def test_one_seed_has_no_line_of_intervals_and_claims_none():
 
 # the narrow table
 
+
+def test_a_length_that_some_seed_lacks_is_told_in_the_caption():
+    text = narrow(many({"a": {128: [1.0, 1.1, 1.2], 256: [1.0, 1.1]}, "b": {128: [1.0] * 3, 256: [1.0] * 3}}))
+    assert re.search(r"\\caption\{.*, 2 to 3 seeds.*; a at 256: 2 seeds; ", text)
+
+
 CONTROLLED = pd.concat([
     both_protocols({name: {128 * 2**i: [1.0, 1.1] for i in range(6)} for name in ("t5(a=1, b=2)", "rope")}),
     scheme_rows("rope", {128 * 2**i: [1.0, 1.1] for i in range(6)}, extension="window"),

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from colorsys import rgb_to_hls
 from functools import cache
 from pathlib import Path
@@ -20,14 +21,14 @@ from extrap.report.best import outcome, take
 from extrap.report.group import Group
 from extrap.report.looks import LOOKS, OTHER_COLOURS, OTHER_MARKERS
 from extrap.report.page.cells import PAIR
-from extrap.report.page.data import experiment, group, t_quantiles
+from extrap.report.page.data import experiment, group, loaded, t_quantiles
 from extrap.report.page.html import digest, in_script, page
 from extrap.report.page.palette import DARK, LIGHT, LINE, WORD, contrast, marker_path, readable, style_sheet
 from extrap.results.probes import load_probes
-from extrap.results.rows import GROUP, load_training
+from extrap.results.rows import GROUP, MISSING, load_rows, load_training, save_rows
 from extrap.results.shown import rounded
 from extrap.stats.statistics import Statistics
-from extrap.stats.written import load, load_written
+from extrap.stats.written import Written, load, load_written
 
 NO_PROBES = load_probes(Path("nowhere.csv"))
 
@@ -141,6 +142,23 @@ def test_what_is_read_of_a_report_is_what_its_rows_say():
     computed, read = load(RESULTS / SMALL), load_written(RESULTS / SMALL)
     pd.testing.assert_frame_equal(rounded(computed.pairs).astype(read.pairs.dtypes), read.pairs[[*computed.pairs.columns]])
     assert read.pairs["seeds_needed"].dtype == "Int64"
+
+
+def test_comparisons_that_are_of_other_rows_are_made_again(tmp_path):
+    """Or that are not there: of the tables beside the rows table.csv tells whether they are of these."""
+    folder = tmp_path / SMALL
+    shutil.copytree(RESULTS / SMALL, folder)
+    assert isinstance(loaded(folder), Written)
+    (folder / "pairs.csv").unlink()
+    rows = load_rows(folder / "rows.csv")
+    whole = loaded(folder).pairs
+    assert len(whole) == len(load_written(RESULTS / SMALL).pairs)
+    more = rows["nll_sum"].where(rows["scheme"] != "alibi", 1.1 * rows["nll_sum"])
+    save_rows(folder / "rows.csv", rows.assign(nll_sum=more))
+    assert not isinstance(loaded(folder), Written)
+    assert not np.allclose(loaded(folder).pairs["difference"], whole["difference"])
+    (folder / "table.csv").unlink()
+    assert not isinstance(loaded(folder), Written)
 
 
 def test_where_a_scheme_breaks_is_said_with_where_it_surely_does():
@@ -408,6 +426,21 @@ def test_an_extension_of_the_leader_was_tested_and_one_of_who_cannot_count_is_no
     flat = {"flat": {128: [1.6] * 3, 256: [1.6] * 3}}
     own = scheme_rows("flat", {128: [1.6] * 3, 256: [1.0] * 3}, extension="other", protocol="same_targets")
     assert not any("flat +" in sentence for sentence in taken(pd.concat([both_protocols(trained | flat), unigram, own])))
+
+
+def test_where_none_counts_as_trained_it_is_said_why_and_what_an_extension_does():
+    trained = {"frail": {128: [1.0, 1.1, 1.2], 256: [1.0, 1.1]}, "large": {128: [1.3, 1.4, 1.5]}, "short": {128: [1.6] * 3}}
+    rows = both_protocols(trained)
+    own = scheme_rows("large", {128: [1.3, 1.4, 1.5], 256: [1.3, 1.4, 1.5]}, extension="window", protocol="same_targets")
+    line = rows.iloc[[0]].assign(protocol="same_targets", eval_len=256)
+    missing = [line.assign(scheme="frail", run="frail-seed2", seed=2, reason="not a number"),
+               line.assign(scheme="large", run="large-seed0", reason="out of memory")]  # fmt: skip
+    of = Group(Statistics(pd.concat([rows, own]), pd.concat(missing)[MISSING]), {one: one for one in trained})
+    assert take(of) == [
+        "None is worth taking as trained: none counts at 256 tokens (frail: not a number in 1 of 3 seeds; large: out of "
+        "memory; short: ends at 128).",
+        "Of finished weights with an extension the lowest there in the mean: large + window, perplexity 4.06 ±28%.",
+    ]
 
 
 def test_who_has_learned_nothing_is_not_taken():

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from marks import slow
 from matplotlib.axis import Axis
 from matplotlib.collections import PolyCollection
@@ -510,6 +511,18 @@ def test_what_a_caption_tells_is_read_from_the_provenance(results, tmp_path):
     caption = (folder / "papers" / "press2022_figure1.md").read_text()
     assert "2,048,000 tokens: 2,000 steps of 16 x 64" in caption
     assert "width 96" in caption
+
+
+def test_a_sweep_over_options_is_no_experiment_of_a_figure(results, tmp_path):
+    """Whichever of its settings have rows: provenance is without what varies."""
+    folder = shutil.copytree(results, tmp_path / "results")
+    told = folder / "main" / "provenance.yaml"
+    config = yaml.safe_load(told.read_text())
+    del config["config"]["model"]["n_layers"]
+    config["config"]["vary"] = ["model.n_layers"]
+    told.write_text(yaml.safe_dump(config))
+    with pytest.raises(UserError, match=r"main is of a sweep that varies model.n_layers; expected one in which no option"):
+        remake.draw_papers(folder, "su2021_figure3")
 
 
 def test_seeds_are_those_of_schemes(results):

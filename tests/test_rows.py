@@ -205,7 +205,7 @@ def test_a_table_without_rows_is_refused(tmp_path):
     ("column", "value"),
     [
         ("nll_sum", ""), ("nll_sum", "nan"), ("nll_sum", "inf"), ("nll_sum", "1,5"), ("nll_sum", "lots"),
-        ("n_tokens", "19.5"), ("n_tokens", ""), ("n_tokens", "-3"), ("n_bytes", "many"),
+        ("nll_sum", "-0.5"), ("n_tokens", "19.5"), ("n_tokens", ""), ("n_tokens", "-3"), ("n_bytes", "many"),
         ("eval_len", "abc"), ("train_len", ""), ("seed", "x"), ("segment", "0.5"),
     ],
 )  # fmt: skip

@@ -215,6 +215,16 @@ def test_of_words_none_is_the_highest():
     assert "tried" not in " ".join(chosen_text(choice))
 
 
+def test_of_values_that_come_to_the_same_none_is_a_border():
+    """As where a scheme has no use for the option."""
+    flat = {(scheme, rate): [1.0] * len(held) for (scheme, rate), held in HELD_BACK.items()}
+    best = best_over(rates(SCORED, flat), *NOTHING, "train.lr", ["train.lr"])
+    assert set(best.choice["border"]) == {"tied"}
+    assert best.choice.loc[best.choice["chosen"], "value"].unique().tolist() == ["0.0005"]
+    [told] = chosen_text(best.choice)
+    assert "rope: 0.0005 of 0.0005, 0.001, 0.002, the first of several with this loss" in told
+
+
 def test_a_value_at_which_one_scheme_alone_has_numbers_is_not_passed_over():
     rows = rates(SCORED, HELD_BACK)
     rows = rows[(rows["scheme"] != "alibi") | (rows["setting"] != "lr=0.002")]

@@ -107,6 +107,15 @@ def test_the_floor_table_by_hand():
         assert lines.keys() == {"uses", "ends"}
 
 
+def test_what_breaks_over_a_floor_does_so_by_its_whole_interval():
+    """As everywhere else: a mean above the limit alone is unclear."""
+    spread = {"breaks": [2.0, 2.01], "unclear": [1.5, 1.8], "survives": [1.5, 1.51]}
+    found = Statistics(
+        with_floor({scheme: {128: [1.5, 1.51], 256: [1.5, 1.51], 512: far} for scheme, far in spread.items()})
+    )
+    assert found.floor.drop_duplicates("scheme").set_index("scheme")["verdict"].to_dict() == {one: one for one in spread}
+
+
 def test_references_have_no_blow_up_and_no_interval():
     table = markdown_blocks(markdown_table(with_floor({"a": {128: [1.5, 1.6], 256: [1.4, 1.5], 512: [1.4, 1.5]}})))[0]
     lines = {row[0]: row[1:] for row in table}
@@ -185,11 +194,16 @@ def test_bold_stands_where_a_scheme_is_best_and_nowhere_else():
         (np.log(7.53), " (5.23 to 297)"),
         (np.log(2.001), " (19.7 to 78.8)"),
         (800.0, " (0 to inf)"),
+        (np.log(1e7), " (3.94e-06 to 3.94e+08)"),
     ],
 )
 def test_intervals_above_100_percent_are_bounds(half, expected):
     with np.errstate(over="ignore"):
         assert interval(39.4, 39.4 * np.exp(-half), 39.4 * np.exp(half)) == expected
+
+
+def test_what_is_too_large_for_a_number_has_no_interval():
+    assert number(np.inf) + interval(np.inf, np.inf, np.inf) == "inf"
 
 
 @pytest.mark.parametrize(

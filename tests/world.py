@@ -151,6 +151,7 @@ def holding(claim: Claim, margin: float = 0.05) -> pd.DataFrame:
         | {"metric": term.metric, "rate": RATE if term.metric == "nats" else np.nan, "experiment": "made",
            "objective": term.objective, "setting": term.setting, "protocol": term.protocol, "scheme": term.scheme,
            "extension": term.extension, "train_len": 128, "eval_len": round(term.at * 128), "seed": seed,
-           "log": value + together[seed] + rng.normal(0, 0.0002), "text": "made"}
+           "log": value + together[seed] + rng.normal(0, 0.0002), "data": "stdlib",
+           "text": "made"}
         for term, value in zip(terms, found.x, strict=True) for seed in range(SEEDS)
     )[LINE]  # fmt: skip

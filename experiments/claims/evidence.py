@@ -2,6 +2,7 @@
 
 Evidence is a line a (metric, MEASURE), of training a (metric, MEASURE, step):
 log      the natural logarithm of the metric; of a perplexity over `floor`, where one is known; of nats these themselves
+data     is empty of speed
 text     stands for what was scored
 floor    what the best predictor that looks back L tokens at most has, where it is known
 guess    what a uniform guess has in place of `log`, where a floor is known
@@ -25,7 +26,7 @@ from extrap.stats.budget import BUDGET
 from extrap.stats.floor import UNFIT, against_floor
 from extrap.stats.perplexity import ONSET, perplexity, summarise
 
-MEASURE = ["experiment", "objective", "setting", "protocol", "scheme", "extension", "train_len", "eval_len", "seed"]
+MEASURE = ["experiment", "objective", "data", "setting", "protocol", "scheme", "extension", "train_len", "eval_len", "seed"]
 # where there is none of these
 PLAIN = dict.fromkeys(("floor", "guess", "rate", "step"), np.nan) | dict.fromkeys(("unfit", "idle"), "")
 AT = ["objective", "setting", "protocol", "train_len", "eval_len"]  # where a reference has one number
@@ -49,7 +50,8 @@ def read(folder: Path) -> pd.DataFrame:
 
 
 def read_by_budget(folder: Path) -> dict[int, pd.DataFrame]:
-    """The same of a sweep over train.max_steps alone, for each of its budgets in steps; empty where there is no such sweep.
+    """The same of a sweep over train.max_steps alone, for each of its budgets in steps; empty where there is no such sweep,
+    or one of a single budget.
 
     Raises UserError where anything else varies.
     """
@@ -63,7 +65,7 @@ def read_by_budget(folder: Path) -> dict[int, pd.DataFrame]:
     for steps in sorted({*rows["value"], *missing["value"]}, key=int):
         here, curve, lost = (table[table["value"] == steps] for table in (rows, losses, missing))
         found[int(steps)] = without_broken(pd.concat([measures(here), curves(curve)]), lost)
-    return found
+    return found if len(found) > 1 else {}
 
 
 def measures(rows: pd.DataFrame) -> pd.DataFrame:
@@ -78,7 +80,8 @@ def measures(rows: pd.DataFrame) -> pd.DataFrame:
     text = scored.groupby([schemes[column] for column in MEASURE], sort=False).sum().astype(str).rename("text").reset_index()
     lines = perplexity(schemes, MEASURE).rename(columns={"log_ppl": "log"}).merge(text, on=MEASURE)
     metric = np.where(lines["objective"].isin(IN_NATS), "nats", "perplexity")  # exp of the former is nothing
-    return under_rate(over_floor(beside_unigram(lines.assign(metric=metric, **PLAIN), rows), rows), rows)[LINE]
+    lines = lines.assign(metric=metric, **PLAIN)
+    return under_rate(over_floor(beside_unigram(lines, rows), rows), rows)[LINE]
 
 
 def without_broken(lines: pd.DataFrame, missing: pd.DataFrame) -> pd.DataFrame:
@@ -155,5 +158,5 @@ def speeds(timings: pd.DataFrame) -> pd.DataFrame:
     if steps.empty:
         raise Missing("no training among the timings")
     told = PLAIN | {"metric": "tokens/s", "experiment": "speed", "protocol": "training", "extension": "none"}
-    told |= {"setting": "", "seed": steps["round"], "train_len": steps["n"], "eval_len": steps["n"]}
+    told |= {"data": "", "setting": "", "seed": steps["round"], "train_len": steps["n"], "eval_len": steps["n"]}
     return steps.assign(**told, log=np.log(steps["tokens"] / steps["value"]), text=steps["tokens"].astype(str))[LINE]

@@ -44,7 +44,8 @@ def series(claim: Claim, published: pd.DataFrame) -> Iterator[tuple[str, pd.Data
     for (source, table, corpus, train_len, unit), part in rows.groupby(SERIES, sort=False):
         metric, log = METRICS[unit]
         name = ", ".join(filter(None, (source, f"table {table}", corpus, f"L = {train_len:,}")))
-        told = PLAIN | {"metric": metric, "protocol": protocol, "experiment": "", "setting": "", "seed": 0, "text": ""}
+        told = PLAIN | {"metric": metric, "protocol": protocol, "seed": 0}
+        told |= dict.fromkeys(("experiment", "data", "setting", "text"), "")
         yield name, part, part.assign(**told, log=log(part["value"]))[LINE]
 
 

@@ -17,6 +17,15 @@ from extrap.stats.perplexity import Interval, over_seeds
 NEAR = 0.025  # a length stands for a multiple of the training length if it is this near to it, and the nearest
 
 
+def once(lines: pd.DataFrame, keys: list[str], of: object) -> pd.DataFrame:
+    """These lines. Raises UserError where they are several measurements of the same."""
+    if lines.duplicated(keys).any() or len({*lines["setting"]}) > 1:
+        raise UserError(
+            f"rows: {of} was measured more than once with the same seed; expected one training length and setting"
+        )
+    return lines
+
+
 class Quantity:
     """A number for each seed: the logarithm of a ratio, or (unit "share") a share."""
 
@@ -92,11 +101,7 @@ class Term(Quantity):
         lines = lines[(off <= NEAR) & (off == off.min())]
         if lines.empty:
             raise Missing(f"no length for {self}")
-        if lines["seed"].duplicated().any() or len({*lines["setting"]}) > 1:
-            raise UserError(
-                f"rows: {self} was measured more than once with the same seed; expected one training length and setting"
-            )
-        return lines
+        return once(lines, ["seed"], self)
 
     def by_seed(self, evidence: pd.DataFrame, column: str = "log") -> pd.Series:
         return self.found(evidence).set_index("seed")[column]
@@ -220,7 +225,8 @@ class Removed(Quantity):
         (xx, xy), (_, yy) = stdtrit(n - 1, 0.5 + confidence / 2) ** 2 / n * pairs.cov().to_numpy()
         if y <= 0 or y**2 <= yy:
             return Interval(1 - x / y, -np.inf, np.inf, n)
-        middle, spread = (x * y - xy) / (y**2 - yy), np.sqrt((x * y - xy) ** 2 - (x**2 - xx) * (y**2 - yy)) / (y**2 - yy)
+        middle, root = (x * y - xy) / (y**2 - yy), (x * y - xy) ** 2 - (x**2 - xx) * (y**2 - yy)
+        spread = np.sqrt(max(root, 0.0)) / (y**2 - yy)  # where all seeds have one share the root is 0, but for rounding
         return Interval(1 - x / y, 1 - middle - spread, 1 - middle + spread, n)
 
     def __str__(self) -> str:
@@ -275,6 +281,7 @@ class Steps(Quantity):
         curves = {}
         for scheme in (self.scheme, self.other):
             lines = Term(scheme, objective="", protocol="training", metric="training perplexity").lines(evidence)
+            once(lines, ["step", "seed"], f"the training loss of {scheme}")
             if unfit := next(filter(None, lines["unfit"]), ""):
                 raise Missing(f"{scheme}: {unfit}")
             curve = lines.pivot(index="step", columns="seed", values="log").dropna(axis="columns").sort_index()

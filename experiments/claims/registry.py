@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -35,6 +36,14 @@ TIED: Places = {CODE: ("tied+best-lr",), f"{CODE}, V = 4,096": ("tied_4096+best-
 REPLACED: Places = {CODE: ("rtd",)}
 EXTEND: Places = {CODE: ("extend",), ENCODER: ("extend_mlm",)}
 Sections = dict[str, tuple[str, tuple[Claim, ...]]]
+# what rows must be of to count at a place, whatever the folder is called that they lie in
+OF_PLACE: dict[str, dict[str, Any]] = {
+    CODE: {"data": "stdlib"},
+    PROSE: {"data": "text"},
+    FLOOR: {"data": "markov"},
+    ENCODER: {"data": "stdlib"},
+    f"{CODE}, V = 4,096": {"data": "stdlib(bpe=4096)"},
+} | {f"{CODE}, L = {n}": {"data": "stdlib", "train_len": n} for n in (32, 64, 256)}
 # experiments whose claims are asked again of a sweep over the budget of the same training
 BUDGETS: dict[tuple[str, ...], str] = {("main",): "budget"}
 

@@ -11,7 +11,7 @@ from experiments.claims.evidence import Missing, read, read_by_budget
 from experiments.claims.figure import board
 from experiments.claims.page import page
 from experiments.claims.published import load_published, published_values
-from experiments.claims.registry import BUDGETS, CLAIMS, ENCODER, SECTIONS
+from experiments.claims.registry import BUDGETS, CLAIMS, ENCODER, OF_PLACE, SECTIONS
 from extrap.files import write_atomic
 from extrap.report.drawing import save_figure
 from extrap.results.shown import save_table
@@ -63,7 +63,7 @@ def verdicts(results: Path, published: pd.DataFrame) -> pd.DataFrame:
             try:
                 if not experiments:
                     raise Missing("no experiment of this kind with this text")
-                decided = decide(asked_at(place, claim), pd.concat(map(evidence_of, experiments)))
+                decided = decide_at(place, claim, pd.concat(map(evidence_of, experiments)))
                 lines += [whose | line | papers[line["part"]] for line in decided]
             except Missing as missing:
                 nothing = {"verdict": OUT_OF_SCOPE, "reason": str(missing), "part": 0, "deciding": True, "n_seeds": 0}
@@ -83,8 +83,7 @@ def by_budget(results: Path) -> pd.DataFrame:
         for place, experiments in claim.places.items():
             sweep = BUDGETS.get(experiments, "")
             decided = [
-                at_budget(asked_at(place, claim), evidence) | {"steps": n}
-                for n, evidence in evidence_of.get(sweep, {}).items()
+                at_budget(place, claim, evidence) | {"steps": n} for n, evidence in evidence_of.get(sweep, {}).items()
             ]
             if any(line["verdict"] != LACKING for line in decided):
                 answer = held([line["verdict"] for line in decided])
@@ -94,14 +93,18 @@ def by_budget(results: Path) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=BY_BUDGET).astype({"since": "Int64"})
 
 
-def asked_at(place: str, claim: Claim) -> Claim:
-    return claim.asked_of("mlm") if place == ENCODER else claim
+def decide_at(place: str, claim: Claim, evidence: pd.DataFrame) -> list[Line]:
+    """See decide. Raises Missing also where rows are not of what the place is called after."""
+    for column, wanted in OF_PLACE[place].items():
+        if others := sorted({*evidence[column]} - {wanted, ""}):
+            raise Missing(f"rows of {column} {', '.join(map(str, others))}, not {wanted}")
+    return decide(claim.asked_of("mlm") if place == ENCODER else claim, evidence)
 
 
-def at_budget(claim: Claim, evidence: pd.DataFrame) -> Line:
+def at_budget(place: str, claim: Claim, evidence: pd.DataFrame) -> Line:
     """The part that the verdict hangs on."""
     try:
-        return next(line for line in decide(claim, evidence) if line["deciding"])
+        return next(line for line in decide_at(place, claim, evidence) if line["deciding"])
     except Missing as missing:
         return {"verdict": LACKING, "reason": str(missing), "n_seeds": 0}
 

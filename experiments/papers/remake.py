@@ -124,7 +124,9 @@ def load(path: Path, holds: dict[str, tuple[str, ...]]) -> pd.DataFrame:
 
 
 def facts_of(folder: Path, rows: pd.DataFrame, holds: dict[str, tuple[str, ...]]) -> dict[str, str]:
-    """What an experiment trained on, and scored of what a figure holds, in the words of the table of differences."""
+    """What an experiment trained on, and scored of what a figure holds, in the words of the table of differences.
+
+    Raises UserError where an option varies."""
     told = yaml.safe_load((folder / "provenance.yaml").read_text())
     if "config" not in told:  # measurements of speed
         steps = rows[(rows["case"] == "training") & (rows["name"] == "extrap")].iloc[0]
@@ -135,6 +137,8 @@ def facts_of(folder: Path, rows: pd.DataFrame, holds: dict[str, tuple[str, ...]]
             "training": f"steps of {steps['tokens']:,} tokens in sequences of {steps['n']:,}",
         }
     config = told["config"]
+    if vary := config.get("vary"):  # the config is without what varies, whichever of it has rows
+        raise UserError(f"{folder} is of a sweep that varies {', '.join(vary)}; expected one in which no option varies")
     model, train, data = (config[part] for part in ("model", "train", "data"))
     tokens = train["max_steps"] * train["batch_size"] * train["train_len"]
     sizes = {*load_costs(folder / RUNS)["parameters"].dropna().astype(int)}

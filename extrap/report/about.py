@@ -13,6 +13,7 @@ MOST = 32  # names of documents: all stand in rows.csv
 BORDER = {
     "": "",
     "only": ", the only one tried",
+    "tied": ", the first of several with this loss",
     "lowest": ", the lowest tried: a better one may lie below",
     "highest": ", the highest tried: a better one may lie above",
 }

@@ -32,8 +32,8 @@ at which the interval does. Survives: at no length; unclear: an interval holds t
 whole of a longer input than at L, and than with attention cut off at L (in an encoder at L/2 on either side); mixed: \
 verdicts differ by length. Decided: beyond the noise of seeds and of text. In parentheses, what leaves it undecided: the \
 number of seeds that would show a difference as large and as variable as the one observed with 80 % power; text: other \
-text might give another verdict; Holm: it would be decided if fewer pairs were compared; seeds without a number: the \
-better one has no number in some."""
+text might give another verdict; Holm: it would be decided if fewer pairs were compared; rounding: two ways of computing \
+the same model may differ by as much; seeds without a number: the better one has no number in some."""
 BREAKS = {
     False: "perplexity more than 5 % above that at L",
     True: "5 % of what is explained at L lost",
@@ -154,7 +154,8 @@ def _extrapolates(of: Group) -> str:
         parts = []
         for scheme, part in lines.groupby("scheme", sort=False):
             nearest = part.sort_values("seeds_needed", kind="stable").iloc[0]
-            why = f" ({seeds_lacking(nearest) or 'text, Holm or seeds without a number'} at {nearest['eval_len']:,})"
+            why = seeds_lacking(nearest) or "text, Holm, rounding or seeds without a number"
+            why = f" ({why} at {nearest['eval_len']:,})"
             open_ = why if word == "undecided" and of.n_seeds > 1 else ""  # of one seed the title says so
             parts.append(f"{of.names[scheme]} at {lengths(part['eval_len'], scored)}{open_}")
         told[word] = f"{word}: {'; '.join(parts)}"
@@ -194,8 +195,11 @@ def _missing(of: Group) -> str:
     told = []
     for (scheme, extension, reason), part in of.missing.groupby(["scheme", "extension", "reason"], sort=False):
         known = of.names.get(scheme) or shortened([scheme], NAME)[scheme]
-        which = ", ".join(map(str, sorted(set(part["seed"]))))
-        told.append(f"{name(known, extension)}, seed {which} ({why_missing(reason, part)})")
+        why = pd.Series({seed: why_missing(reason, own) for seed, own in part.groupby("seed")})
+        told += [
+            f"{name(known, extension)}, seed {', '.join(map(str, own.index))} ({words})"
+            for words, own in why.groupby(why, sort=False)
+        ]
     return "; ".join(told)
 
 

@@ -1,9 +1,12 @@
 """Who is best at a length, and how sure that is, in sentences. Imports no torch."""
 
+import numpy as np
 import pandas as pd
 
+from extrap.errors import one_line
 from extrap.report.group import Group, lacking, listed
 from extrap.report.typesetting import NONE, interval, name, seeds
+from extrap.results.rows import as_trained
 from extrap.stats.extrapolates import CONTROL
 from extrap.stats.floor import UNFIT
 from extrap.stats.pairs import both_ways
@@ -68,10 +71,18 @@ def _at_longest(of: Group) -> pd.DataFrame:
 
 
 def left_out(of: Group) -> set[str]:
-    """Who sees what it should predict, has learned nothing from context that it could lose, or ends in no number."""
-    broken = of.broken[(of.broken["extension"] == "none") & (of.broken["eval_len"] == of.lengths[-1])]
-    unfit = (one for one, verdict in of.floor_verdicts.items() if verdict in UNFIT)
-    return {*broken["scheme"], *of.impossible, *of.unlearned, *unfit}
+    """Who cannot count as trained: the unfit, and who ends in no number."""
+    return {*broken_at_end(of).loc[broken_at_end(of)["extension"] == "none", "scheme"], *unfit(of)}
+
+
+def unfit(of: Group) -> set[str]:
+    """Who sees what it should predict, or has learned nothing from context that it could lose."""
+    return {*of.impossible, *of.unlearned, *(one for one, verdict in of.floor_verdicts.items() if verdict in UNFIT)}
+
+
+def broken_at_end(of: Group) -> pd.DataFrame:
+    """What is not a number at the longest length, a line a seed."""
+    return of.broken[of.broken["eval_len"] == of.lengths[-1]]
 
 
 def take(of: Group) -> list[str]:
@@ -80,7 +91,8 @@ def take(of: Group) -> list[str]:
     if longest == of.train_len:
         return [f"No length beyond L = {of.train_len:,} was scored: nothing is said about long use."]
     if lines.empty:
-        return [f"None is worth taking: no scheme that has learned from context at L reaches {longest:,} tokens."]
+        none = f"None is worth taking as trained: none counts at {longest:,} tokens ({listed(_why_none(of))})."
+        return [none, *_extended(of)]
     leader = leader_at(of, lines, of.beyond_protocol, longest)
     line = lines.set_index("scheme").loc[leader]
     level = of.level(line["ppl"]) + interval(line["ppl"], line["ppl_low"], line["ppl_high"])
@@ -96,15 +108,7 @@ def take(of: Group) -> list[str]:
         others = f"; so {'do' if len(also) > 1 else 'does'} {listed(also)}" if also else ""
         told.append(f"Beyond L it {BECOMES[fate]}{words.removeprefix(of.names[leader])}{others}." + _uses(of, leader))
     told.append(f"{_at_l(of, leader)}.")
-    extended = of.beyond[(of.beyond["extension"] != "none") & (of.beyond["eval_len"] == longest)]
-    extended = extended[~extended["scheme"].isin(left_out(of))]
-    lower = extended[extended["log_ppl"] < line["log_ppl"]].sort_values("log_ppl", kind="stable")
-    if len(lower):
-        first = lower.iloc[0]
-        level = of.level(first["ppl"]) + interval(first["ppl"], first["ppl_low"], first["ppl_high"])
-        what = f"{name(first['scheme'], first['extension'])}, {level}"
-        told.append(f"Lower in the mean, {_tested(of, leader, first)}: {what}, finished weights with an extension.")
-    return told
+    return [*told, *_extended(of, leader, line["log_ppl"])]
 
 
 def outcome(of: Group) -> dict[str, str]:
@@ -133,6 +137,41 @@ def outcome(of: Group) -> dict[str, str]:
         "against the others": sure,
         "beyond L": of.verdict(leader) or NONE,
     }
+
+
+def _why_none(of: Group) -> list[str]:
+    """Of each scheme, why it does not count at the longest length as trained."""
+    longest, at_end = of.lengths[-1], broken_at_end(of)
+    here = (of.missing["extension"] == "none") & (of.missing["eval_len"] == longest)
+    lost, reached = of.missing[here], as_trained(of.beyond).groupby("scheme")["eval_len"].max()
+    told = []
+    for scheme, n_seeds in of.start[["scheme", "n_seeds"]].itertuples(index=False, name=None):
+        broken = at_end.loc[(at_end["extension"] == "none") & (at_end["scheme"] == scheme), "seed"].nunique()
+        reasons = " and ".join(map(one_line, lost.loc[lost["scheme"] == scheme, "reason"].unique()))
+        if scheme in unfit(of):
+            why = of.verdict(scheme)
+        elif broken:
+            why = f"not a number in {broken} of {n_seeds} seeds"
+        else:
+            why = reasons or f"ends at {reached.get(scheme, of.train_len):,}"
+        told.append(f"{of.names[scheme]}: {why}")
+    return told
+
+
+def _extended(of: Group, leader: str | None = None, log_ppl: float = np.inf) -> list[str]:
+    """The lowest at the longest length of finished weights with an extension, where it is lower than the leader."""
+    columns = ["scheme", "extension"]
+    at_end = of.beyond[(of.beyond["extension"] != "none") & (of.beyond["eval_len"] == of.lengths[-1])]
+    broken = pd.MultiIndex.from_frame(at_end[columns]).isin(pd.MultiIndex.from_frame(broken_at_end(of)[columns]))
+    lower = at_end[~broken & ~at_end["scheme"].isin(unfit(of)) & (at_end["log_ppl"] < log_ppl)]
+    if lower.empty:
+        return []
+    first = lower.sort_values("log_ppl", kind="stable").iloc[0]
+    level = of.level(first["ppl"]) + interval(first["ppl"], first["ppl_low"], first["ppl_high"])
+    what = f"{name(first['scheme'], first['extension'])}, {level}"
+    if leader is None:
+        return [f"Of finished weights with an extension the lowest there in the mean: {what}."]
+    return [f"Lower in the mean, {_tested(of, leader, first)}: {what}, finished weights with an extension."]
 
 
 def _tested(of: Group, leader: str, extended: pd.Series) -> str:

@@ -115,7 +115,7 @@ def budget_figures(found: Statistics) -> Iterator[tuple[tuple[object, ...], Figu
         yield of if len(points) > 1 else (), _figure(replace(found, rows=within(rows, GROUP, of)), own), own
 
 
-def budget_points(found: Statistics) -> dict[tuple[object, ...], pd.DataFrame]:
+def budget_points(found: Statistics) -> dict[tuple[Any, ...], pd.DataFrame]:
     """What the figures show, by what else varies."""
     lines = as_trained(apart(found.summary, BUDGET))
     lines = lines.assign(steps=lines["value"].astype(int))

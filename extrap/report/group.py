@@ -11,8 +11,8 @@ from extrap.results.rows import GROUP, NOT_A_NUMBER, as_trained
 from extrap.results.shown import IN_NATS, rounded
 from extrap.stats.extrapolates import ANSWER, CONTROL
 from extrap.stats.floor import UNFIT
-from extrap.stats.perplexity import AT_L, BEYOND_L, CONFIDENCE, KNOWN, told_first
-from extrap.stats.power import MOST_SEEDS
+from extrap.stats.perplexity import ALPHA, AT_L, BEYOND_L, KNOWN, told_first
+from extrap.stats.power import MOST_SEEDS, ROUNDING
 from extrap.stats.statistics import Statistics
 
 FATES = ("breaks", "unclear", "survives", "ends")
@@ -216,15 +216,17 @@ def listed(named: list[str]) -> str:
 
 
 def lacking(line: pd.Series) -> str:
-    """What leaves a pair undecided: the tests and intervals that do not tell it from 0, else the number of comparisons, else
-    seeds without a number."""
+    """What leaves a pair undecided: the tests and intervals that do not tell it from 0, else that it is no more than
+    rounding, else the number of comparisons, else seeds without a number."""
     if line["n_seeds"] < 2:
         return seeds_lacking(line)
     told = [seeds_lacking(line)] if line["low"] * line["high"] <= 0 else []
     # the interval over text is a bootstrap, its p one of a t test: p is the larger of two, and that over seeds is in `told`
-    by_text = line["text_low"] * line["text_high"] <= 0 or (not told and line["p"] >= 1 - CONFIDENCE)
+    by_text = line["text_low"] * line["text_high"] <= 0 or (not told and line["p"] >= ALPHA)
     told += ["text"] if line["unit"] != "none" and by_text else []
-    return "; ".join(told) or ("Holm" if line["p_holm"] >= 1 - CONFIDENCE else "seeds without a number")
+    if not told and abs(line["difference"]) <= ROUNDING:
+        return "rounding"
+    return "; ".join(told) or ("Holm" if line["p_holm"] >= ALPHA else "seeds without a number")
 
 
 def seeds_lacking(line: pd.Series) -> str:

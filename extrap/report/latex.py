@@ -124,7 +124,11 @@ def narrow_table(found: Statistics, chosen: Choice, file: str = "table_narrow") 
     lines = summary.set_index(["scheme", "extension"]).loc[chosen.schemes].reset_index()
     objective, *_ = of = summary[GROUP].iloc[0]
     about = f"{measure([objective])} by length, {trained_on(*of)}, {seeds(lines['n_seeds'])}"
-    caption = f"{chosen.protocol}: {about}{_models(found)}"
+    most = lines.groupby(["scheme", "extension"])["n_seeds"].transform("max")
+    fewer = lines[lines["eval_len"].isin(chosen.lengths) & (lines["n_seeds"] < most)]
+    lost = "".join(f"; {name(one.scheme, one.extension)} at {one.eval_len:,}: {seeds(fewer.loc[[one.Index], 'n_seeds'])}"
+                   for one in fewer.itertuples())  # fmt: skip
+    caption = f"{chosen.protocol}: {about}{_models(found)}{lost}"
     return _float(found.rows, file, caption, table_by_length(lines, chosen.lengths, perplexity_cell, others=marked))
 
 

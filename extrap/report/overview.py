@@ -18,8 +18,7 @@ paired by seed, beyond the noise of {noise}, after Holm over all {n} comparisons
 to that at L; beyond L: breaks, survives or is unclear, at a threshold of {limit}, ends, or why there is no verdict.{floor}
 Uses context, asked at {asked}: the first length at which it is better than at L and than with attention cut off at the last
 L tokens (in an encoder at L/2 on either side), and at how many more lengths; otherwise no, undecided, control breaks, no
-control where such a window changes nothing, or mixed where the verdicts at these lengths differ. Speed: training tokens per
-second relative to {reference}, by wall clock, whatever else ran."""
+control where such a window changes nothing, or mixed where the verdicts at these lengths differ."""
 FLOOR = """ \
 Where the best possible prediction is known: uses more context, if in the longest input it has more than 5 % of what
 context beyond L is worth; on the plateau or hardly better than unigram, if it has not learned what follows what."""
@@ -34,6 +33,8 @@ def against_yardstick(of: Group) -> str:
     lines = of.against_yardstick(of.at_protocol, of.train_len)
     words = lines.loc[~lines.index.isin(of.impossible), "word"]
     counts = ", ".join(f"{(words == word).sum()} {word}" for word in dict.fromkeys(("better", "worse", "undecided", *words)))
+    n_lacking = (~possible["scheme"].isin([*words.index, of.yardstick])).sum()
+    counts += f", {n_lacking} not compared, without a seed in common" if n_lacking else ""
     told = f"compared with {of.yardstick} alone, each of the others: {counts}"
     if of.yardstick in of.impossible:
         told = f"{of.yardstick}, which all are compared with, is below the floor: none of these comparisons counts"
@@ -72,12 +73,11 @@ def overview_page(found: Statistics) -> str:
         if part.yardstick is None:
             continue
         of = Group(part, {scheme: scheme for scheme in part.rows["scheme"].unique()})
-        reference, speeds = speeds_of(part, "nope", of.yardstick)
         compared = of.against_yardstick(of.at_protocol, of.train_len)
         told = NOTE.format(
             at=of.at_protocol, beyond=of.beyond_protocol, yardstick=of.yardstick, n=int(compared["p_holm"].notna().sum()),
             noise="seeds" if len(compared) and (compared["unit"] == "none").all() else "seeds and of text",
-            reference=reference or "no scheme, as none is known", measure=of.measure, loss=loss([of.objective]),
+            measure=of.measure, loss=loss([of.objective]),
             limit="5 % of what is explained at L" if of.objective in IN_NATS else "5 %",
             floor=FLOOR if of.floor_verdicts else "", asked=of.asked_at or "no length",
         )  # fmt: skip
@@ -86,22 +86,12 @@ def overview_page(found: Statistics) -> str:
         parts += [BELOW_FLOOR_NOTE] if of.impossible else []
         parts += [filled(told), f"**Overview, {where}, {seeds(of.start['n_seeds'])}**"]
         for title, schemes in by_family(list(of.start["scheme"])).items():
-            parts += [f"**{title}**", markdown(overview_table(of, schemes, speeds), ["scheme"])]
+            parts += [f"**{title}**", markdown(overview_table(of, schemes), ["scheme"])]
     return "\n\n".join(parts) + "\n"
 
 
-def speeds_of(found: Statistics, *wanted: str | None) -> tuple[str | None, dict[str, str]]:
-    """The first of the wanted schemes of which it is known, and by scheme tokens a second of training, mean over seeds, over
-    those of it; no scheme's where it is known of none."""
-    if found.costs_and_quality.empty:
-        return None, {}
-    known = found.costs_and_quality.drop_duplicates("scheme").set_index("scheme")["tokens_per_second"].dropna()
-    reference = next((scheme for scheme in wanted if scheme in known), None)
-    return reference, {str(s): f"{speed / known[reference]:.2f}" for s, speed in known.items() if reference is not None}
-
-
-def overview_table(of: Group, schemes: list[str], speeds: dict[str, str] | None = None) -> pd.DataFrame:
-    """A line a scheme, with a column of speeds where they are given."""
+def overview_table(of: Group, schemes: list[str]) -> pd.DataFrame:
+    """A line a scheme."""
     against = rounded(of.against_yardstick(of.at_protocol, of.train_len))
     _, *longer = landmarks(of.lengths, of.train_len)
     table: list[dict[str, str]] = []
@@ -115,6 +105,5 @@ def overview_table(of: Group, schemes: list[str], speeds: dict[str, str] | None 
             told[f"to {of.yardstick}"] = f"{nats(pair['difference'], of.objective, '+')} {pair['word']}"
         told |= of.cells_beyond(line.scheme, longer)
         told |= {"beyond L": of.verdict(line.scheme), "uses context": of.word(line.scheme) or NONE}
-        told |= {} if speeds is None else {"speed": speeds.get(line.scheme, NONE)}
         table.append(told)
     return pd.DataFrame(table)

@@ -48,7 +48,9 @@ def csv_table(found: Statistics) -> pd.DataFrame:
     columns of summarise, best, those of against_floor and of early_token_null."""
     table, keys = found.ranked, [*CONDITION, "scheme", "extension", "eval_len"]
     if len(found.floor):
-        table = table.merge(found.floor.drop(columns=["ratio", "n_seeds", "impossible"]), on=keys, how="left")
+        table = table.merge(
+            found.floor.drop(columns=["ratio", "ratio_low", "ratio_high", "n_seeds", "impossible"]), on=keys, how="left"
+        )
     if len(found.null):
         table = table.merge(found.null.drop(columns="n_seeds"), on=keys, how="left")
     return table

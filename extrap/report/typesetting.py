@@ -78,7 +78,7 @@ def number(value: float) -> str:
     """Three significant digits, and no fewer than the integer has: 6.15, 33.9, 147, 12,345."""
     if not value or not np.isfinite(value):
         return f"{value:.0f}"
-    if value >= 1e6:
+    if value >= 1e6 or abs(value) < 1e-4:
         return f"{value:.2e}"
     digits = int(f"{value:.2e}".partition("e")[2])  # after rounding: 9.996 has two before the point
     return f"{value:,.{max(0, 2 - digits)}f}"
@@ -109,10 +109,10 @@ def factor(ratio: float, objectives: Collection[str] = ()) -> str:
 
 
 def interval(value: float, low: float, high: float) -> str:
-    """Of a value the upper end of its interval as ± per cent, above 100 % both; empty where there is none."""
-    if np.isnan(high):
+    """Of a value the upper end of its interval as ± per cent, above 100 % both; empty where there is none, or no number."""
+    if np.isnan(high) or np.isinf(low):
         return ""
-    share = 100 * (high / value - 1)
+    share = 100 * (high / value - 1) if np.isfinite(high) else np.inf
     if share > 100:
         return f" ({number(low)} to {number(high)})"
     return f" ±{share:.1f}%" if share < 10 else f" ±{share:.0f}%"

@@ -4,6 +4,7 @@ A table of rows, or of losses, says what is of each alone; what all of a run sha
 disk the rows of a segment are one line, with a column of nll_sum a length.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ PLAIN: dict[str, Callable[[pd.DataFrame], Any]] = {
 KEY = ["scheme", "extension", *GROUP, "protocol", "eval_len", "seed", "document", "segment"]
 
 
+NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)")  # within the text of a setting
 RUNS = "runs.csv"
 MEND = "move the rows beside it away, and `make sweep` writes both"  # what is wrong with runs.csv
 
@@ -117,10 +119,10 @@ def load_rows(path: Path) -> pd.DataFrame:
     """Rows from CSV, checked: all columns, no segment twice, nothing that is not a number where one must be."""
     rows = _of_runs(path, OF_ROW, by_row)[COLUMNS]
     rows["kind"] = rows["kind"].mask(rows["protocol"] == SELECTION, SELECTION)
-    possible = np.isfinite(rows["nll_sum"]) & (rows["n_tokens"] >= 0) & (rows["n_bytes"] >= 0)
+    possible = np.isfinite(rows["nll_sum"]) & (rows[["nll_sum", "n_tokens", "n_bytes"]] >= 0).all(axis="columns")
     if rows.empty or not possible.all():
         found = "no rows" if rows.empty else f"nll_sum, n_tokens, n_bytes = {tuple(rows[~possible].iloc[0, -3:])}"
-        raise UserError(f"{path}: expected rows with a finite nll_sum and counts from 0 on, found {found}")
+        raise UserError(f"{path}: expected rows with a finite nll_sum and counts, from 0 on, found {found}")
     if (again := rows.duplicated(KEY)).any():
         twice = rows[again].iloc[0]
         raise UserError(f"{path} scores a segment twice: {', '.join(f'{key}={twice[key]}' for key in KEY)}")
@@ -185,10 +187,21 @@ def _of_runs(path: Path, columns: list[str], read: Reading = lambda table: table
 
 def scored(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of what was scored: without those of text that rates are chosen on, and without references where no scheme
-    has a number, as in a setting in which all runs diverged."""
+    has a number, as in a setting in which all runs diverged. Training lengths and settings in the order of their numbers."""
     rows = rows[rows["kind"] != SELECTION]
     places = pd.MultiIndex.from_frame(rows[[*GROUP, "protocol"]])
-    return rows[places.isin(places[rows["kind"] == "scheme"].unique())]
+    rows = rows[places.isin(places[rows["kind"] == "scheme"].unique())]
+    return rows.sort_values(GROUP, kind="stable", key=_in_order) if len(rows[GROUP].drop_duplicates()) > 1 else rows
+
+
+def _in_order(column: pd.Series) -> pd.Series:
+    """Numbers within text by their size; objectives and texts as they come."""
+    values = column.unique()
+    if column.name == "setting":  # of words and numbers in turn
+        values = sorted(values, key=lambda text: [float(s) if i % 2 else s for i, s in enumerate(NUMBER.split(text))])
+    elif column.name == "train_len":
+        values = sorted(values)
+    return column.map({value: i for i, value in enumerate(values)})
 
 
 def within(table: pd.DataFrame, columns: list[str], values: tuple[object, ...]) -> pd.DataFrame:

@@ -53,5 +53,9 @@ def _rounded(value: float, is_p: bool) -> float:
 
 
 def save_table(path: Path, table: pd.DataFrame) -> None:
+    write_atomic(path, shown_csv(table))
+
+
+def shown_csv(table: pd.DataFrame) -> str:
     """CSV of numbers as they are shown (see rounded and by_measure)."""
-    write_atomic(path, as_csv(rounded(by_measure(table)), "%.10g"))
+    return as_csv(rounded(by_measure(table)), "%.10g")

@@ -44,7 +44,7 @@ def against_floor(rows: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
     worth = lines["window_floor"] - lines["floor"]
     worth = worth.where((lines["eval_len"] > lines["train_len"]) & (worth > 0))
     excess = lines["log_ppl"] - lines["floor"]
-    table = lines[[*scheme, "eval_len", "n_seeds", "ratio"]].assign(
+    table = lines[[*scheme, "eval_len", "n_seeds", "ratio", "ratio_low", "ratio_high"]].assign(
         excess=excess, excess_half=lines["log_ppl_half"], learned=(1 - excess / way).mask(near),
         gained=(lines["window_floor"] - lines["floor_start"] - np.log(lines["ratio"])) / worth,
         gained_half=np.log(lines["ratio_high"] / lines["ratio"]) / worth,
@@ -71,7 +71,9 @@ def verdict(scheme: pd.DataFrame, scored: int) -> str:
     still on the plateau         at the training length not half of the way from the plateau to the floor
     not asked                    nothing was scored beyond the training length
     ends                         not defined there, or not at the longest length
-    breaks                       perplexity exceeds that at the training length by 5 % at some longer length
+    breaks                       perplexity exceeds that at the training length by 5 % at some longer length, by the whole
+                                 interval over seeds
+    unclear                      at some longer length the interval holds that limit
     uses more context            at the longest length it gained, beyond the interval over seeds, more than 5 % of what
                                  context beyond the training length is worth
     survives                     none of these
@@ -86,8 +88,11 @@ def verdict(scheme: pd.DataFrame, scored: int) -> str:
     longer = scheme[scheme["eval_len"] > scheme["train_len"]].sort_values("eval_len")
     if longer.empty:
         return ENDS if scored > scheme["train_len"].iloc[0] else "not asked"
-    if (longer["ratio"] > ONSET).any():
+    low, high = (longer[column].fillna(longer["ratio"]) for column in ("ratio_low", "ratio_high"))
+    if (low > ONSET).any():
         return "breaks"
+    if (high > ONSET).any():
+        return "unclear"
     longest = longer.iloc[-1]
     if longest["eval_len"] < scored or longest["n_seeds"] < scheme["n_seeds"].max():
         return ENDS

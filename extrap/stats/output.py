@@ -5,7 +5,7 @@ import pandas as pd
 
 from extrap.results.rows import apart, as_trained
 from extrap.stats.pairs import PAIR, compare, holm, moved, paired_p, unflattered
-from extrap.stats.perplexity import CONDITION, CONFIDENCE, over_seeds
+from extrap.stats.perplexity import ALPHA, CONDITION, over_seeds
 
 OUTPUT, UNTIED = "output", "untied"  # as settings name them
 
@@ -55,4 +55,4 @@ def interactions(rows: pd.DataFrame, sound: pd.DataFrame) -> pd.DataFrame:
     found = pd.concat(tables, ignore_index=True)
     found["p_holm"] = found.groupby([*CONDITION, "eval_len"], sort=False)["p"].transform(lambda p: holm(p.to_numpy()))
     side = (found["difference"] < 0).map({True: "a", False: "b"})
-    return found.assign(verdict=side.where(found["p_holm"] < 1 - CONFIDENCE, "undecided"))
+    return found.assign(verdict=side.where(found["p_holm"] < ALPHA, "undecided"))

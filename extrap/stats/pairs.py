@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.special import stdtr
 
 from extrap.results.rows import GROUP, NOT_A_NUMBER, as_trained
-from extrap.stats.perplexity import CONDITION, CONFIDENCE, Interval, over_seeds, perplexity, refuse_other_targets
+from extrap.stats.perplexity import ALPHA, CONDITION, Interval, over_seeds, perplexity, refuse_other_targets
 from extrap.stats.power import ROUNDING, seeds_needed
 from extrap.stats.text import text_interval
 
@@ -183,7 +183,7 @@ def _compare_cell(cell: pd.DataFrame, opponents: Opponents) -> pd.DataFrame:
     p = p if text.unit == "none" else np.maximum(p, text.p)
     p_holm = holm(p)
     mean, low, high, n_seeds = (part.to_numpy() for part in over_seeds(pd.DataFrame(np.transpose([*by_seed.values()]))))
-    decided = (p_holm < 1 - CONFIDENCE) & (abs(mean) > ROUNDING)
+    decided = (p_holm < ALPHA) & (abs(mean) > ROUNDING)
     anywhere = text.unit == "none"  # the seeds alone decide
     a_wins = decided & (high < 0) & (anywhere | (text.high < 0))
     b_wins = decided & (low > 0) & (anywhere | (text.low > 0))

@@ -11,7 +11,7 @@ from extrap.errors import UserError
 from extrap.results.rows import GROUP
 from extrap.results.shown import IN_NATS, logarithm
 
-CONFIDENCE = 0.95
+CONFIDENCE, ALPHA = 0.95, 0.05  # of intervals, and the level of tests
 ONSET = 1.05  # the factor between perplexities from which on a difference counts: a blow-up, or anything learned at all
 
 # protocols by what is told first: at L which scores all tokens, beyond it which scores the same ones at every length

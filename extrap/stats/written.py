@@ -30,48 +30,50 @@ def load(folder: Path) -> Statistics:
 
 @dataclass(frozen=True, eq=False)
 class Written(Statistics):
-    """Who beats whom as its tables say, in six digits: with resampled text these comparisons take nearly all the time."""
+    """Who beats whom as its tables say, in six digits: with resampled text these comparisons take nearly all the time. Where
+    there is no such table they are made."""
 
     compared: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     @cached_property
     def pairs(self) -> pd.DataFrame:
-        return self._of("pairs")
+        return self._of("pairs") if "pairs" in self.compared else super().pairs
 
     @cached_property
     def extrapolates(self) -> pd.DataFrame:
-        return self._of("extrapolates")
+        return self._of("extrapolates") if "extrapolates" in self.compared else super().extrapolates
 
     @cached_property
     def extended(self) -> pd.DataFrame:
-        return self._of("extensions")
+        return self._of("extensions") if "extensions" in self.compared else super().extended
 
     @cached_property
     def stability(self) -> pd.DataFrame:
-        return self.compared["stability"]
+        return self.compared["stability"] if "stability" in self.compared else super().stability
 
     def _of(self, name: str) -> pd.DataFrame:
         """The lines of the groups that rows are here of."""
         table = self.compared[name]
-        if table.empty:
-            return table
         known = pd.MultiIndex.from_frame(self.rows[GROUP].drop_duplicates())
         return table[pd.MultiIndex.from_frame(table[GROUP]).isin(known)].reset_index(drop=True)
 
 
+def load_trained(folder: Path) -> Statistics:
+    """The same with the losses of training, where they stand there."""
+    found, training = load(folder), folder / "training.csv"
+    return replace(found, training=load_training(training)) if training.exists() else found
+
+
 def load_written(folder: Path) -> Written:
-    """Of the rows that stand there, with the comparisons of the tables beside them."""
-    found = load(folder)
-    training = folder / "training.csv"
-    found = replace(found, training=load_training(training) if training.exists() else found.training)
-    tables = {name: _table(folder / f"{name}.csv") for name in COMPARISONS}
+    """The same with the comparisons of the tables beside the rows, whether or not they are of these."""
+    found = load_trained(folder)
+    paths = {name: folder / f"{name}.csv" for name in COMPARISONS}
+    tables = {name: _table(path) for name, path in paths.items() if path.exists()}
     return Written(**{one.name: getattr(found, one.name) for one in fields(found)}, compared=tables)
 
 
 def _table(path: Path) -> pd.DataFrame:
-    """A table of comparisons as it was made; empty where there is none."""
-    if not path.exists():
-        return pd.DataFrame()
+    """A table of comparisons as it was made."""
     table = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str) | {"train_len": int}, keep_default_na=False, na_values=[""])
     table = table.assign(setting=table["setting"].fillna("") if "setting" in table else "")
     return table.astype({column: "Int64" for column in COUNTS if column in table})

@@ -11,7 +11,7 @@ from extrap.report.choice import losses_table
 from extrap.report.costs import costs_table
 from extrap.report.extensions import extensions_table
 from extrap.report.group import Group
-from extrap.report.overview import overview_table, speeds_of
+from extrap.report.overview import overview_table
 from extrap.report.pairs import BELOW_FLOOR, extrapolates_block
 from extrap.report.probes import SECTIONS, at_a_glance, by_probe
 from extrap.report.typesetting import trained_on
@@ -33,14 +33,12 @@ ORDER = (
     "breaks at",
     "extrapolates",
     "uses",
-    "speed",
 )
 COLUMNS = {
     "at L": "±: 95 % t interval over seeds, both of its ends where it is wide",
     "breaks at": "Breaks at: between these lengths for the first time, in the mean over seeds",
     "reach": "Reach: how many tokens away text still matters, from where to where that ends",
     "recall": "Recall: nats above the best possible prediction in the longest input, of symbols that stood there before",
-    "speed": "Speed: of training, by the clock, whatever else ran",
 }
 NO_CONTROL = "No control: attention cut off at L changes nothing, or fails"
 
@@ -64,14 +62,11 @@ def plain(value: Any) -> Json:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def overview(of: Group, part: Statistics, looked_into: pd.DataFrame) -> Json:
-    """A line a scheme: its level, what becomes of it and where, what probes found in it, and how fast it trains."""
+def overview(of: Group, looked_into: pd.DataFrame) -> Json:
+    """A line a scheme: its level, what becomes of it and where, and what probes found in it."""
     schemes = list(of.start["scheme"])
-    reference, speeds = speeds_of(part, "nope", of.yardstick, *schemes)
     breaks = {scheme: of.breaks_at(scheme) if of.fates[scheme][0] == "breaks" else "" for scheme in schemes}
     more = pd.DataFrame({"breaks at": breaks}).join(at_a_glance(looked_into))
-    if reference is not None:
-        more[f"speed ({reference} = 1)"] = pd.Series(speeds)
     text = summary_table(of) if of.yardstick is None else overview_table(of, schemes)
     more = more.reindex(text["scheme"].str.removesuffix(BELOW_FLOOR)).set_axis(text.index).fillna("")
     factors = [column for column in text if column.startswith("x at ")]  # those by length stand below
@@ -122,7 +117,7 @@ def budget(found: Statistics) -> Json:
     for (*of, protocol, n), lines in places(found.stability):
         about = {"what": trained_on(*of), "protocol": protocol, "length": int(n), "summary": summary(lines)}
         told.append(about | table(verdicts_table(lines), lines))
-    points = pd.concat(budget_points(found).values())
+    points = pd.concat(own.assign(what=trained_on(*of)) for of, own in budget_points(found).items())
     return {"tables": told, "points": {column: [plain(value) for value in points[column]] for column in points}}
 
 

@@ -31,16 +31,17 @@ from extrap.report.page.cells import (
 )
 from extrap.report.page.palette import key
 from extrap.report.pairs import about_text
-from extrap.report.tables import MOST, shown_lengths
+from extrap.report.tables import MOST, csv_table, shown_lengths
 from extrap.report.typesetting import decimals, loss, name, trained_on
 from extrap.results.probes import NAME as PROBES
 from extrap.results.probes import load_probes
 from extrap.results.provenance import load_provenance
-from extrap.results.rows import GROUP, as_trained, within
-from extrap.results.shown import IN_NATS, rounded
+from extrap.results.rows import GROUP, apart, as_trained, within
+from extrap.results.shown import IN_NATS, rounded, shown_csv
+from extrap.stats.budget import BUDGET
 from extrap.stats.perplexity import CONFIDENCE, landmarks, perplexity
 from extrap.stats.statistics import Statistics
-from extrap.stats.written import load_written
+from extrap.stats.written import load_trained, load_written
 
 POINTS = 30  # of a curve of training losses
 NATS, LOSSES = 8, 4  # digits behind the point: of what means are made, and of what is shown as it is
@@ -56,7 +57,7 @@ def t_quantiles(most: int) -> list[float]:
 
 def experiment(folder: Path) -> Json:
     """The report in a folder: what made it, its groups, and what is said of all of them together."""
-    found = load_written(folder)
+    found = loaded(folder)
     told = {"name": folder.name, "digest": hashlib.sha256((folder / "rows.csv").read_bytes()).hexdigest()}
     if (path := folder / "provenance.yaml").exists():
         told |= made_by(load_provenance(path))
@@ -70,6 +71,13 @@ def experiment(folder: Path) -> Json:
         for part in found.groups.values()
     ]
     return told | {"groups": groups, "budget": budget(found), "choice": choice(found)}
+
+
+def loaded(folder: Path) -> Statistics:
+    """Comparisons are read where the tables beside the rows are of these, which table.csv tells; else they are made."""
+    found, table = load_written(folder), folder / "table.csv"
+    is_of_these = table.exists() and table.read_text(encoding="utf-8") == shown_csv(csv_table(found))
+    return found if is_of_these else load_trained(folder)
 
 
 def made_by(told: dict[str, Any]) -> Json:
@@ -101,12 +109,13 @@ def group(part: Statistics, scored: str, looked_into: pd.DataFrame) -> Json:
     seeds = sorted(int(seed) for seed in part.rows.loc[part.rows["kind"] == "scheme", "seed"].unique())
     return {
         "title": title(of), "what": trained_on(of.objective, of.data, of.train_len, ""), "setting": of.setting,
+        "but_for_budget": but_for_budget(part),
         "measure": of.measure, "nats": of.objective in IN_NATS, "loss": loss([of.objective]),
         "decimals": decimals([of.objective]), "causal": of.objective == "causal", "L": int(of.train_len), "seeds": seeds,
         "take": [*take(of), *(f"Undertrained: {one}." for one in [told["undertrained"]] if one)],
         "outcome": outcome(of), "legend": legend([of.objective]), "scored": scored, "yardstick": of.yardstick,
         "sentences": [[label, sentence] for label, sentence in told.items() if sentence],
-        "overview": overview(of, part, looked_into), "series": looks(part, at), "chosen": chosen(of),
+        "overview": overview(of, looked_into), "series": looks(part, at), "chosen": chosen(of),
         "families": [*by_family(sorted(of.start["scheme"])).items()],
         "at": of.at_protocol, "beyond": of.beyond_protocol,
         "protocols": {str(of): by_length(part, own, at, seeds) for of, own in lines.groupby("protocol", sort=False)},
@@ -115,6 +124,11 @@ def group(part: Statistics, scored: str, looked_into: pd.DataFrame) -> Json:
         "extrapolates": extrapolates(part), "extensions": extensions(part), "costs": costs(part),
         "missing": missing(part, at), "probes": probes(looked_into),
     }  # fmt: skip
+
+
+def but_for_budget(part: Statistics) -> str:
+    """What a group is of, whatever its budget."""
+    return trained_on(*apart(part.rows[GROUP].head(1), BUDGET)[GROUP].iloc[0])
 
 
 def about(part: Statistics) -> str:

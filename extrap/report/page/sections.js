@@ -162,16 +162,17 @@ section("training", "Training", host => {
 section("budget", "By training budget", host => {
   const told = group.of.budget;
   if (!told) return false;
-  const points = told.points, at = unique(points.eval_len);
-  note(host, `${allSeeds()}at L under nonoverlap, beyond it under same_targets.`);
+  const points = told.points, mine = points.steps.map((_, k) => k).filter(k => points.what[k] === group.but_for_budget), at = unique(mine.map(k => points.eval_len[k]));
+  if (!mine.length) return false;
+  note(host, `${allSeeds()}${at.map(n => `at ${words(n)} under ${points.protocol[mine.find(k => points.eval_len[k] === n)]}`).join(", ")}.`);
   for (const n of at) {
-    const lines = state.s.map(scheme => ({look: group.series[find(scheme)], name: scheme, points: points.steps.map((_, k) => k).filter(k => points.scheme[k] === scheme && points.eval_len[k] === n).sort((a, b) => points.steps[a] - points.steps[b]).map(k => {
+    const lines = state.s.map(scheme => ({look: group.series[find(scheme)], name: scheme, points: mine.filter(k => points.scheme[k] === scheme && points.eval_len[k] === n).sort((a, b) => points.steps[a] - points.steps[b]).map(k => {
       const found = {value: points.ppl[k], low: points.ppl_low[k] ?? NaN, high: points.ppl_high[k] ?? NaN};
       return {x: points.steps[k], y: found.value, low: found.low, high: found.high, text: [`${words(points.steps[k])} steps, at ${words(n)} (${points.protocol[k]})`, number(found.value) + plusMinus(found), seeds(points.n_seeds[k])]};
     })}));
-    chart(host, lines, {id: `budget-${n}`, label: `${group.measure} at ${words(n)} by training steps`, log: !group.nats, xlog: true, y: `${group.measure} at ${words(n)} (${multiple(n)})`, x: "training steps, each budget with its whole schedule", xticks: unique(points.steps).sort((a, b) => a - b)});
+    chart(host, lines, {id: `budget-${n}`, label: `${group.measure} at ${words(n)} by training steps`, log: !group.nats, xlog: true, y: `${group.measure} at ${words(n)} (${multiple(n)})`, x: "training steps, each budget with its whole schedule", xticks: unique(mine.map(k => points.steps[k])).sort((a, b) => a - b)});
   }
-  for (const one of told.tables.filter(line => line.protocol === state.p)) {
+  for (const one of told.tables.filter(line => line.protocol === state.p && line.what === group.but_for_budget)) {
     note(host, `${one.protocol} at ${words(one.length)}: ${one.summary}. Bold: decided at this budget. All seeds.`);
     written(host, one, {id: `stability-${one.length}`, caption: `verdicts by training steps at ${words(one.length)}, ${one.protocol}: nats per token by which the first is better`, label: `verdicts by budget at ${one.length}`});
   }
