@@ -14,13 +14,13 @@ import pandas as pd
 import pytest
 from marks import slow
 from matplotlib.colors import to_rgb
-from rows import both_protocols, scheme_rows, with_floor
+from rows import both_protocols, many, scheme_rows, with_floor
 
 from experiments.page import claims, on_page, paper
 from extrap.report.best import outcome, take
 from extrap.report.group import Group
 from extrap.report.looks import LOOKS, OTHER_COLOURS, OTHER_MARKERS
-from extrap.report.page.cells import PAIR
+from extrap.report.page.cells import PAIR, budget
 from extrap.report.page.data import experiment, group, loaded, t_quantiles
 from extrap.report.page.html import digest, in_script, page
 from extrap.report.page.palette import DARK, LIGHT, LINE, WORD, contrast, marker_path, readable, style_sheet
@@ -167,6 +167,20 @@ def test_where_a_scheme_breaks_is_said_with_where_it_surely_does():
     assert told["cells"][0][told["head"].index("breaks at")] == "128 to 256, surely at 1,024"
 
 
+def test_by_budget_a_setting_has_points_of_its_own():
+    """Whatever else varies beside the budget."""
+    levels = {"a": {128: [1.0, 1.01], 256: [1.0, 1.01]}, "b": {128: [1.2, 1.21], 256: [1.2, 1.21]}}
+    rows = [many(levels, setting=f"max_steps={steps}, lr={lr}") for steps in (100, 200) for lr in (0.1, 0.2)]
+    found = Statistics(pd.concat(rows))
+    points = pd.DataFrame(budget(found)["points"])
+    assert points.groupby("what").size().tolist() == [8, 8]
+    for part in found.groups.values():
+        own = points[points["what"] == group(part, "", NO_PROBES)["but_for_budget"]]
+        lr = part.rows["setting"].iloc[0].partition(", ")[2]
+        assert set(own["what"]) == {f"mlm on stdlib, training length 128, {lr}"}
+        assert sorted(own["steps"].unique()) == [100, 200]
+
+
 def test_who_is_below_the_floor_keeps_what_probes_found_in_it():
     crowd = {f"s{i:02}": {128: [1.6, 1.7], 256: [1.5, 1.6], 512: [1.5, 1.6]} for i in range(13)}
     rows = with_floor(crowd | {"cheat": {128: [1.0, 1.1], 256: [0.9, 1.0], 512: [0.8, 0.9]}})
@@ -196,7 +210,7 @@ def test_the_first_table_says_where_a_scheme_breaks_how_far_it_reads_and_what_it
             mean, half = overs([*(nats["nll"] - nats["floor"])])
             assert table.loc[scheme, f"recall {where} L"] == f"{mean:.3f} ±{half:.3f}"
     assert (table.loc["rope", "breaks at"], table.loc["alibi", "breaks at"]) == ("128 to 512", "")
-    assert [part.split(":")[0] for part in note.split("; ")] == ["±", "Breaks at", "Recall", "Speed"]
+    assert [part.split(":")[0] for part in note.split("; ")] == ["±", "Breaks at", "Recall"]
     table, _ = first("zoo_mlm")
     page = (RESULTS / "zoo_mlm" / "probes.md").read_text().replace("\\_", "_")
     cells = [[cell.strip() for cell in line.split("|")] for line in page.partition("**Direction")[0].splitlines()]
