@@ -239,6 +239,8 @@ def test_settings_stand_in_the_order_of_their_numbers():
     told = said(scored(pd.concat(parts)))
     places = [told.index(f"max_steps={n}, lr=0.1") for n in (100, 200, 1600)]
     assert places == sorted(places)
+    signs = [many({"a": around(1.0)}, setting=f"shift={n}") for n in (-1, 1, -2)]
+    assert scored(pd.concat(signs))["setting"].unique().tolist() == ["shift=-2", "shift=-1", "shift=1"]
     lengths = [many({"a": {n: [1.0, 1.1], 2 * n: [1.0, 1.1]}}, train_len=n, setting="") for n in (256, 64, 128)]
     assert scored(pd.concat(lengths))["train_len"].unique().tolist() == [64, 128, 256]
 

@@ -913,6 +913,9 @@ def test_budgets_that_are_of_something_else_are_refused(tmp_path):
     save_rows(path, rows.assign(setting=rows["setting"] + ", lr=0.1"))
     with pytest.raises(UserError, match=r"expected that train\.max_steps varies, and nothing else"):
         read_by_budget(tmp_path / "budget")
+    save_rows(path, rows.assign(data=rows["data"].where(rows["scheme"] != "rope", "text")))
+    with pytest.raises(UserError, match=r"expected that train\.max_steps varies, and nothing else"):
+        read_by_budget(tmp_path / "budget")
     assert read_by_budget(tmp_path / "nothing") == {}
 
 

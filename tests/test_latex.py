@@ -151,6 +151,8 @@ def test_one_seed_has_no_line_of_intervals_and_claims_none():
 def test_a_length_that_some_seed_lacks_is_told_in_the_caption():
     text = narrow(many({"a": {128: [1.0, 1.1, 1.2], 256: [1.0, 1.1]}, "b": {128: [1.0] * 3, 256: [1.0] * 3}}))
     assert re.search(r"\\caption\{.*, 2 to 3 seeds.*; a at 256: 2 seeds; ", text)
+    shown = narrow(many({"a": {128: [1.0, 1.1, 1.2], 256: [1.0]}}), "lengths=128")
+    assert ", 3 seeds" in shown
 
 
 CONTROLLED = pd.concat([

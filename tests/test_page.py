@@ -457,6 +457,40 @@ def test_where_none_counts_as_trained_it_is_said_why_and_what_an_extension_does(
     ]
 
 
+def test_whoever_is_left_out_beats_nobody():
+    """A flat scheme that has learned nothing wins every pair far out; among the others the one leads that loses none."""
+    rows = both_protocols({
+        "flat": {128: [2.5, 2.501, 2.502], 256: [2.5, 2.501, 2.502]}, "b": {128: [1.5, 1.502, 1.501], 256: [3.5, 3.502]},
+        "c": {128: [1.4, 1.4025, 1.41], 256: [3.4, 3.4025, 3.9]},
+    })  # fmt: skip
+    unigram = pd.concat([scheme_rows("unigram", {128: [2.45], 256: [2.45]}, kind="unigram", protocol=p)
+                         for p in ("nonoverlap", "same_targets")])  # fmt: skip
+    first, sure, *_ = taken(pd.concat([rows, unigram]))
+    assert "c is the lowest as trained on the seeds that it shares with others" in first
+    assert sure.startswith("How sure: c, perplexity 35.4, decided against all others; next b, 10.5 % above")
+
+
+def test_who_lacks_l_under_one_protocol_or_is_below_the_floor_under_one_is_left_out():
+    rows = both_protocols({"a": level(1.5, 1.6), "b": level(1.7, 1.8), "lost": level(1.2, 1.3)})
+    rows = rows[(rows["scheme"] != "lost") | (rows["protocol"] == "same_targets")]
+    assert taken(rows)[1].endswith("Left out as not comparable: lost (no number at L under nonoverlap).")
+    known = with_floor({"a": level(1.5, 1.51), "leak": level(1.5, 1.51)})
+    known = pd.concat([known, known.assign(protocol="same_targets")])
+    below = (known["scheme"] == "leak") & (known["protocol"] == "nonoverlap") & (known["eval_len"] == 256)
+    found = Statistics(known.assign(nll_sum=known["nll_sum"].where(~below, 0.2 * known["nll_sum"])))
+    of = Group(found, {"a": "a", "leak": "leak"})
+    assert take(of)[1].endswith("Left out as not comparable: leak (below the floor: impossible).")
+    assert of.fates["leak"] == ("", "")
+    assert not found.ranked.query("scheme == 'leak'")["best"].any()
+
+
+def test_one_seed_in_common_with_the_yardstick_decides_nothing():
+    many_schemes = {f"s{i:02}": level(1.5 + i / 10, 1.51 + i / 10) for i in range(13)} | {"rope": level(3.0)}
+    told = taken(both_protocols(many_schemes))[1]
+    assert told.startswith("How sure: against rope it is undecided, with one seed in common; no two others are compared")
+    assert "beyond the noise" not in told
+
+
 def test_who_has_learned_nothing_is_not_taken():
     unigram = pd.concat([scheme_rows("unigram", {128: [1.52], 256: [1.52]}, kind="unigram", protocol=p)
                          for p in ("nonoverlap", "same_targets")])  # fmt: skip

@@ -222,7 +222,17 @@ def test_of_values_that_come_to_the_same_none_is_a_border():
     assert set(best.choice["border"]) == {"tied"}
     assert best.choice.loc[best.choice["chosen"], "value"].unique().tolist() == ["0.0005"]
     [told] = chosen_text(best.choice)
-    assert "rope: 0.0005 of 0.0005, 0.001, 0.002, the first of several with this loss" in told
+    assert "rope: 0.0005 of 0.0005, 0.001, 0.002, all of the same loss" in told
+
+
+def test_where_all_runs_of_a_group_diverged_nothing_is_chosen_and_the_others_are_told():
+    rows = rates(SCORED, HELD_BACK)
+    gone = rows[rows["kind"] == "scheme"].drop_duplicates("run").assign(train_len=256, reason="diverged at step 3")
+    best = best_over(rows, gone[MISSING], NOTHING[1], "train.lr", ["train.lr"])
+    told = chosen_text(best.choice)
+    assert told[0].startswith("Each scheme has its own train.lr (mlm on stdlib, training length 128)")
+    where = "(mlm on stdlib, training length 256)"
+    assert told[1:] == [f"No scheme has a value of train.lr with a loss on the text that was held back {where}."]
 
 
 def test_a_value_at_which_one_scheme_alone_has_numbers_is_not_passed_over():

@@ -116,6 +116,20 @@ def test_what_breaks_over_a_floor_does_so_by_its_whole_interval():
     assert found.floor.drop_duplicates("scheme").set_index("scheme")["verdict"].to_dict() == {one: one for one in spread}
 
 
+def test_a_loss_that_is_no_number_breaks_over_a_floor_too():
+    levels = {128: [1.5, 1.51], 256: [1.5], 512: [1.3, 1.31]}
+    lost = absent("a", 1, 256, "not a number") | {"data": "markov", "objective": "causal"}
+    found = Statistics(with_floor({"a": levels}), pd.DataFrame([lost]))
+    assert set(found.floor["verdict"]) == {"breaks"}
+    assert set(Statistics(with_floor({"a": levels})).floor["verdict"]) == {"uses more context"}
+
+
+def test_reasons_of_several_seeds_all_stand_in_a_cell():
+    missing = pd.DataFrame([absent("learned", 0, 256, "out of memory"), absent("learned", 1, 256, "not a number")])
+    (table,) = markdown_blocks(markdown_table(many(TWO_SEEDS), missing=missing))
+    assert table[-1][2] == "not a number and out of memory"
+
+
 def test_references_have_no_blow_up_and_no_interval():
     table = markdown_blocks(markdown_table(with_floor({"a": {128: [1.5, 1.6], 256: [1.4, 1.5], 512: [1.4, 1.5]}})))[0]
     lines = {row[0]: row[1:] for row in table}
@@ -204,6 +218,7 @@ def test_intervals_above_100_percent_are_bounds(half, expected):
 
 def test_what_is_too_large_for_a_number_has_no_interval():
     assert number(np.inf) + interval(np.inf, np.inf, np.inf) == "inf"
+    assert interval(0.0, 0.0, 0.0) == " (0 to 0)"
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,8 @@ def read_by_budget(folder: Path) -> dict[int, pd.DataFrame]:
         return {}
     rows, missing = scored(load_rows(folder / "rows.csv")), load_missing(folder / "missing.csv")
     rows, losses, missing = (apart(table, BUDGET) for table in (rows, load_training(folder / "training.csv"), missing))
-    if rows["setting"].any() or not rows["value"].all():
+    several = len(rows[["data", "train_len"]].drop_duplicates()) > 1
+    if rows["setting"].any() or not rows["value"].all() or several:
         raise UserError(f"{folder}: expected that train.{BUDGET} varies, and nothing else")
     found = {}
     for steps in sorted({*rows["value"], *missing["value"]}, key=int):

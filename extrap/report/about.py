@@ -13,7 +13,7 @@ MOST = 32  # names of documents: all stand in rows.csv
 BORDER = {
     "": "",
     "only": ", the only one tried",
-    "tied": ", the first of several with this loss",
+    "tied": ", all of the same loss",
     "lowest": ", the lowest tried: a better one may lie below",
     "highest": ", the highest tried: a better one may lie above",
 }
@@ -62,11 +62,14 @@ def chosen_text(choice: pd.DataFrame) -> list[str]:
     several = len(choice[GROUP].drop_duplicates()) > 1
     told = []
     for group, lines in choice.groupby(GROUP, sort=False):
-        option, tokens = lines["option"].iloc[0], int(lines["n_tokens"].max())
+        option, tokens = lines["option"].iloc[0], lines["n_tokens"].max()
         of_schemes = "; ".join(_chosen(scheme, part) for scheme, part in lines.groupby("scheme", sort=False))
         where = f" ({trained_on(*group)})" if several else ""
+        if pd.isna(tokens):
+            told.append(f"No scheme has a value of {option} with a loss on the text that was held back{where}.")
+            continue
         told.append(
-            f"Each scheme has its own {option}{where}: the one with the lowest loss, mean over seeds, on {tokens:,} "
+            f"Each scheme has its own {option}{where}: the one with the lowest loss, mean over seeds, on {tokens:,.0f} "
             f"tokens of training text that were held back, neither trained on nor scored. {of_schemes}. All results here "
             "are conditional on these choices; no interval covers the noise of choosing."
         )

@@ -195,12 +195,18 @@ def _missing(of: Group) -> str:
     told = []
     for (scheme, extension, reason), part in of.missing.groupby(["scheme", "extension", "reason"], sort=False):
         known = of.names.get(scheme) or shortened([scheme], NAME)[scheme]
-        why = pd.Series({seed: why_missing(reason, own) for seed, own in part.groupby("seed")})
+        why = pd.Series({seed: _where_missing(of, reason, own) for seed, own in part.groupby("seed")})
         told += [
             f"{name(known, extension)}, seed {', '.join(map(str, own.index))} ({words})"
             for words, own in why.groupby(why, sort=False)
         ]
     return "; ".join(told)
+
+
+def _where_missing(of: Group, reason: str, lines: pd.DataFrame) -> str:
+    """With the protocols that lack it, unless all do."""
+    under = list(lines["protocol"].unique())
+    return why_missing(reason, lines) + ("" if {*under} >= {*of.protocols} else f", under {' and '.join(under)}")
 
 
 def summary_table(of: Group) -> pd.DataFrame:

@@ -52,9 +52,8 @@ def undecided_with(of: Group, leader: str, others: list[str], protocol: str, eva
 def leader_at(of: Group, possible: pd.DataFrame, protocol: str, eval_len: int) -> str:
     """The lowest of these, the lowest first, that loses no pair: seeds that only one of two has shift its mean, and pairs
     know nothing of them."""
-    pairs = both_ways(of.pairs_at(protocol, eval_len))
-    losers = {*pairs.loc[pairs["verdict"] == "b", "scheme_a"]}
-    schemes = list(possible["scheme"])
+    pairs, schemes = both_ways(of.pairs_at(protocol, eval_len)), list(possible["scheme"])
+    losers = {*pairs.loc[(pairs["verdict"] == "b") & pairs["scheme_b"].isin(schemes), "scheme_a"]}
     return str(next((scheme for scheme in schemes if scheme not in losers), schemes[0]))
 
 
@@ -65,9 +64,8 @@ def longest_of(of: Group) -> pd.DataFrame:
 
 
 def _at_longest(of: Group) -> pd.DataFrame:
-    """Lines there of schemes as trained that have one at L."""
-    at = (of.beyond["extension"] == "none") & (of.beyond["eval_len"] == of.lengths[-1])
-    return of.beyond[at & of.beyond["scheme"].isin(of.start["scheme"])]
+    """Lines there of schemes as trained."""
+    return as_trained(of.beyond[of.beyond["eval_len"] == of.lengths[-1]])
 
 
 def left_out(of: Group) -> set[str]:
@@ -76,8 +74,10 @@ def left_out(of: Group) -> set[str]:
 
 
 def unfit(of: Group) -> set[str]:
-    """Who sees what it should predict, or has learned nothing from context that it could lose."""
-    return {*of.impossible, *of.unlearned, *(one for one, verdict in of.floor_verdicts.items() if verdict in UNFIT)}
+    """Who sees what it should predict, has learned nothing from context that it could lose, or has no number at L of all
+    tokens, by which that is known."""
+    by_floor = {scheme for scheme, verdict in of.floor_verdicts.items() if verdict in UNFIT}
+    return {*of.impossible, *of.unlearned, *by_floor, *({*of.beyond["scheme"]} - {*of.start["scheme"]})}
 
 
 def broken_at_end(of: Group) -> pd.DataFrame:
@@ -125,8 +125,8 @@ def outcome(of: Group) -> dict[str, str]:
     elif of.yardstick in of.impossible:
         sure = f"{of.yardstick} is below the floor"
     elif of.yardstick not in (None, leader):
-        words = of.against_yardstick(of.beyond_protocol, longest)["word"]
-        sure = f"{words.get(leader, 'not compared')}: {of.yardstick}; not compared: {len({*others} - {of.yardstick})} others"
+        word = _against_yardstick(of, leader, of.beyond_protocol, longest)
+        sure = f"{word}: {of.yardstick}; not compared: {len({*others} - {of.yardstick})} others"
     else:
         open_ = undecided_with(of, leader, others, of.beyond_protocol, longest)
         decided = [f"decided: {len(others) - len(open_)}"] if len(open_) < len(others) else []
@@ -143,17 +143,17 @@ def _why_none(of: Group) -> list[str]:
     """Of each scheme, why it does not count at the longest length as trained."""
     longest, at_end = of.lengths[-1], broken_at_end(of)
     here = (of.missing["extension"] == "none") & (of.missing["eval_len"] == longest)
-    lost, reached = of.missing[here], as_trained(of.beyond).groupby("scheme")["eval_len"].max()
+    lost, lines = of.missing[here], as_trained(of.beyond).groupby("scheme", sort=False)
     told = []
-    for scheme, n_seeds in of.start[["scheme", "n_seeds"]].itertuples(index=False, name=None):
+    for scheme, (n_seeds, reached) in lines[["n_seeds", "eval_len"]].max().T.items():
         broken = at_end.loc[(at_end["extension"] == "none") & (at_end["scheme"] == scheme), "seed"].nunique()
         reasons = " and ".join(map(one_line, lost.loc[lost["scheme"] == scheme, "reason"].unique()))
         if scheme in unfit(of):
-            why = of.verdict(scheme)
+            why = _why_unfit(of, scheme)
         elif broken:
             why = f"not a number in {broken} of {n_seeds} seeds"
         else:
-            why = reasons or f"ends at {reached.get(scheme, of.train_len):,}"
+            why = reasons or f"ends at {reached:,}"
         told.append(f"{of.names[scheme]}: {why}")
     return told
 
@@ -227,8 +227,7 @@ def _how_sure(of: Group, lines: pd.DataFrame, leader: str, protocol: str, eval_l
         return best_at(of, lines, protocol, eval_len)
     if of.yardstick in of.impossible:
         return f"not at all: all are compared with {of.yardstick} alone, which is below the floor"
-    words = of.against_yardstick(protocol, eval_len)["word"]
-    told = f"against {of.yardstick} it is {words.get(leader, 'not compared')}"
+    told = f"against {of.yardstick} it is {_against_yardstick(of, leader, protocol, eval_len)}"
     near = [of.names[scheme] for scheme in lines["scheme"] if scheme not in (leader, of.yardstick)][:2]
     if not near:
         return told
@@ -236,11 +235,16 @@ def _how_sure(of: Group, lines: pd.DataFrame, leader: str, protocol: str, eval_l
     return f"{told}; no two others are compared, so its lead over the next {ones}, {' and '.join(near)}, is undecided"
 
 
+def _against_yardstick(of: Group, leader: str, protocol: str, eval_len: int) -> str:
+    word = str(of.against_yardstick(protocol, eval_len)["word"].get(leader, "not compared"))
+    return "undecided, with one seed in common" if word == "one seed" else word
+
+
 def _over(of: Group, leader: str) -> str:
     """How many seeds comparisons with the leader at the longest length are over, and what they know of text."""
     pairs = both_ways(of.pairs_at(of.beyond_protocol, of.lengths[-1]))
     pairs = pairs[(pairs["scheme_a"] == leader) & ~pairs["scheme_b"].isin(left_out(of))]
-    if pairs.empty or of.n_seeds == 1:
+    if pairs.empty or pairs["n_seeds"].max() == 1:
         return ""
     noise = "for this text alone" if (pairs["unit"] == "none").all() else "beyond the noise of seeds and of text"
     return f" ({seeds(pairs['n_seeds'])}, paired; verdicts hold {noise})"
@@ -254,7 +258,11 @@ def _by_pairs(lines: pd.DataFrame, leader: str) -> str:
 def _out_at_end(of: Group) -> list[str]:
     """Of those that are left out the ones that reach the longest length."""
     lines = _at_longest(of)
-    return [f"{of.names[one]} ({of.verdict(one)})" for one in lines.loc[lines["scheme"].isin(left_out(of)), "scheme"]]
+    return [f"{of.names[one]} ({_why_unfit(of, one)})" for one in lines.loc[lines["scheme"].isin(left_out(of)), "scheme"]]
+
+
+def _why_unfit(of: Group, scheme: str) -> str:
+    return of.verdict(scheme) if scheme in of.fates else f"no number at L under {of.at_protocol}"
 
 
 def _at_l(of: Group, leader: str) -> str:
@@ -266,8 +274,9 @@ def _at_l(of: Group, leader: str) -> str:
     if leader == best:
         if of.yardstick in (None, leader):
             return f"{where} it is the lowest, too: {best_at(of, start, of.at_protocol, of.train_len)}"
-        word = of.against_yardstick(of.at_protocol, of.train_len)["word"].get(leader, "not compared")
-        return f"{where} it has the lowest mean, too: {of.level(ppl[leader])}, against {of.yardstick} {word}"
+        word = _against_yardstick(of, leader, of.at_protocol, of.train_len)
+        against = "which is below the floor" if of.yardstick in of.impossible else word
+        return f"{where} it has the lowest mean, too: {of.level(ppl[leader])}, against {of.yardstick} {against}"
     pairs = both_ways(of.pairs_at(of.at_protocol, of.train_len))
     pair = pairs[(pairs["scheme_a"] == leader) & (pairs["scheme_b"] == best)]
     word = "not compared" if pair.empty else "decided" if pair["verdict"].iloc[0] == "b" else lacking(pair.iloc[0])

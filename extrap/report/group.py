@@ -10,7 +10,7 @@ from extrap.report.typesetting import MODELS, NONE, factor, interval, measure, n
 from extrap.results.rows import GROUP, NOT_A_NUMBER, as_trained
 from extrap.results.shown import IN_NATS, rounded
 from extrap.stats.extrapolates import ANSWER, CONTROL
-from extrap.stats.floor import UNFIT
+from extrap.stats.floor import BELOW, UNFIT
 from extrap.stats.perplexity import ALPHA, AT_L, BEYOND_L, KNOWN, told_first
 from extrap.stats.power import MOST_SEEDS, ROUNDING
 from extrap.stats.statistics import Statistics
@@ -25,7 +25,7 @@ class Group:
     def __init__(self, found: Statistics, names: dict[str, str]) -> None:
         summary = rounded(found.summary)  # or digits that nobody sees would rank what is equal
         schemes = summary[summary["kind"] == "scheme"]
-        protocols = schemes["protocol"].unique()
+        protocols = self.protocols = [*schemes["protocol"].unique()]
         self.names, self.missing, self.training = names, found.missing, found.training
         self.pairs, self.against_window, self.yardstick = found.pairs, found.extrapolates, found.yardstick
         self._found = found
@@ -64,7 +64,8 @@ class Group:
         shown, longer = self.names[scheme], lines[lines["eval_len"] > self.train_len].sort_values("eval_len")
         if self.lengths[-1] == self.train_len:
             return "", ""
-        unfit = extension == "none" and (scheme in self.unlearned or self.floor_verdicts.get(scheme) in UNFIT)
+        known = scheme in self.unlearned or scheme in self.impossible or self.floor_verdicts.get(scheme) in UNFIT
+        unfit = extension == "none" and known
         broken = self.broken[(self.broken["scheme"] == scheme) & (self.broken["extension"] == extension)]
         if len(broken) and not unfit:
             first = broken[broken["eval_len"] == broken["eval_len"].min()]
@@ -121,6 +122,8 @@ class Group:
         return lines.assign(word=words.mask(lines["n_seeds"] < 2, "one seed"))
 
     def verdict(self, scheme: str) -> str:
+        if scheme in self.impossible:
+            return BELOW
         if scheme in self.unlearned:
             return self.unlearned[scheme]
         fate = self.fates[scheme][0]

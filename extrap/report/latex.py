@@ -123,9 +123,10 @@ def narrow_table(found: Statistics, chosen: Choice, file: str = "table_narrow") 
     summary = found.ranked[(found.ranked["protocol"] == chosen.protocol) & (found.ranked["kind"] == "scheme")]
     lines = summary.set_index(["scheme", "extension"]).loc[chosen.schemes].reset_index()
     objective, *_ = of = summary[GROUP].iloc[0]
-    about = f"{measure([objective])} by length, {trained_on(*of)}, {seeds(lines['n_seeds'])}"
     most = lines.groupby(["scheme", "extension"])["n_seeds"].transform("max")
-    fewer = lines[lines["eval_len"].isin(chosen.lengths) & (lines["n_seeds"] < most)]
+    is_shown = lines["eval_len"].isin(chosen.lengths)
+    about = f"{measure([objective])} by length, {trained_on(*of)}, {seeds(lines.loc[is_shown, 'n_seeds'])}"
+    fewer = lines[is_shown & (lines["n_seeds"] < most)]
     lost = "".join(f"; {name(one.scheme, one.extension)} at {one.eval_len:,}: {seeds(fewer.loc[[one.Index], 'n_seeds'])}"
                    for one in fewer.itertuples())  # fmt: skip
     caption = f"{chosen.protocol}: {about}{_models(found)}{lost}"

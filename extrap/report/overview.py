@@ -43,7 +43,8 @@ def against_yardstick(of: Group) -> str:
     if possible.empty:
         return told
     lowest = possible.iloc[0]
-    against = AGAINST.get(words.get(lowest["scheme"], ""), "").format(of.yardstick)
+    word = "" if of.yardstick in of.impossible else words.get(lowest["scheme"], "")
+    against = AGAINST.get(word, "").format(of.yardstick)
     return f"lowest is {of.names[lowest['scheme']]}, {of.level(lowest['ppl'])}{against}; {told}"
 
 

@@ -140,9 +140,8 @@ def blocks(found: Statistics, most: int, with_ratio: bool) -> Iterator[Block]:
         *of, protocol = condition
         where, what = f"by length, {trained_on(*of)}", measure(of[:1])
         n_seeds, shown = seeds(lines.loc[lines["kind"] == "scheme", "n_seeds"]), shown_lengths(lines, most)
-        lacking = (
-            within(found.missing, CONDITION, condition).set_index(["scheme", "extension", "eval_len"])["reason"].to_dict()
-        )
+        missing = within(found.missing, CONDITION, condition).groupby(["scheme", "extension", "eval_len"])["reason"]
+        lacking = missing.agg(lambda reasons: " and ".join(sorted({*reasons}))).to_dict()
         trained = _perplexity_block(lines[lines["extension"] == "none"], shown, lacking, with_ratio)
         yield Block(condition, "perplexity", f"{protocol}: {what} {where}, {n_seeds}", trained)
         if len(chosen := lines[is_control(lines)]):

@@ -112,7 +112,7 @@ def interval(value: float, low: float, high: float) -> str:
     """Of a value the upper end of its interval as ± per cent, above 100 % both; empty where there is none, or no number."""
     if np.isnan(high) or np.isinf(low):
         return ""
-    share = 100 * (high / value - 1) if np.isfinite(high) else np.inf
+    share = 100 * (high / value - 1) if value and np.isfinite(high) else np.inf
     if share > 100:
         return f" ({number(low)} to {number(high)})"
     return f" ±{share:.1f}%" if share < 10 else f" ±{share:.0f}%"

@@ -52,7 +52,7 @@ PLAIN: dict[str, Callable[[pd.DataFrame], Any]] = {
 KEY = ["scheme", "extension", *GROUP, "protocol", "eval_len", "seed", "document", "segment"]
 
 
-NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)")  # within the text of a setting
+NUMBER = re.compile(r"((?:(?<==)-)?\d+(?:\.\d+)?(?:e[+-]?\d+)?)")  # within the text of a setting
 RUNS = "runs.csv"
 MEND = "move the rows beside it away, and `make sweep` writes both"  # what is wrong with runs.csv
 

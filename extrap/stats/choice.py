@@ -29,8 +29,8 @@ def best_over(
               those that all values have; missing of a value of which a seed diverged or has none, for the others would
               flatter it
     chosen    the lowest loss; nothing else decides
-    border    lowest or highest of the values that were tried where these are numbers, or the only one; tied where several
-              have the lowest loss, as where a scheme has no use for the option
+    border    lowest or highest of the values that were tried where these are numbers, or the only one; tied where all have
+              the same loss, as where a scheme has no use for the option
     Raises UserError where the option does not vary, is none of training or the model, or no text was held back.
     """
     name = _called(option, vary)
@@ -76,8 +76,7 @@ def _tried(runs: pd.DataFrame, by_seed: pd.DataFrame) -> list[dict[str, object]]
     whole = [value for value in values if losses.reindex(columns=made[value]).loc[value].notna().all()]
     common = losses.loc[whole].dropna(axis="columns")
     mean = common.mean(axis="columns").dropna()
-    lowest = mean.index[mean == mean.min()]
-    ends = _ends(values) | (dict.fromkeys(lowest, "tied") if len(lowest) > 1 else {})
+    ends = dict.fromkeys(values, "tied") if len(mean) > 1 == mean.nunique() else _ends(values)
     return [
         {"value": value, "loss": mean.get(value, np.nan), "n_seeds": common.shape[1], "n_tokens": by_seed["n_tokens"].max()}
         | {"chosen": bool(len(mean)) and value == mean.idxmin(), "border": ends.get(value, "")}

@@ -59,6 +59,7 @@ def against_floor(rows: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
 LEARNED = 0.5  # of the way from the plateau to the floor: below it a scheme has not learned to count transitions
 GAINED = 0.05  # of what context beyond the training length is worth: what is less is no use of it
 BELOW, TOO_NEAR, PLATEAU = "below the floor: impossible", "floor and plateau too near", "still on the plateau"
+BREAKS = "breaks"
 ENDS, NOT_MEASURED = "ends", "not measured"  # the second where a seed lacks a number, see Statistics.floor
 UNFIT = (BELOW, TOO_NEAR, PLATEAU)  # verdicts that leave nothing to be said of a scheme's use of context
 
@@ -90,7 +91,7 @@ def verdict(scheme: pd.DataFrame, scored: int) -> str:
         return ENDS if scored > scheme["train_len"].iloc[0] else "not asked"
     low, high = (longer[column].fillna(longer["ratio"]) for column in ("ratio_low", "ratio_high"))
     if (low > ONSET).any():
-        return "breaks"
+        return BREAKS
     if (high > ONSET).any():
         return "unclear"
     longest = longer.iloc[-1]

@@ -3,13 +3,14 @@
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+import numpy as np
 import pandas as pd
 
-from extrap.results.rows import BROKEN, COSTS, GROUP, MISSING, TRAINING, as_trained, within
+from extrap.results.rows import BROKEN, COSTS, GROUP, MISSING, NOT_A_NUMBER, TRAINING, as_trained, within
 from extrap.stats.budget import stability
 from extrap.stats.costs import cost_and_quality
 from extrap.stats.extrapolates import extended, extrapolates, with_broken
-from extrap.stats.floor import BELOW, ENDS, NOT_MEASURED, against_floor
+from extrap.stats.floor import BELOW, BREAKS, ENDS, NOT_MEASURED, UNFIT, against_floor
 from extrap.stats.null import early_token_null
 from extrap.stats.output import interactions, outputs
 from extrap.stats.pairs import PAIR, SHOWN, best, neither, one_way, pairs, unflattered, yardstick
@@ -72,10 +73,14 @@ class Statistics:
 
     @cached_property
     def floor(self) -> pd.DataFrame:
-        """The lines of against_floor; what ends because a seed lacks a number is not measured."""
+        """The lines of against_floor; what ends because a seed lacks a number is not measured, and who has a loss that is
+        not a number beyond L in some seed breaks."""
         found, scheme = against_floor(self.by_length, self.summary), [*CONDITION, "scheme", "extension"]
-        lost = pd.MultiIndex.from_frame(found[scheme]).isin(pd.MultiIndex.from_frame(self.missing[scheme]))
-        return found.assign(verdict=found["verdict"].mask(lost & (found["verdict"] == ENDS), NOT_MEASURED))
+        of, verdict = pd.MultiIndex.from_frame(found[scheme]), found["verdict"]
+        lost = of.isin(pd.MultiIndex.from_frame(self.missing[scheme]))
+        broken = self.broken[(self.broken["reason"] == NOT_A_NUMBER) & (self.broken["eval_len"] > self.broken["train_len"])]
+        breaks = of.isin(pd.MultiIndex.from_frame(broken[scheme])) & ~verdict.isin(UNFIT)
+        return found.assign(verdict=verdict.mask(lost & (verdict == ENDS), NOT_MEASURED).mask(breaks, BREAKS))
 
     @cached_property
     def impossible(self) -> set[tuple[object, ...]]:
@@ -154,8 +159,6 @@ class Statistics:
     @cached_property
     def ranked(self) -> pd.DataFrame:
         """The summary, and which of its lines are `best`: of schemes as trained that beat every other one at this length,
-        each pair decided; never below a known floor."""
-        scheme = [*CONDITION, "scheme", "extension"]
-        below = pd.MultiIndex.from_frame(self.floor.loc[self.floor["verdict"] == BELOW, scheme])
-        is_below = pd.MultiIndex.from_frame(self.summary[scheme]).isin(below)
-        return self.summary.assign(best=best(self.pairs, self.summary) & ~is_below)
+        each pair decided; never of who is below a known floor anywhere."""
+        is_below = [of in self.impossible for of in self.summary[[*GROUP, "scheme"]].itertuples(index=False, name=None)]
+        return self.summary.assign(best=best(self.pairs, self.summary) & ~np.array(is_below, dtype=bool))

@@ -3,6 +3,7 @@
 import copy
 import inspect
 import math
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from extrap.testing.promises import check_scheme
 SIZES = ((16, 8, 4), (128, 32, 2), (37, 12, 3))  # training length, head dim, heads: at one alone a wrong threshold can pass
 LAYERS = 2
 FAILS = "fails"
+COUNT = "; take them from what hooks are given, do not count"
 QKV = ("queries", "keys", "values")
 KINK = 2e-3  # of the largest gradient: where a scheme rounds, as CoPE does, float32 may round to the other side
 EXACT = 1e-6  # of attention weights in float64, whose tables were rounded to float32 once
@@ -41,10 +43,11 @@ def findings(build: Build, reference: Reference | None = None, sizes: Any = SIZE
     """Everything about a scheme but its cost, a failure once. Raises UserError where it cannot be built at any size."""
     failures = set()
     for finding in _all_findings(build, reference, sizes):
-        if finding.told not in failures:
+        failure = re.search(rf"\b{FAILS} (?:at|before) .*?: (.*)", finding.told)
+        error = re.sub(r"\d+|; .*", "", failure[1]) if failure else ""  # whatever sizes are in it, and advice
+        if error not in failures:
             yield finding
-        if finding.told.startswith(FAILS):
-            failures.add(finding.told)
+        failures |= {error} - {""}
 
 
 def _all_findings(build: Build, reference: Reference | None, sizes: Any) -> Iterator[Finding]:
@@ -63,8 +66,8 @@ def _all_findings(build: Build, reference: Reference | None, sizes: Any) -> Iter
         if not cases:
             raise UserError(refused[0].told)
         yield from refused[:2]
-        yield from _findings(cases)
         yield _promises(cases, build)
+        yield from _findings(cases)
         if reference:
             yield from _against(reference, cases)
 
@@ -92,8 +95,20 @@ def _findings(cases: list[Case]) -> Iterator[Finding]:
     yield _bound("same gradients", told, lambda case: ((value, at) for _, value, at in case.paths), cases, KINK)
     yield _trained(cases)
     told = "the same text at the same positions differs by up to {} with its place in the input"
-    counts = Finding("WRONG", "ignores positions", f"{told}; take them from what hooks are given, do not count")
-    yield _finding(measures.place, cases, Finding("PASS", "same at any place", told), counts)
+    counts = Finding("WRONG", "ignores positions", told + COUNT)
+    found = _finding(measures.place, cases, Finding("PASS", "same at any place", told), counts)
+    if found.about == counts.about and _embeds_content(cases[0]):  # it may sum up what stands before, and count no tokens
+        found = Finding("IS", "differs by place", found.told.replace(COUNT, ""))
+    yield found
+    told = "the same text at positions twice as far apart differs by up to {}"
+    deaf = "; what changes positions does nothing to it: extensions, randomized, pose"
+    yield _finding(
+        measures.stretch, cases, Finding("IS", "reads no positions", told + deaf), Finding("IS", "reads positions", told)
+    )
+    told = "trains where tensors have sizes and no values"
+    found = _bound("runs on any device", told, measures.elsewhere, cases)
+    hint = "; keep tensors in parameters and buffers or make them on pos.device, and ask none for its value"
+    yield found._replace(told=found.told + hint * found.told.startswith(FAILS))
     differs = "the same text further on differs, beyond rounded angles, by up to {}"
     stated = "states relative" if scheme.relative else ""
     if scheme.of_length:
@@ -158,11 +173,22 @@ def _effect(cases: list[Case]) -> Finding:
     modes = {"in training": True, "in evaluation": False}
     some = Finding("PASS", "has an effect", told)
     found = {mode: _finding(partial(measures.effect, training=t), cases, nothing, some) for mode, t in modes.items()}
+    if failed := [finding for finding in found.values() if finding.told.startswith(FAILS)]:
+        return failed[0]
     without = [mode for mode, finding in found.items() if finding.verdict == "WRONG"]
     if len(without) == 1:
         told = f"{without[0]}: {found[without[0]].told.partition(';')[0]}; look for what asks self.training"
         return nothing._replace(told=told)
     return found["in evaluation"]
+
+
+@torch.no_grad()
+def _embeds_content(case: Case) -> bool:
+    """Whether what embed adds depends on what it is added to."""
+    scheme, n = case.scheme, case.geometry.train_len
+    here, other = torch.randn(2, 1, n, case.geometry.d_model)
+    pos = scheme.positions(n)
+    return apart(scheme.embed(here, pos) - here, scheme.embed(other, pos) - other) > TOLERANCE
 
 
 def _trained(cases: list[Case]) -> Finding:

@@ -1,5 +1,6 @@
 """What is measured of a position scheme on a small encoder: numbers, each with where it was found, of one size."""
 
+import contextlib
 import copy
 import itertools
 from collections.abc import Callable, Iterator
@@ -98,8 +99,8 @@ def batch(case: Case) -> Measured:
         moved = case.read(n, training, changed=n // 2, n_batch=n_batch)
         yield apart(moved[others], whole[others]), f"of {n} tokens, one changes another sequence of {n_batch}"
         if not training:
-            alone = case.tokens[:1, :n]
-            differs = beyond_rounding(apart(read(case.encoder, alone), whole[:1]), case, alone)
+            alone = case.tokens[n_batch - 1 : n_batch, :n]  # then the first, here the last
+            differs = beyond_rounding(apart(read(case.encoder, alone), whole[-1:]), case, alone)
             yield differs, f"{n} tokens, alone and in a batch of {n_batch}"
 
 
@@ -151,6 +152,24 @@ def place(case: Case, masks_move: bool = True) -> Measured:
     case.read(2 * n)  # what the scheme keeps of inputs as long, it keeps now
     twice = encoder_with(TwiceThere(case.scheme, masks_move), len(case.encoder.blocks))
     yield apart(*read(twice, case.tokens[:2, :n].repeat(1, 2)).chunk(2, dim=1)), f"{n} places further on"
+
+
+@torch.no_grad()
+def stretch(case: Case) -> Measured:
+    """How the same text at positions twice as far apart differs."""
+    n, end, positions = case.geometry.train_len, case.scheme.max_len, case.scheme.positions
+    n = n if end is None else max(2, end // 2)
+    here = case.read(n)
+    with patch.object(case.scheme, "positions", lambda n, device=None: 2 * positions(n, device)):
+        yield apart(case.read(n), here), f"{n} tokens"
+
+
+def elsewhere(case: Case) -> Measured:
+    """Whether it is trained on another device than the CPU; on this one tensors have sizes and no values."""
+    encoder, tokens = copy.deepcopy(case.encoder).to("meta"), case.tokens[:2, : case.geometry.train_len].to("meta")
+    with patch.object(torch, "autocast", lambda *_, **__: contextlib.nullcontext()):  # which this one has not
+        read(encoder, tokens, training=True)
+    yield 0.0, ""
 
 
 @torch.no_grad()

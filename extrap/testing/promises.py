@@ -17,6 +17,7 @@ from extrap.testing.measures import Measure, again, batch, future, not_finite, u
 ROWS = 48  # queries whose scores are looked at
 BLOCK = 3  # of them, whose keys are asked for together
 ROUNDED = 1e-5  # of the largest bias
+FUNCTIONS = ("rotate", "score_mod", "mask_mod", "content", "decay", "keys")  # of a branch
 N_SCORES = 2**22  # of a head: of up to 161 tokens each is changed, of more so many that these come of it
 FINITE = "is not finite: {}; look for 0/0, log, sqrt and exp"
 PROMISES: dict[Measure, str] = {
@@ -50,7 +51,8 @@ def check_scheme(build: Callable[[], PositionScheme], longest: int) -> None:
         try:
             fault = next(_faults(scheme, longest), None) or next(_faults_of_draws(build), None)
         except (Exception, SystemExit) as error:  # noqa: BLE001  whatever somebody's code raises
-            fault = f"fails before any training: {raised_in(type(scheme), error)}"
+            hint = "; if it ends where a table does, state max_len" if isinstance(error, IndexError) else ""
+            fault = f"fails before any training: {raised_in(type(scheme), error)}{hint}"
     if fault:
         cls = type(scheme)
         module = re.sub(r"^outside_\d+\.", "", cls.__module__)  # of a file that the command line names
@@ -118,8 +120,14 @@ def _faults_of_hooks(scheme: PositionScheme, seq_len: int) -> Iterator[str]:
     if are_consecutive(pos) and not (pos.diff() == 1).all():
         yield "changes positions in place; compute others of them, for these are marked as neighbours"
     x = torch.randn(2, seq_len, geometry.d_model)
-    if (embedded := scheme.embed(x, pos)).shape != x.shape:
-        yield f"embeds {(*x.shape,)} as {(*embedded.shape,)}; embed keeps the shape"
+    given, there = x.clone(), pos.clone()
+    embedded: object = scheme.embed(given, pos)
+    if not isinstance(embedded, Tensor):
+        yield f"embeds x as {type(embedded).__name__}; embed returns a tensor like x"
+    elif embedded.shape != x.shape or embedded.dtype != x.dtype:
+        yield f"embeds {_kind(x)} as {_kind(embedded)}; embed keeps shape and type, as by .to(x.dtype)"
+    if not torch.equal(given, x) or not torch.equal(pos, there):
+        yield f"changes {'pos' if torch.equal(given, x) else 'x'} in place in embed; make another tensor, as by x + ..."
     if scheme.tabular and _differ(scheme.embed(0 * x, pos.flip(0)), scheme.embed(0 * x, pos).flip(1)).any():
         yield "states tabular and embeds other than by x + table[pos]"
     layers = scheme.layers(geometry.n_layers)
@@ -127,6 +135,12 @@ def _faults_of_hooks(scheme: PositionScheme, seq_len: int) -> Iterator[str]:
         yield f"has layers({geometry.n_layers}) that gives {len(layers)} schemes; expected one for each layer"
     for layer in dict.fromkeys(layers):
         yield from _faults_of_passes(layer, pos)
+    if not torch.equal(pos, there):
+        yield "changes pos in place; make another tensor, as by pos + 1"
+
+
+def _kind(x: Tensor) -> str:
+    return f"{(*x.shape,)} of {str(x.dtype).removeprefix('torch.')}"
 
 
 def _faults_of_passes(scheme: PositionScheme, pos: Tensor) -> Iterator[str]:
@@ -136,11 +150,18 @@ def _faults_of_passes(scheme: PositionScheme, pos: Tensor) -> Iterator[str]:
     j = torch.arange(seq_len)
     passes = torch.zeros(1, geometry.n_heads, len(i), seq_len)
     for branch in scheme.branches(pos):
+        for hook in FUNCTIONS:
+            if (found := getattr(branch, hook)) is not None and not callable(found):
+                yield f"has a {hook} that gives {type(found).__name__}; expected a function"
+                return
         if branch.rotate:
             *shape, head_dim = heads[0].shape
-            turned, keys = (part.shape for part in branch.rotate(*heads))
-            if turned != keys or [*turned[:-1]] != shape or turned[-1] < head_dim:
+            queries, keys = branch.rotate(*heads)
+            turned = queries.shape
+            if turned != keys.shape or [*turned[:-1]] != shape or turned[-1] < head_dim:
                 yield "rotates queries or keys to another shape; expected (B, H, T, K or more) of both"
+            if {queries.dtype, keys.dtype} != {heads.dtype}:
+                yield f"rotates {_kind(heads[0])} to {_kind(queries)}; a rotation keeps the type, as by .to(q.dtype)"
         yield from _faults_of_facts(branch, geometry, i, j)
         passes += _bias(branch._replace(score_mod=None), geometry, i, j) == 0
     if (passes > 1).any():
@@ -165,6 +186,11 @@ def _faults_of_facts(branch: Branch, geometry: Geometry, i: Tensor, j: Tensor) -
             yield f"has a mask_mod of {mask.dtype}; expected torch.bool, True where a query may attend"
         if (mask[0] != mask[1]).any():
             yield "has a mask_mod that depends on b; a mask is the same for every sequence"
+    if branch.score_mod:
+        of_one = branch.score_mod(torch.zeros(1, geometry.n_heads, 1, 1), b[:1], h, i[:1], j[:1]).shape
+        if of_one[-2:] != (1, 1):
+            yield f"has a score_mod that gives {(*of_one,)} for one query and key; index what it adds by q_idx and kv_idx"
+            return
     bias = _bias(branch, geometry, i, j)
     scale = 1 + bias.where(bias.isfinite(), 0.0).abs().amax()
     if branch.score_mod:
