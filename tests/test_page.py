@@ -24,6 +24,7 @@ from extrap.report.page.cells import PAIR, budget
 from extrap.report.page.data import experiment, group, loaded, t_quantiles
 from extrap.report.page.html import digest, in_script, page
 from extrap.report.page.palette import DARK, LIGHT, LINE, WORD, contrast, marker_path, readable, style_sheet
+from extrap.report.typesetting import trained_on
 from extrap.results.probes import load_probes
 from extrap.results.rows import GROUP, MISSING, load_rows, load_training, save_rows
 from extrap.results.shown import rounded
@@ -103,7 +104,10 @@ def test_losses_of_training_are_those_of_the_log(name):
     """On held-out text each, of batches means of so many logged steps, told with the last of them."""
     losses = load_training(RESULTS / name / "training.csv")
     parts = [part for part in told_of(name)["groups"] if part["training"]]  # that of a generator is its discriminator's
-    for part, (_, own) in zip(parts, losses.groupby(GROUP, sort=False), strict=True):
+    by_group = {(trained_on(*of[:-1], ""), of[-1]): own for of, own in losses.groupby(GROUP, sort=False)}
+    assert len(parts) == len(by_group)
+    for part in parts:
+        own = by_group[part["what"], part["setting"]]
         at, told = series_of(part), part["training"]
         assert len(told["loss"]["steps"]) <= 30
         for what, column in (("loss", "loss"), ("held_out", "held_out_loss")):
