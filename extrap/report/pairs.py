@@ -23,8 +23,8 @@ far other seeds of the same training might differ on this text; over text, how f
 other text. p is the larger of those of the t tests over seeds and, where there is one, over text, Holm-corrected over all
 pairs that a table compares at one length. Decided: p < 0.05 and both intervals on the same side of 0; a scheme that
 diverged or has a loss that is not a number in some seed wins no pair. Seeds needed: for 80 % power of a two-sided 5 % t test
-over seeds, for a difference as large and as variable as the one observed, without text and Holm's correction. pairs.csv has
-all lengths."""
+over seeds, for a difference as large and as variable as the one observed, without text and Holm's correction; empty where
+1,000 would be too few. pairs.csv has all lengths."""
 # by unit: which other text is meant, and why
 UNIT_NOTES = {
     "documents": """\

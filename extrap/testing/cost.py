@@ -54,7 +54,8 @@ def _built(build: Build) -> PositionScheme:
 
 def _beside(values: dict[str, float], scale: float, unit: str) -> str:
     it, nope, rope = values["it"], values["nope"], values["rope"]
-    return f"{it * scale:.3g} {unit}, {it / nope:.2f} of nope, {it / rope:.2f} of rope"
+    shown = f"{it * scale:,.0f}" if it * scale >= 1000 else f"{it * scale:.3g}"
+    return f"{shown} {unit}, {it / nope:.2f} of nope, {it / rope:.2f} of rope"
 
 
 def _seconds(encoder: torch.nn.Module, tokens: Tensor) -> float:
