@@ -68,7 +68,7 @@ def composed_once():
     def composed(config, overrides, return_hydra_config):
         if ConfigStore.instance().repo.get("position"):  # schemes of other files
             return hydra.compose(config, overrides, return_hydra_config)
-        if (asked := (*files(), *overrides)) not in known:
+        if (asked := (os.getcwd(), *files(), *overrides)) not in known:  # Hydra writes down where it is
             known[asked] = hydra.compose(config, overrides, return_hydra_config)
         return known[asked]  # which nobody changes
 
