@@ -2,7 +2,7 @@
 
 Evidence is a line a (metric, MEASURE), of training a (metric, MEASURE, step):
 log      the natural logarithm of the metric; of a perplexity over `floor`, where one is known; of nats these themselves
-data     is empty of speed
+data     what was trained on, as rows name it; empty of speed
 text     stands for what was scored
 floor    what the best predictor that looks back L tokens at most has, where it is known
 guess    what a uniform guess has in place of `log`, where a floor is known

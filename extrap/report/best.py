@@ -70,7 +70,8 @@ def _at_longest(of: Group) -> pd.DataFrame:
 
 def left_out(of: Group) -> set[str]:
     """Who cannot count as trained: the unfit, and who ends in no number."""
-    return {*broken_at_end(of).loc[broken_at_end(of)["extension"] == "none", "scheme"], *unfit(of)}
+    broken = broken_at_end(of)
+    return {*broken.loc[broken["extension"] == "none", "scheme"], *unfit(of)}
 
 
 def unfit(of: Group) -> set[str]:

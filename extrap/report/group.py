@@ -7,7 +7,7 @@ import pandas as pd
 
 from extrap.errors import one_line
 from extrap.report.typesetting import MODELS, NONE, factor, interval, measure, number
-from extrap.results.rows import GROUP, NOT_A_NUMBER, as_trained
+from extrap.results.rows import GROUP, as_trained
 from extrap.results.shown import IN_NATS, rounded
 from extrap.stats.extrapolates import ANSWER, CONTROL
 from extrap.stats.floor import BELOW, UNFIT
@@ -53,8 +53,7 @@ class Group:
         longer = self.beyond.loc[(self.beyond["extension"] == "none") & (self.beyond["eval_len"] > self.train_len), "scheme"]
         lost = found.missing.loc[found.missing["extension"] == CONTROL, "scheme"]
         held = {*lost, *(self.against_window["scheme"] if len(self.against_window) else ())}
-        lost = found.broken[(found.broken["protocol"] == self.beyond_protocol) & (found.broken["reason"] == NOT_A_NUMBER)]
-        self.broken = lost[lost["eval_len"] > self.train_len]  # at these lengths
+        self.broken = found.no_number[found.no_number["protocol"] == self.beyond_protocol]  # at these lengths
         self.uncontrolled = [scheme for scheme in longer.unique() if scheme not in held]
         self.fates = {scheme: self.fate(scheme, "none") for scheme in self.start["scheme"]}
 

@@ -78,8 +78,7 @@ class Statistics:
         found, scheme = against_floor(self.by_length, self.summary), [*CONDITION, "scheme", "extension"]
         of, verdict = pd.MultiIndex.from_frame(found[scheme]), found["verdict"]
         lost = of.isin(pd.MultiIndex.from_frame(self.missing[scheme]))
-        broken = self.broken[(self.broken["reason"] == NOT_A_NUMBER) & (self.broken["eval_len"] > self.broken["train_len"])]
-        breaks = of.isin(pd.MultiIndex.from_frame(broken[scheme])) & ~verdict.isin(UNFIT)
+        breaks = of.isin(pd.MultiIndex.from_frame(self.no_number[scheme])) & ~verdict.isin(UNFIT)
         return found.assign(verdict=verdict.mask(lost & (verdict == ENDS), NOT_MEASURED).mask(breaks, BREAKS))
 
     @cached_property
@@ -105,6 +104,11 @@ class Statistics:
     def broken(self) -> pd.DataFrame:
         """What is missing because a model diverged or a loss is not a number: seeds that have one there would flatter it."""
         return self.missing[self.missing["reason"].str.startswith(BROKEN)]
+
+    @cached_property
+    def no_number(self) -> pd.DataFrame:
+        """Of these the losses beyond L that are not a number."""
+        return self.broken[(self.broken["reason"] == NOT_A_NUMBER) & (self.broken["eval_len"] > self.broken["train_len"])]
 
     @cached_property
     def pairs(self) -> pd.DataFrame:

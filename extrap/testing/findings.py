@@ -23,7 +23,6 @@ from extrap.testing.promises import check_scheme
 SIZES = ((16, 8, 4), (128, 32, 2), (37, 12, 3))  # training length, head dim, heads: at one alone a wrong threshold can pass
 LAYERS = 2
 FAILS = "fails"
-COUNT = "; take them from what hooks are given, do not count"
 QKV = ("queries", "keys", "values")
 KINK = 2e-3  # of the largest gradient: where a scheme rounds, as CoPE does, float32 may round to the other side
 EXACT = 1e-6  # of attention weights in float64, whose tables were rounded to float32 once
@@ -95,10 +94,11 @@ def _findings(cases: list[Case]) -> Iterator[Finding]:
     yield _bound("same gradients", told, lambda case: ((value, at) for _, value, at in case.paths), cases, KINK)
     yield _trained(cases)
     told = "the same text at the same positions differs by up to {} with its place in the input"
-    counts = Finding("WRONG", "ignores positions", told + COUNT)
-    found = _finding(measures.place, cases, Finding("PASS", "same at any place", told), counts)
-    if found.about == counts.about and _embeds_content(cases[0]):  # it may sum up what stands before, and count no tokens
-        found = Finding("IS", "differs by place", found.told.replace(COUNT, ""))
+    other = Finding("IS", "differs by place", told)
+    found = _finding(measures.place, cases, Finding("PASS", "same at any place", told), other)
+    if found.about == other.about and not _embeds_content(cases[0]):  # or it may sum up what stands before
+        hint = "; take them from what hooks are given, do not count"
+        found = Finding("WRONG", "ignores positions", found.told + hint)
     yield found
     told = "the same text at positions twice as far apart differs by up to {}"
     deaf = "; what changes positions does nothing to it: extensions, randomized, pose"
