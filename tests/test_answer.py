@@ -264,6 +264,22 @@ def test_what_leaves_a_pair_undecided_is_not_always_the_number_of_its_seeds():
     assert group.lacking(pd.Series(line | skewed)) == "text"
 
 
+def test_what_leaves_open_whether_a_scheme_extrapolates_is_told_of_the_difference_that_is():
+    clear = {"difference": -0.2, "low": -0.3, "high": -0.1, "p": 0.01, "p_holm": 0.01, "text_low": -0.3, "text_high": -0.1}
+    line = clear | {f"self_{column}": value for column, value in clear.items()}
+    line |= {"n_seeds": 3, "seeds_needed": 18, "unit": "documents", "window_verdict": "better", "self_verdict": "undecided"}
+    told = {
+        "18 seeds": {"self_high": 0.1, "self_p_holm": 0.2},
+        "text": {"self_text_high": 0.1, "self_p_holm": 0.2},
+        "Holm": {"self_p_holm": 0.2},
+        "text; 18 seeds": {"self_high": 0.1, "self_p_holm": 0.2, "text_high": 0.1, "window_verdict": "undecided"},
+        "seeds without a number": {"self_verdict": "better"},
+    }
+    assert {what: group.lacking_to_extrapolate(pd.Series(line | changes)) for what, changes in told.items()} == {
+        what: what for what in told
+    }
+
+
 def test_schemes_without_a_seed_in_common_are_not_compared():
     rows = both_protocols({"sound": around(1.2, 1.2), "other": around(1.0, 1.0)})
     rows["seed"] = rows["seed"].where(rows["scheme"] == "sound", rows["seed"] + 10)

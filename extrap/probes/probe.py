@@ -33,6 +33,7 @@ PROBES = {
     "detection": Probe(detection.detection, detection.refuse_others),
     "heads": Probe(heads.heads),
 }
+CODES = {name: probe_digest(name) for name in PROBES}  # once, and not for every run
 SECONDS = 600.0  # for another, who trains the run again
 MOST_APART = 0.01  # of a loss at L: far more than rounding makes, less than another model
 
@@ -82,7 +83,7 @@ def lacking(config: Config) -> list[str]:
     """The probes of a config that have not looked into its run, or not as they are today."""
     told = load_found(RunFolder(config.folder).probes)
     known = {*zip(_names(told), told[CODE], strict=True)}
-    return [name for name in dict.fromkeys(config.eval.probes) if (name, probe_digest(name)) not in known]
+    return [name for name in dict.fromkeys(config.eval.probes) if (name, CODES[name]) not in known]
 
 
 def _names(found: pd.DataFrame) -> pd.Series:
@@ -99,7 +100,7 @@ def look_into(config: Config) -> None:
     torch.set_num_threads(config.runtime.threads)
     of = probed(run, load_encoder(run))
     refuse_other_rows(of)
-    found = {name: PROBES[name].look(of).assign(run=config.run, **{CODE: probe_digest(name)}) for name in lacking(config)}
+    found = {name: PROBES[name].look(of).assign(run=config.run, **{CODE: CODES[name]}) for name in lacking(config)}
     with locked(run.folder.lock, SECONDS):  # another command may have looked into it meanwhile
         new, known = {*lacking(config)}, load_found(run.folder.probes)
         tables = [known[~_names(known).isin(new)], *(table for name, table in found.items() if name in new)]

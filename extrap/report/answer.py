@@ -13,7 +13,7 @@ from extrap.report.about import chosen_text, missing_text
 from extrap.report.best import best_at
 from extrap.report.budget import budget_text
 from extrap.report.choice import choice_text
-from extrap.report.group import Group, by_fate, lacking, lengths, listed, seeds_lacking, shortened
+from extrap.report.group import Group, by_fate, lacking, lacking_to_extrapolate, lengths, listed, shortened
 from extrap.report.overview import against_yardstick, fates_briefly, uses_briefly
 from extrap.report.typesetting import interval, markdown, name, number, seeds, why_missing
 from extrap.results.shown import IN_NATS
@@ -154,8 +154,7 @@ def _extrapolates(of: Group) -> str:
         parts = []
         for scheme, part in lines.groupby("scheme", sort=False):
             nearest = part.sort_values("seeds_needed", kind="stable").iloc[0]
-            why = seeds_lacking(nearest) or "text, Holm, rounding or seeds without a number"
-            why = f" ({why} at {nearest['eval_len']:,})"
+            why = f" ({lacking_to_extrapolate(nearest)} at {nearest['eval_len']:,})"
             open_ = why if word == "undecided" and of.n_seeds > 1 else ""  # of one seed the title says so
             parts.append(f"{of.names[scheme]} at {lengths(part['eval_len'], scored)}{open_}")
         told[word] = f"{word}: {'; '.join(parts)}"

@@ -11,6 +11,7 @@ from extrap.results.rows import GROUP, as_trained
 from extrap.results.shown import IN_NATS, rounded
 from extrap.stats.extrapolates import ANSWER, CONTROL
 from extrap.stats.floor import BELOW, UNFIT
+from extrap.stats.pairs import UNDECIDED
 from extrap.stats.perplexity import ALPHA, AT_L, BEYOND_L, KNOWN, told_first
 from extrap.stats.power import MOST_SEEDS, ROUNDING
 from extrap.stats.statistics import Statistics
@@ -229,6 +230,14 @@ def lacking(line: pd.Series) -> str:
     if not told and abs(line["difference"]) <= ROUNDING:
         return "rounding"
     return "; ".join(told) or ("Holm" if line["p_holm"] >= ALPHA else "seeds without a number")
+
+
+def lacking_to_extrapolate(line: pd.Series) -> str:
+    """The same of a line of `extrapolates`: of its differences to the window and to the scheme at L those that are open."""
+    of_itself = pd.Series({**line, **{column: line[f"self_{column}"] for column in ANSWER if f"self_{column}" in line}})
+    differences = {"window_verdict": line, "self_verdict": of_itself}
+    open_ = [lacking(one) for verdict, one in differences.items() if line[verdict] == UNDECIDED]
+    return "; ".join(dict.fromkeys(reason for told in open_ for reason in told.split("; "))) or "seeds without a number"
 
 
 def seeds_lacking(line: pd.Series) -> str:
