@@ -470,6 +470,26 @@ def test_what_did_not_fit_into_memory_is_told_and_is_not_the_end_of_a_scheme():
     assert "ends at 128" in markdown_table(many(TWO_SEEDS))
 
 
+def test_a_blow_up_begins_at_the_latest_where_a_loss_is_not_a_number():
+    level = {128: [1.0, 1.0], 256: [1.0, 1.0], 512: [1.0, 1.0]}
+    rows = many({"one": level, "all": {128: [1.0, 1.0]}, "late": level, "early": level | {256: [2.0, 2.0]}})
+    lost = [
+        ("one", 0, 256),
+        ("late", 0, 1024),
+        ("early", 0, 512),
+        *(("all", seed, n) for seed in (0, 1) for n in (256, 512)),
+    ]
+    missing = pd.DataFrame([absent(*of, "not a number") for of in lost])
+    text = markdown_table(rows, missing=missing)
+    (lines,) = markdown_blocks(text)
+    at = lines[0].index("blow-up")
+    assert {line[0]: line[at] for line in lines[1:]} == {
+        "one": "128 to 256", "all": "128 to 256", "late": "512 to 1,024", "early": "128 to 256",
+    }  # fmt: skip
+    assert tables.NO_NUMBER_NOTE in re.sub(r"\s+", " ", text)
+    assert tables.NO_NUMBER_NOTE not in markdown_table(rows, missing=missing.assign(reason="out of memory"))
+
+
 def test_a_length_that_one_seed_lacks_is_a_mean_over_the_others():
     nll = {"rope": {128: [1.0, 1.1], 256: [1.2]}, "alibi": {128: [1.0, 1.1], 256: [1.1, 1.2]}}
     missing = pd.DataFrame([absent("rope", 1, 256, "out of memory")])

@@ -85,6 +85,7 @@ UNLEARNED_NOTE = """\
 curve that stays flat says nothing about length."""
 UNLEARNED_NATS_NOTE = """\
 †: at L no better than a prediction from a token's two neighbours, so that a flat curve says nothing about length."""
+NO_NUMBER_NOTE = "Where a loss is not a number in some seed, blow-up begins there at the latest."
 CONTROLS_NOTE = """\
 Controls: the same weights, changed beyond L only, and never bold; "+ window" attends to the last L tokens in every layer,
 in an encoder to L/2 on either side; through n layers, information can come from up to n times as far."""
@@ -114,6 +115,7 @@ def _notes(found: Statistics) -> str:
         NATS_NOTE.format(alone=" or ".join(rows.loc[rows["kind"] == "byte", "scheme"].unique())): any(in_nats),
         **{MANY_NOTE.format(yardstick=one): True for one in found.yardsticks},
         LENGTHS_NOTE: any(len(shown_lengths(lines, MOST)) < lines["eval_len"].nunique() for lines in settings),
+        NO_NUMBER_NOTE: len(found.no_number) > 0,
         UNLEARNED_NOTE: (~unlearned).any(),
         UNLEARNED_NATS_NOTE: unlearned.any(),
         CONTROLS_NOTE: (rows["extension"] != "none").any(),
@@ -142,10 +144,11 @@ def blocks(found: Statistics, most: int, with_ratio: bool) -> Iterator[Block]:
         n_seeds, shown = seeds(lines.loc[lines["kind"] == "scheme", "n_seeds"]), shown_lengths(lines, most)
         missing = within(found.missing, CONDITION, condition).groupby(["scheme", "extension", "eval_len"])["reason"]
         lacking = missing.agg(lambda reasons: " and ".join(sorted({*reasons}))).to_dict()
-        trained = _perplexity_block(lines[lines["extension"] == "none"], shown, lacking, with_ratio)
+        broken = within(found.no_number, CONDITION, condition).groupby(SCHEME[1:])["eval_len"].min().to_dict()
+        trained = _perplexity_block(lines[lines["extension"] == "none"], shown, lacking, broken, with_ratio)
         yield Block(condition, "perplexity", f"{protocol}: {what} {where}, {n_seeds}", trained)
         if len(chosen := lines[is_control(lines)]):
-            table = _perplexity_block(chosen, shown, lacking, with_ratio)
+            table = _perplexity_block(chosen, shown, lacking, broken, with_ratio)
             yield Block(condition, "controls", f"{protocol}: controls, {what} {where}, {n_seeds}", table)
         null = within(found.sound_null, CONDITION, condition)
         if len(chosen := null[null["eval_len"] > null["train_len"]]):
@@ -168,7 +171,9 @@ def table_by_length(
     return pd.DataFrame(table)
 
 
-def _perplexity_block(lines: pd.DataFrame, shown: list[int], lacking: Lacking, with_ratio: bool) -> pd.DataFrame:
+def _perplexity_block(
+    lines: pd.DataFrame, shown: list[int], lacking: Lacking, broken: dict[tuple[str, str], int], with_ratio: bool
+) -> pd.DataFrame:
     lengths, of = sorted(lines["eval_len"].unique()), lines.groupby(SCHEME)["n_seeds"].transform("max")
 
     def cell(line: pd.Series) -> str:
@@ -176,11 +181,20 @@ def _perplexity_block(lines: pd.DataFrame, shown: list[int], lacking: Lacking, w
         lost = f" {line['n_seeds']} of {line['of']} seeds" if line["n_seeds"] < line["of"] else ""
         return perplexity_cell(line) + ratio + lost
 
+    def bracket(line: pd.Series, reached: int) -> str:
+        who, (low, high) = (line["scheme"], line["extension"]), line[["onset_low", "onset_high"]]
+        if (at := broken.get(who)) and (pd.isna(high) or at < high):
+            low, high = max(n for n in lengths if n < at), at
+        if pd.notna(high):
+            return f"{low:,} to {high:,}"
+        if reached == lengths[-1]:
+            return "none"
+        return f"none to {reached:,}" if any((*who, n) in lacking for n in lengths) else f"ends at {reached:,}"
+
     def others(known: pd.DataFrame) -> dict[str, str]:
         first, told = known.iloc[0], marked(known)
         if len(lengths) > 1:
-            ends = not any((first["scheme"], first["extension"], n) in lacking for n in lengths)
-            told["blow-up"] = _bracket(first, known.index[-1], lengths[-1], ends) if first["kind"] == "scheme" else ""
+            told["blow-up"] = bracket(first, known.index[-1]) if first["kind"] == "scheme" else ""
         start = known.loc[first["train_len"]]
         nats = first["objective"] in IN_NATS
         told |= {"explained": percent(start["explained"])} if nats else {"bits": f"{start['bpb']:.3f}"}
@@ -207,14 +221,6 @@ def _floor_block(lines: pd.DataFrame, shown: list[int]) -> pd.DataFrame:
         return told | {"verdict": first["verdict"]}
 
     return table_by_length(lines, shown, cell, others=others)
-
-
-def _bracket(line: pd.Series, reached: int, longest: int, ends: bool) -> str:
-    if pd.notna(line["onset_high"]):
-        return f"{line['onset_low']:,} to {line['onset_high']:,}"
-    if reached < longest:
-        return f"ends at {reached:,}" if ends else f"none to {reached:,}"
-    return "none"
 
 
 def perplexity_cell(line: pd.Series) -> str:
