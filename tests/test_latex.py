@@ -88,6 +88,8 @@ def test_files_are_named_for_what_they_show():
     ]  # fmt: skip
     two = pd.concat([many(TWO_SEEDS), many(TWO_SEEDS, objective="causal")])
     assert list(tables_of(two)) == ["table_mlm_stdlib_128_nonoverlap", "table_causal_stdlib_128_nonoverlap"]
+    signs = pd.concat([many(TWO_SEEDS, setting=f"shift={shift}") for shift in (-1, 1)])
+    assert list(tables_of(signs)) == [f"table_mlm_stdlib_128_shift_{shift}_nonoverlap" for shift in ("minus_1", "1")]
 
 
 def test_who_has_not_learned_is_marked():

@@ -49,8 +49,8 @@ def model_size(sizes: Collection[int]) -> str:
 
 
 def slug(text: str) -> str:
-    """As part of a file's name that LaTeX reads, too."""
-    return re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_")
+    """As part of a file's name that LaTeX reads, too; a negative value keeps its sign in words."""
+    return re.sub(r"[^A-Za-z0-9]+", "_", text.replace("=-", "=minus ")).strip("_")
 
 
 def stem(*parts: object) -> str:
