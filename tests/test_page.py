@@ -312,13 +312,13 @@ def test_what_to_take_says_how_sure_that_is():
     _, sure, *rest = taken(both_protocols(far))
     assert "decided against all others" in sure
     assert "for this text alone" in sure, "of two documents nothing is known about others"
-    assert rest[-1].startswith("At L, over all tokens (nonoverlap), it is 35.0 % above the lowest, b (decided")
+    assert rest[-1].startswith("At L, over the whole text (nonoverlap), it is 35.0 % above the lowest, b (decided")
 
 
 def test_that_the_lowest_is_lowest_at_l_too_is_said_with_how_sure_that_is():
     two = {"a": {128: [1.2, 1.3, 1.25], 256: [1.2, 1.3, 1.25]}, "b": {128: [1.9, 2.0, 1.95], 256: [1.9, 2.0, 1.95]}}
     assert taken(both_protocols(two))[-1].startswith(
-        "At L, over all tokens (nonoverlap), it is the lowest, too: a, perplexity"
+        "At L, over the whole text (nonoverlap), it is the lowest, too: a, perplexity"
     )
     assert "decided against all others; next b" in taken(both_protocols(two))[-1]
     many = {f"s{i:02}": {128: [1.5 + i / 10, 1.7 + i / 10], 256: [1.5 + i / 10, 1.7 + i / 10]} for i in range(13)}

@@ -69,9 +69,9 @@ def chosen_text(choice: pd.DataFrame) -> list[str]:
             told.append(f"No scheme has a value of {option} with a loss on the text that was held back{where}.")
             continue
         told.append(
-            f"Each scheme has its own {option}{where}: the one with the lowest loss, mean over seeds, on {tokens:,.0f} "
-            f"tokens of training text that were held back, neither trained on nor scored. {of_schemes}. All results here "
-            "are conditional on these choices; no interval covers the noise of choosing."
+            f"Each scheme has its own {option}{where}: the one with the lowest loss, mean over seeds, of {tokens:,.0f} "
+            f"predictions in training text that was held back, neither trained on nor scored in rows. {of_schemes}. All "
+            "results here are conditional on these choices; no interval covers the noise of choosing."
         )
     return told
 

@@ -46,9 +46,9 @@ FALLS = "(falls with length even where nothing beyond L is used)"  # what is sho
 def answer(found: Statistics) -> str:
     """What the rows of a report say.
 
-    The level at L is told of the protocol that scores all tokens (nonoverlap), what comes beyond L of the one that scores
-    the same tokens at every length (same_targets), where rows hold them. Objectives, texts and training lengths are told
-    apart. No line is longer than 100 columns.
+    The level at L is told of the protocol that scores the whole text (nonoverlap), what comes beyond L of the one that
+    scores the same tokens at every length (same_targets), where rows hold them. Objectives, texts and training lengths are
+    told apart. No line is longer than 100 columns.
     """
     names = shortened(found.by_length["scheme"].unique(), NAME)
     lines = []
@@ -79,7 +79,7 @@ def title(of: Group) -> list[str]:
     scored = (lines.iloc[0] for lines in (of.start, of.beyond))
     at, beyond = (f"{line['protocol']}, {line['n_tokens']:,} per seed" for line in scored)
     if reach and of.beyond_protocol != of.at_protocol:
-        told.append(f"at L: all tokens ({at}); beyond it: the same targets at every length ({beyond})")
+        told.append(f"at L: the whole text ({at}); beyond it: the same targets at every length ({beyond})")
     else:
         told.append(at + (f" {FALLS}" if reach and of.at_protocol == "nonoverlap" else ""))
     if of.n_seeds == 1:

@@ -271,7 +271,7 @@ def _at_l(of: Group, leader: str) -> str:
     start = of.start[~of.start["scheme"].isin(of.impossible)]
     best = leader_at(of, start, of.at_protocol, of.train_len)
     log_ppl, ppl = (start.set_index("scheme")[column] for column in ("log_ppl", "ppl"))
-    where = "At L" if of.at_protocol == of.beyond_protocol else f"At L, over all tokens ({of.at_protocol}),"
+    where = "At L" if of.at_protocol == of.beyond_protocol else f"At L, over the whole text ({of.at_protocol}),"
     if leader == best:
         if of.yardstick in (None, leader):
             return f"{where} it is the lowest, too: {best_at(of, start, of.at_protocol, of.train_len)}"
