@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import http.client
 import http.server
 import io
 import json
@@ -308,7 +309,7 @@ def archive(tmp_path, monkeypatch):
     return content
 
 
-@pytest.mark.parametrize("fault", ["", "cut short", "other text", "no network"])
+@pytest.mark.parametrize("fault", ["", "cut short", "other text", "no network", "no HTTP"])
 def test_an_archive_is_known_by_what_it_holds(tmp_path, monkeypatch, archive, fault):
     answers = {
         "": archive, "cut short": archive[:-30], "other text": zipped(tmp_path / "o.zip", "small", b"two").read_bytes(),
@@ -316,8 +317,8 @@ def test_an_archive_is_known_by_what_it_holds(tmp_path, monkeypatch, archive, fa
 
     @contextlib.contextmanager
     def answer(address, timeout):
-        if fault == "no network":
-            raise OSError("no route to host")
+        if fault.startswith("no"):
+            raise OSError("no route to host") if fault == "no network" else http.client.BadStatusLine("SSH-2.0")
         yield io.BytesIO(answers[fault])
 
     monkeypatch.setattr(fetching.urllib.request, "urlopen", answer)
@@ -327,6 +328,7 @@ def test_an_archive_is_known_by_what_it_holds(tmp_path, monkeypatch, archive, fa
         check_fetched("small", folder)
         return
     told = {"cut short": "no whole zip file", "other text": "came with SHA-256", "no network": "expected a network"}
+    told["no HTTP"] = told["no network"]
     assert told[fault] in refusal(fetch, "small", folder)
     assert [*folder.glob("*.zip")] == [], "or it would be taken for fetched"
     assert "make corpus NAME=small" in refusal(check_fetched, "small", folder)

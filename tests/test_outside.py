@@ -224,6 +224,8 @@ def test_the_digest_is_of_the_file_and_of_what_it_imports(mine, tmp_path):
         "import parts.helper\nfalls = parts.helper.falls",
         "from parts import helper\nfalls = helper.falls",
         "def falls(distance):\n    import helper\n    return helper.falls(distance)",
+        "def falls(distance):\n    from . import helper\n    return helper.falls(distance)",
+        "def falls(distance):\n    from .helper import falls as of\n    return of(distance)",
         "import importlib\nfalls = importlib.import_module('helper').falls",
     ],
 )

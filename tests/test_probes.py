@@ -27,7 +27,7 @@ from extrap.errors import UserError
 from extrap.model.prefix import Prefix
 from extrap.probes import probe as probing
 from extrap.probes import reach as reaching
-from extrap.probes.base import nll, probed
+from extrap.probes.base import found, nll, probed
 from extrap.probes.detection import concordant, detection
 from extrap.probes.heads import heads
 from extrap.probes.order import order
@@ -39,7 +39,7 @@ from extrap.report.probes import SECTIONS
 from extrap.report.report import gather
 from extrap.results.folders import RunFolder
 from extrap.results.probes import FOUND, load_found, load_probes, recall_bins, save_probes
-from extrap.results.rows import OF_RUN
+from extrap.results.rows import OF_RUN, load_rows, save_rows
 from extrap.runs.prepare import prepare
 from extrap.runs.run import build_encoder
 from extrap.runs.trained import load_encoder
@@ -359,11 +359,20 @@ def test_finished_runs_are_looked_into_once_and_a_page_says_what_was_found(swept
     assert {*both["probe"]} == {*first["probe"], "recall"}
     kept = both[(both["scheme"] == "rope") & (both["probe"] != "recall")]
     assert (kept["value_sum"] == 0).all()  # what was found is not looked for again,
-    save_probes(folder / "probes.csv", load_found(folder / "probes.csv").assign(code="as it was before"))
+    for path in (folder / "probes.csv", folder.with_name("nope-seed0") / "probes.csv"):
+        save_probes(path, load_found(path).assign(code="as it was before"))
     probe([*asked, "eval.probes=[order]"])  # unless another probe of that name has found it
     again = load_probes(results / "smoke" / "probes.csv")
     assert_frame_equal(again[again["probe"] != "recall"].reset_index(drop=True), first)
     assert {*load_found(folder / "probes.csv").query("probe == 'recall'")["code"]} == {"as it was before"}
+    other = results / "runs" / "smoke" / "nope-seed0" / "probes.csv"
+    kept, earlier = other.read_bytes(), load_found(other).assign(code="as it was once")
+    save_probes(other, earlier)
+    with pytest.raises(UserError, match="nope-seed0: what the probe order found there is of another version of it than"):
+        probe([*asked, "position=rope", "eval.probes=[order]"])  # two seeds, of two versions, would be one mean
+    with pytest.raises(UserError, match="is of another version of it than what it finds in nope-seed0"):
+        gather(results, "smoke", "make report")
+    other.write_bytes(kept)
     page = (results / "smoke" / "probes.md").read_text()
     assert "Direction and order" in page
     assert "Recall by distance" in page
@@ -424,14 +433,25 @@ def test_two_who_look_into_a_run_at_once_lose_nothing_of_each_other(swept, tmp_p
 
 
 @torch.no_grad()
-def test_a_program_that_makes_another_model_of_the_same_weights_is_told(swept, tmp_path):
+@pytest.mark.parametrize("protocol", ["nonoverlap", "same_targets"])  # the one that rows hold
+def test_a_program_that_makes_another_model_of_the_same_weights_is_told(swept, tmp_path, protocol):
     config = compose_grid([*TINY, f"runtime.results_dir={copy_of(swept, tmp_path / 'results')}", "position=rope"])[0]
     run = prepare(config, stored=True)
+    rows = load_rows(run.folder.rows)
+    save_rows(run.folder.rows, rows[rows["protocol"] == protocol])
     case = probed(run, load_encoder(run))
     refuse_other_rows(case)
-    case.encoder.blocks[0].qkv.weight[:8] *= -3
+    case.encoder.blocks[0].qkv.weight *= -3
     with pytest.raises(UserError, match="computes something else today"):
         refuse_other_rows(case)
+
+
+def test_where_something_is_not_a_number_nothing_is_found_at_that_length():
+    three = [10, 10, 10]
+    broken = found("order(as_is)", 64, ["a", "a", "b"], {"nll": (np.array([np.nan, 30.0, 5.0]), three)})
+    assert broken.set_index("document")["value_sum"].to_dict() == {"a": np.inf, "b": 5.0}, "not 30, of half the places"
+    sound = found("order(as_is)", 32, ["a", "a", "b"], {"nll": (np.array([20.0, 30.0, 5.0]), three)})
+    assert_frame_equal(probing._numbers(pd.concat([broken, sound], ignore_index=True)).reset_index(drop=True), sound)
 
 
 def test_bins_are_named_by_their_own_ends_whatever_is_shown_of_others():

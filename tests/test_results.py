@@ -290,6 +290,23 @@ def test_runs_to_come_are_compared_with_those_that_are_there(tmp_path):
     assert "scheme_code: 1 -> 2" in message
 
 
+def test_a_whole_number_is_the_option_that_it_is_in_the_name_of_a_run(tmp_path):
+    """Rows of both are of rope(base=64.0)."""
+    finished(tmp_path, "rope", 0, scheme_code="1", position={"_target_": "rope", "base": 64})
+    run = CONFIG | {"position": {"_target_": "rope", "base": 64.0}, "seed": 1}
+    refuse_mixed(tmp_path, {"rope-seed1": run | {"scheme_code": "1"}})
+    assert "scheme_code: 1 -> 2" in refusal(refuse_mixed, tmp_path, {"rope-seed1": run | {"scheme_code": "2"}})
+
+
+def test_a_run_that_is_over_has_no_checkpoint(tmp_path):
+    finished(tmp_path, "rope", 0)
+    folder = RunFolder(tmp_path / "rope-seed0")
+    rows = folder.rows.read_text()
+    folder.checkpoint.write_bytes(b"of a training that diverged, or was killed once its weights were written")
+    folder.finish({folder.rows: rows})
+    assert not folder.checkpoint.exists()
+
+
 def test_of_a_class_from_outside_all_runs_are_of_one_code(tmp_path):
     """A default that was added since is an option in the config and none in the name, and so is another file."""
     mine = {"position": {"_target_": "mine.py:Mine", "rate": 1.0}}

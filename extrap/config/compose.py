@@ -83,6 +83,8 @@ def _extension(part: str, text: str) -> tuple[str, dict[str, Any]]:
         [(name, arguments)] = named(part)
     except (UserError, ValueError) as error:
         raise UserError(f"eval.extensions: expected NAME or NAME(option=value), found {text}") from error
+    if name == "none":
+        raise UserError(f"eval.extensions: {text}: none stands for no extension, and beside no other in a name")
     if name not in (there := names(CONF, "extension")):
         raise UserError(f"eval.extensions: no extension {name}; {nearest(name, ['none', *there])}")
     spec = yaml.safe_load((CONF / "extension" / f"{name}.yaml").read_text()) | arguments

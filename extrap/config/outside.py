@@ -178,7 +178,8 @@ def _sources(module: ModuleType, ahead: list[str]) -> Iterator[tuple[str, str]]:
         yield name.removeprefix(f"{module.__package__}."), source
         for other in imports(source, known.__package__):
             with contextlib.suppress(Exception):  # what is imported for types alone, or the name of no module
-                if _is_own(importlib.util.find_spec(other.partition(".")[0])):
+                top = other.partition(".")[0]
+                if top == module.__package__ or _is_own(importlib.util.find_spec(top)):
                     importlib.import_module(other)
             ahead += [other[: at.start()] for at in re.finditer(r"\.|$", other)]
 

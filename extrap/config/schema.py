@@ -88,6 +88,10 @@ class EvalConfig:
         for name in ("lengths", "windows"):
             if not all(type(n) is int and 1 <= n <= MOST for n in getattr(self, name)):
                 raise UserError(f"eval.{name}: expected numbers of tokens from 1 to 2**31 - 1, found {getattr(self, name)}")
+        if not all(1 < multiple <= MOST for multiple in self.extension_multiples):
+            raise UserError(
+                f"eval.extension_multiples: expected multiples above 1 of train.train_len, found {self.extension_multiples}"
+            )
         for name in ("protocols", "extensions", "probes"):
             if not all(type(n) is str for n in getattr(self, name)):
                 raise UserError(f"eval.{name}: expected names, found {getattr(self, name)}")

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from extrap.errors import UserError
 
 VOCAB_SIZES = range(257, 2**16 + 1)  # more than bytes, and no more than two bytes number
+CODE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
 PIECE = 2**16  # characters that are encoded in one go, or more where no break is near
 # where no token of GPT-2's pattern crosses, and none before depends on what follows
 BREAK = re.compile(r"(?<=[!-~])[ \n]")
@@ -38,8 +40,8 @@ class Tokens(NamedTuple):
 
 
 def made_of(text_sha256: str, vocab_size: int) -> dict[str, object]:
-    """What tokens depend on: the text, the size of the vocabulary and the version of the library."""
-    return {"sha256": text_sha256, "bpe": vocab_size, "tokenizers": _library().__version__}
+    """What tokens depend on: the text, the size of the vocabulary, the version of the library and this file."""
+    return {"sha256": text_sha256, "bpe": vocab_size, "tokenizers": _library().__version__, "code": CODE}
 
 
 def tokenized(of: dict[str, object], train: Iterable[bytes], valid: Iterable[bytes], vocab_size: int) -> Tokens:

@@ -6,6 +6,7 @@ import json
 import urllib.request
 import zipfile
 from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def _of_address(corpus: Published, file: str, folder: Path) -> None:
         with urllib.request.urlopen(corpus.home, timeout=SECONDS) as answer, partial.open("wb") as copy:  # noqa: S310  ours
             while block := answer.read(2**20):
                 copy.write(block)
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise _broken_off(corpus.home, error) from error
     partial.replace(folder / file)
     try:

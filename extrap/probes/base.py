@@ -69,10 +69,11 @@ Sums = Mapping[str, tuple[np.ndarray, np.ndarray]]  # by metric what every input
 
 
 def found(probe: str, eval_len: int, documents: Sequence[str], sums: Sums, distance: int = 0) -> pd.DataFrame:
-    """Lines by document."""
+    """Lines by document; the sum is infinite where a part of it is not a number."""
     frames = [
         pd.DataFrame({"document": documents, "value_sum": value_sum, "n": n}).assign(metric=metric)
         for metric, (value_sum, n) in sums.items()
     ]
-    lines = pd.concat(frames).groupby(["metric", "document"], sort=False, as_index=False)[["value_sum", "n"]].sum()
+    lines = pd.concat(frames).fillna({"value_sum": np.inf})  # of which sums would be made without it
+    lines = lines.groupby(["metric", "document"], sort=False, as_index=False)[["value_sum", "n"]].sum()
     return lines.assign(probe=probe, eval_len=eval_len, distance=distance)[FOUND]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -11,13 +12,14 @@ from extrap.errors import UserError, nearest
 from extrap.files import locked
 from extrap.objectives import Batch
 from extrap.probes import detection, heads, order, reach, recall
-from extrap.probes.base import Probed, nll, pieces, probed
+from extrap.probes.base import Probed, nll, probed
 from extrap.results.folders import RunFolder
-from extrap.results.probes import CODE, load_found, save_probes
-from extrap.results.rows import load_rows
+from extrap.results.probes import CODE, load_found, names, save_probes
+from extrap.results.rows import load_rows, stacked
 from extrap.runs.digest import probe_digest
 from extrap.runs.prepare import Run, prepare
 from extrap.runs.trained import load_encoder
+from extrap.score.protocols import PROTOCOLS, Window
 from extrap.train.device import full_precision, keep_freed_memory
 
 
@@ -35,6 +37,7 @@ PROBES = {
 }
 CODES = {name: probe_digest(name) for name in PROBES}  # once, and not for every run
 SECONDS = 600.0  # for another, who trains the run again
+SEEN_AT_L = ("nonoverlap", "same_targets", "sliding")  # protocols that read what is scored, in windows of L
 MOST_APART = 0.01  # of a loss at L: far more than rounding makes, less than another model
 
 
@@ -66,12 +69,13 @@ def refuse_other_rows(of: Probed) -> None:
     """
     run, n = of.run, of.train_len
     rows = load_rows(run.folder.rows)
-    rows = rows[(rows["run"] == run.config.run) & (rows["protocol"] == "nonoverlap") & (rows["extension"] == "none")]
+    rows = rows[(rows["run"] == run.config.run) & rows["protocol"].isin(SEEN_AT_L) & (rows["extension"] == "none")]
     first = (rows["document"] == of.held_out.documents[0]) & (rows["segment"] == of.held_out.segments[0])
     if (rows := rows[first & (rows["eval_len"] == n)]).empty:
         return
-    known = rows["nll_sum"].iloc[0]
-    now = sum(nll(of.encoder, Batch(*(part[:1, start:stop] for part in of.batch))).sum() for start, stop in pieces(of, n))
+    known, protocol = rows.iloc[0][["nll_sum", "protocol"]]
+    plan = PROTOCOLS[protocol](run.config.eval, n, run.objective.causal)
+    now = sum(_nll_sum(of, window) for window in plan[n])
     if abs(now - known) > MOST_APART * known:
         raise UserError(
             f"{run.folder.path}: its weights now have a loss of {now:.4g} nats where its rows record {known:.4g}: the "
@@ -79,15 +83,19 @@ def refuse_other_rows(of: Probed) -> None:
         )
 
 
+def _nll_sum(of: Probed, window: Window) -> float:
+    """Of the first segment, what this window scores."""
+    start, stop, *scored = window
+    first, last = (place - start for place in scored)
+    read = Batch(*(part[:1, start:stop] for part in of.batch))
+    return float(nll(of.encoder, read)[:, first:last].sum())
+
+
 def lacking(config: Config) -> list[str]:
     """The probes of a config that have not looked into its run, or not as they are today."""
     told = load_found(RunFolder(config.folder).probes)
-    known = {*zip(_names(told), told[CODE], strict=True)}
+    known = {*zip(names(told), told[CODE], strict=True)}
     return [name for name in dict.fromkeys(config.eval.probes) if (name, CODES[name]) not in known]
-
-
-def _names(found: pd.DataFrame) -> pd.Series:
-    return found["probe"].str.split("(").str[0]
 
 
 @torch.no_grad()
@@ -100,8 +108,15 @@ def look_into(config: Config) -> None:
     torch.set_num_threads(config.runtime.threads)
     of = probed(run, load_encoder(run))
     refuse_other_rows(of)
-    found = {name: PROBES[name].look(of).assign(run=config.run, **{CODE: CODES[name]}) for name in lacking(config)}
+    looked = {name: PROBES[name].look(of) for name in lacking(config)}
+    found = {name: _numbers(table).assign(run=config.run, **{CODE: CODES[name]}) for name, table in looked.items()}
     with locked(run.folder.lock, SECONDS):  # another command may have looked into it meanwhile
         new, known = {*lacking(config)}, load_found(run.folder.probes)
-        tables = [known[~_names(known).isin(new)], *(table for name, table in found.items() if name in new)]
-        save_probes(run.folder.probes, pd.concat([table for table in tables if len(table)]))
+        tables = [known[~names(known).isin(new)], *(table for name, table in found.items() if name in new)]
+        save_probes(run.folder.probes, stacked(tables))
+
+
+def _numbers(found: pd.DataFrame) -> pd.DataFrame:
+    """Without the lengths at which something is not a number: rows have none there, either."""
+    broken = ~np.isfinite(found["value_sum"])
+    return found[~found["eval_len"].isin(found.loc[broken, "eval_len"])]

@@ -107,11 +107,13 @@ class RunFolder:
         return load_checked(self.meta, json.loads, lambda meta: [seconds_of(meta)], mend)
 
     def finish(self, tables: dict[Path, str]) -> None:
-        """Writes the tables of a run that is over, the last of which says so, and removes those of an earlier end."""
+        """Writes the tables of a run that is over, the last of which says so; removes those of an earlier end, and the
+        checkpoint of a training that nobody resumes."""
         contents = {path: content.encode() for path, content in tables.items()}
         logged = {self.log: self.log.read_bytes()} if self.log.exists() else {}
         digests = "".join(f"{_sha256(content)}  {path.name}\n" for path, content in (logged | contents).items())
-        for path in {self.missing, self.meta, self.runs, self.rows, self.probes, self.divergence} - tables.keys():
+        ended = {self.missing, self.meta, self.runs, self.rows, self.probes, self.divergence} - tables.keys()
+        for path in (*ended, self.checkpoint):
             path.unlink(missing_ok=True)
         for path, content in {self.digests: digests.encode(), **contents}.items():
             write_atomic(path, content)
@@ -237,15 +239,17 @@ def common(config: dict[str, Any]) -> dict[str, Any]:
 def refuse_mixed(runs: Path, planned: dict[str, dict[str, Any]] | None = None) -> None:
     """Raises UserError unless runs, planned ones too, differ in seed, position and what their sweep varies only.
 
-    All of a scheme are of one code, and of a class from outside all, whatever its options and its file are called: rows name
-    it by what is no default of it. Where what varies is the same, so is what follows from it: the digest of data.
+    All of a scheme are of one code, 64 or 64.0 in its options, and of a class from outside all, whatever its options and its
+    file are called: rows name it by what is no default of it. Where what varies is the same, so is what follows from it: the
+    digest of data.
     """
     configs = {folder.path.name: folder.load_config() for folder in finished(runs)} | (planned or {})
     first: dict[str, tuple[str, dict[str, Any]]] = {}
     for run, config in configs.items():
         scheme, vary = {"scheme_code": config.get("scheme_code")}, config.get("vary", [])
         alike = {key: value for key, value in config.items() if key not in MAY_DIFFER}
-        names = [name.rpartition(":")[2] for name in _classes(config)] if from_outside(config) else config.get("position")
+        options = [(name, float(value) if type(value) is int else value) for name, value in flat(config.get("position", {}))]
+        names = [name.rpartition(":")[2] for name in _classes(config)] if from_outside(config) else options
         parts = {"runs": common(config), f"scheme {names}": scheme}
         for what, part in (parts | {f"setting {values_of(config, vary)}": alike}).items():
             other, known = first.setdefault(what, (run, part))

@@ -1,5 +1,6 @@
 """What probes have found in runs, on disk: sums and counts, checked and brought together. Imports no torch."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ import pandas as pd
 
 from extrap.errors import UserError, one_line
 from extrap.files import write_atomic
-from extrap.results.folders import evaluated
+from extrap.results.folders import RunFolder, evaluated
 from extrap.results.rows import OF_RUN, RUNS, as_csv, load_runs, stacked
 
 # sums over the places of a document, or of all, that a probe looks at, and how many these are; `distance` in tokens, 0 where
@@ -69,6 +70,26 @@ def load_found(path: Path) -> pd.DataFrame:
     return table
 
 
+def names(found: pd.DataFrame) -> pd.Series:
+    """Of each line the probe, without its arguments."""
+    return found["probe"].str.split("(").str[0]
+
+
+def refuse_versions(folders: Iterable[RunFolder], today: Mapping[str, str]) -> None:
+    """Raises UserError where versions of a probe have looked into these runs, or another than today's, by names of probes:
+    they may find different things of the same weights."""
+    first = {name: ("today", code) for name, code in today.items()}
+    for folder in folders:
+        found = load_found(folder.probes)
+        for name, code in {*zip(names(found), found[CODE], strict=True)}:
+            when, known = first.setdefault(name, (f"in {folder.path.name}", code))
+            if code != known:
+                raise UserError(
+                    f"{folder.path}: what the probe {name} found there is of another version of it than what it finds "
+                    f"{when}; `make probes` with PROBES={name} for all runs of the experiment looks into them anew"
+                )
+
+
 class Collected(NamedTuple):
     """What probes found in the runs of a report."""
 
@@ -80,9 +101,11 @@ class Collected(NamedTuple):
 def collect_probes(report: Path, runs: Path) -> Collected:
     """Of those below results/runs/<experiment>, and of those that the report has rows of from elsewhere what it holds.
 
-    What it holds of other weights than those that are here, or of runs that it has no rows of, is left out.
+    What it holds of other weights than those that are here, or of runs that it has no rows of, is left out. Raises UserError
+    where versions of a probe found it.
     """
     folders = evaluated(runs)
+    refuse_versions(folders, {})
     here = {folder: load_probes(folder.probes) for folder in folders}
     weights_of = sorted({folder.load_config()["code"] for folder, table in here.items() if len(table)})
     tables = [table[["run", *FOUND]] for table in here.values()]

@@ -65,14 +65,22 @@ def _refuse_other_tokens(runs: list[Run]) -> None:
 READ_BY: dict[str, tuple[str, Callable[[Run], bool]]] = {  # options that not every run reads
     "train.mask_rate": ("objective=mlm", lambda run: isinstance(run.objective, Mlm)),
     "train.muon_ratio": ("train.optimizer=muon", lambda run: run.config.train.optimizer is Optimizer.muon),
+    "train.weight_decay": ("train.optimizer=adamw or model.output=untied", lambda run: _decays(run.config)),
 }
+
+
+def _decays(config: Config) -> bool:
+    """Muon decays nothing, and of what it leaves to AdamW an untied output alone is decayed."""
+    return config.train.optimizer is not Optimizer.muon or config.model.output is Output.untied
 
 
 def _refuse_unread(runs: list[Run]) -> None:
     """Settings that differ in nothing but their names would be compared."""
     for option, (reader, reads) in READ_BY.items():
-        if option in runs[0].config.vary and not any(map(reads, runs)):
-            raise UserError(f"{option}: no run of this sweep reads it; expected {reader}, or one value")
+        unread = [run for run in runs if option in run.config.vary and not reads(run)]
+        if len({getattr(run.config.train, option.removeprefix("train.")) for run in unread}) > 1:
+            who = f"{len(unread)} of {len(runs)} runs do not read it, as {unread[0].config.run}"
+            raise UserError(f"{option}: {who}; expected {reader}, or one value for these")
 
 
 def _different(runs: list[Run]) -> list[Run]:

@@ -43,10 +43,11 @@ def probe(overrides: list[str]) -> None:
 def look_into_all(runs: "list[Run]", command: str) -> None:
     """Every run that has not been looked into yet, as many at a time as there are cores; then the page of all."""
     from extrap import __version__
-    from extrap.probes.probe import lacking, look_into, refuse_other_weights
+    from extrap.probes.probe import CODES, lacking, look_into, refuse_other_weights
     from extrap.report.probes import write_probes
     from extrap.report.report import alone, page_again
-    from extrap.results.probes import MADE_BY, NAME, collect_probes, save_probes
+    from extrap.results.folders import evaluated
+    from extrap.results.probes import MADE_BY, NAME, collect_probes, refuse_versions, save_probes
     from extrap.results.provenance import kept_parts
     from extrap.results.rows import RUNS, load_runs
     from extrap.runs.run import COMMIT
@@ -58,6 +59,9 @@ def look_into_all(runs: "list[Run]", command: str) -> None:
         refuse_other_weights(run)
     if lost := {run.config.run for run in runs} - {*load_runs(config.results / RUNS)["run"]}:
         raise UserError(f"{config.results} has no rows of {min(lost)}; `make report` brings those of all runs together")
+    asked = {run.folder.path for run in runs}
+    others = [folder for folder in evaluated(config.folder.parent) if folder.path not in asked]
+    refuse_versions(others, {name: CODES[name] for name in config.eval.probes})
     waiting = [run.config for run in runs if lacking(run.config)]
     at_once = max(1, cores() // config.runtime.threads)
     context = get_context("forkserver")

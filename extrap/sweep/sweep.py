@@ -27,7 +27,7 @@ from omegaconf import DictConfig
 from extrap.config.compose import CONF, compose_sweep, described, parse, with_schemes
 from extrap.config.overrides import as_typed, texts
 from extrap.config.specs import build
-from extrap.errors import UserError
+from extrap.errors import UserError, printable
 from extrap.files import locked
 from extrap.sweep.door import through
 
@@ -79,7 +79,7 @@ def sweep(overrides: list[str], ranks: "Ranks | None" = None) -> int:
 
         refuse_idle_probes(runs)
     for remark in dict.fromkeys(remark for run in runs for remark in run.used.get("remarks", [])):
-        print(remark, file=sys.stderr)
+        print(printable(remark), file=sys.stderr)
     if engine:
         work = partial(engine.run, [run.config for run in runs if not run.folder.is_finished])
     else:
