@@ -13,6 +13,7 @@ from extrap.config.compose import compose_grid
 from extrap.model.encoder import Encoder
 from extrap.runs.prepare import Run, prepare
 from extrap.runs.run import build_encoder
+from extrap.sweep.checks import READ_BY
 from extrap.train.optimizer import MOMENTUM, Muon, learning_rate, make_optimizers, orthogonal
 
 
@@ -57,6 +58,16 @@ def test_muon_has_the_matrices_of_the_blocks_and_of_a_head_and_adamw_all_else(tm
     assert of_blocks | set().union(*by_decay.values()) == {name for name, _ in encoder.named_parameters()}
     assert {group["peak"] for group in muon.param_groups} == {5 * 8e-3}
     assert {group["peak"] for group in adamw.param_groups} == {8e-3}
+
+
+@pytest.mark.parametrize("output", ["untied", "tied"])
+@pytest.mark.parametrize("objective", ["mlm", "electra"])
+def test_what_sweeps_over_weight_decay_are_refused_is_who_decays_nothing(tmp_path, objective, output):
+    run = run_of(tmp_path, "position=rope", f"objective={objective}", f"model.output={output}")
+    optimizers = make_optimizers(build_encoder(run), run.config.train)
+    decays = any(group.get("weight_decay") for optimizer in optimizers for group in optimizer.param_groups)
+    _, reads = READ_BY["train.weight_decay"]
+    assert reads(run) == decays
 
 
 def test_with_adamw_alone_the_matrices_of_linear_maps_decay(tmp_path):

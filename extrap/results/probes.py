@@ -81,7 +81,7 @@ def refuse_versions(folders: Iterable[RunFolder], today: Mapping[str, str]) -> N
     first = {name: ("today", code) for name, code in today.items()}
     for folder in folders:
         found = load_found(folder.probes)
-        for name, code in {*zip(names(found), found[CODE], strict=True)}:
+        for name, code in dict.fromkeys(zip(names(found), found[CODE], strict=True)):
             when, known = first.setdefault(name, (f"in {folder.path.name}", code))
             if code != known:
                 raise UserError(

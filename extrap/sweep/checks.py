@@ -62,16 +62,17 @@ def _refuse_other_tokens(runs: list[Run]) -> None:
         )
 
 
+def _decays(run: Run) -> bool:
+    """Muon decays nothing; of what it leaves to AdamW, an untied output and maps between two networks are decayed."""
+    untied = run.config.model.output is Output.untied
+    return run.config.train.optimizer is not Optimizer.muon or untied or isinstance(run.objective, Electra)
+
+
 READ_BY: dict[str, tuple[str, Callable[[Run], bool]]] = {  # options that not every run reads
     "train.mask_rate": ("objective=mlm", lambda run: isinstance(run.objective, Mlm)),
     "train.muon_ratio": ("train.optimizer=muon", lambda run: run.config.train.optimizer is Optimizer.muon),
-    "train.weight_decay": ("train.optimizer=adamw or model.output=untied", lambda run: _decays(run.config)),
+    "train.weight_decay": ("train.optimizer=adamw or model.output=untied", _decays),
 }
-
-
-def _decays(config: Config) -> bool:
-    """Muon decays nothing, and of what it leaves to AdamW an untied output alone is decayed."""
-    return config.train.optimizer is not Optimizer.muon or config.model.output is Output.untied
 
 
 def _refuse_unread(runs: list[Run]) -> None:
