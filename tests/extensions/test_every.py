@@ -161,7 +161,7 @@ def test_a_label_names_all_that_is_not_the_default(given, labels):
         ("tile(size=3)", "extension.tile.size: no such option"),
         ("ntk+windw", "no extension windw; did you mean window?"),
         ("ntk+", "expected NAME or NAME(option=value), found ntk+"),
-        ("none+ntk", "no extension none"),
+        ("none+ntk", "none stands for no extension"),
         ("ntk+window(size=0)", "expected a window of size >= 1, found 0"),
         ("yarn(paper=maybe)", "extension.yarn.paper: expected bool, found 'maybe'"),
     ],
