@@ -21,6 +21,7 @@ from extrap.report.page.html import page
 from extrap.report.page.palette import key
 from extrap.report.report import AT_BEST
 from extrap.report.typesetting import name
+from extrap.sweep.door import end_with_parent
 
 SCRIPT = Path(__file__).with_suffix(".js")
 FIRST = "main"  # of the experiments on the page
@@ -44,7 +45,7 @@ def on_page(results: Path) -> list[Path]:
 
 def write_page(results: Path, folders: Sequence[Path]) -> list[Path]:
     """results/page.html, of these reports and of what claims/ and papers/ hold beside them; returns its path."""
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         experiments = list(pool.map(experiment, folders))
     figures = [paper(path) for path in sorted((results / "papers").glob("*.csv"))]
     colors = {line["color"] for figure in figures for line in figure["lines"]}

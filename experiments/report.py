@@ -27,7 +27,7 @@ from extrap.errors import UserError
 from extrap.files import as_path
 from extrap.report.report import gather, gather_best, gather_several, report_again
 from extrap.results.provenance import load_provenance
-from extrap.sweep.door import through
+from extrap.sweep.door import end_with_parent, through
 
 # what the measurements of a folder are named -> how its report is written
 REPORTS: dict[str, Callable[[Path], list[Path]]] = {
@@ -50,7 +50,7 @@ def draw_all(results: Path) -> None:
     reports["claims"] = partial(write_claims, results)
     reports |= {name: partial(draw_papers, results, name) for name in paper_figures()}
     failed = []
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         made: dict[str, Callable[[], Iterable[Path | str]]]
         made = {name: pool.submit(make).result for name, make in reports.items()}
         made["evidence"] = partial(write_evidence, results)  # last: it counts pairs that the others write

@@ -1,6 +1,7 @@
 """The committed results: complete, what their tables and figures show, and the picture that they are known for."""
 
 import io
+import math
 import os
 import re
 import shutil
@@ -283,6 +284,20 @@ def test_no_scheme_is_below_the_floor_beyond_the_noise_of_documents():
     for key, cell in schemes.groupby(["scheme", "protocol", "eval_len", "seed"]):
         excess = cell["nll"] - cell["floor"]
         assert excess.mean() > -3 * excess.std() / np.sqrt(len(excess)), key
+
+
+def test_excess_of_local_attention_that_is_blind_beyond_l_is_as_near_to_1_as_is_said():
+    page = (RESULTS / "README.md").read_text()
+    (said,) = re.findall(r"is within (0\.\d+) of 1, the\s+generator of `electra` within (0\.\d+)", page)
+    far = {False: 0.0, True: 0.0}  # of the generator
+    for name in TRACKED:
+        table = pd.read_csv(RESULTS / name / "table.csv").query("scheme == 'local(rope)' and extension == 'none'")
+        if "null_excess" in table:
+            table = table[table["full_context"].fillna("same_targets") != "same_targets"]
+            for objective, lines in table.groupby("objective"):
+                of = objective == "electra_generator"
+                far[of] = max(far[of], (lines["null_excess"] - 1).abs().max())
+    assert [f"{10**-4 * math.ceil(10**4 * distance):.4f}" for distance in far.values()] == [*said]
 
 
 def test_every_scheme_with_positions_has_left_the_plateau():

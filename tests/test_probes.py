@@ -484,9 +484,14 @@ def test_reach_is_called_undecided_where_it_is_and_told_in_perplexity_only_where
 
 @pytest.mark.slow
 @ON_LINUX
-def test_whoever_is_killed_leaves_nobody_at_work(swept, tmp_path):
+@pytest.mark.parametrize("command", ["probes", "figures"])
+def test_whoever_is_killed_leaves_nobody_at_work(swept, tmp_path, command):
     results = copy_of(swept, tmp_path / "results")
-    line = [sys.executable, "-m", "extrap.sweep.probe", *TINY, "eval.probes=[reach,heads]", f"runtime.results_dir={results}"]
+    commands = {
+        "probes": ["extrap.sweep.probe", *TINY, "eval.probes=[reach,heads]", f"runtime.results_dir={results}"],
+        "figures": ["experiments.report", "--results", str(results), "draw"],
+    }
+    line = [sys.executable, "-m", *commands[command]]
     probing = subprocess.Popen(line, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL)
 
     def at_work():

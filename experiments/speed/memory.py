@@ -19,6 +19,7 @@ from tqdm import tqdm
 from experiments.speed.ours import Trained
 from experiments.speed.rounds import Row, seconds_of
 from extrap.model.encoder import Encoder
+from extrap.sweep.door import end_with_parent
 from extrap.train.device import forget_peak, peak_memory
 
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": str(2**18)}  # bytes, mallopt(3)
@@ -29,7 +30,7 @@ def measure(trained: list[Trained], tokens: Tensor, lengths: list[int], limit: f
     """Seconds and peak bytes of each scheme by length, up to one that the last predicts to take over `limit` seconds."""
     rows: list[Row] = []
     for one in tqdm(trained, desc="evaluation", disable=None, leave=False):
-        with patch.dict(os.environ, GIVE_BACK), ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        with patch.dict(os.environ, GIVE_BACK), ProcessPoolExecutor(1, get_context("spawn"), end_with_parent) as pool:
             found = pool.submit(by_length, one.encoder, tokens, lengths, limit, torch.get_num_threads()).result()
         for n, seconds, bytes_above in found:
             columns = one.columns(n) | {"logits": SCORED}

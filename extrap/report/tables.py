@@ -91,10 +91,10 @@ Controls: the same weights, changed beyond L only, and never bold; "+ window" at
 in an encoder to L/2 on either side; through n layers, information can come from up to n times as far."""
 NULL_NOTE = """\
 Excess: {measure} divided by the early-token null, the {measure} that the scheme as trained would have under nonoverlap if
-it made no use of context beyond L. For a scheme as trained, a value below 1 means that it does, above 1 that longer inputs
-do harm, unless it is within 0.001 of 1: so near comes local attention that is blind beyond L, as the null is computed from
-windows that slide by S tokens, in which a token reads at least L - S + 1 tokens, not L. The null is that of the scheme as
-trained, not of a control: a control's excess says how far it is from the scheme blind beyond L, not what it uses."""
+it made no use of context beyond L. For a scheme as trained, a value well below 1 means that it does, well above 1 that
+longer inputs do harm. Of one that is blind beyond L it is near 1, not 1: the null is computed from windows that slide by
+S tokens, in which a token reads at least L - S + 1 tokens, not L. The null is that of the scheme as trained, not of a
+control: a control's excess says how far it is from the scheme blind beyond L, not what it uses."""
 FLOOR_NOTE = """\
 Floor: the best possible prediction from the tokens that a model sees; "floor, last L" looks back L tokens at most. Learned
 at L: the share of the way to the floor from the better of two predictors blind to order, symbol counts and a uniform guess;

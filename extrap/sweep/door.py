@@ -1,9 +1,12 @@
-"""How every command of the project ends: with its exit code, after at most one line where something is wrong."""
+"""How every command of the project ends: with its exit code, after at most one line where something is wrong, and with the
+processes that it started."""
 
 import codecs
 import io
+import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Callable
 
 from extrap.errors import UserError, one_line
@@ -34,3 +37,15 @@ def through(command: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
+
+
+def end_with_parent() -> None:
+    """From now on this process ends when the one that started it does, however that ends."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

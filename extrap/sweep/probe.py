@@ -19,7 +19,7 @@ from tqdm import tqdm
 from extrap.config.compose import compose_sweep, with_schemes
 from extrap.errors import UserError
 from extrap.files import write_atomic
-from extrap.sweep.door import through
+from extrap.sweep.door import end_with_parent, through
 from extrap.train.cores import cores
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ def look_into_all(runs: "list[Run]", command: str) -> None:
     from extrap.results.provenance import kept_parts
     from extrap.results.rows import RUNS, load_runs
     from extrap.runs.run import COMMIT
-    from extrap.sweep.engines.local import end_with_parent
 
     config = runs[0].config
     runs = [run for run in runs if not run.folder.has_diverged]

@@ -3,13 +3,13 @@
 import multiprocessing
 import os
 import signal
-import threading
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 from extrap.config.schema import Config
 from extrap.runs.digest import MODULES, SOURCES, scheme_sources
+from extrap.sweep.door import end_with_parent
 from extrap.sweep.engines.places import keep_sockets_short, places
 from extrap.sweep.worker import give_up, run_one
 
@@ -58,18 +58,6 @@ def _child(config: Config, gpu: str | None) -> None:
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     run_one(config)
-
-
-def end_with_parent() -> None:
-    """From now on this process ends when the one that started it does, however that ends."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _tell_if_killed(process: ForkServerProcess, config: Config) -> None:
