@@ -34,6 +34,7 @@ from extrap.probes.order import order
 from extrap.probes.probe import refuse_idle_probes, refuse_other_rows
 from extrap.probes.reach import losses_amid, losses_behind, others, reach, shuffled, targets_alone
 from extrap.probes.recall import _since, recall
+from extrap.report import report as reporting
 from extrap.report.probed import reach_figure
 from extrap.report.probes import SECTIONS
 from extrap.report.report import gather
@@ -349,6 +350,7 @@ def test_finished_runs_are_looked_into_once_and_a_page_says_what_was_found(swept
     before = (results / "smoke" / "rows.csv").read_bytes()
     asked = [*TINY, f"runtime.results_dir={results}"]
     monkeypatch.setattr(command, "ProcessPoolExecutor", lambda *told: ThreadPoolExecutor(1))  # which is begun at once
+    monkeypatch.setattr(reporting, "page_again", lambda *told: [])  # the next test looks at that page
     probe([*asked, "eval.probes=[order,order]"])
     first = load_probes(results / "smoke" / "probes.csv")
     assert {*first["scheme"]} == {"rope", "nope"}
