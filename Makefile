@@ -168,7 +168,7 @@ kernels: $(READY)  ## what the heads of KERPLE have learned, of finished runs of
 profile: $(READY)  ## where a training step goes; ARGS="position=rope objective=mlm ..."
 	@.venv/bin/python -m experiments.profile $(WORDS)
 
-test: $(READY)  ## the quick tests, two to four minutes on two cores
+test: $(READY)  ## the quick tests, two to six minutes on two cores
 	@.venv/bin/python -m pytest -q -n auto --dist worksteal --durations=15 -m "not slow and not gpu"
 
 test-all: $(READY)  ## all tests; those for a GPU are skipped where there is none

@@ -28,7 +28,7 @@ from extrap.errors import UserError
 from extrap.model import attention, decay, relative
 from extrap.model.encoder import Encoder
 from extrap.model.seed import seed_generators
-from extrap.report import drawing
+from extrap.report import drawing, labels
 from extrap.runs.prepare import build_scheme
 from extrap.train.checkpoint import History, save_checkpoint
 
@@ -141,7 +141,8 @@ def svg_alone(monkeypatch):
 def undrawn(monkeypatch):
     """For tests of what stands in tables: figures are made, but neither laid out nor written."""
     monkeypatch.setattr(drawing, "FORMATS", {})
-    monkeypatch.setattr(drawing, "settle", lambda figure: None)
+    for module, name in ((drawing, "settle"), (labels, "settle"), (labels, "lay_out")):
+        monkeypatch.setattr(module, name, lambda figure: None)
 
 
 @pytest.fixture

@@ -68,6 +68,7 @@ def tables(results: Path, one) -> list[pd.DataFrame]:
 
 def log_ppl(rows: pd.DataFrame, **wanted: object) -> np.ndarray:
     """By seed, from the sums."""
+    rows = rows[[*wanted, "seed", "nll_sum", "n_tokens"]]
     for column, value in wanted.items():
         rows = rows[rows[column] == value]
     assert len(rows), wanted
