@@ -19,11 +19,11 @@ from extrap.stats.pairs import MOST_PAIRED
 from extrap.stats.statistics import Statistics
 
 NOTE = """\
-Means over seeds, in parentheses the lowest and the highest. FLOPs: multiplications and additions in the matrix products of
-training, three times those of the forward passes plus those of the optimizer. Seconds, tokens per second and memory depend
-on the machine (provenance.yaml) and on whatever else it was doing: compare them only between runs made under the same
-conditions, all alone or all side by side. Scoring: all lengths, protocols and extensions. Memory: peak of the process, or
-on a GPU of its tensors."""
+FLOPs: multiplications and additions in the matrix products of training, three times those of the forward passes plus those
+of the optimizer. Seconds, tokens per second and memory are of the seed that took least, in parentheses of the one that took
+most: all do the same work, and whatever else the machine (provenance.yaml) was doing only adds to it. Compare them only
+between runs made under the same conditions, all alone or all side by side. Scoring: all lengths, protocols and extensions.
+Memory: peak of the process, or on a GPU of its tensors."""
 OF_BOTH = "All costs of ELECTRA include both networks."
 PANEL_HEIGHT = 2.1  # inches
 STEP = 1.25  # factor of FLOPs between neighbours from which on settings are drawn as a curve
@@ -48,10 +48,10 @@ def costs_table(lines: pd.DataFrame) -> pd.DataFrame:
             "scheme": scheme,
             "parameters": _known(first["parameters"]),
             "training, FLOPs": _known(first["train_flops"]),
-            "training, s": _spread(first, "train_seconds"),
-            "tokens per second": _spread(first, "tokens_per_second"),
-            "scoring, s": _spread(first, "eval_seconds"),
-            "peak memory, MiB": _spread(first, "peak_memory", 2.0**-20),
+            "training, s": _to_worst(first, "train_seconds"),
+            "tokens per second": _to_worst(first, "tokens_per_second"),
+            "scoring, s": _to_worst(first, "eval_seconds"),
+            "peak memory, MiB": _to_worst(first, "peak_memory", 2.0**-20),
         }
         for n in dict.fromkeys((train_len, longest)):
             protocol = lines.loc[lines["eval_len"] == n, "protocol"].iloc[0]
@@ -68,9 +68,9 @@ def _known(value: float) -> str:
     return number(value) if np.isfinite(value) else "–"
 
 
-def _spread(line: pd.Series, cost: str, unit: float = 1.0) -> str:
-    middle, low, high = (_known(line[f"{cost}{end}"] * unit) for end in ("", "_low", "_high"))
-    return middle if low == high else f"{middle} ({low} to {high})"
+def _to_worst(line: pd.Series, cost: str, unit: float = 1.0) -> str:
+    best, worst = (_known(line[f"{cost}{end}"] * unit) for end in ("", "_worst"))
+    return best if best == worst else f"{best} (to {worst})"
 
 
 def cost_figures(found: Statistics) -> Iterator[tuple[str, Figure | None, pd.DataFrame]]:
@@ -96,7 +96,7 @@ def _are_steps(flops: pd.Series) -> bool:
 def cost_figure(found: Statistics, points: pd.DataFrame, cost: str) -> Figure:
     """Perplexity by cost, of each scheme a curve through its settings or a point: at the training length, at the longest.
 
-    Bands and upright bars are 95 % t intervals over seeds; bars across end at the fastest and the slowest run.
+    Bands and upright bars are 95 % t intervals over seeds; bars across reach from the fastest run to the slowest.
     """
     looks, curves = styles(found.rows), cost == "train_flops"
     unit = 1000.0 ** np.floor(np.log10(points[cost].min()) / 3) if curves else 1.0
@@ -126,7 +126,7 @@ def cost_figure(found: Statistics, points: pd.DataFrame, cost: str) -> Figure:
         if several := points["n_seeds"].max() > 1:
             told += f"; {'bands' if curves else 'upright bars'} are 95 % t intervals"
         if not curves:
-            told += ", horizontal ones span the fastest to the slowest run, " if several else "; "
+            told += ", horizontal ones reach from the fastest run to the slowest, " if several else "; "
             told += "by the clock, whatever else ran"
         figure.set_figheight(PANEL_HEIGHT * len(parts) + 0.15 * entitle(figure, told))
         name_ends(list(zip(panels, ends, strict=True)))
@@ -144,7 +144,7 @@ def _lines(axes: Axes, points: pd.DataFrame, cost: str, unit: float, looks: Look
         line, look = line.sort_values(cost), looks[str(scheme), "none"]
         x = line[cost] / unit
         band(axes, x, line["ppl"], line["ppl_low"], line["ppl_high"], look)
-        if f"{cost}_low" in line:
-            axes.plot(line[[f"{cost}_low", f"{cost}_high"]].T, [line["ppl"]] * 2, color=look["color"], linewidth=1)
+        if f"{cost}_worst" in line:
+            axes.plot(line[[cost, f"{cost}_worst"]].T, [line["ppl"]] * 2, color=look["color"], linewidth=1)
         ends_early = len(line) == 1 or 1.25 * line[cost].max() < points[cost].max()
         yield End(drawn(str(scheme)), look["color"], x.iloc[-1], line["ppl"].iloc[-1], ends_early)

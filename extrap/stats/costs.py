@@ -6,21 +6,22 @@ from extrap.results.rows import COSTS, GROUP, as_trained
 from extrap.stats.perplexity import AT_L, BEYOND_L, CONDITION, told_first
 
 RATE = "tokens_per_second"  # of training
-OF_MACHINE = ("train_seconds", "eval_seconds", RATE, "peak_memory")  # no two runs have the same
+# what else a machine does only adds to them: of the best seed, and of the worst
+OF_MACHINE = dict.fromkeys(("train_seconds", "eval_seconds", "peak_memory"), ("min", "max")) | {RATE: ("max", "min")}
 OF_SCHEME = [*GROUP, "scheme"]
 
 
 def costs_of_schemes(rows: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
-    """A line a (group, scheme) of which any costs of training are known: means over seeds of COSTS and of RATE.
+    """A line a (group, scheme) of which any costs of training are known: COSTS and RATE of its seeds, which all do the same.
 
-    Of OF_MACHINE also the lowest and the highest of any seed, <cost>_low and <cost>_high: what else a machine does is no
-    sample of anything that an interval could be for.
+    Those of OF_MACHINE are of the seed that took least; <cost>_worst is of the one that took most.
     """
     runs = rows.loc[rows["kind"] == "scheme", [*OF_SCHEME, "run"]].drop_duplicates().merge(costs, on="run")
     runs = runs.dropna(subset="train_seconds").assign(**{RATE: lambda run: run["tokens"] / run["train_seconds"]})
     schemes = runs.groupby(OF_SCHEME, sort=False)
-    spread = {f"{cost}_{end}": (cost, of) for cost in OF_MACHINE for end, of in (("low", "min"), ("high", "max"))}
-    return schemes.agg(**{cost: (cost, "mean") for cost in (*COSTS, RATE)} | spread).reset_index()
+    best = dict.fromkeys(COSTS, "mean") | {cost: of for cost, (of, _) in OF_MACHINE.items()}
+    worst = {f"{cost}_worst": (cost, of) for cost, (_, of) in OF_MACHINE.items()}
+    return schemes.agg(**{cost: (cost, of) for cost, of in best.items()} | worst).reset_index()
 
 
 def cost_and_quality(summary: pd.DataFrame, rows: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
