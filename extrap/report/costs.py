@@ -20,10 +20,11 @@ from extrap.stats.statistics import Statistics
 
 NOTE = """\
 FLOPs: multiplications and additions in the matrix products of training, three times those of the forward passes plus those
-of the optimizer. Seconds, tokens per second and memory are of the seed that took least, in parentheses of the one that took
-most: all do the same work, and whatever else the machine (provenance.yaml) was doing only adds to it. Compare them only
-between runs made under the same conditions, all alone or all side by side. Scoring: all lengths, protocols and extensions.
-Memory: peak of the process, or on a GPU of its tensors."""
+of the optimizer. Seconds and memory are each that of the seed with the least, in parentheses the most; tokens per second the
+other way round. Seeds train alike and score nearly alike, so that their times differ by what else the machine
+(provenance.yaml) was doing, which only adds to them: compare them only between runs made under the same conditions, all
+alone or all side by side. Scoring: all lengths, protocols and extensions. Memory: peak of the process, or on a GPU of its
+tensors."""
 OF_BOTH = "All costs of ELECTRA include both networks."
 PANEL_HEIGHT = 2.1  # inches
 STEP = 1.25  # factor of FLOPs between neighbours from which on settings are drawn as a curve

@@ -6,15 +6,15 @@ from extrap.results.rows import COSTS, GROUP, as_trained
 from extrap.stats.perplexity import AT_L, BEYOND_L, CONDITION, told_first
 
 RATE = "tokens_per_second"  # of training
-# what else a machine does only adds to them: of the best seed, and of the worst
+# of the best seed, since what else a machine does only adds to times, and of the worst
 OF_MACHINE = dict.fromkeys(("train_seconds", "eval_seconds", "peak_memory"), ("min", "max")) | {RATE: ("max", "min")}
 OF_SCHEME = [*GROUP, "scheme"]
 
 
 def costs_of_schemes(rows: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
-    """A line a (group, scheme) of which any costs of training are known: COSTS and RATE of its seeds, which all do the same.
+    """A line a (group, scheme) of which any costs of training are known: COSTS and RATE.
 
-    Those of OF_MACHINE are of the seed that took least; <cost>_worst is of the one that took most.
+    Each of OF_MACHINE is that of the seed that took least of it, <cost>_worst that of the one that took most.
     """
     runs = rows.loc[rows["kind"] == "scheme", [*OF_SCHEME, "run"]].drop_duplicates().merge(costs, on="run")
     runs = runs.dropna(subset="train_seconds").assign(**{RATE: lambda run: run["tokens"] / run["train_seconds"]})
