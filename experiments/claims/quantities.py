@@ -174,8 +174,10 @@ class Worst(Quantity):
         if evidence is None:
             yield replace(self.term, at=self.up_to)
         else:
-            with suppress(Missing):
-                yield replace(self.term, at=self.ratios(evidence).mean(axis="columns").idxmax())
+            at = self.up_to
+            with suppress(Missing):  # of published numbers that are no perplexities
+                at = self.ratios(evidence).mean(axis="columns").idxmax()
+            yield replace(self.term, at=at)
 
     def __str__(self) -> str:
         where = f"its {'farthest' if self.either_way else 'worst'} length{'' if np.isinf(self.to) else f' to {self.to:g} L'}"

@@ -2,9 +2,9 @@
 
 Expected: who breaks beyond the training length L does so whatever it was trained for, and who does not, does not.
 
-The paper asks which objective makes better encoders; nobody has published what becomes of each beyond L. Plotted: the rise
-of the loss over that at L, in nats per token, on the same targets: of causal and masked language models, of encoders that
-tell replaced tokens from original ones, with replacements that are the same for all (`rtd`), and of ELECTRA's generator
+The paper asks which objective makes better encoders; what becomes of each beyond L no paper that we know tells. Plotted: the
+rise of the loss over that at L, in nats per token, on the same targets: of causal and masked language models, of encoders
+that tell replaced tokens from original ones, with replacements that are the same for all (`rtd`), and of ELECTRA's generator
 and discriminator, the latter on text that is corrupted as that of `rtd`. The scales are those of the objectives: a token has
 256 values, to be replaced or not has two, of which one is rare. A rise is to be read within its panel, not across. Learned
 positions end at L, and nothing of them is drawn.
@@ -25,7 +25,7 @@ from extrap.stats.perplexity import over_seeds, summarise
 NEEDS = ("causal/rows.csv", "main/rows.csv", "rtd/rows.csv", "electra/rows.csv")
 SCHEMES = ("rope", "sinusoidal", "alibi", "local(rope)", "nope")
 HOLDS = {"protocol": ("same_targets",), "scheme": SCHEMES}
-PAPER = {"data": "books and Wikipedia", "a token": "subword", "model": "encoder, 12 layers", "training length": "128"}
+PAPER = {"data": "books and Wikipedia", "a token": "subword", "model": "ELECTRA-Small, 12 layers", "training length": "128"}
 TITLES = {
     "causal": "causal LM",
     "mlm": "masked LM",

@@ -4,9 +4,9 @@ Expected: as trained, RoPE breaks soon after the training length L; of what is d
 PI rises soonest and YaRN is lowest of what changes frequencies.
 
 Plotted: perplexity over that of the same weights at L, on the same targets, each with all the context of its length, in a
-causal model and in an encoder. The factor is that of each length, as in the paper's dynamic scaling. The curves of the paper
-are mostly of weights that were trained further; ours are those of the training alone, which it compares in a table. No
-number of it stands beside ours: the order is what can be compared.
+causal model and in an encoder. The factor is that of each length, as in dynamic scaling, which the authors show of weights
+that are not trained further (appendix B.3, figure 5: one document). Their other curves are mostly of weights that were. No
+number of theirs stands beside ours: the order is what can be compared.
 
 make paper FIGURE=peng2023_lengths
 """
@@ -25,9 +25,9 @@ LIKE = {"none": "rope", "pi": "sinusoidal", "ntk": "learned", "yarn": "nope", "w
 HOLDS = {"protocol": ("same_targets",), "scheme": ("rope",), "extension": tuple(NAMES)}
 PAPER = {
     "a token": "subword",
-    "model": "LLaMA, 7 B parameters",
-    "training": "none beyond that of LLaMA",
-    "training length": "2,048",
+    "model": "Llama 2, 7 B parameters",
+    "training": "none beyond that of Llama 2",
+    "training length": "4,096",
     "seeds": NONE,
 }
 

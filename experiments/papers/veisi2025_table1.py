@@ -4,7 +4,8 @@ Expected: CABLE and ALiBi stay flat, KERPLE rises late on one corpus, and FIRE b
 and of 1.3 on the other. FIRE's own paper (Li et al. 2024, arXiv:2310.04418) has it flat.
 
 Plotted: perplexity over that at the training length L; all tokens of pieces of the evaluation length are scored. CABLE is
-the form that was released, without weights. Published: table 1, trained on 1,024 tokens of two corpora, one run each.
+the form that was released, without weights. Published: table 1, trained on 1,024 tokens, one run each; the two corpora are
+read by models of two sizes, so that what differs between them is due to either.
 
 make paper FIGURE=veisi2025_table1
 """
@@ -20,7 +21,7 @@ HOLDS = {"protocol": ("nonoverlap",), "scheme": SCHEMES}
 PAPER = {
     "data": "FineWeb-Edu-10B, WikiText-103",
     "a token": "subword",
-    "model": "GPT-2 Medium, 334 M parameters",
+    "model": "GPT-2 Medium, 334 M parameters, and Tiny, 44 M",
     "training length": "1,024",
     "seeds": "1",
 }
