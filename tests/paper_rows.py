@@ -132,7 +132,9 @@ def make_results(folder: Path) -> Path:
     rows["zoo_mlm"] = [table("zoo_mlm", drawn, doubling(128, 4096), "same_targets")]
     for experiment in ("extend", "extend_mlm"):
         rows[experiment] = [
-            table(experiment, ("rope",), [128, 256, 1024, 4096], "same_targets", extension=one) for one in EXTENSIONS
+            table(experiment, ("rope",), [128, 256, 1024, 4096], protocol, extension=one)
+            for protocol in ("nonoverlap", "same_targets")
+            for one in EXTENSIONS
         ]
     six = ("rope", "sinusoidal", "alibi", "local(rope)", "learned", "nope")
     for experiment, objectives in OBJECTIVES.items():

@@ -285,8 +285,8 @@ def test_what_is_done_to_weights_is_over_them_as_trained_at_l(results, drawn):
 
     def expected(point):
         of = rows[point["objective"]]
-        far = log_ppl(of, extension=point["extension"], eval_len=point["eval_len"])
-        return np.exp(interval(far - log_ppl(of, extension="none", eval_len=128)))
+        far = log_ppl(of, protocol="nonoverlap", extension=point["extension"], eval_len=point["eval_len"])
+        return np.exp(interval(far - log_ppl(of, protocol="nonoverlap", extension="none", eval_len=128)))
 
     check(points, expected)
 
@@ -300,8 +300,8 @@ def test_what_is_done_to_rope_by_length_begins_where_its_weights_do(results, dra
     def expected(point):
         of = rows[point["objective"]]
         extension = point["extension"] if point["eval_len"] > 128 else "none"
-        far = log_ppl(of, extension=extension, eval_len=point["eval_len"])
-        return np.exp(interval(far - log_ppl(of, extension="none", eval_len=128)))
+        far = log_ppl(of, protocol="same_targets", extension=extension, eval_len=point["eval_len"])
+        return np.exp(interval(far - log_ppl(of, protocol="same_targets", extension="none", eval_len=128)))
 
     check(points, expected)
 
