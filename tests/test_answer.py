@@ -15,7 +15,7 @@ from rows import both_protocols, forced, many, scheme_rows, shuffled, with_floor
 from extrap.report import group
 from extrap.report.answer import WIDTH, answer
 from extrap.report.best import take
-from extrap.report.group import shortened
+from extrap.report.group import Group, shortened
 from extrap.report.typesetting import number
 from extrap.results.rows import MISSING, TRAINING, load_missing, load_rows, load_training, scored
 from extrap.stats.extrapolates import extrapolates
@@ -158,6 +158,9 @@ def test_who_was_not_held_against_a_window_has_no_control():
 
 def test_what_was_not_asked_is_not_answered():
     assert sentence(said(many({"a": around(1.0, 1.0)})), "extrapolates").startswith("not asked: that takes same_targets")
+    window = many({"a": around(1.0, 1.0)}, protocol="same_targets").assign(extension="window")
+    told = sentence(said(pd.concat([many({"a": around(1.0)}, protocol="same_targets"), window])), "extrapolates")
+    assert told == "not asked: no scheme has numbers beyond L both as trained and with attention cut off"
     assert sentence(said(many({"a": around(1.0)})), "extrapolates").startswith("not asked: no length beyond L")
 
 
@@ -260,6 +263,8 @@ def test_what_leaves_a_pair_undecided_is_not_always_the_number_of_its_seeds():
     assert {what: group.lacking(pd.Series(line | changes)) for what, changes in told.items()} == {
         what: what for what in told
     }
+    same = {"difference": -9e-6, "low": -1e-5, "high": 1e-6, "p": 1.0, "p_holm": 1.0, "text_low": -1e-5, "text_high": -1e-6}
+    assert group.lacking(pd.Series(line | same)) == "rounding", "in every seed, whatever texts say"
     skewed = {"p": 0.06, "p_holm": 0.06}  # over few documents the bootstrap and the t test may differ; one pair has no Holm
     assert group.lacking(pd.Series(line | skewed)) == "text"
 
@@ -427,3 +432,24 @@ def test_a_report_computes_each_statistic_once():
     for path in Path(group.__file__).parent.glob("*.py"):
         made = re.findall(r"\b(summarise|against_floor|early_token_null|compare|pairs|extrapolates)\(", path.read_text())
         assert not made, path
+
+
+def test_seeds_that_broke_are_of_all_that_were_trained():
+    rows = both_protocols({"a": around(1.0, 1.0), "b": around(1.1, 1.1)})
+    lost = (rows["scheme"] == "a") & (rows["protocol"] == "same_targets") & (rows["seed"] < 2)
+    cell = {"experiment": "made", "objective": "mlm", "data": "stdlib", "train_len": 128, "setting": "", "extension": "none"}
+    cell |= {"scheme": "a", "protocol": "same_targets", "reason": "not a number"}
+    places = [{"run": f"a-seed{seed}", "seed": seed, "eval_len": n} for seed in (0, 1) for n in (128, 256)]
+    missing = pd.DataFrame([cell | place for place in places])[MISSING]
+    assert sentence(answer(Statistics(rows[~lost], missing)), "breaks") == "a (not a number in 2 of 3 seeds at 256)"
+
+
+def test_an_extension_below_the_floor_says_nothing_of_the_scheme_as_trained():
+    flat = {"rope": 1.5, "alibi": 1.6}
+    rows = with_floor({scheme: {n: [nll, nll + 0.01] for n in (128, 256, 512)} for scheme, nll in flat.items()})
+    nll = {128: [1.5, 1.51], 256: [1.5, 1.51], 512: [0.2, 0.2]}
+    extended = many({"rope": nll}, extension="mine").assign(data="markov", objective="causal")
+    found = Statistics(pd.concat([rows, extended], ignore_index=True))
+    assert not found.impossible
+    assert sentence(answer(found), "best at L").startswith("rope, perplexity 4.50, decided against all others")
+    assert not any("mine" in told for told in take(Group(found, {scheme: scheme for scheme in flat})))

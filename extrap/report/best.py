@@ -146,13 +146,13 @@ def _why_none(of: Group) -> list[str]:
     here = (of.missing["extension"] == "none") & (of.missing["eval_len"] == longest)
     lost, lines = of.missing[here], as_trained(of.beyond).groupby("scheme", sort=False)
     told = []
-    for scheme, (n_seeds, reached) in lines[["n_seeds", "eval_len"]].max().T.items():
+    for scheme, reached in lines["eval_len"].max().items():
         broken = at_end.loc[(at_end["extension"] == "none") & (at_end["scheme"] == scheme), "seed"].nunique()
         reasons = " and ".join(map(one_line, lost.loc[lost["scheme"] == scheme, "reason"].unique()))
         if scheme in unfit(of):
             why = _why_unfit(of, scheme)
         elif broken:
-            why = f"not a number in {broken} of {n_seeds} seeds"
+            why = f"not a number in {broken} of {of.n_trained(scheme, 'none')} seeds"
         else:
             why = reasons or f"ends at {reached:,}"
         told.append(f"{of.names[scheme]}: {why}")
@@ -164,7 +164,8 @@ def _extended(of: Group, leader: str | None = None, log_ppl: float = np.inf) -> 
     columns = ["scheme", "extension"]
     at_end = of.beyond[(of.beyond["extension"] != "none") & (of.beyond["eval_len"] == of.lengths[-1])]
     broken = pd.MultiIndex.from_frame(at_end[columns]).isin(pd.MultiIndex.from_frame(broken_at_end(of)[columns]))
-    lower = at_end[~broken & ~at_end["scheme"].isin(unfit(of)) & (at_end["log_ppl"] < log_ppl)]
+    below = pd.MultiIndex.from_frame(at_end[columns]).isin([*of.below_floor])
+    lower = at_end[~broken & ~below & ~at_end["scheme"].isin(unfit(of)) & (at_end["log_ppl"] < log_ppl)]
     if lower.empty:
         return []
     first = lower.sort_values("log_ppl", kind="stable").iloc[0]

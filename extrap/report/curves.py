@@ -14,7 +14,7 @@ from extrap.report.about import chosen_briefly
 from extrap.report.drawing import entitle, new_figure, style
 from extrap.report.labels import End, name_ends
 from extrap.report.looks import Looks, Style, styles
-from extrap.report.typesetting import level, model_size, name, trained_on
+from extrap.report.typesetting import level, model_size, name, seeds, trained_on
 from extrap.results.rows import GROUP
 from extrap.results.shown import rounded
 from extrap.stats.perplexity import CONDITION, SCHEME, is_control
@@ -128,8 +128,8 @@ def title_of(found: Statistics, told: str) -> str:
 
 
 def told_of_seeds(points: pd.DataFrame) -> str:
-    n_seeds = points["n_seeds"].max()
-    return f"{n_seeds} seeds; bands are 95 % t intervals" if n_seeds > 1 else "1 seed"
+    n_seeds = points.loc[points["kind"] == "scheme", "n_seeds"] if "kind" in points else points["n_seeds"]
+    return seeds(n_seeds) + ("; bands are 95 % t intervals" if n_seeds.max() > 1 else "")
 
 
 def where_lengths_vary(lines: pd.DataFrame) -> pd.DataFrame:

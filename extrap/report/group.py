@@ -42,6 +42,8 @@ class Group:
         floor = found.floor[(found.floor["protocol"] == self.beyond_protocol) & (found.floor["extension"] == "none")]
         self.floor_verdicts = floor.drop_duplicates("scheme").set_index("scheme")["verdict"].to_dict()  # those of table.md
         self.impossible = {str(scheme) for *_, scheme in found.impossible}
+        below = found.floor.loc[found.floor["verdict"] == BELOW, ["scheme", "extension"]]
+        self.below_floor = {*below.itertuples(index=False, name=None)}  # and of weights with an extension
         self.n_seeds = int(self.start["n_seeds"].max())
         self.lengths = sorted(n for n in self.beyond["eval_len"].unique() if n >= self.train_len)
         known = self.references[self.references["kind"].isin(KNOWN)]
@@ -58,6 +60,11 @@ class Group:
         self.uncontrolled = [scheme for scheme in longer.unique() if scheme not in held]
         self.fates = {scheme: self.fate(scheme, "none") for scheme in self.start["scheme"]}
 
+    def n_trained(self, scheme: str, extension: str) -> int:
+        """Seeds of it, with a number or without."""
+        lines = (lines[lines["extension"] == extension] for lines in (self._found.rows, self.missing))
+        return len({*pd.concat([of.loc[of["scheme"] == scheme, "seed"] for of in lines])})
+
     def fate(self, scheme: str, extension: str) -> tuple[str, str]:
         """What becomes of it beyond L: one of FATES, and that with the name and numbers."""
         lines = self.beyond[(self.beyond["scheme"] == scheme) & (self.beyond["extension"] == extension)]
@@ -69,7 +76,7 @@ class Group:
         broken = self.broken[(self.broken["scheme"] == scheme) & (self.broken["extension"] == extension)]
         if len(broken) and not unfit:
             first = broken[broken["eval_len"] == broken["eval_len"].min()]
-            n_seeds = f"{first['seed'].nunique()} of {lines['n_seeds'].max()} seeds"
+            n_seeds = f"{first['seed'].nunique()} of {self.n_trained(scheme, extension)} seeds"
             return "breaks", f"{shown} (not a number in {n_seeds} at {first['eval_len'].iloc[0]:,})"
         if longer.empty:
             lacks = ((self.missing["scheme"] == scheme) & (self.missing["extension"] == extension)).any()
@@ -162,11 +169,11 @@ class Group:
         """Why no scheme was asked whether it extrapolates, or nothing."""
         if self.lengths[-1] == self.train_len:
             return "not asked: no length beyond L was scored"
-        if self.against_window.empty:
-            return (
-                "not asked: that takes same_targets in eval.protocols, window in eval.extensions and a scheme it applies to"
-            )
-        return ""
+        if not self.against_window.empty:
+            return ""
+        if "same_targets" in self.protocols and CONTROL in {*self.beyond["extension"], *self.missing["extension"]}:
+            return "not asked: no scheme has numbers beyond L both as trained and with attention cut off"
+        return "not asked: that takes same_targets in eval.protocols, window in eval.extensions and a scheme it applies to"
 
     @property
     def asked_at(self) -> str:
@@ -223,6 +230,8 @@ def lacking(line: pd.Series) -> str:
     rounding, else the number of comparisons, else seeds without a number."""
     if line["n_seeds"] < 2:
         return seeds_lacking(line)
+    if line["p"] == 1 and abs(line["difference"]) <= ROUNDING:  # every seed, by paired_p
+        return "rounding"
     told = [seeds_lacking(line)] if line["low"] * line["high"] <= 0 else []
     # the interval over text is a bootstrap, its p one of a t test: p is the larger of two, and that over seeds is in `told`
     by_text = line["text_low"] * line["text_high"] <= 0 or (not told and line["p"] >= ALPHA)

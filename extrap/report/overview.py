@@ -38,6 +38,8 @@ def against_yardstick(of: Group) -> str:
     told = f"compared with {of.yardstick} alone, each of the others: {counts}"
     if of.yardstick in of.impossible:
         told = f"{of.yardstick}, which all are compared with, is below the floor: none of these comparisons counts"
+    elif of.yardstick not in {*of.start["scheme"]}:
+        told = f"none is compared: {of.yardstick}, which all are compared with, has no number there"
     elif words.empty:
         told = f"none is compared: no other has a seed in common with {of.yardstick}"
     if possible.empty:

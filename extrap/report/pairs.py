@@ -39,7 +39,7 @@ seeds alone and hold for this text: they are about other seeds of the same train
 }
 ONE_SEED = """\
 **One seed decides nothing**: how far another seed of the same training would differ is not known, and every pair below is
-undecided. Train more, e.g. `seed=0,1,2`; a figure of pairs is drawn then."""
+undecided. Train more, e.g. `seed=0,1,2`."""
 EXTRAPOLATES_NOTE = """\
 A scheme extrapolates if more context than it was trained on makes it better, under same_targets and by the rule above, with
 Holm's correction over the schemes at one length: better than itself at the training length L, and better than its own

@@ -77,7 +77,9 @@ as trained, each pair decided (pairs.md). Blow-up: between which lengths 5 % of 
 Explained: 1 minus the ratio of nats at L to those of `rate`, which knows only what share of the tokens is replaced;
 `{alone}` knows how often each token is replaced, `two neighbours` predicts from the tokens on either side. Tokens: scored
 for each seed and length. Intervals cover the variation over seeds, not over the choice of scored text."""
-MANY_NOTE = "With more than twelve schemes, each is compared with one only ({yardstick}), and only that one can be bold."
+MANY_NOTE = """\
+With more than twelve schemes, each is compared with one only ({yardstick}); where three or more have a number, only that one
+can be bold."""
 LENGTHS_NOTE = "Of many lengths, only doublings of L and the longest are shown; table.csv has all."
 UNLEARNED = " †"
 UNLEARNED_NOTE = """\

@@ -83,9 +83,9 @@ class Statistics:
 
     @cached_property
     def impossible(self) -> set[tuple[object, ...]]:
-        """(objective, ..., scheme) of what is below the floor anywhere: it sees what it should predict."""
-        lines = self.floor.loc[self.floor["verdict"] == BELOW, [*GROUP, "scheme"]]
-        return set(lines.itertuples(index=False, name=None))
+        """(objective, ..., scheme) of what is below the floor anywhere as trained: it sees what it should predict."""
+        lines = self.floor[(self.floor["verdict"] == BELOW) & (self.floor["extension"] == "none")]
+        return set(lines[[*GROUP, "scheme"]].itertuples(index=False, name=None))
 
     @cached_property
     def null(self) -> pd.DataFrame:
