@@ -118,7 +118,7 @@ def cost_figure(found: Statistics, points: pd.DataFrame, cost: str) -> Figure:
         if curves:
             log_axis(panels[0], "x")
         low, high = panels[0].get_xlim()
-        panels[0].set_xlim(low, high if curves else high + 0.1 * (high - low))  # room for a name
+        panels[0].set_xlim(low, high if curves else high + 0.35 * (high - low))  # room for names
         panels[-1].set_xlabel(f"training of a run, {of_unit}")
         experiments = drawn("+".join(sorted(found.rows["experiment"].unique())))
         objective, data, train_len, setting = points[GROUP].iloc[0]
